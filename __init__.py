@@ -1,0 +1,41 @@
+"""graphkiln: an ahead-of-time compiler for ONNX models.
+
+The public names resolve lazily, so that ``import graphkiln.runtime`` loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "compile": "driver",
+    "optimize": "driver",
+    "check": "driver",
+    "Artifact": "driver",
+    "CompileOptions": "driver",
+    "load": "runtime",
+    "Session": "runtime",
+    "Graph": "ir.graph",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from .driver import Artifact, CompileOptions, check, compile, optimize
+    from .ir.graph import Graph
+    from .runtime import Session, load
+
+
+def __getattr__(name: str) -> Any:
+    home = _PUBLIC.get(name)
+    if home is None:
+        raise AttributeError(f"module 'graphkiln' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{home}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,121 @@
+"""Type inference over a graph, with symbolic values of small integer tensors.
+
+Shapes are often computed by the model itself (``Shape -> Gather -> Concat -> Reshape``). Next to
+each value's type inference therefore tracks the *value* of small tensors: constants as they are,
+and integer tensors as object arrays whose entries are dims, so that a ``Reshape`` to a computed
+target still gets a symbolic shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .dims import Dim, sym
+from .graph import Graph, GraphError, Node, Value
+from .registry import InferContext, InferenceError, spec_of
+from .types import Type, array_type
+
+KNOWN_LIMIT = 4096
+"""Tensors with more elements than this are not tracked by value."""
+
+Known: TypeAlias = "dict[Value, np.ndarray]"
+
+
+def infer_types(graph: Graph, known: Known | None = None) -> Known:
+    """Give every value of ``graph`` (and of its bodies) its type.
+
+    ``known`` holds values of graph inputs that the caller knows. Returns the known values of all
+    tensors. Raises :class:`InferenceError` naming the node that does not fit.
+    """
+    values: Known = dict(known or {})
+    for node in graph.topological_all():
+        infer_node(graph, node, values)
+    return values
+
+
+def infer_node(graph: Graph, node: Node, values: Known) -> None:
+    """Infer one node whose inputs have types, and record known results in ``values``."""
+    if node.op in ("Input", "Output"):
+        return
+    if node.op == "Constant":
+        array = node.attrs["value"]
+        assert isinstance(array, np.ndarray)
+        node.outputs[0].type = array_type(array)
+        if array.size <= KNOWN_LIMIT:
+            values[node.out()] = array
+        return
+    inputs = graph.inputs_of(node)
+    context = make_context(graph, node, inputs, values)
+    spec = spec_of(node)
+    types = _checked(context, spec.infer, node)
+    for out, t in zip(node.outputs, types, strict=False):
+        out.type = t
+    if spec.propagate is not None:
+        _propagate(context, spec.propagate, node, inputs, values)
+
+
+def make_context(
+    graph: Graph, node: Node, inputs: list[Value | None], values: Known
+) -> InferContext:
+    """The view of ``node`` that inference and propagation get."""
+    counter = iter(range(1_000_000))
+    prefix = "" if graph.name == "main" else f"{_identifier(graph.name)}_"
+
+    def known(index: int) -> np.ndarray | None:
+        v = inputs[index] if index < len(inputs) else None
+        return None if v is None else values.get(v)
+
+    def fresh(_hint: str) -> Dim:
+        return sym(f"{prefix}u{node.serial}_{next(counter)}")
+
+    types = [None if v is None else v.type for v in inputs]
+    return InferContext(graph, node, types, known, fresh, values)
+
+
+def _identifier(name: str) -> str:
+    text = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
+    return text if text[:1].isalpha() else f"g{text}"
+
+
+def _checked(
+    context: InferContext, infer: Callable[[InferContext], list[Type]], node: Node
+) -> list[Type]:
+    try:
+        types = infer(context)
+    except GraphError:
+        raise
+    except (ValueError, TypeError, IndexError, KeyError) as e:
+        raise context.error(str(e)) from e
+    if len(types) < len(node.outputs):
+        raise context.error(f"has {len(node.outputs)} outputs, its op gives {len(types)}")
+    return types
+
+
+def _propagate(
+    context: InferContext,
+    rule: Callable[[InferContext, list[np.ndarray | None]], list[np.ndarray | None] | None],
+    node: Node,
+    inputs: Iterable[Value | None],
+    values: Known,
+) -> None:
+    arrays = [None if v is None else values.get(v) for v in inputs]
+    results = rule(context, arrays)
+    for i, array in enumerate(results or []):
+        if array is not None and array.size <= KNOWN_LIMIT and i < len(node.outputs):
+            values[node.out(i)] = as_dims(array)
+
+
+def as_dims(array: Any) -> np.ndarray:
+    """An int64 array where every entry is an int, else an object array of dims."""
+    array = np.asarray(array)
+    if array.dtype != object:
+        return array
+    if all(isinstance(v, int | np.integer) for v in array.ravel()):
+        return array.astype(np.int64)
+    return array
+
+
+__all__ = ["InferenceError", "Known", "as_dims", "infer_node", "infer_types", "make_context"]

@@ -1,0 +1,190 @@
+"""Value types: element types, tensors with symbolic shapes, sequences and optionals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from .dims import Dim, free_symbols, is_static
+
+Shape: TypeAlias = "tuple[Dim, ...]"
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type.
+
+    ``bits`` is the logical width; ``kind`` is one of ``f`` (float), ``i`` (signed), ``u``
+    (unsigned), ``b`` (bool), ``s`` (string), ``c`` (complex).
+    """
+
+    name: str
+    kind: str
+    bits: int
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in "iu"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_FLOATS = {
+    "float16": 16, "bfloat16": 16, "float32": 32, "float64": 64,
+    "float8e4m3fn": 8, "float8e4m3fnuz": 8, "float8e5m2": 8, "float8e5m2fnuz": 8,
+    "float8e8m0": 8, "float4e2m1": 4,
+}  # fmt: skip
+_SIGNED = {f"int{b}": b for b in (2, 4, 8, 16, 32, 64)}
+_UNSIGNED = {f"uint{b}": b for b in (2, 4, 8, 16, 32, 64)}
+
+DTYPES: dict[str, DType] = {
+    **{n: DType(n, "f", b) for n, b in _FLOATS.items()},
+    **{n: DType(n, "i", b) for n, b in _SIGNED.items()},
+    **{n: DType(n, "u", b) for n, b in _UNSIGNED.items()},
+    "bool": DType("bool", "b", 1),
+    "string": DType("string", "s", 0),
+    "complex64": DType("complex64", "c", 64),
+    "complex128": DType("complex128", "c", 128),
+}
+
+# ml_dtypes spells the small floats with an underscore; numpy knows the rest under our names.
+_ML_DTYPES = {
+    "bfloat16": "bfloat16", "float8e4m3fn": "float8_e4m3fn", "float8e4m3fnuz": "float8_e4m3fnuz",
+    "float8e5m2": "float8_e5m2", "float8e5m2fnuz": "float8_e5m2fnuz",
+    "float8e8m0": "float8_e8m0fnu", "float4e2m1": "float4_e2m1fn",
+    "int4": "int4", "uint4": "uint4", "int2": "int2", "uint2": "uint2",
+}  # fmt: skip
+_FROM_ML = {v: k for k, v in _ML_DTYPES.items()}
+
+
+def dtype(name: str | DType) -> DType:
+    """The element type called ``name``; raises ``ValueError`` for an unknown one."""
+    if isinstance(name, DType):
+        return name
+    found = DTYPES.get(name)
+    if found is None:
+        raise ValueError(f"unknown element type {name!r}")
+    return found
+
+
+def to_numpy_dtype(t: DType | str) -> np.dtype:
+    """The NumPy (or ml_dtypes) dtype that holds values of ``t``."""
+    t = dtype(t)
+    if t.name == "string":
+        return np.dtype(object)
+    if t.name in _ML_DTYPES:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, _ML_DTYPES[t.name]))
+    return np.dtype(t.name)
+
+
+def from_numpy_dtype(d: np.dtype) -> DType:
+    """The element type of a NumPy array; raises ``ValueError`` where there is none."""
+    if d.kind in "OUST":
+        return DTYPES["string"]
+    return dtype(_FROM_ML.get(d.name, d.name))
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """A tensor: element type, shape and memory layout.
+
+    ``shape`` is a tuple of dims (ints or symbolic expressions), or None where even the rank is
+    unknown. ``layout`` names a blocked layout such as ``NCHW16c``; None is row-major as written.
+    """
+
+    dtype: DType
+    shape: Shape | None
+    layout: str | None = None
+
+    @property
+    def rank(self) -> int:
+        if self.shape is None:
+            raise ValueError(f"the rank of {self} is not known")
+        return len(self.shape)
+
+    @property
+    def dims(self) -> Shape:
+        """The shape, which must be known."""
+        if self.shape is None:
+            raise ValueError(f"the shape of {self} is not known")
+        return self.shape
+
+    @property
+    def is_static(self) -> bool:
+        return self.shape is not None and all(is_static(d) for d in self.shape)
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape as ints; raises ``ValueError`` where a dim is symbolic."""
+        if not self.is_static:
+            raise ValueError(f"{self} is not static")
+        return tuple(int(d) for d in self.dims)  # type: ignore[arg-type]
+
+    @property
+    def numel(self) -> Dim:
+        n: Dim = 1
+        for d in self.dims:
+            n = n * d
+        return n
+
+    def with_shape(self, shape: Shape | None) -> TensorType:
+        return replace(self, shape=shape)
+
+    def with_dtype(self, t: DType | str) -> TensorType:
+        return replace(self, dtype=dtype(t))
+
+    def __str__(self) -> str:
+        dims = "*" if self.shape is None else ",".join(str(d) for d in self.shape)
+        layout = "" if self.layout is None else f"{{{self.layout}}}"
+        return f"{self.dtype}[{dims}]{layout}"
+
+
+@dataclass(frozen=True)
+class SequenceType:
+    """A list of values of one type."""
+
+    elem: Type
+
+    def __str__(self) -> str:
+        return f"seq<{self.elem}>"
+
+
+@dataclass(frozen=True)
+class OptionalType:
+    """A value or nothing."""
+
+    elem: Type
+
+    def __str__(self) -> str:
+        return f"optional<{self.elem}>"
+
+
+Type: TypeAlias = "TensorType | SequenceType | OptionalType"
+
+
+def tensor(t: DType | str, *shape: Dim) -> TensorType:
+    """Short for ``TensorType(dtype(t), shape)``."""
+    return TensorType(dtype(t), tuple(shape))
+
+
+def type_symbols(t: Type) -> frozenset[str]:
+    """The free symbols of a type's dims."""
+    if isinstance(t, SequenceType | OptionalType):
+        return type_symbols(t.elem)
+    if t.shape is None:
+        return frozenset()
+    return frozenset().union(*(free_symbols(d) for d in t.shape))
+
+
+def array_type(a: np.ndarray) -> TensorType:
+    """The type of a NumPy array."""
+    return TensorType(from_numpy_dtype(a.dtype), tuple(int(d) for d in a.shape))

@@ -1,0 +1,190 @@
+"""Lowers a region (a small closed graph) to one TensorIR function by the generic schedule.
+
+Ops that are expressions compose into the loops of whoever reads them; ops with loops of their own
+run one after the other. Function parameters: the region's inputs, its outputs, then the symbols
+that its shapes mention, in the order of :func:`region_symbols`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import tirx
+
+from ...ir.dims import Dim, free_symbols
+from ...ir.graph import Graph, Node, Value
+from ...ir.types import TensorType, type_symbols
+from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
+from ..tir.numeric import cast
+from .registry import LowerContext, LoweringError, lowering_of, sizes_of
+
+EMBED_LIMIT = 64
+"""Constants of at most this many elements may be part of a region's code."""
+
+
+def region_symbols(graph: Graph) -> list[str]:
+    """The symbols of all types in the region and of its dim attributes, in a stable order."""
+    seen: dict[str, None] = {}
+    for node in graph.topological_all():
+        for out in node.outputs:
+            if out.type is not None:
+                seen.update(dict.fromkeys(sorted(type_symbols(out.type))))
+        for attr in node.attrs.values():
+            for item in attr if isinstance(attr, tuple) else (attr,):
+                if not isinstance(item, int | float | str | np.ndarray | Graph | None):
+                    seen.update(dict.fromkeys(sorted(free_symbols(item))))
+    return list(seen)
+
+
+def lower_region(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
+    """The function of a region; raises :class:`LoweringError` naming the op without a lowering."""
+    b = Builder(loops)
+    for s in region_symbols(graph):
+        b.symbol(s)
+    values: dict[Value, TensorExpr] = {}
+    for i, v in enumerate(graph.inputs):
+        values[v] = b.argument(f"in{i}", _shape(b, v.tensor_type), v.dtype)
+    outputs = [
+        b.argument(f"out{i}", _shape(b, v.tensor_type), v.dtype)
+        for i, v in enumerate(graph.outputs)
+    ]
+    destinations: dict[Value, BufferTensor] = {}
+    for v, out in zip(graph.outputs, outputs, strict=True):
+        destinations.setdefault(v, out)
+    for node in graph.topological_all():
+        if node.op == "Constant":
+            values[node.out()] = constant_expr(node.attrs["value"])  # type: ignore[arg-type]
+        elif node.op not in ("Input", "Output"):
+            _lower_node(graph, node, b, values, destinations)
+    _store_outputs(b, [(values[v], o) for v, o in zip(graph.outputs, outputs, strict=True)])
+    return b.finish(name)
+
+
+def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
+    """The function that computes the fresh dims of a one-node region.
+
+    Parameters: the region's inputs, an int64 tensor for the dims, then the symbols of the inputs.
+    """
+    (node,) = graph.nodes
+    rule = sizes_of(node.key)
+    if rule is None:
+        raise LoweringError(f"node {node.name!r} ({node.key}): its output size cannot be compiled")
+    b = Builder(loops)
+    for s in input_symbols(graph):
+        b.symbol(s)
+    values: dict[Value, TensorExpr] = {}
+    for i, v in enumerate(graph.inputs):
+        values[v] = b.argument(f"in{i}", _shape(b, v.tensor_type), v.dtype)
+    for n in graph.nx:
+        if n.op == "Constant":
+            values[n.out()] = constant_expr(n.attrs["value"])  # type: ignore[arg-type]
+    fresh = fresh_symbols(node)
+    out = b.argument("sizes", (len(fresh),), "int64")
+    context = _context(graph, node, b, values, {})
+    for i, size in enumerate(rule(context)):
+        out.store((index(i),), cast(size, "int64"))
+    return b.finish(name)
+
+
+def input_symbols(graph: Graph) -> list[str]:
+    """The symbols of the region's input types, in a stable order."""
+    seen: dict[str, None] = {}
+    for v in graph.inputs:
+        seen.update(dict.fromkeys(sorted(type_symbols(v.type))))
+    return list(seen)
+
+
+def fresh_symbols(node: Node) -> list[str]:
+    """The symbols that ``node`` itself introduced, in the order of ``fresh_dim`` calls."""
+    tail = f"u{node.serial}_"
+    found: dict[str, int] = {}
+    for out in node.outputs:
+        for s in type_symbols(out.type) if out.type is not None else ():
+            head, _, count = s.rpartition("_")
+            if f"{head}_".endswith(tail) and count.isdigit():
+                found[s] = int(count)
+    return sorted(found, key=lambda s: found[s])
+
+
+def _shape(b: Builder, t: TensorType) -> tuple[object, ...]:
+    return tuple(b.dim(d) for d in t.dims)
+
+
+def _context(
+    graph: Graph,
+    node: Node,
+    b: Builder,
+    values: dict[Value, TensorExpr],
+    destinations: dict[Value, BufferTensor],
+) -> LowerContext:
+    inputs = graph.inputs_of(node)
+
+    def known(i: int) -> np.ndarray | None:
+        v = inputs[i]
+        return None if v is None else v.constant
+
+    return LowerContext(
+        graph,
+        node,
+        b,
+        [None if v is None else values[v] for v in inputs],
+        [v.tensor_type for v in node.values],
+        [None if v is None else v.tensor_type for v in inputs],
+        known,
+        [destinations.get(v) for v in node.values],
+    )
+
+
+def _lower_node(
+    graph: Graph,
+    node: Node,
+    b: Builder,
+    values: dict[Value, TensorExpr],
+    destinations: dict[Value, BufferTensor],
+) -> None:
+    rule = lowering_of(node.key)
+    if rule is None:
+        raise LoweringError(f"node {node.name!r} ({node.key}): no lowering for this op")
+    result = rule(_context(graph, node, b, values, destinations))
+    results: Sequence[TensorExpr | None] = (
+        [result] if isinstance(result, TensorExpr) else list(result)
+    )
+    for v, r in zip(node.values, results, strict=False):
+        if r is not None:
+            shared = len(graph.uses(v)) > 1 and r.cost > 0
+            values[v] = b.shared(r) if shared else r
+
+
+def _store_outputs(b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]]) -> None:
+    """Store what is not in its place yet; expressions of one shape share a loop nest."""
+    groups: dict[str, list[tuple[TensorExpr, BufferTensor]]] = {}
+    for value, out in pairs:
+        if value is not out:
+            groups.setdefault(str(out.shape), []).append((value, out))
+    for group in groups.values():
+        cost = sum(1 + v.cost for v, _ in group)
+
+        def body(at: tuple[object, ...], group: list[tuple[TensorExpr, BufferTensor]] = group) -> None:
+            for value, out in group:
+                out.store(at, value[at])
+
+        b.nest(group[0][1].shape, body, cost)
+
+
+def constant_expr(array: np.ndarray) -> TensorExpr:
+    """A small constant as an expression: a literal, or a chain of selects on the flat index."""
+    from ...ir.types import array_type
+    from .constants import literal, table
+
+    t = array_type(array)
+    if array.size == 1:
+        value = literal(array.reshape(-1)[0], t.dtype.name)
+        return TensorExpr(t.dtype.name, tuple(array.shape), lambda _at: value)
+    return table(array, t.dtype.name)
+
+
+__all__ = [
+    "EMBED_LIMIT", "Dim", "constant_expr", "fresh_symbols", "input_symbols", "lower_region",
+    "lower_sizes", "region_symbols",
+]  # fmt: skip

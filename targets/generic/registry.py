@@ -1,0 +1,133 @@
+"""Lowerings: how each op becomes scalar expressions and loops, for any target.
+
+A lowering gets its inputs as :class:`TensorExpr` and returns its outputs the same way. Ops that
+compute an output element from a few input elements return an expression (nothing is stored, so
+they fuse); ops that need loops of their own write into ``ctx.result(i)`` and return that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ...ir.graph import Graph, Node
+from ...ir.registry import attribute
+from ...ir.types import TensorType
+from ..tir.builder import BufferTensor, Builder, Expr, TensorExpr
+
+
+class LoweringError(Exception):
+    """An op, or this use of it, cannot be compiled for this target."""
+
+
+@dataclass
+class LowerContext:
+    """What a lowering may look at and use."""
+
+    graph: Graph
+    node: Node
+    b: Builder
+    inputs: list[TensorExpr | None]
+    types: list[TensorType]
+    input_types: list[TensorType | None]
+    _known: Callable[[int], np.ndarray | None]
+    _destinations: list[BufferTensor | None] = field(default_factory=list)
+
+    def attr(self, name: str) -> Any:
+        return attribute(self.node, name)
+
+    def has(self, i: int) -> bool:
+        return i < len(self.inputs) and self.inputs[i] is not None
+
+    def input(self, i: int) -> TensorExpr:
+        """Input ``i``, which must be given."""
+        x = self.inputs[i] if i < len(self.inputs) else None
+        if x is None:
+            raise self.error(f"input {i} is missing")
+        return x
+
+    def buffered(self, i: int) -> BufferTensor:
+        """Input ``i`` in memory (computed into workspace where it is an expression)."""
+        return self.b.materialize(self.input(i))
+
+    def known(self, i: int) -> np.ndarray | None:
+        """The value of input ``i`` where the compiler knows it (small constants)."""
+        return self._known(i) if self.has(i) else None
+
+    def out_shape(self, i: int = 0) -> tuple[Any, ...]:
+        """The shape of output ``i`` as ints and int64 expressions."""
+        return tuple(self.b.dim(d) for d in self.types[i].dims)
+
+    def out_dtype(self, i: int = 0) -> str:
+        """The IR element type of output ``i``."""
+        return self.types[i].dtype.name
+
+    def result(self, i: int = 0) -> BufferTensor:
+        """Memory for output ``i``: the kernel's own output where it is one, else workspace."""
+        found = self._destinations[i] if i < len(self._destinations) else None
+        return found or self.b.workspace(self.out_shape(i), self.out_dtype(i), "r")
+
+    def lazy(self, load: Callable[[tuple[Expr, ...]], Expr], i: int = 0,
+             cost: int = 1) -> TensorExpr:  # fmt: skip
+        """Output ``i`` as an expression; ``load(indices)`` gives its compute-type value."""
+        return TensorExpr(self.out_dtype(i), self.out_shape(i), load, cost)
+
+    def error(self, message: str) -> LoweringError:
+        return LoweringError(f"node {self.node.name!r} ({self.node.key}): {message}")
+
+
+Lowering: TypeAlias = "Callable[[LowerContext], TensorExpr | Sequence[TensorExpr | None]]"
+Sizes: TypeAlias = "Callable[[LowerContext], Sequence[Expr]]"
+
+_LOWERINGS: dict[str, Lowering] = {}
+_SIZES: dict[str, Sizes] = {}
+
+
+def lowering(*keys: str) -> Callable[[Lowering], Lowering]:
+    """Decorator: this function lowers the ops with these keys (``Conv``, ``kiln.Reshape``)."""
+
+    def wrap(f: Lowering) -> Lowering:
+        for key in keys:
+            _LOWERINGS[key] = f
+        return f
+
+    return wrap
+
+
+def sizes(*keys: str) -> Callable[[Sizes], Sizes]:
+    """Decorator: this function computes, from the inputs' data, the fresh dims of the ops' outputs.
+
+    It returns int64 expressions in the order in which type inference called ``fresh_dim``.
+    """
+
+    def wrap(f: Sizes) -> Sizes:
+        for key in keys:
+            _SIZES[key] = f
+        return f
+
+    return wrap
+
+
+def lowering_of(key: str) -> Lowering | None:
+    _load()
+    return _LOWERINGS.get(key)
+
+
+def sizes_of(key: str) -> Sizes | None:
+    _load()
+    return _SIZES.get(key)
+
+
+def lowered_keys() -> frozenset[str]:
+    """Keys of all ops with a lowering."""
+    _load()
+    return frozenset(_LOWERINGS)
+
+
+def _load() -> None:
+    from . import ops
+
+    ops.load()

@@ -1,0 +1,1 @@
+"""Building TensorIR by hand: statements, loops, element types and scalar mathematics."""

@@ -1,0 +1,379 @@
+"""A statement builder for TensorIR functions.
+
+Kernels are written as plain Python that emits loops and stores in order::
+
+    b = Builder(CpuLoops(cores=2))
+    x = b.argument("x", (n, 64), "float32")
+    y = b.argument("y", (n,), "float32")
+    with b.loop(n, "parallel") as i:
+        acc = b.scalar("float32", 0.0)
+        with b.loop(64) as j:
+            acc.set(acc.get() + x[i, j])
+        y.store((i,), acc.get())
+    function = b.finish("row_sum")
+
+All index arithmetic is int64; TVM narrows it where that is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+from ...ir.dims import Dim, SymExpr
+from .dim_expr import dim_expr
+from .numeric import CODECS, cast, compute_dtype, decode, dtype_of, encode, storage_dtype
+
+Expr = Any
+Index = Sequence[Any]
+
+_KINDS = {
+    "serial": tirx.ForKind.SERIAL,
+    "parallel": tirx.ForKind.PARALLEL,
+    "vectorized": tirx.ForKind.VECTORIZED,
+    "unrolled": tirx.ForKind.UNROLLED,
+}
+
+
+def index(value: Any) -> Expr:
+    """An int64 expression of a Python int or an expression."""
+    if isinstance(value, int):
+        return tirx.IntImm("int64", value)
+    return cast(value, "int64")
+
+
+def as_int(value: Any) -> int | None:
+    """The int behind a constant expression, or None."""
+    if isinstance(value, int):
+        return value
+    return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+@dataclass(eq=False)
+class TensorExpr:
+    """A tensor as a function from indices to a scalar expression.
+
+    ``dtype`` is the IR element type; loads give values in its compute type. ``shape`` holds ints
+    and int64 expressions. ``cost`` estimates scalar operations a load takes (0: a memory read).
+    Loads must only be asked for at indices in bounds: they may be hoisted out of conditions.
+    """
+
+    dtype: str
+    shape: tuple[Any, ...]
+    load: Callable[[tuple[Expr, ...]], Expr]
+    cost: int = 0
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def compute_dtype(self) -> str:
+        return compute_dtype(self.dtype)
+
+    def __getitem__(self, indices: Any) -> Expr:
+        """The element at ``indices`` (ints or expressions) in the compute dtype."""
+        items = indices if isinstance(indices, tuple) else (indices,)
+        if len(items) != len(self.shape):
+            raise ValueError(f"{len(items)} indices into a tensor of rank {len(self.shape)}")
+        return self.load(tuple(index(i) for i in items))
+
+
+@dataclass(eq=False)
+class BufferTensor(TensorExpr):
+    """A tensor in memory, row-major; can be stored to."""
+
+    buffer: Any = None
+    builder: Any = None
+
+    def store(self, indices: Index, value: Expr) -> None:
+        """Emit a store of a compute-type value (rounded to the element type)."""
+        at = [index(i) for i in indices] or [index(0)]
+        value = cast(value, self.compute_dtype)
+        if self.dtype in CODECS:  # a codec reads its operand several times
+            value = self.builder.let(value)
+        encoded = encode(value, self.dtype)
+        self.builder.emit(tirx.BufferStore(self.buffer, encoded, at))
+
+    def store_raw(self, indices: Index, value: Expr) -> None:
+        """Emit a store of a value that is in the storage dtype already (may be a vector)."""
+        self.builder.emit(tirx.BufferStore(self.buffer, value, list(indices)))
+
+    def load_raw(self, indices: Index) -> Expr:
+        """The stored bits at ``indices`` (a Ramp as last index gives a vector)."""
+        return tirx.BufferLoad(self.buffer, list(indices))
+
+
+@dataclass
+class Scalar:
+    """A mutable local variable."""
+
+    builder: Builder
+    buffer: Any
+    dtype: str
+
+    def get(self) -> Expr:
+        return tirx.BufferLoad(self.buffer, [index(0)])
+
+    def set(self, value: Expr) -> None:
+        self.builder.emit(tirx.BufferStore(self.buffer, cast(value, self.dtype), [index(0)]))
+
+
+@dataclass
+class _Scope:
+    statements: list[Any] = field(default_factory=list)
+    bound: dict[Any, list[tuple[tuple[Expr, ...], Expr]]] = field(default_factory=dict)
+
+
+class Builder:
+    """Collects the statements of one kernel; see the module's text.
+
+    ``loops`` decides how :meth:`nest` maps an iteration space to the hardware.
+    """
+
+    def __init__(self, loops: LoopStrategy) -> None:
+        self.loops = loops
+        self._scopes: list[_Scope] = [_Scope()]
+        self._params: list[Any] = []
+        self._symbols: dict[str, Any] = {}
+        self._count = 0
+
+    # ---- parameters --------------------------------------------------------------------------
+
+    def dim(self, d: Dim) -> Any:
+        """A dim as an int or an int64 expression over this kernel's symbol parameters."""
+        if isinstance(d, SymExpr):
+            return dim_expr(d, self.symbol)
+        return int(d)
+
+    def symbol(self, name: str) -> Expr:
+        """The int64 scalar parameter for a symbol (created on first use)."""
+        if name not in self._symbols:
+            self._symbols[name] = tirx.Var(name, "int64")
+        return self._symbols[name]
+
+    @property
+    def symbols(self) -> list[str]:
+        """Names of the symbol parameters, in the order :meth:`finish` appends them."""
+        return list(self._symbols)
+
+    def argument(self, name: str, shape: Sequence[Any], dtype: str) -> BufferTensor:
+        """A tensor parameter of IR element type ``dtype``."""
+        buffer = self._declare(name, shape, storage_dtype(dtype), offset=True)
+        self._params.append(buffer)
+        return self._tensor(buffer, shape, dtype)
+
+    def finish(self, name: str) -> tirx.PrimFunc:
+        """The function: tensor parameters in order of declaration, then symbols."""
+        params = [*self._params, *self._symbols.values()]
+        attrs = {"global_symbol": name, "tirx.noalias": True}
+        return tirx.PrimFunc(params, self._close()).with_attr(attrs)
+
+    # ---- memory ------------------------------------------------------------------------------
+
+    def workspace(self, shape: Sequence[Any], dtype: str, name: str = "tmp") -> BufferTensor:
+        """Temporary memory of this scope (heap, from the runtime's pool)."""
+        return self._allocate(shape, dtype, name, "global")
+
+    def local(self, shape: Sequence[int], dtype: str, name: str = "acc") -> BufferTensor:
+        """A small constant-size array on the stack or in registers."""
+        return self._allocate(shape, dtype, name, "local")
+
+    def scalar(self, dtype: str, value: Any = None) -> Scalar:
+        """A mutable scalar of TVM dtype ``dtype``."""
+        buffer = tirx.decl_buffer((1,), dtype, name=self._name("s"), scope="local")
+        self.emit(tirx.AllocBuffer(buffer))
+        out = Scalar(self, buffer, dtype)
+        if value is not None:
+            out.set(tirx.const(value, dtype) if isinstance(value, int | float) else value)
+        return out
+
+    def _allocate(self, shape: Sequence[Any], dtype: str, name: str, scope: str) -> BufferTensor:
+        full = tuple(shape) or (1,)
+        stored = storage_dtype(dtype)
+        extents = [index(s) for s in full]
+        buffer = tirx.decl_buffer(extents, stored, name=self._name(name), scope=scope)
+        self.emit(tirx.AllocBuffer(buffer))
+        return self._tensor(buffer, shape, dtype)
+
+    def _declare(self, name: str, shape: Sequence[Any], stored: str, offset: bool) -> Any:
+        extents = [index(s) for s in shape] or [index(1)]
+        where = tirx.Var(f"{name}_offset", "int64") if offset else None
+        size = max(1, tvm.DataType(stored).bits // 8)
+        return tirx.decl_buffer(
+            extents, stored, name=name, elem_offset=where, offset_factor=1, data_alignment=size
+        )
+
+    def _tensor(self, buffer: Any, shape: Sequence[Any], dtype: str) -> BufferTensor:
+        def load(at: tuple[Expr, ...]) -> Expr:
+            return decode(tirx.BufferLoad(buffer, list(at) or [index(0)]), dtype)
+
+        return BufferTensor(dtype, tuple(shape), load, 0, buffer, self)
+
+    def _name(self, hint: str) -> str:
+        self._count += 1
+        return f"{hint}{self._count}"
+
+    # ---- statements --------------------------------------------------------------------------
+
+    def emit(self, statement: Any) -> None:
+        self._scopes[-1].statements.append(statement)
+
+    def evaluate(self, call: Expr) -> None:
+        """Emit a call for its effect."""
+        self.emit(tirx.Evaluate(call))
+
+    def let(self, value: Expr, hint: str = "v") -> Expr:
+        """Bind a value to a variable in the current scope (computed once)."""
+        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
+            return value
+        var = tirx.Var(self._name(hint), dtype_of(value))
+        self.emit(tirx.Bind(var, value))
+        return var
+
+    @contextmanager
+    def loop(self, extent: Any, kind: str = "serial", name: str = "i") -> Iterator[Expr]:
+        """``for i in range(extent)``; kind is serial, parallel, vectorized or unrolled."""
+        if as_int(extent) == 1 and kind != "parallel":
+            self._scopes.append(_Scope())
+            yield index(0)
+            self._splice()
+            return
+        var = tirx.Var(self._name(name), "int64")
+        self._scopes.append(_Scope())
+        yield var
+        body = self._close()
+        self.emit(tirx.For(var, index(0), index(extent), _KINDS[kind], body))
+
+    @contextmanager
+    def grid(self, *extents: Any, kind: str = "serial") -> Iterator[tuple[Expr, ...]]:
+        """Nested loops; yields the tuple of loop variables."""
+        managers = [self.loop(e, kind) for e in extents]
+        variables = tuple(m.__enter__() for m in managers)
+        yield variables
+        for m in reversed(managers):
+            m.__exit__(None, None, None)
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """``if condition:``"""
+        self._scopes.append(_Scope())
+        yield
+        self.emit(tirx.IfThenElse(condition, self._close(), None))
+
+    @contextmanager
+    def while_(self, condition: Expr) -> Iterator[None]:
+        """``while condition:`` (the condition reads mutable scalars or buffers)."""
+        self._scopes.append(_Scope())
+        yield
+        self.emit(tirx.While(condition, self._close()))
+
+    def _close(self) -> Any:
+        statements = self._scopes.pop().statements if len(self._scopes) > 1 else self._root()
+        if not statements:
+            return tirx.Evaluate(tirx.const(0, "int32"))
+        return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+
+    def _root(self) -> list[Any]:
+        return self._scopes[0].statements
+
+    def _splice(self) -> None:
+        inner = self._scopes.pop()
+        self._scopes[-1].statements.extend(inner.statements)
+
+    # ---- tensors -----------------------------------------------------------------------------
+
+    def nest(self, shape: Sequence[Any], body: Callable[[tuple[Expr, ...]], None], cost: int = 1,
+             sequential_last: bool = False) -> None:  # fmt: skip
+        """Run ``body(indices)`` for every index of ``shape``, in any order, in parallel.
+
+        ``cost`` estimates the scalar operations of one body: small work stays on one thread.
+        ``sequential_last``: the body itself loops a lot, so do not chunk the last dim for SIMD.
+        """
+        self.loops.nest(self, tuple(shape), body, cost, sequential_last)
+
+    def fill(self, out: BufferTensor, value: TensorExpr) -> None:
+        """Store every element of ``value`` into ``out`` (same shape)."""
+        self.nest(out.shape, lambda at: out.store(at, value[at]), cost=1 + value.cost)
+
+    def materialize(self, value: TensorExpr) -> BufferTensor:
+        """``value`` in memory: itself where it is, else computed into workspace."""
+        if isinstance(value, BufferTensor):
+            return value
+        out = self.workspace(value.shape, value.dtype)
+        self.fill(out, value)
+        return out
+
+    def shared(self, value: TensorExpr) -> TensorExpr:
+        """A view of ``value`` that computes an element once per scope, however often it is used."""
+        if isinstance(value, BufferTensor):
+            return value
+        key = object()
+
+        def load(at: tuple[Expr, ...]) -> Expr:
+            for scope in reversed(self._scopes):
+                for indices, found in scope.bound.get(key, ()):
+                    if all(tvm.ir.structural_equal(a, c) for a, c in zip(at, indices, strict=True)):
+                        return found
+            result = self.let(value.load(at))
+            self._scopes[-1].bound.setdefault(key, []).append((at, result))
+            return result
+
+        return TensorExpr(value.dtype, value.shape, load, 0)
+
+
+class LoopStrategy:
+    """Maps iteration spaces to hardware loops; targets subclass it."""
+
+    def nest(
+        self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
+        cost: int, sequential_last: bool,
+    ) -> None:  # fmt: skip
+        raise TypeError("a LoopStrategy must define nest")
+
+
+def static_product(extents: Sequence[Any]) -> int | None:
+    """The product of constant extents, or None where one is symbolic."""
+    total = 1
+    for e in extents:
+        value = as_int(e)
+        if value is None:
+            return None
+        total *= value
+    return total
+
+
+def product(extents: Sequence[Any]) -> Any:
+    """The product of extents, an int where all are constant."""
+    known = static_product(extents)
+    if known is not None:
+        return known
+    total: Any = index(1)
+    for e in extents:
+        total = total * index(e)
+    return total
+
+
+def unflatten(flat: Expr, extents: Sequence[Any]) -> tuple[Expr, ...]:
+    """Row-major indices of a flat index."""
+    out: list[Expr] = []
+    for e in reversed(extents[1:]):
+        out.append(tirx.floormod(flat, index(e)))
+        flat = tirx.floordiv(flat, index(e))
+    return (*([flat] if extents else []), *reversed(out))
+
+
+def flatten_index(indices: Sequence[Expr], extents: Sequence[Any]) -> Expr:
+    """The row-major flat index of ``indices``."""
+    flat: Any = index(0)
+    for i, e in zip(indices, extents, strict=True):
+        flat = flat * index(e) + i
+    return flat
+
+
+SymbolTable = Mapping[str, Expr]

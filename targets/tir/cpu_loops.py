@@ -1,0 +1,103 @@
+"""Generic loops for CPUs: outer dims run in parallel, the last one is left to the vectoriser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+
+from .builder import (
+    Builder,
+    Expr,
+    LoopStrategy,
+    as_int,
+    index,
+    product,
+    static_product,
+    unflatten,
+)
+
+PARALLEL_THRESHOLD = 32_768
+"""Scalar operations below which a second thread costs more than it brings."""
+
+CHUNK = 4_096
+"""Elements of one task where a long last dim is cut."""
+
+
+class CpuLoops(LoopStrategy):
+    """Loops for ``threads`` threads; LLVM vectorises the innermost one."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self.threads = threads
+
+    def nest(
+        self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
+        cost: int, sequential_last: bool,
+    ) -> None:  # fmt: skip
+        total = static_product(shape)
+        if total == 0:
+            return
+        small = total is not None and total * cost < PARALLEL_THRESHOLD
+        if small or not shape:
+            _serial(b, shape, body)
+            return
+        outer = _split_point(shape, self.threads * 4, keep_last=not sequential_last)
+        if outer:
+            _parallel_outer(b, shape, outer, body)
+        elif len(shape) == 1 and not sequential_last:
+            _chunked(b, shape[0], lambda i: body((i,)))
+        else:
+            _flat(b, shape, body)
+
+
+def _split_point(shape: tuple[Any, ...], wanted: int, keep_last: bool) -> int:
+    """How many leading dims to fuse into the parallel loop; 0 where they are too few."""
+    limit = len(shape) - 1 if keep_last else len(shape)
+    total: int | None = 1
+    for n in range(limit):
+        extent = as_int(shape[n])
+        total = None if extent is None or total is None else total * extent
+        if total is None or total >= wanted:
+            return n + 1
+    return 0 if keep_last else limit
+
+
+def _serial(b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None]) -> None:
+    with b.grid(*shape) as at:
+        body(at)
+
+
+def _parallel_outer(
+    b: Builder, shape: tuple[Any, ...], outer: int, body: Callable[[tuple[Expr, ...]], None]
+) -> None:
+    with b.loop(product(shape[:outer]), "parallel", "p") as p:
+        lead = tuple(b.let(v, "o") for v in unflatten(p, shape[:outer]))
+        with b.grid(*shape[outer:]) as rest:
+            body((*lead, *rest))
+
+
+def _chunked(b: Builder, extent: Any, body: Callable[[Expr], None]) -> None:
+    n = index(extent)
+    tasks = tirx.floordiv(n + index(CHUNK - 1), index(CHUNK))
+    with b.loop(as_int(extent) and -(-as_int(extent) // CHUNK) or tasks, "parallel", "p") as p:
+        start = b.let(p * CHUNK, "start")
+        size = b.let(tirx.min(index(CHUNK), n - start), "size")
+        with b.loop(size) as i:
+            body(start + i)
+
+
+def _flat(b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None]) -> None:
+    """Few rows of a long last dim: cut the last dim into tasks too."""
+    last = index(shape[-1])
+    chunks = tirx.floordiv(last + index(CHUNK - 1), index(CHUNK))
+    known = as_int(shape[-1])
+    count: Any = -(-known // CHUNK) if known is not None else chunks
+    rows = shape[:-1]
+    with b.loop(product((*rows, count)), "parallel", "p") as p:
+        *lead, chunk = unflatten(p, (*rows, count))
+        at = tuple(b.let(v, "o") for v in lead)
+        start = b.let(chunk * CHUNK, "start")
+        size = b.let(tirx.min(index(CHUNK), last - start), "size")
+        with b.loop(size) as i:
+            body((*at, start + i))

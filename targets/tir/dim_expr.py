@@ -1,0 +1,37 @@
+"""Symbolic dims as TensorIR expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+
+from ...ir.dims import Atom, Dim, FloorDiv, Max, Min, Symbol, SymExpr
+
+
+def dim_expr(dim: Dim, symbol: Callable[[str], Any]) -> Any:
+    """``dim`` as an int64 expression; ``symbol`` gives the variable of a symbol's name."""
+    if not isinstance(dim, SymExpr):
+        return tirx.IntImm("int64", int(dim))
+    total: Any = None
+    for monomial, coefficient in dim.terms:
+        term: Any = tirx.IntImm("int64", coefficient)
+        for i, atom in enumerate(monomial):
+            factor = _atom_expr(atom, symbol)
+            term = factor if i == 0 and coefficient == 1 else term * factor
+        total = term if total is None else total + term
+    return total
+
+
+def _atom_expr(atom: Atom, symbol: Callable[[str], Any]) -> Any:
+    if isinstance(atom, Symbol):
+        return symbol(atom.text)
+    a, b = (dim_expr(arg, symbol) for arg in atom.args)
+    if isinstance(atom, FloorDiv):
+        return tirx.floordiv(a, b)
+    if isinstance(atom, Max):
+        return tirx.max(a, b)
+    if isinstance(atom, Min):
+        return tirx.min(a, b)
+    return tirx.floormod(a, b)
