@@ -79,10 +79,9 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
     for n in graph.nx:
         if n.op == "Constant":
             values[n.out()] = constant_expr(n.attrs["value"])  # type: ignore[arg-type]
-    fresh = fresh_symbols(node)
-    out = b.argument("sizes", (len(fresh),), "int64")
-    context = _context(graph, node, b, values, {})
-    for i, size in enumerate(rule(context)):
+    results = rule(_context(graph, node, b, values, {}))
+    out = b.argument("sizes", (len(results),), "int64")
+    for i, size in enumerate(results):
         out.store((index(i),), cast(size, "int64"))
     return b.finish(name)
 

@@ -1,0 +1,1 @@
+"""CPUs: features, loop strategy and register-tiled kernel templates."""

@@ -1,0 +1,123 @@
+"""What is known of a CPU: its instruction set, vector width, registers and caches."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..base import TargetError
+
+
+@dataclass(frozen=True)
+class CpuFeatures:
+    """Facts of one CPU model that kernels are parametrised by.
+
+    ``vector_bytes`` is the width of a SIMD register, ``registers`` their number, ``l1``/``l2``
+    data cache sizes in bytes of one core.
+    """
+
+    name: str
+    arch: str
+    mcpu: str
+    triple: str
+    vector_bytes: int
+    registers: int
+    required: tuple[str, ...]
+    mattr: tuple[str, ...] = ()
+    vnni: bool = False
+    dot_product: bool = False
+    fma: bool = True
+    l1: int = 32 * 1024
+    l2: int = 1024 * 1024
+
+    @property
+    def lanes(self) -> int:
+        """float32 elements of a SIMD register."""
+        return self.vector_bytes // 4
+
+
+_X86 = "x86_64-linux-gnu"
+_V2 = ("ssse3", "sse4_1", "sse4_2", "popcnt")
+_V3 = (*_V2, "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "movbe")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+_NAMED = {
+    f.name: f
+    for f in (
+        CpuFeatures("x86-64-v2", "x86_64", "x86-64-v2", _X86, 16, 16, _V2, fma=False),
+        CpuFeatures("x86-64-v3", "x86_64", "x86-64-v3", _X86, 32, 16, _V3),
+        CpuFeatures("x86-64-v4", "x86_64", "x86-64-v4", _X86, 64, 32, _V4),
+        CpuFeatures(
+            "haswell", "x86_64", "haswell", _X86, 32, 16, _V3, l2=256 * 1024
+        ),
+        CpuFeatures("skylake-avx512", "x86_64", "skylake-avx512", _X86, 64, 32, _V4),
+        CpuFeatures(
+            "cascadelake", "x86_64", "cascadelake", _X86, 64, 32, (*_V4, "avx512_vnni"), vnni=True
+        ),
+        CpuFeatures(
+            "znver4", "x86_64", "znver4", _X86, 64, 32,
+            (*_V4, "avx512_vnni", "avx512_bf16"), vnni=True,
+        ),
+        CpuFeatures(
+            "aarch64", "aarch64", "generic", "aarch64-linux-gnu", 16, 32, ("asimd",),
+            mattr=("+neon",),
+        ),
+        CpuFeatures(
+            "aarch64-dotprod", "aarch64", "generic", "aarch64-linux-gnu", 16, 32,
+            ("asimd", "asimddp"), mattr=("+neon", "+dotprod"), dot_product=True,
+        ),
+    )
+}  # fmt: skip
+
+
+def named_cpus() -> tuple[str, ...]:
+    """The CPU names that ``cpu:NAME`` takes."""
+    return tuple(_NAMED)
+
+
+def features_of(name: str) -> CpuFeatures:
+    """The facts of a named CPU; the empty name or ``native`` is this machine's class.
+
+    Raises :class:`TargetError` for a name that is not known.
+    """
+    if name in ("", "native"):
+        return host_features()
+    found = _NAMED.get(name)
+    if found is None:
+        raise TargetError(f"CPU {name!r} is not known; known are {', '.join(_NAMED)}")
+    return found
+
+
+@cache
+def host_features() -> CpuFeatures:
+    """The most specific named CPU whose features this machine has."""
+    if platform.machine() in ("aarch64", "arm64"):
+        flags = cpu_flags()
+        return _NAMED["aarch64-dotprod" if "asimddp" in flags else "aarch64"]
+    flags = cpu_flags()
+    for name in ("znver4", "cascadelake", "x86-64-v4", "x86-64-v3", "x86-64-v2"):
+        if set(_NAMED[name].required) <= flags:
+            return _NAMED[name]
+    raise TargetError("this CPU lacks SSE4.2, which the oldest known target needs")
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The feature names the operating system reports for this machine."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,54 @@
+"""The CPU target: templates where one fits, the generic schedule for all else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tvm import tirx
+
+from ...ir.graph import Graph
+from ..base import TargetInfo
+from ..generic.region import lower_region, lower_sizes
+from ..tir.cpu_loops import CpuLoops
+from .features import CpuFeatures, features_of
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """One CPU model."""
+
+    features: CpuFeatures
+
+    @classmethod
+    def parse(cls, detail: str) -> CpuTarget:
+        return cls(features_of(detail))
+
+    @property
+    def spec(self) -> str:
+        return f"cpu:{self.features.name}"
+
+    @property
+    def info(self) -> TargetInfo:
+        f = self.features
+        return TargetInfo("cpu", self.spec, f.triple, f.arch, f.required)
+
+    def tvm_target(self) -> Any:
+        return self._tvm_target
+
+    @cached_property
+    def _tvm_target(self) -> Any:
+        import tvm
+
+        f = self.features
+        config: dict[str, Any] = {"kind": "llvm", "mcpu": f.mcpu, "mtriple": f.triple}
+        if f.mattr:
+            config["mattr"] = list(f.mattr)
+        return tvm.target.Target(config)
+
+    def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
+        return lower_region(region, name, CpuLoops())
+
+    def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
+        return lower_sizes(region, name, CpuLoops())
