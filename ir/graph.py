@@ -157,6 +157,10 @@ class Graph:
         self._names.add(name)
         return name
 
+    def skip_serials(self, start: int) -> None:
+        """Give nodes that are added from now on serials of ``start`` or more."""
+        self._serial = max(self._serial, start)
+
     def _new_node(
         self, op: str, domain: str, name: str, attrs: dict[str, Attr], outputs: list[Output]
     ) -> Node:

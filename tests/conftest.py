@@ -1,0 +1,58 @@
+"""Fixtures for every test: golden files and the folder of real models."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run and every machine, and no example database left behind.
+settings.register_profile("graphkiln", derandomize=True, database=None, deadline=None)
+settings.load_profile("graphkiln")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-goldens", action="store_true", help="write the golden files instead of comparing"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("GRAPHKILN_MODELS"):
+        return
+    for item in items:
+        if item.get_closest_marker("models"):
+            item.add_marker(pytest.mark.skip(reason="GRAPHKILN_MODELS is not set"))
+
+
+@pytest.fixture
+def models_folder() -> Path:
+    """The folder GRAPHKILN_MODELS names; tests that use it carry ``@pytest.mark.models``."""
+    return Path(os.environ["GRAPHKILN_MODELS"])
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``golden(name, text)``: ``text`` equals ``golden/<name>.txt`` beside the test's file."""
+    update = request.config.getoption("--update-goldens")
+
+    def check(name: str, text: str) -> None:
+        path = request.path.parent / "golden" / f"{name}.txt"
+        if update:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+            return
+        if not path.exists():
+            pytest.fail(f"{path} is missing; --update-goldens writes it")
+        expected = path.read_text(encoding="utf-8")
+        if text != expected:
+            lines = difflib.unified_diff(
+                expected.splitlines(), text.splitlines(), "golden", "now", lineterm=""
+            )
+            pytest.fail(f"{path.name} differs (--update-goldens accepts it):\n" + "\n".join(lines))
+
+    return check
