@@ -1,0 +1,46 @@
+"""ONNX in: a model file becomes a typed graph at one opset, or one error says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..ir.graph import Graph
+from .errors import Blocker, FrontendError
+from .importer import Importer
+from .source import ModelLike, Source, open_model
+
+
+@dataclass
+class Imported:
+    """An imported model: the graph, the file's name, and remarks worth showing."""
+
+    graph: Graph
+    source: str
+    warnings: list[str]
+    _model: Source = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the model's bytes and of the external files it uses.
+
+        Computed when first asked for: it reads all of the weights.
+        """
+        return self._model.digest
+
+
+def load_model(
+    model: ModelLike, *, shapes: Mapping[str, Sequence[int | str]] | None = None
+) -> Imported:
+    """Import an ONNX model from a path, from bytes or from a ``ModelProto``.
+
+    ``shapes`` pins inputs: each entry is an int, or the name of a symbolic dimension. Every value
+    of the graph has a type. Raises :class:`FrontendError` listing every blocker.
+    """
+    source = open_model(model)
+    importer = Importer(source)
+    graph = importer.run(shapes or {})
+    return Imported(graph, source.name, importer.warnings, source)
+
+
+__all__ = ["Blocker", "FrontendError", "Imported", "load_model"]

@@ -1,0 +1,75 @@
+"""What upgrade rules and expansions use to add operations of the newest opset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..ir.dims import Dim
+from ..ir.graph import Value
+from ..ir.types import TensorType
+from .errors import ImportFault
+from .node import OnnxNode
+from .schema import LATEST
+from .scope import Scope
+
+if TYPE_CHECKING:
+    from .importer import Importer
+
+
+class Emit:
+    """Adds operations next to the node called ``name``; calling it adds one."""
+
+    def __init__(self, importer: Importer, scope: Scope, name: str) -> None:
+        self.importer = importer
+        self.scope = scope
+        self.name = name
+
+    def __call__(self, op: str, *inputs: Value | None, **attrs: Any) -> Value:
+        """The single result of ``op`` in the newest opset."""
+        return self.many(op, inputs, attrs, 1)[0]
+
+    def many(
+        self, op: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int
+    ) -> list[Value]:
+        """The results of an op that has several."""
+        hint = f"{self.name}/{op}"
+        names = [hint] if outputs == 1 else [f"{hint}_{i}" for i in range(outputs)]
+        node = OnnxNode(op, "", LATEST[""], hint, list(inputs), names, attrs)
+        slots = self.importer.place(node, self.scope)
+        if not all(isinstance(s, Value) for s in slots):
+            raise ImportFault(f"needs {op}, which cannot be imported")
+        return [s for s in slots if isinstance(s, Value)]
+
+    def constant(self, array: np.ndarray, hint: str = "const") -> Value:
+        return self.scope.builder.constant(array, f"{self.name}/{hint}")
+
+    def ints(self, values: Sequence[int], hint: str = "const") -> Value:
+        """A constant ``int64[len(values)]``."""
+        return self.constant(np.array(values, np.int64), hint)
+
+    def scalar(self, number: float | int | bool, like: Value, hint: str = "const") -> Value:
+        """A constant scalar of the element type of ``like``."""
+        from ..ir.types import to_numpy_dtype
+
+        return self.constant(np.array(number).astype(to_numpy_dtype(like.dtype)), hint)
+
+    def known(self, value: Value | None) -> np.ndarray | None:
+        """The value at compile time, where it is known."""
+        return None if value is None else self.scope.builder.known.get(value)
+
+    def rank(self, value: Value) -> int:
+        """The rank of a tensor; raises :class:`ImportFault` where it is not known."""
+        return len(self.dims(value))
+
+    def dims(self, value: Value) -> tuple[Dim, ...]:
+        t = value.type
+        if not isinstance(t, TensorType) or t.shape is None:
+            raise ImportFault(f"the rank of {value.name!r} must be known to bring it to opset "
+                              f"{LATEST['']}")  # fmt: skip
+        return t.shape
+
+    def warn(self, text: str) -> None:
+        self.importer.warn(f"node '{self.name}': {text}")

@@ -1,0 +1,301 @@
+"""From a ModelProto to a typed graph, node by node in the order of data flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+import onnx
+
+from ..ir.graph import Graph, GraphError, Value
+from ..ir.infer import infer_node
+from ..ir.registry import spec
+from .constants import constant_array
+from .emit import Emit
+from .errors import Blocker, FrontendError, ImportFault, shorten
+from .node import OnnxNode, attribute_value, attributes
+from .order import sorted_nodes
+from .schema import LATEST, check, signature
+from .scope import BROKEN, Broken, Builder, Scope, Slot
+from .source import Source
+from .tensors import to_array, to_dense
+from .upgrade import bring_up, rules
+from .valuetypes import Pins, Symbols, pin_types, value_type
+
+MAX_NODES = 1_000_000
+"""Functions that call functions can grow without bounds; more nodes than this are refused."""
+
+MAX_CALLS = 64
+
+
+class Fatal(Exception):
+    """Nothing more of the model can be imported."""
+
+
+class Importer:
+    """The state of one import: symbols, functions, blockers and warnings."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.symbols = Symbols()
+        self.blockers: list[Blocker] = []
+        self.warnings: list[str] = []
+        self._functions = {_function_key(f): f for f in source.proto.functions}
+        self._count = 0
+
+    def run(self, shapes: Pins) -> Graph:
+        """The model's graph; raises :class:`FrontendError` with every blocker found."""
+        try:
+            graph = self._run(shapes)
+        except (Fatal, ImportFault) as e:
+            self.block(str(e))
+        except UnicodeDecodeError as e:
+            self.block(f"a string of the model is not UTF-8: {e}")
+        if self.blockers:
+            raise FrontendError(self.source.name, self.blockers)
+        return graph
+
+    def _run(self, shapes: Pins) -> Graph:
+        proto = self.source.proto
+        if not proto.HasField("graph"):
+            raise Fatal("has no graph")
+        scope = Scope(Builder(Graph("main")), opset_versions(proto.opset_import))
+        if "" not in scope.opsets and proto.ir_version < 3:
+            scope.opsets = {**scope.opsets, "": 1}
+        if scope.opsets.get("", 7) < 7:
+            self.warn(f"opset {scope.opsets['']} is older than 7; the model is read leniently")
+        self.load_initializers(proto.graph, scope)
+        self._declare_inputs(proto.graph, scope, shapes)
+        self.run_nodes(proto.graph.node, scope)
+        self._declare_outputs(proto.graph, scope)
+        return scope.builder.graph
+
+    def block(self, reason: str, node: str = "", op: str = "") -> None:
+        self.blockers.append(Blocker(reason, node, op))
+
+    def warn(self, text: str) -> None:
+        line = shorten(text)
+        if line not in self.warnings:
+            self.warnings.append(line)
+
+    # ---- the edges of a graph ----------------------------------------------------------------
+
+    def load_initializers(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Give the scope the arrays of a graph's initializers."""
+        for tensor in graph.initializer:
+            self._initializer(tensor.name, tensor, scope)
+        for sparse in graph.sparse_initializer:
+            self._initializer(sparse.values.name, sparse, scope)
+
+    def _initializer(
+        self, name: str, proto: onnx.TensorProto | onnx.SparseTensorProto, scope: Scope
+    ) -> None:
+        try:
+            if not name:
+                raise ImportFault("has no name")
+            if scope.holds(name):
+                raise ImportFault("is there twice")
+            read = to_array if isinstance(proto, onnx.TensorProto) else to_dense
+            scope.arrays[name] = read(self.source, proto)  # type: ignore[arg-type]
+        except ImportFault as e:
+            self.block(f"initializer '{shorten(name, 120)}': {e}")
+            scope.values.setdefault(name, BROKEN)
+
+    def _declare_inputs(self, graph: onnx.GraphProto, scope: Scope, shapes: Pins) -> None:
+        types = {}
+        for info in graph.input:
+            if scope.holds(info.name):
+                continue
+            try:
+                if not info.name or info.name in types:
+                    raise ImportFault("is there twice" if info.name else "has no name")
+                types[info.name] = value_type(info.type, info.name, self.symbols)
+            except ImportFault as e:
+                self.block(f"input '{shorten(info.name, 120)}': {e}")
+                scope.values.setdefault(info.name, BROKEN)
+        for name, t in pin_types(types, shapes, self.symbols).items():
+            scope.values.setdefault(name, scope.builder.graph.add_input(name, t))
+
+    def _declare_outputs(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        if not graph.output:
+            raise Fatal("the graph has no outputs")
+        values, names = [], []
+        for info in graph.output:
+            try:
+                slot = scope.lookup(info.name)
+            except ImportFault as e:
+                self.block(f"output '{shorten(info.name, 120)}': {e}")
+                continue
+            if isinstance(slot, Value):
+                values.append(slot)
+                names.append(info.name)
+        scope.builder.graph.set_outputs(values, names)
+
+    # ---- nodes -------------------------------------------------------------------------------
+
+    def run_nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
+        """Import nodes into the scope; what fails is noted and its results are broken."""
+        for proto in sorted_nodes(nodes):
+            self._node(proto, scope)
+
+    def _node(self, proto: onnx.NodeProto, scope: Scope) -> None:
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise Fatal(f"has more than {MAX_NODES} nodes with its functions expanded")
+        name = proto.name or next((o for o in proto.output if o), proto.op_type)
+        before = len(self.blockers)
+        try:
+            slots = self._import(proto, scope, name)
+            for output, slot in zip(proto.output, slots, strict=False):
+                if output:
+                    scope.define(output, slot)
+            return
+        except Fatal:
+            raise
+        except Exception as e:  # damaged models break the assumptions of any op's rules
+            self.block(_reason(e), scope.prefix + name, _key(proto))
+        assert len(self.blockers) > before
+        for output in proto.output:
+            scope.values.setdefault(output, BROKEN)
+
+    def _import(self, proto: onnx.NodeProto, scope: Scope, name: str) -> Sequence[Slot]:
+        inputs = [scope.lookup(i) if i else None for i in proto.input]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        if any(isinstance(i, Broken) for i in inputs):
+            self._look_over(proto, scope)
+            return [BROKEN] * len(proto.output)
+        node = OnnxNode(
+            proto.op_type, _domain(proto.domain), 0, name,
+            [i for i in inputs if not isinstance(i, Broken)],
+            list(proto.output), attributes(proto, scope, self.source, self.symbols),
+        )  # fmt: skip
+        while node.outputs and not node.outputs[-1]:
+            node.outputs.pop()
+        function = self._functions.get(_call_key(proto))
+        if function is not None:
+            opsets = opset_versions(function.opset_import)
+            return self.call(function, node, Scope(scope.builder, opsets), scope)
+        node.version = _version(node, scope)
+        known = signature(node.op, node.domain, node.version)
+        if known is not None:
+            check(node, known)
+            node.attrs.pop("consumed_inputs", None)
+            for key, value in known.old_defaults.items():
+                node.attrs.setdefault(key, value)
+        if node.op == "Constant" and not node.domain:
+            title = scope.title(node.outputs[0])
+            return [scope.builder.constant(constant_array(node), title)]
+        if rules(node.key):
+            done = bring_up(node, Emit(self, scope, scope.prefix + name))
+            if done is not None:
+                return done
+        return self.place(node, scope)
+
+    def place(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
+        """Add a node of the newest opset, or what it stands for; returns its results."""
+        if spec(node.key) is not None:
+            return self._add(node, scope)
+        raise ImportFault(unknown_op(node.key))
+
+    def _add(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
+        builder = scope.builder
+        made = builder.graph.add_node(
+            node.op, node.inputs, node.attrs,  # type: ignore[arg-type]
+            outputs=[scope.title(o) for o in node.outputs],
+            domain=node.domain, name=scope.prefix + node.name,
+        )  # fmt: skip
+        infer_node(builder.graph, made, builder.known)
+        return made.values
+
+    def _look_over(self, proto: onnx.NodeProto, scope: Scope) -> None:
+        """Report what can be seen of a node whose inputs are broken: an unknown op."""
+        key = _key(proto)
+        if spec(key) is None and not rules(key) and _call_key(proto) not in self._functions:
+            raise ImportFault(unknown_op(key))
+
+    # ---- functions ---------------------------------------------------------------------------
+
+    def call(
+        self, function: onnx.FunctionProto, node: OnnxNode, inner: Scope, scope: Scope
+    ) -> Sequence[Slot]:
+        """Import a function's nodes in place of the node that calls it."""
+        key = _function_key(function)
+        if key in scope.calls:
+            raise ImportFault(f"function {'.'.join(k for k in key if k)} calls itself")
+        if len(scope.calls) >= MAX_CALLS:
+            raise ImportFault(f"functions call each other more than {MAX_CALLS} deep")
+        if len(node.inputs) > len(function.input) or len(node.outputs) > len(function.output):
+            raise ImportFault("has more inputs or outputs than the function it calls")
+        inner.calls = (*scope.calls, key)
+        inner.prefix = f"{scope.prefix}{node.name}/"
+        inner.bindings = self._bind(function, node, scope)
+        for formal, actual in zip_longest(function.input, node.inputs):
+            inner.define(formal, actual)
+        inner.renames = {
+            formal: scope.title(actual)
+            for formal, actual in zip(function.output, node.outputs, strict=False) if actual
+        }  # fmt: skip
+        self.run_nodes(function.node, inner)
+        return [inner.lookup(o) for o in function.output[: len(node.outputs)]]
+
+    def _bind(self, function: onnx.FunctionProto, node: OnnxNode, scope: Scope) -> Mapping:
+        allowed = {*function.attribute, *(a.name for a in function.attribute_proto)}
+        unknown = sorted(set(node.attrs) - allowed)
+        if unknown:
+            raise ImportFault(f"the function it calls has no attribute {unknown[0]!r}")
+        defaults = {
+            a.name: attribute_value(a, scope, self.source, self.symbols)
+            for a in function.attribute_proto if a.name not in node.attrs
+        }  # fmt: skip
+        return {**defaults, **node.attrs}
+
+
+def unknown_op(key: str) -> str:
+    return f"op {shorten(key, 80)} is not supported"
+
+
+def opset_versions(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """Domain to version; raises :class:`ImportFault` for versions that cannot be read."""
+    out: dict[str, int] = {}
+    for entry in imports:
+        domain, version = _domain(entry.domain), entry.version
+        shown = domain or "ai.onnx"
+        if version < 1 or version > LATEST.get(domain, version):
+            newest = LATEST.get(domain, "any")
+            raise ImportFault(f"opset {version} of {shown}; versions up to {newest} are known")
+        if out.setdefault(domain, version) != version:
+            raise ImportFault(f"opsets {out[domain]} and {version} of {shown} at once")
+    return out
+
+
+def _version(node: OnnxNode, scope: Scope) -> int:
+    found = scope.opsets.get(node.domain)
+    if found is None and node.domain in LATEST:
+        raise ImportFault(f"the model imports no opset of {node.domain or 'ai.onnx'}")
+    return found or 1
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _key(proto: onnx.NodeProto) -> str:
+    domain = _domain(proto.domain)
+    return f"{domain}.{proto.op_type}" if domain else proto.op_type
+
+
+def _function_key(function: onnx.FunctionProto) -> tuple[str, str, str]:
+    return _domain(function.domain), function.name, function.overload
+
+
+def _call_key(proto: onnx.NodeProto) -> tuple[str, str, str]:
+    return _domain(proto.domain), proto.op_type, proto.overload
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImportFault):
+        return str(error)
+    if isinstance(error, GraphError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,88 @@
+"""Bringing the nodes of a GraphProto into an order in which producers come first."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import onnx
+
+from .errors import ImportFault, shorten
+
+
+def sorted_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes, producers first; the file's own order wherever that is one.
+
+    Raises :class:`ImportFault` where two nodes give one value, or where there is a cycle.
+    """
+    producer = _producers(nodes)
+    needs = [_needs(node, producer, i) for i, node in enumerate(nodes)]
+    if all(p < i for i, ps in enumerate(needs) for p in ps):
+        return list(nodes)
+    waiting = [len(ps) for ps in needs]
+    users: list[list[int]] = [[] for _ in nodes]
+    for i, ps in enumerate(needs):
+        for p in ps:
+            users[p].append(i)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    order: list[int] = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(i)
+        for user in users[i]:
+            waiting[user] -= 1
+            if waiting[user] == 0:
+                heapq.heappush(ready, user)
+    if len(order) < len(nodes):
+        raise ImportFault(_cycle(nodes, needs, waiting))
+    return [nodes[i] for i in order]
+
+
+def _producers(nodes: Sequence[onnx.NodeProto]) -> dict[str, int]:
+    producer: dict[str, int] = {}
+    for i, node in enumerate(nodes):
+        for name in node.output:
+            if name and producer.setdefault(name, i) != i:
+                raise ImportFault(f"two nodes produce the value {name!r}")
+    return producer
+
+
+def _needs(node: onnx.NodeProto, producer: dict[str, int], index: int) -> set[int]:
+    """The nodes that give what a node uses, also inside its bodies."""
+    found = {producer[n] for n in node.input if n in producer}
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            # The node's own outputs are not in sight of its body, where the name may be another.
+            found |= {producer[n] for n in _free(attribute.g) if n in producer} - {index}
+    return found
+
+
+def _free(graph: onnx.GraphProto) -> set[str]:
+    """The names that a body uses and does not define."""
+    bound = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    bound.update(t.values.name for t in graph.sparse_initializer)
+    used = {v.name for v in graph.output}
+    for node in graph.node:
+        bound.update(node.output)
+        used.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                used |= _free(attribute.g)
+    return used - bound
+
+
+def _cycle(
+    nodes: Sequence[onnx.NodeProto], needs: Sequence[set[int]], waiting: Sequence[int]
+) -> str:
+    """The text that names the nodes of one cycle."""
+    at = next(i for i, n in enumerate(waiting) if n)
+    path: list[int] = []
+    seen: set[int] = set()
+    while at not in seen:
+        seen.add(at)
+        path.append(at)
+        at = min(p for p in needs[at] if waiting[p])
+    loop = path[path.index(at) :][::-1]
+    names = [nodes[i].name or next((o for o in nodes[i].output if o), "?") for i in loop]
+    shown = ", ".join(f"'{shorten(n, 60)}'" for n in names[:5])
+    return f"the nodes {shown}{' ...' if len(names) > 5 else ''} form a cycle"

@@ -1,0 +1,130 @@
+"""What onnx's own schemas say of a node: arity, attributes, and changed defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.defs import OpSchema
+
+from ..ir.registry import ML_OPSET, OPSET
+from ..ir.types import OptionalType, SequenceType, TensorType
+from .errors import ImportFault
+from .node import Body, OnnxNode
+
+LATEST: Mapping[str, int] = {
+    "": OPSET, "ai.onnx.ml": ML_OPSET, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1,
+}  # fmt: skip
+"""The opset each standard domain is brought to."""
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "FLOAT": float, "INT": int, "STRING": str, "TENSOR": np.ndarray, "GRAPH": Body,
+    "SPARSE_TENSOR": np.ndarray, "TYPE_PROTO": (TensorType, SequenceType, OptionalType),
+}  # fmt: skip
+_LISTS: dict[str, type] = {"FLOATS": float, "INTS": int, "STRINGS": str}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parts of a schema at one version that import needs.
+
+    ``since`` is the version that introduced it; ``old_defaults`` are defaults that later
+    versions changed, to be written out.
+    """
+
+    since: int
+    attributes: Mapping[str, tuple[str, bool]]
+    min_inputs: int
+    max_inputs: int
+    min_outputs: int
+    max_outputs: int
+    required_inputs: frozenset[int]
+    old_defaults: Mapping[str, Any]
+
+
+@cache
+def signature(op: str, domain: str, version: int) -> Signature | None:
+    """The signature of a standard op at an opset, or None where there is no such op."""
+    if domain not in LATEST or not onnx.defs.has(op, version, domain):
+        return None
+    schema = onnx.defs.get_schema(op, version, domain)
+    return Signature(
+        schema.since_version,
+        {n: (a.type.name, a.required) for n, a in schema.attributes.items()},
+        schema.min_input,
+        schema.max_input,
+        schema.min_output,
+        schema.max_output,
+        frozenset(
+            i for i, p in enumerate(schema.inputs)
+            if p.option == OpSchema.FormalParameterOption.Single
+        ),
+        _old_defaults(schema),
+    )  # fmt: skip
+
+
+def _old_defaults(schema: OpSchema) -> dict[str, Any]:
+    latest = onnx.defs.get_schema(schema.name, LATEST[schema.domain], schema.domain)
+    out = {}
+    for name, attribute in schema.attributes.items():
+        default = attribute.default_value
+        if not default.name or name not in latest.attributes:
+            continue
+        if default != latest.attributes[name].default_value:
+            out[name] = _python(onnx.helper.get_attribute_value(default))
+    return out
+
+
+def _python(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return tuple(_python(v) for v in value) if isinstance(value, list) else value
+
+
+def check(node: OnnxNode, known: Signature) -> None:
+    """Raise :class:`ImportFault` where a node does not fit its schema.
+
+    Attributes that start with two underscores are private notes of tools and are dropped.
+    """
+    _check_arity(node, known)
+    for name in [n for n in node.attrs if n.startswith("__")]:
+        del node.attrs[name]
+    for name, value in node.attrs.items():
+        declared = known.attributes.get(name)
+        if declared is None:
+            raise ImportFault(f"has no attribute {name!r} in opset {node.version}")
+        if not _fits(value, declared[0]):
+            raise ImportFault(f"attribute {name!r} must be of type {declared[0]}")
+    for name, (_, required) in known.attributes.items():
+        # The first opsets required this hint to an allocator; nothing ever read it.
+        if required and name not in node.attrs and name != "consumed_inputs":
+            raise ImportFault(f"attribute {name!r} is missing")
+
+
+def _check_arity(node: OnnxNode, known: Signature) -> None:
+    if not known.min_inputs <= len(node.inputs) <= known.max_inputs:
+        limits = _limits(known.min_inputs, known.max_inputs)
+        raise ImportFault(f"has {len(node.inputs)} inputs, the op takes {limits}")
+    if not known.min_outputs <= len(node.outputs) <= known.max_outputs:
+        limits = _limits(known.min_outputs, known.max_outputs)
+        raise ImportFault(f"has {len(node.outputs)} outputs, the op gives {limits}")
+    for i in known.required_inputs:
+        if node.input(i) is None:
+            raise ImportFault(f"input {i} is missing")
+
+
+def _limits(low: int, high: int) -> str:
+    if low == high:
+        return str(low)
+    return f"at least {low}" if high >= 2**31 - 1 else f"{low} to {high}"
+
+
+def _fits(value: Any, kind: str) -> bool:
+    element = _LISTS.get(kind)
+    if element is not None:
+        return isinstance(value, tuple) and all(isinstance(v, element) for v in value)
+    return kind in _KINDS and isinstance(value, _KINDS[kind])

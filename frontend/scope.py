@@ -1,0 +1,130 @@
+"""Where names live while a model is imported.
+
+A :class:`Builder` fills one :class:`Graph`; a :class:`Scope` maps the names of one GraphProto or
+function to values. A function shares its caller's builder; the body of a control flow op has a
+builder of its own, which fetches what the body uses from outside as further inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ..ir.graph import Graph, Value
+from ..ir.infer import KNOWN_LIMIT, Known
+from .errors import ImportFault
+
+if TYPE_CHECKING:
+    from .node import RawAttr
+
+
+class Broken:
+    """Stands for a value whose node could not be imported."""
+
+
+BROKEN = Broken()
+
+Slot: TypeAlias = "Value | Broken | None"
+
+
+class Builder:
+    """A graph under construction, with the values that inference knows so far."""
+
+    def __init__(self, graph: Graph, parent: Builder | None = None) -> None:
+        self.graph = graph
+        self.parent = parent
+        self.known: Known = {}
+        self.captured: dict[Value, Value] = {}
+        self._fetched: dict[Value, Value] = {}
+
+    def constant(self, array: np.ndarray, name: str) -> Value:
+        value = self.graph.add_constant(array, name)
+        if array.size <= KNOWN_LIMIT:
+            self.known[value] = array
+        return value
+
+    def fetch(self, value: Value) -> Value:
+        """``value`` as it is called in this graph: constants are repeated, others captured.
+
+        ``captured`` maps each outer value that became an input to that input, in order.
+        """
+        if value.node in self.graph:
+            return value
+        if self.parent is None:
+            raise ImportFault(f"value {value.name!r} is out of reach here")
+        outer = self.parent.fetch(value)
+        inner = self._fetched.get(outer)
+        if inner is None:
+            inner = self._fetched[outer] = self._bring(outer)
+        return inner
+
+    def _bring(self, outer: Value) -> Value:
+        array = outer.constant
+        if array is not None:
+            return self.constant(array, outer.name)
+        assert self.parent is not None
+        inner = self.graph.add_input(outer.name, outer.type)
+        self.captured[outer] = inner
+        if outer in self.parent.known:
+            self.known[inner] = self.parent.known[outer]
+        return inner
+
+
+class Scope:
+    """The names of one graph or function body.
+
+    ``opsets`` are the versions its nodes are written for, ``bindings`` the attributes of the
+    function call it stands in, ``prefix`` goes before the names of new values.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        opsets: Mapping[str, int],
+        *,
+        parent: Scope | None = None,
+        bindings: Mapping[str, RawAttr] | None = None,
+        prefix: str = "",
+        calls: tuple[Any, ...] = (),
+    ) -> None:
+        self.builder = builder
+        self.opsets = opsets
+        self.parent = parent
+        self.bindings = bindings or {}
+        self.prefix = prefix
+        self.calls = calls
+        self.renames: dict[str, str] = {}
+        self.values: dict[str, Slot] = {}
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def define(self, name: str, value: Slot) -> None:
+        """Give ``name`` a value; a name has one meaning per scope."""
+        if self.holds(name):
+            raise ImportFault(f"value {name!r} is defined twice")
+        self.values[name] = value
+
+    def title(self, name: str) -> str:
+        """What the graph is to call this scope's ``name``; empty stays empty."""
+        return self.renames.get(name) or (name and self.prefix + name)
+
+    def holds(self, name: str) -> bool:
+        return name in self.values or name in self.arrays
+
+    def lookup(self, name: str) -> Slot:
+        """The value of ``name`` in this scope's graph; raises :class:`ImportFault`."""
+        slot = self._find(name)
+        return self.builder.fetch(slot) if isinstance(slot, Value) else slot
+
+    def _find(self, name: str) -> Slot:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                return scope.values[name]
+            if name in scope.arrays:
+                value = scope.builder.constant(scope.arrays[name], scope.prefix + name)
+                scope.values[name] = value
+                return value
+            scope = scope.parent
+        raise ImportFault(f"value {name!r} is not defined")
