@@ -259,6 +259,10 @@ class Builder:
         for m in reversed(managers):
             m.__exit__(None, None, None)
 
+    def lanes(self, extent: Any) -> Any:
+        """A loop over independent elements that belong in one vector register (or serial)."""
+        return self.loop(extent, self.loops.lane_kind, "l")
+
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
         """``if condition:``"""
@@ -328,7 +332,12 @@ class Builder:
 
 
 class LoopStrategy:
-    """Maps iteration spaces to hardware loops; targets subclass it."""
+    """Maps iteration spaces to hardware loops; targets subclass it.
+
+    ``lane_kind`` is the kind of loop that :meth:`Builder.lanes` opens.
+    """
+
+    lane_kind = "serial"
 
     def nest(
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],

@@ -28,6 +28,8 @@ CHUNK = 4_096
 class CpuLoops(LoopStrategy):
     """Loops for ``threads`` threads; LLVM vectorises the innermost one."""
 
+    lane_kind = "vectorized"
+
     def __init__(self, threads: int = 2) -> None:
         self.threads = threads
 
