@@ -1,4 +1,4 @@
-"""ONNX's numbers for element types (``TensorProto.DataType``), used by attributes such as ``to``."""
+"""ONNX's numbers for element types (``TensorProto.DataType``), as in attributes like ``to``."""
 
 from __future__ import annotations
 
