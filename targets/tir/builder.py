@@ -193,6 +193,17 @@ class Builder:
             out.set(tirx.const(value, dtype) if isinstance(value, int | float) else value)
         return out
 
+    def view(self, tensor: BufferTensor, shape: Sequence[Any]) -> BufferTensor:
+        """The same memory under another shape with as many elements."""
+        old = tensor.buffer
+        buffer = tirx.decl_buffer(
+            [index(s) for s in shape] or [index(1)], old.dtype, name=self._name("view"),
+            data=old.data, elem_offset=old.elem_offset, scope=old.scope(),
+            data_alignment=old.data_alignment, offset_factor=old.offset_factor,
+        )  # fmt: skip
+        self.emit(tirx.DeclBuffer(buffer, data=old.data))
+        return self._tensor(buffer, shape, tensor.dtype)
+
     def _allocate(self, shape: Sequence[Any], dtype: str, name: str, scope: str) -> BufferTensor:
         full = tuple(shape) or (1,)
         stored = storage_dtype(dtype)

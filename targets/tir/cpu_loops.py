@@ -30,8 +30,9 @@ class CpuLoops(LoopStrategy):
 
     lane_kind = "vectorized"
 
-    def __init__(self, threads: int = 2) -> None:
+    def __init__(self, threads: int = 2, vector_bytes: int = 64) -> None:
         self.threads = threads
+        self.vector_bytes = vector_bytes
 
     def nest(
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
