@@ -1,0 +1,256 @@
+"""Builds kernels into object files: each distinct one once, in parallel, cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from ..ir.parser import parse_graph
+from ..targets import parse_target
+from ..targets.base import Target
+from .kernels import KernelSpec
+
+IN_PROCESS_LIMIT = 6
+"""Builds of at most this many kernels are not worth starting workers for."""
+
+Progress = Callable[[int, int], None]
+
+
+class BuildError(Exception):
+    """A kernel could not be built; the message names the op and the reason."""
+
+
+@cache
+def compiler_version() -> str:
+    """A digest of everything kernel code depends on: TVM's version and the kernels' sources."""
+    import tvm
+
+    digest = hashlib.sha256(str(tvm.__version__).encode())
+    root = Path(__file__).parent.parent
+    for folder in ("targets", "ir"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build_object(spec: KernelSpec, name: str, target: Target) -> bytes:
+    """The object file of one kernel, built in this process."""
+    import tvm
+
+    region = parse_graph(spec.text)
+    make = target.sizes_kernel if spec.role == "sizes" else target.kernel
+    return object_of(tvm.IRModule({name: make(region, name)}), target)
+
+
+def object_of(module: object, target: Target) -> bytes:
+    """The object file of an ``IRModule`` of PrimFuncs."""
+    import tempfile
+
+    import tvm
+
+    # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        library = tvm.tirx.build(module, target=target.tvm_target())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.o"
+        library.write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+class ObjectCache:
+    """Object files on disk by kernel name, which is a digest of all that goes into them.
+
+    The folder is ``$GRAPHKILN_CACHE``, by default ``~/.cache/graphkiln``; an empty value turns the
+    cache off. Files are written beside and renamed, so a killed process leaves none half-written.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        chosen = os.environ.get("GRAPHKILN_CACHE") if folder is None else folder
+        if chosen is None:
+            base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+            chosen = os.path.join(base, "graphkiln")
+        self.folder = Path(chosen) / "kernels" if chosen else None
+
+    def get(self, name: str) -> bytes | None:
+        if self.folder is None:
+            return None
+        try:
+            return (self.folder / f"{name}.o").read_bytes()
+        except OSError:
+            return None
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep an object; a cache that cannot be written is no error."""
+        if self.folder is None:
+            return
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            os.replace(temporary, self.folder / f"{name}.o")
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+
+def build_kernels(
+    kernels: Mapping[str, KernelSpec],
+    target: Target,
+    *,
+    jobs: int = 0,
+    cache_folder: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, bytes]:
+    """Object files of all kernels, by name.
+
+    ``jobs`` worker processes (0: one a core) build what the cache does not hold.
+    """
+    store = ObjectCache(cache_folder)
+    found: dict[str, bytes] = {}
+    missing: list[str] = []
+    for name in kernels:
+        held = store.get(name)
+        if held is None:
+            missing.append(name)
+        else:
+            found[name] = held
+    total = len(kernels)
+    report = progress or (lambda done, total: None)
+    report(len(found), total)
+    for name, content in _build_missing(missing, kernels, target, jobs or os.cpu_count() or 1):
+        found[name] = content
+        store.put(name, content)
+        report(len(found), total)
+    return {name: found[name] for name in kernels}
+
+
+def _build_missing(
+    missing: list[str], kernels: Mapping[str, KernelSpec], target: Target, jobs: int
+) -> Iterable[tuple[str, bytes]]:
+    if len(missing) <= IN_PROCESS_LIMIT or jobs == 1:
+        for name in missing:
+            yield name, _named(kernels[name], lambda n=name: build_object(kernels[n], n, target))
+        return
+    with _Workers(min(jobs, len(missing)), target) as workers:
+        for name in missing:
+            workers.submit(name, kernels[name])
+        for _ in missing:
+            yield workers.next()
+
+
+def _named(spec: KernelSpec, build: Callable[[], bytes]) -> bytes:
+    try:
+        return build()
+    except Exception as e:
+        raise BuildError(failure(spec.op, e)) from e
+
+
+def failure(op: str, error: BaseException) -> str:
+    """One line that says which kernel failed and why."""
+    reason = str(error).strip().splitlines()
+    return f"kernel {op}: {reason[-1] if reason else type(error).__name__}"
+
+
+@dataclass
+class _Result:
+    name: str
+    content: bytes | None
+    error: str
+
+
+class _Workers:
+    """Compiler processes fed over pipes; one that dies takes only its kernel with it."""
+
+    def __init__(self, count: int, target: Target) -> None:
+        self.target = target
+        self.tasks: queue.Queue[tuple[str, KernelSpec] | None] = queue.Queue()
+        self.results: queue.Queue[_Result] = queue.Queue()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        self.stopping = False
+
+    def __enter__(self) -> _Workers:
+        for t in self.threads:
+            t.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping = True
+        for _thread in self.threads:
+            self.tasks.put(None)
+        for p in list(self.processes):
+            p.kill()
+
+    def submit(self, name: str, spec: KernelSpec) -> None:
+        self.tasks.put((name, spec))
+
+    def next(self) -> tuple[str, bytes]:
+        result = self.results.get()
+        if result.content is None:
+            raise BuildError(result.error)
+        return result.name, result.content
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        package = Path(__file__).parent.parent
+        code = (
+            "import sys, importlib.util as u;"
+            "s = u.spec_from_file_location('graphkiln', sys.argv[1] + '/__init__.py',"
+            " submodule_search_locations=[sys.argv[1]]);"
+            "m = u.module_from_spec(s); sys.modules['graphkiln'] = m; s.loader.exec_module(m);"
+            "from graphkiln.codegen.worker import main; main()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(package)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def _serve(self) -> None:
+        process: subprocess.Popen[bytes] | None = None
+        while (task := self.tasks.get()) is not None and not self.stopping:
+            name, spec = task
+            process = process if process and process.poll() is None else self._start()
+            self.results.put(self._ask(process, name, spec))
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+
+    def _ask(self, process: subprocess.Popen[bytes], name: str, spec: KernelSpec) -> _Result:
+        assert process.stdin is not None and process.stdout is not None
+        request = {"name": name, "role": spec.role, "op": spec.op, "text": spec.text,
+                   "target": self.target.spec}  # fmt: skip
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            return read_reply(process.stdout, name)
+        except (OSError, ValueError) as e:
+            process.kill()
+            return _Result(name, None, f"kernel {spec.op}: the compiler process stopped ({e})")
+
+
+def read_reply(stream: IO[bytes], name: str) -> _Result:
+    """One reply: a JSON line with the object's size or an error, then the object's bytes."""
+    line = stream.readline()
+    if not line:
+        raise OSError("no reply")
+    head = json.loads(line)
+    if "error" in head:
+        return _Result(name, None, head["error"])
+    content = stream.read(head["size"])
+    if len(content) != head["size"]:
+        raise OSError("short reply")
+    return _Result(name, content, "")
+
+
+__all__ = ["BuildError", "ObjectCache", "build_kernels", "build_object", "compiler_version",
+           "object_of", "parse_target"]  # fmt: skip

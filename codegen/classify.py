@@ -1,0 +1,53 @@
+"""How each node runs: as a kernel, as a view of its input's memory, or as a host function."""
+
+from __future__ import annotations
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.registry import has_trait
+from ..ir.types import TensorType, Type
+
+VIEWS = frozenset({"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+
+
+def is_view(graph: Graph, node: Node) -> bool:
+    """Is the node's result its first input's memory under another shape?"""
+    if node.key not in VIEWS:
+        return False
+    source = graph.input(node, 0)
+    if source is None:
+        return False
+    string = isinstance(source.type, TensorType) and source.type.dtype.name == "string"
+    return node.op == "Identity" or not string
+
+
+def is_host(graph: Graph, node: Node) -> bool:
+    """Does this node run as a host function (host op, or values that are not plain tensors)?"""
+    if has_trait(node, "host"):
+        return True
+    if is_view(graph, node):
+        return False
+    types: list[Type | None] = [o.type for o in node.outputs]
+    types += [None if v is None else v.type for v in graph.inputs_of(node)]
+    return any(
+        t is not None and (not isinstance(t, TensorType) or t.dtype.name == "string")
+        for t in types
+    )
+
+
+def is_opaque(graph: Graph, node: Node) -> bool:
+    """May the node keep or hand on its inputs (control flow, host functions)?"""
+    return has_trait(node, "control_flow") or is_host(graph, node)
+
+
+def view_root(graph: Graph, value: Value) -> Value:
+    """The value whose memory ``value`` shares."""
+    while value.node.op not in ("Input", "Constant") and is_view(graph, value.node):
+        source = graph.input(value.node, 0)
+        assert source is not None
+        value = source
+    return value
+
+
+def used_values(graph: Graph, node: Node) -> list[Value]:
+    """The node's outputs that somebody reads."""
+    return [v for v in node.values if graph.uses(v)]

@@ -1,0 +1,79 @@
+"""Links kernels and bytecode into one shared library."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..targets.base import Target
+from .build import object_of
+from .lower import DimKernel
+from .program import Program
+from .vm import assemble
+
+
+class LinkError(Exception):
+    """The system's linker is missing or failed."""
+
+
+def dim_object(kernels: Sequence[DimKernel], slots: int, target: Target) -> bytes:
+    """One object file with all kernels that compute derived dims."""
+    import tvm
+
+    return object_of(tvm.IRModule({k.name: dim_function(k, slots) for k in kernels}), target)
+
+
+def dim_function(kernel: DimKernel, slots: int) -> Any:
+    """The function that fills the derived slots of the dim table from the bound ones."""
+    from ..targets.tir.builder import Builder, index
+    from ..targets.tir.cpu_loops import CpuLoops
+    from ..targets.tir.dim_expr import dim_expr
+
+    b = Builder(CpuLoops())
+    table = b.argument("dims", (slots,), "int64")
+    values = {name: b.let(table[slot], "s") for name, slot in kernel.symbols}
+    for slot, expression in kernel.targets:
+        table.store((index(slot),), dim_expr(expression, values.__getitem__))
+    return b.finish(kernel.name)
+
+
+def link(
+    program: Program,
+    objects: Mapping[str, bytes],
+    dims: Sequence[DimKernel],
+    target: Target,
+    linker: str | None = None,
+) -> bytes:
+    """The shared library: bytecode and kernels. ``linker`` is a C compiler driver.
+
+    Raises :class:`LinkError` when there is none or it fails.
+    """
+    import tvm
+
+    driver = linker or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if driver is None:
+        raise LinkError("no C compiler found to link with; install gcc or clang")
+    executable = assemble(program)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        parts = dict(objects)
+        if dims:
+            parts["dims"] = dim_object(dims, program.slots, target)
+        for name, content in parts.items():
+            path = root / f"{name}.o"
+            path.write_bytes(content)
+            symbols = [d.name for d in dims] if name == "dims" else [name]
+            executable.mod.import_module(tvm.runtime.load_static_library(str(path), symbols))
+        out = root / "library.so"
+        build_folder = root / "link"
+        build_folder.mkdir()
+        try:
+            executable.export_library(str(out), workspace_dir=str(build_folder), cc=driver,
+                                      options=["-s", "-Wl,--build-id=none"])  # fmt: skip
+        except RuntimeError as e:
+            reason = str(e).strip().splitlines()
+            raise LinkError(f"linking with {driver} failed: {reason[-1] if reason else e}") from e
+        return out.read_bytes()

@@ -1,0 +1,416 @@
+"""Graph -> program: kernels called in topological order, memory planned, control flow as blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ir.dims import Dim, SymExpr, Symbol, free_symbols, is_static, sym
+from ..ir.graph import Graph, Node, Value
+from ..ir.registry import has_trait
+from ..ir.types import DTYPES, TensorType, type_symbols
+from ..targets.base import Target
+from .attributes import attributes_json
+from .kernels import KernelSpec, kernel_spec, storage_array
+from .classify import is_host, is_view, used_values, view_root
+from .liveness import Liveness
+from .memory import aligned
+from .program import (
+    AllocStorage,
+    BindShape,
+    BindSizes,
+    Call,
+    CallHost,
+    ComputeDims,
+    Copy,
+    DimSlot,
+    GetItem,
+    Instruction,
+    Kill,
+    LoadInput,
+    LoadWeight,
+    MakeTensor,
+    MakeTuple,
+    Operand,
+    Program,
+    ReadDim,
+    Reg,
+    Slot,
+    View,
+)
+from .storage import storage_bytes, storage_name
+
+
+INT64 = DTYPES["int64"]
+
+
+class CodegenError(Exception):
+    """A node cannot be compiled; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class DimKernel:
+    """Derived dims of one binding point: slot <- expression, given the slots of symbols."""
+
+    name: str
+    targets: tuple[tuple[int, SymExpr], ...]
+    symbols: tuple[tuple[str, int], ...]
+
+
+@dataclass
+class Lowered:
+    """Everything that :mod:`.build` and the artifact need of a lowered graph."""
+
+    program: Program
+    kernels: dict[str, KernelSpec]
+    dim_kernels: list[DimKernel]
+    weights: list[tuple[str, np.ndarray]]
+
+
+def lower_graph(graph: Graph, target: Target, version: str) -> Lowered:
+    """The program of a graph whose values all have types.
+
+    Raises :class:`CodegenError` for a node whose output size no rule computes, and for types
+    that cannot live at run time.
+    """
+    return _Lowering(target, version).run(graph)
+
+
+@dataclass
+class _Frame:
+    """Values of one graph (the model, or a body inlined into it)."""
+
+    graph: Graph
+    env: dict[Value, Reg] = field(default_factory=dict)
+
+
+class _Lowering:
+    def __init__(self, target: Target, version: str) -> None:
+        self.target = target
+        self.version = version
+        self.program = Program()
+        self.block: list[Instruction] = self.program.body
+        self.kernels: dict[str, KernelSpec] = {}
+        self.dim_kernels: list[DimKernel] = []
+        self.weights: list[tuple[str, np.ndarray]] = []
+        self.weight_index: dict[int, int] = {}
+        self.slots: dict[Dim, int] = {}
+        self.bound: set[str] = set()
+        self.symbol_regs: dict[str, Reg] = {}
+        self.pending: dict[str, list[SymExpr]] = {}
+
+    # ---- whole graph -------------------------------------------------------------------------
+
+    def run(self, graph: Graph) -> Lowered:
+        self._collect_dims(graph)
+        frame = _Frame(graph)
+        for i, v in enumerate(graph.inputs):
+            reg = self.new_reg()
+            self.emit(LoadInput(reg, i))
+            frame.env[v] = reg
+        self.bind_types([(frame.env[v], v) for v in graph.inputs])
+        live = Liveness(graph)
+        arena = self.new_reg() if live.arena_bytes else None
+        if arena is not None:
+            self.emit(AllocStorage(arena, live.arena_bytes))
+            self.program.arena_bytes = live.arena_bytes
+        for node in live.order:
+            self.lower_node(frame, node, live, arena)
+        results = [self.result_reg(frame, v) for v in graph.outputs]
+        self.program.result = self.new_reg()
+        self.emit(MakeTuple(self.program.result, tuple(results)))
+        self.program.slots = len(self.slots)
+        return Lowered(self.program, self.kernels, self.dim_kernels, self.weights)
+
+    def lower_body(self, frame: _Frame) -> None:
+        """The operations of a body whose inputs are in ``frame.env``."""
+        live = Liveness(frame.graph, planned=False)
+        for node in live.order:
+            self.lower_node(frame, node, live, None)
+
+    def result_reg(self, frame: _Frame, value: Value) -> Reg:
+        """A register for a graph result; inputs and constants are copied, never handed out."""
+        root = view_root(frame.graph, value)
+        if root.node.op not in ("Input", "Constant") or not isinstance(value.type, TensorType):
+            return self.reg(frame, value)
+        if value.dtype == "string":
+            return self.reg(frame, value)
+        copy = Graph("kernel")
+        inner = copy.add_input("in", value.type)
+        node = copy.add_node("Identity", [inner], types=[value.type])
+        copy.set_outputs(list(node.values))
+        return self.run_small(copy, [self.reg(frame, value)])[0]
+
+    # ---- helpers -----------------------------------------------------------------------------
+
+    def emit(self, instruction: Instruction) -> None:
+        self.block.append(instruction)
+
+    def new_reg(self) -> Reg:
+        self.program.registers += 1
+        return Reg(self.program.registers)
+
+    @contextmanager
+    def nested(self) -> Iterator[list[Instruction]]:
+        """Instructions emitted inside go to a block of their own."""
+        outer, self.block = self.block, []
+        yield self.block
+        self.block = outer
+
+    def reg(self, frame: _Frame, value: Value) -> Reg:
+        """The register of a value; constants are loaded on first use in a block."""
+        found = frame.env.get(value)
+        if found is not None:
+            return found
+        array = value.constant
+        if array is None:
+            raise CodegenError(f"value {value.name!r} is used before it is computed")
+        reg = self.new_reg()
+        if value.dtype == "string":
+            self._string_constant(reg, array)
+        else:
+            self.emit(LoadWeight(reg, self._weight(value.name, array)))
+        if self.block is self.program.body:
+            frame.env[value] = reg
+        return reg
+
+    def _string_constant(self, reg: Reg, array: np.ndarray) -> None:
+        self.program.host_functions.add("Constant")
+        holder = self.new_reg()
+        self.emit(CallHost(holder, "Constant", attributes_json({"value": array}), ()))
+        self.emit(GetItem(reg, holder, 0))
+
+    def _weight(self, name: str, array: np.ndarray) -> int:
+        index = self.weight_index.get(id(array))
+        if index is None:
+            index = self.weight_index[id(array)] = len(self.weights)
+            self.weights.append((name, storage_array(array)))
+        return index
+
+    # ---- dims --------------------------------------------------------------------------------
+
+    def _collect_dims(self, graph: Graph) -> None:
+        """Give every symbolic dim and byte size in the graph and its bodies a slot."""
+        for node in graph.topological_all():
+            for out in node.outputs:
+                if isinstance(out.type, TensorType) and out.type.shape is not None:
+                    for d in (*out.type.shape, size_of(out.type)):
+                        self._slot_for(d)
+            for _, body in graph.bodies(node):
+                if node.key != "kiln.Region":
+                    self._collect_dims(body)
+
+    def _slot_for(self, d: Dim) -> None:
+        if is_static(d) or d in self.slots:
+            return
+        self.slots[d] = len(self.slots)
+        for s in free_symbols(d):
+            if sym(s) != d:
+                self.pending.setdefault(s, []).append(d)  # type: ignore[arg-type]
+
+    def slot(self, d: Dim) -> DimSlot:
+        if isinstance(d, SymExpr):
+            missing = free_symbols(d) - self.bound
+            if missing:
+                raise CodegenError(f"the size {d} is needed before {min(missing)} is known")
+            return Slot(self.slots[d])
+        return int(d)
+
+    def shape(self, t: TensorType) -> tuple[DimSlot, ...]:
+        return tuple(self.slot(d) for d in t.dims)
+
+    def symbol(self, name: str) -> Reg:
+        if name not in self.bound:
+            raise CodegenError(f"symbol {name} is used before it is known")
+        return self.symbol_regs[name]
+
+    def bind_types(self, values: Sequence[tuple[Reg, Value]], again: bool = False) -> None:
+        """Learn the symbols that the values' types introduce from the tensors in the registers.
+
+        ``again``: the symbols may be bound already (a loop's next turn).
+        """
+        fresh: set[str] = set()
+        for reg, v in values:
+            t = v.type
+            if not isinstance(t, TensorType) or t.shape is None or t.dtype.name == "string":
+                continue
+            dims: list[DimSlot | None] = []
+            for d in t.shape:
+                name = symbol_name(d)
+                if name is None or (name in self.bound and not again) or name in fresh:
+                    dims.append(None)
+                else:
+                    fresh.add(name)
+                    dims.append(Slot(self.slots[d]))
+            if any(d is not None for d in dims):
+                self.emit(BindShape(reg, tuple(dims), repr(v.name)))
+        self.symbols_bound(fresh)
+
+    def symbols_bound(self, fresh: set[str]) -> None:
+        """Symbols just got their values: read them, and compute what follows from them."""
+        self.bound |= fresh
+        for s in sorted(fresh):
+            reg = self.symbol_regs.setdefault(s, self.new_reg())
+            self.emit(ReadDim(reg, Slot(self.slots[sym(s)])))
+        ready = [
+            d
+            for d in dict.fromkeys(e for s in sorted(fresh) for e in self.pending.get(s, []))
+            if free_symbols(d) <= self.bound
+        ]
+        if ready:
+            needed = sorted(frozenset().union(*(free_symbols(d) for d in ready)))
+            kernel = DimKernel(
+                f"dims_{len(self.dim_kernels)}",
+                tuple((self.slots[d], d) for d in ready),
+                tuple((s, self.slots[sym(s)]) for s in needed),
+            )
+            self.dim_kernels.append(kernel)
+            self.emit(ComputeDims(kernel.name))
+
+    # ---- memory ------------------------------------------------------------------------------
+
+    def allocate(self, t: TensorType) -> Reg:
+        """A tensor with storage of its own, released when nobody holds it."""
+        storage, reg = self.new_reg(), self.new_reg()
+        size = size_of(t)
+        self.emit(AllocStorage(storage, aligned(size) if isinstance(size, int) else self.slot(size)))
+        self.emit(MakeTensor(reg, storage, 0, self.shape(t), storage_name(t.dtype.name)))
+        self.emit(Kill(storage))
+        return reg
+
+    def call_kernel(self, spec: KernelSpec, inputs: Sequence[Reg], outputs: Sequence[Reg]) -> None:
+        name = spec.name(self.target.spec, self.version)
+        self.kernels.setdefault(name, spec)
+        symbols = [self.symbol(s) for s in spec.symbols]
+        self.emit(Call(name, (*inputs, *outputs, *symbols)))
+
+    def run_small(self, graph: Graph, inputs: Sequence[Reg]) -> list[Reg]:
+        """Call a kernel made from a helper graph of one op; its inputs are in registers."""
+        (node,) = graph.nodes
+        spec = kernel_spec(graph, node)
+        outputs = [self.allocate(v.tensor_type) for v in graph.outputs]
+        self.call_kernel(spec, inputs, outputs)
+        return outputs
+
+    # ---- nodes -------------------------------------------------------------------------------
+
+    def lower_node(self, frame: _Frame, node: Node, live: Liveness, arena: Reg | None) -> None:
+        from .control import lower_control
+
+        try:
+            if has_trait(node, "control_flow"):
+                lower_control(self, frame, node)
+            elif is_host(frame.graph, node):
+                self._host(frame, node)
+            elif is_view(frame.graph, node):
+                self._view(frame, node)
+            else:
+                self._kernel(frame, node, live, arena)
+        except CodegenError as e:
+            if "node " in str(e):
+                raise
+            raise CodegenError(f"node {node.name!r} ({node.key}): {e}") from e
+        for v in live.dead_after(node):
+            if v in frame.env and v.node.op != "Constant":
+                self.emit(Kill(frame.env[v]))
+
+    def _kernel(self, frame: _Frame, node: Node, live: Liveness, arena: Reg | None) -> None:
+        spec = kernel_spec(frame.graph, node)
+        sources = frame.graph.inputs_of(node)
+        inputs = [self.reg(frame, v) for i in spec.arguments if (v := sources[i]) is not None]
+        self._sizes(frame, node)
+        outputs = []
+        for v in used_values(frame.graph, node):
+            t = v.tensor_type
+            offset = live.offset(v)
+            if offset is not None and arena is not None:
+                reg = self.new_reg()
+                self.emit(MakeTensor(reg, arena, offset, self.shape(t), storage_name(v.dtype)))
+            else:
+                reg = self.allocate(t)
+            frame.env[v] = reg
+            outputs.append(reg)
+        self.call_kernel(spec, inputs, outputs)
+
+    def _sizes(self, frame: _Frame, node: Node) -> None:
+        """Compute the output dims that only the node's data tells."""
+        fresh = unbound_symbols(node, self.bound)
+        if not fresh:
+            return
+        from ..targets.generic.registry import sizes_of
+
+        if sizes_of(node.key) is None:
+            raise CodegenError(
+                f"node {node.name!r} ({node.key}): its output size depends on data"
+                f" and no rule computes it ({', '.join(fresh)})"
+            )
+        spec = kernel_spec(frame.graph, node, "sizes")
+        sources = frame.graph.inputs_of(node)
+        inputs = [self.reg(frame, v) for i in spec.arguments if (v := sources[i]) is not None]
+        sizes = self.allocate(TensorType(INT64, (len(fresh),)))
+        self.call_kernel(spec, inputs, [sizes])
+        self.emit(BindSizes(sizes, tuple(Slot(self.slots[sym(s)]) for s in fresh)))
+        self.symbols_bound(set(fresh))
+
+    def _view(self, frame: _Frame, node: Node) -> None:
+        source = frame.graph.input(node, 0)
+        assert source is not None
+        reg = self.new_reg()
+        out = node.out()
+        held = self.reg(frame, source)
+        if isinstance(out.type, TensorType) and out.type.dtype.name != "string":
+            self._sizes(frame, node)
+            same = isinstance(source.type, TensorType) and source.type.shape == out.type.shape
+            self.emit(Copy(reg, held) if same else View(reg, held, self.shape(out.type)))
+        else:
+            self.emit(Copy(reg, held))
+        frame.env[out] = reg
+
+    def _host(self, frame: _Frame, node: Node) -> None:
+        arguments: list[Operand | None] = [
+            None if v is None else self.reg(frame, v) for v in frame.graph.inputs_of(node)
+        ]
+        results = self.call_host(node.op, node.attrs, arguments, len(node.outputs))
+        for v, reg in zip(node.values, results, strict=True):
+            frame.env[v] = reg
+        self.bind_types([(frame.env[v], v) for v in node.values])
+
+    def call_host(
+        self, op: str, attributes: object, arguments: Sequence[Operand | None], count: int
+    ) -> list[Reg]:
+        """Call a host function of the runtime; returns registers of its results."""
+        self.program.host_functions.add(op)
+        holder = self.new_reg()
+        self.emit(CallHost(holder, op, attributes_json(attributes), tuple(arguments)))
+        results = [self.new_reg() for _ in range(count)]
+        for i, reg in enumerate(results):
+            self.emit(GetItem(reg, holder, i))
+        self.emit(Kill(holder))
+        return results
+
+
+def symbol_name(d: Dim) -> str | None:
+    """The name of a dim that is a bare symbol."""
+    if not isinstance(d, SymExpr) or len(d.terms) != 1:
+        return None
+    (monomial, coefficient) = d.terms[0]
+    if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
+        return monomial[0].text
+    return None
+
+
+def size_of(t: TensorType) -> Dim:
+    """Bytes of a tensor in memory."""
+    return t.numel * storage_bytes(t.dtype.name)
+
+
+def unbound_symbols(node: Node, bound: set[str]) -> list[str]:
+    """The symbols that only this node's run tells, in the order inference made them."""
+    names = {s for o in node.outputs if o.type is not None for s in type_symbols(o.type)} - bound
+    return sorted(names, key=lambda s: (int(t) if (t := s.rpartition("_")[2]).isdigit() else -1, s))
+
+
+__all__ = ["CodegenError", "DimKernel", "Lowered", "lower_graph"]

@@ -1,0 +1,208 @@
+"""The program: what a compiled model does, as a list of instructions over registers.
+
+It is the last form before code is written: the Relax virtual machine's bytecode is emitted from
+it (:mod:`.vm`), and other hosts can be. Registers are numbered; instructions are structured
+(``If`` and ``Loop`` hold blocks), so no jump offsets appear here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Reg:
+    """A virtual register."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Imm:
+    """An integer immediate."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class ShapeConst:
+    """A constant shape."""
+
+    dims: tuple[int, ...]
+
+
+Operand: TypeAlias = "Reg | Imm | ShapeConst"
+DimSlot: TypeAlias = "int | Slot"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An entry of the frame's table of run-time dims."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class LoadWeight:
+    """dst = weights[index]."""
+
+    dst: Reg
+    index: int
+
+
+@dataclass(frozen=True)
+class LoadInput:
+    """dst = inputs[index]."""
+
+    dst: Reg
+    index: int
+
+
+@dataclass(frozen=True)
+class AllocStorage:
+    """dst = ``size`` bytes from the runtime's pool; size is static or a dim slot."""
+
+    dst: Reg
+    size: DimSlot
+
+
+@dataclass(frozen=True)
+class MakeTensor:
+    """dst = a tensor over ``storage`` at byte ``offset``."""
+
+    dst: Reg
+    storage: Reg
+    offset: int
+    shape: tuple[DimSlot, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class View:
+    """dst = ``source`` with another shape, same elements."""
+
+    dst: Reg
+    source: Reg
+    shape: tuple[DimSlot, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call a kernel: tensors in, tensors out, then run-time dims."""
+
+    kernel: str
+    arguments: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class CallHost:
+    """dst = tuple of results of a host function."""
+
+    dst: Reg
+    op: str
+    attributes: str
+    arguments: tuple[Operand | None, ...]
+
+
+@dataclass(frozen=True)
+class GetItem:
+    """dst = tuple[index]."""
+
+    dst: Reg
+    source: Reg
+    index: int
+
+
+@dataclass(frozen=True)
+class MakeTuple:
+    dst: Reg
+    items: tuple[Reg | None, ...]
+
+
+@dataclass(frozen=True)
+class BindShape:
+    """Store the dims of a tensor into slots (None: ignore, int: must equal)."""
+
+    source: Reg
+    dims: tuple[DimSlot | None, ...]
+    what: str
+
+
+@dataclass(frozen=True)
+class BindSizes:
+    """Store the elements of an int64 tensor into slots."""
+
+    source: Reg
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True)
+class ReadDim:
+    """dst = the value of a slot as an int scalar."""
+
+    dst: Reg
+    slot: Slot
+
+
+@dataclass(frozen=True)
+class ComputeDims:
+    """Call a kernel that fills derived entries of the dim table from bound ones."""
+
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """dst = source (the same object)."""
+
+    dst: Reg
+    source: Reg
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Forget what a register holds, so that its memory can be reused."""
+
+    reg: Reg
+
+
+@dataclass(frozen=True)
+class If:
+    """Run one of two blocks by a bool tensor."""
+
+    condition: Reg
+    then: Block
+    orelse: Block
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Repeat ``body`` while ``condition``, a bool tensor that ``test`` leaves, is true."""
+
+    test: Block
+    condition: Reg
+    body: Block
+
+
+Instruction: TypeAlias = (
+    "LoadWeight | LoadInput | AllocStorage | MakeTensor | View | Call | CallHost | GetItem"
+    " | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | Copy | Kill | If | Loop"
+)
+Block: TypeAlias = "tuple[Instruction, ...]"
+
+
+@dataclass
+class Program:
+    """A whole model: instructions, and how many registers and dim slots they use.
+
+    ``weights`` names the constants by index of :class:`LoadWeight`; ``dim_kernels`` maps the name
+    of a dim kernel to what it computes: (slot, expression over slots).
+    """
+
+    body: list[Instruction] = field(default_factory=list)
+    registers: int = 0
+    slots: int = 0
+    result: Reg = Reg(0)
+    arena_bytes: int = 0
+    host_functions: set[str] = field(default_factory=set)

@@ -1,0 +1,254 @@
+"""Programs as Relax virtual machine bytecode.
+
+The bytecode is assembled directly: unlike Relax functions it has loops, and tensors at any offset
+of a storage, which the memory plan needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm.relax import ExecBuilder
+
+from .program import (
+    AllocStorage,
+    BindShape,
+    BindSizes,
+    Block,
+    Call,
+    CallHost,
+    ComputeDims,
+    Copy,
+    DimSlot,
+    GetItem,
+    If,
+    Imm,
+    Instruction,
+    Kill,
+    LoadInput,
+    LoadWeight,
+    Loop,
+    MakeTensor,
+    MakeTuple,
+    Operand,
+    Program,
+    ReadDim,
+    Reg,
+    ShapeConst,
+    Slot,
+    View,
+)
+
+# Codes of vm.builtin.match_shape and vm.builtin.make_shape.
+_MATCH_EQUAL, _MATCH_STORE, _MATCH_IGNORE = 0, 1, 2
+_MAKE_IMM, _MAKE_LOAD = 0, 1
+
+_INPUTS, _WEIGHTS = 0, 1  # parameter registers of main(inputs, weights)
+
+
+@dataclass
+class _Label:
+    pass
+
+
+@dataclass
+class _Jump:
+    target: _Label
+    unless: int | None = None  # register of a condition: jump where it is false
+
+
+@dataclass
+class _CallItem:
+    name: str
+    args: list[Any]
+    dst: int | None = None
+
+
+@dataclass
+class _Assembler:
+    ib: Any
+    program: Program
+    items: list[Any] = field(default_factory=list)
+    constants: dict[Any, int] = field(default_factory=dict)
+
+    # Program registers follow the two parameters, the dim table, the null and the temporaries.
+    @property
+    def heap(self) -> int:
+        return 2
+
+    @property
+    def null(self) -> int:
+        return 3
+
+    def reg(self, r: Reg) -> int:
+        return r.number + 8
+
+    def call(self, name: str, args: Sequence[Any], dst: int | None = None) -> None:
+        self.items.append(_CallItem(name, list(args), dst))
+
+    def constant(self, key: Any, value: Any) -> Any:
+        if key not in self.constants:
+            self.constants[key] = self.ib.convert_constant(value)
+        return self.constants[key]
+
+    def shape_const(self, dims: tuple[int, ...]) -> Any:
+        return self.constant(("shape", dims), tvm.runtime.ShapeTuple(list(dims)))
+
+    def dtype_const(self, name: str) -> Any:
+        return self.constant(("dtype", name), tvm.DataType(name))
+
+    def text_const(self, text: str) -> Any:
+        return self.constant(("text", text), text)
+
+    def shape(self, dims: tuple[DimSlot, ...], scratch: int) -> Any:
+        """An operand for a shape: a constant, or register ``scratch`` filled at run time."""
+        if all(isinstance(d, int) for d in dims):
+            return self.shape_const(dims)  # type: ignore[arg-type]
+        args = [self.ib.r(self.heap), self.ib.imm(len(dims))]
+        for d in dims:
+            code, value = (_MAKE_LOAD, d.index) if isinstance(d, Slot) else (_MAKE_IMM, d)
+            args += [self.ib.imm(code), self.ib.imm(value)]
+        self.call("vm.builtin.make_shape", args, scratch)
+        return self.ib.r(scratch)
+
+    def operand(self, x: Operand | None) -> Any:
+        if x is None:
+            return self.ib.r(self.null)
+        if isinstance(x, Reg):
+            return self.ib.r(self.reg(x))
+        if isinstance(x, ShapeConst):
+            return self.shape_const(x.dims)
+        assert isinstance(x, Imm)
+        return self.ib.imm(x.value)
+
+    # ---- instructions ------------------------------------------------------------------------
+
+    def block(self, block: Sequence[Instruction]) -> None:
+        for instruction in block:
+            self.instruction(instruction)
+
+    def instruction(self, i: Instruction) -> None:
+        r, imm = self.ib.r, self.ib.imm
+        match i:
+            case Call(kernel, arguments):
+                self.call(kernel, [self.operand(a) for a in arguments])
+            case MakeTensor(dst, storage, offset, shape, dtype):
+                where = self.shape(shape, 4)
+                args = [r(self.reg(storage)), imm(offset), where, self.dtype_const(dtype)]
+                self.call("vm.builtin.alloc_tensor", args, self.reg(dst))
+            case AllocStorage(dst, size):
+                args = [
+                    self.ib.vm_state(), self.shape((size,), 4), imm(0),
+                    self.dtype_const("uint8"), self.text_const("global"),
+                ]  # fmt: skip
+                self.call("vm.builtin.alloc_storage", args, self.reg(dst))
+            case LoadInput(dst, index):
+                self.call("vm.builtin.tuple_getitem", [r(_INPUTS), imm(index)], self.reg(dst))
+            case LoadWeight(dst, index):
+                self.call("vm.builtin.tuple_getitem", [r(_WEIGHTS), imm(index)], self.reg(dst))
+            case View(dst, source, shape):
+                args = [r(self.reg(source)), self.shape(shape, 4)]
+                self.call("vm.builtin.reshape", args, self.reg(dst))
+            case GetItem(dst, source, index):
+                args = [r(self.reg(source)), imm(index)]
+                self.call("vm.builtin.tuple_getitem", args, self.reg(dst))
+            case MakeTuple(dst, elements):
+                args = [self.operand(e) for e in elements]
+                self.call("vm.builtin.make_tuple", args, self.reg(dst))
+            case ReadDim(dst, slot):
+                args = [r(self.heap), imm(_MAKE_LOAD), imm(slot.index)]
+                self.call("vm.builtin.make_prim_value", args, self.reg(dst))
+            case ComputeDims(kernel):
+                self.call(kernel, [r(self.heap)])
+            case Copy(dst, source):
+                self.call("vm.builtin.copy", [r(self.reg(source))], self.reg(dst))
+            case Kill(reg):
+                self.call("vm.builtin.null_value", [], self.reg(reg))
+            case CallHost(dst, op, attributes, arguments):
+                args = [self.text_const(attributes), *(self.operand(a) for a in arguments)]
+                self.call(f"graphkiln.host.{op}", args, self.reg(dst))
+            case BindShape(source, dims, what):
+                self._bind_shape(r(self.reg(source)), dims, what)
+            case BindSizes(source, slots):
+                self.call("vm.builtin.tensor_to_shape", [r(self.reg(source))], 4)
+                self._bind_shape(r(4), slots, "sizes")
+            case If(condition, then, orelse):
+                self._if(condition, then, orelse)
+            case Loop(test, condition, body):
+                self._loop(test, condition, body)
+
+    def _bind_shape(self, source: Any, dims: Sequence[DimSlot | None], what: str) -> None:
+        args = [source, self.ib.r(self.heap), self.ib.imm(len(dims))]
+        for d in dims:
+            if d is None:
+                code, value = _MATCH_IGNORE, 0
+            elif isinstance(d, Slot):
+                code, value = _MATCH_STORE, d.index
+            else:
+                code, value = _MATCH_EQUAL, d
+            args += [self.ib.imm(code), self.ib.imm(value)]
+        args.append(self.text_const(f"the shape of {what} is not what the model was compiled for"))
+        self.call("vm.builtin.match_shape", args)
+
+    def _test(self, condition: Reg) -> int:
+        self.call("vm.builtin.read_if_cond", [self.ib.r(self.reg(condition))], 5)
+        return 5
+
+    def _if(self, condition: Reg, then: Block, orelse: Block) -> None:
+        otherwise, end = _Label(), _Label()
+        self.items.append(_Jump(otherwise, unless=self._test(condition)))
+        self.block(then)
+        self.items += [_Jump(end), otherwise]
+        self.block(orelse)
+        self.items.append(end)
+
+    def _loop(self, test: Block, condition: Reg, body: Block) -> None:
+        start, end = _Label(), _Label()
+        self.items.append(start)
+        self.block(test)
+        self.items.append(_Jump(end, unless=self._test(condition)))
+        self.block(body)
+        self.items += [_Jump(start), end]
+
+    # ---- emission ----------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        """Write the items out, with jumps resolved to relative offsets."""
+        position: dict[int, int] = {}
+        at = 0
+        for item in self.items:
+            if isinstance(item, _Label):
+                position[id(item)] = at
+            else:
+                at += 1
+        at = 0
+        for item in self.items:
+            if isinstance(item, _Label):
+                continue
+            if isinstance(item, _Jump):
+                offset = position[id(item.target)] - at
+                if item.unless is None:
+                    self.ib.emit_goto(offset)
+                else:
+                    self.ib.emit_if(self.ib.r(item.unless), offset)
+            else:
+                dst = None if item.dst is None else self.ib.r(item.dst)
+                self.ib.emit_call(item.name, item.args, dst)
+            at += 1
+
+
+def assemble(program: Program) -> Any:
+    """The ``tvm.relax.VMExecutable`` whose ``main(inputs, weights)`` runs the program."""
+    ib = ExecBuilder()
+    with ib.function("main", num_inputs=2, param_names=["inputs", "weights"]):
+        a = _Assembler(ib, program)
+        if program.slots:
+            a.call("vm.builtin.alloc_shape_heap", [ib.vm_state(), ib.imm(program.slots)], a.heap)
+        a.call("vm.builtin.null_value", [], a.null)
+        a.block(program.body)
+        a.emit()
+        ib.emit_ret(ib.r(a.reg(program.result)))
+    return ib.get()

@@ -1,0 +1,27 @@
+"""A compiler process: reads kernel requests as JSON lines, answers with object files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from ..targets import parse_target
+from .build import build_object, failure
+from .kernels import KernelSpec
+
+
+def main() -> None:
+    """Serve requests from standard input until it ends."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not mix with replies
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        spec = KernelSpec(request["text"], request["role"], request["op"], (), ())
+        try:
+            content = build_object(spec, request["name"], parse_target(request["target"]))
+        except Exception as e:
+            out.write(json.dumps({"error": failure(spec.op, e)}).encode() + b"\n")
+        else:
+            out.write(json.dumps({"size": len(content)}).encode() + b"\n" + content)
+        out.flush()
