@@ -184,17 +184,6 @@ class Builder:
         """A small constant-size array on the stack or in registers."""
         return self._allocate(shape, dtype, name, "local")
 
-    def view(self, tensor: BufferTensor, shape: Sequence[Any]) -> BufferTensor:
-        """The same memory under another shape of as many elements."""
-        old = tensor.buffer
-        extents = [index(s) for s in shape] or [index(1)]
-        buffer = tirx.decl_buffer(
-            extents, old.dtype, name=self._name("view"), data=old.data,
-            elem_offset=old.elem_offset, offset_factor=1, scope=old.scope(),
-        )  # fmt: skip
-        self.emit(tirx.DeclBuffer(buffer, data=old.data))
-        return self._tensor(buffer, shape, tensor.dtype)
-
     def scalar(self, dtype: str, value: Any = None) -> Scalar:
         """A mutable scalar of TVM dtype ``dtype``."""
         buffer = tirx.decl_buffer((1,), dtype, name=self._name("s"), scope="local")
