@@ -1,0 +1,246 @@
+"""Ops that read or write elements at places that another tensor names."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..dims import Dim
+from ..graph import Node
+from ..registry import InferContext, op
+from ..shapes import normalize_axis
+from ..types import Shape, TensorType, Type, tensor
+from .shape_values import Array, Arrays, ints_of, numel
+
+READS = ("injective",)
+
+
+# ---- gathers -------------------------------------------------------------------------------------
+
+
+def _indexed(arrays: Arrays) -> tuple[Array, Array] | None:
+    """The values of data and indices, where both are known and the indices are ints."""
+    indices = ints_of(arrays[1])
+    if arrays[0] is None or arrays[1] is None or indices is None:
+        return None
+    return arrays[0], np.array(indices, np.int64).reshape(arrays[1].shape)
+
+
+def _gather_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    found = _indexed(arrays)
+    if found is None:
+        return None
+    data, indices = found
+    axis = normalize_axis(ctx.attr("axis"), data.ndim)
+    if not _in_range(indices, data.shape[axis]):
+        return None
+    return [np.take(data, indices, axis=axis)]
+
+
+def _in_range(indices: Array, size: int) -> bool:
+    return bool(np.all((indices >= -size) & (indices < size)))
+
+
+@op("Gather", traits=READS, propagate=_gather_value)
+def _gather(ctx: InferContext) -> list[Type]:
+    x, indices = ctx.tensor(0), ctx.tensor(1)
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
+    known, size = ints_of(ctx.known(1)), x.dims[axis]
+    if known is not None and isinstance(size, int) and not _in_range(np.array(known), size):
+        raise ctx.error(f"an index is out of range for axis {axis} of {x}")
+    return [x.with_shape((*x.dims[:axis], *indices.dims, *x.dims[axis + 1 :]))]
+
+
+def _gather_elements_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    found = _indexed(arrays)
+    if found is None:
+        return None
+    data, indices = found
+    axis = normalize_axis(ctx.attr("axis"), data.ndim)
+    if data.ndim != 1 or not _in_range(indices, data.shape[axis]):
+        return None
+    return [data[indices]]
+
+
+@op("GatherElements", traits=READS, propagate=_gather_elements_value)
+def _gather_elements(ctx: InferContext) -> list[Type]:
+    x, indices = ctx.tensor(0), ctx.tensor(1)
+    normalize_axis(ctx.attr("axis"), x.rank)
+    if indices.rank != x.rank:
+        raise ctx.error(f"the indices have rank {indices.rank}, the data rank {x.rank}")
+    return [x.with_shape(indices.dims)]
+
+
+def _evaluate_gather_nd(_node: Node, inputs: list[Array]) -> list[Array]:
+    data, indices = inputs
+    return [data[tuple(np.moveaxis(indices, -1, 0))]]
+
+
+@op("GatherND")
+@op("GatherND", domain="com.microsoft", defaults={"batch_dims": 0}, arity=(2, 2),
+    evaluate=_evaluate_gather_nd, doc="ONNX's GatherND without batch dims.")  # fmt: skip
+def _gather_nd(ctx: InferContext) -> list[Type]:
+    x, indices = ctx.tensor(0), ctx.tensor(1)
+    batch = int(ctx.attr("batch_dims"))
+    depth = _tuple_length(ctx, indices)
+    if batch + depth > x.rank or batch >= indices.rank:
+        raise ctx.error(f"{depth} indices after {batch} batch dims do not fit {x}")
+    return [x.with_shape((*indices.dims[:-1], *x.dims[batch + depth :]))]
+
+
+def _tuple_length(ctx: InferContext, indices: TensorType) -> int:
+    if not indices.rank or not isinstance(indices.dims[-1], int):
+        raise ctx.error(f"the last dimension of the indices {indices} must be known")
+    return indices.dims[-1]
+
+
+@op("ArrayFeatureExtractor", domain="ai.onnx.ml", traits=READS)
+def _array_feature_extractor(ctx: InferContext) -> list[Type]:
+    x, indices = ctx.tensor(0), ctx.tensor(1)
+    if x.rank == 0:
+        raise ctx.error("the data must not be a scalar")
+    lead: Shape = x.dims[:-1] if x.rank > 1 else (1,)
+    return [x.with_shape((*lead, numel(indices.dims)))]
+
+
+# ---- scatters ------------------------------------------------------------------------------------
+
+
+def _scatter_elements_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    found = _indexed(arrays)
+    if found is None or arrays[2] is None or ctx.attr("reduction") not in (None, "none"):
+        return None
+    data, indices = found
+    if data.ndim != 1 or not _in_range(indices, data.shape[0]):
+        return None
+    out = data.astype(object)
+    for i, v in zip(indices.reshape(-1), arrays[2].reshape(-1), strict=True):
+        out[i] = v
+    return [out]
+
+
+def _check_reduction(ctx: InferContext) -> None:
+    if ctx.attr("reduction") not in (None, "none", "add", "mul", "min", "max"):
+        raise ctx.error(f"reduction {ctx.attr('reduction')!r} is not known")
+
+
+@op("ScatterElements", propagate=_scatter_elements_value)
+def _scatter_elements(ctx: InferContext) -> list[Type]:
+    x, indices, updates = (ctx.tensor(i) for i in range(3))
+    normalize_axis(ctx.attr("axis"), x.rank)
+    _check_reduction(ctx)
+    if not x.rank == indices.rank == updates.rank:
+        raise ctx.error(f"data, indices and updates differ in rank: {x}, {indices}, {updates}")
+    return [x]
+
+
+def _scatter_nd_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    found = _indexed(arrays)
+    if found is None or arrays[2] is None or ctx.attr("reduction") not in (None, "none"):
+        return None
+    data, indices = found
+    if data.ndim != 1 or indices.shape[-1:] != (1,) or not _in_range(indices, data.shape[0]):
+        return None
+    out = data.astype(object)
+    for i, v in zip(indices.reshape(-1), arrays[2].reshape(-1), strict=True):
+        out[i] = v
+    return [out]
+
+
+@op("ScatterND", propagate=_scatter_nd_value)
+def _scatter_nd(ctx: InferContext) -> list[Type]:
+    x, indices, updates = (ctx.tensor(i) for i in range(3))
+    depth = _tuple_length(ctx, indices)
+    _check_reduction(ctx)
+    if depth > x.rank or updates.rank != indices.rank - 1 + x.rank - depth:
+        raise ctx.error(f"updates {updates} at {indices} do not fit {x}")
+    return [x]
+
+
+@op("TensorScatter")
+def _tensor_scatter(ctx: InferContext) -> list[Type]:
+    cache, update = ctx.tensor(0), ctx.tensor(1)
+    axis = normalize_axis(ctx.attr("axis"), cache.rank)
+    if axis == 0 or update.rank != cache.rank:
+        raise ctx.error(f"update {update} does not fit cache {cache} along axis {axis}")
+    if ctx.attr("mode") not in ("linear", "circular"):
+        raise ctx.error(f"mode {ctx.attr('mode')!r} is not known")
+    return [cache]
+
+
+# ---- OneHot --------------------------------------------------------------------------------------
+
+
+@op("OneHot")
+def _one_hot(ctx: InferContext) -> list[Type]:
+    indices, values = ctx.tensor(0), ctx.tensor(2)
+    axis = normalize_axis(ctx.attr("axis"), indices.rank + 1)
+    shape = (*indices.dims[:axis], _depth(ctx), *indices.dims[axis:])
+    return [TensorType(values.dtype, shape)]
+
+
+def _depth(ctx: InferContext) -> Dim:
+    known = ctx.known(1)
+    if known is None:
+        return ctx.fresh_dim()
+    entry = known.reshape(-1)[0]
+    return entry if known.dtype == object else int(entry)
+
+
+# ---- results whose size depends on the data ------------------------------------------------------
+
+
+def _non_zero_value(_ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    entries = ints_of(arrays[0])
+    if entries is None or arrays[0] is None or not arrays[0].ndim:
+        return None
+    return [np.array(np.nonzero(np.array(entries).reshape(arrays[0].shape)), np.int64)]
+
+
+@op("NonZero", propagate=_non_zero_value)
+def _non_zero(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    entries = ints_of(ctx.known(0))
+    count = ctx.fresh_dim() if entries is None else int(np.count_nonzero(entries))
+    return [tensor("int64", x.rank, count)]
+
+
+@op("Compress", traits=READS)
+def _compress(ctx: InferContext) -> list[Type]:
+    x, axis = ctx.tensor(0), ctx.attr("axis")
+    picks = ctx.known(1)
+    count = ctx.fresh_dim() if picks is None else int(np.count_nonzero(picks))
+    if axis is None:
+        return [x.with_shape((count,))]
+    at = normalize_axis(axis, x.rank)
+    return [x.with_shape((*x.dims[:at], count, *x.dims[at + 1 :]))]
+
+
+def _evaluate_ms_unique(_node: Node, inputs: list[Array]) -> list[Array]:
+    _, first, inverse, counts = np.unique(inputs[0], True, True, True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return [inputs[0][first[order]], rank[inverse.reshape(-1)], counts[order]]
+
+
+@op("Unique", domain="com.microsoft", traits=("host",), evaluate=_evaluate_ms_unique,
+    arity=(1, 1), doc="The distinct elements of a vector in order of their first occurrence, for "
+    "each element the index of its value, and how often each value occurs.")  # fmt: skip
+def _ms_unique(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    count = ctx.fresh_dim()
+    return [x.with_shape((count,)), tensor("int64", *x.dims), tensor("int64", count)]
+
+
+@op("Unique", traits=("host",))
+def _unique(ctx: InferContext) -> list[Type]:
+    x, axis = ctx.tensor(0), ctx.attr("axis")
+    count = ctx.fresh_dim()
+    if axis is None:
+        shape: Shape = (count,)
+        total = x.numel
+    else:
+        at = normalize_axis(axis, x.rank)
+        shape, total = (*x.dims[:at], count, *x.dims[at + 1 :]), x.dims[at]
+    whole = [tensor("int64", n) for n in (count, total, count)]
+    return [x.with_shape(shape), *whole]

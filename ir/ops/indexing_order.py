@@ -1,0 +1,28 @@
+"""Ops along the order of an axis: TopK, CumSum, CumProd."""
+
+from __future__ import annotations
+
+from ..registry import InferContext, op
+from ..shapes import normalize_axis
+from ..types import Type, tensor
+from .shape_values import dims_of, int_of
+
+
+@op("TopK")
+def _top_k(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
+    known, size = dims_of(ctx.known(1)), x.dims[axis]
+    k = known[0] if known else ctx.fresh_dim()
+    if isinstance(k, int) and isinstance(size, int) and not 0 <= k <= size:
+        raise ctx.error(f"k is {k}, axis {axis} has {size} elements")
+    shape = (*x.dims[:axis], k, *x.dims[axis + 1 :])
+    return [x.with_shape(shape), tensor("int64", *shape)]
+
+
+@op("CumSum", "CumProd")
+def _cumulative(ctx: InferContext) -> list[Type]:
+    x, axis = ctx.tensor(0), int_of(ctx.known(1))
+    if axis is not None:
+        normalize_axis(axis, x.rank)
+    return [x]

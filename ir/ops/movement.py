@@ -1,0 +1,183 @@
+"""Ops that move elements about: the output holds input elements in another place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..dims import Dim, ceil_div
+from ..graph import Node
+from ..registry import InferContext, op
+from ..shapes import normalize_axes, normalize_axis
+from ..types import Shape, TensorType, Type
+from .shape_values import Array, Arrays, dims_of, inferred_shape, ints_of, rearranged
+
+MOVES = ("injective",)
+
+
+# ---- Transpose -----------------------------------------------------------------------------------
+
+
+def permutation(ctx: InferContext) -> tuple[int, ...]:
+    """The ``perm`` of a ``Transpose``; raises where it is not a permutation of the axes."""
+    rank = ctx.tensor(0).rank
+    perm = ctx.attr("perm")
+    if perm is None:
+        return tuple(reversed(range(rank)))
+    axes = normalize_axes(perm, rank)
+    if len(axes) != rank:
+        raise ctx.error(f"perm {tuple(perm)} does not fit rank {rank}")
+    return axes
+
+
+@op(
+    "Transpose", traits=MOVES,
+    propagate=rearranged(lambda ctx, a: np.transpose(a, permutation(ctx))),
+)  # fmt: skip
+def _transpose(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    return [x.with_shape(tuple(x.dims[i] for i in permutation(ctx)))]
+
+
+# ---- Tile ----------------------------------------------------------------------------------------
+
+
+def _tile_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    repeats = ints_of(arrays[1])
+    if arrays[0] is None or repeats is None or inferred_shape(ctx) is None:
+        return None
+    return [np.tile(arrays[0], repeats)]
+
+
+@op("Tile", traits=MOVES, propagate=_tile_value)
+def _tile(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    repeats = dims_of(ctx.known(1))
+    if repeats is None:
+        return [x.with_shape(tuple(0 if d == 0 else ctx.fresh_dim() for d in x.dims))]
+    if len(repeats) != x.rank:
+        raise ctx.error(f"{len(repeats)} repeats do not fit rank {x.rank}")
+    return [x.with_shape(tuple(d * r for d, r in zip(x.dims, repeats, strict=True)))]
+
+
+# ---- Concat --------------------------------------------------------------------------------------
+
+
+def _concat_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    known = [a for a in arrays if a is not None]
+    if len(known) != len(arrays) or not known or not known[0].ndim:
+        return None
+    return [np.concatenate(known, axis=int(ctx.attr("axis")))]
+
+
+@op("Concat", traits=MOVES, propagate=_concat_value)
+def _concat(ctx: InferContext) -> list[Type]:
+    types = [ctx.tensor(i) for i in range(len(ctx.inputs))]
+    first = types[0]
+    axis = normalize_axis(ctx.attr("axis"), first.rank)
+    for t in types[1:]:
+        if t.rank != first.rank or t.dtype != first.dtype:
+            raise ctx.error(f"{t} cannot be joined to {first}")
+    out: list[Dim] = []
+    for i in range(first.rank):
+        dims = [t.dims[i] for t in types]
+        out.append(sum(dims) if i == axis else _common_dim(ctx, dims))
+    return [first.with_shape(tuple(out))]
+
+
+def _common_dim(ctx: InferContext, dims: Sequence[Dim]) -> Dim:
+    """The one size that all of ``dims`` stand for: an int where one is."""
+    known = {d for d in dims if isinstance(d, int)}
+    if len(known) > 1:
+        raise ctx.error(f"dimensions {', '.join(map(str, sorted(known)))} differ")
+    return known.pop() if known else dims[0]
+
+
+# ---- Split ---------------------------------------------------------------------------------------
+
+
+def _split_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    shapes = [inferred_shape(ctx, i) for i in range(len(ctx.node.outputs))]
+    known = [s for s in shapes if s is not None]
+    if arrays[0] is None or len(known) != len(shapes):
+        return None
+    axis = normalize_axis(ctx.attr("axis"), arrays[0].ndim)
+    ends = np.cumsum([s[axis] for s in known])
+    return list(np.split(arrays[0], ends[:-1], axis=axis))
+
+
+@op("Split", traits=MOVES, propagate=_split_value)
+def _split(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
+    return [x.with_shape(_with(x.dims, axis, size)) for size in _split_sizes(ctx, x.dims[axis])]
+
+
+def _with(shape: Shape, axis: int, size: Dim) -> Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
+    if not ctx.has(1):
+        count = int(ctx.attr("num_outputs") or len(ctx.node.outputs))
+        chunk = ceil_div(total, count)
+        last = total - chunk * (count - 1)
+        if isinstance(last, int) and last < 0:
+            raise ctx.error(f"{total} elements do not split into {count} parts")
+        return [chunk] * (count - 1) + [last]
+    sizes = dims_of(ctx.known(1))
+    if sizes is None:
+        return [ctx.fresh_dim() for _ in ctx.node.outputs]
+    if all(isinstance(d, int) for d in (*sizes, total)) and sum(sizes) != total:
+        raise ctx.error(f"the parts {tuple(sizes)} do not add up to {total}")
+    return sizes
+
+
+# ---- ops that keep the shape ---------------------------------------------------------------------
+
+
+@op("Trilu", "ReverseSequence", traits=MOVES)
+@op("Trilu", domain="com.microsoft", traits=MOVES, arity=(1, 2), defaults={"upper": 1},
+    doc="ONNX's Trilu.", evaluate=lambda node, inputs: [_triangle(node, *inputs)])  # fmt: skip
+def _same_type(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    if x.rank < 2:
+        raise ctx.error(f"the input must have rank 2 or more, not {x.rank}")
+    return [x]
+
+
+def _triangle(node: Node, x: Array, k: Array | None = None) -> Array:
+    pick = np.triu if node.attrs.get("upper", 1) else np.tril
+    return pick(x, 0 if k is None else int(k.reshape(-1)[0])).astype(x.dtype)
+
+
+# ---- blocks --------------------------------------------------------------------------------------
+
+
+def _block(ctx: InferContext) -> tuple[TensorType, int]:
+    x, size = ctx.tensor(0), int(ctx.attr("blocksize"))
+    if x.rank != 4 or size < 1:
+        raise ctx.error(f"needs rank 4 and a positive blocksize, not {x} and {size}")
+    return x, size
+
+
+def _divided(ctx: InferContext, d: Dim, by: int) -> Dim:
+    if isinstance(d, int) and d % by:
+        raise ctx.error(f"dimension {d} is not divisible by {by}")
+    return d // by
+
+
+@op("DepthToSpace", traits=MOVES)
+def _depth_to_space(ctx: InferContext) -> list[Type]:
+    x, size = _block(ctx)
+    n, c, h, w = x.dims
+    return [x.with_shape((n, _divided(ctx, c, size * size), h * size, w * size))]
+
+
+@op("SpaceToDepth", traits=MOVES)
+def _space_to_depth(ctx: InferContext) -> list[Type]:
+    x, size = _block(ctx)
+    n, c, h, w = x.dims
+    rows, columns = _divided(ctx, h, size), _divided(ctx, w, size)
+    return [x.with_shape((n, c * size * size, rows, columns))]

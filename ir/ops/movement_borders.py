@@ -1,0 +1,187 @@
+"""Ops that cut tensors and put borders around them: Slice, Pad, CenterCropPad, Col2Im."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..dims import Dim
+from ..graph import Node
+from ..registry import InferContext, op
+from ..shapes import normalize_axes
+from ..slices import slice_range
+from ..types import Type
+from .shape_values import Array, Arrays, dims_of, inferred_shape, ints_of, numel
+
+MOVES = ("injective",)
+
+
+# ---- Slice ---------------------------------------------------------------------------------------
+
+
+def _slice_axes(ctx: InferContext, count: int | None) -> list[int] | None:
+    """The axes that are sliced; None where that is only known at run time."""
+    rank = ctx.tensor(0).rank
+    if ctx.has(3):
+        axes = ints_of(ctx.known(3))
+        return None if axes is None else list(normalize_axes(axes, rank))
+    return None if count is None else list(range(count))
+
+
+def _slice_count(ctx: InferContext) -> int | None:
+    count = numel(ctx.tensor(1).dims)
+    return count if isinstance(count, int) else None
+
+
+@op("Slice", traits=MOVES, propagate=lambda ctx, arrays: _slice_value(ctx, arrays))
+def _slice(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    axes = _slice_axes(ctx, _slice_count(ctx))
+    if axes is None:
+        return [x.with_shape(tuple(ctx.fresh_dim() for _ in x.dims))]
+    if len(axes) > x.rank:
+        raise ctx.error(f"{len(axes)} slices do not fit rank {x.rank}")
+    out = list(x.dims)
+    ranges = slice_ranges(ctx, axes)
+    for k, a in enumerate(axes):
+        found = None if ranges is None else ranges[k]
+        out[a] = ctx.fresh_dim() if found is None else found[1]
+    return [x.with_shape(tuple(out))]
+
+
+def slice_ranges(ctx: InferContext, axes: Sequence[int]) -> list[tuple[Dim, Dim] | None] | None:
+    """First index and length along each of ``axes``; None for what is not known."""
+    dims = ctx.tensor(0).dims
+    starts, ends = dims_of(ctx.known(1)), dims_of(ctx.known(2))
+    steps = ints_of(ctx.known(4)) if ctx.has(4) else [1] * len(axes)
+    if starts is None or ends is None or steps is None:
+        return None
+    if not len(starts) == len(ends) == len(steps) == len(axes):
+        raise ctx.error("starts, ends, axes and steps differ in length")
+    return [
+        slice_range(s, e, step, dims[a])
+        for s, e, step, a in zip(starts, ends, steps, axes, strict=True)
+    ]
+
+
+def _slice_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    bounds = [ints_of(a) for a in arrays[1:3]]
+    axes = _slice_axes(ctx, _slice_count(ctx))
+    steps = ints_of(ctx.known(4)) if ctx.has(4) else [1] * len(axes or ())
+    if arrays[0] is None or axes is None or steps is None:
+        return None
+    starts, ends = bounds
+    if starts is None or ends is None:
+        return None
+    where: list[slice] = [slice(None)] * arrays[0].ndim
+    for a, s, e, step in zip(axes, starts, ends, steps, strict=True):
+        where[a] = slice(s, e, step)
+    return [arrays[0][tuple(where)]]
+
+
+# ---- Pad -----------------------------------------------------------------------------------------
+
+
+def pad_amounts(ctx: InferContext) -> list[tuple[Dim, Dim] | None]:
+    """What is added before and after each axis; None where it is only known at run time."""
+    rank = ctx.tensor(0).rank
+    axes: Sequence[int] | None = range(rank)
+    if ctx.has(3):
+        given = ints_of(ctx.known(3))
+        axes = None if given is None else normalize_axes(given, rank)
+    if axes is None:
+        return [None] * rank
+    out: list[tuple[Dim, Dim] | None] = [(0, 0)] * rank
+    pads = dims_of(ctx.known(1))
+    if pads is not None and len(pads) != 2 * len(axes):
+        raise ctx.error(f"{len(pads)} pads do not fit {len(axes)} axes")
+    for k, a in enumerate(axes):
+        out[a] = None if pads is None else (pads[k], pads[k + len(axes)])
+    return out
+
+
+def _pad_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
+    widths = [_static_width(w) for w in pad_amounts(ctx)]
+    fill = arrays[2] if ctx.has(2) else np.int64(0)
+    if arrays[0] is None or fill is None or ctx.attr("mode") not in (None, "constant"):
+        return None
+    known = [w for w in widths if w is not None]
+    if len(known) != len(widths) or inferred_shape(ctx) is None:
+        return None
+    value = np.asarray(fill).reshape(-1)[0]
+    return [np.pad(arrays[0], known, mode="constant", constant_values=value)]
+
+
+def _static_width(width: tuple[Dim, Dim] | None) -> tuple[int, int] | None:
+    """The width where it is known and cuts nothing off."""
+    if width is None:
+        return None
+    before, after = width
+    if not isinstance(before, int) or not isinstance(after, int):
+        return None
+    return (before, after) if before >= 0 and after >= 0 else None
+
+
+def _evaluate_ms_pad(node: Node, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    mode = str(node.attrs.get("mode", "constant"))
+    return [padded(inputs[0], inputs[1].reshape(-1), mode, inputs[2:])]
+
+
+def padded(x: Array, pads: Array, mode: str, value: Sequence[Array | None] = ()) -> Array:
+    """``Pad`` over all axes by NumPy; negative pads cut before the others add."""
+    begins, ends = pads[: x.ndim], pads[x.ndim :]
+    cut = tuple(
+        slice(max(0, -int(b)), d + min(0, int(e)))
+        for b, e, d in zip(begins, ends, x.shape, strict=True)
+    )
+    widths = [(max(0, int(b)), max(0, int(e))) for b, e in zip(begins, ends, strict=True)]
+    if mode != "constant":
+        return np.pad(x[cut], widths, mode=mode)  # type: ignore[call-overload]
+    fill = value[0].reshape(-1)[0] if value and value[0] is not None else 0
+    return np.pad(x[cut], widths, mode="constant", constant_values=fill)
+
+
+@op("Pad", traits=MOVES, propagate=_pad_value)
+@op("Pad", domain="com.microsoft", traits=MOVES, arity=(2, 3), evaluate=_evaluate_ms_pad,
+    defaults={"mode": "constant"}, doc="ONNX's Pad without the axes input.")  # fmt: skip
+def _pad(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    if ctx.attr("mode") not in ("constant", "reflect", "edge", "wrap"):
+        raise ctx.error(f"mode {ctx.attr('mode')!r} is not known")
+    out = [
+        ctx.fresh_dim() if width is None else d + width[0] + width[1]
+        for d, width in zip(x.dims, pad_amounts(ctx), strict=True)
+    ]
+    if any(isinstance(d, int) and d < 0 for d in out):
+        raise ctx.error(f"the pads leave a negative shape ({', '.join(map(str, out))})")
+    return [x.with_shape(tuple(out))]
+
+
+# ---- CenterCropPad, Col2Im -----------------------------------------------------------------------
+
+
+@op("CenterCropPad", traits=MOVES)
+def _center_crop_pad(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    given = ctx.attr("axes")
+    axes = tuple(range(x.rank)) if given is None else normalize_axes(given, x.rank)
+    target = dims_of(ctx.known(1))
+    if target is not None and len(target) != len(axes):
+        raise ctx.error(f"{len(target)} sizes do not fit {len(axes)} axes")
+    out = list(x.dims)
+    for k, a in enumerate(axes):
+        out[a] = ctx.fresh_dim() if target is None else target[k]
+    return [x.with_shape(tuple(out))]
+
+
+@op("Col2Im")
+def _col2im(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    count = numel(ctx.tensor(1).dims)
+    if x.rank != 3 or not isinstance(count, int):
+        raise ctx.error(f"needs an input of rank 3 and an image of known rank, not {x}")
+    block, image = dims_of(ctx.known(2)), dims_of(ctx.known(1))
+    channels = ctx.fresh_dim() if block is None else x.dims[1] // numel(tuple(block))
+    sizes = image or [ctx.fresh_dim() for _ in range(count)]
+    return [x.with_shape((x.dims[0], channels, *sizes))]

@@ -1,0 +1,59 @@
+"""Symbolic slices against Python's own."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphkiln.ir.dims import Dim, dim_max, evaluate, sym
+from graphkiln.ir.slices import FAR, slice_range
+
+N, M = sym("N"), sym("M")
+bounds = st.one_of(st.integers(-6, 6), st.sampled_from([2**63 - 1, -(2**63), FAR, -FAR]))
+steps = st.integers(-3, 3).filter(bool)
+
+
+def taken(start: Dim, end: Dim, step: int, size: Dim, **symbols: int) -> list[int]:
+    """The indices that ``slice_range`` says a slice reads."""
+    found = slice_range(start, end, step, size)
+    assert found is not None
+    first, length = (evaluate(d, symbols) for d in found)
+    return [first + i * step for i in range(length)]
+
+
+@given(bounds, bounds, steps, st.integers(0, 7))
+def test_slices_are_pythons(start, end, step, n):
+    want = list(range(n))[start:end:step]
+    assert taken(start, end, step, n) == want
+    assert taken(start, end, step, N, N=n) == want
+
+
+@given(st.integers(-3, 3), st.integers(0, 3), steps, st.integers(0, 7))
+def test_symbolic_bounds_on_their_own_axis(a, b, step, n):
+    for start, end in ((N - b, FAR), (a, N - b), (N, a), (-N - 1, a)):
+        if slice_range(start, end, step, N) is None:
+            continue
+        low, high = (evaluate(d, {"N": n}) for d in (start, end))
+        assert taken(start, end, step, N, N=n) == list(range(n))[low:high:step]
+
+
+def test_common_slices_have_plain_lengths():
+    assert slice_range(0, FAR, 1, N) == (0, N)
+    assert slice_range(1, FAR, 1, N) == (1, dim_max(0, N - 1))
+    assert slice_range(0, -1, 1, N) == (0, dim_max(0, N - 1))
+    assert slice_range(0, N - 1, 1, N) == (0, dim_max(0, N - 1))
+    assert slice_range(0, N, 1, N + M) == (0, N)
+    assert slice_range(M, M + N, 1, N + M) == (M, N)
+    assert slice_range(-1, -FAR, -1, N) == (N - 1, N)
+    assert slice_range(0, FAR, 2, N) == (0, (N + 1) // 2)
+
+
+def test_what_the_symbols_leave_open_is_not_guessed():
+    assert slice_range(N - 2, FAR, 1, 5) is None
+    assert slice_range(0, N - M, 1, N) is None
+
+
+def test_a_step_of_zero_is_an_error():
+    with pytest.raises(ValueError, match="step"):
+        slice_range(0, 1, 0, 4)
