@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
@@ -11,11 +12,13 @@ from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
 from ..ir.registry import spec
 from .constants import constant_array
+from .control import CONTROL_OPS, place_control
 from .emit import Emit
 from .errors import Blocker, FrontendError, ImportFault, shorten
-from .node import OnnxNode, attribute_value, attributes
+from .library import default_attributes, function_body, has_body
+from .node import Body, OnnxNode, attribute_value, attributes
 from .order import sorted_nodes
-from .schema import LATEST, check, signature
+from .schema import LATEST, VARIADIC, check, signature
 from .scope import BROKEN, Broken, Builder, Scope, Slot
 from .source import Source
 from .tensors import to_array, to_dense
@@ -41,6 +44,7 @@ class Importer:
         self.blockers: list[Blocker] = []
         self.warnings: list[str] = []
         self._functions = {_function_key(f): f for f in source.proto.functions}
+        self._graph_names = {"main"}
         self._count = 0
 
     def run(self, shapes: Pins) -> Graph:
@@ -143,7 +147,6 @@ class Importer:
         if self._count > MAX_NODES:
             raise Fatal(f"has more than {MAX_NODES} nodes with its functions expanded")
         name = proto.name or next((o for o in proto.output if o), proto.op_type)
-        before = len(self.blockers)
         try:
             slots = self._import(proto, scope, name)
             for output, slot in zip(proto.output, slots, strict=False):
@@ -153,8 +156,8 @@ class Importer:
         except Fatal:
             raise
         except Exception as e:  # damaged models break the assumptions of any op's rules
-            self.block(_reason(e), scope.prefix + name, _key(proto))
-        assert len(self.blockers) > before
+            title = scope.prefix + name
+            self.block(_reason(e, title, _key(proto)), title, _key(proto))
         for output in proto.output:
             scope.values.setdefault(output, BROKEN)
 
@@ -170,35 +173,65 @@ class Importer:
             [i for i in inputs if not isinstance(i, Broken)],
             list(proto.output), attributes(proto, scope, self.source, self.symbols),
         )  # fmt: skip
-        while node.outputs and not node.outputs[-1]:
-            node.outputs.pop()
         function = self._functions.get(_call_key(proto))
         if function is not None:
             opsets = opset_versions(function.opset_import)
             return self.call(function, node, Scope(scope.builder, opsets), scope)
         node.version = _version(node, scope)
-        known = signature(node.op, node.domain, node.version)
-        if known is not None:
-            check(node, known)
-            node.attrs.pop("consumed_inputs", None)
-            for key, value in known.old_defaults.items():
-                node.attrs.setdefault(key, value)
+        self._match_schema(node)
         if node.op == "Constant" and not node.domain:
             title = scope.title(node.outputs[0])
             return [scope.builder.constant(constant_array(node), title)]
         if rules(node.key):
             done = bring_up(node, Emit(self, scope, scope.prefix + name))
             if done is not None:
-                return done
+                return self._named(done, node, scope)
         return self.place(node, scope)
+
+    def _match_schema(self, node: OnnxNode) -> None:
+        """Check a node of a standard domain, and write out defaults that changed later."""
+        known = signature(node.op, node.domain, node.version)
+        if known is None or known.max_outputs < VARIADIC:
+            while node.outputs and not node.outputs[-1]:
+                node.outputs.pop()
+        if known is None:
+            return
+        check(node, known)
+        node.version = min(node.version, known.last)
+        node.attrs.pop("consumed_inputs", None)
+        for key, value in known.old_defaults.items():
+            node.attrs.setdefault(key, value)
+
+    def _named(self, slots: Sequence[Slot], node: OnnxNode, scope: Scope) -> Sequence[Slot]:
+        """Give what a rule made the names that the file has for it."""
+        graph, mark = scope.builder.graph, f"{scope.prefix}{node.name}/"
+        for slot, output in zip(slots, node.outputs, strict=False):
+            if output and isinstance(slot, Value) and slot.name.startswith(mark):
+                graph.rename(slot, scope.title(output))
+        return slots
 
     def place(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
         """Add a node of the newest opset, or what it stands for; returns its results."""
+        if node.key in CONTROL_OPS:
+            return place_control(self, node, scope)
         if spec(node.key) is not None:
-            return self._add(node, scope)
-        raise ImportFault(unknown_op(node.key))
+            return self.add(node, scope)
+        function = function_body(node)
+        if function is None:
+            raise ImportFault(unknown_op(node.key))
+        node.attrs = {**default_attributes(node.op, node.domain), **node.attrs}
+        opsets = opset_versions(function.opset_import)
+        bodies = [a for a in node.attrs.values() if isinstance(a, Body)]
+        parent = bodies[0].scope if bodies else None
+        return self.call(function, node, Scope(scope.builder, opsets, parent=parent), scope)
 
-    def _add(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
+    def add(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
+        """Add a node as it is and infer its types; raises :class:`ImportFault`."""
+        known = spec(node.key)
+        if known is None:
+            raise ImportFault(unknown_op(node.key))
+        if any(isinstance(a, Body) for a in node.attrs.values()):
+            raise ImportFault("graph attributes are only supported on If, Loop and Scan")
         builder = scope.builder
         made = builder.graph.add_node(
             node.op, node.inputs, node.attrs,  # type: ignore[arg-type]
@@ -208,11 +241,35 @@ class Importer:
         infer_node(builder.graph, made, builder.known)
         return made.values
 
+    def graph_name(self, hint: str) -> str:
+        """A name for a body that no other graph of the model has; an identifier."""
+        base = re.sub(r"[^A-Za-z0-9_]+", "_", hint)[-80:].strip("_")
+        base = base if base[:1].isalpha() else f"g{base}"
+        name, n = base, 0
+        while name in self._graph_names:
+            n += 1
+            name = f"{base}_{n}"
+        self._graph_names.add(name)
+        return name
+
     def _look_over(self, proto: onnx.NodeProto, scope: Scope) -> None:
-        """Report what can be seen of a node whose inputs are broken: an unknown op."""
+        """Report what can be seen of a node whose inputs are broken: unknown ops."""
+        for attribute in proto.attribute:
+            if attribute.HasField("g"):
+                for inner in attribute.g.node:
+                    try:
+                        self._look_over(inner, scope)
+                    except ImportFault as e:
+                        self.block(str(e), scope.prefix + inner.name, _key(inner))
         key = _key(proto)
-        if spec(key) is None and not rules(key) and _call_key(proto) not in self._functions:
+        if not (self._knows(key) or _call_key(proto) in self._functions):
             raise ImportFault(unknown_op(key))
+
+    def _knows(self, key: str) -> bool:
+        domain, _, op = key.rpartition(".")
+        return bool(
+            key in (*CONTROL_OPS, "Constant") or spec(key) or rules(key) or has_body(op, domain)
+        )
 
     # ---- functions ---------------------------------------------------------------------------
 
@@ -242,7 +299,7 @@ class Importer:
     def _bind(self, function: onnx.FunctionProto, node: OnnxNode, scope: Scope) -> Mapping:
         allowed = {*function.attribute, *(a.name for a in function.attribute_proto)}
         unknown = sorted(set(node.attrs) - allowed)
-        if unknown:
+        if unknown and node.domain not in LATEST:
             raise ImportFault(f"the function it calls has no attribute {unknown[0]!r}")
         defaults = {
             a.name: attribute_value(a, scope, self.source, self.symbols)
@@ -293,9 +350,7 @@ def _call_key(proto: onnx.NodeProto) -> tuple[str, str, str]:
     return _domain(proto.domain), proto.op_type, proto.overload
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ImportFault):
-        return str(error)
-    if isinstance(error, GraphError):
-        return str(error)
+def _reason(error: Exception, node: str, op: str) -> str:
+    if isinstance(error, ImportFault | GraphError):
+        return str(error).removeprefix(f"node {node!r} ({op}): ")
     return f"{type(error).__name__}: {error}"

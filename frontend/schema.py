@@ -21,6 +21,9 @@ LATEST: Mapping[str, int] = {
 }  # fmt: skip
 """The opset each standard domain is brought to."""
 
+VARIADIC = 2**31 - 1
+"""The largest arity in a schema of an op that takes or gives any number."""
+
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "FLOAT": float, "INT": int, "STRING": str, "TENSOR": np.ndarray, "GRAPH": Body,
     "SPARSE_TENSOR": np.ndarray, "TYPE_PROTO": (TensorType, SequenceType, OptionalType),
@@ -32,11 +35,11 @@ _LISTS: dict[str, type] = {"FLOATS": float, "INTS": int, "STRINGS": str}
 class Signature:
     """The parts of a schema at one version that import needs.
 
-    ``since`` is the version that introduced it; ``old_defaults`` are defaults that later
-    versions changed, to be written out.
+    ``last`` is the last version at which the op was in use; ``old_defaults`` are defaults that
+    later versions changed, to be written out.
     """
 
-    since: int
+    last: int
     attributes: Mapping[str, tuple[str, bool]]
     min_inputs: int
     max_inputs: int
@@ -52,8 +55,11 @@ def signature(op: str, domain: str, version: int) -> Signature | None:
     if domain not in LATEST or not onnx.defs.has(op, version, domain):
         return None
     schema = onnx.defs.get_schema(op, version, domain)
+    if schema.deprecated and not schema.inputs:
+        # The op went in this version; files that use it all the same mean the last one.
+        return signature(op, domain, schema.since_version - 1)
     return Signature(
-        schema.since_version,
+        version,
         {n: (a.type.name, a.required) for n, a in schema.attributes.items()},
         schema.min_input,
         schema.max_input,
@@ -75,14 +81,14 @@ def _old_defaults(schema: OpSchema) -> dict[str, Any]:
         if not default.name or name not in latest.attributes:
             continue
         if default != latest.attributes[name].default_value:
-            out[name] = _python(onnx.helper.get_attribute_value(default))
+            out[name] = python_value(onnx.helper.get_attribute_value(default))
     return out
 
 
-def _python(value: Any) -> Any:
+def python_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
-    return tuple(_python(v) for v in value) if isinstance(value, list) else value
+    return tuple(python_value(v) for v in value) if isinstance(value, list) else value
 
 
 def check(node: OnnxNode, known: Signature) -> None:
@@ -120,7 +126,7 @@ def _check_arity(node: OnnxNode, known: Signature) -> None:
 def _limits(low: int, high: int) -> str:
     if low == high:
         return str(low)
-    return f"at least {low}" if high >= 2**31 - 1 else f"{low} to {high}"
+    return f"at least {low}" if high >= VARIADIC else f"{low} to {high}"
 
 
 def _fits(value: Any, kind: str) -> bool:
