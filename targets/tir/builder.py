@@ -28,6 +28,7 @@ from tvm import tirx
 from ...ir.dims import Dim, SymExpr
 from .dim_expr import dim_expr
 from .numeric import CODECS, cast, compute_dtype, decode, dtype_of, encode, storage_dtype
+from .vectorize import vectorizes
 
 Expr = Any
 Index = Sequence[Any]
@@ -270,9 +271,20 @@ class Builder:
         for m in reversed(managers):
             m.__exit__(None, None, None)
 
-    def lanes(self, extent: Any) -> Any:
-        """A loop over independent elements that belong in one vector register (or serial)."""
-        return self.loop(extent, self.loops.lane_kind, "l")
+    @contextmanager
+    def lanes(self, extent: Any) -> Iterator[Expr]:
+        """A loop over independent elements that belong in one vector register.
+
+        It is serial where the strategy has no vectors or TVM cannot vectorise the body.
+        """
+        with self.loop(extent, self.loops.lane_kind, "l") as lane:
+            yield lane
+        *_, loop = self._scopes[-1].statements or [None]
+        vector = isinstance(loop, tirx.For) and loop.kind == tirx.ForKind.VECTORIZED
+        if vector and not vectorizes(loop):
+            self._scopes[-1].statements[-1] = tirx.For(
+                loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body
+            )
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:

@@ -30,6 +30,10 @@ Held: TypeAlias = "Callable[[], Expr]"
 Program: TypeAlias = "Callable[[Group], None]"
 
 
+RUN = 128
+"""Blocks of lanes that are added up before they join the total of a long row."""
+
+
 @dataclass(frozen=True)
 class Monoid:
     """An associative, commutative combination with the identity of each TVM dtype."""
@@ -48,16 +52,26 @@ def highest(dtype: str) -> Expr:
     return tirx.infinity(dtype) if dtype.startswith("float") else tirx.max_value(dtype)
 
 
+def is_nan(value: Expr) -> Expr:
+    """Whether a float32 or float64 value is NaN, in integer arithmetic that vectorises."""
+    bits = "uint64" if dtype_of(value).startswith("float64") else "uint32"
+    width, exponent = (64, 0x7FF << 52) if bits == "uint64" else (32, 0xFF << 23)
+    magnitude = tirx.bitwise_and(
+        tirx.reinterpret(bits, value), tirx.const((1 << (width - 1)) - 1, bits)
+    )
+    return magnitude > tirx.const(exponent, bits)
+
+
 def _larger(a: Expr, b: Expr) -> Expr:
     if not dtype_of(a).startswith("float"):
         return tirx.max(a, b)
-    return tirx.Select(tirx.any(a > b, tirx.isnan(a)), a, b)
+    return tirx.Select(tirx.any(a > b, is_nan(a)), a, b)
 
 
 def _smaller(a: Expr, b: Expr) -> Expr:
     if not dtype_of(a).startswith("float"):
         return tirx.min(a, b)
-    return tirx.Select(tirx.any(a < b, tirx.isnan(a)), a, b)
+    return tirx.Select(tirx.any(a < b, is_nan(a)), a, b)
 
 
 SUM = Monoid(lambda a, b: a + b, lambda t: tirx.const(0, t))
@@ -136,21 +150,52 @@ class RowGroup(Group):
     def _fold_lanes(self, load: Load, monoid: Monoid, dtype: str, lanes: int) -> Held:
         b = self.b
         *outer, n = self.extents
-        acc = b.local((lanes,), dtype)
+        whole, tail = split(n, lanes)
+        acc = self._lanes_of(monoid, dtype, lanes)
         rest = b.scalar(dtype, monoid.identity(dtype))
-        with b.lanes(lanes) as lane:
-            acc.store((lane,), monoid.identity(dtype))
         with b.grid(*outer) as r:
-            whole, tail = split(n, lanes)
-            with b.loop(whole) as block, b.lanes(lanes) as lane:
-                value = load(self.place((*r, block * lanes + lane)))
-                acc.store((lane,), monoid.combine(acc[lane], value))
+
+            def add(into: BufferTensor, block: Expr, r: At = r) -> None:
+                with b.lanes(lanes) as lane:
+                    value = load(self.place((*r, block * lanes + lane)))
+                    into.store((lane,), monoid.combine(into[lane], value))
+
+            runs, blocks = self._add_runs(add, acc, whole, monoid, lanes)
+            with b.loop(blocks) as block:
+                add(acc, index(runs) * RUN + block)
             if as_int(tail) != 0:
                 with b.loop(tail) as i:
                     value = load(self.place((*r, index(whole) * lanes + i)))
                     rest.set(monoid.combine(rest.get(), value))
         merge_lanes(b, acc, monoid, lanes)
         return self.hold(lambda: monoid.combine(acc[0], rest.get()), dtype)
+
+    def _lanes_of(self, monoid: Monoid, dtype: str, lanes: int) -> BufferTensor:
+        acc = self.b.local((lanes,), dtype)
+        with self.b.lanes(lanes) as lane:
+            acc.store((lane,), monoid.identity(dtype))
+        return acc
+
+    def _add_runs(
+        self, add: Callable[[BufferTensor, Expr], None], acc: BufferTensor, whole: Any,
+        monoid: Monoid, lanes: int,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """Add long rows in runs with accumulators of their own, which keeps sums precise.
+
+        Returns how many runs that were, and the blocks left over.
+        """
+        known = as_int(whole)
+        if monoid is not SUM or (known is not None and known < 2 * RUN):
+            return 0, whole
+        b = self.b
+        runs, blocks = split(whole, RUN)
+        with b.loop(runs) as run:
+            part = self._lanes_of(monoid, acc.dtype, lanes)
+            with b.loop(RUN) as block:
+                add(part, run * RUN + block)
+            with b.lanes(lanes) as lane:
+                acc.store((lane,), acc[lane] + part[lane])
+        return runs, blocks
 
     def hold(self, value: Callable[[], Expr], dtype: str) -> Held:
         found = self.b.let(cast(value(), dtype))
@@ -277,7 +322,7 @@ def row_lanes(extents: Sequence[Any], dtype: str, vector_bytes: int) -> int:
     """Lanes for a reduction along a contiguous row: up to four vectors, few elements left over."""
     width = vector_lanes(dtype, vector_bytes)
     n = as_int(extents[-1]) if extents else 1
-    return width if n is None else _best_lanes(n, 4 * width)
+    return width if n is None or width == 1 else _best_lanes(n, 4 * width)
 
 
 def column_lanes(
@@ -288,7 +333,7 @@ def column_lanes(
         return 1
     width = vector_lanes(dtype, vector_bytes)
     n = as_int(shape[-1])
-    return width if n is None else _best_lanes(n, 2 * width)
+    return width if n is None or width == 1 else _best_lanes(n, 2 * width)
 
 
 def _best_lanes(n: int, most: int) -> int:

@@ -1,0 +1,97 @@
+"""Type inference of softmax and the normalizations."""
+
+from __future__ import annotations
+
+from ..dims import divides
+from ..onnx_types import element_type
+from ..registry import InferContext, op
+from ..shapes import broadcast_dim, broadcast_to, normalize_axes, normalize_axis
+from ..types import TensorType, Type
+
+
+@op("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", traits=("reduction",))
+def _infer_along_axis(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    normalize_axis(ctx.attr("axis"), x.rank)
+    if ctx.node.op == "LpNormalization" and ctx.attr("p") not in (1, 2):
+        raise ctx.error(f"p must be 1 or 2, not {ctx.attr('p')}")
+    return [x]
+
+
+@op("MeanVarianceNormalization", traits=("reduction",))
+def _infer_mean_variance(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    normalize_axes(ctx.attr("axes"), x.rank)
+    return [x]
+
+
+@op("LRN", traits=("reduction",))
+def _infer_lrn(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    if x.rank < 2:
+        raise ctx.error(f"input must have a batch and a channel axis, not {x}")
+    if ctx.attr("size") < 1:
+        raise ctx.error(f"size must be positive, not {ctx.attr('size')}")
+    return [x]
+
+
+def channels_of(ctx: InferContext, x: TensorType, parameters: range) -> None:
+    """Check that the inputs ``parameters`` are vectors as long as the channel axis of ``x``."""
+    if x.rank < 2:
+        raise ctx.error(f"input must have a batch and a channel axis, not {x}")
+    for i in parameters:
+        p = ctx.tensor(i)
+        if p.rank != 1:
+            raise ctx.error(f"input {i} must be a vector, not {p}")
+        broadcast_dim(p.dims[0], x.dims[1])
+
+
+@op("InstanceNormalization", traits=("reduction",))
+def _infer_instance(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    channels_of(ctx, x, range(1, 3))
+    return [x]
+
+
+@op("GroupNormalization", traits=("reduction",))
+def _infer_group(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    channels_of(ctx, x, range(1, 3))
+    groups = ctx.attr("num_groups")
+    if groups < 1 or (isinstance(x.dims[1], int) and not divides(groups, x.dims[1])):
+        raise ctx.error(f"num_groups {groups} does not divide the channels of {x}")
+    return [x]
+
+
+@op("BatchNormalization")
+def _infer_batch(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    if x.rank == 1:  # no channel axis: one channel
+        return [x]
+    channels_of(ctx, x, range(1, 5))
+    if not ctx.attr("training_mode"):
+        if len(ctx.node.outputs) > 1:
+            raise ctx.error("has running statistics as outputs but training_mode is 0")
+        return [x]
+    statistics = ctx.tensor(3)
+    return [x, statistics, statistics]
+
+
+@op("LayerNormalization", traits=("reduction",))
+def _infer_layer(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
+    for i in (1, 2):
+        if ctx.has(i):
+            broadcast_to(ctx.tensor(i).dims, x.dims)
+    shape = (*x.dims[:axis], *([1] * (x.rank - axis)))
+    stash = TensorType(element_type(ctx.attr("stash_type")), shape)
+    return [x, stash, stash]
+
+
+@op("RMSNormalization", traits=("reduction",))
+def _infer_rms(ctx: InferContext) -> list[Type]:
+    x, scale = ctx.tensor(0), ctx.tensor(1)
+    normalize_axis(ctx.attr("axis"), x.rank)
+    broadcast_to(scale.dims, x.dims)
+    return [x.with_dtype(scale.dtype)]

@@ -1,0 +1,110 @@
+"""Type inference of reductions over axes: ``Reduce*``, ``ArgMax``, ``ArgMin``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..dims import Dim
+from ..registry import InferContext, op
+from ..shapes import normalize_axes, normalize_axis
+from ..types import Shape, TensorType, Type, tensor
+
+REDUCTIONS = (
+    "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
+    "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare",
+)  # fmt: skip
+
+
+def reduced_axes(
+    rank: int, axes: np.ndarray | None, given: bool, noop_with_empty_axes: bool
+) -> tuple[int, ...]:
+    """The axes that a ``Reduce*`` reduces, ascending.
+
+    ``axes`` is the value of its second input, and ``given`` whether it has one. Raises
+    ``ValueError`` for axes out of range or named twice.
+    """
+    if not given or axes is None or axes.size == 0:
+        return () if noop_with_empty_axes else tuple(range(rank))
+    return tuple(sorted(normalize_axes(axes.reshape(-1).tolist(), rank)))
+
+
+def static_axes(ctx: Any, rank: int) -> tuple[int, ...] | None:
+    """The axes of a ``Reduce*`` node (an infer or lower context), or None until it runs."""
+    known = ctx.known(1)
+    if known is None and ctx.has(1) and _axes_shape(ctx) == (0,):
+        known = np.zeros(0, np.int64)
+    if known is None and ctx.has(1):
+        return None
+    return reduced_axes(rank, known, ctx.has(1), bool(ctx.attr("noop_with_empty_axes")))
+
+
+def _axes_shape(ctx: Any) -> Shape | None:
+    t = ctx.inputs[1] if isinstance(ctx, InferContext) else ctx.input_types[1]
+    return t.shape if isinstance(t, TensorType) else None
+
+
+def reduced_shape(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
+    """``shape`` with ``axes`` set to 1 or removed."""
+    if keepdims:
+        return tuple(1 if i in axes else d for i, d in enumerate(shape))
+    return tuple(d for i, d in enumerate(shape) if i not in axes)
+
+
+def _infer_reduce(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    keepdims = bool(ctx.attr("keepdims"))
+    if x.shape is None:
+        raise ctx.error("the rank of its input must be known")
+    axes = static_axes(ctx, x.rank)
+    if axes is not None:
+        return [x.with_shape(reduced_shape(x.dims, axes, keepdims))]
+    return [x.with_shape(_unknown_shape(ctx, x.rank, keepdims))]
+
+
+def _unknown_shape(ctx: InferContext, rank: int, keepdims: bool) -> Shape:
+    """The shape where the axes are only known at run time."""
+    if keepdims:
+        return tuple(ctx.fresh_dim() for _ in range(rank))
+    shape = ctx.tensor(1).shape
+    count = shape[0] if shape else None
+    if not isinstance(count, int):
+        raise ctx.error("needs to know how many axes it removes")
+    return tuple(ctx.fresh_dim() for _ in range(rank - count))
+
+
+def _propagate_reduce(
+    ctx: InferContext, arrays: list[np.ndarray | None]
+) -> list[np.ndarray | None] | None:
+    """Sums and products of known shapes."""
+    data = arrays[0]
+    if data is None or data.dtype.kind not in "iuO":
+        return None
+    axes = static_axes(ctx, data.ndim)
+    if axes is None:
+        return None
+    reduce = np.sum if ctx.node.op == "ReduceSum" else np.prod
+    if data.size == 0 or not axes:
+        return [data] if not axes else None
+    result: Any = reduce(data, axis=axes, keepdims=bool(ctx.attr("keepdims")))
+    return [np.asarray(result, dtype=data.dtype)]
+
+
+for _name in REDUCTIONS:
+    op(
+        _name,
+        traits=("reduction",),
+        propagate=_propagate_reduce if _name in ("ReduceSum", "ReduceProd") else None,
+    )(_infer_reduce)
+
+
+@op("ArgMax", "ArgMin", traits=("reduction",))
+def _infer_arg(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
+    extent: Dim = x.dims[axis]
+    if extent == 0:
+        raise ctx.error(f"cannot choose among no elements (axis {axis} of {x})")
+    return [tensor("int64", *reduced_shape(x.dims, (axis,), bool(ctx.attr("keepdims"))))]
