@@ -47,14 +47,24 @@ def infer_node(graph: Graph, node: Node, values: Known) -> None:
         if array.size <= KNOWN_LIMIT:
             values[node.out()] = array
         return
-    inputs = graph.inputs_of(node)
+    for out, t in zip(node.outputs, infer_outputs(graph, node, values), strict=False):
+        out.type = t
+
+
+def infer_outputs(
+    graph: Graph, node: Node, values: Known, sources: list[Value | None] | None = None
+) -> list[Type]:
+    """The types of an operation's outputs, which are left as they are; see :func:`infer_node`.
+
+    ``sources`` are the inputs where ``node`` stands outside of ``graph``.
+    """
+    inputs = graph.inputs_of(node) if sources is None else sources
     context = make_context(graph, node, inputs, values)
     spec = spec_of(node)
     types = _checked(context, spec.infer, node)
-    for out, t in zip(node.outputs, types, strict=False):
-        out.type = t
     if spec.propagate is not None:
         _propagate(context, spec.propagate, node, inputs, values)
+    return types
 
 
 def make_context(
@@ -118,4 +128,7 @@ def as_dims(array: Any) -> np.ndarray:
     return array
 
 
-__all__ = ["InferenceError", "Known", "as_dims", "infer_node", "infer_types", "make_context"]
+__all__ = [
+    "InferenceError", "Known", "as_dims", "infer_node", "infer_outputs", "infer_types",
+    "make_context",
+]  # fmt: skip

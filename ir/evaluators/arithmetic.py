@@ -1,0 +1,39 @@
+"""Dtypes to compute in, and the integer arithmetic of quantized ops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..types import from_numpy_dtype
+
+
+def compute_dtype(dtype: np.dtype) -> np.dtype:
+    """Where sums are accumulated: float32 for narrower floats, else the type itself."""
+    t = from_numpy_dtype(dtype)
+    return np.dtype(np.float32) if t.is_float and t.bits < 32 else dtype
+
+
+def centred(x: np.ndarray, zero: np.ndarray | None, axis: int | None) -> np.ndarray:
+    """``x - zero`` as float64, which is exact; a one-dimensional ``zero`` runs along ``axis``."""
+    out = x.astype(np.float64)
+    if zero is None:
+        return out
+    if zero.ndim == 1 and zero.size > 1 and axis is not None:
+        shape = [1] * x.ndim
+        shape[axis] = zero.size
+        zero = zero.reshape(shape)
+    elif zero.size == 1:
+        zero = zero.reshape(())
+    out -= zero.astype(np.float64)
+    return out
+
+
+def requantize(
+    sums: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, default: np.dtype
+) -> np.ndarray:
+    """``saturate(round(sums * scale) + zero)`` in the type of ``zero`` (``default`` without it)."""
+    target = default if zero is None else zero.dtype
+    offset = 0.0 if zero is None else zero.astype(np.float64)
+    limits = np.iinfo(target)
+    rounded: np.ndarray = np.clip(np.rint(sums * scale) + offset, limits.min, limits.max)
+    return rounded.astype(target, copy=False)

@@ -1,0 +1,94 @@
+"""Pooling, one kernel position at a time: MaxPool, AveragePool and LpPool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..graph import Node
+from ..registry import attribute
+from ..types import from_numpy_dtype
+from .arithmetic import compute_dtype
+from .windows import Window, window_of
+
+
+def max_pool(node: Node, inputs: list[Any]) -> list[Any]:
+    """``MaxPool`` over x [N,C,*spatial], with indices where the node has a second output."""
+    x = inputs[0]
+    window = window_of(node, x.shape[2:], attribute(node, "kernel_shape"))
+    if len(node.outputs) > 1:
+        return _with_indices(node, x, window)
+    padded = window.pad(x, _lowest(x.dtype))
+    best: np.ndarray | None = None
+    for offset in window.offsets():
+        seen = window.view(padded, offset)
+        best = seen.copy() if best is None else np.maximum(best, seen, out=best)
+    return [best]
+
+
+def _lowest(dtype: np.dtype) -> Any:
+    t = from_numpy_dtype(dtype)
+    if t.is_float:
+        return -np.inf
+    return -(1 << (t.bits - 1)) if t.kind == "i" else 0
+
+
+def _with_indices(node: Node, x: np.ndarray, window: Window) -> list[Any]:
+    padded = window.pad(x, _lowest(x.dtype))
+    # Padding is marked by -1: it is never the maximum, even where all values are -inf.
+    places = window.pad(_positions(node, x.shape[2:]), -1)
+    best = np.zeros((*x.shape[:2], *window.output), x.dtype)
+    index = np.full(best.shape, -1, np.int64)
+    for offset in window.offsets():
+        seen, place = window.view(padded, offset), window.view(places, offset)
+        better = (place >= 0) & ((index < 0) | (seen > best))
+        best = np.where(better, seen, best)
+        index = np.where(better, place, index)
+    planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+    return [best, index + planes * int(np.prod(x.shape[2:]))]
+
+
+def _positions(node: Node, spatial: tuple[int, ...]) -> np.ndarray:
+    """The flat index of each spatial position, by rows or (storage_order 1) by columns."""
+    count = int(np.prod(spatial))
+    if attribute(node, "storage_order"):
+        return np.arange(count).reshape(spatial[::-1]).transpose()
+    return np.arange(count).reshape(spatial)
+
+
+def average_pool(node: Node, inputs: list[Any]) -> list[Any]:
+    """``AveragePool`` over x [N,C,*spatial]."""
+    x = inputs[0]
+    window = window_of(node, x.shape[2:], attribute(node, "kernel_shape"))
+    total = _sum(x.astype(compute_dtype(x.dtype), copy=False), window)
+    return [(total / _counts(node, x.shape[2:], window)).astype(x.dtype)]
+
+
+def lp_pool(node: Node, inputs: list[Any]) -> list[Any]:
+    """``LpPool`` over x [N,C,*spatial]."""
+    x = inputs[0]
+    p = int(attribute(node, "p") or 2)
+    window = window_of(node, x.shape[2:], attribute(node, "kernel_shape"))
+    work = x.astype(compute_dtype(x.dtype), copy=False)
+    return [(_sum(np.abs(work) ** p, window) ** (1.0 / p)).astype(x.dtype)]
+
+
+def _sum(x: np.ndarray, window: Window) -> np.ndarray:
+    padded = window.pad(x, 0)
+    total = np.zeros((*x.shape[:2], *window.output), x.dtype)
+    for offset in window.offsets():
+        total += window.view(padded, offset)
+    return total
+
+
+def _counts(node: Node, spatial: tuple[int, ...], window: Window) -> np.ndarray:
+    """How many elements each window averages; what only rounding up added never counts."""
+    border = 1.0 if attribute(node, "count_include_pad") else 0.0
+    widths = list(zip(window.before, window.after, strict=True))
+    counted = np.pad(np.ones(spatial, np.float32), widths, constant_values=border)
+    counted = np.pad(counted, [(0, e) for e in window.extra])
+    counts = np.zeros(window.output, np.float32)
+    for offset in window.offsets():
+        counts += window.view(counted, offset)
+    return counts

@@ -1,0 +1,251 @@
+"""Reference evaluation of any graph, with NumPy and ``onnx.reference``.
+
+A value is an array (ml_dtypes for the element types NumPy lacks, objects for strings), a list for
+a sequence, None for an empty optional. Slow and plain on purpose: the numbers every pass and every
+kernel is measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .bindings import Bindings, bind_inputs, bind_type, concrete, has_symbols, mismatch
+from .control import CONTROL
+from .dims import DimError
+from .evaluators import EVALUATORS
+from .graph import Graph, GraphError, Node, Value
+from .reference import Runner, reference_runner
+from .registry import spec
+
+OnValue: TypeAlias = "Callable[[Value, Any], None]"
+
+
+class EvaluationError(GraphError):
+    """A graph cannot be evaluated on the given inputs."""
+
+
+def evaluate(
+    graph: Graph,
+    feeds: Mapping[str, Any],
+    *,
+    on_value: OnValue | None = None,
+    check_types: bool = False,
+) -> list[Any]:
+    """The outputs of ``graph`` for ``feeds`` (input name -> value).
+
+    ``on_value`` is told every input and every result, also inside of bodies (the ``Value`` says
+    where). ``check_types`` compares each result with its inferred type. Raises
+    :class:`EvaluationError` for feeds that do not fit and for nodes that fail.
+    """
+    return Interpreter(graph, on_value=on_value, check_types=check_types).run(feeds)
+
+
+def run_node(
+    node: Node, inputs: Sequence[Any], bindings: Mapping[str, int] | None = None
+) -> list[Any]:
+    """The outputs of one operation; omitted inputs are None.
+
+    ``bindings`` gives the symbols its attributes and bodies need. Raises
+    :class:`EvaluationError`.
+    """
+    return _Engine(None, False).run_node(node, list(inputs), dict(bindings or {}))
+
+
+class Interpreter:
+    """Evaluates one graph many times; the graph must not change meanwhile."""
+
+    def __init__(
+        self, graph: Graph, *, on_value: OnValue | None = None, check_types: bool = False
+    ) -> None:
+        self._graph = graph
+        self._engine = _Engine(on_value, check_types)
+
+    def run(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """As :func:`evaluate`."""
+        names = [v.name for v in self._graph.inputs]
+        missing = [n for n in names if n not in feeds]
+        unknown = [n for n in feeds if n not in names]
+        if missing or unknown:
+            raise EvaluationError(f"missing inputs: {missing}; unknown inputs: {unknown}")
+        values = [_as_value(feeds[n]) for n in names]
+        bindings = bind_inputs(self._graph, values, {})
+        for v, value in zip(self._graph.inputs, values, strict=True):
+            problem = mismatch(v.node.outputs[v.index].type, value, bindings)
+            if problem is not None:
+                raise EvaluationError(f"input {v.name!r}: {problem}")
+        return self._engine.run_graph(self._graph, values, bindings)
+
+
+def _as_value(value: Any) -> Any:
+    if value is None or isinstance(value, np.ndarray):
+        return value
+    return [_as_value(v) for v in value] if isinstance(value, list) else np.asarray(value)
+
+
+def _as_result(value: Any) -> Any:
+    """Arrays stay arrays where NumPy made a scalar of one; strings are objects."""
+    if isinstance(value, list):
+        return [_as_result(v) for v in value]
+    array = np.asarray(value) if isinstance(value, np.generic) else value
+    if isinstance(array, np.ndarray) and array.dtype.kind in "UST":
+        return array.astype(object)
+    return array
+
+
+@dataclass
+class _Step:
+    """One node; values live in numbered slots (-1: omitted), ``dead`` are not used after it."""
+
+    node: Node
+    inputs: list[int]
+    outputs: list[int]
+    symbolic: bool
+    dead: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Plan:
+    slots: int
+    inputs: list[int]
+    constants: list[tuple[int, Any]]
+    steps: list[_Step]
+    outputs: list[int]
+
+
+def _plan(graph: Graph) -> _Plan:
+    slots: dict[Value, int] = {}
+
+    def slot(value: Value) -> int:
+        return slots.setdefault(value, len(slots))
+
+    constants: list[tuple[int, Any]] = []
+    steps: list[_Step] = []
+    for node in graph.topological_all():
+        if node.op == "Constant" and "value" in node.attrs:
+            constants.append((slot(node.out()), node.attrs["value"]))
+        elif node.op not in ("Input", "Output"):
+            inputs = [-1 if v is None else slot(v) for v in graph.inputs_of(node)]
+            outputs = [slot(v) for v in node.values]
+            steps.append(_Step(node, inputs, outputs, has_symbols(node)))
+    results = [slot(v) for v in graph.outputs]
+    plan = _Plan(0, [slot(v) for v in graph.inputs], constants, steps, results)
+    plan.slots = len(slots)
+    _mark_dead(plan)
+    return plan
+
+
+def _mark_dead(plan: _Plan) -> None:
+    needed = set(plan.outputs)
+    for step in reversed(plan.steps):
+        for slot in {*step.inputs, *step.outputs} - needed - {-1}:
+            step.dead.append(slot)
+            needed.add(slot)
+
+
+class _Engine:
+    """Plans of graphs and implementations of nodes, made once and kept."""
+
+    def __init__(self, on_value: OnValue | None, check_types: bool) -> None:
+        self._on_value = on_value
+        self._check_types = check_types
+        self._plans: dict[Graph, _Plan] = {}
+        self._runners: dict[tuple[Node, tuple[bool, ...]], Runner] = {}
+
+    def run_graph(self, graph: Graph, inputs: list[Any], bindings: Bindings) -> list[Any]:
+        plan = self._plans.get(graph)
+        if plan is None:
+            plan = self._plans[graph] = _plan(graph)
+        slots: list[Any] = [None] * plan.slots
+        for slot, value in plan.constants:
+            slots[slot] = value
+        for v, slot, value in zip(graph.inputs, plan.inputs, inputs, strict=True):
+            slots[slot] = value
+            self._tell(v, value)
+        for step in plan.steps:
+            self._run_step(step, slots, bindings)
+        return [slots[slot] for slot in plan.outputs]
+
+    def _run_step(self, step: _Step, slots: list[Any], bindings: Bindings) -> None:
+        arguments = [None if i < 0 else slots[i] for i in step.inputs]
+        results = self.run_node(step.node, arguments, bindings, symbolic=step.symbolic)
+        for v, slot, value in zip(step.node.values, step.outputs, results, strict=True):
+            slots[slot] = value
+            self._tell(v, value)
+        for slot in step.dead:
+            slots[slot] = None
+
+    def _tell(self, value: Value, array: Any) -> None:
+        if self._on_value is not None:
+            self._on_value(value, array)
+
+    def run_node(
+        self, node: Node, inputs: list[Any], bindings: Bindings, *, symbolic: bool | None = None
+    ) -> list[Any]:
+        """The outputs of ``node``; symbols that its results show are added to ``bindings``."""
+        symbolic = has_symbols(node) if symbolic is None else symbolic
+        try:
+            with np.errstate(all="ignore"):
+                results = self._call(node, inputs, bindings, symbolic)
+        except GraphError:
+            raise
+        except Exception as e:  # whatever NumPy or onnx.reference raise for a node that fails
+            raise EvaluationError(f"node {node.name!r} ({node.key}): {e}") from e
+        results = [_as_result(r) for r in results]
+        if len(results) < len(node.outputs):
+            raise EvaluationError(
+                f"node {node.name!r} ({node.key}): {len(results)} results for "
+                f"{len(node.outputs)} outputs"
+            )
+        results = results[: len(node.outputs)]
+        self._bind_results(node, results, bindings)
+        return results
+
+    def _bind_results(self, node: Node, results: list[Any], bindings: Bindings) -> None:
+        for out, value in zip(node.outputs, results, strict=True):
+            bind_type(out.type, value, bindings)
+            problem = mismatch(out.type, value, bindings) if self._check_types else None
+            if problem is not None:
+                raise EvaluationError(
+                    f"node {node.name!r} ({node.key}), output {out.name!r}: {problem}"
+                )
+
+    def _call(
+        self, node: Node, inputs: list[Any], bindings: Bindings, symbolic: bool
+    ) -> list[Any]:
+        if symbolic:
+            try:
+                node = concrete(node, bindings)
+            except DimError as e:
+                raise EvaluationError(f"node {node.name!r} ({node.key}): {e}") from e
+        control = CONTROL.get(node.key)
+        if control is not None:
+            return control(node, inputs, lambda g, v: self._run_body(g, v, bindings), bindings)
+        known = spec(node.key)
+        own = known.evaluate if known is not None else None
+        own = own or EVALUATORS.get(node.key)
+        if own is not None:
+            return own(node, inputs)
+        return self._reference(node, inputs, keep=not symbolic)
+
+    def _run_body(self, graph: Graph, inputs: list[Any], bindings: Bindings) -> list[Any]:
+        if len(inputs) != len(graph.inputs):
+            raise EvaluationError(
+                f"graph {graph.name!r} takes {len(graph.inputs)} inputs, not {len(inputs)}"
+            )
+        return self.run_graph(graph, inputs, bind_inputs(graph, inputs, bindings))
+
+    def _reference(self, node: Node, inputs: list[Any], keep: bool) -> list[Any]:
+        present = tuple(value is not None for value in inputs)
+        runner = self._runners.get((node, present))
+        if runner is None:
+            runner = reference_runner(node, present)
+        if keep:
+            self._runners[node, present] = runner
+        return runner(inputs)
+
+
+__all__ = ["EvaluationError", "Interpreter", "evaluate", "run_node"]
