@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import onnx
 
@@ -100,7 +101,7 @@ class Importer:
             if scope.holds(name):
                 raise ImportFault("is there twice")
             read = to_array if isinstance(proto, onnx.TensorProto) else to_dense
-            scope.arrays[name] = read(self.source, proto)  # type: ignore[arg-type]
+            scope.arrays[name] = read(self.source, proto)
         except ImportFault as e:
             self.block(f"initializer '{shorten(name, 120)}': {e}")
             scope.values.setdefault(name, BROKEN)
@@ -214,14 +215,14 @@ class Importer:
         """Add a node of the newest opset, or what it stands for; returns its results."""
         if node.key in CONTROL_OPS:
             return place_control(self, node, scope)
-        if spec(node.key) is not None:
+        bodies = [a for a in node.attrs.values() if isinstance(a, Body)]
+        if spec(node.key) is not None and not bodies:
             return self.add(node, scope)
         function = function_body(node)
         if function is None:
             raise ImportFault(unknown_op(node.key))
         node.attrs = {**default_attributes(node.op, node.domain), **node.attrs}
-        opsets = opset_versions(function.opset_import)
-        bodies = [a for a in node.attrs.values() if isinstance(a, Body)]
+        opsets = {**LATEST, **opset_versions(function.opset_import)}
         parent = bodies[0].scope if bodies else None
         return self.call(function, node, Scope(scope.builder, opsets, parent=parent), scope)
 
@@ -230,8 +231,6 @@ class Importer:
         known = spec(node.key)
         if known is None:
             raise ImportFault(unknown_op(node.key))
-        if any(isinstance(a, Body) for a in node.attrs.values()):
-            raise ImportFault("graph attributes are only supported on If, Loop and Scan")
         builder = scope.builder
         made = builder.graph.add_node(
             node.op, node.inputs, node.attrs,  # type: ignore[arg-type]
@@ -294,9 +293,14 @@ class Importer:
             for formal, actual in zip(function.output, node.outputs, strict=False) if actual
         }  # fmt: skip
         self.run_nodes(function.node, inner)
-        return [inner.lookup(o) for o in function.output[: len(node.outputs)]]
+        return [
+            inner.lookup(own) if asked else None
+            for own, asked in zip(function.output, node.outputs, strict=False)
+        ]
 
-    def _bind(self, function: onnx.FunctionProto, node: OnnxNode, scope: Scope) -> Mapping:
+    def _bind(
+        self, function: onnx.FunctionProto, node: OnnxNode, scope: Scope
+    ) -> Mapping[str, Any]:
         allowed = {*function.attribute, *(a.name for a in function.attribute_proto)}
         unknown = sorted(set(node.attrs) - allowed)
         if unknown and node.domain not in LATEST:

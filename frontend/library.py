@@ -7,14 +7,11 @@ from functools import cache
 from typing import Any
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from ..ir.types import OptionalType, SequenceType, TensorType, Type
+from ..ir.reference import attribute_proto, type_proto
 from .node import Body, OnnxNode
 from .schema import LATEST, python_value
-from .tensors import ELEMENT_TYPES
-
-_NUMBERS = {t: number for number, t in ELEMENT_TYPES.items()}
 
 
 def has_body(op: str, domain: str) -> bool:
@@ -35,7 +32,7 @@ def function_body(node: OnnxNode) -> onnx.FunctionProto | None:
         return None
     plain = _newest(schema.function_opset_versions)
     if plain is not None:
-        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(plain))
+        return _parse(schema.get_function_with_opset_version(plain))
     version = _newest(schema.context_dependent_function_opset_versions)
     if version is None:
         return None
@@ -46,7 +43,13 @@ def function_body(node: OnnxNode) -> onnx.FunctionProto | None:
     made = schema.get_context_dependent_function_with_opset_version(
         version, node_proto(node).SerializeToString(), types
     )
-    return onnx.FunctionProto.FromString(made) if made else None
+    return _parse(made) if made else None
+
+
+def _parse(body: bytes) -> onnx.FunctionProto:
+    function = onnx.FunctionProto()
+    function.ParseFromString(body)
+    return function
 
 
 @cache
@@ -62,7 +65,7 @@ def _newest(versions: list[int]) -> int | None:
 
 
 @cache
-def _schema(op: str, domain: str) -> onnx.defs.OpSchema | None:
+def _schema(op: str, domain: str) -> Any:
     latest = LATEST.get(domain)
     if latest is None or not onnx.defs.has(op, latest, domain):
         return None
@@ -74,28 +77,16 @@ def node_proto(node: OnnxNode) -> onnx.NodeProto:
     proto = onnx.NodeProto(op_type=node.op, domain=node.domain, name=node.name)
     proto.input.extend("" if v is None else f"input_{i}" for i, v in enumerate(node.inputs))
     proto.output.extend(o and f"output_{i}" for i, o in enumerate(node.outputs))
-    schema = _schema(node.op, node.domain)
+    kinds = _kinds(node.op, node.domain)
     for name, value in node.attrs.items():
-        kind = schema.attributes[name].type.value if schema is not None else None
-        proto.attribute.append(_attribute(name, value, kind))
+        if isinstance(value, Body):
+            proto.attribute.append(helper.make_attribute(name, value.proto))
+        else:
+            proto.attribute.append(attribute_proto(name, value, kinds.get(name)))
     return proto
 
 
-def _attribute(name: str, value: Any, kind: int | None) -> onnx.AttributeProto:
-    if isinstance(value, Body):
-        return helper.make_attribute(name, value.proto)
-    if isinstance(value, TensorType | SequenceType | OptionalType):
-        return helper.make_attribute(name, type_proto(value))
-    if hasattr(value, "dtype"):
-        return helper.make_attribute(name, numpy_helper.from_array(value))
-    return helper.make_attribute(name, value, attr_type=kind)
-
-
-def type_proto(t: Type) -> onnx.TypeProto:
-    """An IR type as protobuf; symbolic dims keep their text."""
-    if isinstance(t, SequenceType):
-        return helper.make_sequence_type_proto(type_proto(t.elem))
-    if isinstance(t, OptionalType):
-        return helper.make_optional_type_proto(type_proto(t.elem))
-    dims = None if t.shape is None else [d if isinstance(d, int) else str(d) for d in t.shape]
-    return helper.make_tensor_type_proto(_NUMBERS[t.dtype], dims)
+@cache
+def _kinds(op: str, domain: str) -> Mapping[str, int]:
+    schema = _schema(op, domain)
+    return {} if schema is None else {n: int(a.type.value) for n, a in schema.attributes.items()}

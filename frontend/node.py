@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -111,7 +111,7 @@ def attribute_value(
     raise ImportFault(f"attribute {proto.name!r} has an unsupported type {kind}")
 
 
-_READERS: Mapping[int, Any] = {
+_READERS: Mapping[int, Callable[[onnx.AttributeProto], RawAttr]] = {
     _KIND.FLOAT: lambda a: float(a.f),
     _KIND.INT: lambda a: int(a.i),
     _KIND.STRING: lambda a: decode(a.s),

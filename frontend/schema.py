@@ -54,7 +54,7 @@ def signature(op: str, domain: str, version: int) -> Signature | None:
     """The signature of a standard op at an opset, or None where there is no such op."""
     if domain not in LATEST or not onnx.defs.has(op, version, domain):
         return None
-    schema = onnx.defs.get_schema(op, version, domain)
+    schema: Any = onnx.defs.get_schema(op, version, domain)
     if schema.deprecated and not schema.inputs:
         # The op went in this version; files that use it all the same mean the last one.
         return signature(op, domain, schema.since_version - 1)

@@ -95,7 +95,9 @@ def _parse(data: memoryview) -> onnx.ModelProto:
         small = slim(data)
         if len(small) > _PROTOBUF_LIMIT:
             raise ImportFault("is over 2 GiB even without its weights")
-        return onnx.ModelProto.FromString(small)
+        proto = onnx.ModelProto()
+        proto.ParseFromString(small)
+        return proto
     except (WireError, DecodeError) as e:
         raise ImportFault(f"is not an ONNX model, or is damaged: {e}") from e
 

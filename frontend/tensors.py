@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..ir.types import DType, dtype, to_numpy_dtype
+from ..ir import onnx_types
+from ..ir.types import DType, to_numpy_dtype
 from .errors import ImportFault
 from .external import payload
 from .source import Source
@@ -19,14 +20,6 @@ MAX_DENSE_BYTES = 1 << 31
 
 # Elements beyond which no address space would hold a tensor; such dims are damage.
 MAX_ELEMENTS = 1 << 40
-
-_RENAMED = {"float": "float32", "double": "float64"}
-_UNSUPPORTED = ("undefined", "float6e2m3", "float6e3m2")
-ELEMENT_TYPES: dict[int, DType] = {
-    number: dtype(_RENAMED.get(name.lower(), name.lower()))
-    for name, number in onnx.TensorProto.DataType.items()
-    if name.lower() not in _UNSUPPORTED
-}
 
 # Which typed field holds the data of an element type that is not in raw_data.
 _TYPED_FIELDS = {
@@ -39,10 +32,10 @@ _SPAN_TYPES = {"float": ("float32", "complex64"), "double": ("float64", "complex
 
 def element_type(number: int) -> DType:
     """The element type of an ONNX number; raises :class:`ImportFault` for an unknown one."""
-    found = ELEMENT_TYPES.get(number)
-    if found is None:
-        raise ImportFault(f"unsupported element type {_type_name(number)}")
-    return found
+    try:
+        return onnx_types.element_type(number)
+    except ValueError:
+        raise ImportFault(f"unsupported element type {_type_name(number)}") from None
 
 
 def to_array(source: Source, tensor: onnx.TensorProto) -> np.ndarray:
@@ -84,9 +77,11 @@ def _from_bytes(data: bytes | memoryview, kind: DType, dims: tuple[int, ...]) ->
         raise ImportFault(
             f"dims {_brief(dims)} of {kind} need {expected} bytes of data, not {len(data)}"
         )
+    if count == 0:
+        return np.empty(dims, to_numpy_dtype(kind))
     if kind.kind == "b":
-        return (np.frombuffer(data, np.uint8) != 0).reshape(dims)
-    if _packed_size(kind, count):
+        return np.not_equal(np.frombuffer(data, np.uint8), 0).reshape(dims)
+    if kind.bits < 8:
         return _unpack(np.frombuffer(data, np.uint8), kind, count).reshape(dims)
     return np.frombuffer(data, to_numpy_dtype(kind)).reshape(dims)
 
@@ -127,14 +122,14 @@ def _from_typed(tensor: onnx.TensorProto, kind: DType, dims: tuple[int, ...]) ->
 def _typed_array(values: Any, kind: DType, count: int, packed: bool) -> np.ndarray:
     target = to_numpy_dtype(kind)
     if kind.kind == "c":
-        return np.array(values, target.type(0).real.dtype).view(target)
+        return np.array(values, f"f{target.itemsize // 2}").view(target)
     if kind.name in _TYPED_FIELDS:
         return np.array(values, np.uint64 if kind.kind == "u" else target).astype(target)
     wide = np.array(values, np.int32)
     if packed:
         return _unpack(wide.astype(np.uint8), kind, count)
     if kind.kind == "b":
-        return wide != 0
+        return np.not_equal(wide, 0)
     if kind.is_float:
         return wide.astype(f"u{target.itemsize}").view(target)
     return wide.astype(target)
@@ -186,8 +181,7 @@ def _linear(indices: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
 
 
 def _type_name(number: int) -> str:
-    names = {v: k for k, v in onnx.TensorProto.DataType.items()}
-    return names.get(number, str(number))
+    return next((k for k, v in onnx.TensorProto.DataType.items() if v == number), str(number))
 
 
 def _brief(dims: Sequence[int]) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.graph import Value
+from ...ir.onnx_types import element_code
 from ..emit import Emit
 from ..errors import ImportFault
 from ..node import OnnxNode
 from ..scope import Slot
-from ..tensors import ELEMENT_TYPES
 from . import upgrade
-
-_ELEMENT_NUMBERS = {t.name: number for number, t in ELEMENT_TYPES.items()}
 
 
 @upgrade("Softmax", "LogSoftmax", "Hardmax", until=12)
@@ -102,7 +100,7 @@ def dropout_mask_type(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
         return None
     x = node.required(0)
     y, mask = emit.many("Dropout", [x], {}, 2)
-    return [y, emit("Cast", mask, to=_ELEMENT_NUMBERS[x.dtype])]
+    return [y, emit("Cast", mask, to=element_code(x.dtype))]
 
 
 @upgrade("Dropout", until=11)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import onnx
 
+from ...ir.onnx_types import element_code
+from ...ir.types import dtype
 from ..emit import Emit
 from ..errors import ImportFault
 from ..node import OnnxNode
 from ..scope import Slot
-from ..tensors import ELEMENT_TYPES
 from . import upgrade
 
 _DOUBLE = onnx.TensorProto.DOUBLE
@@ -65,12 +66,11 @@ def one_hot_negative(node: OnnxNode, emit: Emit) -> None:
 def through_double(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
     """Integer tensors are no longer taken: compute in double and convert back."""
     x = node.required(0)
-    element = next(n for n, t in ELEMENT_TYPES.items() if t.name == x.dtype)
-    if ELEMENT_TYPES[element].is_float:
+    if dtype(x.dtype).is_float:
         return None
     wide = emit("Cast", x, to=_DOUBLE)
     result = emit(node.op, wide, *node.inputs[1:], **node.attrs)
-    return [emit("Cast", result, to=element)]
+    return [emit("Cast", result, to=element_code(x.dtype))]
 
 
 @upgrade("LabelEncoder", until=1, domain="ai.onnx.ml")
