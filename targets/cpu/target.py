@@ -11,8 +11,12 @@ from tvm import tirx
 from ...ir.graph import Graph
 from ..base import TargetInfo
 from ..generic.region import lower_region, lower_sizes
+from ..generic.registry import Template
 from ..tir.cpu_loops import CpuLoops
+from .conv import conv_blocked, depthwise_blocked
 from .features import CpuFeatures, features_of
+from .flatten import flatten_pointwise
+from .matmul import matmul_packed
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,14 @@ class CpuTarget:
         f = self.features
         return TargetInfo("cpu", self.spec, f.triple, f.arch, f.required)
 
+    @cached_property
+    def _templates(self) -> dict[str, Template]:
+        return {
+            "kiln.ConvBlocked": conv_blocked(self.features),
+            "kiln.DepthwiseBlocked": depthwise_blocked(self.features),
+            "kiln.MatMulPacked": matmul_packed(self.features),
+        }
+
     def tvm_target(self) -> Any:
         return self._tvm_target
 
@@ -48,7 +60,7 @@ class CpuTarget:
         return tvm.target.Target(config)
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
-        return lower_region(region, name, CpuLoops())
+        return lower_region(flatten_pointwise(region), name, CpuLoops(), self._templates)
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, CpuLoops())

@@ -7,17 +7,27 @@ that its shapes mention, in the order of :func:`region_symbols`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import networkx as nx
 import numpy as np
 from tvm import tirx
 
 from ...ir.dims import Dim, free_symbols
 from ...ir.graph import Graph, Node, Value
+from ...ir.registry import has_trait
 from ...ir.types import TensorType, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
-from ..tir.numeric import cast
-from .registry import LowerContext, LoweringError, lowering_of, sizes_of
+from ..tir.numeric import cast, compute_dtype
+from .registry import (
+    LowerContext,
+    LoweringError,
+    Template,
+    TemplateContext,
+    lowering_of,
+    sizes_of,
+)
 
 EMBED_LIMIT = 64
 """Constants of at most this many elements may be part of a region's code."""
@@ -37,8 +47,14 @@ def region_symbols(graph: Graph) -> list[str]:
     return list(seen)
 
 
-def lower_region(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
-    """The function of a region; raises :class:`LoweringError` naming the op without a lowering."""
+def lower_region(
+    graph: Graph, name: str, loops: LoopStrategy, templates: Mapping[str, Template] | None = None
+) -> tirx.PrimFunc:
+    """The function of a region; raises :class:`LoweringError` naming the op without a lowering.
+
+    ``templates`` are a target's own kernels by op. A region with one such op and elementwise
+    consumers becomes that template with the consumers as its epilogue.
+    """
     b = Builder(loops)
     for s in region_symbols(graph):
         b.symbol(s)
@@ -52,13 +68,68 @@ def lower_region(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
     destinations: dict[Value, BufferTensor] = {}
     for v, out in zip(graph.outputs, outputs, strict=True):
         destinations.setdefault(v, out)
+    anchor = template_anchor(graph, templates or {})
+    results = list(zip(graph.outputs, outputs, strict=True))
+    if anchor is not None and templates is not None:
+        sink = _Sink(anchor.out(), b, results, values)
+        values[anchor.out()] = sink.placeholder
+        _lower_nodes(graph, b, values, {}, skip=anchor)
+        context = _context(graph, anchor, b, values, {})
+        templates[anchor.key](TemplateContext(**vars(context), sink=sink.store))
+        return b.finish(name)
+    _lower_nodes(graph, b, values, destinations)
+    _store_outputs(b, [(values[v], o) for v, o in results])
+    return b.finish(name)
+
+
+def template_anchor(graph: Graph, templates: Mapping[str, Template]) -> Node | None:
+    """The one node with a template, where everything after it is elementwise on its result."""
+    found = [n for n in graph.nx if n.key in templates]
+    if len(found) != 1 or len(found[0].outputs) != 1:
+        return None
+    anchor = found[0]
+    shape = anchor.out().tensor_type.shape
+    after = nx.descendants(graph.nx, anchor) - {graph.sink}
+    fits = all(
+        has_trait(n, "elementwise") and all(v.tensor_type.shape == shape for v in n.values)
+        for n in after
+    )
+    reached = after | {anchor}
+    return anchor if fits and all(v.node in reached for v in graph.outputs) else None
+
+
+class _Sink:
+    """Where a template hands over its results, element by element, for the epilogue to store."""
+
+    def __init__(
+        self, anchor: Value, b: Builder, results: list[tuple[Value, BufferTensor]],
+        values: dict[Value, TensorExpr],
+    ) -> None:  # fmt: skip
+        self.b = b
+        self.results = results
+        self.values = values
+        self.current: Any = None
+        self.dtype = anchor.dtype
+        self.placeholder = TensorExpr(
+            self.dtype, _shape(b, anchor.tensor_type), lambda _at: self.current
+        )
+
+    def store(self, at: tuple[Any, ...], value: Any) -> None:
+        """Store everything that follows from the anchor's element ``value`` at ``at``."""
+        self.current = self.b.let(cast(value, compute_dtype(self.dtype)))
+        for v, out in self.results:
+            out.store(at, self.values[v][at])
+
+
+def _lower_nodes(
+    graph: Graph, b: Builder, values: dict[Value, TensorExpr],
+    destinations: dict[Value, BufferTensor], skip: Node | None = None,
+) -> None:  # fmt: skip
     for node in graph.topological_all():
         if node.op == "Constant":
             values[node.out()] = constant_expr(node.attrs["value"])  # type: ignore[arg-type]
-        elif node.op not in ("Input", "Output"):
+        elif node.op not in ("Input", "Output") and node is not skip:
             _lower_node(graph, node, b, values, destinations)
-    _store_outputs(b, [(values[v], o) for v, o in zip(graph.outputs, outputs, strict=True)])
-    return b.finish(name)
 
 
 def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:

@@ -65,9 +65,13 @@ class LowerContext:
         """The IR element type of output ``i``."""
         return self.types[i].dtype.name
 
+    def destination(self, i: int = 0) -> BufferTensor | None:
+        """The kernel's own output that output ``i`` goes to; None where it stays inside."""
+        return self._destinations[i] if i < len(self._destinations) else None
+
     def result(self, i: int = 0) -> BufferTensor:
         """Memory for output ``i``: the kernel's own output where it is one, else workspace."""
-        found = self._destinations[i] if i < len(self._destinations) else None
+        found = self.destination(i)
         return found or self.b.workspace(self.out_shape(i), self.out_dtype(i), "r")
 
     def lazy(self, load: Callable[[tuple[Expr, ...]], Expr], i: int = 0,
@@ -79,6 +83,18 @@ class LowerContext:
         return LoweringError(f"node {self.node.name!r} ({self.node.key}): {message}")
 
 
+@dataclass
+class TemplateContext(LowerContext):
+    """The context of a target's own kernel: results go to ``sink(indices, value)``.
+
+    The sink applies the region's epilogue and stores; it may be called inside a vectorised loop,
+    once for every element of the op's output.
+    """
+
+    sink: Callable[[tuple[Expr, ...], Expr], None] = lambda at, value: None
+
+
+Template: TypeAlias = "Callable[[TemplateContext], None]"
 Lowering: TypeAlias = "Callable[[LowerContext], TensorExpr | Sequence[TensorExpr | None]]"
 Sizes: TypeAlias = "Callable[[LowerContext], Sequence[Expr]]"
 

@@ -183,11 +183,11 @@ class Builder:
 
     def local(self, shape: Sequence[int], dtype: str, name: str = "acc") -> BufferTensor:
         """A small constant-size array on the stack or in registers."""
-        return self._allocate(shape, dtype, name, "local")
+        return self._allocate(shape, dtype, name, self.loops.local_scope)
 
     def scalar(self, dtype: str, value: Any = None) -> Scalar:
         """A mutable scalar of TVM dtype ``dtype``."""
-        buffer = tirx.decl_buffer((1,), dtype, name=self._name("s"), scope="local")
+        buffer = tirx.decl_buffer((1,), dtype, name=self._name("s"), scope=self.loops.local_scope)
         self.emit(tirx.AllocBuffer(buffer))
         out = Scalar(self, buffer, dtype)
         if value is not None:
@@ -361,6 +361,9 @@ class LoopStrategy:
     """
 
     lane_kind = "serial"
+
+    local_scope = "local"
+    """The memory scope of small arrays private to a thread."""
 
     def nest(
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],

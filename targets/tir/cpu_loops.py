@@ -29,6 +29,8 @@ class CpuLoops(LoopStrategy):
     """Loops for ``threads`` threads; LLVM vectorises the innermost one."""
 
     lane_kind = "vectorized"
+    # TVM puts small "global" arrays on the stack, but calls the heap for "local" ones.
+    local_scope = "global"
 
     def __init__(self, threads: int = 2, vector_bytes: int = 64) -> None:
         self.threads = threads

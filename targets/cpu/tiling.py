@@ -1,0 +1,61 @@
+"""Choice of register tiles by an analytic cost model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .features import CpuFeatures
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``rows`` x ``vectors`` accumulator registers."""
+
+    rows: int
+    vectors: int
+
+
+def accumulator_budget(cpu: CpuFeatures, vectors: int) -> int:
+    """Rows that fit beside ``vectors`` weight registers and one broadcast."""
+    return (cpu.registers - vectors - 1) // vectors
+
+
+def step_cycles(rows: int, vectors: int) -> float:
+    """Cycles of one rank-one update: two FMAs a cycle, or two loads a cycle, whichever is more."""
+    return max(rows * vectors, rows + vectors) / 2
+
+
+def cover(extent: int, rows: int) -> list[tuple[int, int]]:
+    """How tiles of at most ``rows`` rows cover ``extent``: (rows, count), near-equal tiles."""
+    count = -(-extent // rows)
+    small, larger = divmod(extent, count)
+    out = []
+    if larger:
+        out.append((small + 1, larger))
+    if count - larger:
+        out.append((small, count - larger))
+    return out
+
+
+def row_cost(cpu: CpuFeatures, extent: int, rows: int, vectors: int) -> float:
+    """Estimated cycles per reduction step for all of ``extent`` rows, per vector of columns."""
+    overhead = 0.5
+    cycles = sum(n * (step_cycles(r, vectors) + overhead) for r, n in cover(extent, rows))
+    return cycles / vectors
+
+
+def choose_tile(cpu: CpuFeatures, extent: int | None, vectors_wanted: int) -> Tile:
+    """The cheapest tile for ``extent`` rows (None: unknown) and that many vectors of columns."""
+    best: tuple[float, Tile] | None = None
+    for vectors in range(1, min(6, vectors_wanted) + 1):
+        limit = accumulator_budget(cpu, vectors)
+        if limit < 1:
+            continue
+        rows = limit if extent is None else min(limit, extent)
+        waste = -(-vectors_wanted // vectors) * vectors / vectors_wanted
+        size = extent if extent is not None else 64
+        cost = row_cost(cpu, size, rows, vectors) * waste
+        if best is None or cost < best[0] - 1e-9:
+            best = (cost, Tile(rows, vectors))
+    assert best is not None
+    return best[1]

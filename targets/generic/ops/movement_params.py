@@ -1,0 +1,129 @@
+"""What lowerings of movement ops share: parameters given at run time, bounds, open sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import tirx
+
+from ....ir.dims import Dim, sym
+from ....ir.types import Shape
+from ...tir.builder import Expr, as_int, flatten_index, index, product, unflatten
+from ...tir.numeric import cast
+from ..constants import literal
+from ..region import fresh_symbols
+from ..registry import LowerContext
+
+At = tuple[Expr, ...]
+
+
+def int_params(ctx: LowerContext, i: int) -> list[Expr]:
+    """The elements of integer input ``i`` (static length) as int64 expressions."""
+    known = ctx.known(i)
+    if known is not None:
+        return [index(int(v)) for v in known.reshape(-1)]
+    x = ctx.input(i)
+    count = as_int(product(x.shape))
+    if count is None:
+        raise ctx.error(f"the number of elements of input {i} must be known")
+    return [index(x[unflatten(index(k), x.shape)]) for k in range(count)]
+
+
+def scalar_param(ctx: LowerContext, i: int) -> Expr:
+    """The one element of input ``i`` in its compute type."""
+    x = ctx.input(i)
+    return x[(0,) * x.rank]
+
+
+def zero(ctx: LowerContext) -> Expr:
+    """Zero in the compute type of the result."""
+    return literal(0, ctx.out_dtype())
+
+
+def clamp(i: Expr, extent: Any) -> Expr:
+    """``i`` moved into ``[0, extent)``."""
+    return tirx.max(tirx.min(i, index(extent) - 1), index(0))
+
+
+def wrapped(ctx: LowerContext, i: Expr, extent: Any) -> Expr:
+    """An index from a tensor, negative ones counted from the end, moved into bounds."""
+    known = as_int(i)
+    size = as_int(extent)
+    if known is not None and size is not None:
+        return index(max(0, min(known + size if known < 0 else known, size - 1)))
+    i = ctx.b.let(index(i))
+    return clamp(tirx.Select(i < 0, i + index(extent), i), extent)
+
+
+def within(i: Expr, extent: Any) -> Expr:
+    """The condition ``0 <= i < extent``."""
+    return tirx.all(i >= 0, i < index(extent))
+
+
+def replaced(at: Sequence[Expr], axis: int, value: Expr) -> At:
+    """``at`` with another index along one axis."""
+    return (*at[:axis], value, *at[axis + 1 :])
+
+
+def fresh_sizes(ctx: LowerContext, *shapes: Sequence[Any]) -> list[Expr]:
+    """Out of the outputs' extents, those that inference left open, in the order it made them."""
+    found: dict[Dim, Expr] = {}
+    for t, shape in zip(ctx.types, shapes, strict=False):
+        for d, extent in zip(t.dims, shape, strict=True):
+            found.setdefault(d, index(extent))
+    return [found[sym(name)] for name in fresh_symbols(ctx.node)]
+
+
+# ---- index maps of reshapes ----------------------------------------------------------------------
+
+
+def _matching(a: Shape, b: Shape) -> tuple[int, int]:
+    """The fewest leading dims of ``a`` and ``b`` with the same product."""
+    for total in range(1, len(a) + len(b)):
+        for i in range(max(0, total - len(b)), min(total, len(a)) + 1):
+            left: Dim = 1
+            right: Dim = 1
+            for d in a[:i]:
+                left = left * d
+            for d in b[: total - i]:
+                right = right * d
+            if left == right:
+                return i, total - i
+    return len(a), len(b)
+
+
+def reshape_map(
+    ctx: LowerContext, at: Sequence[Expr], have: Shape, want: Shape
+) -> tuple[Expr, ...]:
+    """Indices into shape ``want`` of the element at ``at`` in shape ``have``.
+
+    Dims that correspond are carried over; only those that are merged or cut are computed.
+    """
+    out: list[Expr] = []
+    while have or want:
+        i, j = _matching(have, want)
+        extents = [ctx.b.dim(d) for d in want[:j]]
+        if i == j == 1:
+            out.append(at[0])
+        elif j:
+            flat = flatten_index(at[:i], [ctx.b.dim(d) for d in have[:i]])
+            out.extend(unflatten(ctx.b.let(flat) if j > 1 else flat, extents))
+        at, have, want = at[i:], have[i:], want[j:]
+    return tuple(out)
+
+
+def cuts(have: Shape, want: Shape) -> int:
+    """How many divisions :func:`reshape_map` takes."""
+    count = 0
+    while have or want:
+        i, j = _matching(have, want)
+        count += max(0, j - 1) if i else 0
+        have, want = have[i:], want[j:]
+    return count
+
+
+__all__ = [
+    "At", "cast", "clamp", "cuts", "fresh_sizes", "int_params", "replaced", "reshape_map",
+    "scalar_param", "within", "wrapped", "zero",
+]  # fmt: skip
