@@ -1,0 +1,325 @@
+"""Writes an artifact: one ``.kiln`` file, or a folder with the same members.
+
+A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of exactly five members:
+
+``manifest.json``  what the model takes and gives and needs; see `ArtifactContents.manifest`
+``library.so``     the compiled code; deflated
+``weights.bin``    all weights one after the other, each on a 64-byte border, zeros between, padded
+                   to a multiple of 64; stored, and starting on a 4096-byte border of the file,
+                   so that it can be mapped
+``ir.txt``         the optimised IR; deflated
+``report.json``    the compile report; deflated
+
+A folder holds the five as plain files. Equal contents give equal bytes: times, permissions and
+order are fixed.
+
+The writer adds to the manifest: ``schema``; ``weights``, a list of ``{name, dtype, shape, offset,
+nbytes}`` in the order the code takes them; ``files``, the SHA-256 and size of each other member's
+content; ``weights_checksum``, which `graphkiln.runtime.checksum` defines; and ``self_sha256``, the
+SHA-256 of ``manifest.json`` with 64 zeros in place of that value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+
+SCHEMA = 1
+WEIGHT_ALIGNMENT = 64
+FILE_ALIGNMENT = 4096
+MEMBERS = ("weights.bin", "library.so", "ir.txt", "report.json", "manifest.json")
+
+_BLANK_DIGEST = "0" * 64
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_LOCAL_HEADER_SIZE = 30
+_ZIP64_FIELD_SIZE = 20
+# The extra field that aligned Android packages pad with; readers skip what they do not know.
+_PADDING_FIELD = 0xD935
+_PIECE = 8 << 20
+
+_MIX_ABOVE = 16 << 20
+_SEGMENT = 32 << 20
+_LANES = 65_536
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+# How ml_dtypes spells the types that NumPy lacks, and what we call them.
+_ML_NAMES = {
+    "float8_e4m3fn": "float8e4m3fn", "float8_e4m3fnuz": "float8e4m3fnuz",
+    "float8_e5m2": "float8e5m2", "float8_e5m2fnuz": "float8e5m2fnuz",
+    "float8_e8m0fnu": "float8e8m0", "float4_e2m1fn": "float4e2m1",
+}  # fmt: skip
+_BY_VALUE = {"int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8}
+
+Weights: TypeAlias = "Sequence[tuple[str, np.ndarray]]"
+Store: TypeAlias = "Callable[[str, bytes | Iterator[memoryview], int], None]"
+
+
+class ArtifactWriteError(Exception):
+    """An artifact could not be written; one line, and nothing half-written is left."""
+
+
+@dataclass(frozen=True)
+class ArtifactContents:
+    """What goes into an artifact.
+
+    ``manifest`` holds ``producer``, ``target``, ``inputs``, ``outputs``, ``provenance`` and
+    ``host_functions``. ``weights`` are names and arrays in storage dtype (or ml_dtypes arrays), in
+    the order in which the code takes them; they may be memory-mapped and are never joined.
+    """
+
+    manifest: dict[str, Any]
+    library: bytes
+    weights: Weights
+    ir_text: str
+    report: dict[str, Any]
+
+
+def write_artifact(
+    contents: ArtifactContents, path: str | os.PathLike[str], folder: bool = False
+) -> None:
+    """Writes the artifact beside ``path`` and then puts it in place, replacing an older one.
+
+    Raises ArtifactWriteError, with nothing left behind, where the disk is full, the folder does
+    not exist, or something that is no artifact is in the way.
+    """
+    target = Path(path)
+    try:
+        if folder:
+            _write_folder(contents, target)
+        else:
+            _write_file(contents, target)
+    except OSError as error:
+        raise ArtifactWriteError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _write_file(contents: ArtifactContents, target: Path) -> None:
+    if target.is_dir():
+        raise ArtifactWriteError(f"cannot write {target}: it is a folder")
+    with _beside(target) as temporary:
+        with open(temporary, "xb") as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                _write_members(contents, _zip_store(archive, file))
+            _flush(file)
+        os.replace(temporary, target)
+
+
+def _write_folder(contents: ArtifactContents, target: Path) -> None:
+    if target.exists() and not (target / "manifest.json").is_file():
+        raise ArtifactWriteError(f"cannot write {target}: it exists and is no artifact folder")
+    with _beside(target) as temporary:
+        temporary.mkdir()
+        _write_members(contents, _folder_store(temporary))
+        if not target.exists():
+            os.rename(temporary, target)
+            return
+        with _beside(target) as old:
+            _exchange(temporary, target, old)
+
+
+def _exchange(new: Path, target: Path, old: Path) -> None:
+    """A folder cannot replace a full one in one step: put the old one back if that fails."""
+    os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A fresh name in the target's folder; whatever has it afterwards is removed."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    try:
+        yield temporary
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(file: IO[bytes]) -> None:
+    """Reports a full disk now, and leaves no empty file after a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _write_members(contents: ArtifactContents, store: Store) -> None:
+    arrays = [(name, _storage(name, array)) for name, array in contents.weights]
+    entries, total = _layout(arrays)
+    digest = _Digest(total)
+    store("weights.bin", digest.watch(_weight_pieces(arrays, entries)), total)
+    files = {"weights.bin": {"sha256": digest.sha256, "size": total}}
+    for name, data in (
+        ("library.so", contents.library),
+        ("ir.txt", contents.ir_text.encode()),
+        ("report.json", _json(contents.report)),
+    ):
+        store(name, data, len(data))
+        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    manifest = {
+        "host_functions": [],
+        **contents.manifest,
+        "schema": SCHEMA,
+        "weights": entries,
+        "files": files,
+        "weights_checksum": {"algorithm": digest.algorithm, "digest": digest.checksum},
+        "self_sha256": _BLANK_DIGEST,
+    }
+    data = _sealed(_json(manifest))
+    store("manifest.json", data, len(data))
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _sealed(manifest: bytes) -> bytes:
+    """Puts the manifest's own hash where the zeros were."""
+    field = b'"self_sha256": "' + _BLANK_DIGEST.encode()
+    digest = hashlib.sha256(manifest).hexdigest().encode()
+    return manifest.replace(field, field.replace(_BLANK_DIGEST.encode(), digest), 1)
+
+
+def _storage(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """The IR dtype of a weight, and the weight as little-endian values in row order."""
+    dtype = array.dtype.name
+    if array.dtype.hasobject or array.dtype.kind in "US":
+        raise ArtifactWriteError(f"weight {name!r} holds strings; they go into host functions")
+    if dtype in _BY_VALUE:
+        array = array.astype(_BY_VALUE[dtype])
+    elif dtype == "bfloat16" or dtype in _ML_NAMES:
+        array = array.view(np.dtype(f"u{array.dtype.itemsize}"))
+    elif array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return _ML_NAMES.get(dtype, dtype), array
+
+
+def _layout(
+    arrays: Sequence[tuple[str, tuple[str, np.ndarray]]],
+) -> tuple[list[dict[str, Any]], int]:
+    """The manifest's entry of each weight, and the size of them all."""
+    entries, offset = [], 0
+    for name, (dtype, array) in arrays:
+        entry = {"name": name, "dtype": dtype, "shape": list(array.shape)}
+        entries.append({**entry, "offset": offset, "nbytes": array.nbytes})
+        offset += -(-array.nbytes // WEIGHT_ALIGNMENT) * WEIGHT_ALIGNMENT
+    return entries, offset
+
+
+def _weight_pieces(
+    arrays: Sequence[tuple[str, tuple[str, np.ndarray]]],
+    entries: Sequence[dict[str, Any]],
+) -> Iterator[memoryview]:
+    """The content of ``weights.bin``, a few megabytes at a time."""
+    for (_, (_, array)), entry in zip(arrays, entries, strict=True):
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        for start in range(0, len(flat), _PIECE):
+            yield flat[start : start + _PIECE].data
+        yield memoryview(bytes(-entry["nbytes"] % WEIGHT_ALIGNMENT))
+
+
+class _Digest:
+    """The hashes of ``weights.bin``, taken as its pieces go by.
+
+    ``sha256`` is the plain one; ``algorithm`` and ``checksum`` are what loading checks.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._plain = hashlib.sha256()
+        self._segments = hashlib.sha256()
+        self._pending = bytearray()
+        self.algorithm = "mix64-1" if total > _MIX_ABOVE else "sha256"
+
+    def watch(self, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
+        """Passes the pieces on."""
+        for piece in pieces:
+            self._plain.update(piece)
+            if self.algorithm == "mix64-1":
+                self._mix(piece)
+            yield piece
+
+    @property
+    def sha256(self) -> str:
+        return self._plain.hexdigest()
+
+    @property
+    def checksum(self) -> str:
+        if self.algorithm == "sha256":
+            return self.sha256
+        final = self._segments.copy()
+        if self._pending:
+            final.update(_mixed(self._pending))
+        final.update(struct.pack("<Q", self._total))
+        return final.hexdigest()
+
+    def _mix(self, piece: memoryview) -> None:
+        self._pending += piece
+        while len(self._pending) >= _SEGMENT:
+            self._segments.update(_mixed(self._pending[:_SEGMENT]))
+            del self._pending[:_SEGMENT]
+
+
+def _mixed(segment: bytearray) -> bytes:
+    words = np.frombuffer(segment, "<u8")
+    lanes = np.zeros(min(_LANES, len(words)), np.uint64)
+    for start in range(0, len(words), _LANES):
+        row = words[start : start + _LANES]
+        state = lanes[: len(row)]
+        state[:] = (state ^ (state >> np.uint64(32))) * _MULTIPLIER + row
+    return hashlib.sha256(lanes.data).digest()
+
+
+def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
+    def store(name: str, data: bytes | Iterator[memoryview], size: int) -> None:
+        info = zipfile.ZipInfo(name, _EPOCH)
+        info.create_system = 3
+        info.external_attr = 0o100644 << 16
+        info.file_size = size
+        mapped = name == "weights.bin"
+        info.compress_type = zipfile.ZIP_STORED if mapped else zipfile.ZIP_DEFLATED
+        # zipfile makes room for a member that grows by a twentieth; ours does not grow.
+        large = size * 1.05 > zipfile.ZIP64_LIMIT
+        if mapped:
+            info.extra = _padding(file.tell(), name, large)
+        with archive.open(info, "w", force_zip64=large) as member:
+            _copy(data, member)
+
+    return store
+
+
+def _padding(position: int, name: str, large: bool) -> bytes:
+    """An extra field after which a member's data starts on a 4096-byte border."""
+    start = position + _LOCAL_HEADER_SIZE + len(name) + (_ZIP64_FIELD_SIZE if large else 0)
+    fill = -(start + 4) % FILE_ALIGNMENT
+    return struct.pack("<HH", _PADDING_FIELD, fill) + bytes(fill)
+
+
+def _folder_store(folder: Path) -> Store:
+    def store(name: str, data: bytes | Iterator[memoryview], _size: int) -> None:
+        with open(folder / name, "xb") as file:
+            _copy(data, file)
+            _flush(file)
+
+    return store
+
+
+def _copy(data: bytes | Iterator[memoryview], file: IO[bytes]) -> None:
+    if isinstance(data, bytes):
+        file.write(data)
+        return
+    for piece in data:
+        file.write(piece)

@@ -1,0 +1,122 @@
+"""Opens an artifact and checks everything that can be checked before any of its code runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from .checksum import ALGORITHMS, weights_digest
+from .container import Container, open_container
+from .dtypes import STORAGE
+from .errors import ArtifactError
+from .machine import check_target
+from .manifest import (
+    IR_TEXT,
+    LIBRARY,
+    MANIFEST,
+    MEMBERS,
+    REPORT,
+    WEIGHTS,
+    Manifest,
+    WeightSpec,
+    parse_manifest,
+)
+
+_MAX_MANIFEST = 1 << 30
+_DAMAGED = "the file is damaged, copy it again or compile the model again"
+
+
+class LoadedArtifact(NamedTuple):
+    """A checked artifact. ``weights`` is the mapping of the whole of ``weights.bin``."""
+
+    path: str
+    manifest: Manifest
+    library: bytes
+    library_path: str | None
+    ir_text: str
+    report: bytes
+    weights: np.ndarray
+
+    def weight(self, spec: WeightSpec) -> np.ndarray:
+        """One weight in storage dtype, a view of the mapping."""
+        data = self.weights[spec.offset : spec.offset + spec.nbytes]
+        return data.view(STORAGE[spec.dtype]).reshape(spec.shape)
+
+
+def read_artifact(path: str | os.PathLike[str], *, full: bool = False) -> LoadedArtifact:
+    """Reads and checks a ``.kiln`` file or folder, whatever machine it was compiled for.
+
+    Checked are the members, the manifest, every size, the SHA-256 of every member but the
+    weights, and the weights' fast checksum; with ``full`` their SHA-256 as well. Raises
+    ArtifactError, one line that starts with the path.
+    """
+    text = os.fspath(path)
+    try:
+        return _read(text, full)
+    except ArtifactError as error:
+        raise ArtifactError(f"{text}: {error}") from None
+
+
+def load_artifact(path: str | os.PathLike[str]) -> LoadedArtifact:
+    """`read_artifact`, and the artifact must have been compiled for a machine like this one."""
+    artifact = read_artifact(path)
+    try:
+        check_target(artifact.manifest.target)
+    except ArtifactError as error:
+        raise ArtifactError(f"{artifact.path}: {error}") from None
+    return artifact
+
+
+def _read(path: str, full: bool) -> LoadedArtifact:
+    container = open_container(path)
+    try:
+        if container.size(MANIFEST) > _MAX_MANIFEST:
+            raise ArtifactError(f"manifest.json is too large: {_DAMAGED}")
+        manifest = parse_manifest(container.read(MANIFEST))
+        for member in MEMBERS:
+            _check_size(container, manifest, member)
+        weights = container.map_weights()
+        _check_weights(weights, manifest, full)
+        return LoadedArtifact(
+            path=path,
+            manifest=manifest,
+            library=_member(container, manifest, LIBRARY),
+            library_path=container.library_path(),
+            ir_text=_member(container, manifest, IR_TEXT).decode(),
+            report=_member(container, manifest, REPORT),
+            weights=weights,
+        )
+    except UnicodeDecodeError:
+        raise ArtifactError(f"ir.txt is not UTF-8: {_DAMAGED}") from None
+    finally:
+        container.close()
+
+
+def _check_size(container: Container, manifest: Manifest, member: str) -> None:
+    found, wanted = container.size(member), manifest.files[member].size
+    if found != wanted:
+        raise ArtifactError(f"{member} has {found} bytes instead of {wanted}: {_DAMAGED}")
+
+
+def _member(container: Container, manifest: Manifest, member: str) -> bytes:
+    data = container.read(member)
+    if hashlib.sha256(data).hexdigest() != manifest.files[member].sha256:
+        raise ArtifactError(f"{member} does not match its SHA-256: {_DAMAGED}")
+    return data
+
+
+def _check_weights(weights: np.ndarray, manifest: Manifest, full: bool) -> None:
+    algorithm, digest = manifest.checksum
+    if algorithm not in ALGORITHMS:
+        raise ArtifactError(f"weights_checksum: unknown algorithm {algorithm!r}: upgrade graphkiln")
+    if len(weights) % 8:
+        raise ArtifactError(f"weights.bin has an odd size: {_DAMAGED}")
+    threads = len(os.sched_getaffinity(0))
+    same = weights_digest(weights, algorithm, threads) == digest
+    if same and full:
+        same = hashlib.sha256(weights.data).hexdigest() == manifest.files[WEIGHTS].sha256
+    if not same:
+        raise ArtifactError(f"weights.bin does not match its checksum: {_DAMAGED}")

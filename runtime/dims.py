@@ -1,0 +1,125 @@
+"""Checks of concrete shapes against declared ones, with symbols shared between inputs.
+
+A symbolic dimension is a name or an expression over names in Python's spelling (``N``,
+``2*N+1``, ``max(N,3)//2``). A name stands for one size in all inputs of a run; an expression is
+checked where the inputs fix all its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .errors import InputError
+from .manifest import Dim, ValueSpec
+
+_OPERATORS = ("Add", "Sub", "Mult", "FloorDiv", "Mod", "USub")
+_SHAPES_OF_SYNTAX = (
+    "Expression", "BinOp", "UnaryOp", "Call", "Name", "Load", "Constant", *_OPERATORS,
+)  # fmt: skip
+
+
+def check_shape(shape: tuple[int, ...], spec: ValueSpec) -> None:
+    """Rank and static dimensions. Raises InputError naming the input."""
+    if spec.shape is None:
+        return
+    if len(shape) != len(spec.shape):
+        raise InputError(
+            f"input {spec.name!r} has rank {len(shape)} (shape {_text(shape)}), the model takes "
+            f"rank {len(spec.shape)} ({_text(spec.shape)})"
+        )
+    for axis, (found, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
+        if type(wanted) is int and found != wanted:
+            raise InputError(
+                f"input {spec.name!r} has {found} in dimension {axis} (shape {_text(shape)}), the "
+                f"model takes {wanted} ({_text(spec.shape)})"
+            )
+
+
+class SymbolCheck:
+    """The symbolic dimensions of a set of tensor inputs."""
+
+    def __init__(self, specs: Sequence[ValueSpec]) -> None:
+        self._names: list[tuple[int, int, str]] = []
+        self._expressions: list[tuple[int, int, str, Callable[[dict[str, int]], int]]] = []
+        texts = [
+            (index, axis, dim)
+            for index, spec in enumerate(specs)
+            for axis, dim in enumerate(spec.shape or ())
+            if type(dim) is str
+        ]
+        bound = {dim for _, _, dim in texts if dim.isidentifier()}
+        self._specs = specs
+        for index, axis, dim in texts:
+            evaluate = None if dim.isidentifier() else _compile(dim, bound)
+            if evaluate is None:
+                self._names.append((index, axis, dim))
+            else:
+                self._expressions.append((index, axis, dim, evaluate))
+
+    def check(self, shapes: Sequence[tuple[int, ...] | None]) -> None:
+        """Raises InputError where two inputs disagree. A shape of None is an absent input."""
+        sizes: dict[str, int] = {}
+        homes: dict[str, str] = {}
+        for index, axis, name in self._names:
+            shape = shapes[index]
+            if shape is None:
+                continue
+            if sizes.setdefault(name, shape[axis]) != shape[axis]:
+                raise InputError(
+                    f"input {self._specs[index].name!r} has {shape[axis]} in dimension {axis} "
+                    f"({name}), but {name} is {sizes[name]} in input {homes[name]!r}"
+                )
+            homes.setdefault(name, self._specs[index].name)
+        for index, axis, text, evaluate in self._expressions:
+            self._check_expression(index, axis, text, evaluate, shapes[index], sizes)
+
+    def _check_expression(
+        self,
+        index: int,
+        axis: int,
+        text: str,
+        evaluate: Callable[[dict[str, int]], int],
+        shape: tuple[int, ...] | None,
+        sizes: dict[str, int],
+    ) -> None:
+        if shape is None:
+            return
+        try:
+            wanted = evaluate(sizes)
+        except (NameError, ArithmeticError):
+            return
+        if shape[axis] != wanted:
+            given = ", ".join(f"{name} is {size}" for name, size in sorted(sizes.items()))
+            raise InputError(
+                f"input {self._specs[index].name!r} has {shape[axis]} in dimension {axis} "
+                f"({text}), it must be {wanted} where {given}"
+            )
+
+
+def _compile(text: str, bound: set[str]) -> Callable[[dict[str, int]], int] | None:
+    """An evaluator of an arithmetic expression over ``bound``; None if it is just a label."""
+    import ast
+
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for node in ast.walk(tree):
+        if type(node).__name__ not in _SHAPES_OF_SYNTAX or not _harmless(node, bound):
+            return None
+    code = compile(tree, "<dimension>", "eval")
+    return lambda sizes: eval(code, {"__builtins__": {}, "max": max, "min": min}, sizes)
+
+
+def _harmless(node: Any, bound: set[str]) -> bool:
+    kind = type(node).__name__
+    if kind == "Name":
+        return node.id in bound or node.id in ("max", "min")
+    if kind == "Call":
+        return getattr(node.func, "id", "") in ("max", "min") and not node.keywords
+    return kind != "Constant" or type(node.value) is int
+
+
+def _text(shape: Sequence[Dim]) -> str:
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"

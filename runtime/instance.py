@@ -1,0 +1,156 @@
+"""One virtual machine and the buffers it is fed from; used by one thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .dims import SymbolCheck
+from .dtypes import is_plain, public_dtype
+from .errors import InputError
+from .inputs import check_feed
+from .manifest import ALIGNMENT, ValueSpec
+from .values import Array, Tensor, aligned_empty, import_array, items, to_vm
+
+# Copying this much costs less than exporting the caller's array.
+_SMALL = 32 << 10
+
+_ndarray = np.ndarray
+
+
+class Slot:
+    """Where one tensor input is handed over.
+
+    ``shape`` and ``dtype`` are those of the last feed that passed all checks; a feed that has the
+    same needs no others. ``low`` to ``high`` is the memory that the machine saw.
+    """
+
+    __slots__ = ("name", "spec", "dtype", "shape", "low", "high", "_nbytes", "_array", "_tensor")
+
+    def __init__(self, spec: ValueSpec) -> None:
+        self.name = spec.name
+        self.spec = spec
+        plain = spec.elem is None and is_plain(spec.dtype)
+        self.dtype = public_dtype(spec.dtype) if plain else None
+        self.shape: tuple[int, ...] | None = None
+        self.low = self.high = self._nbytes = 0
+        self._array: np.ndarray | None = None
+        if plain and spec.shape is not None and all(type(dim) is int for dim in spec.shape):
+            self.expect(tuple(int(dim) for dim in spec.shape if dim is not None))
+
+    def expect(self, shape: tuple[int, ...]) -> None:
+        """Makes ready for arrays of this shape."""
+        if shape != self.shape:
+            self.shape = shape
+            self._nbytes = 0
+            self._array = None
+
+    def take(self, array: np.ndarray) -> Any:
+        """A tensor with the array's content: its own memory if that is large and aligned."""
+        if self._array is None or self._nbytes > _SMALL:
+            if array.nbytes > _SMALL and array.flags.carray:
+                tensor = import_array(array)
+                address = tensor.data_ptr()
+                if address % ALIGNMENT == 0:
+                    self.low, self.high = address, address + array.nbytes
+                    return tensor
+            return self._stage(array)
+        self._array[...] = array
+        return self._tensor
+
+    def _stage(self, array: np.ndarray) -> Any:
+        if self._array is None:
+            self._array = aligned_empty(array.shape, array.dtype)
+            self._tensor = import_array(self._array)
+            self._nbytes = array.nbytes
+        self._array[...] = array
+        self.low = self._tensor.data_ptr()
+        self.high = self.low + array.nbytes
+        return self._tensor
+
+
+class Instance:
+    """A virtual machine's ``main`` with a slot for every input."""
+
+    def __init__(self, main: Callable[..., Any], inputs: Sequence[ValueSpec]) -> None:
+        self.main = main
+        self._slots = [Slot(spec) for spec in inputs]
+        self._names = {spec.name for spec in inputs}
+        self._symbols = SymbolCheck(inputs)
+        self._nested: list[tuple[int, int]] = []
+
+    def bind(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The arguments of ``main``. Raises InputError for feeds that do not fit."""
+        arguments = []
+        try:
+            for slot in self._slots:
+                value = feeds[slot.name]
+                if (
+                    type(value) is not _ndarray
+                    or value.dtype is not slot.dtype
+                    or value.shape != slot.shape
+                ):
+                    return self._bind_checked(feeds)
+                arguments.append(slot.take(value))
+            if len(feeds) == len(arguments):
+                return tuple(arguments)
+        except (KeyError, TypeError):
+            pass
+        return self._bind_checked(feeds)
+
+    def _bind_checked(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:
+        self._check_names(feeds)
+        values = [_checked(feeds, slot.spec) for slot in self._slots]
+        self._symbols.check([v.shape if isinstance(v, _ndarray) else None for v in values])
+        self._nested = []
+        for slot, value in zip(self._slots, values, strict=True):
+            if slot.dtype is not None and value is not None:
+                slot.expect(value.shape)
+        return tuple(map(self._hand_over, self._slots, values))
+
+    def _check_names(self, feeds: Mapping[str, Any]) -> None:
+        if not isinstance(feeds, Mapping):
+            raise InputError(
+                f"feeds must be a dict of input name to array, not a {type(feeds).__name__}"
+            )
+        takes = ", ".join(repr(slot.name) for slot in self._slots) or "no inputs"
+        for name in feeds:
+            if name not in self._names:
+                raise InputError(f"there is no input {name!r}: the model takes {takes}")
+        for slot in self._slots:
+            if slot.name not in feeds and not slot.spec.optional:
+                raise InputError(f"input {slot.name!r} is missing: the model takes {takes}")
+
+    def _hand_over(self, slot: Slot, value: Any) -> Any:
+        if slot.dtype is not None and value is not None:
+            return slot.take(value)
+        argument = to_vm(value, slot.spec)
+        self._note_memory(argument)
+        return argument
+
+    def _note_memory(self, argument: Any) -> None:
+        if isinstance(argument, Tensor):
+            low = argument.data_ptr()
+            itemsize = np.from_dlpack(argument).itemsize
+            self._nested.append((low, low + argument.numel() * itemsize))
+        elif isinstance(argument, Array):
+            for item in items(argument):
+                self._note_memory(item)
+
+    def lends(self, address: int) -> bool:
+        """True if the address lies in memory that the inputs of this run came in."""
+        for slot in self._slots:
+            if slot.low <= address < slot.high:
+                return True
+        if self._nested:
+            return any(low <= address < high for low, high in self._nested)
+        return False
+
+
+def _checked(feeds: Mapping[str, Any], spec: ValueSpec) -> Any:
+    value = feeds.get(spec.name)
+    if value is None and spec.optional:
+        return None
+    return check_feed(value, spec)

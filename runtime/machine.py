@@ -1,0 +1,92 @@
+"""What this machine is: its architecture, its CPU's features, the cores this process may use."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .errors import ArtifactError
+from .manifest import TargetSpec
+
+_ARCH_NAMES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
+_FLAG_LINES = ("flags", "Features")
+_SYSTEMS = ("linux", "darwin", "windows")
+
+
+def check_target(target: TargetSpec) -> None:
+    """Raises ArtifactError unless code for ``target`` can run here."""
+    system = next((name for name in _SYSTEMS if name in target.triple.lower()), "linux")
+    if not sys.platform.startswith(system):
+        raise ArtifactError(
+            f"was compiled for {system} ({target.triple}), this is {sys.platform}: compile the "
+            "model for this system"
+        )
+    here = machine_arch()
+    if _arch(target.arch) != here:
+        raise ArtifactError(
+            f"was compiled for {target.arch}, this machine is {here}: compile the model with a "
+            f"target for {here}"
+        )
+    _check_features(target)
+
+
+def machine_arch() -> str:
+    """This machine's architecture, as compilers spell it (``x86_64``, ``aarch64``)."""
+    return _arch(os.uname().machine)
+
+
+def _arch(name: str) -> str:
+    return _ARCH_NAMES.get(name.lower(), name.lower())
+
+
+def _check_features(target: TargetSpec) -> None:
+    missing = sorted(set(target.features) - cpu_features()) if target.features else []
+    if missing:
+        raise ArtifactError(
+            f"needs CPU features that this machine lacks ({', '.join(missing)}): compile the "
+            f"model for this CPU or for an older one than {target.name!r}"
+        )
+
+
+def cpu_features(path: str = "/proc/cpuinfo") -> frozenset[str]:
+    """The flags of the first CPU, as the kernel names them; empty where it does not say."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() in _FLAG_LINES:
+                    return frozenset(value.split())
+    except OSError:
+        return frozenset()
+    return frozenset()
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may run on: its affinity, then its cgroup's CPU quota."""
+    cpus = os.sched_getaffinity(0)
+    cores = len({_siblings(cpu) for cpu in cpus})
+    return max(1, min(cores, _quota() or cores))
+
+
+def _siblings(cpu: int) -> str:
+    """A text that is the same for all hardware threads of one core."""
+    path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+    return _read_line(path) or f"cpu{cpu}"
+
+
+def _quota(root: str = "/sys/fs/cgroup") -> int | None:
+    """Whole CPUs that the cgroup (version 2) grants, rounded up; None without a limit."""
+    group = (_read_line("/proc/self/cgroup") or "").partition("0::")[2]
+    line = _read_line(f"{root}{group.rstrip('/')}/cpu.max") or _read_line(f"{root}/cpu.max")
+    parts = (line or "max").split()
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        return None
+    return max(1, -(-int(parts[0]) // max(1, int(parts[1]))))
+
+
+def _read_line(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return None

@@ -1,0 +1,262 @@
+"""The manifest: what an artifact holds and what it needs, validated field by field.
+
+Nothing here trusts the text: a wrong type, a size out of range, an unknown element type or a
+weight outside ``weights.bin`` raises ArtifactError naming the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from .dtypes import KNOWN, STORAGE, STRING, ort_name
+from .errors import ArtifactError
+
+SCHEMA = 1
+ALIGNMENT = 64
+LIBRARY, WEIGHTS, IR_TEXT, REPORT, MANIFEST = (
+    "library.so", "weights.bin", "ir.txt", "report.json", "manifest.json",
+)  # fmt: skip
+MEMBERS = (LIBRARY, WEIGHTS, IR_TEXT, REPORT)
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_MAX_SIZE = 1 << 62
+_MAX_NESTING = 16
+
+Dim: TypeAlias = "int | str | None"
+Json: TypeAlias = "dict[str, Any]"
+T = TypeVar("T")
+
+
+class ValueSpec(NamedTuple):
+    """An input, an output, or what a sequence or an optional holds.
+
+    ``kind`` is ``tensor``, ``sequence`` or ``optional``. ``shape`` is None for an unknown rank; a
+    dimension is an int, the text of a symbolic expression, or None. ``optional`` inputs may be
+    left out of the feeds.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[Dim, ...] | None
+    optional: bool = False
+    elem: ValueSpec | None = None
+
+    @property
+    def ort_type(self) -> str:
+        """onnxruntime's spelling: ``tensor(float)``, ``seq(tensor(int64))``, ``optional(...)``."""
+        if self.elem is None:
+            return f"tensor({ort_name(self.dtype)})"
+        return f"{'seq' if self.kind == 'sequence' else 'optional'}({self.elem.ort_type})"
+
+
+class TargetSpec(NamedTuple):
+    """The machine an artifact was compiled for; ``features`` are flags of ``/proc/cpuinfo``."""
+
+    kind: str
+    name: str
+    triple: str
+    arch: str
+    features: tuple[str, ...]
+
+
+class WeightSpec(NamedTuple):
+    """One weight: its storage dtype or IR dtype, its shape, and its bytes in ``weights.bin``."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+class FileSpec(NamedTuple):
+    """Size and SHA-256 of a member's content."""
+
+    sha256: str
+    size: int
+
+
+class Manifest(NamedTuple):
+    """A validated manifest; ``raw`` is the JSON object it was read from."""
+
+    target: TargetSpec
+    inputs: tuple[ValueSpec, ...]
+    outputs: tuple[ValueSpec, ...]
+    weights: tuple[WeightSpec, ...]
+    files: dict[str, FileSpec]
+    checksum: tuple[str, str]
+    host_functions: tuple[str, ...]
+    raw: Json
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Reads ``manifest.json``. Raises ArtifactError for anything that is not right."""
+    raw = _decode(data)
+    schema = _get(raw, "schema", int, "manifest")
+    if schema != SCHEMA:
+        hint = "upgrade graphkiln" if schema > SCHEMA else "compile the model again"
+        raise ArtifactError(f"artifact schema {schema}, this graphkiln reads {SCHEMA}: {hint}")
+    _check_digest(raw, data)
+    producer = _get(raw, "producer", dict, "manifest")
+    _get(producer, "graphkiln", str, "producer")
+    _get(raw, "provenance", dict, "manifest")
+    files = _files(_get(raw, "files", dict, "manifest"))
+    return Manifest(
+        target=_target(_get(raw, "target", dict, "manifest")),
+        inputs=_values(raw, "inputs"),
+        outputs=_values(raw, "outputs"),
+        weights=_weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size),
+        files=files,
+        checksum=_checksum(_get(raw, "weights_checksum", dict, "manifest")),
+        host_functions=_strings(raw, "host_functions", "manifest"),
+        raw=raw,
+    )
+
+
+def _decode(data: bytes) -> Json:
+    try:
+        raw = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"manifest.json is not JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise ArtifactError("manifest.json is not a JSON object")
+    return raw
+
+
+def _check_digest(raw: Json, data: bytes) -> None:
+    """The manifest's own hash is taken with 64 zeros in its place."""
+    digest = _hex(raw, "self_sha256", "manifest")
+    blank = data.replace(digest.encode(), b"0" * 64, 1)
+    if hashlib.sha256(blank).hexdigest() != digest:
+        raise ArtifactError("manifest.json does not match its own SHA-256: the file is damaged")
+
+
+def _get(obj: Json, key: str, kind: type[T], where: str) -> T:
+    """A required field of one JSON type; a bool is not an int."""
+    value = obj.get(key)
+    if type(value) is not kind:
+        found = "missing" if key not in obj else f"a {type(value).__name__}"
+        raise ArtifactError(f"{where}: {key!r} must be a {kind.__name__}, it is {found}")
+    return value
+
+
+def _size(obj: Json, key: str, where: str) -> int:
+    value = _get(obj, key, int, where)
+    if not 0 <= value <= _MAX_SIZE:
+        raise ArtifactError(f"{where}: {key!r} is out of range ({value})")
+    return value
+
+
+def _hex(obj: Json, key: str, where: str) -> str:
+    value = _get(obj, key, str, where)
+    if not _HEX64.fullmatch(value):
+        raise ArtifactError(f"{where}: {key!r} is not a SHA-256 in hexadecimal")
+    return value
+
+
+def _strings(obj: Json, key: str, where: str) -> tuple[str, ...]:
+    values = _get(obj, key, list, where)
+    if not all(type(v) is str for v in values):
+        raise ArtifactError(f"{where}: {key!r} must hold strings")
+    return tuple(values)
+
+
+def _target(obj: Json) -> TargetSpec:
+    return TargetSpec(
+        kind=_get(obj, "kind", str, "target"),
+        name=_get(obj, "name", str, "target"),
+        triple=_get(obj, "triple", str, "target"),
+        arch=_get(obj, "arch", str, "target"),
+        features=_strings(obj, "features", "target"),
+    )
+
+
+def _files(obj: Json) -> dict[str, FileSpec]:
+    files = {}
+    for member in MEMBERS:
+        entry = _get(obj, member, dict, "files")
+        where = f"files[{member!r}]"
+        files[member] = FileSpec(_hex(entry, "sha256", where), _size(entry, "size", where))
+    if len(obj) != len(files):
+        raise ArtifactError(f"files: unknown member {sorted(set(obj) - set(files))[0]!r}")
+    return files
+
+
+def _checksum(obj: Json) -> tuple[str, str]:
+    where = "weights_checksum"
+    return _get(obj, "algorithm", str, where), _hex(obj, "digest", where)
+
+
+def _values(raw: Json, key: str) -> tuple[ValueSpec, ...]:
+    entries = _get(raw, key, list, "manifest")
+    specs = tuple(_value(entry, f"{key}[{i}]") for i, entry in enumerate(entries))
+    if len({spec.name for spec in specs}) != len(specs):
+        raise ArtifactError(f"{key}: two values have the same name")
+    return specs
+
+
+def _value(entry: Any, where: str, depth: int = 0) -> ValueSpec:
+    if type(entry) is not dict:
+        raise ArtifactError(f"{where}: not a JSON object")
+    if depth > _MAX_NESTING:
+        raise ArtifactError(f"{where}: nested too deeply")
+    kind = _get(entry, "kind", str, where)
+    name = entry.get("name", "") if depth else _get(entry, "name", str, where)
+    optional = entry.get("optional", False)
+    if type(optional) is not bool or type(name) is not str:
+        raise ArtifactError(f"{where}: 'optional' must be a bool and 'name' a str")
+    if kind in ("sequence", "optional"):
+        elem = _value(entry.get("elem"), f"{where}.elem", depth + 1)
+        return ValueSpec(name, kind, elem.dtype, None, optional, elem)
+    if kind != "tensor":
+        raise ArtifactError(f"{where}: unknown kind {kind!r}")
+    dtype = _get(entry, "dtype", str, where)
+    if dtype not in KNOWN:
+        raise ArtifactError(f"{where}: unknown element type {dtype!r}")
+    return ValueSpec(name, kind, dtype, _shape(entry, where), optional)
+
+
+def _shape(entry: Json, where: str) -> tuple[Dim, ...] | None:
+    shape = entry.get("shape")
+    if shape is None:
+        return None
+    if type(shape) is not list:
+        raise ArtifactError(f"{where}: 'shape' must be a list or null")
+    for dim in shape:
+        if not (dim is None or type(dim) is str or (type(dim) is int and 0 <= dim <= _MAX_SIZE)):
+            raise ArtifactError(f"{where}: {dim!r} is not a dimension")
+    return tuple(shape)
+
+
+def _weights(entries: list[Any], total: int) -> tuple[WeightSpec, ...]:
+    return tuple(_weight(entry, f"weights[{i}]", total) for i, entry in enumerate(entries))
+
+
+def _weight(entry: Any, where: str, total: int) -> WeightSpec:
+    if type(entry) is not dict:
+        raise ArtifactError(f"{where}: not a JSON object")
+    dtype = _get(entry, "dtype", str, where)
+    if dtype not in KNOWN or dtype == STRING:
+        raise ArtifactError(f"{where}: unknown element type {dtype!r}")
+    shape = _get(entry, "shape", list, where)
+    nbytes = STORAGE[dtype].itemsize
+    for dim in shape:
+        if type(dim) is not int or not 0 <= dim <= _MAX_SIZE:
+            raise ArtifactError(f"{where}: {dim!r} is not a dimension")
+        nbytes *= dim
+    spec = WeightSpec(
+        name=_get(entry, "name", str, where),
+        dtype=dtype,
+        shape=tuple(shape),
+        offset=_size(entry, "offset", where),
+        nbytes=_size(entry, "nbytes", where),
+    )
+    if spec.nbytes != nbytes:
+        raise ArtifactError(f"{where}: 'nbytes' is {spec.nbytes}, the shape needs {nbytes}")
+    if spec.offset % ALIGNMENT or spec.offset + nbytes > total:
+        raise ArtifactError(f"{where}: lies outside weights.bin or is not aligned")
+    return spec

@@ -1,0 +1,211 @@
+"""The public face of the runtime: a loaded model that runs as an onnxruntime session does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from . import host
+from . import threads as thread_pool
+from .artifact import LoadedArtifact, load_artifact, read_artifact
+from .dtypes import is_plain
+from .errors import ArtifactError, ExecutionError, InputError, first_line
+from .instance import Instance
+from .library import load_library
+from .manifest import LIBRARY, Dim, ValueSpec
+from .places import Place, place_for
+from .tvm_runtime import load_libraries
+from .values import Tensor, array_get, export, from_vm, tensor_from_storage
+
+
+class NodeArg(NamedTuple):
+    """An input or output, described as onnxruntime's ``NodeArg`` does.
+
+    ``shape`` holds ints and, for dynamic dimensions, strings; ``type`` reads ``tensor(float)``,
+    ``seq(tensor(int64))``, ``optional(tensor(float))``.
+    """
+
+    name: str
+    type: str
+    shape: list[Dim]
+
+
+class Session:
+    """A loaded model. Several threads may call `run` at the same time.
+
+    Every concurrent call has a virtual machine of its own; the weights are shared. Made by `load`.
+    """
+
+    def __init__(self, artifact: LoadedArtifact, threads: int | None = None) -> None:
+        manifest = artifact.manifest
+        self._path = artifact.path
+        self._raw, self._ir_text, self._report = manifest.raw, artifact.ir_text, artifact.report
+        self._inputs, self._outputs = manifest.inputs, manifest.outputs
+        self._plain = [spec.elem is None and is_plain(spec.dtype) for spec in self._outputs]
+        self._output_index = {spec.name: i for i, spec in enumerate(self._outputs)}
+        self._every_output = range(len(self._outputs))
+        self._threads = thread_pool.resolve(threads)
+        self._place = place_for(manifest.target.kind)
+        self._library = _load_code(artifact, self._place)
+        arrays = [artifact.weight(spec) for spec in manifest.weights]
+        self._weights = self._place.keep([tensor_from_storage(array) for array in arrays])
+        self._weights_low = artifact.weights.ctypes.data
+        self._weights_high = self._weights_low + artifact.weights.nbytes
+        self._closed = False
+        self._idle = [self._new_instance()]
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
+        """Computes outputs from a dict of input name to value, as onnxruntime's ``run`` does.
+
+        ``output_names`` picks and orders the outputs; None or an empty list means all of them.
+        Tensors come as NumPy arrays that no later run touches, strings as object arrays,
+        sequences as lists, an empty optional as None.
+
+        Raises InputError for feeds or names that do not fit, ExecutionError if the model fails.
+        """
+        wanted = self._select(output_names) if output_names else self._every_output
+        thread_pool.use(self._threads)
+        try:
+            instance = self._idle.pop()
+        except IndexError:
+            instance = self._new_instance()
+        try:
+            arguments = instance.bind(feeds)
+            try:
+                return self._collect(wanted, instance.main(arguments, self._weights), instance)
+            except Exception as error:
+                raise ExecutionError(f"{self._path}: {first_line(error)}") from error
+        finally:
+            self._idle.append(instance)
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The inputs, in order."""
+        return [_node_arg(spec) for spec in self._inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The outputs, in order."""
+        return [_node_arg(spec) for spec in self._outputs]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The artifact's manifest, as parsed JSON."""
+        return self._raw
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The compile report, as parsed JSON."""
+        return parse_report(self._path, self._report)
+
+    @property
+    def ir_text(self) -> str:
+        """The optimised IR that the code was generated from."""
+        return self._ir_text
+
+    def close(self) -> None:
+        """Lets go of the weights and machines; a later `run` raises ExecutionError."""
+        self._closed = True
+        self._idle.clear()
+        self._weights = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _select(self, names: Sequence[str]) -> list[int]:
+        if isinstance(names, str):
+            raise InputError("output_names must be a list of names, not one str")
+        try:
+            return [self._output_index[name] for name in names]
+        except (KeyError, TypeError):
+            pass
+        gives = ", ".join(map(repr, self._output_index))
+        wrong = next(n for n in names if not isinstance(n, str) or n not in self._output_index)
+        raise InputError(f"there is no output {wrong!r}: the model gives {gives}")
+
+    def _new_instance(self) -> Instance:
+        if self._closed:
+            raise ExecutionError(f"{self._path}: the session is closed")
+        try:
+            machine = self._library["vm_load_executable"]()
+            machine["vm_initialization"](*self._place.devices)
+            return Instance(self._place.wrap(machine["main"]), self._inputs)
+        except (RuntimeError, AttributeError, ValueError) as error:
+            raise ArtifactError(
+                f"{self._path}: the compiled model cannot be started ({first_line(error)})"
+            ) from error
+
+    def _collect(self, wanted: Sequence[int], results: Any, instance: Instance) -> list[Any]:
+        """Copies what is not the outputs' own memory: parts of feeds or weights, and repeats."""
+        low, high, plain = self._weights_low, self._weights_high, self._plain
+        seen: set[int] = set()
+        outputs = []
+
+        def borrowed(address: int) -> bool:
+            if low <= address < high or address in seen:
+                return True
+            seen.add(address)
+            return instance.lends(address)
+
+        for index in wanted:
+            value = array_get(results, index)
+            if plain[index] and type(value) is Tensor:
+                array = export(value)
+                outputs.append(array.copy() if borrowed(value.data_ptr()) else array)
+            else:
+                outputs.append(from_vm(value, self._outputs[index], borrowed))
+        return outputs
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
+    """Loads a ``.kiln`` file or folder.
+
+    ``threads`` is the number of threads a run may use, by default ``GRAPHKILN_NUM_THREADS`` or
+    the physical cores of this process; the first load fixes the most a process can use, see
+    `graphkiln.runtime.threads`.
+
+    Raises ArtifactError if the artifact is damaged or does not fit this machine, InputError for a
+    wrong number of threads.
+    """
+    return Session(load_artifact(path), threads)
+
+
+def verify(path: str | os.PathLike[str]) -> None:
+    """Checks all hashes, also the weights' SHA-256. Raises ArtifactError for the first mismatch."""
+    artifact = read_artifact(path, full=True)
+    parse_report(artifact.path, artifact.report)
+
+
+def parse_report(path: str, report: bytes) -> dict[str, Any]:
+    """``report.json`` as a dict."""
+    try:
+        parsed = json.loads(report)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: report.json is not JSON ({first_line(error)})") from None
+    if not isinstance(parsed, dict):
+        raise ArtifactError(f"{path}: report.json is not a JSON object")
+    return parsed
+
+
+def _load_code(artifact: LoadedArtifact, place: Place) -> Any:
+    manifest = artifact.manifest
+    try:
+        load_libraries(cuda=place.cuda)
+        place.require()
+        host.register(manifest.host_functions)
+        return load_library(artifact.library, manifest.files[LIBRARY].sha256, artifact.library_path)
+    except ArtifactError as error:
+        raise ArtifactError(f"{artifact.path}: {error}") from error
+
+
+def _node_arg(spec: ValueSpec) -> NodeArg:
+    return NodeArg(spec.name, spec.ort_type, list(spec.shape or ()))

@@ -1,0 +1,106 @@
+"""How many threads a compiled model uses.
+
+TVM keeps one pool of worker threads for every thread that calls a model, and builds it at the
+first parallel kernel from two environment variables that it reads itself. So the number is a
+property of the process: the first `load` fixes the most there can be (``threads=``, else
+``GRAPHKILN_NUM_THREADS``, else the physical cores this process may use), and later sessions may
+use fewer but never more. With one thread there are no workers at all. Threads are not pinned,
+and the calling thread's affinity is left alone, unless ``TVM_BIND_THREADS=1`` asks for it.
+
+A process made by ``fork`` has no workers, so models run on one thread in the thread that forked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+
+from .errors import InputError
+from .machine import usable_cores
+from .tvm_runtime import global_function
+
+VARIABLE = "GRAPHKILN_NUM_THREADS"
+_MOST = 1024
+# TVM's enum of affinity modes has no zero, which means: touch no affinity.
+_KEEP_AFFINITY = 0
+
+_lock = threading.Lock()
+_maximum: int | None = None
+
+
+class _Pool(threading.local):
+    """What is known of the calling thread's own pool."""
+
+    threads: int | None = None
+    forked: bool = False
+
+
+_pool = _Pool()
+
+
+def resolve(threads: int | None) -> int:
+    """The number of threads for a new session. Raises InputError where it cannot be had."""
+    global _maximum
+    asked = _validated(threads, "threads") if threads is not None else _from_environment()
+    with _lock:
+        if _maximum is None:
+            limit = _from_environment() if threads is not None else None
+            _maximum = max(asked or usable_cores(), limit or 1)
+            os.environ["TVM_NUM_THREADS"] = str(_maximum)
+            os.environ.setdefault("TVM_BIND_THREADS", "0")
+        if threads is not None and threads > _maximum:
+            raise InputError(
+                f"threads={threads}, but the first model loaded in this process fixed the number "
+                f"at {_maximum}: set {VARIABLE}={threads} before the process starts"
+            )
+        return min(asked or _maximum, _maximum)
+
+
+def use(threads: int) -> None:
+    """Makes the calling thread's next kernels run on so many threads."""
+    if _pool.threads != threads:
+        _configure(threads)
+
+
+def _configure(threads: int) -> None:
+    """Building the pool starts its workers, so leave that to the first parallel kernel."""
+    untouched = _pool.threads is None and threads == _maximum and "tvm" not in sys.modules
+    if not untouched or _pool.forked:
+        wanted = 1 if _pool.forked else threads
+        global_function("runtime.config_threadpool")(_KEEP_AFFINITY, wanted)
+        got = global_function("runtime.NumThreads")()
+        if got < wanted:
+            warnings.warn(
+                f"this thread already used TVM with {got} threads, so graphkiln cannot have "
+                f"{wanted}: set {VARIABLE} and TVM_NUM_THREADS before the process starts",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    _pool.threads = threads
+
+
+def _from_environment() -> int | None:
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise InputError(f"{VARIABLE} must be a whole number from 1 to {_MOST}, it is {text!r}")
+    return _validated(int(text), VARIABLE)
+
+
+def _validated(threads: int, source: str) -> int:
+    if type(threads) is not int or not 1 <= threads <= _MOST:
+        raise InputError(f"{source} must be a whole number from 1 to {_MOST}, it is {threads!r}")
+    return threads
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _pool.forked = True
+    _pool.threads = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

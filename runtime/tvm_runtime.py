@@ -1,0 +1,72 @@
+"""TVM's runtime libraries and ``tvm_ffi``, without TVM's compiler.
+
+``import tvm`` costs a second and maps the whole compiler. What a compiled model needs is
+``tvm_ffi`` and two small libraries that lie in the tvm package's ``lib`` folder, which is found
+without importing the package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from .errors import ArtifactError, first_line
+
+_LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime_extra.so")
+_CUDA_LIBRARY = "libtvm_runtime_cuda.so"
+_lock = threading.Lock()
+_handles: dict[str, ctypes.CDLL] = {}
+
+
+def import_tvm_ffi() -> ModuleType:
+    """``tvm_ffi``, kept from importing PyTorch.
+
+    On import tvm_ffi loads PyTorch where that is installed, a second or two that a compiled model
+    has no use for. A None in ``sys.modules`` makes that import fail, which tvm_ffi handles.
+    """
+    if "tvm_ffi" in sys.modules or "torch" in sys.modules:
+        import tvm_ffi
+
+        return tvm_ffi
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tvm_ffi
+    finally:
+        del sys.modules["torch"]
+    return tvm_ffi
+
+
+def load_libraries(cuda: bool) -> None:
+    """Loads TVM's runtime into this process, once. Raises ArtifactError where it is missing."""
+    with _lock:
+        for name in (*_LIBRARIES, *((_CUDA_LIBRARY,) if cuda else ())):
+            if name not in _handles:
+                _handles[name] = _load(os.path.join(_library_folder(), name))
+
+
+def global_function(name: str) -> Any:
+    """A function of TVM's registry."""
+    import tvm_ffi
+
+    return tvm_ffi.get_global_func(name)
+
+
+def _library_folder() -> str:
+    spec = find_spec("tvm")
+    if spec is None or spec.origin is None:
+        raise ArtifactError("TVM's runtime is not installed: install apache-tvm")
+    return os.path.join(os.path.dirname(spec.origin), "lib")
+
+
+def _load(path: str) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise ArtifactError(
+            f"TVM's runtime cannot be loaded ({first_line(error)}): install apache-tvm again"
+        ) from None
