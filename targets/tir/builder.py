@@ -84,6 +84,10 @@ class TensorExpr:
             raise ValueError(f"{len(items)} indices into a tensor of rank {len(self.shape)}")
         return self.load(tuple(index(i) for i in items))
 
+    def at(self, *indices: Any) -> Expr:
+        """``self[indices]``, for indices that are spread out of sequences."""
+        return self[indices]
+
 
 @dataclass(eq=False)
 class BufferTensor(TensorExpr):

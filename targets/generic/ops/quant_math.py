@@ -1,0 +1,51 @@
+"""Scalar arithmetic of quantization: rounding, saturation and requantization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from ....ir.types import dtype as element_type
+from ...tir.builder import Expr, TensorExpr
+from ...tir.numeric import cast, compute_dtype, dtype_of
+
+
+def integer_range(name: str) -> tuple[int, int]:
+    """The least and greatest value of an integer element type such as ``int4``."""
+    t = element_type(name)
+    if t.kind == "u":
+        return 0, 2**t.bits - 1
+    return -(2 ** (t.bits - 1)), 2 ** (t.bits - 1) - 1
+
+
+def saturate(value: Expr, name: str) -> Expr:
+    """A whole float as an integer of element type ``name``; NaN gives the least."""
+    low, high = (tirx.const(v, dtype_of(value)) for v in integer_range(name))
+    clamped = tirx.Select(value > low, tirx.min(value, high), low)
+    return cast(cast(clamped, "int32"), compute_dtype(name))
+
+
+def round_even(value: Expr) -> Expr:
+    """A float rounded to the nearest whole number, halves to even."""
+    return tirx.nearbyint(value)
+
+
+def requantize(total: Expr, scale: Expr, zero: Expr, name: str) -> Expr:
+    """``saturate(round(total * scale) + zero)`` in float32, as ONNX's QLinear ops define it."""
+    scaled = round_even(cast(total, "float32") * scale)
+    return saturate(scaled + cast(zero, "float32"), name)
+
+
+def scalar_of(x: TensorExpr) -> Expr:
+    """The one element of a per-tensor parameter of rank 0, or of extents 1."""
+    return x[(0,) * x.rank]
+
+
+def centered(x: TensorExpr, zero: Any, dtype: str = "int32") -> TensorExpr:
+    """``x - zero(indices)`` with elements of the integer ``dtype``."""
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        return cast(cast(x.load(at), "int32") - cast(zero(at), "int32"), dtype)
+
+    return TensorExpr(dtype, x.shape, load, x.cost + 1)

@@ -1,0 +1,123 @@
+"""The activation functions that recurrent and fused ops name in their attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from tvm import tirx
+
+from ...tir.builder import Builder, Expr
+from ...tir.numeric import dtype_of
+from ..registry import LowerContext
+
+Activation: TypeAlias = "Callable[[Expr], Expr]"
+
+# Name -> the defaults of alpha and beta (None: the function has no such parameter).
+_PARAMETERS: dict[str, tuple[float | None, float | None]] = {
+    "Relu": (None, None),
+    "Tanh": (None, None),
+    "Sigmoid": (None, None),
+    "Affine": (1.0, 0.0),
+    "LeakyRelu": (0.01, None),
+    "ThresholdedRelu": (1.0, None),
+    "ScaledTanh": (1.0, 1.0),
+    "HardSigmoid": (0.2, 0.5),
+    "Elu": (1.0, None),
+    "Softsign": (None, None),
+    "Softplus": (None, None),
+}
+
+
+def activations(
+    b: Builder, names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]
+) -> list[Activation]:
+    """The functions called ``names``, whatever the case of their letters.
+
+    Those with parameters take the next of ``alphas`` and ``betas`` each, or ONNX's defaults.
+    Raises ``ValueError`` for an unknown name.
+    """
+    known = {name.lower(): name for name in _PARAMETERS}
+    alpha, beta = iter(alphas), iter(betas)
+    found = []
+    for name in names:
+        if name.lower() not in known:
+            raise ValueError(f"unknown activation {name!r}")
+        exact = known[name.lower()]
+        default_alpha, default_beta = _PARAMETERS[exact]
+        found.append(activation(b, exact, _next(alpha, default_alpha), _next(beta, default_beta)))
+    return found
+
+
+def _next(values: Iterator[float], default: float | None) -> float:
+    return 0.0 if default is None else next(values, default)
+
+
+def activation(b: Builder, name: str, alpha: float = 0.0, beta: float = 0.0) -> Activation:
+    """The function called ``name`` with its parameters."""
+    builder = _BUILDERS[name]
+
+    def apply(x: Expr) -> Expr:
+        dtype = dtype_of(x)
+        return builder(b, b.let(x), tirx.const(alpha, dtype), tirx.const(beta, dtype))
+
+    return apply
+
+
+def _one(x: Expr) -> Expr:
+    return tirx.const(1, dtype_of(x))
+
+
+def _zero(x: Expr) -> Expr:
+    return tirx.const(0, dtype_of(x))
+
+
+def _sigmoid(_b: Builder, x: Expr, _alpha: Expr, _beta: Expr) -> Expr:
+    return _one(x) / (_one(x) + tirx.exp(-x))
+
+
+def _softplus(_b: Builder, x: Expr, _alpha: Expr, _beta: Expr) -> Expr:
+    """``log(1 + e**x)`` without overflow."""
+    tail = tirx.log1p(tirx.exp(-tirx.abs(x)))
+    return tirx.max(x, _zero(x)) + tail
+
+
+_BUILDERS: dict[str, Callable[[Builder, Expr, Expr, Expr], Expr]] = {
+    "Relu": lambda b, x, alpha, beta: tirx.max(x, _zero(x)),
+    "Tanh": lambda b, x, alpha, beta: tirx.tanh(x),
+    "Sigmoid": _sigmoid,
+    "Affine": lambda b, x, alpha, beta: alpha * x + beta,
+    "LeakyRelu": lambda b, x, alpha, beta: tirx.Select(x >= _zero(x), x, alpha * x),
+    "ThresholdedRelu": lambda b, x, alpha, beta: tirx.Select(x >= alpha, x, _zero(x)),
+    "ScaledTanh": lambda b, x, alpha, beta: alpha * tirx.tanh(beta * x),
+    "HardSigmoid": lambda b, x, alpha, beta: tirx.max(
+        tirx.min(alpha * x + beta, _one(x)), _zero(x)
+    ),
+    "Elu": lambda b, x, alpha, beta: tirx.Select(x >= _zero(x), x, alpha * (tirx.exp(x) - _one(x))),
+    "Softsign": lambda b, x, alpha, beta: x / (_one(x) + tirx.abs(x)),
+    "Softplus": _softplus,
+}
+
+
+def fused_activation(c: LowerContext) -> Activation:
+    """What com.microsoft's fused ops put behind their result: ``activation`` and its parameters.
+
+    The parameters are ``activation_params`` (FusedConv) or ``activation_alpha`` and
+    ``activation_beta`` (FusedGemm).
+    """
+    name: str = c.attr("activation") or ""
+    given: Any = c.attr("activation_params")
+    if given is None:
+        pair = (c.attr("activation_alpha"), c.attr("activation_beta"))
+        given = tuple(v for v in pair if v is not None)
+    if not name:
+        return lambda x: x
+    if name == "Clip":
+        low, high = (*given, 0.0, 0.0)[:2]
+        return lambda x: tirx.max(
+            tirx.min(x, tirx.const(high, dtype_of(x))), tirx.const(low, dtype_of(x))
+        )
+    try:
+        return activations(c.b, [name], given[:1], given[1:2])[0]
+    except ValueError as e:
+        raise c.error(str(e)) from e
