@@ -16,6 +16,7 @@ from ..tir.cpu_loops import CpuLoops
 from .conv import conv_blocked, depthwise_blocked
 from .features import CpuFeatures, features_of
 from .flatten import flatten_pointwise
+from .layouts import CpuLayouts
 from .matmul import matmul_packed
 
 
@@ -37,6 +38,11 @@ class CpuTarget:
     def info(self) -> TargetInfo:
         f = self.features
         return TargetInfo("cpu", self.spec, f.triple, f.arch, f.required)
+
+    @property
+    def layouts(self) -> CpuLayouts:
+        """What the layout pass asks."""
+        return CpuLayouts(self.features)
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

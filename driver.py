@@ -1,0 +1,222 @@
+"""A whole compilation, top to bottom: import, optimise, lower, build, link, pack."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .ir.graph import Graph
+
+if TYPE_CHECKING:
+    from .codegen.artifact import ArtifactContents
+    from .frontend import Imported
+    from .runtime import Session
+
+Shapes = Mapping[str, Sequence[int | str]]
+Listener = Callable[[str, int, int], None]
+"""Told of progress: stage, units done, units in all."""
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How to compile; the command line spells the fields the same way.
+
+    ``passes`` is a pipeline such as ``fold{max-bytes=1048576},cse`` (None: the default one),
+    ``dump_ir`` a folder for the numbered text after each pass, ``stop_after`` the name or number
+    of the last pass to run, ``jobs`` the number of compiler processes (0: one a core), ``linker``
+    the C compiler driver to link with.
+    """
+
+    target: str = "cpu"
+    shapes: Shapes | None = None
+    passes: str | None = None
+    dump_ir: str | os.PathLike[str] | None = None
+    stop_after: str | None = None
+    jobs: int = 0
+    linker: str | None = None
+
+
+@dataclass
+class Artifact:
+    """A compiled model, not yet on disk."""
+
+    contents: ArtifactContents
+    graph: Graph = field(repr=False)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the compiler did: passes, kernels, memory, times."""
+        return self.contents.report
+
+    def save(self, path: str | os.PathLike[str], *, folder: bool = False) -> Path:
+        """Write the artifact; nothing half-written is left behind on failure."""
+        from .codegen.artifact import write_artifact
+
+        write_artifact(self.contents, path, folder=folder)
+        return Path(path)
+
+    def session(self, *, threads: int | None = None) -> Session:
+        """Load the artifact in this process."""
+        from .runtime import load
+
+        with tempfile.TemporaryDirectory(prefix="graphkiln-") as place:
+            return load(self.save(Path(place) / "model.kiln"), threads=threads)
+
+
+def import_model(model: Any, shapes: Shapes | None = None) -> Imported:
+    """The frontend's step: a path, bytes or ``ModelProto`` to a typed graph."""
+    from .frontend import load_model
+
+    return load_model(model, shapes=shapes)
+
+
+def compile(
+    model: Any,
+    target: str = "cpu",
+    shapes: Shapes | None = None,
+    *,
+    options: CompileOptions | None = None,
+    listener: Listener | None = None,
+    **fields: Any,
+) -> Artifact:
+    """Compile an ONNX model ahead of time.
+
+    ``model`` is a path, bytes or an ``onnx.ModelProto``; further keywords are fields of
+    :class:`CompileOptions`. Raises :class:`graphkiln.frontend.FrontendError` for models that
+    cannot be imported, :class:`graphkiln.codegen.lower.CodegenError` and
+    :class:`graphkiln.codegen.build.BuildError` where no code can be generated.
+    """
+    chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
+    return _Compilation(chosen, listener or _silent).run(model)
+
+
+def optimize(
+    model: Any,
+    target: str = "cpu",
+    shapes: Shapes | None = None,
+    *,
+    options: CompileOptions | None = None,
+    **fields: Any,
+) -> Graph:
+    """The graph of a model after all passes, as the code generator would get it."""
+    chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
+    compilation = _Compilation(chosen, _silent)
+    imported = import_model(model, chosen.shapes)
+    return compilation.optimize(imported.graph)
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    pass
+
+
+class _Compilation:
+    """The steps of one compilation, each timed."""
+
+    def __init__(self, options: CompileOptions, listener: Listener) -> None:
+        from .targets import parse_target
+
+        self.options = options
+        self.listener = listener
+        self.target = parse_target(options.target)
+        self.seconds: dict[str, float] = {}
+        self.report: dict[str, Any] = {}
+
+    def run(self, model: Any) -> Artifact:
+        imported = self.timed("import", lambda: import_model(model, self.options.shapes))
+        before = count_nodes(imported.graph)
+        graph = self.timed("passes", lambda: self.optimize(imported.graph))
+        contents = self.generate(graph, imported, before)
+        return Artifact(contents, graph)
+
+    def timed(self, stage: str, step: Callable[[], Any]) -> Any:
+        self.listener(stage, 0, 1)
+        start = time.perf_counter()
+        result = step()
+        self.seconds[stage] = time.perf_counter() - start
+        self.listener(stage, 1, 1)
+        return result
+
+    def optimize(self, graph: Graph) -> Graph:
+        from .passes.manager import PassManager
+        from .passes.pipeline import parse_pipeline
+
+        manager = PassManager(
+            parse_pipeline(self.options.passes),
+            dump_dir=self.options.dump_ir,
+            stop_after=self.options.stop_after,
+            facts=self.target,
+            on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
+        )
+        result = manager.run(graph)
+        self.report["passes"] = [r.to_report() for r in result.records]
+        return result.graph
+
+    def generate(self, graph: Graph, imported: Imported, before: int) -> ArtifactContents:
+        from .codegen.artifact import ArtifactContents
+        from .codegen.build import build_kernels, compiler_version
+        from .codegen.link import link
+        from .codegen.lower import lower_graph
+        from .ir.text import print_graph
+
+        version = compiler_version()
+        lowered = self.timed("lower", lambda: lower_graph(graph, self.target, version))
+        objects = self.timed(
+            "kernels",
+            lambda: build_kernels(
+                lowered.kernels, self.target, jobs=self.options.jobs,
+                progress=lambda done, total: self.listener("kernels", done, total),
+            ),
+        )  # fmt: skip
+        library = self.timed(
+            "link",
+            lambda: link(
+                lowered.program, objects, lowered.dim_kernels, self.target, self.options.linker
+            ),
+        )
+        manifest = self.manifest(graph, imported, sorted(lowered.program.host_functions))
+        self.report.update(
+            {
+                "nodes": {"imported": before, "optimised": count_nodes(graph)},
+                "kernels": len(lowered.kernels),
+                "weight_bytes": sum(a.nbytes for _, a in lowered.weights),
+                "arena_bytes": lowered.program.arena_bytes,
+                "host_functions": sorted(lowered.program.host_functions),
+                "warnings": imported.warnings,
+            }
+        )
+        return ArtifactContents(manifest, library, lowered.weights, print_graph(graph), self.report)
+
+    def manifest(self, graph: Graph, imported: Imported, hosts: list[str]) -> dict[str, Any]:
+        import tvm
+
+        from . import __version__
+        from .codegen.signature import value_specs
+
+        return {
+            "producer": {"graphkiln": __version__, "tvm": str(tvm.__version__)},
+            "target": self.target.info.to_manifest(),
+            "inputs": value_specs(graph.inputs, [v.name for v in graph.inputs]),
+            "outputs": value_specs(graph.outputs, graph.output_names),
+            "host_functions": hosts,
+            "provenance": {
+                "source": Path(imported.source).name,
+                "sha256": imported.digest,
+                "built_on": platform.machine(),
+            },
+        }
+
+
+def count_nodes(graph: Graph) -> int:
+    """Operations of a graph and of the bodies inside it; a fused region counts once."""
+    total = 0
+    for node in graph.nodes:
+        total += 1
+        if node.key != "kiln.Region":
+            total += sum(count_nodes(body) for _, body in graph.bodies(node))
+    return total

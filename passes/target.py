@@ -1,0 +1,90 @@
+"""What passes may ask about the hardware, so that they need not know any target.
+
+The driver hands passes an object with this protocol; :class:`GenericFacts` answers where it does
+not. Questions of the form "may you" are answered by None for yes, or by the reason why not.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from ..ir.graph import Graph, Node
+from ..ir.registry import has_trait
+
+CHEAP = frozenset({
+    "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
+    "Ceil", "Clip", "Equal", "Floor", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN",
+    "LeakyRelu", "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "PRelu", "Relu",
+    "Sign", "Sub", "Where", "Xor",
+})  # fmt: skip
+"""Elementwise ops that cost about one instruction, so computing one twice does not matter."""
+
+
+class Layouts(Protocol):
+    """Blocked layouts that a target has kernels for."""
+
+    @property
+    def block(self) -> int:
+        """Channels of one block."""
+        ...
+
+    def conv_tile(self, out_channels: int, width: int | None) -> int:
+        """Output channels of one register tile, a multiple of ``block``.
+
+        ``width`` is the extent of the last spatial dim of the result, where it is known.
+        """
+        ...
+
+    def matmul_tile(self, rows: int | None, columns: int) -> int:
+        """Columns of one register tile of a product with that many rows and columns."""
+        ...
+
+
+@runtime_checkable
+class TargetFacts(Protocol):
+    """The questions that passes ask."""
+
+    @property
+    def layouts(self) -> Layouts | None:
+        """The target's blocked layouts; None where it has none."""
+        ...
+
+    def wants(self, op_key: str) -> bool:
+        """Does the target have a kernel of its own for this op, so that taking it apart loses?"""
+        ...
+
+    def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
+        """May ``node`` (elementwise, on the anchor's result) run in the kernel of ``anchor``?"""
+        ...
+
+    def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
+        """May ``node`` (cheap) be computed where the kernel of ``anchor`` reads its inputs?"""
+        ...
+
+    def cheap(self, node: Node) -> bool:
+        """May an element of ``node`` be computed several times rather than stored?"""
+        ...
+
+
+class GenericFacts:
+    """Answers that suit any processor with the generic schedule, and a target's ``layouts``."""
+
+    def __init__(self, layouts: Layouts | None = None) -> None:
+        self.layouts = layouts
+
+    def wants(self, op_key: str) -> bool:
+        return False
+
+    def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
+        return None
+
+    def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
+        if has_trait(anchor, "reduction"):
+            return None
+        return f"{anchor.op} reads its inputs many times"
+
+    def cheap(self, node: Node) -> bool:
+        return node.op in CHEAP or has_trait(node, "injective")
+
+
+__all__ = ["CHEAP", "GenericFacts", "Layouts", "TargetFacts"]

@@ -1,0 +1,122 @@
+"""Lowerings of the layout transforms and of pools on blocked layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from ....ir.windows import Window, pool_window
+from ...tir.builder import BufferTensor, TensorExpr, as_int, index
+from ...tir.numeric import cast
+from ..registry import LowerContext, lowering
+
+Expr = Any
+
+
+@lowering("kiln.PackChannels")
+def lower_pack(ctx: LowerContext) -> TensorExpr:
+    x = ctx.input(0)
+    block, channels = int(ctx.attr("block")), index(x.shape[1])
+    padded = as_int(x.shape[1]) is None or int(x.shape[1]) % block != 0
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        n, c, *spatial, lane = at
+        channel = c * block + lane
+        if not padded:
+            return x[(n, channel, *spatial)]
+        value = x[(n, tirx.min(channel, channels - 1), *spatial)]
+        return tirx.Select(channel < channels, value, tirx.const(0, x.compute_dtype))
+
+    return ctx.lazy(load)
+
+
+@lowering("kiln.UnpackChannels")
+def lower_unpack(ctx: LowerContext) -> TensorExpr:
+    x = ctx.input(0)
+    block = index(x.shape[-1])
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        n, c, *spatial = at
+        return x[(n, tirx.floordiv(c, block), *spatial, tirx.floormod(c, block))]
+
+    return ctx.lazy(load)
+
+
+@lowering("kiln.PoolBlocked")
+def lower_pool(ctx: LowerContext) -> TensorExpr:
+    """One row of lanes per output position; windows are clipped to the image."""
+    x = ctx.buffered(0)
+    assert ctx.input_types[0] is not None
+    window = pool_window(ctx.node, ctx.input_types[0].dims[2:-1])
+    out = ctx.result(0)
+    lanes = int(x.shape[-1])
+    maximum = ctx.attr("mode") == "max"
+    b = ctx.b
+
+    def position(at: tuple[Expr, ...]) -> None:
+        n, c, *place = at
+        bounds = [_clip(b, window, i, p, x.shape[2 + i]) for i, p in enumerate(place)]
+        acc = b.local((lanes,), x.compute_dtype, "acc")
+        start = _lowest(x.compute_dtype) if maximum else tirx.const(0, x.compute_dtype)
+        with b.lanes(lanes) as v:
+            acc.store((v,), start)
+        with b.grid(*(high - low for low, high in bounds)) as k:
+            source = [
+                p * window.strides[i] - b.dim(window.begin[i]) + (low + j) * window.dilations[i]
+                for i, (p, j, (low, _)) in enumerate(zip(place, k, bounds, strict=True))
+            ]
+            with b.lanes(lanes) as v:
+                value = x[(n, c, *source, v)]
+                acc.store((v,), tirx.max(acc[v], value) if maximum else acc[v] + value)
+        _finish(ctx, acc, out, at, window, bounds, maximum)
+
+    b.nest(out.shape[:-1], position, cost=lanes * 9, sequential_last=True)
+    return out
+
+
+def _clip(b: Any, window: Window, i: int, p: Expr, extent: Any) -> tuple[Expr, Expr]:
+    """The window positions along dim ``i`` that fall inside the image, as [low, high)."""
+    step = window.dilations[i]
+    start = b.let(p * window.strides[i] - b.dim(window.begin[i]))
+    low = tirx.max(index(0), tirx.floordiv(index(step - 1) - start, index(step)))
+    room = tirx.floordiv(index(extent) - start + (step - 1), index(step))
+    high = tirx.min(index(b.dim(window.kernel[i])), room)
+    low = b.let(low, "low")
+    return low, b.let(tirx.max(low, high), "high")
+
+
+def _lowest(dtype: str) -> Expr:
+    from ..constants import literal
+
+    return literal(-np.inf, dtype) if dtype.startswith("float") else tirx.min_value(dtype)
+
+
+def _finish(
+    ctx: LowerContext, acc: BufferTensor, out: BufferTensor, at: tuple[Expr, ...], window: Window,
+    bounds: list[tuple[Expr, Expr]], maximum: bool,
+) -> None:  # fmt: skip
+    b = ctx.b
+    count: Any = None
+    if not maximum:
+        count = index(1)
+        for i, (low, high) in enumerate(bounds):
+            extent = (high - low) if not ctx.attr("count_include_pad") else _padded_count(
+                ctx, window, i, at[2 + i]
+            )  # fmt: skip
+            count = count * extent
+        count = b.let(cast(count, acc.compute_dtype), "count")
+    with b.lanes(as_int(out.shape[-1])) as v:
+        out.store((*at, v), acc[v] if maximum else acc[v] / count)
+
+
+def _padded_count(ctx: LowerContext, window: Window, i: int, p: Expr) -> Expr:
+    """Window positions inside the image and its padding (``ceil_mode`` may reach past both)."""
+    assert ctx.input_types[0] is not None
+    b = ctx.b
+    extent = index(b.dim(ctx.input_types[0].dims[2 + i])) + b.dim(window.end[i])
+    start = p * window.strides[i] - b.dim(window.begin[i])
+    step = window.dilations[i]
+    room = tirx.floordiv(extent - start + (step - 1), index(step))
+    return tirx.min(index(b.dim(window.kernel[i])), room)
