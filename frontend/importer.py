@@ -24,7 +24,7 @@ from .scope import BROKEN, Broken, Builder, Scope, Slot
 from .source import Source
 from .tensors import to_array, to_dense
 from .upgrade import bring_up, rules
-from .valuetypes import Pins, Symbols, pin_types, value_type
+from .valuetypes import Pins, Symbols, check_size, pin_types, value_type
 
 MAX_NODES = 1_000_000
 """Functions that call functions can grow without bounds; more nodes than this are refused."""
@@ -140,7 +140,7 @@ class Importer:
 
     def run_nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
         """Import nodes into the scope; what fails is noted and its results are broken."""
-        for proto in sorted_nodes(nodes):
+        for proto in sorted_nodes(nodes, scope.holds):
             self._node(proto, scope)
 
     def _node(self, proto: onnx.NodeProto, scope: Scope) -> None:
@@ -196,6 +196,8 @@ class Importer:
             while node.outputs and not node.outputs[-1]:
                 node.outputs.pop()
         if known is None:
+            if signature(node.op, node.domain, LATEST.get(node.domain, 1)) is not None:
+                raise ImportFault(f"op {node.op} is not in opset {node.version}")
             return
         check(node, known)
         node.version = min(node.version, known.last)
@@ -238,6 +240,8 @@ class Importer:
             domain=node.domain, name=scope.prefix + node.name,
         )  # fmt: skip
         infer_node(builder.graph, made, builder.known)
+        for value in made.values:
+            check_size(value.type)
         return made.values
 
     def graph_name(self, hint: str) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx
 
 from .errors import ImportFault, shorten
 
 
-def sorted_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+def sorted_nodes(
+    nodes: Sequence[onnx.NodeProto], defined: Callable[[str], bool]
+) -> list[onnx.NodeProto]:
     """The nodes, producers first; the file's own order wherever that is one.
 
-    Raises :class:`ImportFault` where two nodes give one value, or where there is a cycle.
+    Raises :class:`ImportFault` where a value is given twice (``defined`` says which ones are
+    there already), or where there is a cycle.
     """
-    producer = _producers(nodes)
+    producer = _producers(nodes, defined)
     needs = [_needs(node, producer, i) for i, node in enumerate(nodes)]
     if all(p < i for i, ps in enumerate(needs) for p in ps):
         return list(nodes)
@@ -38,13 +41,25 @@ def sorted_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return [nodes[i] for i in order]
 
 
-def _producers(nodes: Sequence[onnx.NodeProto]) -> dict[str, int]:
+def _producers(
+    nodes: Sequence[onnx.NodeProto], defined: Callable[[str], bool]
+) -> dict[str, int]:
     producer: dict[str, int] = {}
     for i, node in enumerate(nodes):
         for name in node.output:
-            if name and producer.setdefault(name, i) != i:
-                raise ImportFault(f"two nodes produce the value {name!r}")
+            if not name:
+                continue
+            if defined(name):
+                raise ImportFault(f"node {_title(node)} defines the value {name!r} a second time")
+            other = producer.setdefault(name, i)
+            if other != i:
+                both = f"{_title(nodes[other])} and {_title(node)}"
+                raise ImportFault(f"the nodes {both} both define the value {name!r}")
     return producer
+
+
+def _title(node: onnx.NodeProto) -> str:
+    return f"'{shorten(node.name or next((o for o in node.output if o), '?'), 60)}'"
 
 
 def _needs(node: onnx.NodeProto, producer: dict[str, int], index: int) -> set[int]:
@@ -83,6 +98,6 @@ def _cycle(
         path.append(at)
         at = min(p for p in needs[at] if waiting[p])
     loop = path[path.index(at) :][::-1]
-    names = [nodes[i].name or next((o for o in nodes[i].output if o), "?") for i in loop]
-    shown = ", ".join(f"'{shorten(n, 60)}'" for n in names[:5])
-    return f"the nodes {shown}{' ...' if len(names) > 5 else ''} form a cycle"
+    start = loop.index(min(loop))
+    names = [_title(nodes[i]) for i in loop[start:] + loop[:start]]
+    return f"the nodes {', '.join(names[:5])}{' ...' if len(names) > 5 else ''} form a cycle"

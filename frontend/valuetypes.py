@@ -10,7 +10,7 @@ import onnx
 
 from ..ir.dims import Dim, DimError, SymExpr, free_symbols, parse_dim, solve, substitute, sym
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
-from .errors import ImportFault
+from .errors import ImportFault, shorten
 from .tensors import MAX_ELEMENTS, element_type
 
 _UNNAMED = frozenset({"", "?", "*", "-1", "none", "null", "unknown"})
@@ -82,9 +82,17 @@ def _tensor_type(proto: onnx.TypeProto.Tensor, name: str, symbols: Symbols) -> T
     if not proto.HasField("shape"):
         return TensorType(element, None)
     dims = [_dim(d, f"{name}_d{i}", symbols) for i, d in enumerate(proto.shape.dim)]
-    if math.prod(d for d in dims if isinstance(d, int) and d) > MAX_ELEMENTS or len(dims) > 64:
-        raise ImportFault(f"absurd dimensions {TensorType(element, tuple(dims))}")
-    return TensorType(element, tuple(dims))
+    found = TensorType(element, tuple(dims))
+    check_size(found)
+    return found
+
+
+def check_size(t: Type) -> None:
+    """Raise :class:`ImportFault` for a tensor that no machine could hold."""
+    if not isinstance(t, TensorType) or t.shape is None:
+        return
+    if len(t.shape) > 64 or math.prod(d for d in t.shape if isinstance(d, int)) > MAX_ELEMENTS:
+        raise ImportFault(f"absurd dimensions {shorten(str(t))}")
 
 
 def _dim(proto: onnx.TensorShapeProto.Dimension, hint: str, symbols: Symbols) -> Dim:

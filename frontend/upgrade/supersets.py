@@ -29,6 +29,8 @@ class Reason(Flag):
     """A default changed or went; import writes the old one out."""
     OPTIONAL = auto()
     """An attribute is no longer required."""
+    BACK = auto()
+    """An input went and came back later; import keeps it meanwhile."""
     KEPT = auto()
     """Deprecated without a single op to take its place: the IR keeps the last version."""
 
@@ -36,6 +38,7 @@ class Reason(Flag):
 TYPES, WORDING, ATTRIBUTE = Reason.TYPES, Reason.WORDING, Reason.ATTRIBUTE
 INPUT, OUTPUT, HINT = Reason.INPUT, Reason.OUTPUT, Reason.HINT
 DEFAULT, OPTIONAL, KEPT = Reason.DEFAULT, Reason.OPTIONAL, Reason.KEPT
+BACK = Reason.BACK
 
 _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
     ("Abs Neg", {6: HINT | TYPES, 13: TYPES}),
@@ -85,7 +88,7 @@ _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
         {13: TYPES},
     ),
     ("Flatten", {9: TYPES, 11: WORDING, 13: TYPES, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES}),
-    ("GRU", {3: ATTRIBUTE, 14: ATTRIBUTE, 22: TYPES}),
+    ("GRU LSTM RNN", {14: ATTRIBUTE, 22: TYPES}),
     (
         "Gather ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd "
         "ReduceSumSquare Slice",
@@ -95,19 +98,23 @@ _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
     ("Gemm", {6: WORDING, 9: TYPES, 11: INPUT, 13: TYPES}),
     ("Greater Less MatMul", {9: TYPES, 13: TYPES}),
     ("GreaterOrEqual LessOrEqual Where", {16: TYPES}),
-    ("Hardmax LogSoftmax NonMaxSuppression ReduceSum Softmax Split", {11: WORDING}),
+    ("Hardmax LogSoftmax NonMaxSuppression ReduceSum Softmax", {11: WORDING}),
     (
         "Identity",
         {13: TYPES, 14: TYPES, 16: TYPES, 19: TYPES, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES},
     ),
     (
-        "If Loop",
+        "If",
         {11: WORDING, 13: TYPES, 16: TYPES, 19: TYPES, 21: TYPES, 23: TYPES, 24: TYPES,
-        25: TYPES},
+         25: TYPES},
+    ),
+    (
+        "Loop",
+        {11: WORDING | INPUT, 13: TYPES, 16: TYPES, 19: TYPES, 21: TYPES, 23: TYPES, 24: TYPES,
+         25: TYPES},
     ),
     ("IsInf", {20: TYPES}),
     ("IsNaN", {13: TYPES, 20: TYPES}),
-    ("LSTM RNN", {14: ATTRIBUTE, 22: TYPES}),
     ("LeakyRelu", {6: HINT, 16: TYPES}),
     ("LpPool", {11: WORDING, 18: ATTRIBUTE, 22: TYPES}),
     ("Max Min", {6: HINT, 8: WORDING, 12: TYPES, 13: TYPES}),
@@ -140,6 +147,7 @@ _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
     ("Shape", {13: TYPES, 15: ATTRIBUTE, 19: TYPES, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES}),
     ("Size", {13: TYPES, 19: TYPES, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES}),
     ("SpaceToDepth", {13: TYPES, 28: ATTRIBUTE}),
+    ("Split", {2: BACK | DEFAULT, 11: WORDING}),
     ("SplitToSequence", {24: TYPES}),
     ("Squeeze Unsqueeze", {11: WORDING, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES}),
     ("TopK", {11: ATTRIBUTE | TYPES, 24: TYPES}),
