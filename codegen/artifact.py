@@ -297,6 +297,8 @@ def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
             info.extra = _padding(file.tell(), name, large)
         with archive.open(info, "w", force_zip64=large) as member:
             _copy(data, member)
+        # Only the header before the data needs the padding, not the archive's directory.
+        info.extra = b""
 
     return store
 

@@ -232,6 +232,14 @@ def _boxes(e: Emitter) -> list[int]:
     return [e.host("NonMaxSuppression", "{}", e.input(0), e.input(1), e.input(2))]
 
 
+def _unwrap(e: Emitter) -> list[int]:
+    return [e.host("OptionalGetElement", "{}", e.input(0))]
+
+
+def _reshape(e: Emitter) -> list[int]:
+    return [e.call("vm.builtin.reshape", e.input(0), (8, 8))]
+
+
 def _odd_types(e: Emitter) -> list[int]:
     return [e.input(0), e.input(1), e.input(2)]
 
@@ -291,6 +299,14 @@ MODELS: dict[str, tuple] = {
         [],
         ["NonMaxSuppression"],
     ),
+    "unwrap": (
+        _unwrap,
+        [{"name": "x", "optional": True, **_OPT}],
+        [value_spec("y", [2])],
+        [],
+        ["OptionalGetElement"],
+    ),
+    "reshape": (_reshape, [value_spec("x", ["N"])], [value_spec("y", [8, 8])], [], []),
     "odd_types": (
         _odd_types,
         [

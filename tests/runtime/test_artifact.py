@@ -1,0 +1,539 @@
+"""Artifacts: written once, the same every time, and refused when anything in them is off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from graphkiln.codegen import artifact as writer
+from graphkiln.codegen.artifact import ArtifactContents, ArtifactWriteError, write_artifact
+from graphkiln.runtime import ArtifactError, InputError, load, read_artifact, verify
+from graphkiln.runtime.checksum import weights_digest
+
+MEMBERS = {"manifest.json", "library.so", "weights.bin", "ir.txt", "report.json"}
+
+
+def contents(
+    weights: list[tuple[str, np.ndarray]] | None = None, **changes: Any
+) -> ArtifactContents:
+    machine = os.uname().machine
+    manifest = {
+        "producer": {"graphkiln": "0.1.0", "tvm": "0.27.0"},
+        "target": {
+            "kind": "cpu",
+            "name": "cpu",
+            "triple": f"{machine}-linux-gnu",
+            "arch": machine,
+            "features": [],
+        },
+        "inputs": [{"name": "x", "kind": "tensor", "dtype": "float32", "shape": ["N", 3]}],
+        "outputs": [{"name": "y", "kind": "tensor", "dtype": "float32", "shape": None}],
+        "provenance": {"sha256": "0" * 64},
+        **changes,
+    }
+    if weights is None:
+        weights = [("a", np.arange(5, dtype=np.float32)), ("b", np.ones((2, 3), np.int8))]
+    return ArtifactContents(manifest, b"\x7fELF library", weights, "graph é\n", {"seconds": 1.5})
+
+
+@pytest.fixture(params=["file", "folder"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    where = tmp_path / "model.kiln"
+    write_artifact(contents(), where, folder=request.param == "folder")
+    return where
+
+
+def test_reads_what_was_written(path: Path) -> None:
+    artifact = read_artifact(path, full=True)
+    assert artifact.library == b"\x7fELF library"
+    assert artifact.ir_text == "graph é\n"
+    assert json.loads(artifact.report) == {"seconds": 1.5}
+    first, second = artifact.manifest.weights
+    np.testing.assert_array_equal(artifact.weight(first), np.arange(5, dtype=np.float32))
+    np.testing.assert_array_equal(artifact.weight(second), np.ones((2, 3), np.int8))
+    assert (artifact.library_path is not None) == path.is_dir()
+    verify(path)
+
+
+def test_weights_are_mapped_and_aligned(path: Path) -> None:
+    artifact = read_artifact(path)
+    assert artifact.weights.ctypes.data % 64 == 0
+    for spec in artifact.manifest.weights:
+        assert artifact.weight(spec).ctypes.data % 64 == 0
+    assert artifact.weights.flags.writeable
+    artifact.weights[:] = 0
+    verify(path)
+
+
+def test_file_layout(tmp_path: Path) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path)
+    with zipfile.ZipFile(path) as archive:
+        assert {info.filename for info in archive.infolist()} == MEMBERS
+        assert archive.testzip() is None
+        info = archive.getinfo("weights.bin")
+        assert info.compress_type == zipfile.ZIP_STORED
+        data = archive.read("weights.bin")
+    assert path.read_bytes()[4096 : 4096 + len(data)] == data
+
+
+def test_same_input_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.kiln", "b.kiln"):
+        write_artifact(contents(), tmp_path / name)
+        os.utime(tmp_path / name, (0, 0))
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.kiln", "b.kiln"))
+    assert first == second
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    for folder in (False, True):
+        write_artifact(contents([]), tmp_path / f"{folder}.kiln", folder)
+        assert read_artifact(tmp_path / f"{folder}.kiln").weights.size == 0
+
+
+def test_weights_of_every_kind(tmp_path: Path) -> None:
+    values = np.array([[1, 2, 3], [4, 5, 6]])
+    dtypes = {
+        "float32": np.float32,
+        "float16": np.float16,
+        "bool": np.bool_,
+        "bfloat16": ml_dtypes.bfloat16,
+        "float8e4m3fn": ml_dtypes.float8_e4m3fn,
+        "int4": ml_dtypes.int4,
+        "uint2": ml_dtypes.uint2,
+    }
+    weights = [(name, values.astype(dtype)) for name, dtype in dtypes.items()]
+    weights += [("empty", np.zeros((0, 3), np.float32)), ("scalar", np.array(7, np.int64))]
+    weights += [("big", values.astype(">i4")), ("columns", np.asfortranarray(values))]
+    write_artifact(contents(weights), tmp_path / "model.kiln")
+    artifact = read_artifact(tmp_path / "model.kiln")
+    specs = {spec.name: spec for spec in artifact.manifest.weights}
+    assert all(specs[name].dtype == name for name in dtypes)
+    stored = {name: artifact.weight(spec) for name, spec in specs.items()}
+    assert stored["bfloat16"].view(ml_dtypes.bfloat16).tolist() == values.tolist()
+    assert stored["int4"].tolist() == values.tolist()
+    assert stored["columns"].tolist() == stored["big"].tolist() == values.tolist()
+    assert stored["empty"].shape == (0, 3) and stored["scalar"] == 7
+
+
+def test_weights_that_are_strings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactWriteError, match="'s' holds strings"):
+        write_artifact(contents([("s", np.array(["a"]))]), tmp_path / "model.kiln")
+    assert not any(tmp_path.iterdir())
+
+
+# ---- integrity ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes small weights take the way of large ones, in several segments."""
+    from graphkiln.runtime import checksum
+
+    monkeypatch.setattr(writer, "_MIX_ABOVE", 1000)
+    for module in (writer, checksum):
+        monkeypatch.setattr(module, "_SEGMENT", 8192)
+        monkeypatch.setattr(module, "_LANES", 128)
+
+
+@pytest.mark.parametrize("count", [1024, 1025, 5000, 8192])
+def test_both_sides_agree_on_the_mixed_checksum(
+    tmp_path: Path, small_segments: None, count: int
+) -> None:
+    weights = [("w", np.random.default_rng(0).standard_normal(count).astype(np.float32))]
+    write_artifact(contents(weights), tmp_path / "model.kiln")
+    artifact = read_artifact(tmp_path / "model.kiln", full=True)
+    assert artifact.manifest.checksum[0] == "mix64-1"
+
+
+def test_the_mixed_checksum_is_what_it_says() -> None:
+    """A plain restatement of the definition, over more than one segment and a ragged end."""
+    size = (32 << 20) + 8 * 70_000
+    data = np.random.default_rng(1).integers(0, 256, size, np.uint8)
+    digests = b""
+    for segment in (data[: 32 << 20], data[32 << 20 :]):
+        words = segment.view("<u8")
+        lanes = np.zeros(min(65_536, len(words)), np.uint64)
+        for start in range(0, len(words), 65_536):
+            row = words[start : start + 65_536]
+            kept = lanes[: len(row)]
+            lanes[: len(row)] = (kept ^ (kept >> np.uint64(32))) * np.uint64(
+                0x9E3779B97F4A7C15
+            ) + row
+        digests += hashlib.sha256(lanes.tobytes()).digest()
+    expected = hashlib.sha256(digests + struct.pack("<Q", size)).hexdigest()
+    for threads in (1, 2, 3):
+        assert weights_digest(data, "mix64-1", threads) == expected
+
+
+def test_the_mixed_checksum_sees_damage() -> None:
+    rng = np.random.default_rng(2)
+    data = rng.integers(0, 256, 20 << 20, np.uint8)
+    good = weights_digest(data, "mix64-1", 2)
+    row = 65_536 * 8
+
+    def seen(change: Callable[[np.ndarray], None]) -> bool:
+        damaged = data.copy()
+        change(damaged)
+        return weights_digest(damaged, "mix64-1", 2) != good
+
+    def flip_signs(d: np.ndarray) -> None:
+        d.view(np.uint64)[:] ^= np.uint64(1 << 63)
+
+    def flip_two_top_bits(d: np.ndarray) -> None:
+        d[7] ^= 128
+        d[7 + 4 * row] ^= 128
+
+    def swap_rows(d: np.ndarray) -> None:
+        d[:row], d[row : 2 * row] = d[row : 2 * row].copy(), d[:row].copy()
+
+    def zero_run(d: np.ndarray) -> None:
+        d[5_000_000:5_400_000] = 0
+
+    for change in (flip_signs, flip_two_top_bits, swap_rows, zero_run):
+        assert seen(change), change.__name__
+    for place in rng.integers(0, data.size, 20):
+
+        def flip(d: np.ndarray, at: int = int(place)) -> None:
+            d[at] ^= 1 << (at % 8)
+
+        assert seen(flip)
+
+
+def damage(path: Path, at: int, mask: int) -> Path:
+    data = bytearray(path.read_bytes())
+    data[at] ^= mask
+    damaged = path.with_name("damaged.kiln")
+    damaged.write_bytes(data)
+    return damaged
+
+
+def test_every_flipped_byte_is_noticed_or_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path)
+    whole = read_artifact(path)
+    rng = random.Random(0)
+    places = [*range(60), *range(4090, path.stat().st_size)]
+    noticed = 0
+    for at in places:
+        damaged = damage(path, at, 1 << rng.randrange(8))
+        try:
+            found = read_artifact(damaged)
+        except ArtifactError as error:
+            noticed += 1
+            assert str(damaged) in str(error) and "\n" not in str(error)
+            continue
+        assert found.manifest.raw == whole.manifest.raw, at
+        assert (found.library, found.ir_text, found.report) == whole[2:3] + whole[4:6], at
+        np.testing.assert_array_equal(found.weights, whole.weights)
+    assert noticed > len(places) * 0.7
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path)
+    data = path.read_bytes()
+    cut = tmp_path / "cut.kiln"
+    for size in range(0, len(data), 97):
+        cut.write_bytes(data[:size])
+        with pytest.raises(ArtifactError):
+            read_artifact(cut)
+
+
+@pytest.mark.parametrize("member", sorted(MEMBERS))
+def test_folder_members_are_checked(tmp_path: Path, member: str) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path, folder=True)
+    file = path / member
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(ArtifactError, match="damaged|JSON"):
+        read_artifact(path)
+    file.write_bytes(data + b"\0" * 8)
+    with pytest.raises(ArtifactError):
+        read_artifact(path)
+    file.unlink()
+    with pytest.raises(ArtifactError, match=f"lacks {member}"):
+        read_artifact(path)
+
+
+def test_links_and_strangers_in_a_folder_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path, folder=True)
+    (path / "extra").touch()
+    with pytest.raises(ArtifactError, match="does not belong there: 'extra'"):
+        read_artifact(path)
+    (path / "extra").unlink()
+    shutil.move(path / "library.so", tmp_path / "outside.so")
+    (path / "library.so").symlink_to(tmp_path / "outside.so")
+    with pytest.raises(ArtifactError, match="library.so is not a plain file"):
+        read_artifact(path)
+
+
+@pytest.mark.parametrize("name", ["../evil.so", "/tmp/evil.so", "sub/library.so", "library.so"])
+def test_other_members_in_a_file_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        with pytest.warns(UserWarning) if name == "library.so" else nothing():
+            archive.writestr(name, b"evil")
+    with pytest.raises(ArtifactError, match="does not belong|holds twice"):
+        read_artifact(path)
+
+
+def nothing() -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is no readable artifact"),
+        (b"not a zip" * 100, "is no readable artifact"),
+        (None, "there is no such file"),
+    ],
+)
+def test_what_is_no_artifact(tmp_path: Path, data: bytes | None, message: str) -> None:
+    path = tmp_path / "model.kiln"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+
+
+# ---- the manifest ------------------------------------------------------------------------------
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes a folder's manifest as a forger would, with a right hash."""
+    file = path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    manifest["self_sha256"] = "0" * 64
+    data = json.dumps(manifest, sort_keys=True).encode()
+    digest = hashlib.sha256(data).hexdigest().encode()
+    file.write_bytes(data.replace(b'"self_sha256": "' + b"0" * 64, b'"self_sha256": "' + digest))
+
+
+FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "newer schema": (lambda m: m.update(schema=2), "artifact schema 2, .*: upgrade graphkiln"),
+    "schema type": (lambda m: m.update(schema="1"), "'schema' must be a int, it is a str"),
+    "schema bool": (lambda m: m.update(schema=True), "'schema' must be a int, it is a bool"),
+    "no target": (lambda m: m.pop("target"), "'target' must be a dict, it is missing"),
+    "features": (lambda m: m["target"].update(features=[1]), "'features' must hold strings"),
+    "inputs": (lambda m: m.update(inputs={}), "'inputs' must be a list"),
+    "an input": (lambda m: m.update(inputs=[3]), r"inputs\[0\]: not a JSON object"),
+    "twins": (lambda m: m.update(inputs=m["inputs"] * 2), "two values have the same name"),
+    "kind": (lambda m: m["inputs"][0].update(kind="map"), "unknown kind 'map'"),
+    "dtype": (lambda m: m["inputs"][0].update(dtype="float7"), "unknown element type 'float7'"),
+    "dim": (lambda m: m["inputs"][0].update(shape=[-1]), "-1 is not a dimension"),
+    "dim bool": (lambda m: m["inputs"][0].update(shape=[True]), "True is not a dimension"),
+    "elem": (lambda m: m["inputs"][0].update(kind="sequence"), "elem: not a JSON object"),
+    "offset": (lambda m: m["weights"][1].update(offset=1 << 40), "lies outside weights.bin"),
+    "negative": (lambda m: m["weights"][1].update(offset=-64), "'offset' is out of range"),
+    "unaligned": (lambda m: m["weights"][1].update(offset=8), "not aligned"),
+    "nbytes": (lambda m: m["weights"][1].update(nbytes=7), "'nbytes' is 7, the shape needs 6"),
+    "huge shape": (lambda m: m["weights"][1].update(shape=[1 << 61] * 4), "the shape needs"),
+    "weight dtype": (lambda m: m["weights"][0].update(dtype="string"), "unknown element type"),
+    "files": (lambda m: m["files"].update({"../x": {}}), "unknown member '../x'"),
+    "hash": (lambda m: m["files"]["ir.txt"].update(sha256="abc"), "not a SHA-256"),
+    "size": (lambda m: m["files"]["ir.txt"].update(size=3), "ir.txt has 9 bytes instead of 3"),
+    "algorithm": (
+        lambda m: m["weights_checksum"].update(algorithm="md5"),
+        "unknown algorithm 'md5': upgrade graphkiln",
+    ),
+    "hosts": (lambda m: m.update(host_functions="Unique"), "'host_functions' must be a list"),
+    "library": (
+        lambda m: m["files"]["library.so"].update(sha256="0" * 64),
+        "library.so does not match its SHA-256",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_manifests_are_validated(tmp_path: Path, name: str) -> None:
+    change, message = FORGERIES[name]
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path, folder=True)
+    rewrite(path, change)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_artifact(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "nul", "[" * 100_000, '{"a": 1}', "\ud800"])
+def test_manifests_that_are_not_json(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path, folder=True)
+    (path / "manifest.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ArtifactError):
+        read_artifact(path)
+
+
+def test_random_manifests_never_surprise(tmp_path: Path) -> None:
+    """Any value anywhere is either fine or an ArtifactError."""
+    path = tmp_path / "model.kiln"
+    write_artifact(contents(), path, folder=True)
+    original = (path / "manifest.json").read_bytes()
+    rng = random.Random(3)
+    odd = [None, -1, 1.5, True, "", "x", [], {}, [[]], {"a": 1}, 1 << 80, "0" * 64]
+
+    def corrupt(node: Any) -> None:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            return
+        key = rng.choice(keys)
+        if isinstance(node[key], (dict, list)) and rng.random() < 0.7:
+            corrupt(node[key])
+        else:
+            node[key] = rng.choice(odd)
+
+    for _ in range(300):
+        (path / "manifest.json").write_bytes(original)
+        rewrite(path, corrupt)
+        try:
+            read_artifact(path)
+        except ArtifactError:
+            continue
+
+
+# ---- the machine -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"arch": "riscv64"}, "was compiled for riscv64, this machine is .*: compile the model"),
+        ({"triple": "x86_64-pc-windows-msvc"}, "was compiled for windows .*, this is linux"),
+        ({"features": ["avx512f", "warp_drive"]}, "lacks .*warp_drive.*older one than 'cpu'"),
+        ({"kind": "abacus"}, "unknown target kind 'abacus'"),
+    ],
+)
+def test_other_machines_artifacts_are_refused(
+    tmp_path: Path, target: dict[str, Any], message: str
+) -> None:
+    made = contents()
+    made.manifest["target"].update(target)
+    write_artifact(made, tmp_path / "model.kiln")
+    read_artifact(tmp_path / "model.kiln")
+    with pytest.raises(ArtifactError, match=message):
+        load(tmp_path / "model.kiln")
+
+
+def test_a_library_that_is_none(tmp_path: Path) -> None:
+    for folder in (False, True):
+        path = tmp_path / f"{folder}.kiln"
+        write_artifact(contents(), path, folder)
+        with pytest.raises(ArtifactError, match="library cannot be loaded"):
+            load(path)
+
+
+def test_a_host_function_that_is_not_there(tmp_path: Path) -> None:
+    write_artifact(contents(host_functions=["Teleport"]), tmp_path / "model.kiln")
+    with pytest.raises(ArtifactError, match="needs the host function 'Teleport'"):
+        load(tmp_path / "model.kiln")
+
+
+def test_a_wrong_number_of_threads(models: Any) -> None:
+    for threads in (0, -1, 1.5, "2", 10**6, True):
+        with pytest.raises(InputError, match="threads must be a whole number from 1"):
+            load(models.path("square"), threads=threads)
+
+
+def test_folders_load_and_run(models: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(models.path("square")) as archive:
+        archive.extractall(tmp_path / "square")
+    x = np.ones(64, np.float32)
+    (y,) = load(tmp_path / "square").run(None, {"x": x})
+    np.testing.assert_array_equal(y, (x + np.arange(64)) ** 2)
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_failed_write_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: bool,
+    error: BaseException,
+    call: int,
+) -> None:
+    path = tmp_path / "model.kiln"
+    write_artifact(contents([]), path, folder)
+    before = read_artifact(path)
+    calls = 0
+
+    def copy(data: Any, file: Any) -> None:
+        nonlocal calls
+        calls += 1
+        file.write(b"half")
+        if calls == call:
+            raise error
+        original(data, file)
+
+    original = writer._copy
+    monkeypatch.setattr(writer, "_copy", copy)
+    kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ArtifactWriteError
+    with pytest.raises(kind) as caught:
+        write_artifact(contents(), path, folder)
+    if kind is ArtifactWriteError:
+        assert "No space left on device" in str(caught.value)
+    monkeypatch.undo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.kiln"]
+    assert read_artifact(path).manifest.raw == before.manifest.raw
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactWriteError, match="cannot write .*: No such file or directory"):
+        write_artifact(contents(), tmp_path / "nowhere" / "model.kiln")
+
+
+def test_writing_replaces(tmp_path: Path) -> None:
+    for folder in (False, True):
+        path = tmp_path / f"{folder}.kiln"
+        write_artifact(contents([]), path, folder)
+        write_artifact(contents(), path, folder)
+        assert len(read_artifact(path).manifest.weights) == 2
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["False.kiln", "True.kiln"]
+
+
+def test_writing_never_replaces_something_else(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "precious").touch()
+    for form in (False, True):
+        with pytest.raises(ArtifactWriteError, match="cannot write"):
+            write_artifact(contents(), folder, form)
+    assert (folder / "precious").exists()
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ArtifactWriteError, match="is no artifact folder"):
+        write_artifact(contents(), file, folder=True)
+
+
+@pytest.mark.slow
+def test_more_than_four_gigabytes(tmp_path: Path) -> None:
+    weights = [("w", np.zeros((1 << 30) + 100, np.float32)), ("last", np.arange(3))]
+    write_artifact(contents(weights), tmp_path / "model.kiln")
+    artifact = read_artifact(tmp_path / "model.kiln")
+    assert artifact.weight(artifact.manifest.weights[1]).tolist() == [0, 1, 2]
+    assert artifact.weights.ctypes.data % 4096 == 0
