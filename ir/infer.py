@@ -40,15 +40,19 @@ def infer_node(graph: Graph, node: Node, values: Known) -> None:
     """Infer one node whose inputs have types, and record known results in ``values``."""
     if node.op in ("Input", "Output"):
         return
-    if node.op == "Constant":
-        array = node.attrs["value"]
-        assert isinstance(array, np.ndarray)
-        node.outputs[0].type = array_type(array)
-        if array.size <= KNOWN_LIMIT:
-            values[node.out()] = array
-        return
-    for out, t in zip(node.outputs, infer_outputs(graph, node, values), strict=False):
+    constant = node.op == "Constant"
+    types = make_known(node, values) if constant else infer_outputs(graph, node, values)
+    for out, t in zip(node.outputs, types, strict=False):
         out.type = t
+
+
+def make_known(node: Node, values: Known) -> list[Type]:
+    """The type of a ``Constant``, whose array is recorded in ``values``."""
+    array = node.attrs["value"]
+    assert isinstance(array, np.ndarray)
+    if array.size <= KNOWN_LIMIT:
+        values[node.out()] = array
+    return [array_type(array)]
 
 
 def infer_outputs(
@@ -61,7 +65,7 @@ def infer_outputs(
     inputs = graph.inputs_of(node) if sources is None else sources
     context = make_context(graph, node, inputs, values)
     spec = spec_of(node)
-    types = _checked(context, spec.infer, node)
+    context.results = types = _checked(context, spec.infer, node)
     if spec.propagate is not None:
         _propagate(context, spec.propagate, node, inputs, values)
     return types
@@ -130,5 +134,5 @@ def as_dims(array: Any) -> np.ndarray:
 
 __all__ = [
     "InferenceError", "Known", "as_dims", "infer_node", "infer_outputs", "infer_types",
-    "make_context",
+    "make_context", "make_known",
 ]  # fmt: skip

@@ -35,7 +35,8 @@ class InferContext:
 
     ``inputs`` are the input types (None: omitted), ``known(i)`` the compile-time value of input
     ``i`` as an int64/object array of dims (symbolic entries are ``SymExpr``), or a plain array
-    for constants of any dtype, or None when it is only known at run time.
+    for constants of any dtype, or None when it is only known at run time. ``results`` are the
+    output types that inference gave, for propagate rules.
     """
 
     graph: Graph
@@ -44,6 +45,7 @@ class InferContext:
     _known: Callable[[int], np.ndarray | None]
     _fresh: Callable[[str], Dim]
     outer: Mapping[str, Any] = field(default_factory=dict)
+    results: list[Type] = field(default_factory=list)
 
     def attr(self, name: str) -> Any:
         """An attribute's value, or the schema's default, or None."""

@@ -9,6 +9,7 @@ from ..graph import Node
 from ..registry import InferContext, op
 from ..shapes import normalize_axis
 from ..types import Shape, TensorType, Type, tensor
+from . import indexing_evaluate
 from .shape_values import Array, Arrays, ints_of, numel
 
 READS = ("injective",)
@@ -33,7 +34,7 @@ def _gather_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     axis = normalize_axis(ctx.attr("axis"), data.ndim)
     if not _in_range(indices, data.shape[axis]):
         return None
-    return [np.take(data, indices, axis=axis)]
+    return [np.asarray(np.take(data, indices, axis=axis))]
 
 
 def _in_range(indices: Array, size: int) -> bool:
@@ -61,7 +62,10 @@ def _gather_elements_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return [data[indices]]
 
 
-@op("GatherElements", traits=READS, propagate=_gather_elements_value)
+@op(
+    "GatherElements", traits=READS, propagate=_gather_elements_value,
+    evaluate=indexing_evaluate.gather_elements,
+)  # fmt: skip
 def _gather_elements(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     normalize_axis(ctx.attr("axis"), x.rank)
@@ -70,14 +74,9 @@ def _gather_elements(ctx: InferContext) -> list[Type]:
     return [x.with_shape(indices.dims)]
 
 
-def _evaluate_gather_nd(_node: Node, inputs: list[Array]) -> list[Array]:
-    data, indices = inputs
-    return [data[tuple(np.moveaxis(indices, -1, 0))]]
-
-
-@op("GatherND")
+@op("GatherND", evaluate=indexing_evaluate.gather_nd)
 @op("GatherND", domain="com.microsoft", defaults={"batch_dims": 0}, arity=(2, 2),
-    evaluate=_evaluate_gather_nd, doc="ONNX's GatherND without batch dims.")  # fmt: skip
+    evaluate=indexing_evaluate.gather_nd, doc="ONNX's GatherND without batch dims.")  # fmt: skip
 def _gather_nd(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     batch = int(ctx.attr("batch_dims"))
@@ -112,10 +111,15 @@ def _scatter_elements_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     data, indices = found
     if data.ndim != 1 or not _in_range(indices, data.shape[0]):
         return None
+    return [_written(data, indices, arrays[2])]
+
+
+def _written(data: Array, indices: Array, updates: Array) -> Array:
+    """The vector ``data`` with entries replaced, the last of duplicates staying."""
     out = data.astype(object)
-    for i, v in zip(indices.reshape(-1), arrays[2].reshape(-1), strict=True):
+    for i, v in zip(indices.reshape(-1), updates.reshape(-1), strict=True):
         out[i] = v
-    return [out]
+    return out
 
 
 def _check_reduction(ctx: InferContext) -> None:
@@ -123,7 +127,10 @@ def _check_reduction(ctx: InferContext) -> None:
         raise ctx.error(f"reduction {ctx.attr('reduction')!r} is not known")
 
 
-@op("ScatterElements", propagate=_scatter_elements_value)
+@op(
+    "ScatterElements", propagate=_scatter_elements_value,
+    evaluate=indexing_evaluate.scatter_elements,
+)  # fmt: skip
 def _scatter_elements(ctx: InferContext) -> list[Type]:
     x, indices, updates = (ctx.tensor(i) for i in range(3))
     normalize_axis(ctx.attr("axis"), x.rank)
@@ -140,13 +147,10 @@ def _scatter_nd_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     data, indices = found
     if data.ndim != 1 or indices.shape[-1:] != (1,) or not _in_range(indices, data.shape[0]):
         return None
-    out = data.astype(object)
-    for i, v in zip(indices.reshape(-1), arrays[2].reshape(-1), strict=True):
-        out[i] = v
-    return [out]
+    return [_written(data, indices, arrays[2])]
 
 
-@op("ScatterND", propagate=_scatter_nd_value)
+@op("ScatterND", propagate=_scatter_nd_value, evaluate=indexing_evaluate.scatter_nd)
 def _scatter_nd(ctx: InferContext) -> list[Type]:
     x, indices, updates = (ctx.tensor(i) for i in range(3))
     depth = _tuple_length(ctx, indices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..registry import InferContext, op
 from ..shapes import normalize_axes
 from ..slices import slice_range
 from ..types import Type
-from .shape_values import Array, Arrays, dims_of, inferred_shape, ints_of, numel
+from .shape_values import Arrays, dims_of, inferred_shape, ints_of, numel
 
 MOVES = ("injective",)
 
@@ -123,27 +124,27 @@ def _static_width(width: tuple[Dim, Dim] | None) -> tuple[int, int] | None:
     return (before, after) if before >= 0 and after >= 0 else None
 
 
-def _evaluate_ms_pad(node: Node, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    mode = str(node.attrs.get("mode", "constant"))
-    return [padded(inputs[0], inputs[1].reshape(-1), mode, inputs[2:])]
-
-
-def padded(x: Array, pads: Array, mode: str, value: Sequence[Array | None] = ()) -> Array:
-    """``Pad`` over all axes by NumPy; negative pads cut before the others add."""
-    begins, ends = pads[: x.ndim], pads[x.ndim :]
+def _evaluate_pad(node: Node, inputs: list[Any]) -> list[Any]:
+    """``Pad`` by NumPy; negative pads cut before the others add."""
+    x, pads = inputs[:2]
+    rest: list[Any] = [*inputs[2:], None, None]
+    axes = range(x.ndim) if rest[1] is None else normalize_axes(rest[1].reshape(-1), x.ndim)
+    widths = np.zeros((2, x.ndim), np.int64)
+    widths[:, list(axes)] = pads.reshape(2, -1)
     cut = tuple(
-        slice(max(0, -int(b)), d + min(0, int(e)))
-        for b, e, d in zip(begins, ends, x.shape, strict=True)
+        slice(max(0, -before), max(0, n + min(0, after)))
+        for before, after, n in zip(*widths.tolist(), x.shape, strict=True)
     )
-    widths = [(max(0, int(b)), max(0, int(e))) for b, e in zip(begins, ends, strict=True)]
+    added = np.maximum(widths, 0).T
+    mode: Any = node.attrs.get("mode", "constant")
     if mode != "constant":
-        return np.pad(x[cut], widths, mode=mode)  # type: ignore[call-overload]
-    fill = value[0].reshape(-1)[0] if value and value[0] is not None else 0
-    return np.pad(x[cut], widths, mode="constant", constant_values=fill)
+        return [np.pad(x[cut], added, mode=mode)]
+    fill = 0 if rest[0] is None else rest[0].reshape(-1)[0]
+    return [np.pad(x[cut], added, mode="constant", constant_values=fill).astype(x.dtype)]
 
 
-@op("Pad", traits=MOVES, propagate=_pad_value)
-@op("Pad", domain="com.microsoft", traits=MOVES, arity=(2, 3), evaluate=_evaluate_ms_pad,
+@op("Pad", traits=MOVES, propagate=_pad_value, evaluate=_evaluate_pad)
+@op("Pad", domain="com.microsoft", traits=MOVES, arity=(2, 3), evaluate=_evaluate_pad,
     defaults={"mode": "constant"}, doc="ONNX's Pad without the axes input.")  # fmt: skip
 def _pad(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

@@ -56,7 +56,7 @@ def numel(shape: Shape) -> Dim:
 
 def inferred_shape(ctx: InferContext, i: int = 0) -> tuple[int, ...] | None:
     """The static shape that inference gave output ``i``; None where it is open or too large."""
-    t = ctx.node.outputs[i].type
+    t = ctx.results[i]
     if not isinstance(t, TensorType) or not t.is_static:
         return None
     return t.static_shape if int(numel(t.dims)) <= KNOWN_LIMIT else None
