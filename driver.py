@@ -16,6 +16,7 @@ from .ir.graph import Graph
 if TYPE_CHECKING:
     from .codegen.artifact import ArtifactContents
     from .frontend import Imported
+    from .passes.manager import PassRecord
     from .runtime import Session
 
 Shapes = Mapping[str, Sequence[int | str]]
@@ -126,6 +127,7 @@ class _Compilation:
         self.target = parse_target(options.target)
         self.seconds: dict[str, float] = {}
         self.report: dict[str, Any] = {}
+        self.records: list[PassRecord] = []
 
     def run(self, model: Any) -> Artifact:
         imported = self.timed("import", lambda: import_model(model, self.options.shapes))
@@ -143,18 +145,26 @@ class _Compilation:
         return result
 
     def optimize(self, graph: Graph) -> Graph:
+        from .passes.default import default_pipeline
         from .passes.manager import PassManager
         from .passes.pipeline import parse_pipeline
+        from .passes.target import GenericFacts
 
+        chosen = self.options.passes
         manager = PassManager(
-            parse_pipeline(self.options.passes),
+            default_pipeline() if chosen is None else parse_pipeline(chosen),
             dump_dir=self.options.dump_ir,
             stop_after=self.options.stop_after,
-            facts=self.target,
+            facts=GenericFacts(self.target.layouts),
             on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
         )
         result = manager.run(graph)
-        self.report["passes"] = [r.to_report() for r in result.records]
+        self.records = result.records
+        self.report["passes"] = [
+            {"pass": r.text, "nodes": r.nodes_after, "changes": r.changes, "details": dict(r.details)}
+            for r in result.records
+        ]
+        self.report["warnings"] = result.warnings
         return result.graph
 
     def generate(self, graph: Graph, imported: Imported, before: int) -> ArtifactContents:
@@ -187,7 +197,7 @@ class _Compilation:
                 "weight_bytes": sum(a.nbytes for _, a in lowered.weights),
                 "arena_bytes": lowered.program.arena_bytes,
                 "host_functions": sorted(lowered.program.host_functions),
-                "warnings": imported.warnings,
+                "warnings": [*imported.warnings, *self.report.get("warnings", ())],
             }
         )
         return ArtifactContents(manifest, library, lowered.weights, print_graph(graph), self.report)

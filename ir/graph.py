@@ -93,8 +93,7 @@ class Value:
             raise GraphError(f"value {self.name!r} has no type yet")
         return t
 
-    @type.setter
-    def type(self, t: Type) -> None:
+    def set_type(self, t: Type) -> None:
         self.node.outputs[self.index].type = t
 
     @property
@@ -156,6 +155,10 @@ class Graph:
         self._hints[hint] = n
         self._names.add(name)
         return name
+
+    def is_taken(self, name: str) -> bool:
+        """True where a value of the graph has this name (or did, and was not removed)."""
+        return name in self._names
 
     def skip_serials(self, start: int) -> None:
         """Give nodes that are added from now on serials of ``start`` or more."""
