@@ -1,0 +1,147 @@
+"""The pass contract: what a pass is, what it may use, and what it returns.
+
+A pass is a frozen dataclass. Its fields are its options, and the text form of a pipeline spells
+them the same way: ``fold{max-bytes=1048576},cse``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
+
+from ..ir.graph import Graph, GraphError, Node
+from ..ir.infer import Known, infer_types
+from .symbols import Renames, collect_renames, rename_symbols
+from .target import GenericFacts, TargetFacts
+
+Explain = Callable[[str, Node, str], None]
+
+# Settling one size may settle another; each round is one inference of the whole graph.
+_REFRESHES = 4
+
+
+class PassError(GraphError):
+    """A pass failed, or left a graph that does not verify."""
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass did: the number of changes, and how many of each kind."""
+
+    changes: int
+    details: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> PassResult:
+        """The result whose details are ``counts`` and whose changes are their sum."""
+        kept = {k: n for k, n in counts.items() if n}
+        return cls(sum(kept.values()), kept)
+
+
+@dataclass
+class PassContext:
+    """What passes share while a pipeline runs.
+
+    ``target`` answers questions about the hardware, ``warnings`` collects what the user should
+    read, ``explain`` (where given) hears of every rewrite that was tried as (rule, node, reason).
+    """
+
+    target: TargetFacts = field(default_factory=GenericFacts)
+    warnings: list[str] = field(default_factory=list)
+    explain: Explain | None = None
+    _known: dict[Graph, Known] = field(default_factory=dict)
+
+    def warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def known(self, graph: Graph) -> Known:
+        """The values of ``graph`` known at compile time; infers its types where that is due."""
+        found = self._known.get(graph)
+        if found is None:
+            found = self._known[graph] = infer_types(graph)
+        return found
+
+    def refresh(self, graph: Graph) -> None:
+        """Infer the types of ``graph`` and its bodies again, and its known values.
+
+        Where a size that only the run could tell is known now, its symbol is replaced by it.
+        """
+        for _ in range(_REFRESHES):
+            before = {n: [o.type for o in n.outputs] for g in all_graphs(graph) for n in g.nx}
+            self._known.clear()
+            self._known[graph] = infer_types(graph)
+            renames: Renames = {}
+            for node, types in before.items():
+                for out, old in zip(node.outputs, types, strict=True):
+                    collect_renames(node, old, out.type, renames)
+            if not renames:
+                return
+            rename_symbols(graph, renames)
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """One transformation of a graph and of the bodies in it.
+
+    ``requires`` and ``ensures`` name facts about the graph (such as ``no-shape-ops``); the
+    manager checks that what a pass requires was ensured before it.
+    """
+
+    name: ClassVar[str] = ""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset()
+
+    def run(self, graph: Graph, context: PassContext) -> PassResult:
+        """Change ``graph`` in place; the default applies the pass to every body, then to it."""
+        counts: Counter[str] = Counter()
+        for part in reversed(list(all_graphs(graph))):
+            counts.update(self.apply(part, context))
+        return PassResult.of(counts)
+
+    @abstractmethod
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        """Change one graph, not its bodies, in place; returns what was changed how often."""
+
+
+def all_graphs(graph: Graph) -> Iterator[Graph]:
+    """``graph`` and the bodies of its control flow, outer ones first; regions are not entered."""
+    work = [graph]
+    while work:
+        current = work.pop()
+        yield current
+        for node in current.nx:
+            if node.key != "kiln.Region":
+                work.extend(body for _, body in current.bodies(node))
+
+
+P = TypeVar("P", bound=type[Pass])
+
+_PASSES: dict[str, type[Pass]] = {}
+
+
+def register_pass(cls: P) -> P:
+    """Class decorator: make the pass known under its name."""
+    if not cls.name or cls.name in _PASSES:
+        raise ValueError(f"pass name {cls.name!r} is empty or taken")
+    _PASSES[cls.name] = cls
+    return cls
+
+
+def pass_class(name: str) -> type[Pass] | None:
+    """The registered pass called ``name``, or None."""
+    return _PASSES.get(name)
+
+
+def pass_names() -> list[str]:
+    """The names of all registered passes, sorted."""
+    return sorted(_PASSES)
+
+
+__all__ = [
+    "Explain", "Pass", "PassContext", "PassError", "PassResult", "all_graphs", "pass_class",
+    "pass_names", "register_pass",
+]  # fmt: skip

@@ -1,0 +1,103 @@
+"""The values that bodies of control flow capture from the graph around them.
+
+Captured values are the last inputs of the node and of its bodies (see ``ir.control``):
+
+    If(cond, *captured)    Loop(M, cond, *carried, *captured)    Scan(*carried, *scanned, *captured)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..ir.graph import Graph, GraphError, Node, Value
+from ..ir.registry import attribute
+from .rewriter import Rewriter
+from .symbols import Renames, collect_renames, rename_attrs
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One captured value: the node's input ``index`` and the bodies' inputs for it."""
+
+    index: int
+    outer: Value
+    inner: tuple[tuple[Graph, Value], ...]
+
+
+def first_captured(graph: Graph, node: Node) -> int | None:
+    """The index of the first captured input; None for ops that capture nothing."""
+    carried = int(attribute(node, "num_carried") or 0)
+    if node.key == "If":
+        return 1
+    if node.key == "Loop":
+        return 2 + carried
+    if node.key == "Scan":
+        return carried + int(attribute(node, "num_scan_inputs") or 0)
+    if node.key == "SequenceMap":
+        count = int(attribute(node, "num_captured") or 0)
+        return len(graph.inputs_of(node)) - count
+    return None
+
+
+def captured_inputs(graph: Graph, node: Node) -> list[Capture]:
+    """What ``node`` captures for its bodies, in order."""
+    first = first_captured(graph, node)
+    bodies = [body for _, body in graph.bodies(node)]
+    if first is None or not bodies:
+        return []
+    inputs = graph.inputs_of(node)
+    out = []
+    for index in range(first, len(inputs)):
+        outer = inputs[index]
+        if outer is not None:
+            from_end = index - len(inputs)
+            inner = tuple((body, body.inputs[from_end]) for body in bodies)
+            out.append(Capture(index, outer, inner))
+    return out
+
+
+def drop_inputs(graph: Graph, node: Node, captures: Sequence[Capture]) -> None:
+    """Remove captured inputs that no body uses; those after them move up."""
+    gone = {c.index for c in captures}
+    inputs = graph.inputs_of(node)
+    kept = [v for i, v in enumerate(inputs) if i not in gone]
+    for i in range(len(inputs)):
+        graph.set_input(node, i, None)
+    for i, v in enumerate(kept):
+        graph.set_input(node, i, v)
+    if "num_captured" in node.attrs:
+        node.attrs["num_captured"] = int(attribute(node, "num_captured")) - len(gone)
+    for c in captures:
+        for body, value in c.inner:
+            body.remove(value.node)
+
+
+def inline(rewriter: Rewriter, body: Graph, inputs: Sequence[Value | None]) -> list[Value]:
+    """Copy a closed body to where ``rewriter`` works; returns what its outputs are there.
+
+    Symbols of data-dependent sizes get the names of the copied nodes.
+    """
+    rewriter.start()
+    mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
+    renames: Renames = {}
+    for node in body.topological_all():
+        if node.op == "Constant":
+            mapping[node.out()] = rewriter.constant(node.attrs["value"], node.outputs[0].name)  # type: ignore[arg-type]
+        elif node.op not in ("Input", "Output"):
+            attrs = {k: v.copy() if isinstance(v, Graph) else v for k, v in node.attrs.items()}
+            rename_attrs(attrs, renames)
+            copy = rewriter.node(
+                node.op, [None if v is None else mapping[v] for v in body.inputs_of(node)], attrs,
+                domain=node.domain, outputs=[o.name for o in node.outputs],
+            )  # fmt: skip
+            for old, new in zip(node.values, copy.values, strict=True):
+                collect_renames(node, old.node.outputs[old.index].type, new.type, renames)
+                mapping[old] = new
+    results = [mapping[v] for v in body.outputs]
+    if any(v is None for v in results):
+        raise GraphError(f"body {body.name!r} returns an input that is omitted")
+    return results  # type: ignore[return-value]
+
+
+__all__ = ["Capture", "captured_inputs", "drop_inputs", "first_captured", "inline"]

@@ -1,0 +1,120 @@
+"""Common subexpressions: equal operations on equal inputs are computed once.
+
+Operations are equal where op, attributes (missing ones counted with their defaults) and inputs
+are; the inputs of commutative ops in any order. Constants are equal where element type, shape and
+every bit are. One sweep, producers first, finds all of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.literals import constant_hash
+from ..ir.registry import OpSpec, spec
+from .base import Pass, PassContext, register_pass
+from .rewriter import Rewriter
+
+_SAMPLES = 16
+
+
+@register_pass
+@dataclass(frozen=True)
+class CommonSubexpressions(Pass):
+    """Merges equal operations and equal constants."""
+
+    name = "cse"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        rewriter = Rewriter(graph, context.known(graph))
+        counts: Counter[str] = Counter()
+        counts["constants"] = _merge_constants(graph, rewriter)
+        seen: dict[Hashable, Node] = {}
+        for node in graph.topological():
+            key = _key(graph, node)
+            first = node if key is None else seen.setdefault(key, node)
+            if first is not node:
+                _merge(rewriter, node, first)
+                counts["nodes"] += 1
+        rewriter.finish()
+        return counts
+
+
+def _merge(rewriter: Rewriter, node: Node, first: Node) -> None:
+    for old, new in zip(node.values, first.values, strict=True):
+        if node in rewriter.graph:
+            rewriter.replace(old, new)
+
+
+# ---- constants -----------------------------------------------------------------------------------
+
+
+def _merge_constants(graph: Graph, rewriter: Rewriter) -> int:
+    groups: dict[Hashable, list[Node]] = {}
+    for node in graph.nx:
+        array = node.out().constant if node.op == "Constant" else None
+        if array is not None and array.dtype != np.dtype(object):
+            groups.setdefault(_sample(array), []).append(node)
+    merged = 0
+    for nodes in groups.values():
+        # Reading all of a weight is only worth it where another one starts alike.
+        seen: dict[str, Node] = {}
+        for node in nodes if len(nodes) > 1 else ():
+            first = seen.setdefault(constant_hash(node.attrs["value"]), node)  # type: ignore[arg-type]
+            if first is not node:
+                rewriter.replace(node.out(), first.out())
+                merged += 1
+    return merged
+
+
+def _sample(array: np.ndarray) -> Hashable:
+    """Equal for equal arrays; cheap to compute."""
+    few = array.reshape(-1)[:_SAMPLES] if array.flags.c_contiguous else array.flat[:_SAMPLES]
+    return array.dtype.str, str(array.dtype), array.shape, np.asarray(few).tobytes()
+
+
+# ---- operations ----------------------------------------------------------------------------------
+
+
+def _key(graph: Graph, node: Node) -> Hashable | None:
+    """Equal for nodes that compute the same; None for those that are never merged."""
+    found = spec(node.key)
+    if found is None or "stochastic" in found.traits or graph.bodies(node):
+        return None
+    inputs: list[Value | None] = graph.inputs_of(node)
+    if "commutative" in found.traits:
+        inputs = sorted(inputs, key=_order)
+    return node.key, len(node.outputs), _attributes(node, found), tuple(inputs)
+
+
+def _order(value: Value | None) -> tuple[int, int]:
+    return (-1, 0) if value is None else (value.node.serial, value.index)
+
+
+def _attributes(node: Node, found: OpSpec) -> Hashable:
+    items = []
+    for name, value in sorted(node.attrs.items()):
+        frozen = _freeze(value)
+        if frozen != _freeze(found.defaults.get(name)):
+            items.append((name, frozen))
+    return tuple(items)
+
+
+def _freeze(value: Any) -> Hashable:
+    if isinstance(value, np.ndarray):
+        if value.dtype == np.dtype(object):
+            return "array", value.shape, repr(value.tolist())
+        return "array", str(value.dtype), value.shape, value.tobytes()
+    if isinstance(value, tuple | list):
+        return tuple(_freeze(v) for v in value)
+    if isinstance(value, float | np.floating):
+        # NaN equals itself here, and 0.0 is not -0.0.
+        return "float", repr(float(value))
+    if isinstance(value, bool | int | np.integer):
+        return "int", int(value)
+    return type(value).__name__, value

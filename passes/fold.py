@@ -1,0 +1,184 @@
+"""Constant folding: operations on constants are evaluated at compile time.
+
+The size limit knows about weights. A result may be any size that does not exceed the constants it
+takes the place of (those that nothing else uses); what it adds beyond that counts against
+``max_bytes`` for the whole model. ``ConstantOfShape`` is folded whatever its size, since models
+keep weights in that form. Constants stored in fewer bits than their result (int8 weights behind
+DequantizeLinear or Cast) stay small unless they have at most ``max_widened`` elements.
+
+Branches of ``If`` with a constant condition take the place of the node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.bindings import has_symbols
+from ..ir.graph import Graph, GraphError, Node, Value
+from ..ir.interpreter import run_node
+from ..ir.registry import has_trait
+from ..ir.types import TensorType, array_type
+from .base import Pass, PassContext, PassResult, all_graphs, register_pass
+from .bodies import captured_inputs, drop_inputs, inline
+from .rewriter import Rewriter, sole_consumer
+
+_PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")
+
+
+@register_pass
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Evaluates what depends on constants only."""
+
+    max_bytes: int = 1 << 20
+    max_widened: int = 256
+
+    name = "fold"
+
+    def run(self, graph: Graph, context: PassContext) -> PassResult:
+        counts: Counter[str] = Counter()
+        budget = _Budget(self.max_bytes)
+        # Outer graphs come first: constants sink into the bodies that use them.
+        for part in all_graphs(graph):
+            counts.update(_Folder(part, context, self, budget).run())
+        return PassResult.of(counts)
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        return _Folder(graph, context, self, _Budget(self.max_bytes)).run()
+
+
+@dataclass
+class _Budget:
+    """Bytes that folding may still add to the model."""
+
+    left: int
+
+
+class _Folder:
+    def __init__(self, graph: Graph, context: PassContext, options: Fold, budget: _Budget) -> None:
+        self._graph = graph
+        self._context = context
+        self._options = options
+        self._budget = budget
+        self._rewriter = Rewriter(graph, context.known(graph))
+        self._counts: Counter[str] = Counter()
+
+    def run(self) -> Counter[str]:
+        for node in self._graph.topological():
+            if node not in self._graph:
+                continue
+            if self._graph.bodies(node):
+                self._sink_constants(node)
+                self._choose_branch(node)
+            else:
+                self._fold(node)
+        self._rewriter.finish()
+        return self._counts
+
+    # ---- evaluation --------------------------------------------------------------------------
+
+    def _fold(self, node: Node) -> None:
+        inputs = self._graph.inputs_of(node)
+        reason = self._objection(node, inputs)
+        results = None
+        if reason is None:
+            arrays = [None if v is None else v.constant for v in inputs]
+            try:
+                results = run_node(node, arrays)
+            except GraphError as e:
+                reason = f"cannot be evaluated: {e}"
+        if results is not None and not all(isinstance(r, np.ndarray) for r in results):
+            reason = "a result is not a tensor"
+        if reason is None and results is not None:
+            reason = self._growth_objection(node, inputs, results)
+        if reason is None and results is not None:
+            self._replace(node, results)
+        elif self._context.explain is not None and reason:
+            self._context.explain("fold", node, reason)
+
+    def _objection(self, node: Node, inputs: list[Value | None]) -> str | None:
+        """Why ``node`` is not evaluated; an empty string where that is not worth telling."""
+        if any(v is not None and v.constant is None for v in inputs):
+            return ""
+        if not inputs and node.key == "kiln.ShapeValue":
+            return ""
+        if has_trait(node, "stochastic") or node.domain not in _PURE_DOMAINS:
+            return "its results may differ between runs"
+        if has_symbols(node):
+            return "its result depends on symbolic sizes"
+        return self._widening(node, inputs)
+
+    def _widening(self, node: Node, inputs: list[Value | None]) -> str | None:
+        arrays = [v.constant for v in inputs if v is not None and v.constant is not None]
+        largest = max(arrays, key=lambda a: a.size, default=None)
+        out = node.outputs[0].type if node.outputs else None
+        if largest is None or largest.size <= self._options.max_widened:
+            return None
+        if not isinstance(out, TensorType) or not out.is_static:
+            return None
+        have = array_type(largest).dtype
+        if have.kind in "iuf" and have.bits <= 8 < out.dtype.bits and out.dtype.is_float:
+            return f"keeps {largest.size} elements as {have}"
+        return None
+
+    def _growth_objection(
+        self, node: Node, inputs: list[Value | None], results: list[np.ndarray]
+    ) -> str | None:
+        """Charge the budget for the bytes that folding adds, or say why it may not."""
+        used = [
+            r for v, r in zip(node.values, results, strict=False) if self._graph.nx.succ[v.node]
+        ]
+        freed = sum(
+            v.constant.nbytes
+            for v in {v for v in inputs if v is not None}
+            if v.constant is not None and sole_consumer(self._graph, v) is node
+        )
+        growth = sum(r.nbytes for r in used) - freed
+        if node.key != "ConstantOfShape" and growth > 0:
+            if growth > self._budget.left:
+                return f"would add {growth} bytes, {self._budget.left} are left"
+            self._budget.left -= growth
+        return None
+
+    def _replace(self, node: Node, results: list[np.ndarray]) -> None:
+        for value, result in zip(node.values, results, strict=False):
+            if self._graph.uses(value):
+                self._rewriter.start(value.name)
+                self._rewriter.replace(value, self._rewriter.constant(result, value.name))
+        self._counts[node.op] += 1
+
+    # ---- control flow ------------------------------------------------------------------------
+
+    def _sink_constants(self, node: Node) -> None:
+        """Constants that bodies capture become constants of the bodies (arrays are shared)."""
+        sunk = []
+        for c in captured_inputs(self._graph, node):
+            array = c.outer.constant
+            if array is None:
+                continue
+            for body, inner in c.inner:
+                if body.uses(inner):
+                    body.replace_uses(inner, body.add_constant(array, c.outer.name))
+            sunk.append(c)
+        if sunk:
+            drop_inputs(self._graph, node, sunk)
+            self._counts["captured"] += len(sunk)
+
+    def _choose_branch(self, node: Node) -> None:
+        if node.key != "If":
+            return
+        condition, *captured = self._graph.inputs_of(node)
+        known = None if condition is None else self._rewriter.known.get(condition)
+        if known is None or known.dtype == object:
+            return
+        branch = node.attrs["then_branch" if known.reshape(-1)[0] else "else_branch"]
+        assert isinstance(branch, Graph)
+        results = inline(self._rewriter, branch, captured)
+        for value, result in zip(node.values, results, strict=True):
+            self._rewriter.replace(value, result)
+        self._graph.prune([node])
+        self._counts["If"] += 1

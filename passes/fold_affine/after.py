@@ -1,0 +1,75 @@
+"""Constants applied to the result of a linear op.
+
+s * linear(x, W, b) = linear(x, s*W, s*b)    linear(x, W, b) + t = linear(x, W, b + t)
+s * (y + t) = s*y + s*t                      where y is the result of a MatMul, which has no bias
+"""
+
+from __future__ import annotations
+
+from ...ir.graph import Value
+from ..pattern import Const, Match, Op, Rule, Var
+from ..rewriter import Rewriter
+from .linear import OPS, Channels, Linear, channels_of
+
+
+def _applies(m: Match) -> str | None:
+    found = channels_of(m.graph, m.node("linear"))
+    if isinstance(found, str):
+        return found
+    y, array = m.node("linear").out(), m["c"].constant
+    assert array is not None
+    if m.root.out().type != y.type:
+        return "the constant broadcasts the result"
+    if found.spread(array, y.rank, found.outputs) is None:
+        return "the constant varies within a channel"
+    if m.root.op != "Mul" and not found.takes_bias:
+        return "the op has no bias"
+    return None
+
+
+def _fold(m: Match, r: Rewriter) -> Value:
+    found, array = channels_of(m.graph, m.node("linear")), m["c"].constant
+    assert isinstance(found, Channels) and array is not None
+    c = found.spread(array, m.node("linear").out().rank, found.outputs)
+    assert c is not None
+    linear = Linear(m.graph, found)
+    if m.root.op == "Mul":
+        linear.scale_outputs(c)
+    else:
+        linear.shift_outputs(-c if m.root.op == "Sub" else c)
+    return linear.build(r, m["x"])
+
+
+def _distribute(m: Match, r: Rewriter) -> Value:
+    s, t = m["s"].constant, m["t"].constant
+    assert s is not None and t is not None
+    scaled = r.op("Mul", m.node("linear").out(), m["s"])
+    return r.op("Add", scaled, r.constant((s * t).astype(t.dtype)))
+
+
+def _distributes(m: Match) -> str | None:
+    found = channels_of(m.graph, m.node("linear"))
+    if isinstance(found, str):
+        return found
+    s, y = m["s"].constant, m.node("linear").out()
+    assert s is not None
+    if found.spread(s, y.rank, found.outputs) is None or m.root.out().type != y.type:
+        return "the factor varies within a channel"
+    return None
+
+
+_LINEAR = Op(OPS, Var("x"), Const(), name="linear", rest=True)
+
+RULES = (
+    Rule("affine-after", Op("Mul|Add|Sub", _LINEAR, Const("c")), _fold, _applies),
+    Rule(
+        "scale-bias",
+        Op(
+            "Mul",
+            Op("Add", Op("MatMul", Var("x"), Const("c"), name="linear"), Const("t")),
+            Const("s"),
+        ),
+        _distribute,
+        _distributes,
+    ),
+)

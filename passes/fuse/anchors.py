@@ -1,0 +1,72 @@
+"""Regions around a heavy op: the elementwise operations on its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...ir.graph import Node, Value
+from .classify import Kind
+from .regions import Regions
+
+_MAX_EPILOGUE = 24
+_MAX_OPEN = 4
+
+
+def grow_epilogue(regions: Regions, anchor: Node, position: Mapping[Node, int]) -> None:
+    """Make the region of ``anchor``: the largest set of nodes that only its last value leaves.
+
+    Consumers are tried producers first; the set so far is kept whenever one value leaves it.
+    """
+    graph = regions.graph
+    members: list[Node] = [anchor]
+    inside = {anchor}
+    kept = 1
+    while len(members) <= _MAX_EPILOGUE:
+        outside = _outside_consumers(regions, members, inside)
+        if outside is None or not outside:
+            break
+        candidate = min(outside, key=lambda n: position.get(n, len(position)))
+        reason = _objection(regions, anchor, candidate)
+        if reason is not None:
+            regions.explain(candidate, reason)
+            break
+        members.append(candidate)
+        inside.add(candidate)
+        if len(_leaving(regions, members, inside)) <= 1:
+            kept = len(members)
+    regions.start(anchor, members[:kept])
+    assert all(n in graph for n in members)
+
+
+def _outside_consumers(
+    regions: Regions, members: list[Node], inside: set[Node]
+) -> list[Node] | None:
+    """Who uses values of ``members`` outside; None where that is too much to look at."""
+    graph = regions.graph
+    found: dict[Node, None] = {}
+    for node in members:
+        for consumer in graph.nx.succ[node]:
+            if consumer not in inside:
+                found[consumer] = None
+                if len(found) > _MAX_OPEN:
+                    return None
+    return list(found)
+
+
+def _leaving(regions: Regions, members: list[Node], inside: set[Node]) -> list[Value]:
+    graph = regions.graph
+    return [n.out() for n in members if any(c not in inside for c in graph.nx.succ[n])]
+
+
+def _objection(regions: Regions, anchor: Node, node: Node) -> str | None:
+    """Why ``node`` does not join the epilogue of ``anchor``, or None."""
+    if regions.kinds.get(node) is not Kind.ELEMENTWISE:
+        return "not elementwise"
+    if regions.region_of(node) is not None:
+        return "it has a region already"
+    if node.out().shape != anchor.out().shape:
+        return "its shape is not that of the anchor"
+    return regions.target.fusible_epilogue(regions.graph, anchor, node)
+
+
+__all__ = ["grow_epilogue"]

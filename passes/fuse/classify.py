@@ -1,0 +1,84 @@
+"""What part an operation may play in a region."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ...ir.graph import Graph, Node
+from ...ir.registry import spec
+from ...ir.types import TensorType, Type
+from ..symbols import own_symbol
+
+
+class Kind(Enum):
+    """``ANCHOR`` starts a region; ``ELEMENTWISE`` and ``MOVE`` join one; ``VIEW`` joins one only
+    between its operations; ``ALONE`` never stands in one."""
+
+    ANCHOR = "anchor"
+    ELEMENTWISE = "elementwise"
+    MOVE = "move"
+    VIEW = "view"
+    ALONE = "alone"
+
+
+_ANCHORS = frozenset({
+    "Conv", "ConvTranspose", "ConvInteger", "DeformConv", "QLinearConv", "MatMul", "MatMulInteger",
+    "QLinearMatMul", "Gemm", "Einsum", "com.microsoft.FusedMatMul", "com.microsoft.FusedGemm",
+    "com.microsoft.QGemm", "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool",
+    "GlobalMaxPool", "GlobalLpPool", "Softmax", "LogSoftmax", "Hardmax", "LayerNormalization",
+    "RMSNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization",
+    "MeanVarianceNormalization", "LRN", "kiln.Attention", "CumSum",
+})  # fmt: skip
+
+_MOVES = frozenset({
+    "Transpose", "kiln.Slice", "Slice", "kiln.Expand", "Expand", "Tile", "Pad", "Trilu", "Gather",
+    "DepthToSpace", "SpaceToDepth",
+})  # fmt: skip
+
+_VIEWS = frozenset({"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+
+_HEAVY = frozenset({"anchor", "reduction"})
+_NEVER = frozenset({"host", "control_flow", "stochastic"})
+
+
+def classify(graph: Graph, node: Node) -> Kind:
+    """The part that ``node`` may play."""
+    found = spec(node.key)
+    if found is None or found.traits & _NEVER or not node.outputs:
+        return Kind.ALONE
+    if not all(_plain(o.type) for o in node.outputs):
+        return Kind.ALONE
+    if not all(v is None or _plain(v.node.outputs[v.index].type) for v in graph.inputs_of(node)):
+        return Kind.ALONE
+    if _sizes_depend_on_data(node):
+        return Kind.ALONE
+    if node.key in _ANCHORS or found.traits & _HEAVY:
+        return Kind.ANCHOR if _one_result(graph, node) else Kind.ALONE
+    if len(node.outputs) > 1:
+        return Kind.ALONE
+    if "elementwise" in found.traits:
+        return Kind.ELEMENTWISE
+    if node.key in _VIEWS:
+        return Kind.VIEW
+    return Kind.MOVE if node.key in _MOVES else Kind.ALONE
+
+
+def _one_result(graph: Graph, node: Node) -> bool:
+    return not any(graph.uses(v) for v in node.values[1:])
+
+
+def _plain(t: Type | None) -> bool:
+    return isinstance(t, TensorType) and t.shape is not None and t.dtype.kind in "fiub"
+
+
+def _sizes_depend_on_data(node: Node) -> bool:
+    types = [o.type for o in node.outputs]
+    return any(
+        own_symbol(d, node) is not None
+        for t in types
+        if isinstance(t, TensorType)
+        for d in t.shape or ()
+    )
+
+
+__all__ = ["Kind", "classify"]

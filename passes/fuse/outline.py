@@ -1,0 +1,68 @@
+"""Moves a set of nodes into the body of a ``kiln.Region``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+
+
+def outline(graph: Graph, members: Sequence[Node], embed_limit: int) -> Node:
+    """Replace ``members`` (producers first) by one region node, which is returned."""
+    body = Graph("region")
+    inputs: list[Value] = []
+    mapping: dict[Value, Value] = {}
+    for node in members:
+        for v in graph.inputs_of(node):
+            if v is not None and v not in mapping:
+                mapping[v] = _bring(body, v, inputs, embed_limit)
+        mapped = [None if v is None else mapping[v] for v in graph.inputs_of(node)]
+        copy = body.add_node(
+            node.op, mapped, node.attrs, outputs=[o.name for o in node.outputs],
+            types=[o.type for o in node.outputs], domain=node.domain, name=node.name,
+        )  # fmt: skip
+        mapping.update(zip(node.values, copy.values, strict=True))
+    results = _leaving(graph, members)
+    body.set_outputs([mapping[v] for v in results], [v.name for v in results])
+    return _replace(graph, members, inputs, results, body)
+
+
+def _bring(body: Graph, value: Value, inputs: list[Value], embed_limit: int) -> Value:
+    array = value.constant
+    if array is not None and array.size <= embed_limit and array.dtype != np.dtype(object):
+        return body.add_constant(array, value.name)
+    inputs.append(value)
+    return body.add_input(value.name, value.type)
+
+
+def _leaving(graph: Graph, members: Sequence[Node]) -> list[Value]:
+    """The values of ``members`` that are used outside."""
+    inside = set(members)
+    return [
+        v for n in members for v in n.values if any(c not in inside for c, _ in graph.uses(v))
+    ]
+
+
+def _replace(
+    graph: Graph,
+    members: Sequence[Node],
+    inputs: Sequence[Value],
+    results: Sequence[Value],
+    body: Graph,
+) -> Node:
+    names = [v.name for v in results]
+    region = graph.add_node(
+        "Region", inputs, {"body": body}, outputs=names, types=[v.type for v in results],
+        domain="kiln", name=members[-1].name,
+    )  # fmt: skip
+    for old, new in zip(results, region.values, strict=True):
+        graph.replace_uses(old, new)
+    graph.prune(reversed(members))
+    for new, name in zip(region.values, names, strict=True):
+        graph.rename(new, name)
+    return region
+
+
+__all__ = ["outline"]

@@ -1,0 +1,367 @@
+"""Rewrite rules as data: what to match, what must hold, what to put there.
+
+A pattern is a tree over the producers of a value:
+
+    Op("Mul", Var("x"), Op("Sigmoid", Var("x")))
+
+``Var`` matches any value (the same name twice: the same value), ``Const`` a constant, ``Op`` the
+result of an operation, ``Either`` one of several patterns, ``Maybe`` an operation that may be
+absent. Commutative ops (by their registry trait) match in both orders of their inputs.
+Operations inside a match must have no uses outside of it unless they are ``shared``, since a
+replacement would otherwise compute them twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..ir.graph import Graph, GraphError, Node, Value
+from ..ir.registry import attribute, has_trait
+from .base import Explain, PassContext
+from .rewriter import Rewriter, splat
+
+AttrTest: TypeAlias = "Callable[[Any], bool]"
+
+
+@dataclass(frozen=True)
+class Var:
+    """Any value; ``where`` may restrict it."""
+
+    name: str
+    where: Callable[[Value], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant; with ``value`` one whose elements all are that number (within ``rtol``)."""
+
+    name: str = ""
+    value: float | None = None
+    rtol: float = 1e-3
+    scalar: bool = False
+
+
+@dataclass(frozen=True)
+class Op:
+    """The result of one of the ops ``ops`` (keys joined by ``|``).
+
+    ``attrs`` holds values or tests (schema defaults count). ``rest`` allows inputs after those
+    given; an input pattern of None is one that is omitted.
+    """
+
+    ops: str
+    inputs: tuple[Pattern | None, ...]
+    name: str
+    attrs: Mapping[str, Any]
+    shared: bool
+    output: int
+    rest: bool
+
+    def __init__(
+        self, ops: str, *inputs: Pattern | None, name: str = "",
+        attrs: Mapping[str, Any] | None = None, shared: bool = False, output: int = 0,
+        rest: bool = False,
+    ) -> None:  # fmt: skip
+        for key, value in (
+            ("ops", ops), ("inputs", inputs), ("name", name), ("attrs", attrs or {}),
+            ("shared", shared), ("output", output), ("rest", rest),
+        ):  # fmt: skip
+            object.__setattr__(self, key, value)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.ops.split("|"))
+
+
+@dataclass(frozen=True)
+class Either:
+    """Any of several patterns, tried in order."""
+
+    choices: tuple[Pattern, ...]
+
+    def __init__(self, *choices: Pattern) -> None:
+        object.__setattr__(self, "choices", choices)
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """``op``, or its first input where the operation is not there."""
+
+    op: Op
+
+
+Pattern: TypeAlias = "Var | Const | Op | Either | Maybe"
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a pattern found: values and nodes by their names in the pattern."""
+
+    graph: Graph
+    values: Mapping[str, Value]
+    nodes: Mapping[str, Node]
+    inner: tuple[tuple[Node, bool], ...] = ()
+
+    def __getitem__(self, name: str) -> Value:
+        return self.values[name]
+
+    def get(self, name: str) -> Value | None:
+        return self.values.get(name)
+
+    @property
+    def root(self) -> Node:
+        """The node whose result the pattern describes."""
+        return self.inner[0][0]
+
+    def node(self, name: str) -> Node:
+        return self.nodes[name]
+
+    def attr(self, name: str, key: str) -> Any:
+        """Attribute ``key`` (or its default) of the node called ``name``."""
+        return attribute(self.nodes[name], key)
+
+
+Replace: TypeAlias = "Callable[[Match, Rewriter], Value | None]"
+Condition: TypeAlias = "Callable[[Match], str | None]"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rewrite: where ``pattern`` matches and ``when`` has no objection, its root's result
+    is replaced by what ``replace`` builds (None: nothing, after all)."""
+
+    name: str
+    pattern: Op
+    replace: Replace
+    when: Condition | None = None
+
+
+class _Tracer:
+    """Remembers the first reason why a pattern did not match."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+
+    def miss(self, reason: str) -> None:
+        self.reason = self.reason or reason
+
+
+def match(graph: Graph, pattern: Op, node: Node, tracer: _Tracer | None = None) -> Match | None:
+    """The first match of ``pattern`` with ``node`` as its root, or None."""
+    if node.key not in pattern.keys:
+        return None
+    start = Match(graph, {}, {})
+    for found in _op(graph, pattern, node.out(pattern.output), start, tracer):
+        outside = _used_outside(graph, found)
+        if outside is None:
+            return found
+        if tracer is not None:
+            tracer.miss(f"{outside.name!r} is used elsewhere")
+    return None
+
+
+def _used_outside(graph: Graph, found: Match) -> Node | None:
+    members = {n for n, _ in found.inner}
+    for node, shared in found.inner[1:]:
+        if not shared and any(c not in members for c in graph.nx.succ[node]):
+            return node
+    return None
+
+
+def _value(
+    graph: Graph, p: Pattern | None, v: Value | None, m: Match, t: _Tracer | None
+) -> Iterator[Match]:
+    if p is None or v is None:
+        if p is None and v is None:
+            yield m
+        return
+    if isinstance(p, Op):
+        yield from _op(graph, p, v, m, t)
+    elif isinstance(p, Var):
+        yield from _var(p, v, m)
+    elif isinstance(p, Const):
+        yield from _const(p, v, m, t)
+    elif isinstance(p, Maybe):
+        yield from _op(graph, p.op, v, m, None)
+        yield from _value(graph, p.op.inputs[0], v, m, t)
+    else:
+        for choice in p.choices:
+            yield from _value(graph, choice, v, m, t)
+
+
+def _var(p: Var, v: Value, m: Match) -> Iterator[Match]:
+    bound = m.values.get(p.name)
+    if bound is not None:
+        if bound == v:
+            yield m
+    elif p.where is None or p.where(v):
+        yield _bind(m, p.name, v)
+
+
+def _const(p: Const, v: Value, m: Match, t: _Tracer | None) -> Iterator[Match]:
+    array = v.constant
+    if array is None or p.scalar and array.size != 1:
+        if t is not None:
+            t.miss(f"{v.name!r} is not a {'scalar ' if p.scalar else ''}constant")
+        return
+    if p.value is not None:
+        number = splat(v)
+        if number is None or not np.isclose(number, p.value, rtol=p.rtol, atol=0.0):
+            if t is not None:
+                t.miss(f"constant {v.name!r} is {number}, not {p.value}")
+            return
+    yield _bind(m, p.name, v) if p.name else m
+
+
+def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[Match]:
+    node = v.node
+    if node.key not in p.keys or v.index != p.output:
+        if t is not None:
+            t.miss(f"{v.name!r} comes from {node.key}, not {p.ops}")
+        return
+    for key, wanted in p.attrs.items():
+        have = attribute(node, key)
+        if not (wanted(have) if callable(wanted) else _same(have, wanted)):
+            if t is not None:
+                t.miss(f"{node.name!r} has {key}={have}")
+            return
+    nodes = {**m.nodes, p.name: node} if p.name else m.nodes
+    m = Match(m.graph, m.values, nodes, (*m.inner, (node, p.shared)))
+    inputs = graph.inputs_of(node)
+    if len(inputs) < len(p.inputs):
+        inputs += [None] * (len(p.inputs) - len(inputs))
+    elif len(inputs) > len(p.inputs) and not p.rest:
+        if t is not None:
+            t.miss(f"{node.name!r} has {len(inputs)} inputs")
+        return
+    yield from _inputs(graph, p.inputs, inputs, m, t)
+    if len(p.inputs) == 2 and len(inputs) == 2 and has_trait(node, "commutative"):
+        yield from _inputs(graph, p.inputs[::-1], inputs, m, t)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return tuple(a) == tuple(b)
+    return bool(a == b)
+
+
+def _inputs(
+    graph: Graph,
+    patterns: Sequence[Pattern | None],
+    inputs: Sequence[Value | None],
+    m: Match,
+    t: _Tracer | None,
+) -> Iterator[Match]:
+    if not patterns:
+        yield m
+        return
+    for found in _value(graph, patterns[0], inputs[0], m, t):
+        yield from _inputs(graph, patterns[1:], inputs[1:], found, t)
+
+
+def _bind(m: Match, name: str, v: Value) -> Match:
+    return Match(m.graph, {**m.values, name: v}, m.nodes, m.inner)
+
+
+# ---- driver --------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Worklist:
+    """Nodes to look at, producers first; each stands there once."""
+
+    keys: frozenset[str]
+    queue: deque[Node] = field(default_factory=deque)
+    waiting: set[Node] = field(default_factory=set)
+
+    def push(self, node: Node) -> None:
+        if node.key in self.keys and node not in self.waiting:
+            self.waiting.add(node)
+            self.queue.append(node)
+
+    def pop(self) -> Node:
+        node = self.queue.popleft()
+        self.waiting.discard(node)
+        return node
+
+
+def rewrite(graph: Graph, rules: Sequence[Rule], context: PassContext) -> Counter[str]:
+    """Apply ``rules`` until none matches; returns how often each one did.
+
+    Nodes are visited producers first, and again when an input of theirs was rewritten, so the
+    cost is proportional to the size of the graph. Raises :class:`GraphError` where rules undo
+    each other for ever.
+    """
+    by_key: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for key in rule.pattern.keys:
+            by_key.setdefault(key, []).append(rule)
+    work = _Worklist(frozenset(by_key))
+    for node in graph.topological():
+        work.push(node)
+    rewriter = Rewriter(graph, context.known(graph))
+    counts: Counter[str] = Counter()
+    budget = 64 * len(graph.nx) + 1024
+    while work.queue:
+        node = work.pop()
+        applied = _first(graph, by_key[node.key], node, rewriter, context.explain)
+        if applied is None:
+            continue
+        counts[applied.name] += 1
+        budget -= 1
+        if budget < 0:
+            raise GraphError(f"rule {applied.name} and others undo each other without end")
+        for changed in rewriter.fresh:
+            if changed in graph:
+                work.push(changed)
+        for consumer in rewriter.affected:
+            if consumer in graph:
+                work.push(consumer)
+    rewriter.finish()
+    return counts
+
+
+def _first(
+    graph: Graph, rules: Sequence[Rule], node: Node, rewriter: Rewriter, explain: Explain | None
+) -> Rule | None:
+    """The first rule that rewrote ``node``."""
+    for rule in rules:
+        if node not in graph:
+            return None
+        reason = apply_rule(graph, rule, node, rewriter, explain is not None)
+        if reason is None:
+            return rule
+        if explain is not None and reason:
+            explain(rule.name, node, reason)
+    return None
+
+
+def apply_rule(
+    graph: Graph, rule: Rule, node: Node, rewriter: Rewriter, trace: bool = False
+) -> str | None:
+    """Rewrite ``node`` by ``rule``: None where that was done, else why not (if ``trace``)."""
+    tracer = _Tracer() if trace else None
+    found = match(graph, rule.pattern, node, tracer)
+    if found is None:
+        return tracer.reason if tracer is not None else ""
+    reason = rule.when(found) if rule.when is not None else None
+    if reason is not None:
+        return reason
+    rewriter.start(node.out(rule.pattern.output).name)
+    new = rule.replace(found, rewriter)
+    if new is None:
+        rewriter.discard()
+        return "the replacement does not apply"
+    rewriter.replace(node.out(rule.pattern.output), new)
+    return None
+
+
+__all__ = [
+    "Const", "Either", "Match", "Maybe", "Op", "Pattern", "Rule", "Var", "apply_rule", "match",
+    "rewrite",
+]  # fmt: skip

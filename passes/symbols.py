@@ -1,0 +1,95 @@
+"""Symbols of data-dependent sizes, and what to do when a rewrite settles or merges them.
+
+Inference names the size that only node ``n`` determines after the node (``u17_0``). Dim attributes
+further down mention such symbols; when the node goes away, or its size turns out to be known, the
+mentions must follow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..ir.dims import Dim, SymExpr, free_symbols, substitute
+from ..ir.graph import Attr, Graph, Node
+from ..ir.types import OptionalType, SequenceType, TensorType, Type
+
+Renames = dict[str, Dim]
+
+_FRESH = re.compile(r"(?:^|_)u([0-9]+)_[0-9]+$")
+
+
+def own_symbol(dim: Dim, node: Node) -> str | None:
+    """The name of ``dim`` where it is a symbol that ``node`` itself introduced."""
+    if not isinstance(dim, SymExpr):
+        return None
+    text = str(dim)
+    found = _FRESH.search(text)
+    return text if found is not None and int(found[1]) == node.serial else None
+
+
+def collect_renames(node: Node, old: Type | None, new: Type | None, renames: Renames) -> None:
+    """Add what the symbols that ``node`` introduced in type ``old`` are in type ``new``."""
+    nested = SequenceType | OptionalType
+    if isinstance(old, nested) and isinstance(new, nested):
+        collect_renames(node, old.elem, new.elem, renames)
+    if not isinstance(old, TensorType) or not isinstance(new, TensorType):
+        return
+    if old.shape is None or new.shape is None or len(old.shape) != len(new.shape):
+        return
+    for a, b in zip(old.shape, new.shape, strict=True):
+        symbol = own_symbol(a, node)
+        if symbol is not None and a != b and symbol not in free_symbols(b):
+            renames[symbol] = b
+
+
+def rename_symbols(graph: Graph, renames: Mapping[str, Dim]) -> None:
+    """Substitute in all types and attributes of ``graph`` and of the graphs inside it."""
+    closed = _closed(renames)
+    for node in graph.nx:
+        for out in node.outputs:
+            if out.type is not None:
+                out.type = _type(out.type, closed)
+        rename_attrs(node.attrs, closed)
+
+
+def rename_attrs(attrs: dict[str, Attr], renames: Mapping[str, Dim]) -> None:
+    """Substitute in the attributes of one node, in place."""
+    if not renames:
+        return
+    for key, value in attrs.items():
+        if isinstance(value, Graph):
+            rename_symbols(value, renames)
+        elif isinstance(value, SymExpr | tuple):
+            attrs[key] = _attr(value, renames)
+
+
+def _closed(renames: Mapping[str, Dim]) -> Renames:
+    """``renames`` with its own right-hand sides substituted, so that one application suffices."""
+    done: Renames = dict(renames)
+    for _ in range(8):
+        again = {s: substitute(d, done) for s, d in done.items()}
+        if again == done:
+            break
+        done = again
+    return done
+
+
+def _type(t: Type, renames: Mapping[str, Dim]) -> Type:
+    if isinstance(t, SequenceType | OptionalType):
+        return type(t)(_type(t.elem, renames))
+    if t.shape is None or not any(isinstance(d, SymExpr) for d in t.shape):
+        return t
+    return t.with_shape(tuple(substitute(d, renames) for d in t.shape))
+
+
+def _attr(value: Any, renames: Mapping[str, Dim]) -> Any:
+    if isinstance(value, SymExpr):
+        return substitute(value, renames)
+    if isinstance(value, tuple):
+        return tuple(_attr(v, renames) for v in value)
+    return value
+
+
+__all__ = ["Renames", "collect_renames", "own_symbol", "rename_attrs", "rename_symbols"]
