@@ -13,7 +13,15 @@ import numpy as np
 from .graph import Graph, GraphError, Node
 from .onnx_types import element_code
 from .registry import ML_OPSET, OPSET
-from .types import DType, OptionalType, SequenceType, TensorType, Type, from_numpy_dtype
+from .types import (
+    DType,
+    OptionalType,
+    SequenceType,
+    TensorType,
+    Type,
+    array_type,
+    from_numpy_dtype,
+)
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, NodeProto, TensorProto, TypeProto
@@ -34,25 +42,42 @@ def reference_runner(node: Node, present: Sequence[bool]) -> Runner:
     if node.domain not in DOMAIN_VERSIONS:
         raise GraphError(f"node {node.name!r}: there is no reference evaluation of {node.key}")
     names = [f"x{i}" if there else "" for i, there in enumerate(present)]
-    evaluator = _evaluator(node, names)
-
-    def run(inputs: list[Any]) -> list[Any]:
-        feeds = {n: v for n, v in zip(names, inputs, strict=True) if n}
-        return list(evaluator.run(None, feeds))
-
-    return run
+    if _function_needs_types(node):
+        return lambda inputs: _run(_evaluator(node, names, inputs), names, inputs)
+    evaluator = _evaluator(node, names, None)
+    return lambda inputs: _run(evaluator, names, inputs)
 
 
-def _evaluator(node: Node, names: Sequence[str]) -> Any:
+def _run(evaluator: Any, names: Sequence[str], inputs: list[Any]) -> list[Any]:
+    return list(evaluator.run(None, {n: v for n, v in zip(names, inputs, strict=True) if n}))
+
+
+def _function_needs_types(node: Node) -> bool:
+    """True for ops that ONNX defines by a function which depends on the inputs' types."""
+    import onnx.defs
+
+    version = DOMAIN_VERSIONS[node.domain]
+    if not onnx.defs.has(node.op, version, node.domain):
+        return False
+    schema: Any = onnx.defs.get_schema(node.op, version, node.domain)
+    return bool(schema.has_context_dependent_function)
+
+
+def _evaluator(node: Node, names: Sequence[str], inputs: list[Any] | None) -> Any:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
     info = onnx.ValueInfoProto
+    values = [None] * len(names) if inputs is None else inputs
     outputs = [f"y{i}" for i in range(len(node.outputs))]
     graph = onnx.GraphProto(
         name="node",
         node=[node_proto(node, names, outputs)],
-        input=[info(name=n) for n in names if n],
+        input=[
+            info(name=n, type=type_proto(array_type(v)) if isinstance(v, np.ndarray) else None)
+            for n, v in zip(names, values, strict=True)
+            if n
+        ],
         output=[info(name=n) for n in outputs],
     )
     opsets = [onnx.OperatorSetIdProto(domain=d, version=v) for d, v in DOMAIN_VERSIONS.items()]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.random_graphs import arrays, graphs
 
 from graphkiln.ir.compare import structurally_equal
 from graphkiln.ir.dims import sym
@@ -17,7 +18,6 @@ from graphkiln.ir.literals import constant_hash, same_constant
 from graphkiln.ir.parser import ParseError, parse_graph
 from graphkiln.ir.text import large_constants, print_graph
 from graphkiln.ir.types import DTYPES, SequenceType, TensorType, dtype, tensor, to_numpy_dtype
-from support.random_graphs import arrays, graphs
 
 
 def _example() -> Graph:

@@ -1,0 +1,38 @@
+"""Which function evaluates which op."""
+
+from __future__ import annotations
+
+from ..registry import Evaluate
+from .activation import erf, gelu, sigmoid
+from .conv import conv, conv_integer, conv_transpose, qlinear_conv
+from .matmul import gemm, matmul, matmul_integer, qlinear_matmul
+from .pool import average_pool, lp_pool, max_pool
+from .recurrent import gru, lstm, rnn
+from .values import VALUE_EVALUATORS
+
+EVALUATORS: dict[str, Evaluate] = {
+    "AveragePool": average_pool,
+    "Conv": conv,
+    "ConvInteger": conv_integer,
+    "ConvTranspose": conv_transpose,
+    "Erf": erf,
+    "GRU": gru,
+    "Gelu": gelu,
+    "Gemm": gemm,
+    "LSTM": lstm,
+    "LpPool": lp_pool,
+    "MatMul": matmul,
+    "MatMulInteger": matmul_integer,
+    "MaxPool": max_pool,
+    "QLinearConv": qlinear_conv,
+    "QLinearMatMul": qlinear_matmul,
+    "RNN": rnn,
+    "Sigmoid": sigmoid,
+    **VALUE_EVALUATORS,
+}
+"""Op key -> evaluation, consulted after ``OpSpec.evaluate`` and before ``onnx.reference``.
+
+Each takes the node and its inputs (None where omitted) and returns the outputs.
+"""
+
+__all__ = ["EVALUATORS"]
