@@ -91,8 +91,12 @@ def check_size(t: Type) -> None:
     """Raise :class:`ImportFault` for a tensor that no machine could hold."""
     if not isinstance(t, TensorType) or t.shape is None:
         return
-    if len(t.shape) > 64 or math.prod(d for d in t.shape if isinstance(d, int)) > MAX_ELEMENTS:
+    if len(t.shape) > 64 or math.prod(_sizes(t)) > MAX_ELEMENTS:
         raise ImportFault(f"absurd dimensions {shorten(str(t))}")
+
+
+def _sizes(t: TensorType) -> list[int]:
+    return [d for d in t.dims if isinstance(d, int) and d]
 
 
 def _dim(proto: onnx.TensorShapeProto.Dimension, hint: str, symbols: Symbols) -> Dim:

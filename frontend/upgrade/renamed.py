@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from ...ir.onnx_types import element_code
+from ...ir.registry import OPSET
 from ...ir.types import dtype
 from ..emit import Emit
 from ..errors import ImportFault
@@ -18,8 +19,16 @@ _DOUBLE = onnx.TensorProto.DOUBLE
 
 
 @upgrade("Scatter", until=10)
+@upgrade("Scatter", until=OPSET)
 def scatter(node: OnnxNode, emit: Emit) -> None:
+    """Also where a file uses the old name in an opset that only keeps it as deprecated."""
     node.op = "ScatterElements"
+
+
+@upgrade("Concat", until=3)
+def concat_axis(node: OnnxNode, emit: Emit) -> None:
+    """The axis had a default, which the schema says in its text only."""
+    node.attrs.setdefault("axis", 1)
 
 
 @upgrade("Cast", until=5)

@@ -64,7 +64,7 @@ _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
     ("Ceil Exp Floor Log Reciprocal Sigmoid Sqrt Tanh", {6: HINT, 13: TYPES}),
     ("Clip", {6: HINT | DEFAULT, 12: TYPES, 13: TYPES}),
     ("Compress", {11: WORDING, 28: TYPES}),
-    ("Concat", {4: DEFAULT, 11: WORDING, 13: TYPES}),
+    ("Concat", {11: WORDING, 13: TYPES}),
     (
         "Constant",
         {9: TYPES, 11: ATTRIBUTE | OPTIONAL, 12: ATTRIBUTE, 13: TYPES, 19: TYPES, 21: TYPES,
