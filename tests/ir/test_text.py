@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cost import growth
 from support.random_graphs import arrays, graphs
 
 from graphkiln.ir.compare import structurally_equal
@@ -216,16 +218,9 @@ def _chain(length: int) -> Graph:
     return graph
 
 
-def _seconds(length: int) -> float:
-    graph = _chain(length)
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        parse_graph(print_graph(graph))
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
 def test_cost_grows_linearly() -> None:
-    # Four times the nodes: four times the time if linear, sixteen if quadratic.
-    assert _seconds(4000) < 8 * _seconds(1000)
+    def make(length: int) -> Callable[[], object]:
+        graph = _chain(length)
+        return lambda: parse_graph(print_graph(graph))
+
+    assert growth(make) < 8  # 16 where quadratic

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from support.cost import growth
 
 from graphkiln.ir.dims import parse_dim, sym
 from graphkiln.ir.graph import Graph, Node
@@ -240,23 +240,22 @@ def test_types_that_know_less_are_the_same() -> None:
     assert not same_type(known, SequenceType(known))
 
 
-def _seconds(length: int) -> float:
+def _chain(length: int) -> Graph:
     graph = Graph()
     value = graph.add_input("x", tensor("float32", sym("N"), 4))
     for _ in range(length):
         node = graph.add_node("Pair", [value, value], domain="test", types=[value.type])
         value = node.out()
     graph.set_outputs([value])
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        verify(graph)
-        best = min(best, time.perf_counter() - start)
-    return best
+    return graph
 
 
 def test_cost_grows_linearly() -> None:
-    assert _seconds(4000) < 8 * _seconds(1000)
+    def make(length: int) -> Callable[[], object]:
+        graph = _chain(length)
+        return lambda: verify(graph)
+
+    assert growth(make) < 8  # 16 where quadratic
 
 
 def test_numpy_scalars_are_attributes() -> None:
