@@ -7,10 +7,11 @@ bfloat16 as uint16, float8/float4 as one uint8 code an element, int4/int2 as int
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
+
+from .small_floats import CODECS
 
 Expr = Any
 
@@ -49,11 +50,6 @@ def cast(value: Expr, to: str) -> Expr:
     return value if dtype_of(value) == to else tirx.Cast(to, value)
 
 
-# IR type -> (storage expression -> compute expression, the reverse with rounding)
-Codec = tuple[Callable[[Expr], Expr], Callable[[Expr], Expr]]
-CODECS: dict[str, Codec] = {}
-
-
 def decode(stored: Expr, name: str) -> Expr:
     """The compute-type value of a stored element."""
     codec = CODECS.get(name)
@@ -73,21 +69,15 @@ def round_to(value: Expr, name: str) -> Expr:
     return decode(encode(value, name), name)
 
 
-def _decode_bf16(stored: Expr) -> Expr:
-    wide = tirx.shift_left(tirx.Cast("uint32", stored), tirx.const(16, "uint32"))
-    return tirx.reinterpret("float32", wide)
+def narrow(value: Expr, name: str) -> Expr:
+    """An integer cut to the low bits of IR type ``name`` (int4, uint2 ...), others as they are.
 
-
-def _encode_bf16(value: Expr) -> Expr:
-    bits = tirx.reinterpret("uint32", value)
-    sixteen = tirx.const(16, "uint32")
-    odd = tirx.bitwise_and(tirx.shift_right(bits, sixteen), tirx.const(1, "uint32"))
-    rounded = tirx.shift_right(bits + odd + tirx.const(0x7FFF, "uint32"), sixteen)
-    quiet = tirx.bitwise_or(tirx.shift_right(bits, sixteen), tirx.const(0x40, "uint32"))
-    is_nan = tirx.bitwise_and(bits, tirx.const(0x7FFFFFFF, "uint32")) > tirx.const(
-        0x7F800000, "uint32"
-    )
-    return tirx.Cast("uint16", tirx.Select(is_nan, quiet, rounded))
-
-
-CODECS["bfloat16"] = (_decode_bf16, _encode_bf16)
+    Two's complement, as C and ONNX's ``Cast`` define it; the result is in the compute type.
+    """
+    bits = {"int4": 4, "int2": 2, "uint4": 4, "uint2": 2}.get(name)
+    if bits is None:
+        return cast(value, compute_dtype(name))
+    if name.startswith("u"):
+        return tirx.bitwise_and(cast(value, "uint8"), tirx.const((1 << bits) - 1, "uint8"))
+    unused = tirx.const(8 - bits, "int8")
+    return tirx.shift_right(tirx.shift_left(cast(value, "int8"), unused), unused)

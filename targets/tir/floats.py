@@ -1,0 +1,136 @@
+"""Building blocks of floating-point code: constants, sign and NaN handling, polynomials.
+
+Every function takes scalar or vector expressions of float32 or float64 and keeps their lanes.
+TVM's simplifier treats floats as real numbers in a few places (``x - x`` becomes 0,
+``(x + y) - y`` becomes ``x``, ``x != x`` becomes false) and looks through bound variables. What
+depends on rounding or on NaN is therefore written with :func:`subtract` and :func:`is_nan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import tirx
+
+from .numeric import cast, dtype_of
+
+Expr = Any
+
+_BITS = {"float32": "int32", "float64": "int64"}
+
+
+def scalar_dtype(value: Expr) -> str:
+    """The element dtype of a scalar or vector expression."""
+    return dtype_of(value).partition("x")[0]
+
+
+def with_lanes(dtype: str, like: Expr) -> str:
+    """``dtype`` with as many lanes as ``like``."""
+    lanes = dtype_of(like).partition("x")[2]
+    return f"{dtype}x{lanes}" if lanes else dtype
+
+
+def constant(value: float, like: Expr) -> Expr:
+    """``value`` in the dtype and lanes of ``like``."""
+    return tirx.const(value, dtype_of(like))
+
+
+def is_double(value: Expr) -> bool:
+    return scalar_dtype(value) == "float64"
+
+
+def convert(value: Expr, dtype: str) -> Expr:
+    """``value`` converted to ``dtype``, lane by lane."""
+    return cast(value, with_lanes(dtype, value))
+
+
+def bits_of(value: Expr) -> Expr:
+    """The IEEE bits of a float as a signed integer."""
+    return tirx.reinterpret(with_lanes(_BITS[scalar_dtype(value)], value), value)
+
+
+def from_bits(bits: Expr) -> Expr:
+    """The float32 (of an int32) or float64 (of an int64) with these bits."""
+    to = "float32" if scalar_dtype(bits) == "int32" else "float64"
+    return tirx.reinterpret(with_lanes(to, bits), bits)
+
+
+def nan(like: Expr) -> Expr:
+    """A quiet NaN."""
+    raw = {"float32": 0x7FC00000, "float64": 0x7FF8000000000000}[scalar_dtype(like)]
+    return from_bits(tirx.const(raw, with_lanes(_BITS[scalar_dtype(like)], like)))
+
+
+def infinity(like: Expr) -> Expr:
+    """Positive infinity."""
+    raw = {"float32": 0x7F800000, "float64": 0x7FF0000000000000}[scalar_dtype(like)]
+    return from_bits(tirx.const(raw, with_lanes(_BITS[scalar_dtype(like)], like)))
+
+
+def negate(value: Expr) -> Expr:
+    """``-value``, with the sign of zero flipped too."""
+    return value * constant(-1.0, value)
+
+
+def subtract(a: Expr, b: Expr) -> Expr:
+    """``a - b`` in a form that the simplifier does not cancel; LLVM makes it one subtraction."""
+    return a + negate(b)
+
+
+def is_nan(value: Expr) -> Expr:
+    return tirx.isnan(value)
+
+
+def absolute(value: Expr) -> Expr:
+    """``|value|`` by clearing the sign bit."""
+    mask = 0x7FFFFFFF if not is_double(value) else 0x7FFFFFFFFFFFFFFF
+    bits = bits_of(value)
+    return from_bits(tirx.bitwise_and(bits, tirx.const(mask, dtype_of(bits))))
+
+
+def sign_bit(value: Expr) -> Expr:
+    """The sign bit alone, in place, as an integer."""
+    bits = bits_of(value)
+    width = 63 if is_double(value) else 31
+    return tirx.bitwise_and(bits, tirx.const(-(2**width), dtype_of(bits)))
+
+
+def with_sign(magnitude: Expr, sign: Expr) -> Expr:
+    """A non-negative ``magnitude`` with the sign of ``sign``."""
+    return from_bits(tirx.bitwise_or(bits_of(magnitude), sign_bit(sign)))
+
+
+def at_most(value: Expr, limit: float) -> Expr:
+    """``min(value, limit)``; NaN stays NaN."""
+    top = constant(limit, value)
+    return tirx.Select(value > top, top, value)
+
+
+def at_least(value: Expr, limit: float) -> Expr:
+    """``max(value, limit)``; NaN stays NaN."""
+    bottom = constant(limit, value)
+    return tirx.Select(value < bottom, bottom, value)
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """``numpy.maximum``: NaN where either is NaN. The operands are used twice: bind them."""
+    return tirx.Select(tirx.Or(a > b, is_nan(a)), a, b)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """``numpy.minimum``: NaN where either is NaN. The operands are used twice: bind them."""
+    return tirx.Select(tirx.Or(a < b, is_nan(a)), a, b)
+
+
+def horner(coefficients: Sequence[float], x: Expr) -> Expr:
+    """The polynomial with these coefficients (lowest degree first) at ``x``."""
+    result = constant(coefficients[-1], x)
+    for c in reversed(coefficients[:-1]):
+        result = result * x + constant(c, x)
+    return result
+
+
+def libm(name: str, *operands: Expr) -> Expr:
+    """A call of the C library's function for float64 (scalar expressions only)."""
+    return tirx.call_pure_extern("float64", name, *operands)
