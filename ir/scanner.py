@@ -51,7 +51,9 @@ class Scanner:
 
     def space(self) -> int:
         """Skip white space and comments; the position after them."""
-        self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+        ahead = self._text[self._at : self._at + 1]
+        if ahead.isspace() or ahead == "#":
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
         return self._at
 
     def sees(self, token: str) -> bool:

@@ -58,7 +58,7 @@ def test_round_trip_keeps_everything() -> None:
     assert print_graph(again) == text
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(graphs())
 def test_random_graphs_round_trip(graph: Graph) -> None:
     text = print_graph(graph, limit=100)
