@@ -48,10 +48,10 @@ _ZIP64_FIELD_SIZE = 20
 _PADDING_FIELD = 0xD935
 _PIECE = 8 << 20
 
-_MIX_ABOVE = 16 << 20
-_SEGMENT = 32 << 20
-_LANES = 65_536
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_GRID_ABOVE = 16 << 20
+_ROWS, _COLUMNS = 63, 1025
+_BLOCK = _ROWS * _COLUMNS * 8
+_SEGMENT = 64 * _BLOCK
 
 # How ml_dtypes spells the types that NumPy lacks, and what we call them.
 _ML_NAMES = {
@@ -242,14 +242,14 @@ class _Digest:
         self._plain = hashlib.sha256()
         self._segments = hashlib.sha256()
         self._pending = bytearray()
-        self.algorithm = "mix64-1" if total > _MIX_ABOVE else "sha256"
+        self.algorithm = "grid64-1" if total > _GRID_ABOVE else "sha256"
 
     def watch(self, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
         """Passes the pieces on."""
         for piece in pieces:
             self._plain.update(piece)
-            if self.algorithm == "mix64-1":
-                self._mix(piece)
+            if self.algorithm == "grid64-1":
+                self._condense(piece)
             yield piece
 
     @property
@@ -262,25 +262,23 @@ class _Digest:
             return self.sha256
         final = self._segments.copy()
         if self._pending:
-            final.update(_mixed(self._pending))
+            final.update(_condensed(self._pending))
         final.update(struct.pack("<Q", self._total))
         return final.hexdigest()
 
-    def _mix(self, piece: memoryview) -> None:
+    def _condense(self, piece: memoryview) -> None:
         self._pending += piece
         while len(self._pending) >= _SEGMENT:
-            self._segments.update(_mixed(self._pending[:_SEGMENT]))
+            self._segments.update(_condensed(self._pending[:_SEGMENT]))
             del self._pending[:_SEGMENT]
 
 
-def _mixed(segment: bytearray) -> bytes:
-    words = np.frombuffer(segment, "<u8")
-    lanes = np.zeros(min(_LANES, len(words)), np.uint64)
-    for start in range(0, len(words), _LANES):
-        row = words[start : start + _LANES]
-        state = lanes[: len(row)]
-        state[:] = (state ^ (state >> np.uint64(32))) * _MULTIPLIER + row
-    return hashlib.sha256(lanes.data).digest()
+def _condensed(segment: bytearray) -> bytes:
+    """The digest of a segment: column and row sums of its blocks."""
+    segment += bytes(-len(segment) % _BLOCK)
+    grids = np.frombuffer(segment, "<u8").reshape(-1, _ROWS, _COLUMNS)
+    sums = np.concatenate([grids.sum(axis=1), grids.sum(axis=2)], axis=1)
+    return hashlib.sha256(sums.data).digest()
 
 
 def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:

@@ -11,7 +11,7 @@ import numpy as np
 from ..ir.dims import Dim, SymExpr, Symbol, free_symbols, is_static, sym
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
-from ..ir.types import DTYPES, TensorType, type_symbols
+from ..ir.types import DTYPES, TensorType
 from ..targets.base import Target
 from .attributes import attributes_json
 from .kernels import KernelSpec, kernel_spec, storage_array
@@ -337,23 +337,27 @@ class _Lowering:
 
     def _sizes(self, frame: _Frame, node: Node) -> None:
         """Compute the output dims that only the node's data tells."""
-        fresh = unbound_symbols(node, self.bound)
-        if not fresh:
-            return
+        from ..targets.generic.region import fresh_symbols
         from ..targets.generic.registry import sizes_of
 
+        sources = frame.graph.inputs_of(node)
+        types = [None if v is None else v.type for v in sources]
+        fresh = fresh_symbols([o.type for o in node.outputs], types)
+        unbound = {s for s in fresh if s not in self.bound}
+        if not unbound:
+            return
         if sizes_of(node.key) is None:
             raise CodegenError(
                 f"node {node.name!r} ({node.key}): its output size depends on data"
-                f" and no rule computes it ({', '.join(fresh)})"
+                f" and no rule computes it ({', '.join(sorted(unbound))})"
             )
         spec = kernel_spec(frame.graph, node, "sizes")
-        sources = frame.graph.inputs_of(node)
         inputs = [self.reg(frame, v) for i in spec.arguments if (v := sources[i]) is not None]
         sizes = self.allocate(TensorType(INT64, (len(fresh),)))
         self.call_kernel(spec, inputs, [sizes])
-        self.emit(BindSizes(sizes, tuple(Slot(self.slots[sym(s)]) for s in fresh)))
-        self.symbols_bound(set(fresh))
+        slots = tuple(Slot(self.slots[sym(s)]) if s in unbound else None for s in fresh)
+        self.emit(BindSizes(sizes, slots))
+        self.symbols_bound(unbound)
 
     def _view(self, frame: _Frame, node: Node) -> None:
         source = frame.graph.input(node, 0)
@@ -405,12 +409,6 @@ def symbol_name(d: Dim) -> str | None:
 def size_of(t: TensorType) -> Dim:
     """Bytes of a tensor in memory."""
     return t.numel * storage_bytes(t.dtype.name)
-
-
-def unbound_symbols(node: Node, bound: set[str]) -> list[str]:
-    """The symbols that only this node's run tells, in the order inference made them."""
-    names = {s for o in node.outputs if o.type is not None for s in type_symbols(o.type)} - bound
-    return sorted(names, key=lambda s: (int(t) if (t := s.rpartition("_")[2]).isdigit() else -1, s))
 
 
 __all__ = ["CodegenError", "DimKernel", "Lowered", "lower_graph"]

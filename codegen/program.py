@@ -131,10 +131,10 @@ class BindShape:
 
 @dataclass(frozen=True)
 class BindSizes:
-    """Store the elements of an int64 tensor into slots."""
+    """Store the elements of an int64 tensor into slots (None: ignore)."""
 
     source: Reg
-    slots: tuple[Slot, ...]
+    slots: tuple[Slot | None, ...]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tvm import tirx
 from ...ir.dims import Dim, free_symbols
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import has_trait
-from ...ir.types import TensorType, type_symbols
+from ...ir.types import TensorType, Type, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
 from ..tir.numeric import cast, compute_dtype
 from .registry import (
@@ -165,16 +165,19 @@ def input_symbols(graph: Graph) -> list[str]:
     return list(seen)
 
 
-def fresh_symbols(node: Node) -> list[str]:
-    """The symbols that ``node`` itself introduced, in the order of ``fresh_dim`` calls."""
-    tail = f"u{node.serial}_"
-    found: dict[str, int] = {}
-    for out in node.outputs:
-        for s in type_symbols(out.type) if out.type is not None else ():
-            head, _, count = s.rpartition("_")
-            if f"{head}_".endswith(tail) and count.isdigit():
-                found[s] = int(count)
-    return sorted(found, key=lambda s: found[s])
+def fresh_symbols(outputs: Sequence[Type | None], inputs: Sequence[Type | None]) -> list[str]:
+    """The symbols that an op's results introduce, in order of appearance.
+
+    This is the order of the sizes that a ``@sizes`` rule returns.
+    """
+    known: set[str] = set()
+    for t in inputs:
+        known |= type_symbols(t) if t is not None else frozenset()
+    seen: dict[str, None] = {}
+    for t in outputs:
+        for d in t.shape or () if isinstance(t, TensorType) else ():
+            seen.update(dict.fromkeys(s for s in sorted(free_symbols(d)) if s not in known))
+    return list(seen)
 
 
 def _shape(b: Builder, t: TensorType) -> tuple[object, ...]:

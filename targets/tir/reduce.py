@@ -78,6 +78,8 @@ SUM = Monoid(lambda a, b: a + b, lambda t: tirx.const(0, t))
 PRODUCT = Monoid(lambda a, b: a * b, lambda t: tirx.const(1, t))
 MAX = Monoid(_larger, lowest)
 """The maximum; NaN wins, as in NumPy."""
+MAX_NUMBER = Monoid(tirx.max, lowest)
+"""The maximum, or any element where one is NaN."""
 MIN = Monoid(_smaller, highest)
 """The minimum; NaN wins, as in NumPy."""
 
@@ -357,8 +359,8 @@ def merge_lanes(b: Builder, acc: BufferTensor, monoid: Monoid, lanes: int) -> No
 def collapse(shape: Sequence[Any], axes: Sequence[int]) -> tuple[list[Any], list[int]]:
     """The space with neighbouring axes of one kind (reduced or kept) merged.
 
-    Returns the merged shape and its reduced axes. Axes of extent 1 join their neighbours, so a
-    contiguous tensor of ``shape`` may be viewed with the merged shape.
+    Returns the merged shape and its reduced axes: at least one where ``axes`` is not empty. Axes
+    of extent 1 join their neighbours, so a tensor in memory may be viewed with the merged shape.
     """
     runs: list[tuple[bool, list[Any]]] = []
     for i, extent in enumerate(shape):
@@ -369,5 +371,7 @@ def collapse(shape: Sequence[Any], axes: Sequence[int]) -> tuple[list[Any], list
             runs[-1][1].append(extent)
         else:
             runs.append((reduced, [extent]))
+    if axes and not any(reduced for reduced, _ in runs):
+        runs.append((True, [1]))
     merged = [product(extents) for _, extents in runs]
     return merged, [i for i, (reduced, _) in enumerate(runs) if reduced]

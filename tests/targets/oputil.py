@@ -12,7 +12,7 @@ import tvm
 import tvm_ffi
 
 from graphkiln.ir.dims import Dim, evaluate, free_symbols, sym
-from graphkiln.ir.graph import Graph, Value
+from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.types import TensorType, array_type, to_numpy_dtype
 from graphkiln.targets.generic.region import (
@@ -129,10 +129,15 @@ def _symbol_of(d: Dim) -> Dim | None:
     return sym(next(iter(names))) if len(names) == 1 else None
 
 
+def _fresh(graph: Graph, node: Node) -> list[str]:
+    inputs = [None if v is None else v.type for v in graph.inputs_of(node)]
+    return fresh_symbols([o.type for o in node.outputs], inputs)
+
+
 def _bind_fresh(
     graph: Graph, feeds: Sequence[Array], bindings: dict[str, int], loops: LoopStrategy
 ) -> None:
-    fresh = [s for n in graph.nodes for s in fresh_symbols(n)]
+    fresh = [s for n in graph.nodes for s in _fresh(graph, n)]
     if not fresh:
         return
     sizes = np.zeros(len(fresh), np.int64)

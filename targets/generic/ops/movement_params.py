@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tvm import tirx
 
 from ....ir.dims import Dim, sym
 from ....ir.types import Shape
-from ...tir.builder import Expr, as_int, flatten_index, index, product, unflatten
-from ...tir.numeric import cast
+from ...tir.builder import Builder, Expr, as_int, flatten_index, index, product, unflatten
 from ..constants import literal
 from ..region import fresh_symbols
 from ..registry import LowerContext
@@ -72,7 +71,53 @@ def fresh_sizes(ctx: LowerContext, *shapes: Sequence[Any]) -> list[Expr]:
     for t, shape in zip(ctx.types, shapes, strict=False):
         for d, extent in zip(t.dims, shape, strict=True):
             found.setdefault(d, index(extent))
-    return [found[sym(name)] for name in fresh_symbols(ctx.node)]
+    return [found[sym(name)] for name in fresh_symbols(ctx.types, ctx.input_types)]
+
+
+# ---- parameters of each axis ---------------------------------------------------------------------
+
+
+def per_axis(
+    b: Builder, axes: list[Expr], values: list[Expr], rank: int, otherwise: list[Expr]
+) -> list[Expr]:
+    """For each of ``rank`` axes the value that goes with it, or its entry of ``otherwise``."""
+    out = list(otherwise)
+    for axis, value in zip(axes, values, strict=True):
+        known = as_int(axis)
+        if known is not None:
+            out[known % rank] = value
+            continue
+        axis, value = b.let(axis), b.let(value)
+        for i in range(rank):
+            named = axis.equal(index(i)) | axis.equal(index(i - rank))
+            out[i] = b.let(tirx.Select(named, value, out[i]))
+    return out
+
+
+def axis_params(ctx: LowerContext, i: int, count: int) -> list[Expr]:
+    """The axes that input ``i`` names (all of ``count`` where it is omitted)."""
+    return int_params(ctx, i) if ctx.has(i) else [index(k) for k in range(count)]
+
+
+def all_known(ctx: LowerContext, inputs: Iterable[int]) -> bool:
+    """True where these inputs are constants or omitted."""
+    return all(not ctx.has(i) or ctx.known(i) is not None for i in inputs)
+
+
+def tabled(
+    ctx: LowerContext, inputs: Iterable[int], count: int, compute: Callable[[], Sequence[Expr]]
+) -> list[Expr]:
+    """``count`` int64 values computed from ``inputs``: once, into memory, where at run time."""
+    if all_known(ctx, inputs):
+        return list(compute())
+    table = ctx.b.workspace((count,), "int64", "parameters")
+
+    def body(_at: At) -> None:
+        for i, value in enumerate(compute()):
+            table.store((i,), value)
+
+    ctx.b.nest((), body)
+    return [table[i] for i in range(count)]
 
 
 # ---- index maps of reshapes ----------------------------------------------------------------------
@@ -121,9 +166,3 @@ def cuts(have: Shape, want: Shape) -> int:
         count += max(0, j - 1) if i else 0
         have, want = have[i:], want[j:]
     return count
-
-
-__all__ = [
-    "At", "cast", "clamp", "cuts", "fresh_sizes", "int_params", "replaced", "reshape_map",
-    "scalar_param", "within", "wrapped", "zero",
-]  # fmt: skip
