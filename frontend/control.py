@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor
-from .errors import ImportFault
+from .errors import ImportFault, text
 from .node import Body, OnnxNode
 from .schema import LATEST
 from .scope import BROKEN, Builder, Scope, Slot
@@ -83,12 +83,12 @@ def _inline(at: _Site, branch: Body) -> Sequence[Slot]:
     inner = _inner_scope(at, branch, at.scope.builder)
     inner.prefix = at.scope.prefix
     inner.renames = {
-        own.name: at.scope.title(outer)
+        text(own.name): at.scope.title(outer)
         for own, outer in zip(branch.proto.output, at.node.outputs, strict=True) if outer
     }  # fmt: skip
     at.importer.load_initializers(branch.proto, inner)
     at.importer.run_nodes(branch.proto.node, inner)
-    return [inner.lookup(o.name) for o in branch.proto.output]
+    return [inner.lookup(text(o.name)) for o in branch.proto.output]
 
 
 # ---- Loop and Scan -----------------------------------------------------------------------------
@@ -217,10 +217,10 @@ def _fill(at: _Site, body: Body, builder: Builder, types: Sequence[Type]) -> Non
     before = len(at.importer.blockers)
     inner = _inner_scope(at, body, builder)
     for info, t in zip(body.proto.input, types, strict=True):
-        inner.define(info.name, builder.graph.add_input(info.name, t))
+        inner.define(info.name, builder.graph.add_input(text(info.name), t))
     at.importer.load_initializers(body.proto, inner)
     at.importer.run_nodes(body.proto.node, inner)
-    slots = [inner.lookup(o.name) for o in body.proto.output]
+    slots = [inner.lookup(text(o.name)) for o in body.proto.output]
     found = [v for v in slots if isinstance(v, Value)]
     at.failed |= len(found) < len(slots) or len(at.importer.blockers) > before
     if not at.failed:

@@ -59,3 +59,13 @@ def shorten(text: str, limit: int = _LONGEST) -> str:
         return line
     half = limit // 2
     return f"{line[:half]} ... {line[-half:]}"
+
+
+def text(value: str | bytes) -> str:
+    """A string field of a message; protobuf hands over bytes where it is not UTF-8.
+
+    Raises :class:`ImportFault` for those.
+    """
+    if isinstance(value, bytes):
+        raise ImportFault(f"a name that is not UTF-8: {value[:40]!r}")
+    return value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from .errors import ImportFault
+from .errors import ImportFault, text
 from .source import Source, map_file
 from .wire import SPAN_KEY
 
@@ -22,7 +22,7 @@ def payload(source: Source, tensor: onnx.TensorProto) -> tuple[memoryview, str] 
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ImportFault("external data without a location")
         return None
-    entries = {e.key: e.value for e in tensor.external_data}
+    entries = {text(e.key): text(e.value) for e in tensor.external_data}
     if SPAN_KEY in entries:
         return _span(source, entries[SPAN_KEY])
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -40,8 +40,8 @@ def payload(source: Source, tensor: onnx.TensorProto) -> tuple[memoryview, str] 
     return data[offset : offset + length], "raw"
 
 
-def _span(source: Source, text: str) -> tuple[memoryview, str]:
-    offset, _, rest = text.partition(":")
+def _span(source: Source, note: str) -> tuple[memoryview, str]:
+    offset, _, rest = note.partition(":")
     length, _, field = rest.partition(":")
     start, size = _number(offset, "offset"), _number(length, "length")
     if source.data is None or start + size > len(source.data):
@@ -49,10 +49,10 @@ def _span(source: Source, text: str) -> tuple[memoryview, str]:
     return source.data[start : start + size], field
 
 
-def _number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise ImportFault(f"external data with {what} {text!r}")
-    return int(text)
+def _number(digits: str, what: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise ImportFault(f"external data with {what} {digits!r}")
+    return int(digits)
 
 
 def _open(source: Source, location: str) -> memoryview:

@@ -15,7 +15,7 @@ from ..ir.registry import spec
 from .constants import constant_array
 from .control import CONTROL_OPS, place_control
 from .emit import Emit
-from .errors import Blocker, FrontendError, ImportFault, shorten
+from .errors import Blocker, FrontendError, ImportFault, shorten, text
 from .library import default_attributes, function_body, has_body
 from .node import Body, OnnxNode, attribute_value, attributes
 from .order import sorted_nodes
@@ -44,7 +44,7 @@ class Importer:
         self.symbols = Symbols()
         self.blockers: list[Blocker] = []
         self.warnings: list[str] = []
-        self._functions = {_function_key(f): f for f in source.proto.functions}
+        self._functions: dict[tuple[str, str, str], onnx.FunctionProto] = {}
         self._graph_names = {"main"}
         self._count = 0
 
@@ -54,8 +54,6 @@ class Importer:
             graph = self._run(shapes)
         except (Fatal, ImportFault) as e:
             self.block(str(e))
-        except UnicodeDecodeError as e:
-            self.block(f"a string of the model is not UTF-8: {e}")
         if self.blockers:
             raise FrontendError(self.source.name, self.blockers)
         return graph
@@ -64,6 +62,7 @@ class Importer:
         proto = self.source.proto
         if not proto.HasField("graph"):
             raise Fatal("has no graph")
+        self._functions = {_function_key(f): f for f in proto.functions}
         scope = Scope(Builder(Graph("main")), opset_versions(proto.opset_import))
         if "" not in scope.opsets and proto.ir_version < 3:
             scope.opsets = {**scope.opsets, "": 1}
@@ -78,8 +77,8 @@ class Importer:
     def block(self, reason: str, node: str = "", op: str = "") -> None:
         self.blockers.append(Blocker(reason, node, op))
 
-    def warn(self, text: str) -> None:
-        line = shorten(text)
+    def warn(self, remark: str) -> None:
+        line = shorten(remark)
         if line not in self.warnings:
             self.warnings.append(line)
 
@@ -88,9 +87,9 @@ class Importer:
     def load_initializers(self, graph: onnx.GraphProto, scope: Scope) -> None:
         """Give the scope the arrays of a graph's initializers."""
         for tensor in graph.initializer:
-            self._initializer(tensor.name, tensor, scope)
+            self._initializer(text(tensor.name), tensor, scope)
         for sparse in graph.sparse_initializer:
-            self._initializer(sparse.values.name, sparse, scope)
+            self._initializer(text(sparse.values.name), sparse, scope)
 
     def _initializer(
         self, name: str, proto: onnx.TensorProto | onnx.SparseTensorProto, scope: Scope
@@ -109,7 +108,7 @@ class Importer:
     def _declare_inputs(self, graph: onnx.GraphProto, scope: Scope, shapes: Pins) -> None:
         types = {}
         for info in graph.input:
-            if scope.holds(info.name):
+            if scope.holds(text(info.name)):
                 continue
             try:
                 if not info.name or info.name in types:
@@ -127,9 +126,9 @@ class Importer:
         values, names = [], []
         for info in graph.output:
             try:
-                slot = scope.lookup(info.name)
+                slot = scope.lookup(text(info.name))
             except ImportFault as e:
-                self.block(f"output '{shorten(info.name, 120)}': {e}")
+                self.block(f"output '{shorten(str(info.name), 120)}': {e}")
                 continue
             if isinstance(slot, Value):
                 values.append(slot)
@@ -291,14 +290,14 @@ class Importer:
         inner.prefix = f"{scope.prefix}{node.name}/"
         inner.bindings = self._bind(function, node, scope)
         for formal, actual in zip_longest(function.input, node.inputs):
-            inner.define(formal, actual)
+            inner.define(text(formal), actual)
         inner.renames = {
             formal: scope.title(actual)
             for formal, actual in zip(function.output, node.outputs, strict=False) if actual
         }  # fmt: skip
         self.run_nodes(function.node, inner)
         return [
-            inner.lookup(own) if asked else None
+            inner.lookup(text(own)) if asked else None
             for own, asked in zip(function.output, node.outputs, strict=False)
         ]
 
@@ -342,7 +341,7 @@ def _version(node: OnnxNode, scope: Scope) -> int:
 
 
 def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+    return "" if domain == "ai.onnx" else text(domain)
 
 
 def _key(proto: onnx.NodeProto) -> str:
@@ -351,7 +350,7 @@ def _key(proto: onnx.NodeProto) -> str:
 
 
 def _function_key(function: onnx.FunctionProto) -> tuple[str, str, str]:
-    return _domain(function.domain), function.name, function.overload
+    return _domain(function.domain), text(function.name), text(function.overload)
 
 
 def _call_key(proto: onnx.NodeProto) -> tuple[str, str, str]:

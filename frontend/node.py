@@ -11,7 +11,7 @@ import onnx
 
 from ..ir.graph import Value
 from ..ir.types import Type
-from .errors import ImportFault
+from .errors import ImportFault, text
 from .source import Source
 from .tensors import decode, to_array, to_dense
 from .valuetypes import Symbols, value_type
@@ -77,7 +77,7 @@ def attributes(
     """The attributes of a node, references to a function's attributes bound."""
     out: dict[str, RawAttr] = {}
     for attribute in proto.attribute:
-        name = attribute.name
+        name = text(attribute.name)
         if name in out:
             raise ImportFault(f"attribute {name!r} is there twice")
         if attribute.ref_attr_name:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
-from .errors import ImportFault, shorten
+from .errors import ImportFault, shorten, text
 
 
 def sorted_nodes(
@@ -46,8 +46,10 @@ def _producers(
 ) -> dict[str, int]:
     producer: dict[str, int] = {}
     for i, node in enumerate(nodes):
+        for label in (node.name, node.op_type, node.domain, node.overload, *node.input):
+            text(label)
         for name in node.output:
-            if not name:
+            if not text(name):
                 continue
             if defined(name):
                 raise ImportFault(f"node {_title(node)} defines the value {name!r} a second time")

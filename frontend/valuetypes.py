@@ -10,7 +10,7 @@ import onnx
 
 from ..ir.dims import Dim, DimError, SymExpr, free_symbols, parse_dim, solve, substitute, sym
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
-from .errors import ImportFault, shorten
+from .errors import ImportFault, shorten, text
 from .tensors import MAX_ELEMENTS, element_type
 
 _UNNAMED = frozenset({"", "?", "*", "-1", "none", "null", "unknown"})
@@ -26,12 +26,12 @@ class Symbols:
         self._dims: dict[str, Dim] = {}
         self._taken: set[str] = set()
 
-    def named(self, text: str) -> Dim:
+    def named(self, name: str) -> Dim:
         """The dim for a ``dim_param``: an expression where it reads as one, else a symbol."""
-        found = self._dims.get(text)
+        found = self._dims.get(name)
         if found is None:
-            found = self._expression(text)
-            found = self._dims[text] = self.fresh(text) if found is None else found
+            found = self._expression(name)
+            found = self._dims[name] = self.fresh(name) if found is None else found
         return found
 
     def fresh(self, hint: str) -> SymExpr:
@@ -46,19 +46,19 @@ class Symbols:
         self._taken.add(name)
         return sym(name)
 
-    def _expression(self, text: str) -> Dim | None:
+    def _expression(self, name: str) -> Dim | None:
         """``2*N`` and the like, over names that stand for themselves."""
         try:
-            dim = parse_dim(text)
+            dim = parse_dim(name)
         except DimError:
             return None
         names = set(free_symbols(dim))
         if not names or any(_RESERVED.fullmatch(n) for n in names):
             return None
-        if _NAME.fullmatch(text):
-            if text in self._taken:
+        if _NAME.fullmatch(name):
+            if name in self._taken:
                 return None
-            self._taken.add(text)
+            self._taken.add(name)
             return dim
         return substitute(dim, {n: self.named(n) for n in names})
 
@@ -105,8 +105,8 @@ def _dim(proto: onnx.TensorShapeProto.Dimension, hint: str, symbols: Symbols) ->
         if proto.dim_value < 0:
             raise ImportFault(f"negative dimension {proto.dim_value}")
         return proto.dim_value
-    text = proto.dim_param.strip() if kind == "dim_param" else ""
-    return symbols.fresh(hint) if text.lower() in _UNNAMED else symbols.named(text)
+    name = text(proto.dim_param).strip() if kind == "dim_param" else ""
+    return symbols.fresh(hint) if name.lower() in _UNNAMED else symbols.named(name)
 
 
 Pins = Mapping[str, Sequence["int | str"]]

@@ -134,3 +134,32 @@ def test_the_digest_covers_the_files(tmp_path: Path) -> None:
     assert first == load_model(path).digest
     (tmp_path / "w.bin").write_bytes((ARRAY + 1).tobytes())
     assert load_model(path).digest != first
+
+
+def _field(number: int, payload: int) -> bytes:
+    """The head of a length-delimited field of ``payload`` bytes."""
+    out = bytearray([number << 3 | 2])
+    while payload > 0x7F:
+        out.append(payload & 0x7F | 0x80)
+        payload >>= 7
+    return bytes([*out, payload])
+
+
+def test_models_over_2_gib(tmp_path: Path) -> None:
+    """One file with a weight of 5 GiB; its bytes are a hole, so the disk stays empty."""
+    size = 5 << 30
+    proto = model([], [], ["w"])
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[size // 4])
+    inner = tensor.SerializeToString() + _field(9, size)
+    middle = proto.graph.SerializeToString() + _field(5, len(inner) + size) + inner
+    proto.ClearField("graph")
+    head = proto.SerializeToString() + _field(7, len(middle) + size) + middle
+    path = tmp_path / "large.onnx"
+    with open(path, "wb") as file:
+        file.write(head)
+        file.truncate(len(head) + size)
+    found = _loaded(path)
+    assert found.shape == (size // 4,) and found[-1] == 0
+    with open(path, "r+b") as file:
+        file.truncate(len(head) + size - 1)
+    assert "is damaged" in refusal(path).reason
