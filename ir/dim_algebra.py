@@ -457,6 +457,11 @@ def _extremum(kind: type[Atom], a: Dim, b: Dim) -> Dim:
         return b if kind is Max else a
     if known_le(b, a):
         return a if kind is Max else b
+    for nested, other in ((a, b), (b, a)):
+        atom = _lone_atom(nested)
+        # max(min(x, y), x) = x, and the other way round.
+        if isinstance(atom, Max | Min) and type(atom) is not kind and other in atom.args:
+            return other
     inner = _lone_atom(a)
     if isinstance(b, int) and type(inner) is kind and isinstance(limit := inner.args[1], int):
         return _extremum(kind, inner.args[0], pick(limit, b))

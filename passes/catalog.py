@@ -10,7 +10,7 @@ from .base import Pass, pass_class
 
 _LEVELS = {
     0: "shapes,fold,dce",
-    1: "shapes,fold,simplify,fold_affine,cse,dce,layout,fuse,dce",
+    1: "shapes,fold,simplify,recognize,fold_affine,simplify,cse,dce,layout,fuse,dce",
 }
 
 MAX_LEVEL = max(_LEVELS)

@@ -79,14 +79,13 @@ class PassManager:
 
     def run(self, graph: Graph, context: PassContext | None = None) -> PipelineResult:
         """Change ``graph`` in place; raises :class:`PassError` naming the pass that failed."""
-        if context is None:
-            context = PassContext() if self.facts is None else PassContext(self.facts)
+        context = context or self.context()
         records: list[PassRecord] = []
         self._dump(graph, 0, "import")
         nodes = count_nodes(graph)
         for index, p in enumerate(self.passes[: self.stop_after], 1):
             started = time.perf_counter()
-            result = self._run_one(p, graph, context, records)
+            result = self.run_pass(p, graph, context, [r.text for r in records])
             seconds = time.perf_counter() - started
             before, nodes = nodes, count_nodes(graph)
             records.append(
@@ -100,9 +99,19 @@ class PassManager:
                 self.on_pass(p.name, index, len(self.passes))
         return PipelineResult(graph, records, context.warnings)
 
-    def _run_one(
-        self, p: Pass, graph: Graph, context: PassContext, done: list[PassRecord]
+    def context(self) -> PassContext:
+        """A fresh context for a run."""
+        return PassContext() if self.facts is None else PassContext(self.facts)
+
+    def run_pass(
+        self,
+        p: Pass,
+        graph: Graph,
+        context: PassContext | None = None,
+        done: Sequence[str] = (),
     ) -> PassResult:
+        """Run one pass, then infer and verify; ``done`` names the passes before it."""
+        context = context or self.context()
         try:
             result = p.run(graph, context)
             if result.changes:
@@ -111,7 +120,7 @@ class PassManager:
                     verify(graph)
             return result
         except Exception as e:
-            ran = ", ".join(r.text for r in done) or "none"
+            ran = ", ".join(done) or "none"
             raise PassError(f"pass {format_pass(p)} failed: {e} (passes run before: {ran})") from e
 
     def _dump(self, graph: Graph, index: int, name: str) -> None:

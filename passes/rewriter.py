@@ -170,7 +170,8 @@ def splat(value: Value | None) -> float | int | bool | None:
     first = array.reshape(-1)[:1]
     if array.size > 1 and not _all_equal(array, first):
         return None
-    return first[0].item() if hasattr(first[0], "item") else float(first[0])
+    number: float | int | bool = first.tolist()[0]
+    return number
 
 
 def _all_equal(array: np.ndarray, first: np.ndarray) -> bool:

@@ -3,6 +3,8 @@
 Transpose(Transpose(x, p), q) = Transpose(x, p[q])    Transpose(x, identity) = x
 Transpose(x) that only moves dims of 1 = Reshape(x)
 Transpose(f(Transpose(x, p), ...), q) = f(x, ...)     f elementwise, p[q] the identity
+Reshape(Transpose(Reshape(x), p)) = Transpose(x, p')  where the views only merge and split
+                                                      leading axes that p leaves in place
 """
 
 from __future__ import annotations
@@ -61,6 +63,30 @@ def _merged(m: Match, r: Rewriter) -> Value:
     rank = m["x"].rank
     perm = compose(perm_of(m.node("inner"), rank), perm_of(m.root, rank))
     return m["x"] if _identity(perm) else r.op("Transpose", m["x"], perm=perm)
+
+
+# ---- between views -------------------------------------------------------------------------------
+
+
+def _direct_perm(m: Match) -> Perm | None:
+    """The permutation of ``x`` that the views around a transpose amount to."""
+    x, middle, out = m["x"], m.node("view").out(), m.root.out()
+    perm = perm_of(m.node("transpose"), middle.rank)
+    fixed = next((i for i, a in enumerate(perm) if i != a), len(perm))
+    moved = middle.rank - fixed
+    lead = x.rank - moved
+    if lead < 0 or x.shape[lead:] != middle.shape[fixed:]:
+        return None
+    direct = (*range(lead), *(a - fixed + lead for a in perm[fixed:]))
+    return direct if tuple(x.shape[a] for a in direct) == out.shape else None
+
+
+def _between_views(m: Match) -> str | None:
+    return None if _direct_perm(m) else "the views change axes that move"
+
+
+def _directly(m: Match, r: Rewriter) -> Value:
+    return r.op("Transpose", m["x"], perm=_direct_perm(m))
 
 
 # ---- across elementwise ops ----------------------------------------------------------------------
@@ -173,6 +199,19 @@ RULES = (
         _merged,
     ),
     Rule("transpose-view", Op("Transpose", Var("x")), _as_view, _moves_only_ones),
+    Rule(
+        "transpose-between-views",
+        Op(
+            "kiln.Reshape",
+            Op(
+                "Transpose",
+                Op("kiln.Reshape", Var("x"), name="view", shared=True),
+                name="transpose",
+            ),
+        ),
+        _directly,
+        _between_views,
+    ),
     Rule("transpose-across", Op("Transpose", Var("x")), _move, _can_move),
 )
 

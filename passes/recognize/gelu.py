@@ -1,0 +1,68 @@
+"""GELU.
+
+    exact: x * (1 + erf(x / sqrt 2)) / 2
+    tanh:  x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2
+
+Source: Hendrycks and Gimpel, "Gaussian Error Linear Units"; ONNX Gelu (opset 20).
+"""
+
+from __future__ import annotations
+
+import math
+
+from ...ir.graph import Value
+from ..pattern import Const, Either, Match, Op, Pattern, Rule, Var
+from ..rewriter import Rewriter
+from .common import product
+
+_X = Var("x")
+_HALF = Const(value=0.5)
+_ONE = Const(value=1.0)
+_ROOT = math.sqrt(2.0)
+_SLOPE = math.sqrt(2.0 / math.pi)
+
+_ERF = Op(
+    "Erf",
+    Either(Op("Mul", _X, Const(value=1 / _ROOT)), Op("Div", _X, Const(value=_ROOT))),
+)
+_CUBE = Either(
+    Op("Pow", _X, Const(value=3.0)),
+    Op("Mul", Op("Mul", _X, _X), _X),
+    Op("Mul", _X, Op("Mul", _X, _X)),
+)
+_SQUARE = Op("Mul", _X, _X)
+_C = Const(value=0.044715)
+_INNER = Either(
+    Op("Mul", Op("Add", _X, Op("Mul", _CUBE, _C)), Const(value=_SLOPE)),
+    *(
+        Op("Mul", Op("Mul", _X, Const(value=_SLOPE)), Op("Add", part, _ONE))
+        for part in (Op("Mul", Op("Mul", _X, _C), _X), Op("Mul", _SQUARE, _C))
+    ),
+    Op(
+        "Mul",
+        _X,
+        Op(
+            "Add",
+            Op("Mul", _SQUARE, Const(value=0.044715 * _SLOPE)),
+            Const(value=_SLOPE),
+        ),
+    ),
+)
+
+
+def _gelu(approximate: str) -> object:
+    def replace(m: Match, r: Rewriter) -> Value:
+        return r.op("Gelu", m["x"], approximate=approximate)
+
+    return replace
+
+
+def _rules(name: str, part: Pattern) -> list[Rule]:
+    gate = Op("Add", part, _ONE)
+    # Half may stand inside: 0.5 + 0.5 * erf.
+    folded = Op("Add", Op("Mul", part, _HALF), _HALF)
+    trees = [*product(_X, gate, _HALF), Op("Mul", _X, folded)]
+    return [Rule(f"gelu-{name}", tree, _gelu(name)) for tree in trees]  # type: ignore[arg-type]
+
+
+RULES = (*_rules("none", _ERF), *_rules("tanh", Op("Tanh", _INNER)))
