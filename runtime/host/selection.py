@@ -46,8 +46,7 @@ def unique_in_order(attrs: Attrs, data: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _unique_by_key(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What NumPy's unique does, for strings, which it cannot compare slice by slice."""
-    rows = slices.reshape(len(slices), -1)
-    keys = [tuple(row) for row in rows]
+    keys = [tuple(row.reshape(-1)) for row in slices[:, None]]
     first: dict[tuple[str, ...], int] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)

@@ -142,74 +142,83 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes small weights take the way of large ones, in several segments."""
     from graphkiln.runtime import checksum
 
-    monkeypatch.setattr(writer, "_MIX_ABOVE", 1000)
+    monkeypatch.setattr(writer, "_GRID_ABOVE", 1000)
     for module in (writer, checksum):
-        monkeypatch.setattr(module, "_SEGMENT", 8192)
-        monkeypatch.setattr(module, "_LANES", 128)
+        monkeypatch.setattr(module, "_ROWS", 3)
+        monkeypatch.setattr(module, "_COLUMNS", 5)
+        monkeypatch.setattr(module, "_BLOCK", 120)
+        monkeypatch.setattr(module, "_SEGMENT", 1200)
 
 
-@pytest.mark.parametrize("count", [1024, 1025, 5000, 8192])
-def test_both_sides_agree_on_the_mixed_checksum(
-    tmp_path: Path, small_segments: None, count: int
-) -> None:
+@pytest.mark.parametrize("count", [288, 300, 301, 1025, 5000])
+def test_both_sides_agree_on_the_sums(tmp_path: Path, small_segments: None, count: int) -> None:
     weights = [("w", np.random.default_rng(0).standard_normal(count).astype(np.float32))]
     write_artifact(contents(weights), tmp_path / "model.kiln")
     artifact = read_artifact(tmp_path / "model.kiln", full=True)
-    assert artifact.manifest.checksum[0] == "mix64-1"
+    assert artifact.manifest.checksum[0] == "grid64-1"
 
 
-def test_the_mixed_checksum_is_what_it_says() -> None:
+def test_the_sums_are_what_they_say() -> None:
     """A plain restatement of the definition, over more than one segment and a ragged end."""
-    size = (32 << 20) + 8 * 70_000
+    block = 63 * 1025 * 8
+    size = 64 * block + 8 * 70_000
     data = np.random.default_rng(1).integers(0, 256, size, np.uint8)
     digests = b""
-    for segment in (data[: 32 << 20], data[32 << 20 :]):
-        words = segment.view("<u8")
-        lanes = np.zeros(min(65_536, len(words)), np.uint64)
-        for start in range(0, len(words), 65_536):
-            row = words[start : start + 65_536]
-            kept = lanes[: len(row)]
-            lanes[: len(row)] = (kept ^ (kept >> np.uint64(32))) * np.uint64(
-                0x9E3779B97F4A7C15
-            ) + row
-        digests += hashlib.sha256(lanes.tobytes()).digest()
+    for segment in (data[: 64 * block].tobytes(), data[64 * block :].tobytes()):
+        sums = b""
+        for start in range(0, len(segment), block):
+            words = np.frombuffer(segment[start : start + block].ljust(block, b"\0"), np.uint64)
+            grid = words.reshape(63, 1025)
+            sums += grid.sum(axis=0).tobytes() + grid.sum(axis=1).tobytes()
+        digests += hashlib.sha256(sums).digest()
     expected = hashlib.sha256(digests + struct.pack("<Q", size)).hexdigest()
     for threads in (1, 2, 3):
-        assert weights_digest(data, "mix64-1", threads) == expected
+        assert weights_digest(data, "grid64-1", threads) == expected
 
 
-def test_the_mixed_checksum_sees_damage() -> None:
-    rng = np.random.default_rng(2)
-    data = rng.integers(0, 256, 20 << 20, np.uint8)
-    good = weights_digest(data, "mix64-1", 2)
-    row = 65_536 * 8
+def flip_signs(words: np.ndarray) -> None:
+    words ^= np.uint64(1 << 63)
 
-    def seen(change: Callable[[np.ndarray], None]) -> bool:
-        damaged = data.copy()
-        change(damaged)
-        return weights_digest(damaged, "mix64-1", 2) != good
 
-    def flip_signs(d: np.ndarray) -> None:
-        d.view(np.uint64)[:] ^= np.uint64(1 << 63)
+def swap_words(words: np.ndarray) -> None:
+    words[[3, 70_000]] = words[[70_000, 3]]
 
-    def flip_two_top_bits(d: np.ndarray) -> None:
-        d[7] ^= 128
-        d[7 + 4 * row] ^= 128
 
-    def swap_rows(d: np.ndarray) -> None:
-        d[:row], d[row : 2 * row] = d[row : 2 * row].copy(), d[:row].copy()
+def swap_rows(words: np.ndarray) -> None:
+    words[:1025], words[1025:2050] = words[1025:2050].copy(), words[:1025].copy()
 
-    def zero_run(d: np.ndarray) -> None:
-        d[5_000_000:5_400_000] = 0
 
-    for change in (flip_signs, flip_two_top_bits, swap_rows, zero_run):
-        assert seen(change), change.__name__
-    for place in rng.integers(0, data.size, 20):
+def swap_blocks(words: np.ndarray) -> None:
+    block = 63 * 1025
+    words[:block], words[block : 2 * block] = words[block : 2 * block].copy(), words[:block].copy()
 
-        def flip(d: np.ndarray, at: int = int(place)) -> None:
-            d[at] ^= 1 << (at % 8)
 
-        assert seen(flip)
+def zero_run(words: np.ndarray) -> None:
+    words[500_000:550_000] = 0
+
+
+def shift(words: np.ndarray) -> None:
+    words[:] = np.roll(words, 1)
+
+
+@pytest.mark.parametrize(
+    "change", [flip_signs, swap_words, swap_rows, swap_blocks, zero_run, shift]
+)
+def test_the_sums_see_damage(change: Callable[[np.ndarray], None]) -> None:
+    data = np.random.default_rng(2).integers(0, 256, 8 << 20, np.uint8)
+    good = weights_digest(data, "grid64-1", 2)
+    change(data.view(np.uint64))
+    assert weights_digest(data, "grid64-1", 2) != good
+
+
+def test_the_sums_see_every_flipped_bit() -> None:
+    rng = np.random.default_rng(3)
+    data = rng.integers(0, 256, 1 << 20, np.uint8)
+    good = weights_digest(data, "grid64-1", 1)
+    for at in rng.integers(0, data.size, 100):
+        data[at] ^= 1 << (at % 8)
+        assert weights_digest(data, "grid64-1", 1) != good
+        data[at] ^= 1 << (at % 8)
 
 
 def damage(path: Path, at: int, mask: int) -> Path:
