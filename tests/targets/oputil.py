@@ -218,7 +218,7 @@ def run_case(case: Any) -> None:
     for inputs, outputs in case.data_sets:
         graph, feeds = case_graph(case.model, inputs)
         for got, want in zip(run_graph(graph, feeds), outputs, strict=True):
-            assert_close(got, want, case.rtol, case.atol)
+            assert_close(got, case_array(want), case.rtol, case.atol)
 
 
 def case_graph(model: Any, arrays: Sequence[Any]) -> tuple[Graph, list[Array]]:
@@ -234,7 +234,7 @@ def case_graph(model: Any, arrays: Sequence[Any]) -> tuple[Graph, list[Array]]:
     names = [i.name for i in model.graph.input if i.name not in values]
     for name, a in zip(names, arrays, strict=True):
         if a is not None:
-            feeds.append(np.asarray(a))
+            feeds.append(case_array(a))
             values[name] = graph.add_input(name, array_type(feeds[-1]))
     attrs = {a.name: attribute_value(a) for a in proto.attribute}
     outputs = list(proto.output)
@@ -245,6 +245,15 @@ def case_graph(model: Any, arrays: Sequence[Any]) -> tuple[Graph, list[Array]]:
     graph.set_outputs([v for v, n in zip(node.values, outputs, strict=True) if n])
     infer_types(graph)
     return graph, feeds
+
+
+def case_array(value: Any) -> Array:
+    """A case's input or output, which may be a TensorProto, as an array."""
+    import onnx
+
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value)
 
 
 def attribute_value(proto: Any) -> Any:

@@ -1,0 +1,160 @@
+"""Ops on one tensor, element by element: arithmetic, rounding, predicates and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..registry import InferContext, op
+from ..shapes import broadcast_to
+from ..types import TensorType, Type
+from .elementwise_values import dim_abs, dim_sign, elementwise_value
+
+ELEMENTWISE = ("elementwise",)
+
+
+def numeric(ctx: InferContext, i: int = 0) -> TensorType:
+    """Input ``i``, which must hold numbers."""
+    t = ctx.tensor(i)
+    if t.dtype.kind not in "fiu":
+        raise ctx.error(f"input {i} must hold numbers, not {t.dtype}")
+    return t
+
+
+def floating(ctx: InferContext, i: int = 0) -> TensorType:
+    """Input ``i``, which must hold floats."""
+    t = ctx.tensor(i)
+    if not t.dtype.is_float:
+        raise ctx.error(f"input {i} must hold floats, not {t.dtype}")
+    return t
+
+
+def integral(ctx: InferContext, i: int = 0) -> TensorType:
+    """Input ``i``, which must hold integers."""
+    t = ctx.tensor(i)
+    if not t.dtype.is_integer:
+        raise ctx.error(f"input {i} must hold integers, not {t.dtype}")
+    return t
+
+
+def boolean(ctx: InferContext, i: int = 0) -> TensorType:
+    """Input ``i``, which must hold truth values."""
+    t = ctx.tensor(i)
+    if t.dtype.kind != "b":
+        raise ctx.error(f"input {i} must be bool, not {t.dtype}")
+    return t
+
+
+# ---- floats --------------------------------------------------------------------------------------
+
+
+@op(
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Erf", "Exp", "Log",
+    "Sigmoid", "Sin", "Sinh", "Tan", "Tanh", "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish",
+    "LeakyRelu", "Mish", "Selu", "Softplus", "Softsign", "Swish", "ThresholdedRelu",
+    traits=ELEMENTWISE,
+)  # fmt: skip
+def _same_float(ctx: InferContext) -> list[Type]:
+    return [floating(ctx)]
+
+
+def _register_rounding(name: str, plain: Callable[[Any], Any], *traits: str) -> None:
+    """Float functions whose values matter where a model computes sizes in floats."""
+    value = elementwise_value(plain)
+
+    @op(name, traits=(*ELEMENTWISE, *traits), propagate=value)
+    def _infer(ctx: InferContext) -> list[Type]:
+        return [floating(ctx)]
+
+
+_register_rounding("Ceil", np.ceil, "idempotent")
+_register_rounding("Floor", np.floor, "idempotent")
+_register_rounding("Round", np.rint, "idempotent")
+_register_rounding("Sqrt", np.sqrt)
+_register_rounding("Reciprocal", np.reciprocal, "involution")
+
+
+@op("IsNaN", traits=ELEMENTWISE)
+def _is_nan(ctx: InferContext) -> list[Type]:
+    return [floating(ctx).with_dtype("bool")]
+
+
+@op("IsInf", traits=ELEMENTWISE)
+def _is_inf(ctx: InferContext) -> list[Type]:
+    return [floating(ctx).with_dtype("bool")]
+
+
+# ---- any numbers ---------------------------------------------------------------------------------
+
+
+@op("Relu", traits=(*ELEMENTWISE, "idempotent"))
+def _relu(ctx: InferContext) -> list[Type]:
+    return [numeric(ctx)]
+
+
+@op("Shrink", traits=ELEMENTWISE)
+def _shrink(ctx: InferContext) -> list[Type]:
+    return [numeric(ctx)]
+
+
+@op("Abs", traits=(*ELEMENTWISE, "idempotent"), propagate=elementwise_value(np.abs, dim_abs))
+def _abs(ctx: InferContext) -> list[Type]:
+    return [numeric(ctx)]
+
+
+@op(
+    "Neg", traits=(*ELEMENTWISE, "involution"),
+    propagate=elementwise_value(np.negative, lambda a: -a),
+)  # fmt: skip
+def _neg(ctx: InferContext) -> list[Type]:
+    return [numeric(ctx)]
+
+
+@op("Sign", traits=(*ELEMENTWISE, "idempotent"), propagate=elementwise_value(np.sign, dim_sign))
+def _sign(ctx: InferContext) -> list[Type]:
+    return [numeric(ctx)]
+
+
+@op("BitwiseNot", traits=(*ELEMENTWISE, "involution"), propagate=elementwise_value(np.invert))
+def _bitwise_not(ctx: InferContext) -> list[Type]:
+    return [integral(ctx)]
+
+
+@op("Not", traits=(*ELEMENTWISE, "involution"), propagate=elementwise_value(np.logical_not))
+def _not(ctx: InferContext) -> list[Type]:
+    return [boolean(ctx)]
+
+
+# ---- activations with further inputs -------------------------------------------------------------
+
+
+@op("PRelu", traits=ELEMENTWISE)
+def _prelu(ctx: InferContext) -> list[Type]:
+    x, slope = numeric(ctx), numeric(ctx, 1)
+    if x.dtype != slope.dtype:
+        raise ctx.error(f"x holds {x.dtype}, slope {slope.dtype}")
+    if x.shape is not None and slope.shape is not None:
+        broadcast_to(slope.shape, x.shape)
+    return [x]
+
+
+@op("SwiGLU", traits=ELEMENTWISE)
+def _swiglu(ctx: InferContext) -> list[Type]:
+    a, b = floating(ctx), floating(ctx, 1)
+    if a.dtype != b.dtype:
+        raise ctx.error(f"A holds {a.dtype}, B {b.dtype}")
+    if a.shape is None or b.shape is None:
+        return [a if b.shape is None else b]
+    broadcast_to(a.shape, b.shape)
+    return [a.with_shape(broadcast_to(b.shape, a.shape))]
+
+
+@op("Clip", traits=(*ELEMENTWISE, "idempotent"))
+def _clip(ctx: InferContext) -> list[Type]:
+    x = numeric(ctx)
+    for i, name in ((1, "min"), (2, "max")):
+        if ctx.has(i) and ctx.tensor(i).dtype != x.dtype:
+            raise ctx.error(f"{name} holds {ctx.tensor(i).dtype}, the input {x.dtype}")
+    return [x]

@@ -1,0 +1,98 @@
+"""Element-wise ops on several tensors, with NumPy's broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..registry import InferContext, Propagate, op
+from ..shapes import broadcast_known
+from ..types import TensorType, Type
+from . import elementwise_values as values
+from .elementwise import ELEMENTWISE, boolean, integral, numeric
+from .elementwise_values import elementwise_value
+
+Check = Callable[[InferContext, int], TensorType]
+
+
+def broadcasting(ctx: InferContext, *inputs: int) -> TensorType:
+    """The common type of the inputs (all by default): one element type, shapes broadcast."""
+    types = [ctx.tensor(i) for i in inputs or range(len(ctx.inputs))]
+    for i, t in enumerate(types[1:], 1):
+        if t.dtype != types[0].dtype:
+            raise ctx.error(f"input 0 holds {types[0].dtype}, input {i} {t.dtype}")
+    return types[0].with_shape(broadcast_known([t.shape for t in types]))
+
+
+def _register(
+    name: str, check: Check, value: Propagate | None, *traits: str, result: str | None = None
+) -> None:
+    @op(name, traits=(*ELEMENTWISE, *traits), propagate=value)
+    def _infer(ctx: InferContext) -> list[Type]:
+        for i in range(len(ctx.inputs)):
+            check(ctx, i)
+        t = broadcasting(ctx)
+        return [t if result is None else t.with_dtype(result)]
+
+
+def _anything(ctx: InferContext, i: int) -> TensorType:
+    return ctx.tensor(i)
+
+
+_AC = ("commutative", "associative")
+_ACI = (*_AC, "idempotent")
+
+_register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC)
+_register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b))
+_register("Mul", numeric, elementwise_value(np.multiply, lambda a, b: a * b), *_AC)
+_register("Div", numeric, elementwise_value(values.divide, values.dim_divide))
+_register("BitwiseAnd", integral, elementwise_value(np.bitwise_and), *_ACI)
+_register("BitwiseOr", integral, elementwise_value(np.bitwise_or), *_ACI)
+_register("BitwiseXor", integral, elementwise_value(np.bitwise_xor), *_AC)
+_register("BitShift", integral, None)
+_register("And", boolean, elementwise_value(np.logical_and), *_ACI)
+_register("Or", boolean, elementwise_value(np.logical_or), *_ACI)
+_register("Xor", boolean, elementwise_value(np.logical_xor), *_AC)
+
+
+def _not_less(a: Any, b: Any) -> bool:
+    return not values.dim_less(a, b)
+
+
+_register("Equal", _anything, elementwise_value(np.equal, values.dim_equal), "commutative",
+          result="bool")  # fmt: skip
+_register("Less", numeric, elementwise_value(np.less, values.dim_less), result="bool")
+_register("GreaterOrEqual", numeric, elementwise_value(np.greater_equal, _not_less), result="bool")
+_register("Greater", numeric,
+          elementwise_value(np.greater, lambda a, b: values.dim_less(b, a)), result="bool")  # fmt: skip
+_register("LessOrEqual", numeric,
+          elementwise_value(np.less_equal, lambda a, b: _not_less(b, a)), result="bool")  # fmt: skip
+
+_register("Max", numeric, elementwise_value(values.fold(np.maximum), values.dim_maximum), *_ACI)
+_register("Min", numeric, elementwise_value(values.fold(np.minimum), values.dim_minimum), *_ACI)
+_register("Sum", numeric, elementwise_value(values.fold(np.add)), *_AC)
+_register("Mean", numeric, elementwise_value(values.mean), "commutative")
+
+
+def _mod_value(ctx: InferContext, arrays: values.Arrays) -> values.Arrays | None:
+    plain = np.fmod if ctx.attr("fmod") else values.modulo
+    symbolic = None if ctx.attr("fmod") else values.dim_modulo
+    return elementwise_value(plain, symbolic)(ctx, arrays)
+
+
+_register("Mod", numeric, _mod_value)
+
+
+@op("Pow", traits=ELEMENTWISE, propagate=elementwise_value(np.power))
+def _pow(ctx: InferContext) -> list[Type]:
+    x, y = numeric(ctx), numeric(ctx, 1)
+    return [x.with_shape(broadcast_known([x.shape, y.shape]))]
+
+
+@op("Where", traits=ELEMENTWISE, propagate=elementwise_value(np.where, values.dim_where))
+def _where(ctx: InferContext) -> list[Type]:
+    condition = boolean(ctx)
+    t = broadcasting(ctx, 1, 2)
+    return [t.with_shape(broadcast_known([condition.shape, t.shape]))]

@@ -1,0 +1,74 @@
+"""Element-wise ops of the domain com.microsoft, as onnxruntime defines them."""
+
+from __future__ import annotations
+
+from ..dims import divides
+from ..registry import InferContext, op
+from ..shapes import broadcast_to
+from ..types import Type
+from .elementwise import ELEMENTWISE, floating
+
+DOMAIN = "com.microsoft"
+
+
+@op("Gelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 1), doc="x * normal_cdf(x)")
+def _gelu(ctx: InferContext) -> list[Type]:
+    return [floating(ctx)]
+
+
+@op(
+    "QuickGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 1), defaults={"alpha": 1.702},
+    doc="x * sigmoid(alpha * x)",
+)  # fmt: skip
+def _quick_gelu(ctx: InferContext) -> list[Type]:
+    return [floating(ctx)]
+
+
+@op(
+    "FastGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 2),
+    doc="The tanh form of gelu of x + bias; the bias is optional and lies along the last axis.",
+)  # fmt: skip
+def _fast_gelu(ctx: InferContext) -> list[Type]:
+    return _with_bias(ctx)
+
+
+@op(
+    "BiasGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(2, 2),
+    doc="Gelu of A + B, where B lies along the last axis.",
+)  # fmt: skip
+def _bias_gelu(ctx: InferContext) -> list[Type]:
+    return _with_bias(ctx)
+
+
+def _with_bias(ctx: InferContext) -> list[Type]:
+    x = floating(ctx)
+    if ctx.has(1):
+        bias = ctx.tensor(1)
+        if bias.dtype != x.dtype:
+            raise ctx.error(f"the input holds {x.dtype}, the bias {bias.dtype}")
+        if x.shape is not None and bias.shape is not None:
+            broadcast_to(bias.shape, x.shape)
+    return [x]
+
+
+@op(
+    "BiasAdd", domain=DOMAIN, traits=ELEMENTWISE, arity=(3, 3),
+    doc="X + bias + skip, where the bias lies along the last axis.",
+)  # fmt: skip
+def _bias_add(ctx: InferContext) -> list[Type]:
+    (x,) = _with_bias(ctx)
+    floating(ctx, 2)
+    return [x]
+
+
+@op(
+    "BiasSplitGelu", domain=DOMAIN, arity=(2, 2),
+    doc="With Y = X + bias cut in two along the last axis: left * gelu(right).",
+)  # fmt: skip
+def _bias_split_gelu(ctx: InferContext) -> list[Type]:
+    _with_bias(ctx)
+    x = floating(ctx)
+    last = x.dims[-1]
+    if not divides(2, last):
+        raise ctx.error(f"the last dim {last} must be even")
+    return [x.with_shape((*x.dims[:-1], last // 2))]

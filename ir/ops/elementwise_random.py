@@ -1,0 +1,59 @@
+"""Dropout and the ops that draw random numbers."""
+
+from __future__ import annotations
+
+from ..onnx_types import element_type
+from ..registry import InferContext, op
+from ..types import TensorType, Type, dtype
+from .elementwise import floating
+
+_STREAM = (
+    "Numbers come from the counter-based generator Philox4x32-10, keyed by the attribute seed "
+    "or, without one, by the node's name; element i uses counter i. Every run of an artifact "
+    "therefore draws the same numbers."
+)
+
+
+@op("Dropout", traits=("elementwise", "stochastic"), doc=_STREAM)
+def _dropout(ctx: InferContext) -> list[Type]:
+    x = floating(ctx)
+    return [x, x.with_dtype("bool")]
+
+
+def _like(ctx: InferContext) -> TensorType:
+    x = ctx.tensor(0)
+    named = ctx.attr("dtype")
+    return x if named is None else x.with_dtype(element_type(named))
+
+
+@op("Bernoulli", traits=("stochastic",), doc=_STREAM)
+def _bernoulli(ctx: InferContext) -> list[Type]:
+    floating(ctx)
+    return [_like(ctx)]
+
+
+@op("RandomNormalLike", "RandomUniformLike", traits=("stochastic", "shape_only"), doc=_STREAM)
+def _random_like(ctx: InferContext) -> list[Type]:
+    t = _like(ctx)
+    if not t.dtype.is_float:
+        raise ctx.error(f"random numbers are floats, not {t.dtype}")
+    return [t]
+
+
+@op("RandomNormal", "RandomUniform", traits=("stochastic",), doc=_STREAM)
+def _random(ctx: InferContext) -> list[Type]:
+    shape = ctx.attr("shape")
+    if shape is None:
+        raise ctx.error("attribute shape is missing")
+    return [TensorType(element_type(ctx.attr("dtype")), tuple(int(d) for d in shape))]
+
+
+@op("Multinomial", traits=("stochastic",), doc=_STREAM)
+def _multinomial(ctx: InferContext) -> list[Type]:
+    x = floating(ctx)
+    if x.rank != 2:
+        raise ctx.error(f"the input must have rank 2, not {x.rank}")
+    to = element_type(ctx.attr("dtype"))
+    if to not in (dtype("int32"), dtype("int64")):
+        raise ctx.error(f"dtype must be int32 or int64, not {to}")
+    return [TensorType(to, (x.dims[0], int(ctx.attr("sample_size"))))]
