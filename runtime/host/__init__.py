@@ -52,6 +52,9 @@ _HOMES = {
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
+# Ctrl-C in a host function reaches the caller as what it is.
+tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
+
 _registry: dict[str, HostFunction] = {}
 _raw: set[str] = set()
 
