@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tvm import tirx
 
 from ....ir.dims import Dim, sym
 from ....ir.types import Shape
-from ...tir.builder import Builder, Expr, as_int, flatten_index, index, product, unflatten
+from ...tir.builder import (
+    BufferTensor,
+    Builder,
+    Expr,
+    as_int,
+    flatten_index,
+    index,
+    product,
+    unflatten,
+)
 from ..constants import literal
 from ..region import fresh_symbols
 from ..registry import LowerContext
@@ -77,47 +86,34 @@ def fresh_sizes(ctx: LowerContext, *shapes: Sequence[Any]) -> list[Expr]:
 # ---- parameters of each axis ---------------------------------------------------------------------
 
 
-def per_axis(
-    b: Builder, axes: list[Expr], values: list[Expr], rank: int, otherwise: list[Expr]
-) -> list[Expr]:
-    """For each of ``rank`` axes the value that goes with it, or its entry of ``otherwise``."""
-    out = list(otherwise)
-    for axis, value in zip(axes, values, strict=True):
-        known = as_int(axis)
-        if known is not None:
-            out[known % rank] = value
-            continue
-        axis, value = b.let(axis), b.let(value)
-        for i in range(rank):
-            named = axis.equal(index(i)) | axis.equal(index(i - rank))
-            out[i] = b.let(tirx.Select(named, value, out[i]))
-    return out
-
-
-def axis_params(ctx: LowerContext, i: int, count: int) -> list[Expr]:
-    """The axes that input ``i`` names (all of ``count`` where it is omitted)."""
-    return int_params(ctx, i) if ctx.has(i) else [index(k) for k in range(count)]
-
-
 def all_known(ctx: LowerContext, inputs: Iterable[int]) -> bool:
     """True where these inputs are constants or omitted."""
     return all(not ctx.has(i) or ctx.known(i) is not None for i in inputs)
 
 
-def tabled(
-    ctx: LowerContext, inputs: Iterable[int], count: int, compute: Callable[[], Sequence[Expr]]
-) -> list[Expr]:
-    """``count`` int64 values computed from ``inputs``: once, into memory, where at run time."""
-    if all_known(ctx, inputs):
-        return list(compute())
-    table = ctx.b.workspace((count,), "int64", "parameters")
+def axis_params(ctx: LowerContext, i: int, count: int, rank: int) -> list[Expr]:
+    """The axes that input ``i`` names, counted from the front (omitted: the first ``count``)."""
+    axes = int_params(ctx, i) if ctx.has(i) else [index(k) for k in range(count)]
+    return [_in_rank(ctx.b, a, rank) for a in axes]
 
-    def body(_at: At) -> None:
-        for i, value in enumerate(compute()):
-            table.store((i,), value)
 
-    ctx.b.nest((), body)
-    return [table[i] for i in range(count)]
+def _in_rank(b: Builder, axis: Expr, rank: int) -> Expr:
+    known = as_int(axis)
+    if known is not None:
+        return index(known % rank)
+    axis = b.let(axis)
+    return b.let(clamp(tirx.Select(axis < 0, axis + rank, axis), rank))
+
+
+def spread(
+    table: BufferTensor, row: int, axes: Sequence[Expr], values: Sequence[Expr],
+    otherwise: Sequence[Expr],
+) -> None:  # fmt: skip
+    """Write row ``row`` of ``table``: the value of each axis named, else its ``otherwise``."""
+    for a, value in enumerate(otherwise):
+        table.store((row, a), value)
+    for axis, value in zip(axes, values, strict=True):
+        table.store((row, axis), value)
 
 
 # ---- index maps of reshapes ----------------------------------------------------------------------

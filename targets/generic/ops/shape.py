@@ -94,6 +94,12 @@ def _reshape_sizes(ctx: LowerContext) -> list[Expr]:
     return fresh_sizes(ctx, [tirx.Select(d.equal(index(-1)), missing, d) for d in out])
 
 
+def _names(axes: Sequence[Expr], i: int, rank: int) -> Expr:
+    """The condition that one of ``axes`` is axis ``i``."""
+    found = [a.equal(index(i)) | a.equal(index(i - rank)) for a in axes]
+    return tirx.any(*found) if found else tirx.const(False, "bool")
+
+
 @sizes("Squeeze")
 def _squeeze_sizes(ctx: LowerContext) -> list[Expr]:
     x, axes = ctx.input(0), int_params(ctx, 1)
@@ -101,8 +107,7 @@ def _squeeze_sizes(ctx: LowerContext) -> list[Expr]:
     out: list[Any] = [index(0)] * rank
     position: Any = index(0)
     for i, extent in enumerate(x.shape):
-        named = [a.equal(index(i)) | a.equal(index(i - x.rank)) for a in axes]
-        kept = tirx.Not(tirx.any(*named)) if named else tirx.const(True, "bool")
+        kept = tirx.Not(_names(axes, i, x.rank))
         for j in range(rank):
             here = tirx.all(kept, position.equal(index(j)))
             out[j] = tirx.Select(here, index(extent), out[j])
@@ -117,7 +122,7 @@ def _unsqueeze_sizes(ctx: LowerContext) -> list[Expr]:
     out: list[Expr] = []
     position: Any = index(0)
     for j in range(rank):
-        named = tirx.any(*(a.equal(index(j)) | a.equal(index(j - rank)) for a in axes))
+        named = _names(axes, j, rank)
         extents = [index(e) for e in x.shape]
         source = choose(extents, tirx.min(position, index(x.rank - 1)))
         out.append(tirx.Select(named, index(1), source))
