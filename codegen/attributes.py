@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.types import DType, from_numpy_dtype
+from ..ir.types import DType, OptionalType, SequenceType, TensorType, from_numpy_dtype
 
 
 def attributes_json(attributes: Any) -> str:
     """A mapping of attributes as JSON text with sorted keys.
 
-    Arrays become ``{"dtype", "shape", "data"}`` with the data flat.
+    Arrays become ``{"dtype", "shape", "data"}`` with the data flat; types become their text.
     """
     return json.dumps(_plain(attributes), sort_keys=True)
 
@@ -30,6 +30,6 @@ def _plain(value: Any) -> Any:
         return {"dtype": dtype, "shape": list(value.shape), "data": data}
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, DType):
-        return value.name
+    if isinstance(value, DType | TensorType | SequenceType | OptionalType):
+        return str(value)
     return value

@@ -15,15 +15,22 @@ from .program import Program
 from .vm import assemble
 
 
+NOTHING = "dims_none"
+
+
 class LinkError(Exception):
     """The system's linker is missing or failed."""
 
 
 def dim_object(kernels: Sequence[DimKernel], slots: int, target: Target) -> bytes:
-    """One object file with all kernels that compute derived dims."""
+    """One object file with all kernels that compute derived dims.
+
+    A program without any still gets one that does nothing: a library needs code to be one.
+    """
     import tvm
 
-    return object_of(tvm.IRModule({k.name: dim_function(k, slots) for k in kernels}), target)
+    chosen = kernels or [DimKernel(NOTHING, (), ())]
+    return object_of(tvm.IRModule({k.name: dim_function(k, slots) for k in chosen}), target)
 
 
 def dim_function(kernel: DimKernel, slots: int) -> Any:
@@ -60,12 +67,12 @@ def link(
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         parts = dict(objects)
-        if dims:
+        if dims or not objects:
             parts["dims"] = dim_object(dims, program.slots, target)
         for name, content in parts.items():
             path = root / f"{name}.o"
             path.write_bytes(content)
-            symbols = [d.name for d in dims] if name == "dims" else [name]
+            symbols = [d.name for d in dims] or [NOTHING] if name == "dims" else [name]
             executable.mod.import_module(tvm.runtime.load_static_library(str(path), symbols))
         out = root / "library.so"
         build_folder = root / "link"

@@ -1,0 +1,227 @@
+"""Type inference of If, Loop and Scan (their closed bodies: see :mod:`..control`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..dims import Dim, sym
+from ..graph import Graph, Value
+from ..infer import infer_types
+from ..registry import InferContext, op
+from ..types import OptionalType, SequenceType, TensorType, Type, type_symbols
+
+Fresh = Callable[[], Dim]
+
+MANY = 2**31  # captured values come on top of the schema's inputs
+
+_ROUNDS = 4
+"""Inferences of a loop's body until the types of what it carries settle."""
+
+
+def _body(ctx: InferContext, name: str) -> Graph:
+    body = ctx.attr(name)
+    if not isinstance(body, Graph):
+        raise ctx.error(f"attribute {name} must be a graph")
+    return body
+
+
+def _infer_body(
+    ctx: InferContext, body: Graph, types: Sequence[Type | None], first: int = 0
+) -> list[Type]:
+    """The types of a body's results; inputs from ``first`` on have the node's known values."""
+    if len(body.inputs) != len(types):
+        raise ctx.error(f"{body.name} takes {len(body.inputs)} values, not {len(types)}")
+    for value, t in zip(body.inputs, types, strict=True):
+        if t is None:
+            raise ctx.error(f"a value for {value.name!r} of {body.name} is missing")
+        value.set_type(t)
+    offset = len(ctx.inputs) - len(types)
+    known: dict[Value, np.ndarray] = {}
+    for i, value in enumerate(body.inputs):
+        array = ctx.known(i + offset) if i >= first else None
+        if array is not None:
+            known[value] = array
+    infer_types(body, known)
+    return [v.type for v in body.outputs]
+
+
+def unify(a: Type, b: Type, fresh: Fresh) -> Type:
+    """The most specific type that covers both; dims that differ become fresh symbols.
+
+    Raises ``ValueError`` where element types or kinds differ.
+    """
+    if isinstance(a, SequenceType) and isinstance(b, SequenceType):
+        return SequenceType(_unify_elements(a.elem, b.elem, fresh))
+    if isinstance(a, OptionalType) or isinstance(b, OptionalType):
+        left = a.elem if isinstance(a, OptionalType) else a
+        right = b.elem if isinstance(b, OptionalType) else b
+        return OptionalType(_unify_elements(left, right, fresh))
+    if not isinstance(a, TensorType) or not isinstance(b, TensorType) or a.dtype != b.dtype:
+        raise ValueError(f"{a} and {b} do not agree")
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return a.with_shape(None)
+    dims = [x if x == y else fresh() for x, y in zip(a.shape, b.shape, strict=True)]
+    return a.with_shape(tuple(dims))
+
+
+def _unify_elements(a: Type, b: Type, fresh: Fresh) -> Type:
+    """As :func:`unify`, where an element of unknown shape stands for none seen yet."""
+    if isinstance(a, TensorType) and a.shape is None:
+        return b
+    if isinstance(b, TensorType) and b.shape is None:
+        return a
+    return unify(a, b, fresh)
+
+
+@op("If", traits=("control_flow",), arity=(1, MANY))
+def _infer_if(ctx: InferContext) -> list[Type]:
+    captured = ctx.inputs[1:]
+    then = _infer_body(ctx, _body(ctx, "then_branch"), captured)
+    other = _infer_body(ctx, _body(ctx, "else_branch"), captured)
+    if len(then) != len(other):
+        raise ctx.error(f"the branches give {len(then)} and {len(other)} values")
+    outer = _symbols(ctx.inputs)
+    return [
+        _outside(unify(a, b, ctx.fresh_dim), outer, ctx)  # type: ignore[arg-type]
+        for a, b in zip(then, other, strict=True)
+    ]
+
+
+def _symbols(types: Sequence[Type | None]) -> frozenset[str]:
+    return frozenset().union(*(type_symbols(t) for t in types if t is not None))
+
+
+def _outside(t: Type, outer: frozenset[str], ctx: InferContext) -> Type:
+    """A body's result type as seen outside: dims that only the body knows become fresh."""
+    own = f"u{ctx.node.serial}_"
+    if isinstance(t, SequenceType):
+        return SequenceType(_outside(t.elem, outer, ctx))
+    if isinstance(t, OptionalType):
+        return OptionalType(_outside(t.elem, outer, ctx))
+    if t.shape is None:
+        return t
+
+    def settle(d: Dim) -> Dim:
+        foreign = {s for s in type_symbols(TensorType(t.dtype, (d,))) if s not in outer}
+        if not foreign or all(own in s for s in foreign):
+            return d
+        return ctx.fresh_dim()
+
+    return t.with_shape(tuple(settle(d) for d in t.shape))
+
+
+def _settle_carried(
+    ctx: InferContext, body: Graph, before: list[Type | None], initial: Sequence[Type | None],
+    after: Sequence[Type | None], first_output: int,
+) -> tuple[list[Type], list[Type]]:  # fmt: skip
+    """Body input types that hold in every turn, and the body's result types under them."""
+    carried: list[Type] = []
+    for t in initial:
+        if t is None:
+            raise ctx.error("a carried value has no initial value")
+        carried.append(t)
+    for _ in range(_ROUNDS):
+        results = _infer_body(ctx, body, [*before, *carried, *after], len(before) + len(carried))
+        turned = results[first_output : first_output + len(carried)]
+        settled = [
+            _generalise(body, i, a, b) for i, (a, b) in enumerate(zip(carried, turned, strict=True))
+        ]
+        if settled == carried:
+            return carried, results
+        carried = settled
+    raise ctx.error("the shapes of what it carries do not settle")
+
+
+def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
+    """The carried type after a turn: a dim that changes gets a symbol of the body's own."""
+    name = "".join(c if c.isalnum() and c.isascii() else "_" for c in body.name)
+    counter = iter(range(1_000))
+    if isinstance(a, TensorType) and isinstance(b, TensorType) and a.shape and b.shape:
+        if len(a.shape) == len(b.shape):
+            dims = [
+                x if x == y else sym(f"{name}_carried{index}_{axis}")
+                for axis, (x, y) in enumerate(zip(a.shape, b.shape, strict=True))
+            ]
+            return a.with_shape(tuple(dims))
+    return unify(a, b, lambda: sym(f"{name}_element{index}_{next(counter)}"))
+
+
+@op("Loop", traits=("control_flow",), arity=(2, MANY))
+def _infer_loop(ctx: InferContext) -> list[Type]:
+    body = _body(ctx, "body")
+    count = int(ctx.attr("num_carried") or 0)
+    initial = ctx.inputs[2 : 2 + count]
+    captured = ctx.inputs[2 + count :]
+    scalars: list[Type | None] = [_scalar("int64"), _scalar("bool")]
+    carried, results = _settle_carried(ctx, body, scalars, initial, captured, 1)
+    outer = _symbols(ctx.inputs)
+    turns = _trip_count(ctx, body)
+    stacked = []
+    for t in results[1 + count :]:
+        if not isinstance(t, TensorType) or t.shape is None:
+            raise ctx.error(f"a scan output of type {t} cannot be stacked")
+        stacked.append(t.with_shape((ctx.fresh_dim() if turns is None else turns, *t.shape)))
+    return [_outside(t, outer, ctx) for t in [*carried, *stacked]]
+
+
+def _scalar(name: str) -> TensorType:
+    from ..types import dtype
+
+    return TensorType(dtype(name), ())
+
+
+def _trip_count(ctx: InferContext, body: Graph) -> Dim | None:
+    """How often the loop runs, where nothing can end it early and the limit is known."""
+    limit = ctx.known(0)
+    start = ctx.known(1) if ctx.has(1) else np.array(True)
+    going = body.outputs[0]
+    constant = going.constant is not None and bool(going.constant.reshape(-1)[0])
+    endless = constant or going == body.inputs[1]
+    if limit is None or limit.size != 1 or start is None or not endless:
+        return None
+    if not bool(np.asarray(start).reshape(-1)[0]):
+        return 0
+    turns = limit.reshape(-1)[0]
+    if isinstance(turns, int | np.integer):
+        return max(0, int(turns))
+    return turns  # type: ignore[no-any-return]
+
+
+@op("Scan", traits=("control_flow",), arity=(1, MANY))
+def _infer_scan(ctx: InferContext) -> list[Type]:
+    body = _body(ctx, "body")
+    count = int(ctx.attr("num_carried") or 0)
+    scans = int(ctx.attr("num_scan_inputs") or 0)
+    initial = ctx.inputs[:count]
+    slices: list[Type | None] = []
+    length: Dim | None = None
+    axes = ctx.attr("scan_input_axes") or (0,) * scans
+    for i in range(scans):
+        t = ctx.tensor(count + i)
+        axis = int(axes[i]) % t.rank
+        length = t.dims[axis] if length is None or not isinstance(length, int) else length
+        slices.append(t.with_shape((*t.dims[:axis], *t.dims[axis + 1 :])))
+    if length is None:
+        raise ctx.error("it scans nothing")
+    captured = [*slices, *ctx.inputs[count + scans :]]
+    carried, results = _settle_scan(ctx, body, initial, captured)
+    outer = _symbols(ctx.inputs)
+    out_axes = ctx.attr("scan_output_axes") or (0,) * (len(results) - count)
+    stacked = []
+    for t, axis in zip(results[count:], out_axes, strict=True):
+        if not isinstance(t, TensorType) or t.shape is None:
+            raise ctx.error(f"a scan output of type {t} cannot be stacked")
+        at = int(axis) % (len(t.shape) + 1)
+        stacked.append(t.with_shape((*t.shape[:at], length, *t.shape[at:])))
+    return [_outside(t, outer, ctx) for t in [*carried, *stacked]]
+
+
+def _settle_scan(
+    ctx: InferContext, body: Graph, initial: Sequence[Type | None], after: Sequence[Type | None]
+) -> tuple[list[Type], list[Type]]:
+    return _settle_carried(ctx, body, [], initial, after, 0)
+
+
+__all__ = ["unify"]

@@ -1,0 +1,135 @@
+"""Type inference of sequences and optionals."""
+
+from __future__ import annotations
+
+from ..dims import Dim, is_static
+from ..registry import InferContext, op
+from ..types import OptionalType, SequenceType, TensorType, Type, dtype, tensor
+from .control import unify
+
+_DTYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
+    8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
+    16: "bfloat16",
+}  # fmt: skip
+
+
+def _sequence(ctx: InferContext, index: int) -> SequenceType:
+    t = ctx.inputs[index] if index < len(ctx.inputs) else None
+    if isinstance(t, OptionalType):
+        t = t.elem
+    if not isinstance(t, SequenceType):
+        raise ctx.error(f"input {index} must be a sequence, not {t}")
+    return t
+
+
+def _anonymous(t: Type, ctx: InferContext) -> Type:
+    """An element's type for a value of its own: dims that vary are only known at run time."""
+    if not isinstance(t, TensorType) or t.shape is None:
+        return t
+    return t.with_shape(tuple(d if is_static(d) else ctx.fresh_dim() for d in t.shape))
+
+
+def _varying(ctx: InferContext) -> Dim:
+    return ctx.fresh_dim("varying")
+
+
+@op("SequenceConstruct")
+def _construct(ctx: InferContext) -> list[Type]:
+    elem: Type = ctx.tensor(0)
+    for i in range(1, len(ctx.inputs)):
+        elem = unify(elem, ctx.tensor(i), lambda: _varying(ctx))
+    return [SequenceType(elem)]
+
+
+@op("SequenceEmpty")
+def _empty(ctx: InferContext) -> list[Type]:
+    code = ctx.attr("dtype")
+    name = code if isinstance(code, str) else _DTYPES.get(1 if code is None else int(code))
+    if name is None:
+        raise ctx.error(f"element type {code} is not known")
+    return [SequenceType(TensorType(dtype(name), None))]
+
+
+@op("SequenceInsert")
+def _insert(ctx: InferContext) -> list[Type]:
+    sequence, item = _sequence(ctx, 0), ctx.tensor(1)
+    if isinstance(sequence.elem, TensorType) and sequence.elem.shape is None:
+        return [SequenceType(item)]
+    return [SequenceType(unify(sequence.elem, item, lambda: _varying(ctx)))]
+
+
+@op("SequenceErase")
+def _erase(ctx: InferContext) -> list[Type]:
+    return [_sequence(ctx, 0)]
+
+
+@op("SequenceAt")
+def _at(ctx: InferContext) -> list[Type]:
+    return [_anonymous(_sequence(ctx, 0).elem, ctx)]
+
+
+@op("SequenceLength")
+def _length(ctx: InferContext) -> list[Type]:
+    _sequence(ctx, 0)
+    return [tensor("int64")]
+
+
+@op("ConcatFromSequence")
+def _concat(ctx: InferContext) -> list[Type]:
+    elem = _sequence(ctx, 0).elem
+    if not isinstance(elem, TensorType) or elem.shape is None:
+        raise ctx.error("the rank of the sequence's elements is not known")
+    stack = bool(ctx.attr("new_axis"))
+    rank = elem.rank + stack
+    axis = int(ctx.attr("axis")) % rank
+    dims = [d if is_static(d) else ctx.fresh_dim() for d in elem.shape]
+    if stack:
+        dims.insert(axis, ctx.fresh_dim())
+    else:
+        dims[axis] = ctx.fresh_dim()
+    return [elem.with_shape(tuple(dims))]
+
+
+@op("SplitToSequence")
+def _split(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    axis = int(ctx.attr("axis")) % x.rank
+    dims = list(x.dims)
+    parts = ctx.known(1)
+    if not ctx.has(1):
+        dims[axis] = 1
+        if not ctx.attr("keepdims"):
+            del dims[axis]
+    elif parts is not None and parts.ndim == 1 and len({str(p) for p in parts}) == 1:
+        dims[axis] = parts[0] if not isinstance(parts[0], int) else int(parts[0])
+    else:
+        dims[axis] = _varying(ctx)
+    return [SequenceType(x.with_shape(tuple(int(d) if is_static(d) else d for d in dims)))]  # type: ignore[arg-type]
+
+
+@op("Optional")
+def _optional(ctx: InferContext) -> list[Type]:
+    if ctx.has(0):
+        t = ctx.inputs[0]
+        assert t is not None
+        return [OptionalType(t)]
+    given = ctx.attr("type")
+    if not isinstance(given, TensorType | SequenceType | OptionalType):
+        raise ctx.error("an empty optional needs its type")
+    return [given if isinstance(given, OptionalType) else OptionalType(given)]
+
+
+@op("OptionalHasElement")
+def _has_element(_ctx: InferContext) -> list[Type]:
+    return [tensor("bool")]
+
+
+@op("OptionalGetElement")
+def _get_element(ctx: InferContext) -> list[Type]:
+    t = ctx.inputs[0] if ctx.inputs else None
+    if isinstance(t, OptionalType):
+        return [_anonymous(t.elem, ctx)]
+    if t is None:
+        raise ctx.error("its input is missing")
+    return [t]

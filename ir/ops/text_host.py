@@ -1,0 +1,61 @@
+"""Type inference of ops that run as host functions: strings, and sizes that data decides."""
+
+from __future__ import annotations
+
+from ..dims import Dim
+from ..registry import InferContext, op
+from ..shapes import broadcast
+from ..types import TensorType, Type, array_type, dtype, tensor
+
+
+@op("StringConcat", traits=("host",))
+def _concat(ctx: InferContext) -> list[Type]:
+    a, b = ctx.tensor(0), ctx.tensor(1)
+    return [a.with_shape(broadcast([a.dims, b.dims]))]
+
+
+@op("StringNormalizer", traits=("host",))
+def _normalizer(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    words = ctx.attr("stopwords")
+    if not words:
+        return [x]
+    return [x.with_shape((*x.dims[:-1], ctx.fresh_dim()))]
+
+
+@op("StringSplit", traits=("host",))
+def _split(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    parts = x.with_shape((*x.dims, ctx.fresh_dim()))
+    return [parts, TensorType(dtype("int64"), x.dims)]
+
+
+@op("RegexFullMatch", traits=("host",))
+def _match(ctx: InferContext) -> list[Type]:
+    return [ctx.tensor(0).with_dtype("bool")]
+
+
+@op("TfIdfVectorizer", traits=("host",))
+def _tfidf(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    size = max((int(i) for i in ctx.attr("ngram_indexes") or ()), default=-1) + 1
+    return [tensor("float32", *x.dims[:-1], size)]
+
+
+@op("NonMaxSuppression", traits=("host",))
+def _suppression(ctx: InferContext) -> list[Type]:
+    ctx.tensor(0)
+    count: Dim = ctx.fresh_dim()
+    return [tensor("int64", count, 3)]
+
+
+@op("LabelEncoder", domain="ai.onnx.ml", traits=("host",))
+def _labels(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    tensor_values = ctx.attr("values_tensor")
+    if tensor_values is not None:
+        return [x.with_dtype(array_type(tensor_values).dtype)]
+    for name, kind in (("strings", "string"), ("int64s", "int64"), ("floats", "float32")):
+        if ctx.node.attrs.get(f"values_{name}"):
+            return [x.with_dtype(kind)]
+    raise ctx.error("it has no values")
