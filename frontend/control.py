@@ -192,10 +192,10 @@ def _settle(
 def _widen(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Type:
     """The narrowest type that holds values of both types; ``free`` are dims widened before."""
     if isinstance(a, SequenceType) and isinstance(b, SequenceType):
-        return SequenceType(_widen(at, a.elem, b.elem, hint, free))
+        return SequenceType(_widen_element(at, a.elem, b.elem, hint, free))
     if isinstance(a, OptionalType):
         elem = b.elem if isinstance(b, OptionalType) else b
-        return OptionalType(_widen(at, a.elem, elem, hint, free))
+        return OptionalType(_widen_element(at, a.elem, elem, hint, free))
     if not (isinstance(a, TensorType) and isinstance(b, TensorType)) or a.dtype != b.dtype:
         raise ImportFault(f"a carried value is {a} before and {b} after an iteration")
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
@@ -207,6 +207,14 @@ def _widen(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Type:
             free.add(x)
         dims.append(x)
     return a.with_shape(tuple(dims))
+
+
+def _widen_element(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Type:
+    """As :func:`_widen`; an element of unknown shape stands for none seen yet."""
+    if isinstance(a, TensorType) and isinstance(b, TensorType) and a.dtype == b.dtype:
+        if a.shape is None or b.shape is None:
+            return a if b.shape is None else b
+    return _widen(at, a, b, hint, free)
 
 
 # ---- Shared ------------------------------------------------------------------------------------

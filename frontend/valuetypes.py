@@ -15,8 +15,8 @@ from .tensors import MAX_ELEMENTS, element_type
 
 _UNNAMED = frozenset({"", "?", "*", "-1", "none", "null", "unknown"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Type inference names the dims it does not know like this.
-_RESERVED = re.compile(r"(.*_)?u[0-9]+_[0-9]+|max|min")
+# Type inference names the dims it does not know like this; max and min are functions.
+_RESERVED = re.compile(r"(.*_)?u[0-9]+_[0-9]+|.*_(carried|element)[0-9]+_[0-9]+|max|min")
 
 
 class Symbols:

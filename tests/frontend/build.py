@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from graphkiln.frontend import FrontendError, load_model
 from graphkiln.ir.interpreter import evaluate
+from graphkiln.ir.verify import verify
 
 FLOAT = onnx.TensorProto.FLOAT
 INT64 = onnx.TensorProto.INT64
@@ -71,5 +72,7 @@ def refusal(source: Any, **options: Any) -> FrontendError:
 
 
 def run(source: Any, feeds: Mapping[str, Any]) -> list[Any]:
-    """The results of an imported model, each checked against its inferred type."""
-    return evaluate(load_model(source).graph, feeds, check_types=True)
+    """The results of an imported model, which verifies, each checked against its type."""
+    graph = load_model(source).graph
+    verify(graph)
+    return evaluate(graph, feeds, check_types=True)
