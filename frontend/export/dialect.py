@@ -1,0 +1,261 @@
+"""Dialect ops in terms of ONNX's own.
+
+Blocked layouts dissolve: where a blocked value has a plain form, the ops that read it take that,
+and the blocked form is only written where something needs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...ir.dims import Dim
+from ...ir.graph import Node, Value
+from ...ir.onnx_types import element_code
+from ...ir.packing import (
+    unpack_channels,
+    unpack_conv_weight,
+    unpack_depthwise_weight,
+    unpack_matmul_weight,
+)
+from ...ir.registry import attribute, has_trait
+from ...ir.types import TensorType
+from .scope import EXPORTERS, Blocked, ExportError, Scope
+
+_LOWEST = -(1 << 63)
+
+
+def _required(inputs: list[Value | None]) -> Value:
+    if not inputs or inputs[0] is None:
+        raise ExportError("the first input is missing")
+    return inputs[0]
+
+
+# ---- movements -----------------------------------------------------------------------------------
+
+
+def _reshape(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    dims = _dims(node, "shape")
+    write_reshape(scope, scope.name(_required(inputs)), dims, scope.result(node.out()), node.name)
+
+
+def write_reshape(scope: Scope, x: str, dims: tuple[Dim, ...], result: str, name: str = "") -> str:
+    """A Reshape to exactly ``dims``; one symbolic dim is left for ONNX to work out."""
+    symbolic = [i for i, d in enumerate(dims) if not isinstance(d, int)]
+    zero = any(d == 0 for d in dims)
+    if len(symbolic) == 1 and not zero:
+        shape = scope.ints([-1 if i in symbolic else int(d) for i, d in enumerate(dims)])
+        return scope.emit("Reshape", [x, shape], outputs=[result], name=name)
+    # A size that turns out 0 must not mean "as in the input".
+    attrs = {"allowzero": 1} if zero or symbolic else {}
+    return scope.emit("Reshape", [x, scope.shape(dims)], attrs, outputs=[result], name=name)
+
+
+def _expand(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    names = [scope.name(_required(inputs)), scope.shape(_dims(node, "shape"))]
+    scope.emit("Expand", names, outputs=[scope.result(node.out())], name=node.name)
+
+
+def _slice(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    x = _required(inputs)
+    ranges = []
+    parts = zip(
+        _dims(node, "starts"), _dims(node, "steps"), _dims(node, "shape"), x.shape, strict=True
+    )
+    for axis, (start, step, extent, size) in enumerate(parts):
+        if not isinstance(step, int):
+            raise ExportError(f"node {node.name!r} ({node.key}): step {step} is symbolic")
+        if (start, step, extent) != (0, 1, size):
+            ranges.append((start, _end(start, step, extent, size), axis, step))
+    name = scope.name(x)
+    if not ranges:
+        scope.emit("Identity", [name], outputs=[scope.result(node.out())])
+        return
+    starts, ends, axes, steps = zip(*ranges, strict=True)
+    operands = [name, *(scope.shape(v) for v in (starts, ends, axes, steps))]
+    scope.emit("Slice", operands, outputs=[scope.result(node.out())], name=node.name)
+
+
+def _end(start: Dim, step: int, extent: Dim, size: Dim) -> Dim:
+    """The exclusive end of a slice; before the first element it counts from the size downwards."""
+    if extent == 0:
+        return start
+    if step > 0:
+        return start + (extent - 1) * step + 1
+    return start + (extent - 1) * step - 1 - size
+
+
+def _shape_value(scope: Scope, node: Node, _inputs: list[Value | None]) -> None:
+    vector = scope.shape(_dims(node, "dims"))
+    shape = [int(d) for d in _dims(node, "shape")]
+    if len(shape) != 1:
+        vector = scope.emit("Reshape", [vector, scope.ints(shape)])
+    code = element_code(str(attribute(node, "dtype")))
+    scope.emit("Cast", [vector], {"to": code}, outputs=[scope.result(node.out())])
+
+
+def _dims(node: Node, name: str) -> tuple[Dim, ...]:
+    value = node.attrs[name]
+    assert isinstance(value, tuple)
+    return value
+
+
+# ---- blocked layouts -----------------------------------------------------------------------------
+
+
+def _pack(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    x = _required(inputs)
+    channels = x.shape[1]
+    if not isinstance(channels, int):
+        raise ExportError(f"node {node.name!r} ({node.key}): {channels} channels are symbolic")
+    _set_blocked(scope, node.out(), Blocked(scope.name(x), channels))
+
+
+def _set_blocked(scope: Scope, value: Value, form: Blocked) -> None:
+    """``form`` is what ``value`` holds; the blocked tensor itself is written on demand."""
+    scope.blocked[value] = form
+    scope.later(value, lambda: _write_blocked(scope, value, form))
+
+
+def _write_blocked(scope: Scope, value: Value, form: Blocked) -> None:
+    batch, blocks, *spatial, block = value.shape
+    name = form.name
+    missing = int(blocks) * int(block) - form.channels
+    if missing:
+        borders = [0, 0, *[0] * len(spatial), 0, missing, *[0] * len(spatial)]
+        name = scope.emit("Pad", [name, scope.ints(borders)])
+    split = (batch, blocks, block, *spatial)
+    name = write_reshape(scope, name, split, scope.shared.names.unique(f"{value.name}_split"))
+    order = (0, 1, *range(3, 3 + len(spatial)), 2)
+    scope.emit("Transpose", [name], {"perm": order}, outputs=[scope.result(value)])
+
+
+def _plain(scope: Scope, value: Value, channels: int) -> str:
+    """The name of ``value`` [N,Cb,*S,block] as [N,channels,*S]."""
+    form = scope.find_blocked(value)
+    if form is not None and form.channels == channels:
+        return form.name
+    batch, blocks, *spatial, block = value.shape
+    width = int(blocks) * int(block)
+    order = (0, 1, 2 + len(spatial), *range(2, 2 + len(spatial)))
+    name = scope.emit("Transpose", [scope.name(value)], {"perm": order})
+    merged = (batch, width, *spatial)
+    name = write_reshape(scope, name, merged, scope.shared.names.unique(f"{value.name}_merged"))
+    if width == channels:
+        return name
+    bounds = [scope.ints([v]) for v in (0, channels, 1)]
+    return scope.emit("Slice", [name, *bounds])
+
+
+def _unpack(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    scope.bind(node.out(), _plain(scope, _required(inputs), int(attribute(node, "channels"))))
+
+
+def _conv(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    x = _required(inputs)
+    channels, out = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
+    group = int(attribute(node, "group") or 1)
+    packed = _constant(node, inputs[1])
+    if node.op == "DepthwiseBlocked":
+        weight, group = unpack_depthwise_weight(packed, channels), channels
+    else:
+        weight = unpack_conv_weight(packed, out, channels // group)
+    names = [_plain(scope, x, channels), scope.tensor(weight, f"{node.name}_weight")]
+    if len(inputs) > 2 and inputs[2] is not None:
+        bias = _constant(node, inputs[2]).reshape(-1)[:out]
+        names.append(scope.tensor(np.ascontiguousarray(bias), f"{node.name}_bias"))
+    attrs = {**_window(node), "group": group}
+    _set_blocked(scope, node.out(), Blocked(scope.emit("Conv", names, attrs, name=node.name), out))
+
+
+def _pool(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    x = _required(inputs)
+    op = {"max": "MaxPool", "average": "AveragePool"}[str(attribute(node, "mode"))]
+    attrs = _window(node)
+    if op == "MaxPool":
+        attrs.pop("count_include_pad", None)
+    form = scope.find_blocked(x)
+    channels = int(x.shape[1]) * int(x.shape[-1]) if form is None else form.channels
+    result = scope.emit(op, [_plain(scope, x, channels)], attrs, name=node.name)
+    _set_blocked(scope, node.out(), Blocked(result, channels))
+
+
+def _window(node: Node) -> dict[str, Any]:
+    names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode", "count_include_pad")
+    return {k: node.attrs[k] for k in names if node.attrs.get(k) is not None}
+
+
+def _matmul(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    x = scope.name(_required(inputs))
+    weight = unpack_matmul_weight(_constant(node, inputs[1]), int(attribute(node, "columns")))
+    names = [x, scope.tensor(weight, f"{node.name}_weight")]
+    bias = inputs[2] if len(inputs) > 2 else None
+    if bias is None:
+        scope.emit("MatMul", names, outputs=[scope.result(node.out())], name=node.name)
+        return
+    product = scope.emit("MatMul", names, name=node.name)
+    scope.emit("Add", [product, scope.name(bias)], outputs=[scope.result(node.out())])
+
+
+def _constant(node: Node, value: Value | None) -> np.ndarray:
+    array = None if value is None else value.constant
+    if array is None:
+        raise ExportError(f"node {node.name!r} ({node.key}): packed weights must be constant")
+    return array
+
+
+EXPORTERS.update(
+    {
+        "kiln.ConvBlocked": _conv,
+        "kiln.DepthwiseBlocked": _conv,
+        "kiln.Expand": _expand,
+        "kiln.MatMulPacked": _matmul,
+        "kiln.PackChannels": _pack,
+        "kiln.PoolBlocked": _pool,
+        "kiln.Reshape": _reshape,
+        "kiln.ShapeValue": _shape_value,
+        "kiln.Slice": _slice,
+        "kiln.UnpackChannels": _unpack,
+    }
+)
+
+
+def plain_elementwise(scope: Scope, node: Node, inputs: list[Value | None]) -> bool:
+    """Write an elementwise op on blocked values over their plain forms, where all have one.
+
+    Constants are unpacked, scalars stay. Returns whether that was possible.
+    """
+    if not has_trait(node, "elementwise") or len(node.outputs) != 1:
+        return False
+    forms = [None if v is None else scope.find_blocked(v) for v in inputs]
+    channels = {f.channels for f in forms if f is not None}
+    out = node.outputs[0].type
+    if len(channels) != 1 or not isinstance(out, TensorType) or out.shape is None:
+        return False
+    (count,) = channels
+    operands: list[str | np.ndarray] = []
+    for v, form in zip(inputs, forms, strict=True):
+        operand = "" if v is None else _plain_operand(scope, v, form, count, len(out.shape))
+        if operand is None:
+            return False
+        operands.append(operand)
+    names = [scope.tensor(v, node.name) if isinstance(v, np.ndarray) else v for v in operands]
+    result = scope.emit(node.op, names, node.attrs, domain=node.domain, name=node.name)
+    _set_blocked(scope, node.out(), Blocked(result, count))
+    return True
+
+
+def _plain_operand(
+    scope: Scope, value: Value, form: Blocked | None, channels: int, rank: int
+) -> str | np.ndarray | None:
+    if form is not None:
+        return form.name
+    array = scope.find(value).constant
+    if array is None:
+        return None
+    if array.size == 1:
+        return array.reshape(())
+    if array.ndim == rank and array.shape[1] * array.shape[-1] >= channels:
+        return unpack_channels(array, channels)
+    return None

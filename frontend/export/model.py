@@ -1,0 +1,183 @@
+"""The whole model: opsets, inputs and outputs, the file and its external data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import onnx
+import onnx.defs
+from onnx.helper import find_min_ir_version_for
+
+from ...ir.graph import Graph
+from ...ir.literals import raw_bytes
+from ...ir.reference import DOMAIN_VERSIONS, tensor_proto
+from ...ir.types import from_numpy_dtype
+from . import control
+from .dialect import plain_elementwise
+from .scope import ExportError, Scope, Shared, has_form
+
+EXTERNAL_BYTES = 1_500_000_000
+"""Models with more bytes of constants than this keep them in a file beside the model's."""
+
+_INLINE_BYTES = 1024
+_ALIGNMENT = 64
+_OLDEST_OPSET = 13
+# Element types came into the format with these versions of it.
+_IR_VERSIONS = {
+    "FLOAT8E4M3FN": 9, "FLOAT8E4M3FNUZ": 9, "FLOAT8E5M2": 9, "FLOAT8E5M2FNUZ": 9, "INT4": 10,
+    "UINT4": 10, "FLOAT4E2M1": 11, "FLOAT8E8M0": 12, "INT2": 13, "UINT2": 13,
+}  # fmt: skip
+
+
+def to_onnx(graph: Graph, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
+    """``graph`` as an ONNX model of standard ops, written to ``path`` where one is given.
+
+    Types must be inferred. Regions dissolve into their ops, bodies capture by name, symbolic sizes
+    are computed from shapes. The opset is the lowest that has every op as the IR holds it.
+    Constants of more than :data:`EXTERNAL_BYTES` in all need a path and stand in ``<path>.data``.
+    Raises :class:`ExportError` naming the nodes that have no ONNX form, and ``OSError``.
+    """
+    _check(graph)
+    target = None if path is None else Path(path)
+    if sum(a.nbytes for a in _constants(graph)) <= EXTERNAL_BYTES:
+        model = _build(graph, Shared(tensor_proto, plain_elementwise))
+        if target is not None:
+            _replace(target, lambda file: file.write(model.SerializeToString()))
+        return model
+    if target is None:
+        raise ExportError("a model of this size needs a path: its constants take a file of theirs")
+    return _write_external(graph, target)
+
+
+def _check(graph: Graph) -> None:
+    bad = [n for g in _graphs(graph) for n in g.nodes if not has_form(n)]
+    if bad:
+        listed = ", ".join(f"{n.key} (node {n.name!r})" for n in bad[:10])
+        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise ExportError(f"no ONNX form for {listed}{more}; EXPORTERS can give them one")
+
+
+def _graphs(graph: Graph) -> Iterator[Graph]:
+    yield graph
+    for node in graph.nx:
+        for _, body in graph.bodies(node):
+            yield from _graphs(body)
+
+
+def _constants(graph: Graph) -> list[np.ndarray]:
+    found: dict[int, np.ndarray] = {}
+    for g in _graphs(graph):
+        for node in g.nx:
+            array = node.out().constant if node.outputs else None
+            if array is not None:
+                found[id(array)] = array
+    return list(found.values())
+
+
+# ---- the message ---------------------------------------------------------------------------------
+
+
+def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
+    scope = Scope(shared)
+    inputs = []
+    for v in graph.inputs:
+        scope.bind(v, shared.names.unique(v.name))
+        inputs.append(scope.info(v.type, v.name))
+    for v, name in zip(graph.outputs, graph.output_names, strict=True):
+        _reserve(scope, name, {i.name for i in inputs})
+        if v.node.op not in ("Input", "Constant"):
+            scope.want(v, name)
+    scope.run(graph)
+    outputs = control.close(scope, graph, graph.output_names)
+    opsets = _opsets(shared.used)
+    version = find_min_ir_version_for(opsets, ignore_unknown=True)
+    return onnx.ModelProto(
+        ir_version=max([version, *(_IR_VERSIONS.get(e, 0) for e in shared.elements)]),
+        producer_name="graphkiln",
+        opset_import=opsets,
+        graph=onnx.GraphProto(
+            name=graph.name or "main", node=scope.nodes, initializer=scope.initializers,
+            input=inputs, output=outputs,
+        ),
+    )  # fmt: skip
+
+
+def _reserve(scope: Scope, name: str, inputs: set[str]) -> None:
+    if name not in inputs and scope.shared.names.unique(name) != name:
+        raise ExportError(f"two outputs are called {name!r}")
+
+
+def _opsets(used: set[tuple[str, str]]) -> list[onnx.OperatorSetIdProto]:
+    """For each domain the lowest version with every op that is used as it is at the IR's own."""
+    versions = {"": _OLDEST_OPSET}
+    for domain, op in used:
+        newest = DOMAIN_VERSIONS.get(domain, 1)
+        since = 1
+        if onnx.defs.has(op, newest, domain):
+            since = onnx.defs.get_schema(op, newest, domain).since_version
+        versions[domain] = max(versions.get(domain, 1), since)
+    return [onnx.OperatorSetIdProto(domain=d, version=v) for d, v in sorted(versions.items())]
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _write_external(graph: Graph, target: Path) -> onnx.ModelProto:
+    data = target.with_name(f"{target.name}.data")
+    models: list[onnx.ModelProto] = []
+
+    def write(file: IO[bytes]) -> None:
+        store = _ExternalStore(file, data.name)
+        models.append(_build(graph, Shared(store, plain_elementwise)))
+
+    _replace(data, write)
+    _replace(target, lambda file: file.write(models[0].SerializeToString()))
+    return models[0]
+
+
+class _ExternalStore:
+    """Makes initializers whose bytes stand in ``file``."""
+
+    def __init__(self, file: IO[bytes], location: str) -> None:
+        self._file = file
+        self._location = location
+        self._at = 0
+
+    def __call__(self, array: np.ndarray, name: str) -> onnx.TensorProto:
+        element = from_numpy_dtype(array.dtype)
+        # Elements narrower than a byte are packed, which only the message itself does.
+        if array.nbytes < _INLINE_BYTES or element.kind not in "fiuc" or element.bits < 8:
+            return tensor_proto(array, name)
+        empty = tensor_proto(np.empty((0,), array.dtype), name)
+        gap = -self._at % _ALIGNMENT
+        self._file.write(bytes(gap))
+        self._file.write(raw_bytes(array))
+        entries = {"location": self._location, "offset": self._at + gap, "length": array.nbytes}
+        self._at += gap + array.nbytes
+        return onnx.TensorProto(
+            name=name,
+            dims=array.shape,
+            data_type=empty.data_type,
+            data_location=onnx.TensorProto.EXTERNAL,
+            external_data=[
+                onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in entries.items()
+            ],
+        )
+
+
+def _replace(target: Path, write: Any) -> None:
+    """Write a file beside ``target``, then rename it: nothing half-written takes its place."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+__all__ = ["EXTERNAL_BYTES", "to_onnx"]

@@ -1,0 +1,253 @@
+"""One ``GraphProto`` being written: its nodes, its initializers, the names of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+
+from ...ir.bindings import has_symbols
+from ...ir.dims import Dim
+from ...ir.graph import Graph, GraphError, Node, Output, Value
+from ...ir.reference import DOMAIN_VERSIONS, node_proto, type_proto
+from ...ir.types import Type
+from .sizes import Sizes
+
+Exporter: TypeAlias = "Callable[[Scope, Node, list[Value | None]], None]"
+"""Writes one node: emits ONNX nodes and names the node's outputs; see :class:`Scope`."""
+
+EXPORTERS: dict[str, Exporter] = {}
+"""Op key -> how to write it, for ops that ONNX does not have; users may add theirs."""
+
+_FOREIGN_DOMAINS = frozenset({"com.microsoft"})
+
+
+def has_form(node: Node) -> bool:
+    """True where a node can be written: it is ONNX's own, or an exporter knows it."""
+    return (
+        node.key in EXPORTERS or node.domain in DOMAIN_VERSIONS or node.domain in _FOREIGN_DOMAINS
+    )
+
+
+class ExportError(GraphError):
+    """A graph has no ONNX form."""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """The plain form of a value in a blocked layout: its name there, and its channel count."""
+
+    name: str
+    channels: int
+
+
+class Names:
+    """Names that are unique over a model, as ONNX wants them to be across nested graphs."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def unique(self, hint: str) -> str:
+        hint = hint or "v"
+        name, n = hint, self._next.get(hint, 0)
+        while name in self._taken:
+            n += 1
+            name = f"{hint}_{n}"
+        self._next[hint] = n
+        self._taken.add(name)
+        return name
+
+
+class Shared:
+    """What the graphs of one model share: names, ops used, and where tensors go.
+
+    ``store`` makes an initializer of an array and a name. ``special`` may write an op with a
+    standard name in its own way, and says whether it did.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[np.ndarray, str], onnx.TensorProto],
+        special: Callable[[Scope, Node, list[Value | None]], bool],
+    ) -> None:
+        self.names = Names()
+        self.store = store
+        self.special = special
+        self.used: set[tuple[str, str]] = set()
+        self.elements: set[str] = set()
+
+
+class Scope:
+    """Writes the nodes of one graph; bodies get a scope of their own under it.
+
+    An exporter asks ``name(value)`` for its inputs, calls ``emit`` for the nodes it needs, and
+    lets the last one write to ``result(value)`` for each of the node's outputs.
+    """
+
+    def __init__(self, shared: Shared, parent: Scope | None = None) -> None:
+        self.shared = shared
+        self.parent = parent
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.own: set[str] = set()
+        self.blocked: dict[Value, Blocked] = {}
+        self.sizes = Sizes(self)
+        self._names: dict[Value, str] = {}
+        self._wanted: dict[Value, str] = {}
+        self._aliases: dict[Value, Value] = {}
+        self._later: dict[Value, Callable[[], None]] = {}
+
+    # ---- names -----------------------------------------------------------------------------------
+
+    def find(self, value: Value) -> Value:
+        """The value that ``value`` stands for, where an inner graph's input is an outer value."""
+        scope: Scope | None = self
+        while scope is not None:
+            while value in scope._aliases:
+                value = scope._aliases[value]
+            scope = scope.parent
+        return value
+
+    def alias(self, inner: Value, outer: Value) -> None:
+        """``inner`` is another name for ``outer``, which this scope or one around it has."""
+        self._aliases[inner] = outer
+
+    def want(self, value: Value, name: str) -> None:
+        """Call ``value``'s result ``name``, which is taken already, once it is written."""
+        self._wanted.setdefault(value, name)
+
+    def wanted(self, value: Value) -> str | None:
+        return self._wanted.get(value)
+
+    def name(self, value: Value) -> str:
+        """The name of a value; constants and layouts are written when first asked for."""
+        value = self.find(value)
+        scope: Scope | None = self
+        while scope is not None:
+            if value in scope._names:
+                return scope._names[value]
+            if value in scope._later:
+                scope._later.pop(value)()
+                return scope._names[value]
+            scope = scope.parent
+        if value.constant is None:
+            raise ExportError(f"value {value.name!r} is used before it is written")
+        name = self._names[value] = self.tensor(value.constant, value.name)
+        return name
+
+    def names(self, values: Sequence[Value | None]) -> list[str]:
+        """The names of a node's inputs; empty where omitted."""
+        return ["" if v is None else self.name(v) for v in values]
+
+    def result(self, value: Value) -> str:
+        """A name for a value about to be written."""
+        name = self._wanted.get(value) or self.shared.names.unique(value.name)
+        self._names[value] = name
+        return name
+
+    def bind(self, value: Value, name: str) -> None:
+        """``value`` is what the tensor ``name`` holds."""
+        self._names[value] = name
+
+    def later(self, value: Value, write: Callable[[], None]) -> None:
+        """Write ``value`` only when something asks for its name."""
+        self._later[value] = write
+
+    def find_blocked(self, value: Value) -> Blocked | None:
+        """The plain form of a blocked value, where it was written."""
+        value = self.find(value)
+        scope: Scope | None = self
+        while scope is not None:
+            if value in scope.blocked:
+                return scope.blocked[value]
+            scope = scope.parent
+        return None
+
+    # ---- writing ---------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        outputs: Sequence[str] = (),
+        domain: str = "",
+        name: str = "",
+    ) -> str:
+        """Append a node; returns its first output's name (a new one where ``outputs`` is empty)."""
+        outputs = list(outputs) or [self.shared.names.unique(name or op.lower())]
+        node = Node(op, domain, name, dict(attrs or {}), [Output(o, None) for o in outputs], 0)
+        self.append(node_proto(node, inputs, outputs))
+        return outputs[0]
+
+    def append(self, proto: onnx.NodeProto) -> None:
+        self.shared.used.add((proto.domain, proto.op_type))
+        self.own.update(proto.output)
+        self.nodes.append(proto)
+
+    def tensor(self, array: np.ndarray, hint: str = "const") -> str:
+        """The name of a new initializer."""
+        name = self.shared.names.unique(hint)
+        proto = self.shared.store(array, name)
+        self.shared.elements.add(onnx.TensorProto.DataType.Name(proto.data_type))
+        self.initializers.append(proto)
+        return name
+
+    def ints(self, values: Sequence[int]) -> str:
+        """A one-dimensional int64 initializer."""
+        return self.tensor(np.array(values, np.int64), "ints")
+
+    def info(self, value_type: Type, name: str) -> onnx.ValueInfoProto:
+        """A typed name, as inputs and outputs of graphs are."""
+        proto = type_proto(value_type)
+        _note_elements(proto, self.shared.elements)
+        return onnx.ValueInfoProto(name=name, type=proto)
+
+    def shape(self, dims: Sequence[Dim]) -> str:
+        """A one-dimensional int64 tensor of ``dims``."""
+        return self.sizes.vector(dims)
+
+    # ---- nodes -----------------------------------------------------------------------------------
+
+    def run(self, graph: Graph) -> None:
+        """Write every operation of ``graph``, whose inputs have names already."""
+        for v in graph.inputs:
+            self.sizes.learn(v)
+        for node in graph.topological():
+            self._node(graph, node)
+            for v in node.values:
+                self.sizes.learn(v)
+
+    def _node(self, graph: Graph, node: Node) -> None:
+        inputs = graph.inputs_of(node)
+        exporter = EXPORTERS.get(node.key)
+        try:
+            if exporter is not None:
+                exporter(self, node, inputs)
+            elif not self.shared.special(self, node, inputs):
+                self._standard(node, inputs)
+        except ExportError:
+            raise
+        except (GraphError, ValueError, TypeError) as e:
+            raise ExportError(f"node {node.name!r} ({node.key}): {e}") from e
+
+    def _standard(self, node: Node, inputs: list[Value | None]) -> None:
+        if has_symbols(node):
+            raise ExportError(f"node {node.name!r} ({node.key}): an attribute is symbolic")
+        names = self.names(inputs)
+        self.append(node_proto(node, names, [self.result(v) for v in node.values]))
+
+
+def _note_elements(proto: onnx.TypeProto, elements: set[str]) -> None:
+    while not proto.HasField("tensor_type"):
+        proto = (
+            proto.sequence_type.elem_type
+            if proto.HasField("sequence_type")
+            else proto.optional_type.elem_type
+        )
+    elements.add(onnx.TensorProto.DataType.Name(proto.tensor_type.elem_type))

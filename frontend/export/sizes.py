@@ -1,0 +1,112 @@
+"""Symbolic dims as tensors that ONNX nodes compute from the shapes of values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir.dim_algebra import Atom, FloorDiv, Max, Min, Mod, Symbol
+from ...ir.dims import Dim, SymExpr
+from ...ir.graph import GraphError, Value
+from ...ir.types import TensorType
+
+if TYPE_CHECKING:
+    from .scope import Scope
+
+
+class Sizes:
+    """The sizes one scope can compute; those of the scopes around it are found too."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._sources: dict[str, tuple[Value, int]] = {}
+        self._scalars: dict[Dim, str] = {}
+        self._vectors: dict[tuple[Dim, ...], str] = {}
+
+    def learn(self, value: Value) -> None:
+        """Remember which symbols the shape of a written value shows."""
+        t = value.node.outputs[value.index].type
+        if not isinstance(t, TensorType) or t.shape is None:
+            return
+        for axis, d in enumerate(t.shape):
+            name = _bare_symbol(d)
+            if name is not None:
+                self._sources.setdefault(name, (value, axis))
+
+    def vector(self, dims: Sequence[Dim]) -> str:
+        """The name of an int64 tensor ``[len(dims)]``."""
+        key = tuple(dims)
+        for scope in _chain(self._scope):
+            if key in scope.sizes._vectors:
+                return scope.sizes._vectors[key]
+        if all(isinstance(d, int) for d in key):
+            name = self._scope.ints([int(d) for d in key])
+        elif len(key) == 1:
+            name = self.scalar(key[0])
+        else:
+            name = self._scope.emit("Concat", [self.scalar(d) for d in key], {"axis": 0})
+        self._vectors[key] = name
+        return name
+
+    def scalar(self, d: Dim) -> str:
+        """The name of an int64 tensor ``[1]``; raises ``GraphError`` for an unknown symbol."""
+        for scope in _chain(self._scope):
+            if d in scope.sizes._scalars:
+                return scope.sizes._scalars[d]
+        name = self._sum(d) if isinstance(d, SymExpr) else self._scope.ints([d])
+        self._scalars[d] = name
+        return name
+
+    def _sum(self, d: SymExpr) -> str:
+        total = ""
+        for monomial, coefficient in d.terms:
+            factors = [self._atom(a) for a in monomial]
+            if coefficient != 1 or not factors:
+                factors.append(self._constant(coefficient))
+            term = factors[0]
+            for factor in factors[1:]:
+                term = self._scope.emit("Mul", [term, factor])
+            total = self._scope.emit("Add", [total, term]) if total else term
+        return total
+
+    def _constant(self, value: int) -> str:
+        return self._scope.tensor(np.array([value], np.int64), "size")
+
+    def _atom(self, atom: Atom) -> str:
+        if isinstance(atom, Symbol):
+            return self._symbol(atom.text)
+        a, b = (self.scalar(arg) for arg in atom.args)
+        if isinstance(atom, Max | Min):
+            return self._scope.emit("Max" if isinstance(atom, Max) else "Min", [a, b])
+        rest = self._scope.emit("Mod", [a, b])
+        if isinstance(atom, Mod):
+            return rest
+        # ONNX divides integers towards zero, dims divide downwards; without a rest both agree.
+        assert isinstance(atom, FloorDiv)
+        return self._scope.emit("Div", [self._scope.emit("Sub", [a, rest]), b])
+
+    def _symbol(self, name: str) -> str:
+        for scope in _chain(self._scope):
+            source = scope.sizes._sources.get(name)
+            if source is not None:
+                value, axis = source
+                attrs = {"start": axis, "end": axis + 1}
+                return self._scope.emit("Shape", [self._scope.name(value)], attrs, name=name)
+        raise GraphError(f"no value shows the size {name}")
+
+
+def _chain(scope: Scope) -> list[Scope]:
+    found = [scope]
+    while found[-1].parent is not None:
+        found.append(found[-1].parent)
+    return found
+
+
+def _bare_symbol(d: Dim) -> str | None:
+    if isinstance(d, SymExpr) and len(d.terms) == 1:
+        monomial, coefficient = d.terms[0]
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
+            return monomial[0].text
+    return None
