@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from .values import Array, Tensor, aligned_empty, import_array, items, to_vm
 
 # Copying this much costs less than exporting the caller's array.
 _SMALL = 32 << 10
+
+# So many inputs are looked through faster than they are sorted.
+_FEW = 4
 
 _ndarray = np.ndarray
 
@@ -80,10 +85,12 @@ class Instance:
         self._names = {spec.name for spec in inputs}
         self._symbols = SymbolCheck(inputs)
         self._nested: list[tuple[int, int]] = []
+        self._lent: tuple[list[int], list[int]] | None = None
 
     def bind(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments of ``main``. Raises InputError for feeds that do not fit."""
         arguments = []
+        self._lent = None
         try:
             for slot in self._slots:
                 value = feeds[slot.name]
@@ -141,12 +148,22 @@ class Instance:
 
     def lends(self, address: int) -> bool:
         """True if the address lies in memory that the inputs of this run came in."""
-        for slot in self._slots:
-            if slot.low <= address < slot.high:
-                return True
-        if self._nested:
-            return any(low <= address < high for low, high in self._nested)
-        return False
+        if len(self._slots) <= _FEW and not self._nested:
+            for slot in self._slots:
+                if slot.low <= address < slot.high:
+                    return True
+            return False
+        if self._lent is None:
+            self._lent = _joined([*((slot.low, slot.high) for slot in self._slots), *self._nested])
+        lows, highs = self._lent
+        place = bisect_right(lows, address) - 1
+        return place >= 0 and address < highs[place]
+
+
+def _joined(ranges: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Ranges in order, each with the highest end so far, so that the last one below decides."""
+    ranges.sort()
+    return [low for low, _ in ranges], list(accumulate((high for _, high in ranges), max))
 
 
 def _checked(feeds: Mapping[str, Any], spec: ValueSpec) -> Any:

@@ -171,7 +171,8 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session
 
     ``threads`` is the number of threads a run may use, by default ``GRAPHKILN_NUM_THREADS`` or
     the physical cores of this process; the first load fixes the most a process can use, see
-    `graphkiln.runtime.threads`.
+    `graphkiln.runtime.threads`. The weights stay mapped from the file, which may be removed or
+    replaced while the session lives, but not changed in place.
 
     Raises ArtifactError if the artifact is damaged or does not fit this machine, InputError for a
     wrong number of threads.

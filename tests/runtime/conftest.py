@@ -210,6 +210,10 @@ def _handed_on(e: Emitter) -> list[int]:
     return [x, view, e.weight(0), e.input(1)]
 
 
+def _many(e: Emitter) -> list[int]:
+    return [e.input(i) for i in reversed(range(12))]
+
+
 def _pair(e: Emitter) -> list[int]:
     return [e.input(0), e.input(1), e.input(2)]
 
@@ -258,6 +262,13 @@ MODELS: dict[str, tuple] = {
         [value_spec("x", [64]), value_spec("big", [40000])],
         [value_spec(n, None) for n in ("same", "view", "weight", "big_same")],
         _WEIGHT,
+        [],
+    ),
+    "many": (
+        _many,
+        [value_spec(f"x{i}", ["N"]) for i in range(12)],
+        [value_spec(f"y{i}", ["N"]) for i in range(12)],
+        [],
         [],
     ),
     "pair": (

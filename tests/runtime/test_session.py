@@ -142,6 +142,21 @@ def test_outputs_never_alias_inputs_or_weights(models: Any) -> None:
     np.testing.assert_array_equal(same, np.arange(64))
 
 
+@pytest.mark.parametrize("count", [3, 20_000])
+def test_many_outputs_never_alias_inputs(models: Any, count: int) -> None:
+    session = load(models.path("many"))
+    shared = aligned(count)
+    for _ in range(2):
+        feeds = {f"x{i}": aligned(count) + np.float32(i) for i in range(12)}
+        feeds["x3"] = feeds["x4"] = shared
+        for i, output in enumerate(session.run(None, feeds)):
+            given = feeds[f"x{11 - i}"]
+            np.testing.assert_array_equal(output, given)
+            assert not np.shares_memory(output, given)
+            output[:] = -1
+        np.testing.assert_array_equal(shared, np.arange(count))
+
+
 def test_picks_and_repeats_outputs(models: Any) -> None:
     session = load(models.path("handed_on"))
     feeds = {"x": WEIGHT, "big": np.zeros(40_000, np.float32)}
