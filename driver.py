@@ -49,6 +49,8 @@ class Artifact:
 
     contents: ArtifactContents
     graph: Graph = field(repr=False)
+    pass_records: list[PassRecord] = field(repr=False, default_factory=list)
+    seconds: dict[str, float] = field(repr=False, default_factory=dict)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class _Compilation:
         before = count_nodes(imported.graph)
         graph = self.timed("passes", lambda: self.optimize(imported.graph))
         contents = self.generate(graph, imported, before)
-        return Artifact(contents, graph)
+        return Artifact(contents, graph, self.records, self.seconds)
 
     def timed(self, stage: str, step: Callable[[], Any]) -> Any:
         self.listener(stage, 0, 1)
@@ -170,6 +172,7 @@ class _Compilation:
     def generate(self, graph: Graph, imported: Imported, before: int) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
         from .codegen.build import build_kernels, compiler_version
+        from .codegen.flops import graph_flops
         from .codegen.link import link
         from .codegen.lower import lower_graph
         from .ir.text import print_graph
@@ -194,6 +197,7 @@ class _Compilation:
             {
                 "nodes": {"imported": before, "optimised": count_nodes(graph)},
                 "kernels": len(lowered.kernels),
+                "flops": graph_flops(graph),
                 "weight_bytes": sum(a.nbytes for _, a in lowered.weights),
                 "arena_bytes": lowered.program.arena_bytes,
                 "host_functions": sorted(lowered.program.host_functions),

@@ -1,0 +1,84 @@
+"""The command line: ``graphkiln compile | run | inspect | check | bench | ops | targets``.
+
+Exit codes: 0 fine, 1 the model, an input or the machine is at fault, 2 usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+COMMANDS = {
+    "compile": "Compile an ONNX model into an artifact.",
+    "run": "Run an artifact on given or random inputs.",
+    "inspect": "Show what is in a model or an artifact.",
+    "check": "Say whether a model compiles, and whether the result is right.",
+    "bench": "Time an artifact, alone or against onnxruntime.",
+    "ops": "Print the table of supported ops.",
+    "targets": "List targets and what this machine is.",
+}
+
+
+class _Lazy(click.Group):
+    """Loads a subcommand's file when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}_command", __name__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="graphkiln", prog_name="graphkiln")
+def group() -> None:
+    """graphkiln: an ahead-of-time compiler for ONNX models."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    try:
+        code = group.main(arguments, prog_name="graphkiln", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _stop("interrupted", 130)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except Exception as e:
+        if os.environ.get("GRAPHKILN_DEBUG"):
+            raise
+        _stop(describe(e), 1)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"graphkiln: {message}", err=True)
+    sys.exit(code)
+
+
+def describe(error: Exception) -> str:
+    """An error as a person should read it: one line a reason, no traceback."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error).strip()
+    expected = type(error).__module__.startswith("graphkiln")
+    if text and expected:
+        return text
+    line = text.splitlines()[0] if text else "no message"
+    return f"internal error ({type(error).__name__}): {line}; set GRAPHKILN_DEBUG=1 for the trace"

@@ -1,0 +1,55 @@
+"""Options and value parsers that subcommands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+
+def parse_shapes(given: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
+    """``input=1x3x224x224`` (entries may be names) by input; raises a usage error."""
+    shapes: dict[str, tuple[int | str, ...]] = {}
+    for text in given:
+        name, equals, dims = text.rpartition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r} is not NAME=1x3x224x224", param_hint="--shape")
+        parts = [p for p in dims.split("x") if p] if dims else []
+        entries = [int(p) if p.isdigit() else p for p in parts]
+        if any(isinstance(e, str) and not e.isidentifier() for e in entries):
+            raise click.BadParameter(f"{dims!r} is not a shape", param_hint="--shape")
+        shapes[name] = tuple(entries)
+    return shapes
+
+
+def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the options of a compilation."""
+    for option in reversed(
+        [
+            click.option("--target", default="cpu", show_default=True, help="What to compile for."),
+            click.option(
+                "--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224",
+                help="Pin the shape of an input; may be given several times.",
+            ),
+            click.option("--passes", help="The passes to run, e.g. 'fold{max-bytes=1048576},cse'."),
+            click.option(
+                "--dump-ir", type=click.Path(file_okay=False), metavar="DIR",
+                help="Write the numbered IR text after each pass.",
+            ),
+            click.option("--stop-after", metavar="PASS", help="Run passes up to this one only."),
+            click.option(
+                "--jobs", type=click.IntRange(0), default=0, help="Compiler processes (0: cores)."
+            ),
+            click.option("--linker", help="The C compiler to link with (for cross compiling)."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def make_options(values: Mapping[str, Any]) -> Any:
+    """``CompileOptions`` from the options of :func:`compile_options`."""
+    from ..driver import CompileOptions
+
+    return CompileOptions(**{**values, "shapes": parse_shapes(values["shapes"]) or None})
