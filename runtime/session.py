@@ -48,8 +48,7 @@ class Session:
         self._output_index = {spec.name: i for i, spec in enumerate(self._outputs)}
         self._every_output = range(len(self._outputs))
         self._threads = thread_pool.resolve(threads)
-        self._place = place_for(manifest.target.kind)
-        self._library = _load_code(artifact, self._place)
+        self._place, self._library = _load_code(artifact)
         arrays = [artifact.weight(spec) for spec in manifest.weights]
         self._weights = self._place.keep([tensor_from_storage(array) for array in arrays])
         self._weights_low = artifact.weights.ctypes.data
@@ -197,13 +196,15 @@ def parse_report(path: str, report: bytes) -> dict[str, Any]:
     return parsed
 
 
-def _load_code(artifact: LoadedArtifact, place: Place) -> Any:
+def _load_code(artifact: LoadedArtifact) -> tuple[Place, Any]:
     manifest = artifact.manifest
     try:
+        place = place_for(manifest.target.kind)
         load_libraries(cuda=place.cuda)
         place.require()
         host.register(manifest.host_functions)
-        return load_library(artifact.library, manifest.files[LIBRARY].sha256, artifact.library_path)
+        digest = manifest.files[LIBRARY].sha256
+        return place, load_library(artifact.library, digest, artifact.library_path)
     except ArtifactError as error:
         raise ArtifactError(f"{artifact.path}: {error}") from error
 

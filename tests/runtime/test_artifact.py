@@ -441,8 +441,9 @@ def test_other_machines_artifacts_are_refused(
     made.manifest["target"].update(target)
     write_artifact(made, tmp_path / "model.kiln")
     read_artifact(tmp_path / "model.kiln")
-    with pytest.raises(ArtifactError, match=message):
+    with pytest.raises(ArtifactError, match=message) as caught:
         load(tmp_path / "model.kiln")
+    assert str(caught.value).startswith(f"{tmp_path / 'model.kiln'}: ")
 
 
 def test_a_library_that_is_none(tmp_path: Path) -> None:
