@@ -12,10 +12,21 @@ import onnx
 from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
 from ..ir.registry import spec
+from ..ir.types import TensorType, Type
 from .constants import constant_array
 from .control import CONTROL_OPS, place_control
 from .emit import Emit
 from .errors import Blocker, FrontendError, ImportFault, shorten, text
+from .expansions import EXPANSIONS
+from .keys import (
+    FunctionKey,
+    call_key,
+    domain_of,
+    function_key,
+    functions_by_key,
+    op_key,
+    opset_versions,
+)
 from .library import default_attributes, function_body, has_body
 from .node import Body, OnnxNode, attribute_value, attributes
 from .order import sorted_nodes
@@ -44,9 +55,10 @@ class Importer:
         self.symbols = Symbols()
         self.blockers: list[Blocker] = []
         self.warnings: list[str] = []
-        self._functions: dict[tuple[str, str, str], onnx.FunctionProto] = {}
+        self._functions: dict[FunctionKey, onnx.FunctionProto] = {}
         self._graph_names = {"main"}
         self._count = 0
+        self._open = ""
 
     def run(self, shapes: Pins) -> Graph:
         """The model's graph; raises :class:`FrontendError` with every blocker found."""
@@ -62,7 +74,7 @@ class Importer:
         proto = self.source.proto
         if not proto.HasField("graph"):
             raise Fatal("has no graph")
-        self._functions = {_function_key(f): f for f in proto.functions}
+        self._functions = functions_by_key(proto.functions)
         scope = Scope(Builder(Graph("main")), opset_versions(proto.opset_import))
         if "" not in scope.opsets and proto.ir_version < 3:
             scope.opsets = {**scope.opsets, "": 1}
@@ -117,7 +129,10 @@ class Importer:
             except ImportFault as e:
                 self.block(f"input '{shorten(info.name, 120)}': {e}")
                 scope.values.setdefault(info.name, BROKEN)
-        for name, t in pin_types(types, shapes, self.symbols).items():
+        pinned = pin_types(types, shapes, self.symbols)
+        still_open = [f"{n}: {t}" for n, t in pinned.items() if not _is_static(t)]
+        self._open = shorten(", ".join(still_open), 200)
+        for name, t in pinned.items():
             scope.values.setdefault(name, scope.builder.graph.add_input(name, t))
 
     def _declare_outputs(self, graph: onnx.GraphProto, scope: Scope) -> None:
@@ -157,7 +172,7 @@ class Importer:
             raise
         except Exception as e:  # damaged models break the assumptions of any op's rules
             title = scope.prefix + name
-            self.block(_reason(e, title, _key(proto)), title, _key(proto))
+            self.block(self._reason(e, title, op_key(proto)), title, op_key(proto))
         for output in proto.output:
             scope.values.setdefault(output, BROKEN)
 
@@ -169,11 +184,11 @@ class Importer:
             self._look_over(proto, scope)
             return [BROKEN] * len(proto.output)
         node = OnnxNode(
-            proto.op_type, _domain(proto.domain), 0, name,
+            proto.op_type, domain_of(proto.domain), 0, name,
             [i for i in inputs if not isinstance(i, Broken)],
             list(proto.output), attributes(proto, scope, self.source, self.symbols),
         )  # fmt: skip
-        function = self._functions.get(_call_key(proto))
+        function = self._functions.get(call_key(proto))
         if function is not None:
             opsets = opset_versions(function.opset_import)
             return self.call(function, node, Scope(scope.builder, opsets), scope)
@@ -219,6 +234,10 @@ class Importer:
         bodies = [a for a in node.attrs.values() if isinstance(a, Body)]
         if spec(node.key) is not None and not bodies:
             return self.add(node, scope)
+        expand = EXPANSIONS.get(node.key)
+        if expand is not None:
+            made = expand(node, Emit(self, scope, scope.prefix + node.name))
+            return self._named([made], node, scope)
         function = function_body(node)
         if function is None:
             raise ImportFault(unknown_op(node.key))
@@ -262,9 +281,9 @@ class Importer:
                     try:
                         self._look_over(inner, scope)
                     except ImportFault as e:
-                        self.block(str(e), scope.prefix + inner.name, _key(inner))
-        key = _key(proto)
-        if not (self._knows(key) or _call_key(proto) in self._functions):
+                        self.block(str(e), scope.prefix + inner.name, op_key(inner))
+        key = op_key(proto)
+        if not (self._knows(key) or call_key(proto) in self._functions):
             raise ImportFault(unknown_op(key))
 
     def _knows(self, key: str) -> bool:
@@ -273,13 +292,23 @@ class Importer:
             key in (*CONTROL_OPS, "Constant") or spec(key) or rules(key) or has_body(op, domain)
         )
 
+    def _reason(self, error: Exception, node: str, op: str) -> str:
+        if isinstance(error, ImportFault):
+            return str(error)
+        if not isinstance(error, GraphError):
+            return f"{type(error).__name__}: {error}"
+        reason = str(error).removeprefix(f"node {node!r} ({op}): ")
+        if self._open and ("known" in reason or "rank" in reason):
+            reason += f"; it may help to give the inputs' dimensions sizes ({self._open})"
+        return reason
+
     # ---- functions ---------------------------------------------------------------------------
 
     def call(
         self, function: onnx.FunctionProto, node: OnnxNode, inner: Scope, scope: Scope
     ) -> Sequence[Slot]:
         """Import a function's nodes in place of the node that calls it."""
-        key = _function_key(function)
+        key = function_key(function)
         if key in scope.calls:
             raise ImportFault(f"function {'.'.join(k for k in key if k)} calls itself")
         if len(scope.calls) >= MAX_CALLS:
@@ -315,22 +344,12 @@ class Importer:
         return {**defaults, **node.attrs}
 
 
+def _is_static(t: Type) -> bool:
+    return not isinstance(t, TensorType) or t.is_static
+
+
 def unknown_op(key: str) -> str:
     return f"op {shorten(key, 80)} is not supported"
-
-
-def opset_versions(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    """Domain to version; raises :class:`ImportFault` for versions that cannot be read."""
-    out: dict[str, int] = {}
-    for entry in imports:
-        domain, version = _domain(entry.domain), entry.version
-        shown = domain or "ai.onnx"
-        if version < 1 or version > LATEST.get(domain, version):
-            newest = LATEST.get(domain, "any")
-            raise ImportFault(f"opset {version} of {shown}; versions up to {newest} are known")
-        if out.setdefault(domain, version) != version:
-            raise ImportFault(f"opsets {out[domain]} and {version} of {shown} at once")
-    return out
 
 
 def _version(node: OnnxNode, scope: Scope) -> int:
@@ -338,26 +357,3 @@ def _version(node: OnnxNode, scope: Scope) -> int:
     if found is None and node.domain in LATEST:
         raise ImportFault(f"the model imports no opset of {node.domain or 'ai.onnx'}")
     return found or 1
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else text(domain)
-
-
-def _key(proto: onnx.NodeProto) -> str:
-    domain = _domain(proto.domain)
-    return f"{domain}.{proto.op_type}" if domain else proto.op_type
-
-
-def _function_key(function: onnx.FunctionProto) -> tuple[str, str, str]:
-    return _domain(function.domain), text(function.name), text(function.overload)
-
-
-def _call_key(proto: onnx.NodeProto) -> tuple[str, str, str]:
-    return _domain(proto.domain), proto.op_type, proto.overload
-
-
-def _reason(error: Exception, node: str, op: str) -> str:
-    if isinstance(error, ImportFault | GraphError):
-        return str(error).removeprefix(f"node {node!r} ({op}): ")
-    return f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from frontend.build import BOOL, graph, model, node, refusal, run, value
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 from graphkiln.frontend import load_model
 
@@ -147,6 +148,10 @@ def test_exponential_growth_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "more than 1000 nodes" in refusal(_model([_call("F0", "x", "y")], functions)).reason
 
 
+def test_two_functions_of_one_name_are_refused() -> None:
+    assert "local.Leaky is there twice" in refusal(_model([], [LEAKY, LEAKY])).reason
+
+
 def test_blockers_inside_functions_name_the_path() -> None:
     function = _function("F", "a", "b", [node("Nope", "a", "b", name="bad")])
     error = refusal(_model([_call("F", "x", "y", name="call")], [function]))
@@ -180,3 +185,20 @@ def test_schema_functions_are_expanded() -> None:
     assert "SequenceMap" not in ops and "Loop" in ops
     (y,) = run(proto, {"x": X})
     np.testing.assert_allclose(y, -X)
+
+
+@pytest.mark.parametrize("align", [0, 1])
+@pytest.mark.parametrize("size", [(2, 1, 5, 6), (2, 1, 3, 4, 5)])
+@pytest.mark.parametrize("known", [True, False])
+def test_affine_grid(size: tuple[int, ...], align: int, known: bool) -> None:
+    spatial = len(size) - 2
+    theta = np.random.default_rng(1).random((2, spatial, spatial + 1), np.float32)
+    infos, weights = [value("theta", theta.shape)], {"size": np.array(size)}
+    made = node("AffineGrid", "theta size", "grid", align_corners=align)
+    if not known:
+        infos.append(value("size", (len(size),), onnx.TensorProto.INT64))
+    feeds = {"theta": theta} if known else {"theta": theta, **weights}
+    proto = model([made], infos, ["grid"], weights if known else {}, opset=20)
+    (expected,) = ReferenceEvaluator(proto).run(None, feeds)
+    (grid,) = run(proto, feeds)
+    np.testing.assert_allclose(grid, expected, rtol=1e-5, atol=1e-6)

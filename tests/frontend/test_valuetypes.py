@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx
 import pytest
-from frontend.build import model, refusal, value
+from frontend.build import model, node, refusal, value
 from onnx import helper
 
 from graphkiln.frontend import load_model
@@ -130,3 +130,9 @@ def test_kinds_that_are_not_served() -> None:
 def test_zero_sized_dims_are_allowed() -> None:
     (found,) = load_model(_model(x=(0, 3))).graph.inputs
     assert isinstance(found.type, TensorType) and found.type.static_shape == (0, 3)
+
+
+def test_open_dims_that_hide_a_rank_are_named() -> None:
+    proto = model([node("Squeeze", "x", "y")], [value("x", ("N", 3))], ["y"])
+    assert "(x: float32[N,3])" in refusal(proto).reason
+    assert str(load_model(proto, shapes={"x": (1, 3)}).graph.outputs[0].type) == "float32[3]"
