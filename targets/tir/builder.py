@@ -361,10 +361,12 @@ class Builder:
 class LoopStrategy:
     """Maps iteration spaces to hardware loops; targets subclass it.
 
-    ``lane_kind`` is the kind of loop that :meth:`Builder.lanes` opens.
+    ``lane_kind`` is the kind of loop that :meth:`Builder.lanes` opens, ``vector_bytes`` the
+    width of a vector register (0 without).
     """
 
     lane_kind = "serial"
+    vector_bytes = 0
 
     local_scope = "local"
     """The memory scope of small arrays private to a thread."""

@@ -179,6 +179,14 @@ def test_cumulative(op: str, reverse: int, exclusive: int) -> None:
     check(op, [x, axis], attrs, modes=[(False, ()), ("distinct", ()), (False, (1,))])
 
 
+@pytest.mark.parametrize("exclusive", [0, 1])
+def test_cumulative_along_another_axis_than_the_last(exclusive: int) -> None:
+    attrs = {"reverse": 1, "exclusive": exclusive}
+    for axis in (0, 1):
+        x = np.round(noise(3, 5, 32) * 2)
+        check("CumSum", [x, np.array(axis)], attrs, modes=[(False, (1,))])
+
+
 def test_cumulative_sum_of_integers_wraps_around() -> None:
     x = np.full(4, 2**30, np.int32)
     check("CumSum", [x, np.array(0, np.int32)], {}, modes=STATIC)

@@ -19,18 +19,6 @@ from .movement_params import (
     zero,
 )
 
-# ---- Transpose -----------------------------------------------------------------------------------
-
-
-@lowering("Transpose")
-def _transpose(ctx: LowerContext) -> TensorExpr:
-    x = ctx.input(0)
-    perm = ctx.attr("perm")
-    order = tuple(reversed(range(x.rank))) if perm is None else [p % x.rank for p in perm]
-    place = [order.index(axis) for axis in range(x.rank)]
-    return ctx.lazy(lambda at: x[tuple(at[p] for p in place)], cost=x.cost)
-
-
 # ---- Tile ----------------------------------------------------------------------------------------
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvm import tirx
+from tvm import DataType, tirx
 
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
 from ...tir.numeric import round_to
 from ..constants import literal
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import At, fresh_sizes, replaced, scalar_param
+
+MOST_LANES = 16
+"""Lines along another axis than the last that a cumulative op takes at once."""
 
 INSERTION_LIMIT = 16
 """Up to this k the best elements are kept in a sorted list, beyond in a heap."""
@@ -150,9 +153,7 @@ def _cumulative(ctx: LowerContext) -> TensorExpr:
     known = ctx.known(1)
     if known is not None:
         axis = int(known.reshape(-1)[0]) % x.rank
-        lines = (*x.shape[:axis], *x.shape[axis + 1 :])
-        cost = (as_int(x.shape[axis]) or 1_000) * (1 + x.cost)
-        b.nest(lines, lambda rest: _accumulate(ctx, out, axis, rest), cost, sequential_last=True)
+        _known_axis(ctx, out, axis)
         return out
 
     def body(at: At) -> None:
@@ -167,18 +168,41 @@ def _cumulative(ctx: LowerContext) -> TensorExpr:
     return out
 
 
-def _accumulate(ctx: LowerContext, out: BufferTensor, axis: int, rest: At) -> None:
+def _known_axis(ctx: LowerContext, out: BufferTensor, axis: int) -> None:
+    x = ctx.input(0)
+    lines = [*x.shape[:axis], *x.shape[axis + 1 :]]
+    cost = (as_int(x.shape[axis]) or 1_000) * (1 + x.cost)
+    lanes = min(MOST_LANES, ctx.b.loops.vector_bytes * 8 // DataType(x.compute_dtype).bits)
+    width = as_int(lines[-1]) if axis != x.rank - 1 else None
+    if width is None or lanes < 2 or width % lanes:
+        ctx.b.nest(lines, lambda at: _accumulate(ctx, out, axis, at), cost, sequential_last=True)
+        return
+    # Adjacent lines run together, a lane each.
+    lines[-1] = width // lanes
+
+    def body(at: At) -> None:
+        _accumulate(ctx, out, axis, (*at[:-1], at[-1] * lanes), lanes)
+
+    ctx.b.nest(lines, body, cost * lanes, sequential_last=True)
+
+
+def _accumulate(ctx: LowerContext, out: BufferTensor, axis: int, rest: At, lanes: int = 1) -> None:
+    """Go along one line, or along ``lanes`` lines that start at ``rest``."""
     b, x = ctx.b, ctx.input(0)
     times = ctx.node.op == "CumProd"
-    total = b.scalar(x.compute_dtype, literal(1 if times else 0, x.dtype))
-    with b.loop(x.shape[axis]) as step:
+    total = b.local((lanes,), x.compute_dtype, "total")
+    with b.lanes(lanes) as lane:
+        total.store((lane,), literal(1 if times else 0, x.dtype))
+    with b.loop(x.shape[axis]) as step, b.lanes(lanes) as lane:
         i = index(x.shape[axis]) - 1 - step if ctx.attr("reverse") else step
-        at = (*rest[:axis], i, *rest[axis:])
-        value = b.let(x[at])
-        after = total.get() * value if times else total.get() + value
+        here = (*rest[:-1], rest[-1] + lane) if rest else ()
+        at = (*here[:axis], i, *here[axis:])
+        before = total[lane]
+        after = before * x[at] if times else before + x[at]
         if ctx.attr("exclusive"):
-            out.store(at, total.get())
-            total.set(after)
+            after = b.let(after)
+            out.store(at, before)
+            total.store((lane,), after)
         else:
-            total.set(after)
-            out.store(at, total.get())
+            total.store((lane,), after)
+            out.store(at, total[lane])
