@@ -142,13 +142,15 @@ class Rule:
 
 
 class _Tracer:
-    """Remembers the first reason why a pattern did not match."""
+    """Remembers why a pattern did not match, where it came furthest."""
 
     def __init__(self) -> None:
         self.reason = ""
+        self._matched = -1
 
-    def miss(self, reason: str) -> None:
-        self.reason = self.reason or reason
+    def miss(self, reason: str, m: Match) -> None:
+        if len(m.inner) > self._matched:
+            self.reason, self._matched = reason, len(m.inner)
 
 
 def match(graph: Graph, pattern: Op, node: Node, tracer: _Tracer | None = None) -> Match | None:
@@ -161,7 +163,7 @@ def match(graph: Graph, pattern: Op, node: Node, tracer: _Tracer | None = None) 
         if outside is None:
             return found
         if tracer is not None:
-            tracer.miss(f"{outside.name!r} is used elsewhere")
+            tracer.miss(f"{outside.name!r} is used elsewhere", found)
     return None
 
 
@@ -207,13 +209,13 @@ def _const(p: Const, v: Value, m: Match, t: _Tracer | None) -> Iterator[Match]:
     array = v.constant
     if array is None or p.scalar and array.size != 1:
         if t is not None:
-            t.miss(f"{v.name!r} is not a {'scalar ' if p.scalar else ''}constant")
+            t.miss(f"{v.name!r} is not a {'scalar ' if p.scalar else ''}constant", m)
         return
     if p.value is not None:
         number = splat(v)
         if number is None or not np.isclose(number, p.value, rtol=p.rtol, atol=0.0):
             if t is not None:
-                t.miss(f"constant {v.name!r} is {number}, not {p.value}")
+                t.miss(f"constant {v.name!r} is {number}, not {p.value}", m)
             return
     yield _bind(m, p.name, v) if p.name else m
 
@@ -222,13 +224,13 @@ def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[
     node = v.node
     if node.key not in p.keys or v.index != p.output:
         if t is not None:
-            t.miss(f"{v.name!r} comes from {node.key}, not {p.ops}")
+            t.miss(f"{v.name!r} comes from {node.key}, not {p.ops}", m)
         return
     for key, wanted in p.attrs.items():
         have = attribute(node, key)
         if not (wanted(have) if callable(wanted) else _same(have, wanted)):
             if t is not None:
-                t.miss(f"{node.name!r} has {key}={have}")
+                t.miss(f"{node.name!r} has {key}={have}", m)
             return
     nodes = {**m.nodes, p.name: node} if p.name else m.nodes
     m = Match(m.graph, m.values, nodes, (*m.inner, (node, p.shared)))
@@ -237,7 +239,7 @@ def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[
         inputs += [None] * (len(p.inputs) - len(inputs))
     elif len(inputs) > len(p.inputs) and not p.rest:
         if t is not None:
-            t.miss(f"{node.name!r} has {len(inputs)} inputs")
+            t.miss(f"{node.name!r} has {len(inputs)} inputs", m)
         return
     yield from _inputs(graph, p.inputs, inputs, m, t)
     if len(p.inputs) == 2 and len(inputs) == 2 and has_trait(node, "commutative"):

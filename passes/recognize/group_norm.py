@@ -13,7 +13,7 @@ import numpy as np
 from ...ir.graph import Value
 from ...ir.types import to_numpy_dtype
 from ..pattern import Const, Match, Op, Rule, Var
-from ..rewriter import Rewriter
+from ..rewriter import Rewriter, splat
 
 _X = Var("x")
 _CORE = Op(
@@ -26,20 +26,7 @@ _CORE = Op(
         name="norm",
     ),
 )
-_SCALED = Op("Mul", _CORE, Const("scale"))
-
-
-def _per_channel(m: Match, name: str) -> np.ndarray | None:
-    """The constant as one number for each channel."""
-    array, x = m[name].constant, m["x"]
-    channels = x.shape[1]
-    assert array is not None
-    shape = (1,) * (x.rank - array.ndim) + array.shape
-    if len(shape) != x.rank or any(d != 1 for a, d in enumerate(shape) if a != 1):
-        return None
-    if shape[1] not in (1, channels):
-        return None
-    return np.broadcast_to(array.reshape(-1), (int(channels),))
+_NORM = Op("GroupNormalization", _X, Const("scale"), Const("bias"), name="norm")
 
 
 def _groups(m: Match) -> str | None:
@@ -48,29 +35,50 @@ def _groups(m: Match) -> str | None:
         return "the result has another shape than the input"
     if split.rank != 3 or split.shape[0] != x.shape[0] or not isinstance(split.shape[1], int):
         return "it does not split channels into groups"
-    if x.shape[1] % split.shape[1]:
-        return "groups do not divide the channels"
-    missing = [n for n in ("scale", "bias") if n in m.values and _per_channel(m, n) is None]
-    return f"the {missing[0]} varies within a channel" if missing else None
+    return "groups do not divide the channels" if x.shape[1] % split.shape[1] else None
 
 
-def _build(m: Match, r: Rewriter) -> Value:
-    x, channels = m["x"], int(m["x"].shape[1])
+def _core(m: Match, r: Rewriter) -> Value:
+    x = m["x"]
     kind = to_numpy_dtype(x.dtype)
-    parameters = []
-    for name, default in (("scale", 1), ("bias", 0)):
-        array = _per_channel(m, name) if name in m.values else np.full(channels, default, kind)
-        assert array is not None
-        parameters.append(r.constant(np.ascontiguousarray(array, kind)))
-    attrs = {
-        "num_groups": m.node("split").out().shape[1],
-        "epsilon": m.attr("norm", "epsilon"),
-    }
-    return r.node("GroupNormalization", [x, *parameters], attrs).out()
+    scale, bias = (r.constant(np.full(x.shape[1], n, kind)) for n in (1, 0))  # type: ignore[arg-type]
+    groups = m.node("split").out().shape[1]
+    epsilon = m.attr("norm", "epsilon")
+    return r.op("GroupNormalization", x, scale, bias, num_groups=groups, epsilon=epsilon)
+
+
+# ---- scale and bias ------------------------------------------------------------------------------
+
+
+def _per_channel(m: Match) -> np.ndarray | None:
+    """The constant as one number for each channel."""
+    array, x = m["c"].constant, m["x"]
+    channels = x.shape[1]
+    assert array is not None
+    shape = (1,) * (x.rank - array.ndim) + array.shape
+    if len(shape) != x.rank or any(d != 1 for a, d in enumerate(shape) if a != 1):
+        return None
+    if not isinstance(channels, int) or shape[1] not in (1, channels):
+        return None
+    return np.broadcast_to(array.reshape(-1), (channels,))
+
+
+def _applies(m: Match) -> str | None:
+    if splat(m["bias"]) != 0 or m.root.op == "Mul" and splat(m["scale"]) != 1:
+        return "it has parameters already"
+    return "the constant varies within a channel" if _per_channel(m) is None else None
+
+
+def _affine(m: Match, r: Rewriter) -> Value:
+    array = _per_channel(m)
+    assert array is not None
+    c = r.constant(np.ascontiguousarray(array), m["c"].name)
+    scale, bias = (c, m["bias"]) if m.root.op == "Mul" else (m["scale"], c)
+    attrs = dict(m.node("norm").attrs)
+    return r.node("GroupNormalization", [m["x"], scale, bias], attrs).out()
 
 
 RULES = (
-    Rule("group-norm", Op("Add", _SCALED, Const("bias")), _build, _groups),
-    Rule("group-norm", _SCALED, _build, _groups),
-    Rule("group-norm", _CORE, _build, _groups),
+    Rule("group-norm", _CORE, _core, _groups),
+    Rule("group-norm-affine", Op("Mul|Add", _NORM, Const("c")), _affine, _applies),
 )

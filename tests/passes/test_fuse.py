@@ -1,0 +1,247 @@
+"""Fusion: which operations share a region, what stays outside, and that no cycle is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.graph_text import graph_of
+from support.pass_checks import Golden, check, random_feeds, run, same
+
+from graphkiln.ir.graph import Graph, Node
+from graphkiln.ir.infer import infer_types
+from graphkiln.ir.interpreter import evaluate
+from graphkiln.ir.types import tensor
+from graphkiln.passes.base import PassContext
+from graphkiln.passes.target import GenericFacts
+
+RESIDUAL = """
+graph main(%x: float32[1,2,4,4]) -> (y) {
+  %w = constant float32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+  %a = Conv(%x, %w)
+  %r = Relu(%a)
+  %b = Conv(%r, %w)
+  %s = Add(%b, %r)
+  %y = Relu(%s)
+  return %y
+}
+"""
+
+GATED = """
+graph main(%x: float32[1,2,4,4]) -> (y) {
+  %w = constant float32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+  %a = Conv(%x, %w)
+  %g = Sigmoid(%a)
+  %y = Mul(%a, %g)
+  return %y
+}
+"""
+
+SQUEEZE = """
+graph main(%x: float32[1,2,4,4]) -> (y) {
+  %w = constant float32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+  %a = Conv(%x, %w)
+  %p = GlobalAveragePool(%a)
+  %g = Sigmoid(%p)
+  %y = Mul(%a, %g)
+  return %y
+}
+"""
+
+ELEMENTWISE = """
+graph main(%x: float32[N,3,4], %b: float32[4]) -> (y) {
+  %t = Transpose(%x) {perm=[0, 2, 1]}
+  %v = kiln.Reshape(%b) {shape=[4, 1]}
+  %s = Add(%t, %v)
+  %e = Exp(%s)
+  %u = kiln.Reshape(%e) {shape=[<N>, 4, 3, 1]}
+  %n = Neg(%u)
+  %y = kiln.Reshape(%n) {shape=[<N>, 12]}
+  return %y
+}
+"""
+
+BROADCAST = """
+graph main(%x: float32[N,1], %z: float32[N,8]) -> (y) {
+  %e = Exp(%x)
+  %n = Neg(%e)
+  %y = Mul(%n, %z)
+  return %y
+}
+"""
+
+REDUCED = """
+graph main(%x: float32[N,8]) -> (y) {
+  %axis = constant int64[1] [1]
+  %s = Mul(%x, %x)
+  %m = ReduceMean(%s, %axis)
+  %y = Sqrt(%m)
+  return %y
+}
+"""
+
+CYCLE = """
+graph main(%x: float32[4,4]) -> (y) {
+  %a = Relu(%x)
+  %m = MatMul(%a, %a)
+  %b = Neg(%a)
+  %c = Add(%b, %m)
+  %y = Exp(%c)
+  return %y
+}
+"""
+
+BODIES = """
+graph main(%go: bool[], %x: float32[3]) -> (y) {
+  %y = If(%go, %x) {
+    else_branch = graph no(%x: float32[3]) -> (o) {
+      %o = Neg(%x)
+      return %o
+    },
+    then_branch = graph yes(%x: float32[3]) -> (o) {
+      %m = Mul(%x, %x)
+      %o = Exp(%m)
+      return %o
+    }
+  }
+  return %y
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("fuse_residual", RESIDUAL),
+        ("fuse_gated", GATED),
+        ("fuse_squeeze", SQUEEZE),
+        ("fuse_elementwise", ELEMENTWISE),
+        ("fuse_broadcast", BROADCAST),
+        ("fuse_reduced", REDUCED),
+        ("fuse_cycle", CYCLE),
+        ("fuse_bodies", BODIES),
+    ],
+)
+def test_golden(golden: Golden, name: str, text: str) -> None:
+    check(golden, name, text, "fuse")
+
+
+def _regions(graph: Graph) -> list[list[str]]:
+    bodies = [n.attrs["body"] for n in graph.topological() if n.op == "Region"]
+    return [[n.op for n in b.topological()] for b in bodies if isinstance(b, Graph)]
+
+
+def test_a_region_has_one_anchor() -> None:
+    graph = graph_of(RESIDUAL)
+    run(graph, "fuse")
+    assert _regions(graph) == [["Conv", "Relu"], ["Conv", "Add", "Relu"]]
+
+
+class _NoEpilogue(GenericFacts):
+    def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
+        return "not here"
+
+    def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
+        return "nor here"
+
+
+def test_the_target_decides_what_joins_an_anchor() -> None:
+    graph = graph_of(REDUCED)
+    reasons: list[str] = []
+    context = PassContext(_NoEpilogue(), explain=lambda _r, _n, why: reasons.append(why))
+    run(graph, "fuse", context)
+    assert _regions(graph) == []
+    assert {"not here", "nor here"} <= set(reasons)
+
+
+def test_large_constants_are_inputs() -> None:
+    graph = graph_of(RESIDUAL)
+    run(graph, "fuse{embed-limit=2}")
+    bodies = [n.attrs["body"] for n in graph.nodes]
+    assert all(isinstance(b, Graph) and "w" in {v.name for v in b.inputs} for b in bodies)
+
+
+def _chain(length: int, inputs: int) -> Graph:
+    graph = Graph()
+    values = [graph.add_input(f"x{i}", tensor("float32", 4)) for i in range(inputs)]
+    value = values[0]
+    for i in range(length):
+        value = graph.add_node("Add", [value, values[i % inputs]]).out()
+    graph.set_outputs([value])
+    infer_types(graph)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "sizes"),
+    [
+        (_chain(20, 2), "max-nodes=8", [4, 8, 8]),
+        (_chain(12, 12), "max-inputs=4", [3, 3, 3, 3]),
+    ],
+)
+def test_limits(graph: Graph, options: str, sizes: list[int]) -> None:
+    feeds = random_feeds(graph)
+    expected = evaluate(graph, feeds)
+    run(graph, f"fuse{{{options}}}")
+    assert sorted(len(r) for r in _regions(graph)) == sorted(sizes)
+    same(evaluate(graph, feeds), expected)
+
+
+def test_data_dependent_sizes_and_strings_stay_outside() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[4]) -> (y) {
+      %a = Relu(%x)
+      %i = NonZero(%a)
+      %f = Cast(%i) {to=1}
+      %y = Neg(%f)
+      return %y
+    }
+    """)
+    run(graph, "fuse")
+    assert _regions(graph) == [["Cast", "Neg"]]
+
+
+def test_a_result_in_the_middle_ends_a_region() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[4]) -> (a, y) {
+      %a = Relu(%x)
+      %b = Exp(%a)
+      %y = Neg(%b)
+      return %a, %y
+    }
+    """)
+    run(graph, "fuse")
+    assert _regions(graph) == [["Exp", "Neg"]]
+
+
+def _random_dag(seed: int) -> tuple[Graph, dict[str, Any]]:
+    """Elementwise ops, reductions and products over each other's results."""
+    rng = np.random.default_rng(seed)
+    graph = Graph()
+    values = [graph.add_input(f"x{i}", tensor("float32", 4, 4)) for i in range(2)]
+    axis = graph.add_constant(np.array([1], np.int64))
+    for _ in range(30):
+        a, b = (values[rng.integers(max(0, len(values) - 6), len(values))] for _ in range(2))
+        kind = rng.integers(0, 8)
+        if kind < 4:
+            node = graph.add_node(["Add", "Mul", "Max", "Sub"][kind], [a, b])
+        elif kind < 6:
+            node = graph.add_node(["Sigmoid", "Tanh"][kind - 4], [a])
+        elif kind == 6:
+            mean = graph.add_node("ReduceMean", [a, axis]).out()
+            node = graph.add_node("Sub", [a, mean])
+        else:
+            node = graph.add_node("Transpose", [a], {"perm": (1, 0)})
+        values.append(node.out())
+    graph.set_outputs([values[-1], values[-4]])
+    infer_types(graph)
+    return graph, random_feeds(graph)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_graphs_stay_acyclic_and_equal(seed: int) -> None:
+    graph, feeds = _random_dag(seed)
+    expected = evaluate(graph, feeds)
+    run(graph, "dce,fuse{max-nodes=6}")
+    same(evaluate(graph, feeds), expected)

@@ -1,0 +1,176 @@
+"""The manager: order, dumps, stopping, records, errors; pipelines as text; bisection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.graph_text import graph_of
+
+from graphkiln.ir.graph import Graph
+from graphkiln.passes.base import Pass, PassContext, PassError
+from graphkiln.passes.bisect import bisect
+from graphkiln.passes.catalog import MAX_LEVEL, default_pipeline
+from graphkiln.passes.dce import DeadCode
+from graphkiln.passes.fold import Fold
+from graphkiln.passes.manager import PassManager
+from graphkiln.passes.pipeline import PipelineError, format_pass, parse_pipeline, print_pipeline
+
+TEXT = """
+graph main(%x: float32[N,4]) -> (y) {
+  %one = constant float32[] 1.0
+  %two = constant float32[] 2.0
+  %three = Add(%one, %two)
+  %dead = Exp(%x)
+  %y = Mul(%x, %three)
+  return %y
+}
+"""
+
+
+@dataclass(frozen=True)
+class Wrong(Pass):
+    """Adds one to the first output: a miscompiling pass."""
+
+    name = "wrong"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        one = graph.add_constant(np.float32(1))
+        value = graph.outputs[0]
+        added = graph.add_node("Add", [value, one])
+        graph.set_outputs([added.out()], graph.output_names)
+        return {"wrong": 1}
+
+
+@dataclass(frozen=True)
+class Failing(Pass):
+    """Leaves a node without an input that its op requires."""
+
+    name = "failing"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        graph.set_input(graph.nodes[-1], 0, None)
+        return {"failing": 1}
+
+
+@dataclass(frozen=True)
+class Needs(Pass):
+    name = "needs"
+    requires = frozenset({"peace"})
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        return {}
+
+
+def test_records_count_nodes_and_changes() -> None:
+    graph = graph_of(TEXT)
+    heard: list[tuple[str, int, int]] = []
+    manager = PassManager(
+        parse_pipeline("fold,dce"), on_pass=lambda n, done, total: heard.append((n, done, total))
+    )
+    result = manager.run(graph)
+    assert result.graph is graph
+    assert [(r.name, r.nodes_before, r.nodes_after, r.changes) for r in result.records] == [
+        ("fold", 3, 2, 1),
+        ("dce", 2, 1, 1),
+    ]
+    assert heard == [("fold", 1, 2), ("dce", 2, 2)]
+    assert result.records[0].to_report()["details"] == {"Add": 1}
+
+
+def test_dumps_are_numbered(tmp_path: Path) -> None:
+    PassManager(parse_pipeline("fold,dce"), dump_dir=tmp_path / "ir").run(graph_of(TEXT))
+    names = sorted(p.name for p in (tmp_path / "ir").iterdir())
+    assert names == ["00_import.txt", "01_fold.txt", "02_dce.txt"]
+    assert "Exp" not in (tmp_path / "ir" / "02_dce.txt").read_text()
+
+
+@pytest.mark.parametrize("stop", ["fold", 1, "1"])
+def test_stop_after(stop: str | int) -> None:
+    result = PassManager(parse_pipeline("fold,dce"), stop_after=stop).run(graph_of(TEXT))
+    assert [r.name for r in result.records] == ["fold"]
+
+
+def test_stop_after_an_unknown_pass() -> None:
+    with pytest.raises(ValueError, match="the passes are fold, dce"):
+        PassManager(parse_pipeline("fold,dce"), stop_after="cse")
+    with pytest.raises(ValueError, match="there are 2"):
+        PassManager(parse_pipeline("fold,dce"), stop_after=3)
+
+
+def test_a_failing_pass_is_named_with_those_before_it() -> None:
+    manager = PassManager([Fold(max_bytes=7), Failing()])
+    with pytest.raises(PassError, match=r"pass failing failed: .*before: fold\{max-bytes=7\}"):
+        manager.run(graph_of(TEXT))
+
+
+def test_what_a_pass_requires_must_be_ensured() -> None:
+    with pytest.raises(ValueError, match="needs a pass before it that ensures .*peace"):
+        PassManager([Needs()])
+
+
+def test_bisection_finds_the_first_wrong_pass() -> None:
+    graph = graph_of(TEXT)
+    feeds = {"x": np.ones((2, 4), np.float32)}
+    found = bisect(graph, [Fold(), DeadCode(), Wrong(), Wrong()], feeds)
+    assert found is not None
+    assert (found.index, found.text, found.output) == (3, "wrong", "y")
+    assert found.difference == 1.0
+    assert len(found.after) == len(found.before) + 1
+
+
+def test_bisection_of_right_passes_leaves_the_graph_alone() -> None:
+    graph = graph_of(TEXT)
+    feeds = {"x": np.ones((2, 4), np.float32)}
+    assert bisect(graph, default_pipeline(), feeds) is None
+    assert len(graph) == 3
+
+
+# ---- pipelines -----------------------------------------------------------------------------------
+
+
+def test_pipelines_round_trip() -> None:
+    text = "fold{max-bytes=1024},cse,fuse{max-nodes=8,embed-limit=4}"
+    passes = parse_pipeline(text)
+    assert passes[0] == Fold(max_bytes=1024)
+    assert print_pipeline(passes) == text
+    assert parse_pipeline(print_pipeline(default_pipeline())) == default_pipeline()
+
+
+def test_pipeline_spellings() -> None:
+    assert parse_pipeline(" fold { max-bytes = 3 } , dce ") == [Fold(max_bytes=3), DeadCode()]
+    assert parse_pipeline("") == []
+    assert format_pass(Fold()) == "fold"
+
+
+@pytest.mark.parametrize("level", range(MAX_LEVEL + 1))
+def test_every_level_exists(level: int) -> None:
+    assert parse_pipeline(print_pipeline(default_pipeline(level))) == default_pipeline(level)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flod", "there is no pass 'flod'; did you mean 'fold'"),
+        ("fold{max-byte=1}", "no option 'max-byte'; did you mean 'max-bytes'"),
+        ("fold{max-bytes=many}", "max-bytes is an integer, not 'many'"),
+        ("fold{max-bytes}", "needs a value"),
+        ("fold{max-bytes=1,max-bytes=2}", "stands there twice"),
+        ("cse{x=1}", "there is no option 'x'; it has none"),
+        ("recognize{attention=maybe}", "attention is true or false"),
+        ("fold,,cse", "expected a pass at position 5"),
+        ("fold,", "a pass must follow the last comma"),
+        ("fold}", "expected a pass"),
+    ],
+)
+def test_pipeline_errors(text: str, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        parse_pipeline(text)
+
+
+def test_levels_that_do_not_exist() -> None:
+    with pytest.raises(ValueError, match="the levels are 0 to"):
+        default_pipeline(99)

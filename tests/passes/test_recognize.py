@@ -1,0 +1,218 @@
+"""Recognition: the spellings that exporters use, and look-alikes that must stay."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from support.graph_text import graph_of
+from support.pass_checks import check, random_feeds, run, same
+
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import evaluate
+from graphkiln.passes.base import PassContext
+
+CONSTANTS = f"""
+  %half = constant float32[] 0.5
+  %one = constant float32[] 1.0
+  %two = constant float32[] 2.0
+  %three = constant float32[] 3.0
+  %six = constant float32[] 6.0
+  %zero = constant float32[] 0.0
+  %minus_half = constant float32[] -0.5
+  %sixth = constant float32[] {np.float32(1 / 6)}
+  %root = constant float32[] {np.float32(math.sqrt(2))}
+  %inverse_root = constant float32[] {np.float32(math.sqrt(0.5))}
+  %c = constant float32[] 0.044715
+  %slope = constant float32[] {np.float32(math.sqrt(2 / math.pi))}
+  %alpha = constant float32[] 1.702
+  %eps = constant float32[] 1e-05
+  %axis = constant int64[1] [-1]
+  %scale = constant float32[6] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+  %wide = constant float32[1,1,6] [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+"""
+
+
+def _graph(lines: str, shape: str = "2,3,6") -> Graph:
+    return graph_of(f"graph main(%x: float32[{shape}]) -> (y) {{{CONSTANTS}{lines}\nreturn %y\n}}")
+
+
+def _ops(lines: str, shape: str = "2,3,6", pipeline: str = "recognize,dce") -> list[str]:
+    """The ops after recognition, which must leave the numbers alone."""
+    graph = _graph(lines, shape)
+    feeds = random_feeds(graph)
+    expected = evaluate(graph, feeds)
+    run(graph, pipeline)
+    same(evaluate(graph, feeds), expected)
+    return [n.key for n in graph.topological()]
+
+
+ERF = "%d = Div(%x, %root)\n%e = Erf(%d)\n%g = Add(%e, %one)\n"
+ERF_MUL = "%d = Mul(%x, %inverse_root)\n%e = Erf(%d)\n%g = Add(%one, %e)\n"
+CUBE_POW = "%cube = Pow(%x, %three)\n"
+CUBE_MUL = "%square = Mul(%x, %x)\n%cube = Mul(%x, %square)\n"
+TANH = """%t1 = Mul(%cube, %c)
+%t2 = Add(%x, %t1)
+%t3 = Mul(%t2, %slope)
+%t4 = Tanh(%t3)
+%g = Add(%t4, %one)
+"""
+
+
+@pytest.mark.parametrize("gate", [ERF, ERF_MUL, CUBE_POW + TANH, CUBE_MUL + TANH])
+@pytest.mark.parametrize(
+    "product",
+    [
+        "%m = Mul(%x, %g)\n%y = Mul(%m, %half)",
+        "%m = Mul(%half, %x)\n%y = Mul(%m, %g)",
+        "%m = Mul(%g, %half)\n%y = Mul(%m, %x)",
+    ],
+)
+def test_gelu(gate: str, product: str) -> None:
+    assert _ops(gate + product) == ["Gelu"]
+
+
+def test_gelu_after_simplification() -> None:
+    lines = ERF + "%m = Mul(%x, %g)\n%y = Mul(%m, %half)"
+    assert _ops(lines, pipeline="simplify,recognize,dce") == ["Gelu"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "op"),
+    [
+        ("%s = Sigmoid(%x)\n%y = Mul(%s, %x)", "Swish"),
+        ("%a = Mul(%x, %alpha)\n%s = Sigmoid(%a)\n%y = Mul(%x, %s)", "Swish"),
+        ("%s = Softplus(%x)\n%t = Tanh(%s)\n%y = Mul(%x, %t)", "Mish"),
+        ("%a = Add(%x, %three)\n%k = Clip(%a, %zero, %six)\n%y = Div(%k, %six)", "HardSigmoid"),
+        ("%a = Add(%three, %x)\n%k = Clip(%a, %zero, %six)\n%y = Mul(%k, %sixth)", "HardSigmoid"),
+        (
+            "%a = Add(%x, %three)\n%k = Clip(%a, %zero, %six)\n%m = Mul(%x, %k)\n"
+            "%y = Div(%m, %six)",
+            "HardSwish",
+        ),
+        (
+            "%a = Add(%x, %three)\n%k = Clip(%a, %zero, %six)\n%m = Mul(%k, %sixth)\n"
+            "%y = Mul(%x, %m)",
+            "HardSwish",
+        ),
+        ("%h = HardSigmoid(%x) {alpha=0.16666667, beta=0.5}\n%y = Mul(%h, %x)", "HardSwish"),
+    ],
+)
+def test_gated_activations(lines: str, op: str) -> None:
+    assert _ops(lines) == [op]
+
+
+MEAN = "%mean = ReduceMean(%x, %axis)\n%d = Sub(%x, %mean)\n"
+
+
+@pytest.mark.parametrize("square", ["%s = Mul(%d, %d)\n", "%s = Pow(%d, %two)\n"])
+@pytest.mark.parametrize(
+    "division",
+    [
+        "%r = Sqrt(%ve)\n%n = Div(%d, %r)\n",
+        "%r = Sqrt(%ve)\n%i = Reciprocal(%r)\n%n = Mul(%d, %i)\n",
+        "%r = Sqrt(%ve)\n%i = Div(%one, %r)\n%n = Mul(%i, %d)\n",
+        "%i = Pow(%ve, %minus_half)\n%n = Mul(%d, %i)\n",
+    ],
+)
+@pytest.mark.parametrize(
+    "affine", ["%y = Identity(%n)", "%t = Mul(%n, %scale)\n%y = Add(%wide, %t)"]
+)
+def test_layer_norm(square: str, division: str, affine: str) -> None:
+    core = "%v = ReduceMean(%s, %axis)\n%ve = Add(%v, %eps)\n"
+    ops = _ops(MEAN + square + core + division + affine, pipeline="simplify,recognize,dce")
+    assert ops == ["LayerNormalization"]
+
+
+@pytest.mark.parametrize("square", ["%s = Mul(%x, %x)\n", "%s = Pow(%x, %two)\n"])
+@pytest.mark.parametrize(
+    "division", ["%n = Div(%x, %r)\n", "%i = Reciprocal(%r)\n%n = Mul(%x, %i)\n"]
+)
+def test_rms_norm(square: str, division: str) -> None:
+    core = "%v = ReduceMean(%s, %axis)\n%ve = Add(%v, %eps)\n%r = Sqrt(%ve)\n"
+    assert _ops(square + core + division + "%y = Mul(%n, %wide)") == ["RMSNormalization"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "ops"),
+    [
+        (
+            "%m = ReduceMax(%x, %axis)\n%s = Sub(%x, %m)\n%e = Exp(%s)\n"
+            "%t = ReduceSum(%e, %axis)\n%y = Div(%e, %t)",
+            ["Softmax"],
+        ),
+        ("%e = Exp(%x)\n%t = ReduceSum(%e, %axis)\n%y = Div(%e, %t)", ["Softmax"]),
+        ("%s = Softmax(%x) {axis=1}\n%y = Log(%s)", ["LogSoftmax"]),
+        (
+            "%m = ReduceMax(%x, %axis)\n%s = Sub(%x, %m)\n%e = Exp(%s)\n"
+            "%t = ReduceSum(%e, %axis)\n%l = Log(%t)\n%y = Sub(%s, %l)",
+            ["LogSoftmax"],
+        ),
+        ("%l = ReduceLogSumExp(%x, %axis)\n%y = Sub(%x, %l)", ["LogSoftmax"]),
+        ("%s = Mul(%x, %x)\n%t = ReduceSum(%s, %axis)\n%y = Sqrt(%t)", ["ReduceL2"]),
+    ],
+)
+def test_softmax_and_sums(lines: str, ops: list[str]) -> None:
+    assert _ops(lines) == ops
+
+
+@pytest.mark.parametrize("affine", ["", "scale", "both"])
+def test_group_norm(affine: str) -> None:
+    lines = """
+    %ones = constant float32[2] [1.0, 1.0]
+    %zeros = constant float32[2] [0.0, 0.0]
+    %gamma = constant float32[4,1,1] [1.0, 2.0, 3.0, 4.0]
+    %beta = constant float32[4,1,1] [1.0, 2.0, 3.0, 4.0]
+    %a = kiln.Reshape(%x) {shape=[2, 2, 18]}
+    %b = InstanceNormalization(%a, %ones, %zeros)
+    %n = kiln.Reshape(%b) {shape=[2, 4, 3, 3]}
+    """
+    lines += {
+        "": "%y = Identity(%n)",
+        "scale": "%y = Mul(%n, %gamma)",
+        "both": "%s = Mul(%n, %gamma)\n%y = Add(%s, %beta)",
+    }[affine]
+    ops = _ops(lines, "2,4,3,3", pipeline="simplify,recognize,dce")
+    assert ops == ["GroupNormalization"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("%e = Exp(%x)\n%t = ReduceSum(%e, %axis)\n%z = Div(%e, %t)\n%y = Add(%z, %e)",
+         "is used elsewhere"),
+        ("%both = constant int64[2] [0, 1]\n%e = Exp(%x)\n%t = ReduceSum(%e, %both)\n"
+         "%y = Div(%e, %t)", "not over one common axis"),
+        ("%first = constant int64[1] [0]\n%mean = ReduceMean(%x, %first)\n%d = Sub(%x, %mean)\n"
+         "%s = Mul(%d, %d)\n%v = ReduceMean(%s, %first)\n%ve = Add(%v, %eps)\n%r = Sqrt(%ve)\n"
+         "%y = Div(%d, %r)", "not over the same last axes"),
+        ("%d = Div(%x, %two)\n%e = Erf(%d)\n%g = Add(%e, %one)\n%m = Mul(%x, %g)\n"
+         "%y = Mul(%m, %half)", "is 2.0, not 1.41"),
+    ],
+)  # fmt: skip
+def test_look_alikes_stay_and_say_why(lines: str, reason: str) -> None:
+    graph = _graph(lines)
+    reasons: list[str] = []
+    context = PassContext(explain=lambda _r, _n, why: reasons.append(why))
+    assert run(graph, "recognize", context).records[0].changes == 0
+    assert any(reason in r for r in reasons), reasons
+
+
+def test_golden(golden: object) -> None:
+    text = f"""
+    graph main(%x: float32[N,3,6]) -> (y) {{{CONSTANTS}{MEAN}
+      %s = Mul(%d, %d)
+      %v = ReduceMean(%s, %axis)
+      %ve = Add(%v, %eps)
+      %r = Sqrt(%ve)
+      %n = Div(%d, %r)
+      %t = Mul(%n, %scale)
+      %b = Add(%wide, %t)
+      %q = Mul(%b, %alpha)
+      %g = Sigmoid(%q)
+      %y = Mul(%b, %g)
+      return %y
+    }}
+    """
+    check(golden, "recognize", text, "recognize,dce")  # type: ignore[arg-type]

@@ -1,0 +1,196 @@
+"""Algebraic simplification: golden text by subject, and rewrites that must not happen."""
+
+from __future__ import annotations
+
+import pytest
+from support.graph_text import graph_of
+from support.pass_checks import Golden, check, run
+
+from graphkiln.ir.types import dtype
+from graphkiln.passes.base import PassContext
+from graphkiln.passes.simplify.casts import exactly_held
+
+NEUTRAL = """
+graph main(%x: float32[N,4], %i: int64[N]) -> (a, b, c, d, e, f, g) {
+  %one = constant float32[] 1.0
+  %zero = constant float32[4] [0.0, 0.0, 0.0, 0.0]
+  %two = constant float32[] 2.0
+  %half = constant float32[] 0.5
+  %n1 = Identity(%x)
+  %n2 = Mul(%one, %n1)
+  %n3 = Add(%n2, %zero)
+  %n4 = Sub(%n3, %zero)
+  %a = Div(%n4, %one)
+  %b = Pow(%x, %two)
+  %p = Abs(%x)
+  %c = Pow(%p, %half)
+  %n5 = Neg(%x)
+  %n6 = Neg(%n5)
+  %d = Relu(%n6)
+  %r = Relu(%d)
+  %e = Max(%r)
+  %f = Cast(%x) {to=1}
+  %wide = Cast(%i) {to=7}
+  %g = Add(%wide, %i)
+  return %a, %b, %c, %d, %e, %f, %g
+}
+"""
+
+COMBINED = """
+graph main(%x: float32[2,3,4]) -> (a, b, c) {
+  %two = constant float32[] 2.0
+  %row = constant float32[4] [1.0, 2.0, 3.0, 4.0]
+  %column = constant float32[3,1] [1.0, 2.0, 3.0]
+  %m1 = Mul(%x, %two)
+  %m2 = Mul(%m1, %row)
+  %a = Div(%m2, %two)
+  %s1 = Add(%row, %x)
+  %b = Add(%s1, %two)
+  %k1 = Mul(%x, %row)
+  %c = Mul(%k1, %column)
+  return %a, %b, %c
+}
+"""
+
+BOUNDS = """
+graph main(%x: float32[5], %y: float32[5]) -> (a, b, c, d) {
+  %low = constant float32[] -1.0
+  %high = constant float32[] 2.0
+  %yes = constant bool[1] [true]
+  %c1 = Clip(%x, %low, %high)
+  %a = Relu(%c1)
+  %r = Relu(%x)
+  %b = Clip(%r, _, %high)
+  %c = Where(%yes, %x, %y)
+  %d = Clip(%y)
+  return %a, %b, %c, %d
+}
+"""
+
+VIEWS = """
+graph main(%x: float32[N,3,4], %y: float32[N,3,4]) -> (a, b, c, d, e) {
+  %r1 = kiln.Reshape(%x) {shape=[<N>, 12]}
+  %r2 = kiln.Reshape(%r1) {shape=[<N>, 2, 6]}
+  %a = kiln.Reshape(%r2) {shape=[<N>, 3, 4]}
+  %s1 = kiln.Slice(%x) {starts=[0, 0, 3], steps=[1, 1, -1], shape=[<N>, 3, 4]}
+  %b = kiln.Slice(%s1) {starts=[0, 1, 0], steps=[1, 1, 2], shape=[<N>, 2, 2]}
+  %s2 = kiln.Slice(%x) {starts=[0, 0, 0], steps=[1, 1, 1], shape=[<N>, 3, 4]}
+  %c = Concat(%s2) {axis=0}
+  %one = constant float32[1] [1.5]
+  %wide = kiln.Expand(%one) {shape=[<N>, 3, 4]}
+  %d = Mul(%wide, %y)
+  %lifted = kiln.Expand(%x) {shape=[1, <N>, 3, 4]}
+  %e = Neg(%lifted)
+  return %a, %b, %c, %d, %e
+}
+"""
+
+NOTHING = """
+graph main(%x: float32[2,1,4]) -> (a, b, c, d, e) {
+  %none = constant int64[6] [0, 0, 0, 0, 0, 0]
+  %a = Pad(%x, %none)
+  %axes = constant int64[1] [1]
+  %b = ReduceSum(%x, %axes)
+  %ones = constant int64[3] [1, 1, 1]
+  %c = Tile(%x, %ones)
+  %d = Split(%x) {axis=2, num_outputs=1}
+  %empty = constant float32[2,0,4] []
+  %e = Concat(%empty, %x) {axis=1}
+  return %a, %b, %c, %d, %e
+}
+"""
+
+TRANSPOSES = """
+graph main(%x: float32[2,3,4,5], %y: float32[2,4,5,3], %z: float32[2,1,4,5]) -> (a, b, c, d) {
+  %t1 = Transpose(%x) {perm=[0, 2, 3, 1]}
+  %t2 = Transpose(%t1) {perm=[0, 3, 1, 2]}
+  %a = Exp(%t2)
+  %u1 = Transpose(%y) {perm=[0, 3, 1, 2]}
+  %half = constant float32[] 0.5
+  %k = constant float32[3,1,1] [1.0, 2.0, 3.0]
+  %u2 = Mul(%u1, %half)
+  %u3 = Add(%u2, %k)
+  %u4 = Exp(%u3)
+  %b = Transpose(%u4) {perm=[0, 2, 3, 1]}
+  %c = Transpose(%z) {perm=[0, 2, 3, 1]}
+  %v1 = kiln.Reshape(%x) {shape=[6, 4, 5]}
+  %v2 = Transpose(%v1) {perm=[0, 2, 1]}
+  %d = kiln.Reshape(%v2) {shape=[2, 3, 5, 4]}
+  return %a, %b, %c, %d
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("simplify_neutral", NEUTRAL),
+        ("simplify_combined", COMBINED),
+        ("simplify_bounds", BOUNDS),
+        ("simplify_views", VIEWS),
+        ("simplify_nothing", NOTHING),
+        ("simplify_transposes", TRANSPOSES),
+    ],
+)
+def test_golden(golden: Golden, name: str, text: str) -> None:
+    check(golden, name, text, "simplify,dce", rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("%y = Mul(%c, %ones)", "is not"),
+        ("%n = Exp(%c)\n%y = Div(%n, %m)", "the divisor has the larger shape"),
+        ("%h = Cast(%x) {to=10}\n%y = Cast(%h) {to=1}", "float16 rounds float32"),
+        ("%y = Transpose(%x) {perm=[1, 0]}", "it permutes"),
+        ("%y, %mask = Dropout(%x)\n%z = Not(%mask)", "its mask is used"),
+    ],
+)
+def test_what_changes_the_result_is_left_alone(line: str, reason: str) -> None:
+    results = "%y, %z" if "%z" in line else "%y"
+    names = results.replace("%", "")
+    graph = graph_of(f"""
+    graph main(%x: float32[2,3], %c: float32[3]) -> ({names}) {{
+      %ones = constant float32[2,3] [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+      %m = constant float32[2,1] [2.0, 3.0]
+      {line}
+      return {results}
+    }}
+    """)
+    reasons: list[str] = []
+    records = run(
+        graph, "simplify", PassContext(explain=lambda _r, _n, reason: reasons.append(reason))
+    ).records
+    assert records[0].changes == 0
+    assert any(reason in r for r in reasons)
+
+
+def test_a_transpose_does_not_move_where_it_would_be_added_elsewhere() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[2,3,4], %y: float32[2,4,3]) -> (z) {
+      %t = Transpose(%x) {perm=[0, 2, 1]}
+      %s = Add(%t, %y)
+      %z = Transpose(%s) {perm=[0, 2, 1]}
+      return %z
+    }
+    """)
+    assert run(graph, "simplify").records[0].changes == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "held"),
+    [
+        ("int32", "int64", True),
+        ("uint8", "int8", False),
+        ("uint8", "int16", True),
+        ("int8", "uint16", False),
+        ("int32", "float32", False),
+        ("int8", "float16", True),
+        ("float16", "float32", True),
+        ("bfloat16", "float16", False),
+        ("bool", "uint8", True),
+        ("float32", "int64", False),
+    ],
+)
+def test_which_casts_are_exact(source: str, target: str, held: bool) -> None:
+    assert exactly_held(dtype(source), dtype(target)) is held
