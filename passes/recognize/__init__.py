@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.graph import Graph
+from ...ir.registry import spec
 from ..base import Pass, PassContext, register_pass
 from ..pattern import rewrite
 from . import activation, attention, gelu, group_norm, layer_norm, rms_norm, softmax
@@ -31,7 +32,7 @@ class Recognize(Pass):
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         counts = rewrite(graph, RULES, context)
-        if self.attention:
+        if self.attention and spec("kiln.Attention") is not None:
             # Attention is made of what the other rules leave.
             counts.update(rewrite(graph, attention.RULES, context))
         return counts
