@@ -65,7 +65,7 @@ def _place_if(at: _Site) -> Sequence[Slot]:
         if len(branch.proto.output) != wanted or branch.proto.input:
             raise ImportFault(f"each branch must have no inputs and {wanted} outputs")
     decided = at.scope.builder.known.get(cond)
-    if decided is not None and decided.size == 1:
+    if decided is not None and decided.size == 1 and decided.dtype != object:
         return _inline(at, branches[0 if decided.reshape(-1)[0] else 1])
     then, other = at.builder("then"), at.builder("else")
     _fill(at, branches[0], then, [])

@@ -30,7 +30,7 @@ from .keys import (
 from .library import default_attributes, function_body, has_body
 from .node import Body, OnnxNode, attribute_value, attributes
 from .order import sorted_nodes
-from .schema import LATEST, VARIADIC, check, signature
+from .schema import LATEST, VARIADIC, check, check_registered, signature
 from .scope import BROKEN, Broken, Builder, Scope, Slot
 from .source import Source
 from .tensors import to_array, to_dense
@@ -251,6 +251,8 @@ class Importer:
         known = spec(node.key)
         if known is None:
             raise ImportFault(unknown_op(node.key))
+        if node.domain not in LATEST:
+            check_registered(node, known)
         builder = scope.builder
         made = builder.graph.add_node(
             node.op, node.inputs, node.attrs,  # type: ignore[arg-type]

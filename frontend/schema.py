@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx.defs import OpSchema
 
-from ..ir.registry import ML_OPSET, OPSET
+from ..ir.registry import ML_OPSET, OPSET, OpSpec
 from ..ir.types import OptionalType, SequenceType, TensorType
 from .errors import ImportFault
 from .node import Body, OnnxNode
@@ -55,9 +55,10 @@ def signature(op: str, domain: str, version: int) -> Signature | None:
     if domain not in LATEST or not onnx.defs.has(op, version, domain):
         return None
     schema: Any = onnx.defs.get_schema(op, version, domain)
-    if schema.deprecated and not schema.inputs:
+    before = schema.since_version - 1
+    if schema.deprecated and onnx.defs.has(op, before, domain):
         # The op went in this version; files that use it all the same mean the last one.
-        return signature(op, domain, schema.since_version - 1)
+        return signature(op, domain, before)
     return Signature(
         version,
         {n: (a.type.name, a.required) for n, a in schema.attributes.items()},
@@ -109,6 +110,16 @@ def check(node: OnnxNode, known: Signature) -> None:
         # The first opsets required this hint to an allocator; nothing ever read it.
         if required and name not in node.attrs and name != "consumed_inputs":
             raise ImportFault(f"attribute {name!r} is missing")
+
+
+def check_registered(node: OnnxNode, known: OpSpec) -> None:
+    """Raise :class:`ImportFault` where a node of another domain does not fit its OpSpec."""
+    if not known.min_inputs <= len(node.inputs) <= known.max_inputs:
+        limits = _limits(known.min_inputs, known.max_inputs)
+        raise ImportFault(f"has {len(node.inputs)} inputs, the op takes {limits}")
+    for name in node.attrs:
+        if known.attributes is not None and name not in known.attributes:
+            raise ImportFault(f"has no attribute {name!r}")
 
 
 def _check_arity(node: OnnxNode, known: Signature) -> None:

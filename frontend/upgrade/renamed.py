@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import onnx
 
 from ...ir.onnx_types import element_code
-from ...ir.registry import OPSET
 from ...ir.types import dtype
 from ..emit import Emit
 from ..errors import ImportFault
@@ -19,9 +18,7 @@ _DOUBLE = onnx.TensorProto.DOUBLE
 
 
 @upgrade("Scatter", until=10)
-@upgrade("Scatter", until=OPSET)
 def scatter(node: OnnxNode, emit: Emit) -> None:
-    """Also where a file uses the old name in an opset that only keeps it as deprecated."""
     node.op = "ScatterElements"
 
 

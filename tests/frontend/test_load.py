@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from frontend.build import BOOL, FLOAT, INT64, graph, model, node, refusal, run,
 from onnx import numpy_helper
 
 from graphkiln.frontend import load_model
+from graphkiln.ir import registry
+from graphkiln.ir.registry import OpSpec, register
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -109,6 +112,32 @@ def test_other_domains_keep_their_attributes() -> None:
     weights = {"p": np.array([0, 1, 0, 1])}
     (found,) = load_model(model(nodes, [value("x")], ["y"], weights, com_microsoft=1)).graph.nodes
     assert found.key == "com.microsoft.Pad" and found.attrs == {"mode": "edge"}
+
+
+@pytest.fixture
+def twice() -> Iterator[None]:
+    """An op of a user's own domain, gone again after the test."""
+    key = "my.domain.Twice"
+    register(
+        OpSpec(
+            "Twice", "my.domain", lambda ctx: [ctx.tensor(0)], lambda _, inputs: [2 * inputs[0]],
+            min_inputs=1, max_inputs=1, attributes=frozenset({"speed"}),
+        )
+    )  # fmt: skip
+    yield
+    registry._REGISTRY.pop(key)
+
+
+@pytest.mark.usefixtures("twice")
+def test_registered_ops_of_other_domains() -> None:
+    good = node("Twice", "x", "y", domain="my.domain", speed=3)
+    proto = model([good], [value("x")], ["y"], my_domain=1)
+    np.testing.assert_array_equal(run(proto, {"x": X})[0], 2 * X)
+    for bad, reason in (
+        (node("Twice", "x x", "y", domain="my.domain"), "has 2 inputs, the op takes 1"),
+        (node("Twice", "x", "y", domain="my.domain", size=3), "has no attribute 'size'"),
+    ):
+        assert reason in refusal(model([bad], [value("x")], ["y"], my_domain=1)).reason
 
 
 def test_private_attributes_are_dropped() -> None:

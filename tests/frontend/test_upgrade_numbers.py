@@ -364,9 +364,12 @@ def test_old_nodes_that_cannot_be_read(case: Case, reason: str) -> None:
     assert reason in refusal(case.model()).reason
 
 
-def test_an_op_that_went_is_read_as_its_last_version() -> None:
+def test_ops_that_went_are_read_as_their_last_versions() -> None:
     proto = Case(13, "Scatter", {"x": M, "i": np.array([[1, 0, 1]]), "u": M[:1]}).model()
     assert load_model(proto).graph.nodes[0].op == "ScatterElements"
+    weights = np.array([1, 1, 2, 2], np.float32)
+    proto = Case(13, "Upsample", {"x": X, "s": weights}, weights="s").model()
+    np.testing.assert_array_equal(run(proto, {"x": X})[0], X.repeat(2, 2).repeat(2, 3))
 
 
 def test_softmax_of_unknown_length_is_reshaped_back() -> None:
