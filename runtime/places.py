@@ -28,7 +28,7 @@ class Place(NamedTuple):
     def require(self) -> None:
         """Raises ArtifactError where the device is absent."""
         if self.cuda and not global_function("runtime.GetDeviceAttr")(_CUDA, 0, _EXISTS):
-            raise ArtifactError("was compiled for CUDA and this machine has no usable NVIDIA GPU")
+            raise ArtifactError("was compiled for CUDA, and this machine has no usable GPU")
 
     def keep(self, weights: Sequence[Any]) -> Any:
         """The weights as the one array that every run passes to ``main``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -145,24 +146,26 @@ class Session:
 
     def _collect(self, wanted: Sequence[int], results: Any, instance: Instance) -> list[Any]:
         """Copies what is not the outputs' own memory: parts of feeds or weights, and repeats."""
-        low, high, plain = self._weights_low, self._weights_high, self._plain
+        plain = self._plain
         seen: set[int] = set()
         outputs = []
-
-        def borrowed(address: int) -> bool:
-            if low <= address < high or address in seen:
-                return True
-            seen.add(address)
-            return instance.lends(address)
-
         for index in wanted:
             value = array_get(results, index)
             if plain[index] and type(value) is Tensor:
                 array = export(value)
-                outputs.append(array.copy() if borrowed(value.data_ptr()) else array)
+                mine = self._owns(value.data_ptr(), instance, seen)
+                outputs.append(array if mine else array.copy())
             else:
-                outputs.append(from_vm(value, self._outputs[index], borrowed))
+                owns = partial(self._owns, instance=instance, seen=seen)
+                outputs.append(from_vm(value, self._outputs[index], owns))
         return outputs
+
+    def _owns(self, address: int, instance: Instance, seen: set[int]) -> bool:
+        """Whether memory is an output's own and nobody was given it yet."""
+        if address in seen or self._weights_low <= address < self._weights_high:
+            return False
+        seen.add(address)
+        return not instance.lends(address)
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:

@@ -67,6 +67,7 @@ def _load(path: str) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
     except OSError as error:
-        raise ArtifactError(
-            f"TVM's runtime cannot be loaded ({first_line(error)}): install apache-tvm again"
-        ) from None
+        reason = first_line(error)
+    if path.endswith(_CUDA_LIBRARY):
+        raise ArtifactError(f"was compiled for CUDA, which this machine lacks ({reason})")
+    raise ArtifactError(f"TVM's runtime cannot be loaded ({reason}): install apache-tvm again")

@@ -76,15 +76,15 @@ def to_vm(value: Any, spec: ValueSpec) -> Any:
     return tensor_from_storage(to_storage(value, spec.dtype))
 
 
-def from_vm(value: Any, spec: ValueSpec, borrowed: Callable[[int], bool]) -> Any:
+def from_vm(value: Any, spec: ValueSpec, owns: Callable[[int], bool]) -> Any:
     """What users get for a value of the machine: arrays, lists, None.
 
-    An array keeps the tensor's memory alive, or copies it where ``borrowed(address)`` says that
-    the memory is not the tensor's own.
+    An array keeps the tensor's memory alive, or copies it where ``owns(address)`` denies
+    that the memory is the tensor's own.
     """
     if isinstance(value, Tensor):
         array = export(value)
-        if borrowed(value.data_ptr()):
+        if not owns(value.data_ptr()):
             array = array.copy()
         return from_storage(array, spec.dtype) if is_exotic(spec.dtype) else array
     if value is None:
@@ -93,8 +93,8 @@ def from_vm(value: Any, spec: ValueSpec, borrowed: Callable[[int], bool]) -> Any
         return value.array.copy()
     elem = spec.elem or spec
     if spec.kind == "optional":
-        return from_vm(value, elem, borrowed)
-    return [from_vm(item, elem, borrowed) for item in items(value)]
+        return from_vm(value, elem, owns)
+    return [from_vm(item, elem, owns) for item in items(value)]
 
 
 def items(array: Any) -> list[Any]:

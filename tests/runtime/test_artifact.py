@@ -446,6 +446,16 @@ def test_other_machines_artifacts_are_refused(
     assert str(caught.value).startswith(f"{tmp_path / 'model.kiln'}: ")
 
 
+def test_a_model_for_a_gpu_where_there_is_none(models: Any, tmp_path: Path) -> None:
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("there is a GPU here")
+    made = contents()
+    made.manifest["target"]["kind"] = "cuda"
+    write_artifact(made, tmp_path / "model.kiln")
+    with pytest.raises(ArtifactError, match="was compiled for CUDA, "):
+        load(tmp_path / "model.kiln")
+
+
 def test_a_library_that_is_none(tmp_path: Path) -> None:
     for folder in (False, True):
         path = tmp_path / f"{folder}.kiln"
