@@ -26,6 +26,8 @@ from .types import TensorType, Type, array_type
 # Attribute values: scalars, tuples of scalars or dims, arrays, element types, whole graphs.
 Attr: TypeAlias = "int | float | str | bool | tuple[Any, ...] | np.ndarray | Graph | Dim | None"
 
+_Adjacency: TypeAlias = "Mapping[Node, Mapping[Node, Mapping[int, dict[str, int]]]]"
+
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -136,6 +138,9 @@ class Graph:
     def __init__(self, name: str = "main") -> None:
         self.name = name
         self.nx: nx.MultiDiGraph[Node] = nx.MultiDiGraph()
+        # The dicts behind nx.pred and nx.succ: several times faster to read than the views.
+        self._pred: _Adjacency = self.nx._pred
+        self._succ: _Adjacency = self.nx._succ
         self._serial = 0
         self._names: set[str] = set()
         self._hints: dict[str, int] = {}
@@ -261,7 +266,7 @@ class Graph:
     def inputs_of(self, node: Node) -> list[Value | None]:
         """The node's inputs by index; None where an optional one is omitted."""
         found: dict[int, Value] = {}
-        for producer, edges in self.nx.pred[node].items():
+        for producer, edges in self._pred[node].items():
             for index, data in edges.items():
                 found[index] = Value(producer, data["output"])
         if not found:
@@ -270,7 +275,7 @@ class Graph:
 
     def input(self, node: Node, index: int) -> Value | None:
         """Input ``index`` of ``node``, or None."""
-        for producer, edges in self.nx.pred[node].items():
+        for producer, edges in self._pred[node].items():
             if index in edges:
                 return Value(producer, edges[index]["output"])
         return None
@@ -286,16 +291,16 @@ class Graph:
         """Every use of a value as (consumer, input index)."""
         return [
             (consumer, index)
-            for consumer, edges in self.nx.succ[value.node].items()
+            for consumer, edges in self._succ[value.node].items()
             for index, data in edges.items()
             if data["output"] == value.index
         ]
 
     def consumers(self, node: Node) -> list[Node]:
-        return list(self.nx.succ[node])
+        return list(self._succ[node])
 
     def is_output(self, value: Value) -> bool:
-        edges = self.nx.succ[value.node].get(self._sink)
+        edges = self._succ[value.node].get(self._sink)
         return edges is not None and any(d["output"] == value.index for d in edges.values())
 
     def topological(self) -> list[Node]:
@@ -307,7 +312,7 @@ class Graph:
 
         Raises :class:`GraphError` where the graph has a cycle.
         """
-        degree = {n: self.nx.in_degree(n) for n in self.nx}
+        degree = {n: sum(map(len, edges.values())) for n, edges in self._pred.items()}
         ready = [(n.serial, n) for n, d in degree.items() if d == 0]
         heapq.heapify(ready)
         seen = 0
@@ -315,7 +320,7 @@ class Graph:
             _, node = heapq.heappop(ready)
             seen += 1
             yield node
-            for consumer, edges in self.nx.succ[node].items():
+            for consumer, edges in self._succ[node].items():
                 degree[consumer] -= len(edges)
                 if degree[consumer] == 0:
                     heapq.heappush(ready, (consumer.serial, consumer))
@@ -350,7 +355,7 @@ class Graph:
 
     def remove(self, node: Node) -> None:
         """Remove a node that nothing uses; raises :class:`GraphError` otherwise."""
-        if self.nx.out_degree(node):
+        if self._succ[node]:
             raise GraphError(f"{node} is still used")
         if node.op == "Input":
             self._inputs.remove(node)
@@ -363,9 +368,9 @@ class Graph:
         removed = 0
         while work:
             node = work.pop()
-            if node not in self.nx or node.op in ("Input", "Output") or self.nx.out_degree(node):
+            if node not in self._succ or self._succ[node] or node.op in ("Input", "Output"):
                 continue
-            work.extend(self.nx.pred[node])
+            work.extend(self._pred[node])
             self.remove(node)
             removed += 1
         return removed
