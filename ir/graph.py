@@ -299,6 +299,14 @@ class Graph:
     def consumers(self, node: Node) -> list[Node]:
         return list(self._succ[node])
 
+    def in_edges(self, node: Node) -> Mapping[Node, Mapping[int, Mapping[str, int]]]:
+        """The edges into ``node`` by producer and input index, to be read only."""
+        return self._pred[node]
+
+    def out_edges(self, node: Node) -> Mapping[Node, Mapping[int, Mapping[str, int]]]:
+        """The edges out of ``node`` by consumer and input index, to be read only."""
+        return self._succ[node]
+
     def is_output(self, value: Value) -> bool:
         edges = self._succ[value.node].get(self._sink)
         return edges is not None and any(d["output"] == value.index for d in edges.values())

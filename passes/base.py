@@ -114,8 +114,8 @@ def all_graphs(graph: Graph) -> Iterator[Graph]:
         current = work.pop()
         yield current
         for node in current.nx:
-            if node.key != "kiln.Region":
-                work.extend(body for _, body in current.bodies(node))
+            if node.attrs and node.key != "kiln.Region":
+                work.extend(v for v in node.attrs.values() if isinstance(v, Graph))
 
 
 P = TypeVar("P", bound=type[Pass])

@@ -130,7 +130,7 @@ class _Folder:
     ) -> str | None:
         """Charge the budget for the bytes that folding adds, or say why it may not."""
         used = [
-            r for v, r in zip(node.values, results, strict=False) if self._graph.nx.succ[v.node]
+            r for v, r in zip(node.values, results, strict=False) if self._graph.out_edges(v.node)
         ]
         freed = sum(
             v.constant.nbytes

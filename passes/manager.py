@@ -117,7 +117,8 @@ class PassManager:
             if result.changes:
                 context.refresh(graph)
                 if self.verify:
-                    verify(graph)
+                    # The types come from inference a moment ago: no need to infer them again.
+                    verify(graph, types=False)
             return result
         except Exception as e:
             ran = ", ".join(done) or "none"

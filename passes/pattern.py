@@ -46,12 +46,13 @@ class Const:
     scalar: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Op:
     """The result of one of the ops ``ops`` (keys joined by ``|``).
 
     ``attrs`` holds values or tests (schema defaults count). ``rest`` allows inputs after those
-    given; an input pattern of None is one that is omitted.
+    given; an input pattern of None is one that is omitted. ``needs`` are the sets of ops of which
+    one must stand among the producers of the inputs.
     """
 
     ops: str
@@ -61,6 +62,8 @@ class Op:
     shared: bool
     output: int
     rest: bool
+    keys: frozenset[str]
+    needs: tuple[frozenset[str], ...]
 
     def __init__(
         self, ops: str, *inputs: Pattern | None, name: str = "",
@@ -70,12 +73,10 @@ class Op:
         for key, value in (
             ("ops", ops), ("inputs", inputs), ("name", name), ("attrs", attrs or {}),
             ("shared", shared), ("output", output), ("rest", rest),
+            ("keys", frozenset(ops.split("|"))),
+            ("needs", tuple(k for k in map(_producers, inputs) if k is not None)),
         ):  # fmt: skip
             object.__setattr__(self, key, value)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(self.ops.split("|"))
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,19 @@ class Maybe:
 
 
 Pattern: TypeAlias = "Var | Const | Op | Either | Maybe"
+
+
+def _producers(pattern: Pattern | None) -> frozenset[str] | None:
+    """The ops that may produce what ``pattern`` matches; None where any may."""
+    if isinstance(pattern, Op):
+        return pattern.keys
+    if isinstance(pattern, Const):
+        return frozenset({"Constant"})
+    if isinstance(pattern, Either):
+        found = [_producers(p) for p in pattern.choices]
+        known = [k for k in found if k is not None]
+        return frozenset().union(*known) if len(known) == len(found) else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -170,7 +184,7 @@ def match(graph: Graph, pattern: Op, node: Node, tracer: _Tracer | None = None) 
 def _used_outside(graph: Graph, found: Match) -> Node | None:
     members = {n for n, _ in found.inner}
     for node, shared in found.inner[1:]:
-        if not shared and any(c not in members for c in graph.nx.succ[node]):
+        if not shared and any(c not in members for c in graph.out_edges(node)):
             return node
     return None
 
@@ -235,6 +249,8 @@ def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[
     nodes = {**m.nodes, p.name: node} if p.name else m.nodes
     m = Match(m.graph, m.values, nodes, (*m.inner, (node, p.shared)))
     inputs = graph.inputs_of(node)
+    if t is None and p.needs and not _plausible(p, inputs):
+        return
     if len(inputs) < len(p.inputs):
         inputs += [None] * (len(p.inputs) - len(inputs))
     elif len(inputs) > len(p.inputs) and not p.rest:
@@ -244,6 +260,12 @@ def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[
     yield from _inputs(graph, p.inputs, inputs, m, t)
     if len(p.inputs) == 2 and len(inputs) == 2 and has_trait(node, "commutative"):
         yield from _inputs(graph, p.inputs[::-1], inputs, m, t)
+
+
+def _plausible(p: Op, inputs: Sequence[Value | None]) -> bool:
+    """A quick test that most nodes fail which do not match."""
+    producers = {v.node.key for v in inputs if v is not None}
+    return all(not producers.isdisjoint(keys) for keys in p.needs)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -301,7 +323,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule], context: PassContext) -> Counte
     """
     by_key: dict[str, list[Rule]] = {}
     for rule in rules:
-        for key in rule.pattern.keys:
+        for key in sorted(rule.pattern.keys):
             by_key.setdefault(key, []).append(rule)
     work = _Worklist(frozenset(by_key))
     for node in graph.topological():
@@ -311,6 +333,8 @@ def rewrite(graph: Graph, rules: Sequence[Rule], context: PassContext) -> Counte
     budget = 64 * len(graph.nx) + 1024
     while work.queue:
         node = work.pop()
+        if node not in graph:
+            continue
         applied = _first(graph, by_key[node.key], node, rewriter, context.explain)
         if applied is None:
             continue
@@ -332,9 +356,10 @@ def _first(
     graph: Graph, rules: Sequence[Rule], node: Node, rewriter: Rewriter, explain: Explain | None
 ) -> Rule | None:
     """The first rule that rewrote ``node``."""
+    inputs = graph.inputs_of(node)
     for rule in rules:
-        if node not in graph:
-            return None
+        if explain is None and rule.pattern.needs and not _plausible(rule.pattern, inputs):
+            continue
         reason = apply_rule(graph, rule, node, rewriter, explain is not None)
         if reason is None:
             return rule

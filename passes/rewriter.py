@@ -145,7 +145,7 @@ def symbols_bound(dims: Sequence[Dim], bound: frozenset[str], inputs: Sequence[V
 def sole_consumer(graph: Graph, value: Value) -> Node | None:
     """The one node that uses ``value``; None where there are several or it is a result."""
     found: Node | None = None
-    for consumer, edges in graph.nx.succ[value.node].items():
+    for consumer, edges in graph.out_edges(value.node).items():
         if any(d["output"] == value.index for d in edges.values()):
             if found is not None or consumer is graph.sink:
                 return None
@@ -158,7 +158,7 @@ def single_use(graph: Graph, value: Value) -> bool:
     consumer = sole_consumer(graph, value)
     if consumer is None:
         return False
-    edges = graph.nx.succ[value.node][consumer]
+    edges = graph.out_edges(value.node)[consumer]
     return sum(d["output"] == value.index for d in edges.values()) == 1
 
 

@@ -45,7 +45,7 @@ def _outside_consumers(
     graph = regions.graph
     found: dict[Node, None] = {}
     for node in members:
-        for consumer in graph.nx.succ[node]:
+        for consumer in graph.out_edges(node):
             if consumer not in inside:
                 found[consumer] = None
                 if len(found) > _MAX_OPEN:
@@ -55,7 +55,7 @@ def _outside_consumers(
 
 def _leaving(regions: Regions, members: list[Node], inside: set[Node]) -> list[Value]:
     graph = regions.graph
-    return [n.out() for n in members if any(c not in inside for c in graph.nx.succ[n])]
+    return [n.out() for n in members if any(c not in inside for c in graph.out_edges(n))]
 
 
 def _objection(regions: Regions, anchor: Node, node: Node) -> str | None:

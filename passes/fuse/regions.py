@@ -71,8 +71,8 @@ class Regions:
 
     def _evaluated(self, region: Region, node: Node) -> Dim:
         own = node.out().tensor_type.numel
-        counts = [region.evaluated[c] for c in self.graph.nx.succ[node] if c in region.evaluated]
-        if region.anchor is not None and region.anchor in self.graph.nx.succ[node]:
+        counts = [region.evaluated[c] for c in self.graph.out_edges(node) if c in region.evaluated]
+        if region.anchor is not None and region.anchor in self.graph.out_edges(node):
             return own
         return next((c for c in counts if c != own), own)
 
@@ -95,7 +95,7 @@ class Regions:
     def _consumers_region(self, node: Node) -> Region | None:
         """The one region that holds every consumer of ``node``."""
         found: Region | None = None
-        for consumer in self.graph.nx.succ[node]:
+        for consumer in self.graph.out_edges(node):
             region = self._of.get(consumer)
             if region is None or found is not None and region is not found:
                 return None
@@ -112,7 +112,7 @@ class Regions:
         if kind is Kind.VIEW and not only_unit_dims(self.graph, node):
             return "a view that changes more than dims of 1"
         anchor = region.anchor
-        if anchor is not None and anchor in self.graph.nx.succ[node]:
+        if anchor is not None and anchor in self.graph.out_edges(node):
             return self._prologue_objection(anchor, node)
         if self._evaluated(region, node) != node.out().tensor_type.numel:
             return None if self.target.cheap(node) else "it would be computed several times"
@@ -138,8 +138,8 @@ class Regions:
         while changed:
             changed = False
             for node in [n for n in inside if self.kinds[n] is Kind.VIEW]:
-                produced = any(p in inside for p in self.graph.nx.pred[node])
-                used = any(c in inside for c in self.graph.nx.succ[node])
+                produced = any(p in inside for p in self.graph.in_edges(node))
+                used = any(c in inside for c in self.graph.out_edges(node))
                 if not produced or not used:
                     inside.discard(node)
                     changed = True

@@ -165,7 +165,7 @@ def _producers_first(graph: Graph, nodes: list[Node]) -> list[Node]:
         if node in seen:
             return
         seen.add(node)
-        for producer in graph.nx.pred[node]:
+        for producer in graph.in_edges(node):
             if producer in members:
                 visit(producer)
         order.append(node)
