@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .graph import Graph, GraphError, Node
+from .literals import raw_bytes
 from .onnx_types import element_code
 from .registry import ML_OPSET, OPSET
 from .types import (
@@ -186,6 +187,17 @@ def tensor_proto(array: np.ndarray, name: str = "") -> TensorProto:
     if from_numpy_dtype(array.dtype).kind == "s":
         array = array.astype(object)
     return numpy_helper.from_array(array, name)
+
+
+def fill_tensor(proto: TensorProto, array: np.ndarray) -> None:
+    """Put ``array`` into an empty ``TensorProto``, copying its bytes only once."""
+    element = from_numpy_dtype(array.dtype)
+    if element.kind == "s" or (element.kind != "b" and element.bits < 8):
+        proto.MergeFrom(tensor_proto(array))
+        return
+    proto.data_type = element_code(element)
+    proto.dims.extend(array.shape)
+    proto.raw_data = bytes(raw_bytes(array))
 
 
 def type_proto(t: Type) -> TypeProto:

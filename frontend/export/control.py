@@ -71,31 +71,24 @@ def _graph(
     outer: Scope, body: Graph, own: Sequence[Value], captured: Sequence[Value | None]
 ) -> onnx.GraphProto:
     """A body as ONNX has it: ``own`` are its inputs, the others are ``captured`` by name."""
-    scope = Scope(outer.shared, outer)
-    infos = []
+    scope = Scope(outer.shared, onnx.GraphProto(name=body.name or "body"), outer)
     for v in own:
         name = scope.shared.names.unique(v.name)
         scope.bind(v, name)
-        infos.append(scope.info(v.type, name))
+        scope.proto.input.append(scope.info(v.type, name))
     for inner, value in zip(body.inputs[len(own) :], captured, strict=True):
         if value is not None:
             scope.alias(inner, value)
     scope.run(body)
-    outputs = close(scope, body, [None] * len(body.outputs))
-    return onnx.GraphProto(
-        name=body.name or "body", node=scope.nodes, initializer=scope.initializers,
-        input=infos, output=outputs,
-    )  # fmt: skip
+    close(scope, body, [None] * len(body.outputs))
+    return scope.proto
 
 
-def close(
-    scope: Scope, graph: Graph, names: Sequence[str | None]
-) -> list[onnx.ValueInfoProto]:
-    """The outputs of a graph: values its own nodes wrote, each once, under ``names`` if given.
+def close(scope: Scope, graph: Graph, names: Sequence[str | None]) -> None:
+    """Write a graph's outputs: values its own nodes wrote, each once, called ``names`` if given.
 
     What is not, such as an input or an outer value handed on, goes through an ``Identity``.
     """
-    infos: list[onnx.ValueInfoProto] = []
     seen: set[str] = set()
     for v, wanted in zip(graph.outputs, names, strict=True):
         name = scope.name(v)
@@ -104,8 +97,7 @@ def close(
             target = wanted or scope.shared.names.unique(v.name)
             name = scope.emit("Identity", [name], outputs=[target])
         seen.add(name)
-        infos.append(scope.info(v.type, name))
-    return infos
+        scope.proto.output.append(scope.info(v.type, name))
 
 
 def _write(

@@ -14,7 +14,8 @@ from onnx.helper import find_min_ir_version_for
 
 from ...ir.graph import Graph
 from ...ir.literals import raw_bytes
-from ...ir.reference import DOMAIN_VERSIONS, tensor_proto
+from ...ir.onnx_types import element_code
+from ...ir.reference import DOMAIN_VERSIONS, fill_tensor
 from ...ir.types import from_numpy_dtype
 from . import control
 from .dialect import plain_elementwise
@@ -44,7 +45,7 @@ def to_onnx(graph: Graph, path: str | os.PathLike[str] | None = None) -> onnx.Mo
     _check(graph)
     target = None if path is None else Path(path)
     if sum(a.nbytes for a in _constants(graph)) <= EXTERNAL_BYTES:
-        model = _build(graph, Shared(tensor_proto, plain_elementwise))
+        model = _build(graph, Shared(fill_tensor, plain_elementwise))
         if target is not None:
             _replace(target, lambda file: file.write(model.SerializeToString()))
         return model
@@ -82,28 +83,23 @@ def _constants(graph: Graph) -> list[np.ndarray]:
 
 
 def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
-    scope = Scope(shared)
-    inputs = []
+    model = onnx.ModelProto(producer_name="graphkiln")
+    model.graph.name = graph.name or "main"
+    scope = Scope(shared, model.graph)
     for v in graph.inputs:
         scope.bind(v, shared.names.unique(v.name))
-        inputs.append(scope.info(v.type, v.name))
+        model.graph.input.append(scope.info(v.type, v.name))
+    inputs = {v.name for v in graph.inputs}
     for v, name in zip(graph.outputs, graph.output_names, strict=True):
-        _reserve(scope, name, {i.name for i in inputs})
+        _reserve(scope, name, inputs)
         if v.node.op not in ("Input", "Constant"):
             scope.want(v, name)
     scope.run(graph)
-    outputs = control.close(scope, graph, graph.output_names)
-    opsets = _opsets(shared.used)
-    version = find_min_ir_version_for(opsets, ignore_unknown=True)
-    return onnx.ModelProto(
-        ir_version=max([version, *(_IR_VERSIONS.get(e, 0) for e in shared.elements)]),
-        producer_name="graphkiln",
-        opset_import=opsets,
-        graph=onnx.GraphProto(
-            name=graph.name or "main", node=scope.nodes, initializer=scope.initializers,
-            input=inputs, output=outputs,
-        ),
-    )  # fmt: skip
+    control.close(scope, graph, graph.output_names)
+    model.opset_import.extend(_opsets(shared.used))
+    version = find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    model.ir_version = max([version, *(_IR_VERSIONS.get(e, 0) for e in shared.elements)])
+    return model
 
 
 def _reserve(scope: Scope, name: str, inputs: set[str]) -> None:
@@ -140,33 +136,29 @@ def _write_external(graph: Graph, target: Path) -> onnx.ModelProto:
 
 
 class _ExternalStore:
-    """Makes initializers whose bytes stand in ``file``."""
+    """Fills initializers whose bytes stand in ``file``."""
 
     def __init__(self, file: IO[bytes], location: str) -> None:
         self._file = file
         self._location = location
         self._at = 0
 
-    def __call__(self, array: np.ndarray, name: str) -> onnx.TensorProto:
+    def __call__(self, proto: onnx.TensorProto, array: np.ndarray) -> None:
         element = from_numpy_dtype(array.dtype)
         # Elements narrower than a byte are packed, which only the message itself does.
         if array.nbytes < _INLINE_BYTES or element.kind not in "fiuc" or element.bits < 8:
-            return tensor_proto(array, name)
-        empty = tensor_proto(np.empty((0,), array.dtype), name)
+            fill_tensor(proto, array)
+            return
         gap = -self._at % _ALIGNMENT
         self._file.write(bytes(gap))
         self._file.write(raw_bytes(array))
+        proto.data_type = element_code(element)
+        proto.dims.extend(array.shape)
+        proto.data_location = onnx.TensorProto.EXTERNAL
         entries = {"location": self._location, "offset": self._at + gap, "length": array.nbytes}
+        for key, value in entries.items():
+            proto.external_data.add(key=key, value=str(value))
         self._at += gap + array.nbytes
-        return onnx.TensorProto(
-            name=name,
-            dims=array.shape,
-            data_type=empty.data_type,
-            data_location=onnx.TensorProto.EXTERNAL,
-            external_data=[
-                onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in entries.items()
-            ],
-        )
 
 
 def _replace(target: Path, write: Any) -> None:

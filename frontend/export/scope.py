@@ -65,13 +65,13 @@ class Names:
 class Shared:
     """What the graphs of one model share: names, ops used, and where tensors go.
 
-    ``store`` makes an initializer of an array and a name. ``special`` may write an op with a
+    ``store`` puts an array into a named initializer. ``special`` may write an op with a
     standard name in its own way, and says whether it did.
     """
 
     def __init__(
         self,
-        store: Callable[[np.ndarray, str], onnx.TensorProto],
+        store: Callable[[onnx.TensorProto, np.ndarray], None],
         special: Callable[[Scope, Node, list[Value | None]], bool],
     ) -> None:
         self.names = Names()
@@ -88,11 +88,12 @@ class Scope:
     lets the last one write to ``result(value)`` for each of the node's outputs.
     """
 
-    def __init__(self, shared: Shared, parent: Scope | None = None) -> None:
+    def __init__(
+        self, shared: Shared, proto: onnx.GraphProto, parent: Scope | None = None
+    ) -> None:
         self.shared = shared
+        self.proto = proto
         self.parent = parent
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
         self.own: set[str] = set()
         self.blocked: dict[Value, Blocked] = {}
         self.sizes = Sizes(self)
@@ -188,14 +189,14 @@ class Scope:
     def append(self, proto: onnx.NodeProto) -> None:
         self.shared.used.add((proto.domain, proto.op_type))
         self.own.update(proto.output)
-        self.nodes.append(proto)
+        self.proto.node.append(proto)
 
     def tensor(self, array: np.ndarray, hint: str = "const") -> str:
         """The name of a new initializer."""
         name = self.shared.names.unique(hint)
-        proto = self.shared.store(array, name)
+        proto = self.proto.initializer.add(name=name)
+        self.shared.store(proto, array)
         self.shared.elements.add(onnx.TensorProto.DataType.Name(proto.data_type))
-        self.initializers.append(proto)
         return name
 
     def ints(self, values: Sequence[int]) -> str:

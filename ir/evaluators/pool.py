@@ -74,6 +74,28 @@ def lp_pool(node: Node, inputs: list[Any]) -> list[Any]:
     return [(_sum(np.abs(work) ** p, window) ** (1.0 / p)).astype(x.dtype)]
 
 
+def global_max_pool(_node: Node, inputs: list[Any]) -> list[Any]:
+    """``GlobalMaxPool`` over x [N,C,*spatial]."""
+    x = inputs[0]
+    return [x.max(axis=tuple(range(2, x.ndim)), keepdims=True)]
+
+
+def global_average_pool(_node: Node, inputs: list[Any]) -> list[Any]:
+    """``GlobalAveragePool`` over x [N,C,*spatial]."""
+    x = inputs[0]
+    mean = x.mean(axis=tuple(range(2, x.ndim)), keepdims=True, dtype=compute_dtype(x.dtype))
+    return [mean.astype(x.dtype)]
+
+
+def global_lp_pool(node: Node, inputs: list[Any]) -> list[Any]:
+    """``GlobalLpPool`` over x [N,C,*spatial]."""
+    x = inputs[0]
+    p = int(attribute(node, "p") or 2)
+    powers = np.abs(x.astype(compute_dtype(x.dtype), copy=False)) ** p
+    total = powers.sum(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return [(total ** (1.0 / p)).astype(x.dtype)]
+
+
 def _sum(x: np.ndarray, window: Window) -> np.ndarray:
     padded = window.pad(x, 0)
     total = np.zeros((*x.shape[:2], *window.output), x.dtype)

@@ -6,7 +6,14 @@ from ..registry import Evaluate
 from .activation import erf, gelu, sigmoid
 from .conv import conv, conv_integer, conv_transpose, qlinear_conv
 from .matmul import gemm, matmul, matmul_integer, qlinear_matmul
-from .pool import average_pool, lp_pool, max_pool
+from .pool import (
+    average_pool,
+    global_average_pool,
+    global_lp_pool,
+    global_max_pool,
+    lp_pool,
+    max_pool,
+)
 from .recurrent import gru, lstm, rnn
 from .values import VALUE_EVALUATORS
 
@@ -19,6 +26,9 @@ EVALUATORS: dict[str, Evaluate] = {
     "GRU": gru,
     "Gelu": gelu,
     "Gemm": gemm,
+    "GlobalAveragePool": global_average_pool,
+    "GlobalLpPool": global_lp_pool,
+    "GlobalMaxPool": global_max_pool,
     "LSTM": lstm,
     "LpPool": lp_pool,
     "MatMul": matmul,

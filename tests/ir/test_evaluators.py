@@ -137,6 +137,20 @@ def test_average_pool_counts_padding_when_asked() -> None:
     np.testing.assert_array_equal(with_pads, [[[0.5, 1, 1]]])
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_global_pools_of_every_rank(rank: int) -> None:
+    x = _random(2, 3, *(4,) * rank)
+    flat = x.reshape(2, 3, -1)
+    for op, want in [
+        ("GlobalMaxPool", flat.max(axis=2)),
+        ("GlobalAveragePool", flat.mean(axis=2)),
+        ("GlobalLpPool", np.sqrt((flat**2).sum(axis=2))),
+    ]:
+        (got,) = run_node(_node(op), [x])
+        assert got.shape == (2, 3, *(1,) * rank)
+        np.testing.assert_allclose(got.reshape(2, 3), want, rtol=1e-5, atol=1e-6)
+
+
 def test_integer_products_are_exact() -> None:
     a = _RNG.integers(0, 256, (3, 5, 4000)).astype(np.uint8)
     b = _RNG.integers(-128, 128, (4000, 6)).astype(np.int8)
