@@ -57,18 +57,25 @@ _register("Or", boolean, elementwise_value(np.logical_or), *_ACI)
 _register("Xor", boolean, elementwise_value(np.logical_xor), *_AC)
 
 
+def _more(a: Any, b: Any) -> bool:
+    return values.dim_less(b, a)
+
+
 def _not_less(a: Any, b: Any) -> bool:
     return not values.dim_less(a, b)
 
 
-_register("Equal", _anything, elementwise_value(np.equal, values.dim_equal), "commutative",
-          result="bool")  # fmt: skip
+def _not_more(a: Any, b: Any) -> bool:
+    return not values.dim_less(b, a)
+
+
+_register(
+    "Equal", _anything, elementwise_value(np.equal, values.dim_equal), "commutative", result="bool"
+)
 _register("Less", numeric, elementwise_value(np.less, values.dim_less), result="bool")
+_register("LessOrEqual", numeric, elementwise_value(np.less_equal, _not_more), result="bool")
+_register("Greater", numeric, elementwise_value(np.greater, _more), result="bool")
 _register("GreaterOrEqual", numeric, elementwise_value(np.greater_equal, _not_less), result="bool")
-_register("Greater", numeric,
-          elementwise_value(np.greater, lambda a, b: values.dim_less(b, a)), result="bool")  # fmt: skip
-_register("LessOrEqual", numeric,
-          elementwise_value(np.less_equal, lambda a, b: _not_less(b, a)), result="bool")  # fmt: skip
 
 _register("Max", numeric, elementwise_value(values.fold(np.maximum), values.dim_maximum), *_ACI)
 _register("Min", numeric, elementwise_value(values.fold(np.minimum), values.dim_minimum), *_ACI)

@@ -158,7 +158,7 @@ def dim_less(a: Any, b: Any) -> bool:
 
 def dim_where(condition: Any, a: Any, b: Any) -> Any:
     a, b = _dim(a), _dim(b)
-    if isinstance(condition, bool | np.bool_):
+    if isinstance(condition, int | np.integer | np.bool_):
         return a if condition else b
     raise _NotProved
 

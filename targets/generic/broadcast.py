@@ -1,0 +1,47 @@
+"""Reading inputs at the indices of a broadcast output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tvm import tirx
+
+from ...ir.types import Shape
+from ..tir.builder import Expr, TensorExpr, index
+from .registry import LowerContext
+
+Load: TypeAlias = "Callable[[tuple[Expr, ...]], Expr]"
+
+
+def aligned(ctx: LowerContext, i: int, out: int = 0) -> Load:
+    """Input ``i`` as a function of the indices of output ``out``, under NumPy's broadcasting."""
+    t = ctx.input_types[i]
+    if t is None:
+        raise ctx.error(f"input {i} is missing")
+    return broadcast_load(ctx.input(i), t.dims, ctx.types[out].dims)
+
+
+def broadcast_load(x: TensorExpr, dims: Shape, target: Shape) -> Load:
+    """``x``, whose shape is ``dims``, as a function of indices into ``target``."""
+    skipped = len(target) - len(dims)
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        where = []
+        for axis, d in enumerate(dims):
+            here = at[skipped + axis]
+            if d == 1:
+                where.append(index(0))
+            elif d == target[skipped + axis]:
+                where.append(here)
+            else:  # equal at run time or 1; the minimum serves both and stays in bounds
+                where.append(tirx.min(here, index(x.shape[axis]) - index(1)))
+        return x.load(tuple(where))
+
+    return load
+
+
+def scalar(ctx: LowerContext, i: int) -> Expr:
+    """The one element of input ``i``."""
+    x = ctx.input(i)
+    return x.load((index(0),) * x.rank)

@@ -1,0 +1,146 @@
+"""Lowerings of ops on several tensors, with NumPy's broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from ...tir import arithmetic, floats, math
+from ...tir.builder import Builder, Expr, TensorExpr
+from ...tir.numeric import cast, dtype_of
+from ..broadcast import aligned
+from ..registry import LowerContext, lowering
+from .elementwise import CHEAP, COSTLY, MODERATE
+
+Function = Callable[[Expr, Expr], Expr]
+
+
+def _reject_strings(ctx: LowerContext) -> None:
+    if any(t is not None and t.dtype.kind == "s" for t in ctx.input_types):
+        raise ctx.error("strings are not compiled")
+
+
+def variadic(ctx: LowerContext, function: Function, cost: int = CHEAP) -> TensorExpr:
+    """Inputs combined from left to right by ``function`` of bound elements."""
+    _reject_strings(ctx)
+    b = ctx.b
+    loads = [aligned(ctx, i) for i in range(len(ctx.inputs))]
+    total = cost * max(1, len(loads) - 1) + sum(x.cost for x in ctx.inputs if x is not None)
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        result = b.let(loads[0](at))
+        for read in loads[1:]:
+            result = b.let(function(result, b.let(read(at))))
+        return result
+
+    return ctx.lazy(load, cost=total)
+
+
+_FUNCTIONS: dict[str, tuple[Function, int]] = {
+    "Add": (arithmetic.add, CHEAP),
+    "And": (tirx.And, CHEAP),
+    "BitwiseAnd": (tirx.bitwise_and, CHEAP),
+    "BitwiseOr": (tirx.bitwise_or, CHEAP),
+    "BitwiseXor": (tirx.bitwise_xor, CHEAP),
+    "Div": (arithmetic.divide, MODERATE),
+    "Equal": (arithmetic.equal, CHEAP),
+    "Greater": (lambda a, b: a > b, CHEAP),
+    "GreaterOrEqual": (lambda a, b: a >= b, CHEAP),
+    "Less": (lambda a, b: a < b, CHEAP),
+    "LessOrEqual": (lambda a, b: a <= b, CHEAP),
+    "Max": (arithmetic.maximum, CHEAP),
+    "Min": (arithmetic.minimum, CHEAP),
+    "Mul": (arithmetic.multiply, CHEAP),
+    "Or": (tirx.Or, CHEAP),
+    "Sub": (arithmetic.subtract, CHEAP),
+    "Sum": (arithmetic.add, CHEAP),
+    "Xor": (arithmetic.differ, CHEAP),
+}
+
+
+def _register(name: str, function: Function, cost: int) -> None:
+    @lowering(name)
+    def _lower(ctx: LowerContext) -> TensorExpr:
+        return variadic(ctx, function, cost)
+
+
+for _name, (_function, _cost) in _FUNCTIONS.items():
+    _register(_name, _function, _cost)
+
+
+@lowering("Mean")
+def _mean(ctx: LowerContext) -> TensorExpr:
+    total = variadic(ctx, arithmetic.add)
+    count = len(ctx.inputs)
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        value = total.load(at)
+        return arithmetic.divide(value, tirx.const(count, dtype_of(value)))
+
+    return ctx.lazy(load, cost=total.cost + MODERATE)
+
+
+@lowering("Mod")
+def _mod(ctx: LowerContext) -> TensorExpr:
+    function = arithmetic.remainder if ctx.attr("fmod") else arithmetic.modulo
+    return variadic(ctx, function, COSTLY)
+
+
+@lowering("BitShift")
+def _bit_shift(ctx: LowerContext) -> TensorExpr:
+    direction = ctx.attr("direction")
+    if direction not in ("LEFT", "RIGHT"):
+        raise ctx.error(f"direction must be LEFT or RIGHT, not {direction!r}")
+    return variadic(ctx, lambda a, b: arithmetic.shift(a, b, direction == "LEFT"))
+
+
+@lowering("Where")
+def _where(ctx: LowerContext) -> TensorExpr:
+    _reject_strings(ctx)
+    condition, a, b = (aligned(ctx, i) for i in range(3))
+    cost = CHEAP + sum(x.cost for x in ctx.inputs if x is not None)
+    return ctx.lazy(lambda at: tirx.Select(condition(at), a(at), b(at)), cost=cost)
+
+
+# ---- Pow -----------------------------------------------------------------------------------------
+
+
+@lowering("Pow")
+def _pow(ctx: LowerContext) -> TensorExpr:
+    b, x, y = ctx.b, aligned(ctx, 0), aligned(ctx, 1)
+    cost = 2 * COSTLY + ctx.input(0).cost + ctx.input(1).cost
+    return ctx.lazy(lambda at: power(b, b.let(x(at)), b.let(y(at))), cost=cost)
+
+
+def power(b: Builder, x: Expr, y: Expr) -> Expr:
+    """``x`` to the power ``y`` in the dtype of ``x``; ``y`` may have another."""
+    exponent = arithmetic.literal_value(y)
+    short = None if exponent is None else _short_power(b, x, exponent)
+    if short is not None:
+        return short
+    if arithmetic.is_float(x):
+        return math.pow(b, x, cast(y, "float64") if floats.is_double(x) else y)
+    if arithmetic.is_float(y):
+        wide = math.pow(b, cast(x, "float64"), cast(y, "float64"))
+        return arithmetic.convert(b.let(wide), dtype_of(x))
+    return cast(arithmetic.integer_power(b, b.let(cast(x, "int64")), b.let(cast(y, "int64"))),
+                dtype_of(x))  # fmt: skip
+
+
+def _short_power(b: Builder, x: Expr, exponent: float) -> Expr | None:
+    """Exponents that are a few multiplications, a root or a division."""
+    if exponent == 1:
+        return x
+    square = b.let(arithmetic.multiply(x, x)) if exponent in (2, 3, 4, -2) else x
+    if exponent in (2, 3, 4):
+        other = {2: None, 3: x, 4: square}[int(exponent)]
+        return square if other is None else arithmetic.multiply(square, other)
+    if not arithmetic.is_float(x):
+        return None
+    if exponent in (-1, -2):
+        return floats.constant(1.0, x) / square
+    if exponent != 0.5:
+        return None
+    infinite = x.equal(floats.negate(floats.infinity(x)))  # where a root would be NaN
+    return tirx.Select(infinite, floats.infinity(x), tirx.sqrt(x))
