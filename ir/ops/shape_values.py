@@ -22,8 +22,8 @@ Arrays: TypeAlias = "list[np.ndarray | None]"
 
 
 def dims_of(array: Array | None) -> list[Dim] | None:
-    """The entries of a known integer array, flattened; None where it is not known."""
-    if array is None or array.dtype.kind not in "iuO":
+    """The entries of a known integer (or bool) array, flattened; None where it is not known."""
+    if array is None or array.dtype.kind not in "biuO":
         return None
     return [v if array.dtype == object else int(v) for v in array.reshape(-1)]
 

@@ -157,6 +157,8 @@ def test_where_a_known_mask_is_set():
     found = g("NonZero", g("ConstantOfShape", [2, 2], value=np.array([1], np.int64)))
     assert found.shape == (2, 4)
     assert g.value(g("Transpose", found)) == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    flags = g.graph.add_constant(np.array([True, False, True]))
+    assert g.value(g("NonZero", flags)) == [[0, 2]]
     assert g("Compress", g.x(N, 3), np.array([True, False, True]), axis=1).shape == (N, 2)
 
 

@@ -9,10 +9,18 @@ from ...tir.numeric import cast
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import At, clamp, fresh_sizes, replaced, scalar_param, within, wrapped
 
+CHEAP = 8
+"""Indices that cost more than this many operations are computed once, into memory."""
+
+
+def _indices(ctx: LowerContext) -> TensorExpr:
+    x = ctx.input(1)
+    return x if x.cost <= CHEAP else ctx.buffered(1)
+
 
 @lowering("Gather")
 def _gather(ctx: LowerContext) -> TensorExpr:
-    x, indices = ctx.input(0), ctx.input(1)
+    x, indices = ctx.input(0), _indices(ctx)
     axis = ctx.attr("axis") % x.rank
 
     def load(at: At) -> Expr:
@@ -25,7 +33,7 @@ def _gather(ctx: LowerContext) -> TensorExpr:
 
 @lowering("GatherElements")
 def _gather_elements(ctx: LowerContext) -> TensorExpr:
-    x, indices = ctx.input(0), ctx.input(1)
+    x, indices = ctx.input(0), _indices(ctx)
     axis = ctx.attr("axis") % x.rank
 
     def load(at: At) -> Expr:
@@ -36,7 +44,7 @@ def _gather_elements(ctx: LowerContext) -> TensorExpr:
 
 @lowering("GatherND", "com.microsoft.GatherND")
 def _gather_nd(ctx: LowerContext) -> TensorExpr:
-    x, indices = ctx.input(0), ctx.input(1)
+    x, indices = ctx.input(0), _indices(ctx)
     batch = ctx.attr("batch_dims")
     depth = as_int(indices.shape[-1])
     assert depth is not None
@@ -53,7 +61,7 @@ def _gather_nd(ctx: LowerContext) -> TensorExpr:
 
 @lowering("ai.onnx.ml.ArrayFeatureExtractor")
 def _array_feature_extractor(ctx: LowerContext) -> TensorExpr:
-    x, indices = ctx.input(0), ctx.input(1)
+    x, indices = ctx.input(0), _indices(ctx)
 
     def load(at: At) -> Expr:
         which = indices[unflatten(at[-1], indices.shape)]
