@@ -377,7 +377,7 @@ class _Lowering:
         arguments: list[Operand | None] = [
             None if v is None else self.reg(frame, v) for v in frame.graph.inputs_of(node)
         ]
-        results = self.call_host(node.op, node.attrs, arguments, len(node.outputs))
+        results = self.call_host(node.key if node.domain == "com.microsoft" else node.op, node.attrs, arguments, len(node.outputs))
         for v, reg in zip(node.values, results, strict=True):
             frame.env[v] = reg
         self.bind_types([(frame.env[v], v) for v in node.values])
