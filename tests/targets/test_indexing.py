@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import Mode, check, ints, ramp
-from oputil import Array, assert_close, backend_cases, run_case, run_op
-
-CASES = backend_cases(
-    "BlackmanWindow", "Compress", "CumProd", "CumSum", "EyeLike", "Gather", "GatherElements",
-    "GatherND", "HammingWindow", "HannWindow", "MelWeightMatrix", "NonZero", "OneHot", "Range",
-    "ScatterElements", "ScatterND", "TensorScatter", "TopK", "ai.onnx.ml.ArrayFeatureExtractor",
-)  # fmt: skip
+from oputil import Array, assert_close, run_op
 
 STATIC: list[Mode] = [(False, ())]
 OPEN: list[Mode] = [(False, ()), ("distinct", ())]
 MIXED: list[Mode] = [("distinct", ()), (False, (1,))]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_onnx_case(case: Any) -> None:
-    run_case(case)
 
 
 def noise(*shape: int, seed: int = 0) -> Array:
