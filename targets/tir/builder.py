@@ -147,6 +147,9 @@ class Builder:
         self._params: list[Any] = []
         self._symbols: dict[str, Any] = {}
         self._count = 0
+        self._registers: set[str] = set()
+        # Extent, variable and enclosing scope of the vector loop we are in.
+        self._lane: tuple[Any, Expr, int] | None = None
 
     # ---- parameters --------------------------------------------------------------------------
 
@@ -245,12 +248,33 @@ class Builder:
         self.emit(tirx.Evaluate(call))
 
     def let(self, value: Expr, hint: str = "v") -> Expr:
-        """Bind a value to a variable in the current scope (computed once)."""
+        """Compute a value once in the current scope; returns what stands for it.
+
+        Index arithmetic becomes a variable, which TVM can reason about. Other scalars go through
+        a register: TVM's analyzer expands variables, which takes exponential time on chains.
+        """
         if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
             return value
-        var = tirx.Var(self._name(hint), dtype_of(value))
+        dtype = dtype_of(value)
+        if dtype == "bool" and self._lane is not None:  # TVM has no vectors of bool in memory
+            return value
+        if dtype not in ("int64", "bool") and "x" not in dtype:
+            return self._register(value, dtype, hint)
+        var = tirx.Var(self._name(hint), dtype)
         self.emit(tirx.Bind(var, value))
         return var
+
+    def _register(self, value: Expr, dtype: str, hint: str) -> Expr:
+        """``value`` by way of memory that is stored once (a register after LLVM)."""
+        if isinstance(value, tvm.ir.TensorLoad) and str(value.source.name) in self._registers:
+            return value
+        extent, where, home = self._lane or (1, index(0), -1)
+        scope = self.loops.local_scope
+        buffer = tirx.decl_buffer((extent,), dtype, name=self._name(hint), scope=scope)
+        self._scopes[home].statements.append(tirx.AllocBuffer(buffer))
+        self.emit(tirx.BufferStore(buffer, value, [where]))
+        self._registers.add(buffer.name)
+        return tirx.BufferLoad(buffer, [where])
 
     @contextmanager
     def loop(self, extent: Any, kind: str = "serial", name: str = "i") -> Iterator[Expr]:
@@ -261,9 +285,12 @@ class Builder:
             self._splice()
             return
         var = tirx.Var(self._name(name), "int64")
+        lane = (extent, var, len(self._scopes) - 1) if kind == "vectorized" else self._lane
+        outer, self._lane = self._lane, lane
         self._scopes.append(_Scope())
         yield var
         body = self._close()
+        self._lane = outer
         self.emit(tirx.For(var, index(0), index(extent), _KINDS[kind], body))
 
     @contextmanager
