@@ -9,6 +9,7 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.ops.reduce import REDUCTIONS, static_axes
+from ...tir import math
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import (
@@ -119,8 +120,8 @@ def _program(op: str, x: TensorExpr, out: BufferTensor, b: Builder) -> Callable[
     def log_sum_exp(g: Group) -> None:
         peak = g.fold(lambda at: x[at], MAX, dtype)
         shift = g.hold(lambda: finite_or_zero(peak()), dtype)
-        total = g.fold(lambda at: tirx.exp(x[at] - shift()), SUM, dtype)
-        g.once(lambda at: out.store(at, tirx.log(total()) + shift()))
+        total = g.fold(lambda at: math.exp_flush(b, x[at] - shift()), SUM, dtype)
+        g.once(lambda at: out.store(at, math.log(b, total()) + shift()))
 
     return log_sum_exp if op == "ReduceLogSumExp" else simple
 

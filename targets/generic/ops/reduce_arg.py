@@ -42,8 +42,6 @@ def _grouped(ctx: LowerContext, axis: int) -> tuple[BufferTensor, list[int]]:
 @lowering("ArgMax", "ArgMin")
 def _lower_arg(ctx: LowerContext) -> TensorExpr:
     axis = normalize_axis(ctx.attr("axis"), ctx.input(0).rank)
-    if as_int(ctx.input(0).shape[axis]) == 1:
-        return ctx.lazy(lambda _at: index(0))
     x, axes = _grouped(ctx, axis)
     kept = [e for i, e in enumerate(x.shape) if i not in axes]
     out = ctx.b.view(result := ctx.result(), kept)
@@ -60,19 +58,17 @@ def _lower_arg(ctx: LowerContext) -> TensorExpr:
 @lowering("Hardmax")
 def _lower_hardmax(ctx: LowerContext) -> TensorExpr:
     axis = normalize_axis(ctx.attr("axis"), ctx.input(0).rank)
-    one = tirx.const(1, ctx.input(0).compute_dtype)
-    if as_int(ctx.input(0).shape[axis]) == 1:
-        return ctx.lazy(lambda _at: one)
     x, axes = _grouped(ctx, axis)
     out = ctx.b.view(result := ctx.result(), x.shape)
     dtype = x.compute_dtype
+    one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
 
     def program(g: Group) -> None:
         found = pick(g, x, axes[0], MAX)
 
         def store(at: At) -> None:
             chosen = cast(at[axes[0]], "int64").equal(cast(found(), "int64"))
-            out.store(at, tirx.Select(chosen, one, tirx.const(0, dtype)))
+            out.store(at, tirx.Select(chosen, one, zero))
 
         g.each(store)
 

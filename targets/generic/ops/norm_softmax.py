@@ -1,0 +1,55 @@
+"""Lowerings of ``Softmax`` and ``LogSoftmax``: shifted by the maximum of each row."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from ....ir.shapes import normalize_axis
+from ...tir import math
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.numeric import compute_dtype
+from ...tir.reduce import MAX_NUMBER, SUM, At, Group, collapse, for_groups
+from ..registry import LowerContext, lowering
+
+EXP_COST = 12
+
+
+@lowering("Softmax", "LogSoftmax")
+def _lower_softmax(ctx: LowerContext) -> TensorExpr:
+    axis = normalize_axis(ctx.attr("axis"), ctx.input(0).rank)
+    shape, axes = collapse(ctx.input(0).shape, [axis])
+    x = ctx.b.view(ctx.buffered(0), shape)
+    out = ctx.b.view(result := ctx.result(), shape)
+    rule = softmax_group if ctx.node.op == "Softmax" else _log_softmax_group
+    for_groups(
+        ctx.b, shape, axes, lambda g: rule(ctx.b, g, x, out), x.compute_dtype, cost=EXP_COST
+    )
+    return result
+
+
+def softmax_group(b: Builder, g: Group, x: TensorExpr, out: BufferTensor) -> None:
+    """``out = exp(x - max x) / sum`` over one group of equal shapes."""
+    dtype = x.compute_dtype
+    peak = g.fold(lambda at: x[at], MAX_NUMBER, dtype)
+
+    def power(at: At) -> Expr:
+        return b.let(math.exp_flush(b, x[at] - peak()))
+
+    def stored_power(at: At) -> Expr:
+        value = power(at)
+        out.store(at, value)
+        return value
+
+    # Narrower floats would be rounded on the way, so there the powers are computed twice.
+    exact = compute_dtype(out.dtype) == out.dtype
+    total = g.fold(stored_power if exact else power, SUM, dtype)
+    scale = g.hold(lambda: tirx.const(1, dtype) / total(), dtype)
+    g.each(lambda at: out.store(at, (out[at] if exact else power(at)) * scale()))
+
+
+def _log_softmax_group(b: Builder, g: Group, x: TensorExpr, out: BufferTensor) -> None:
+    dtype = x.compute_dtype
+    peak = g.fold(lambda at: x[at], MAX_NUMBER, dtype)
+    total = g.fold(lambda at: math.exp_flush(b, x[at] - peak()), SUM, dtype)
+    shift = g.hold(lambda: math.log(b, total()), dtype)
+    g.each(lambda at: out.store(at, (x[at] - peak()) - shift()))
