@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import check, ints, ramp
-from oputil import Array, assert_close, run_graph
+from oputil import Array, assert_close, run_graph, run_op
 
 from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import evaluate
-from graphkiln.ir.types import tensor
+from graphkiln.ir.types import tensor, to_numpy_dtype
 
 # ---- views ---------------------------------------------------------------------------------------
 
@@ -118,11 +118,17 @@ def test_transpose(shape: tuple[int, ...], perm: tuple[int, ...] | None) -> None
     check("Transpose", [ramp(*shape)], attrs, modes=[(False, ()), ("distinct", ())])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8", "bool", "uint64", "float64"])
-def test_elements_of_every_width_move(dtype: str) -> None:
-    x = ramp(3, 5, dtype=dtype)
-    check("Transpose", [x], modes=[(False, ())])
-    check("Concat", [x, x], {"axis": 1}, modes=[(False, ())])
+WIDTHS = ["float16", "bfloat16", "float8e4m3fn", "float8e8m0", "int4", "bool", "uint64", "float64"]
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_elements_of_every_width_move(name: str) -> None:
+    x = (ramp(20, 40) % 7).astype(to_numpy_dtype(name))
+    (turned,) = run_op("Transpose", [x])
+    (joined,) = run_op("Concat", [x, x], {"axis": 1})
+    assert turned.dtype == joined.dtype == x.dtype
+    assert turned.tobytes() == np.ascontiguousarray(x.T).tobytes()
+    assert joined.tobytes() == np.concatenate([x, x], 1).tobytes()
 
 
 def test_expand() -> None:
