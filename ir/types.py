@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -86,6 +87,7 @@ def to_numpy_dtype(t: DType | str) -> np.dtype:
     return np.dtype(t.name)
 
 
+@cache
 def from_numpy_dtype(d: np.dtype) -> DType:
     """The element type of a NumPy array; raises ``ValueError`` where there is none."""
     if d.kind in "OUST":
