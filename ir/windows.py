@@ -165,11 +165,26 @@ def transpose_window(node: Node, spatial: Shape, kernel: Shape) -> tuple[Window,
     return Window(kernel, strides, dilations, begin, end, mode), out
 
 
+def unpool_shape(node: Node, shape: Shape) -> Shape:
+    """The least shape (N, C, ...) that a MaxPool with MaxUnpool's window pools to ``shape``."""
+    kernel = attribute(node, "kernel_shape")
+    rank = len(shape) - 2
+    strides, _ = window_steps(node, rank)
+    pads = _per_dim(node, "pads", 2 * rank, 0)
+    ends = zip(pads[:rank], pads[rank:], strict=True)
+    spatial = (
+        (n - 1) * s - b - e + k
+        for n, s, k, (b, e) in zip(shape[2:], strides, kernel, ends, strict=True)
+    )
+    return (*shape[:2], *spatial)
+
+
 __all__ = [
     "Window",
     "conv_window",
     "pool_window",
     "transpose_window",
+    "unpool_shape",
     "window_output",
     "window_steps",
 ]

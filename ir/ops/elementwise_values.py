@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -72,13 +72,13 @@ def _object_array(value: Any) -> Array:
 
 
 def _dim(value: Any) -> Dim:
-    return int(value) if isinstance(value, int | np.integer) else value
+    return int(value) if isinstance(value, int | np.integer) else cast(Dim, value)
 
 
 # ---- NumPy where ONNX differs from it ------------------------------------------------------------
 
 
-def divide(a: Array, b: Array) -> Array:
+def divide(a: Array, b: Array) -> Any:
     """Division that truncates integers towards zero; raises for an integer divisor of 0."""
     if a.dtype.kind not in "iu":
         return np.divide(a, b)
@@ -87,14 +87,14 @@ def divide(a: Array, b: Array) -> Array:
     return np.where((a < 0) != (b < 0), -(np.abs(a) // np.abs(b)), np.abs(a) // np.abs(b))
 
 
-def modulo(a: Array, b: Array) -> Array:
+def modulo(a: Array, b: Array) -> Any:
     """The remainder with the divisor's sign; raises for an integer divisor of 0."""
     if a.dtype.kind in "iu" and not np.all(b):
         raise ZeroDivisionError
     return np.mod(a, b)
 
 
-def mean(*arrays: Array) -> Array:
+def mean(*arrays: Array) -> Any:
     return sum(arrays[1:], arrays[0]) / np.asarray(len(arrays), arrays[0].dtype)
 
 
@@ -113,7 +113,7 @@ def fold(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
 # ---- dims ----------------------------------------------------------------------------------------
 
 
-def dim_divide(a: Any, b: Any) -> Dim:
+def dim_divide(a: Any, b: Any) -> Any:
     """Truncating division, which is ``//`` where the dividend cannot be negative."""
     a, b = _dim(a), _dim(b)
     low = lower_bound(a)
@@ -122,18 +122,18 @@ def dim_divide(a: Any, b: Any) -> Dim:
     return a // b
 
 
-def dim_modulo(a: Any, b: Any) -> Dim:
+def dim_modulo(a: Any, b: Any) -> Any:
     a, b = _dim(a), _dim(b)
     if not known_positive(b):
         raise _NotProved
     return a % b
 
 
-def dim_maximum(*values: Any) -> Dim:
+def dim_maximum(*values: Any) -> Any:
     return fold(dim_max)(*(_dim(v) for v in values))
 
 
-def dim_minimum(*values: Any) -> Dim:
+def dim_minimum(*values: Any) -> Any:
     return fold(dim_min)(*(_dim(v) for v in values))
 
 

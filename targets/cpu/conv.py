@@ -16,7 +16,7 @@ from tvm import tirx
 from ...ir.dims import Dim
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.windows import Window
-from ..generic.registry import TemplateContext
+from ..generic.registry import Template, TemplateContext
 from ..tir.builder import Builder, BufferTensor, as_int, index
 from .features import CpuFeatures
 from .microkernel import RegisterTile
@@ -60,13 +60,13 @@ class _Geometry:
         return any(p != 0 for p in (*self.begin, *self.end))
 
 
-def conv_blocked(cpu: CpuFeatures) -> Callable[[TemplateContext], None]:
+def conv_blocked(cpu: CpuFeatures) -> Template:
     """The template of ``kiln.ConvBlocked`` for one CPU."""
 
     def template(ctx: TemplateContext) -> None:
         _Dense(ctx, cpu).emit()
 
-    return template
+    return Template(template)
 
 
 def as_image(b: Builder, x: BufferTensor) -> _Image:
@@ -240,7 +240,7 @@ class _Dense:
             with b.when(block < blocks) if not whole else _always():
                 for r in range(size):
                     position = (row, column + r) if self.rank == 2 else (column + r,)
-                    with b.loop(self.lanes, "vectorized") as lane:
+                    with b.lanes(self.lanes) as lane:
                         self.ctx.sink(
                             (batch, block, *position, offset % self.block + lane),
                             acc.value(r, v, lane),
@@ -257,13 +257,13 @@ class _always:  # noqa: N801
         return None
 
 
-def depthwise_blocked(cpu: CpuFeatures) -> Callable[[TemplateContext], None]:
+def depthwise_blocked(cpu: CpuFeatures) -> Template:
     """The template of ``kiln.DepthwiseBlocked`` for one CPU."""
 
     def template(ctx: TemplateContext) -> None:
         _depthwise(ctx, cpu)
 
-    return template
+    return Template(template)
 
 
 def _depthwise(ctx: TemplateContext, cpu: CpuFeatures) -> None:
@@ -299,7 +299,7 @@ def _depthwise(ctx: TemplateContext, cpu: CpuFeatures) -> None:
                     acc[r].store_raw([ramp], acc[r].load_raw([ramp]) + xv * w)
         for r in range(size):
             position = (row, column + r) if rank == 2 else (column + r,)
-            with b.loop(lanes, "vectorized") as lane:
+            with b.lanes(lanes) as lane:
                 ctx.sink((i, c, *position, part * lanes + lane), acc[r].load_raw([lane]))
 
     def row(at: tuple[Expr, ...]) -> None:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 
-from ..generic.registry import TemplateContext
+from ..generic.registry import Template, TemplateContext
 from ..tir.builder import as_int, index, product, unflatten
 from .features import CpuFeatures
+from .matmul_dynamic import store_vector
 from .microkernel import RegisterTile
 from .tiling import accumulator_budget, cover
 
 Expr = Any
 
 
-def matmul_packed(cpu: CpuFeatures) -> Callable[[TemplateContext], None]:
+def matmul_packed(cpu: CpuFeatures) -> Template:
     """The template of ``kiln.MatMulPacked`` for one CPU."""
 
     def template(ctx: TemplateContext) -> None:
         _Packed(ctx, cpu).emit()
 
-    return template
+    return Template(template)
 
 
 class _Packed:
@@ -76,10 +76,8 @@ class _Packed:
                 self._store(acc, r, v, row + r, column)
 
     def _store(self, acc: RegisterTile, r: int, v: int, row: Expr, column: Expr) -> None:
-        """Hand a vector of results over; in the last tile only the columns that exist."""
-        b = self.b
+        """Hand a vector of results over."""
         place = unflatten(row, self.outer) if self.outer else ()
-        partial = self.columns % int(self.tile_width)
 
         def element(lane: Expr) -> None:
             value = acc.value(r, v, lane)
@@ -87,15 +85,4 @@ class _Packed:
                 value = value + self.ctx.input(2)[(column + lane,)]
             self.ctx.sink((*place, column + lane), value)
 
-        def whole() -> None:
-            with b.loop(self.lanes, "vectorized") as lane:
-                element(lane)
-
-        if not partial:
-            whole()
-            return
-        fits = column + self.lanes <= index(self.columns)
-        with b.when(fits):
-            whole()
-        with b.when(tirx.Not(fits)), b.loop(tirx.max(index(self.columns) - column, index(0))) as lane:
-            element(lane)
+        store_vector(self.ctx, self.columns, self.lanes, int(self.tile_width), column, element)

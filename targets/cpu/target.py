@@ -13,11 +13,13 @@ from ..base import TargetInfo
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
 from ..tir.cpu_loops import CpuLoops
+from .attention import attention
 from .conv import conv_blocked, depthwise_blocked
 from .features import CpuFeatures, features_of
 from .flatten import flatten_pointwise
 from .layouts import CpuLayouts
 from .matmul import matmul_packed
+from .matmul_dynamic import matmul
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class CpuTarget:
             "kiln.ConvBlocked": conv_blocked(self.features),
             "kiln.DepthwiseBlocked": depthwise_blocked(self.features),
             "kiln.MatMulPacked": matmul_packed(self.features),
+            "kiln.Attention": attention(self.features),
+            "MatMul": matmul(self.features),
         }
 
     def tvm_target(self) -> Any:

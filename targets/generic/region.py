@@ -75,7 +75,7 @@ def lower_region(
         values[anchor.out()] = sink.placeholder
         _lower_nodes(graph, b, values, {}, skip=anchor)
         context = _context(graph, anchor, b, values, {})
-        templates[anchor.key](TemplateContext(**vars(context), sink=sink.store))
+        templates[anchor.key].emit(TemplateContext(**vars(context), sink=sink.store))
         return b.finish(name)
     _lower_nodes(graph, b, values, destinations)
     _store_outputs(b, [(values[v], o) for v, o in results])
@@ -84,7 +84,7 @@ def lower_region(
 
 def template_anchor(graph: Graph, templates: Mapping[str, Template]) -> Node | None:
     """The one node with a template, where everything after it is elementwise on its result."""
-    found = [n for n in graph.nx if n.key in templates]
+    found = [n for n in graph.nx if n.key in templates and templates[n.key].accepts(graph, n)]
     if len(found) != 1 or len(found[0].outputs) != 1:
         return None
     anchor = found[0]

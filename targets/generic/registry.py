@@ -94,7 +94,18 @@ class TemplateContext(LowerContext):
     sink: Callable[[tuple[Expr, ...], Expr], None] = lambda at, value: None
 
 
-Template: TypeAlias = "Callable[[TemplateContext], None]"
+@dataclass(frozen=True)
+class Template:
+    """A target's own kernel for an op.
+
+    ``accepts(graph, node)`` says whether it can compute this node; the generic lowering does
+    otherwise.
+    """
+
+    emit: Callable[[TemplateContext], None]
+    accepts: Callable[[Graph, Node], bool] = lambda graph, node: True
+
+
 Lowering: TypeAlias = "Callable[[LowerContext], TensorExpr | Sequence[TensorExpr | None]]"
 Sizes: TypeAlias = "Callable[[LowerContext], Sequence[Expr]]"
 

@@ -9,7 +9,6 @@ from ...tir import arithmetic
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, index
 from ...tir.floats import at_least, at_most
 from ...tir.numeric import (
-    CODECS,
     cast,
     compute_dtype,
     decode,
@@ -19,7 +18,7 @@ from ...tir.numeric import (
     round_to,
     storage_dtype,
 )
-from ...tir.small_floats import SMALL_FLOATS, decode_e8m0, encode_e8m0
+from ...tir.small_floats import CODECS, SMALL_FLOATS, decode_e8m0, encode_e8m0
 from ..registry import LowerContext, lowering
 
 _CAST_COST = {"bfloat16": 4, **dict.fromkeys(CODECS, 12)}

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from tvm import tirx
 
+from ...tir import math
 from ...tir.builder import Builder, Expr
 from ...tir.numeric import dtype_of
 from ..registry import LowerContext
@@ -72,30 +73,20 @@ def _zero(x: Expr) -> Expr:
     return tirx.const(0, dtype_of(x))
 
 
-def _sigmoid(_b: Builder, x: Expr, _alpha: Expr, _beta: Expr) -> Expr:
-    return _one(x) / (_one(x) + tirx.exp(-x))
-
-
-def _softplus(_b: Builder, x: Expr, _alpha: Expr, _beta: Expr) -> Expr:
-    """``log(1 + e**x)`` without overflow."""
-    tail = tirx.log1p(tirx.exp(-tirx.abs(x)))
-    return tirx.max(x, _zero(x)) + tail
-
-
 _BUILDERS: dict[str, Callable[[Builder, Expr, Expr, Expr], Expr]] = {
     "Relu": lambda b, x, alpha, beta: tirx.max(x, _zero(x)),
-    "Tanh": lambda b, x, alpha, beta: tirx.tanh(x),
-    "Sigmoid": _sigmoid,
+    "Tanh": lambda b, x, alpha, beta: math.tanh(b, x),
+    "Sigmoid": lambda b, x, alpha, beta: math.sigmoid(b, x),
     "Affine": lambda b, x, alpha, beta: alpha * x + beta,
     "LeakyRelu": lambda b, x, alpha, beta: tirx.Select(x >= _zero(x), x, alpha * x),
     "ThresholdedRelu": lambda b, x, alpha, beta: tirx.Select(x >= alpha, x, _zero(x)),
-    "ScaledTanh": lambda b, x, alpha, beta: alpha * tirx.tanh(beta * x),
+    "ScaledTanh": lambda b, x, alpha, beta: alpha * math.tanh(b, b.let(beta * x)),
     "HardSigmoid": lambda b, x, alpha, beta: tirx.max(
         tirx.min(alpha * x + beta, _one(x)), _zero(x)
     ),
-    "Elu": lambda b, x, alpha, beta: tirx.Select(x >= _zero(x), x, alpha * (tirx.exp(x) - _one(x))),
+    "Elu": lambda b, x, alpha, beta: tirx.Select(x >= _zero(x), x, alpha * math.expm1(b, x)),
     "Softsign": lambda b, x, alpha, beta: x / (_one(x) + tirx.abs(x)),
-    "Softplus": _softplus,
+    "Softplus": lambda b, x, alpha, beta: math.softplus(b, x),
 }
 
 

@@ -52,3 +52,38 @@ def linear(b: Builder, at: Sequence[Expr], pixel: Pixel) -> Expr:
         place = tuple(low + upper for low, upper in zip(lows, corner, strict=True))
         total = total + weight * cast(pixel(place), dtype)
     return total
+
+
+def cubic(b: Builder, at: Sequence[Expr], pixel: Pixel, a: float = -0.75) -> Expr:
+    """N-cubic convolution of the ``4**n`` pixels around the float position ``at`` (Keys, 1981)."""
+    floors = [b.let(tirx.floor(x)) for x in at]
+    weights = [cubic_weights(b, b.let(x - f), a) for x, f in zip(at, floors, strict=True)]
+    lows = [b.let(tirx.Cast("int64", f)) for f in floors]
+
+    def along(d: int, place: tuple[Expr, ...]) -> Expr:
+        if d == len(at):
+            return cast(pixel(place), dtype_of(at[0]))
+        terms = [w * along(d + 1, (*place, lows[d] + (t - 1))) for t, w in enumerate(weights[d])]
+        return b.let(terms[0] + terms[1] + terms[2] + terms[3])
+
+    return along(0, ())
+
+
+def cubic_weights(b: Builder, fraction: Expr, a: float) -> list[Expr]:
+    """The weights of the four pixels around a position ``fraction`` behind the second."""
+    one = tirx.const(1, dtype_of(fraction))
+    coefficient = tirx.const(a, dtype_of(fraction))
+
+    def near_weight(x: Expr) -> Expr:
+        return ((coefficient + 2 * one) * x - (coefficient + 3 * one)) * x * x + one
+
+    def far_weight(x: Expr) -> Expr:
+        return ((x - 5 * one) * x + 8 * one) * x * coefficient - 4 * one * coefficient
+
+    rest = b.let(one - fraction)
+    return [
+        b.let(far_weight(b.let(fraction + one))),
+        b.let(near_weight(fraction)),
+        b.let(near_weight(rest)),
+        b.let(far_weight(b.let(rest + one))),
+    ]

@@ -1,0 +1,85 @@
+"""Type inference of pools."""
+
+from __future__ import annotations
+
+from ..registry import InferContext, op
+from ..types import Shape, TensorType, Type, tensor
+from ..windows import pool_window, unpool_shape, window_output
+from .shape_values import dims_of
+
+_MS = "com.microsoft"
+
+
+@op("MaxPool")
+def infer_max_pool(c: InferContext) -> list[Type]:
+    shape = pool_shape(c, c.tensor(0))
+    return [c.tensor(0).with_shape(shape), tensor("int64", *shape)]
+
+
+@op("AveragePool", "LpPool")
+def infer_pool(c: InferContext) -> list[Type]:
+    return [c.tensor(0).with_shape(pool_shape(c, c.tensor(0)))]
+
+
+@op(
+    "QLinearAveragePool",
+    domain=_MS,
+    arity=(4, 5),
+    defaults={"auto_pad": "NOTSET", "ceil_mode": 0, "count_include_pad": 0, "channels_last": 0},
+)
+def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
+    x = c.tensor(0)
+    if not c.attr("channels_last"):
+        return [x.with_shape(pool_shape(c, x))]
+    batch, *spatial, channels = x.dims
+    moved = pool_shape(c, x.with_shape((batch, channels, *spatial)))
+    return [x.with_shape((batch, *moved[2:], channels))]
+
+
+@op("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", traits=("reduction",))
+def infer_global_pool(c: InferContext) -> list[Type]:
+    x = c.tensor(0)
+    _check_rank(c, x)
+    return [x.with_shape((*x.dims[:2], *(1,) * (x.rank - 2)))]
+
+
+@op("QLinearGlobalAveragePool", domain=_MS, arity=(5, 5), defaults={"channels_last": 0})
+def infer_qlinear_global_pool(c: InferContext) -> list[Type]:
+    x = c.tensor(0)
+    _check_rank(c, x)
+    ones = (1,) * (x.rank - 2)
+    if c.attr("channels_last"):
+        return [x.with_shape((x.dims[0], *ones, x.dims[-1]))]
+    return [x.with_shape((*x.dims[:2], *ones))]
+
+
+def pool_shape(c: InferContext, x: TensorType) -> Shape:
+    """Output shape of a pool over ``x`` (N, C, ...)."""
+    _check_rank(c, x)
+    window = pool_window(c.node, x.dims[2:])
+    return (*x.dims[:2], *window_output(window, x.dims[2:], bool(c.attr("ceil_mode"))))
+
+
+def _check_rank(c: InferContext, x: TensorType) -> None:
+    if x.rank < 3:
+        raise c.error(f"the input {x} must have a rank of at least 3")
+
+
+@op("MaxUnpool")
+def infer_max_unpool(c: InferContext) -> list[Type]:
+    x = c.tensor(0)
+    _check_rank(c, x)
+    if not c.has(2):
+        return [x.with_shape(unpool_shape(c.node, x.dims))]
+    target = dims_of(c.known(2))
+    return [x.with_shape(tuple(target or (c.fresh_dim() for _ in x.dims)))]
+
+
+@op("MaxRoiPool")
+def infer_max_roi_pool(c: InferContext) -> list[Type]:
+    x, rois = c.tensor(0), c.tensor(1)
+    height, width = c.attr("pooled_shape")
+    return [x.with_shape((rois.dims[0], x.dims[1], int(height), int(width)))]
+
+
+__all__ = ["pool_shape"]

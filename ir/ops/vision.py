@@ -1,0 +1,126 @@
+"""Type inference of ops on images: resizing, sampling, regions of interest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..dims import Dim, is_static
+from ..graph import Node
+from ..registry import InferContext, attribute, op
+from ..shapes import normalize_axes
+from ..types import Type, dtype
+from .shape_values import dims_of, ints_of
+
+
+@op("Resize")
+def infer_resize(c: InferContext) -> list[Type]:
+    x = c.tensor(0)
+    if x.shape is None:
+        raise c.error("the rank of the input must be known")
+    axes = resize_axes(c.node, x.rank)
+    dims = list(x.dims)
+    for axis, extent in zip(axes, _resized(c, [dims[a] for a in axes]), strict=True):
+        dims[axis] = extent
+    return [x.with_shape(tuple(dims))]
+
+
+def resize_axes(node: Node, rank: int) -> tuple[int, ...]:
+    """The axes that ``scales`` and ``sizes`` speak of, in their order."""
+    given = attribute(node, "axes")
+    return normalize_axes(given, rank) if given else tuple(range(rank))
+
+
+def has_entries(c: Any, i: int) -> bool:
+    """Whether input ``i`` of a Resize is given and not the empty tensor that stands for nothing.
+
+    ``c`` is an inference or a lowering context.
+    """
+    if not c.has(i):
+        return False
+    types = c.inputs if isinstance(c, InferContext) else c.input_types
+    shape: Any = types[i].shape
+    return shape is None or tuple(shape) != (0,)
+
+
+def _resized(c: InferContext, extents: list[Dim]) -> list[Dim]:
+    """The new extents of the resized axes."""
+    if has_entries(c, 2):
+        scales = c.known(2)
+        if scales is None:
+            return [c.fresh_dim() for _ in extents]
+        _check_count(c, "scales", scales.size, len(extents))
+        found = [scaled(e, float(s)) for e, s in zip(extents, scales.reshape(-1), strict=True)]
+        return [c.fresh_dim() if d is None else d for d in found]
+    if not has_entries(c, 3):
+        raise c.error("neither scales nor sizes is given")
+    if c.attr("keep_aspect_ratio_policy") == "stretch":
+        sizes = dims_of(c.known(3))
+        if sizes is None:
+            return [c.fresh_dim() for _ in extents]
+        _check_count(c, "sizes", len(sizes), len(extents))
+        return sizes
+    wanted = ints_of(c.known(3))
+    if wanted is None or not all(is_static(e) for e in extents):
+        return [c.fresh_dim() for _ in extents]
+    _check_count(c, "sizes", len(wanted), len(extents))
+    return list(keep_aspect(str(c.attr("keep_aspect_ratio_policy")), wanted, extents))
+
+
+def _check_count(c: InferContext, name: str, count: int, axes: int) -> None:
+    if count != axes:
+        raise c.error(f"{name} has {count} entries for {axes} axes")
+
+
+def scaled(extent: Dim, scale: float) -> Dim | None:
+    """``floor(extent * scale)`` in float32, or None where that is no dim expression."""
+    if is_static(extent):
+        return int(np.floor(np.float32(extent) * np.float32(scale)))
+    for denominator in (2**p for p in range(9)):
+        if (scale * denominator).is_integer():
+            return extent * int(scale * denominator) // denominator
+    whole = round(1 / scale)
+    return extent // whole if np.float32(1 / whole) == np.float32(scale) else None
+
+
+def keep_aspect(policy: str, wanted: list[int], extents: list[Any]) -> list[int]:
+    """Sizes of one common scale: the largest (``not_smaller``) or least of what ``wanted`` needs.
+
+    Raises ``ValueError`` for another policy.
+    """
+    if policy not in ("not_larger", "not_smaller"):
+        raise ValueError(f"unknown keep_aspect_ratio_policy {policy!r}")
+    ratios = [w / e for w, e in zip(wanted, extents, strict=True)]
+    scale = min(ratios) if policy == "not_larger" else max(ratios)
+    return [int(scale * e + 0.5) for e in extents]
+
+
+@op("GridSample")
+@op(
+    "GridSample",
+    domain="com.microsoft",
+    arity=(2, 2),
+    defaults={"mode": "bilinear", "padding_mode": "zeros", "align_corners": 0},
+)
+def infer_grid_sample(c: InferContext) -> list[Type]:
+    x, grid = c.tensor(0), c.tensor(1)
+    if x.rank < 3 or x.rank != grid.rank:
+        raise c.error(f"the input {x} and the grid {grid} must have one rank of at least 3")
+    if is_static(grid.dims[-1]) and grid.dims[-1] != x.rank - 2:
+        raise c.error(f"the grid {grid} must hold {x.rank - 2} coordinates")
+    return [x.with_shape((*x.dims[:2], *grid.dims[1:-1]))]
+
+
+@op("RoiAlign")
+def infer_roi_align(c: InferContext) -> list[Type]:
+    x, rois = c.tensor(0), c.tensor(1)
+    size = (int(c.attr("output_height")), int(c.attr("output_width")))
+    return [x.with_shape((rois.dims[0], x.dims[1], *size))]
+
+
+@op("ImageDecoder", traits=("host",))
+def infer_image_decoder(c: InferContext) -> list[Type]:
+    channels = 1 if c.attr("pixel_format") == "Grayscale" else 3
+    shape = (c.fresh_dim("height"), c.fresh_dim("width"), channels)
+    return [c.tensor(0).with_dtype(dtype("uint8")).with_shape(shape)]

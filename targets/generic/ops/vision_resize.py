@@ -1,0 +1,393 @@
+"""Lowering of Resize: one pass for each resized axis, driven by small tables.
+
+The tables of an axis hold, for each output position, where to read and with which weights. They
+are computed in float64 as onnx.reference does, so positions that fall on a boundary round alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from ....ir.ops.vision import has_entries, resize_axes, scaled
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
+from ...tir.numeric import cast, dtype_of
+from ..registry import LowerContext, lowering, sizes
+from .quant_math import round_even, saturate
+from .vision_sampling import clamp_index
+
+
+@lowering("Resize")
+def lower_resize(c: LowerContext) -> TensorExpr:
+    """Resize-19: every mode, coordinate transformation and way to give the size."""
+    axes = resized_axes(c)
+    x = c.input(0)
+    if c.attr("mode") == "nearest":
+        result = _nearest(c, x, axes)
+    else:
+        result = _interpolated(c, x, axes)
+    result = _extrapolated(c, result, axes)
+    return _in_dtype(c, result)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One resized axis: extents and scale (a float, or a float64 expression)."""
+
+    number: int
+    size: Any
+    new_size: Any
+    scale: Any
+    roi: tuple[Any, Any] | None
+
+    @property
+    def known_scale(self) -> float | None:
+        return self.scale if isinstance(self.scale, float) else None
+
+
+def double(value: Any) -> Expr:
+    """A number or expression as float64."""
+    if isinstance(value, int | float):
+        return tirx.const(float(value), "float64")
+    return cast(value, "float64")
+
+
+def resized_axes(c: LowerContext) -> list[Axis]:
+    """The axes that change, with their scales."""
+    x, out, source = c.input(0), c.out_shape(), c.input_types[0]
+    assert source is not None
+    numbers = resize_axes(c.node, x.rank)
+    same = [source.dims[a] == c.types[0].dims[a] for a in numbers]
+    scales = _scales(c, [x.shape[a] for a in numbers], [out[a] for a in numbers], same)
+    crop = c.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
+    found = []
+    for i, (a, scale) in enumerate(zip(numbers, scales, strict=True)):
+        roi = (_roi(c, i), _roi(c, i + len(numbers))) if crop else None
+        if not (same[i] and roi is None and scale == 1.0 and isinstance(scale, float)):
+            found.append(Axis(a, x.shape[a], out[a], scale, roi))
+    return found
+
+
+def _roi(c: LowerContext, i: int) -> Any:
+    known = c.known(1)
+    return double(c.input(1)[i]) if known is None else float(known.reshape(-1)[i])
+
+
+def _scales(
+    c: LowerContext, old: Sequence[Any], new: Sequence[Any], same: Sequence[bool]
+) -> list[Any]:
+    if has_entries(c, 2):
+        known = c.known(2)
+        if known is not None:
+            return [float(v) for v in known.flat]
+        return [double(c.input(2)[i]) for i in range(len(old))]
+    if c.attr("keep_aspect_ratio_policy") != "stretch":
+        return [common_scale(c, old)] * len(old)
+    return [1.0 if equal else _ratio(n, o) for n, o, equal in zip(new, old, same, strict=True)]
+
+
+def _ratio(new: Any, old: Any) -> Any:
+    a, b = as_int(new), as_int(old)
+    return a / b if a is not None and b else double(new) / double(old)
+
+
+def common_scale(c: LowerContext, old: Sequence[Any]) -> Expr:
+    """The scale that all axes share under ``keep_aspect_ratio_policy``."""
+    wanted = [double(c.input(3)[i]) for i in range(len(old))]
+    ratios = [w / double(o) for w, o in zip(wanted, old, strict=True)]
+    pick = tirx.min if c.attr("keep_aspect_ratio_policy") == "not_larger" else tirx.max
+    scale = ratios[0]
+    for r in ratios[1:]:
+        scale = pick(scale, r)
+    return scale
+
+
+@sizes("Resize")
+def resize_sizes(c: LowerContext) -> Sequence[Expr]:
+    """The extents that inference left open, in the order of the output's dims."""
+    x = c.input(0)
+    numbers = resize_axes(c.node, x.rank)
+    entries = sorted(range(len(numbers)), key=lambda i: numbers[i])
+    old = [x.shape[a] for a in numbers]
+    if not has_entries(c, 2):
+        if c.attr("keep_aspect_ratio_policy") == "stretch":
+            return [c.input(3)[i] for i in entries]
+        scale = common_scale(c, old)
+        return [
+            cast(tirx.floor(scale * double(old[i]) + double(0.5)), "int64") for i in entries
+        ]
+    source, known = c.input_types[0], c.known(2)
+    assert source is not None
+
+    def is_open(i: int) -> bool:
+        return known is None or scaled(source.dims[numbers[i]], float(known.flat[i])) is None
+
+    def extent(i: int) -> Expr:
+        product = cast(index(old[i]), "float32") * cast(c.input(2)[i], "float32")
+        return cast(tirx.floor(product), "int64")
+
+    return [extent(i) for i in entries if is_open(i)]
+
+
+def source_position(c: LowerContext, axis: Axis, o: Expr) -> Expr:
+    """Where output position ``o`` lies in the input, as float64."""
+    mode = c.attr("coordinate_transformation_mode")
+    y, scale, size = double(o), double(axis.scale), double(axis.size)
+    width = scale * size
+    half = double(0.5)
+    if mode == "asymmetric":
+        return y / scale
+    if mode == "align_corners":
+        return _unless_single(width, y * (size - 1) / (width - 1), double(0))
+    if mode == "tf_crop_and_resize":
+        assert axis.roi is not None
+        start, end = (double(v) for v in axis.roi)
+        spread = (end - start) * (size - 1)
+        inner = _unless_single(width, y * spread / (width - 1), spread / 2)
+        return inner + start * (size - 1)
+    centered = (y + half) / scale - half
+    if mode == "half_pixel":
+        return centered
+    if mode == "pytorch_half_pixel":
+        return _unless_single(width, centered, -half)
+    if mode == "half_pixel_symmetric":
+        return size / 2 * (double(1) - double(axis.new_size) / width) + centered
+    raise c.error(f"unknown coordinate_transformation_mode {mode!r}")
+
+
+def _unless_single(width: Expr, many: Expr, single: Expr) -> Expr:
+    return tirx.Select(width.equal(double(1)), single, many)
+
+
+def _table(b: Builder, axis: Axis, dtype: str, entry: Callable[[Expr], Expr]) -> BufferTensor:
+    table = b.workspace((axis.new_size,), dtype, "axis")
+    b.nest(table.shape, lambda at: table.store(at, entry(at[0])))
+    return table
+
+
+# ---- nearest -------------------------------------------------------------------------------------
+
+
+def _nearest(c: LowerContext, x: TensorExpr, axes: list[Axis]) -> TensorExpr:
+    places = {axis.number: _nearest_place(c, axis) for axis in axes}
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        return x.load(tuple(places[d](i) if d in places else i for d, i in enumerate(at)))
+
+    return TensorExpr(x.dtype, c.out_shape(), load, x.cost + 1)
+
+
+def _nearest_place(c: LowerContext, axis: Axis) -> Callable[[Expr], Expr]:
+    """The input position of an output position along ``axis``."""
+    factor = _whole_factor(c, axis)
+    if factor is not None:
+        return lambda o: tirx.floordiv(o, index(factor))
+    round_to = {
+        "round_prefer_floor": lambda x: tirx.ceil(x - double(0.5)),
+        "round_prefer_ceil": lambda x: tirx.floor(x + double(0.5)),
+        "floor": tirx.floor,
+        "ceil": tirx.ceil,
+    }.get(str(c.attr("nearest_mode")))
+    if round_to is None:
+        raise c.error(f"unknown nearest_mode {c.attr('nearest_mode')!r}")
+
+    def entry(o: Expr) -> Expr:
+        position = cast(round_to(source_position(c, axis, o)), "int64")
+        return clamp_index(position, axis.size)
+
+    table = _table(c.b, axis, "int64", entry)
+    return lambda o: table[o]
+
+
+def _whole_factor(c: LowerContext, axis: Axis) -> int | None:
+    """The factor of an enlargement that repeats each element, where that is known."""
+    mode, rounding = c.attr("coordinate_transformation_mode"), c.attr("nearest_mode")
+    repeats = (mode == "asymmetric" and rounding == "floor") or (
+        mode == "half_pixel" and rounding.startswith("round")
+    )
+    scale = axis.known_scale
+    if not repeats or scale is None or not scale.is_integer():
+        return None
+    old, new = as_int(axis.size), as_int(axis.new_size)
+    if old is not None and new is not None and new > old * scale:
+        return None
+    return int(scale)
+
+
+# ---- linear and cubic ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What the outputs along an axis read: ``count`` elements from ``first[o]`` on, weighted."""
+
+    axis: Axis
+    count: Any
+    first: BufferTensor
+    weight: Callable[[Expr, Expr], Expr]
+    dtype: str
+
+    def term(self, at: tuple[Expr, ...], load: Callable[[tuple[Expr, ...]], Expr], t: Any) -> Expr:
+        """The contribution of tap ``t`` to the output at ``at``."""
+        d = self.axis.number
+        where = clamp_index(self.first[at[d]] + t, self.axis.size)
+        value = load((*at[:d], where, *at[d + 1 :]))
+        return cast(value, self.dtype) * cast(self.weight(at[d], t), self.dtype)
+
+
+def _interpolated(c: LowerContext, x: TensorExpr, axes: list[Axis]) -> TensorExpr:
+    """Interpolate along one axis after the other; the last pass stays an expression."""
+    dtype = "float64" if x.compute_dtype in ("float64", "int64", "int32") else "float32"
+    shape = list(x.shape)
+    current: TensorExpr = x
+    for axis in axes:
+        taps = _taps(c, axis, dtype)
+        source = c.b.materialize(current)
+        shape[axis.number] = axis.new_size
+        current = _pass(c.b, source, tuple(shape), taps)
+    return current
+
+
+def _pass(b: Builder, x: BufferTensor, shape: tuple[Any, ...], taps: Taps) -> TensorExpr:
+    dtype = taps.dtype
+    count = as_int(taps.count)
+    if count is not None and count <= 4:
+
+        def load(at: tuple[Expr, ...]) -> Expr:
+            total = taps.term(at, x.load, index(0))
+            for t in range(1, count):
+                total = total + taps.term(at, x.load, index(t))
+            return total
+
+        return TensorExpr(dtype, shape, load, 4 * count)
+    out = b.workspace(shape, dtype, "resized")
+
+    def body(at: tuple[Expr, ...]) -> None:
+        total = b.scalar(dtype, 0)
+        with b.loop(taps.count) as t:
+            total.set(total.get() + taps.term(at, x.load, t))
+        out.store(at, total.get())
+
+    b.nest(shape, body, cost=4 * (count or 16))
+    return out
+
+
+def _taps(c: LowerContext, axis: Axis, dtype: str) -> Taps:
+    b = c.b
+    kernel, reach = _kernel(c)
+    shrink = _shrink(c, axis)
+    count = _tap_count(b, reach, shrink)
+    half = count // 2 if isinstance(count, int) else tirx.floordiv(count, index(2))
+    first, ratio, norm = (
+        b.workspace((axis.new_size,), t, "axis") for t in ("int64", "float64", "float64")
+    )
+
+    def raw(o: Expr, t: Expr) -> Expr:
+        distance = (double(t + 1 - half) - ratio[o]) * double(shrink)
+        value = kernel(b.let(tirx.abs(distance)))
+        if not c.attr("exclude_outside"):
+            return value
+        place = first[o] + t
+        return tirx.Select(tirx.all(place >= 0, place < index(axis.size)), value, double(0))
+
+    def body(at: tuple[Expr, ...]) -> None:
+        (o,) = at
+        position = b.let(source_position(c, axis, o))
+        below = b.let(tirx.ceil(position) - double(1))
+        first.store(at, cast(below, "int64") + 1 - half)
+        ratio.store(at, position - below)
+        if not normalised:
+            return
+        total = b.scalar("float64", 0)
+        with b.loop(count) as t:
+            total.set(total.get() + raw(o, t))
+        norm.store(at, tirx.Select(total.get().equal(double(0)), double(1), total.get()))
+
+    normalised = bool(c.attr("exclude_outside") or c.attr("antialias"))
+    b.nest((axis.new_size,), body, cost=16, sequential_last=True)
+
+    def weight(o: Expr, t: Expr) -> Expr:
+        return raw(o, t) / norm[o] if normalised else raw(o, t)
+
+    if not isinstance(count, int):
+        return Taps(axis, count, first, weight, dtype)
+    table = b.workspace((axis.new_size, count), dtype, "weights")
+    b.nest(table.shape, lambda at: table.store(at, weight(*at)), cost=16)
+    return Taps(axis, count, first, lambda o, t: table[o, t], dtype)
+
+
+def _kernel(c: LowerContext) -> tuple[Callable[[Expr], Expr], int]:
+    """The weight of a sample by its distance, and the distance beyond which it is zero."""
+    if c.attr("mode") == "linear":
+        return lambda x: tirx.max(double(1) - x, double(0)), 1
+    if c.attr("mode") != "cubic":
+        raise c.error(f"unknown mode {c.attr('mode')!r}")
+    a = double(float(c.attr("cubic_coeff_a")))
+
+    def cubic(x: Expr) -> Expr:
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = ((a * x - a * 5) * x + a * 8) * x - a * 4
+        return tirx.Select(x <= double(1), near, tirx.Select(x < double(2), far, double(0)))
+
+    return cubic, 2
+
+
+def _shrink(c: LowerContext, axis: Axis) -> Any:
+    """The factor by which antialiasing stretches the kernel: 1 unless it shrinks the image."""
+    if not c.attr("antialias"):
+        return 1.0
+    known = axis.known_scale
+    return min(known, 1.0) if known is not None else tirx.min(double(axis.scale), double(1))
+
+
+def _tap_count(b: Builder, reach: int, shrink: Any) -> Any:
+    if isinstance(shrink, float):
+        start = int(-reach / shrink // 1) + 1
+        return 2 - 2 * start
+    start = cast(tirx.floor(double(-reach) / shrink), "int64") + 1
+    return b.let(index(2) - start * 2)
+
+
+# ---- the result ----------------------------------------------------------------------------------
+
+
+def _extrapolated(c: LowerContext, x: TensorExpr, axes: list[Axis]) -> TensorExpr:
+    """With ``tf_crop_and_resize`` positions outside the image get ``extrapolation_value``."""
+    cropped = [axis for axis in axes if axis.roi is not None]
+    if not cropped:
+        return x
+
+    def outside(axis: Axis, o: Expr) -> Expr:
+        position = c.b.let(source_position(c, axis, o))
+        low, high = position < double(0), position > double(axis.size) - 1
+        return cast(tirx.any(low, high), "int8")
+
+    tables = {
+        axis.number: _table(c.b, axis, "int8", lambda o, axis=axis: outside(axis, o))
+        for axis in cropped
+    }
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        beyond: list[Expr] = [t[at[d]] > tirx.const(0, "int8") for d, t in tables.items()]
+        value = x.load(at)
+        fill = tirx.const(float(c.attr("extrapolation_value")), dtype_of(value))
+        return tirx.Select(tirx.any(*beyond), fill, value)
+
+    return TensorExpr(x.dtype, x.shape, load, x.cost + 2)
+
+
+def _in_dtype(c: LowerContext, x: TensorExpr) -> TensorExpr:
+    """Integers are rounded half to even and saturated; floats are rounded when stored."""
+    name = c.out_dtype()
+    t = c.types[0].dtype
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        value = x.load(at)
+        if t.is_integer and dtype_of(value).startswith("float"):
+            return saturate(round_even(value), name)
+        return value
+
+    return c.lazy(load, cost=x.cost)
