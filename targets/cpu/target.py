@@ -10,6 +10,7 @@ from tvm import tirx
 
 from ...ir.graph import Graph
 from ..base import TargetInfo
+from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
 from ..tir.cpu_loops import CpuLoops
@@ -70,7 +71,7 @@ class CpuTarget:
         return tvm.target.Target(config)
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
-        return lower_region(flatten_pointwise(region), name, CpuLoops(), self._templates)
+        return lower_region(coalesce(flatten_pointwise(region)), name, CpuLoops(), self._templates)
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, CpuLoops())
