@@ -10,7 +10,9 @@ from .base import Pass, pass_class
 
 _LEVELS = {
     0: "shapes,fold,dce",
-    1: "shapes,fold,simplify,recognize,fold_affine,simplify,cse,dce,layout,fuse,dce",
+    # Shapes and folding run again after what settles branches, sequences and their sizes.
+    1: "shapes,fold,sequences,shapes,fold,simplify,decompose,recognize,fold_affine,simplify,cse,"
+    "dce,layout,fuse,dce",
 }
 
 MAX_LEVEL = max(_LEVELS)

@@ -1,0 +1,147 @@
+"""Decomposition: ops that no kernel wants as they stand become simpler ones.
+
+Sum, Mean, Max, Min of n operands  = a chain of binary operations
+BatchNormalization, run-time parameters = scale * (x - mean) / sqrt(var + epsilon) + bias
+com.microsoft.FastGelu, BiasGelu, Gelu, QuickGelu = Add, Gelu, Swish
+com.microsoft.FusedConv, FusedGemm = Conv, Gemm, Add and an activation
+
+The target is asked first (``wants``): what it has a kernel for stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from ..ir.graph import Graph, Value
+from ..ir.registry import attribute
+from .base import Pass, PassContext, register_pass
+from .pattern import Match, Op, Rule, rewrite
+from .rewriter import Rewriter
+
+
+@register_pass
+@dataclass(frozen=True)
+class Decompose(Pass):
+    """Takes apart what the target has no kernel for."""
+
+    name = "decompose"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        def unwanted(rule: Rule) -> Rule:
+            def when(m: Match) -> str | None:
+                if context.target.wants(m.root.key):
+                    return "the target has a kernel for it"
+                return rule.when(m) if rule.when is not None else None
+
+            return replace(rule, when=when)
+
+        return rewrite(graph, [unwanted(r) for r in RULES], context)
+
+
+def _operands(m: Match) -> list[Value]:
+    return m.graph.required_inputs(m.root)
+
+
+def _several(m: Match) -> str | None:
+    least = 2 if m.root.op in ("Sum", "Mean") else 3
+    return None if len(_operands(m)) >= least else "it is binary"
+
+
+def _chain(m: Match, r: Rewriter) -> Value:
+    operands = _operands(m)
+    op = {"Sum": "Add", "Mean": "Add"}.get(m.root.op, m.root.op)
+    total = reduce(lambda a, b: r.op(op, a, b), operands)
+    if m.root.op != "Mean":
+        return total
+    return r.op("Mul", total, r.scalar(1 / len(operands), total))
+
+
+# ---- batch norm ----------------------------------------------------------------------------------
+
+
+def _at_inference(m: Match) -> str | None:
+    return "it is in training mode" if attribute(m.root, "training_mode") else None
+
+
+def _normalised(m: Match, r: Rewriter) -> Value:
+    x, *parameters = _operands(m)
+    channels = (*x.shape[1:2], *(1,) * (x.rank - 2))
+    scale, bias, mean, var = (
+        r.op("kiln.Reshape", _like(r, p, x), shape=channels) for p in parameters
+    )
+    shifted = r.op("Add", var, r.scalar(attribute(m.root, "epsilon"), var))
+    factor = r.op("Div", scale, r.op("Sqrt", shifted))
+    return r.op("Add", r.op("Mul", r.op("Sub", x, mean), factor), bias)
+
+
+def _like(r: Rewriter, value: Value, x: Value) -> Value:
+    return value if value.dtype == x.dtype else r.op("CastLike", value, x)
+
+
+# ---- com.microsoft -------------------------------------------------------------------------------
+
+
+def _gelu(m: Match, r: Rewriter) -> Value:
+    x, *bias = _operands(m)
+    value = r.op("Add", x, bias[0]) if bias else x
+    approximate = "tanh" if m.root.op == "FastGelu" else "none"
+    return r.op("Gelu", value, approximate=approximate)
+
+
+def _quick_gelu(m: Match, r: Rewriter) -> Value:
+    return r.op("Swish", _operands(m)[0], alpha=float(attribute(m.root, "alpha")))
+
+
+_ACTIVATIONS = {
+    "Relu": (), "Tanh": (), "Sigmoid": (), "LeakyRelu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+}  # fmt: skip
+
+
+def _known_activation(m: Match) -> str | None:
+    name = attribute(m.root, "activation") or ""
+    return None if name in (*_ACTIVATIONS, "Clip", "") else f"activation {name} is not known"
+
+
+def _activated(m: Match, r: Rewriter, x: Value) -> Value:
+    name = attribute(m.root, "activation") or ""
+    if not name:
+        return x
+    numbers = [float(v) for v in attribute(m.root, "activation_params") or ()]
+    if name == "Clip":
+        kind = np.float32 if x.dtype == "float32" else np.float64
+        low, high = (r.constant(np.array(v, kind)) for v in numbers)
+        return r.op("Clip", x, low, high)
+    return r.op(name, x, **dict(zip(_ACTIVATIONS[name], numbers, strict=False)))
+
+
+def _conv(m: Match, r: Rewriter) -> Value:
+    inputs = m.graph.inputs_of(m.root)
+    attrs = {k: v for k, v in m.root.attrs.items() if not k.startswith("activation")}
+    value = r.node("Conv", inputs[:3], attrs).out()
+    if len(inputs) > 3 and inputs[3] is not None:
+        value = r.op("Add", value, inputs[3])
+    return _activated(m, r, value)
+
+
+def _gemm(m: Match, r: Rewriter) -> Value:
+    attrs = {k: v for k, v in m.root.attrs.items() if not k.startswith("activation")}
+    return _activated(m, r, r.node("Gemm", m.graph.inputs_of(m.root), attrs).out())
+
+
+RULES = (
+    Rule("chain", Op("Sum|Mean|Max|Min", rest=True), _chain, _several),
+    Rule("batch-norm", Op("BatchNormalization", rest=True), _normalised, _at_inference),
+    Rule(
+        "gelu",
+        Op("com.microsoft.FastGelu|com.microsoft.BiasGelu|com.microsoft.Gelu", rest=True),
+        _gelu,
+    ),
+    Rule("quick-gelu", Op("com.microsoft.QuickGelu", rest=True), _quick_gelu),
+    Rule("fused-conv", Op("com.microsoft.FusedConv", rest=True), _conv, _known_activation),
+    Rule("fused-gemm", Op("com.microsoft.FusedGemm", rest=True), _gemm, _known_activation),
+)

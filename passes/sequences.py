@@ -1,0 +1,247 @@
+"""Sequences and optionals whose elements are known at compile time are resolved.
+
+SequenceAt(SequenceConstruct(a, b), 1) = b          ConcatFromSequence(a, b) = Concat(a, b)
+SplitToSequence(x) = the parts of Split(x)          SequenceLength = a constant
+SequenceMap over known elements = its body, once for each
+OptionalGetElement(Optional(x)) = x                 OptionalHasElement(Optional(x)) = true
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.registry import attribute
+from ..ir.types import SequenceType, TensorType
+from .base import Pass, PassContext, register_pass
+from .bodies import inline
+from .rewriter import Rewriter
+
+
+@register_pass
+@dataclass(frozen=True)
+class Sequences(Pass):
+    """Resolves sequences of at most ``max_elements`` known elements."""
+
+    max_elements: int = 256
+
+    name = "sequences"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        resolver = _Resolver(graph, context, self.max_elements)
+        for node in graph.topological():
+            if node in graph:
+                resolver.visit(node)
+        return resolver.finish()
+
+
+class _Resolver:
+    """``elements`` holds what each known sequence consists of, ``held`` each optional's value."""
+
+    def __init__(self, graph: Graph, context: PassContext, limit: int) -> None:
+        self.graph = graph
+        self.rewriter = Rewriter(graph, context.known(graph))
+        self.limit = limit
+        self.elements: dict[Value, list[Value]] = {}
+        self.held: dict[Value, Value | None] = {}
+        self.counts: Counter[str] = Counter()
+
+    def finish(self) -> Mapping[str, int]:
+        self.rewriter.finish()
+        return self.counts
+
+    def visit(self, node: Node) -> None:
+        rule = _RULES.get(node.key)
+        if rule is not None:
+            self.rewriter.start(node.outputs[0].name)
+            rule(self, node, self.graph.inputs_of(node))
+
+    def replace(self, node: Node, new: Value) -> None:
+        self.rewriter.replace(node.out(), new)
+        self.counts[node.op] += 1
+
+    def known(self, value: Value | None) -> list[Value] | None:
+        return None if value is None else self.elements.get(value)
+
+    def position(self, value: Value | None, default: int) -> int | None:
+        """A known position; ``default`` where it is omitted."""
+        if value is None:
+            return default
+        array = self.rewriter.known.get(value)
+        if array is None or array.dtype == object:
+            return None
+        return int(array.reshape(-1)[0])
+
+    # ---- making sequences --------------------------------------------------------------------
+
+    def construct(self, node: Node, inputs: list[Value | None]) -> None:
+        if len(inputs) <= self.limit:
+            self.elements[node.out()] = [v for v in inputs if v is not None]
+
+    def empty(self, node: Node, _inputs: list[Value | None]) -> None:
+        self.elements[node.out()] = []
+
+    def identity(self, node: Node, inputs: list[Value | None]) -> None:
+        source = inputs[0]
+        found = self.known(source)
+        if found is not None:
+            self.elements[node.out()] = found
+        if source in self.held:
+            self.held[node.out()] = self.held[source]
+
+    def insert(self, node: Node, inputs: list[Value | None]) -> None:
+        found = self.known(inputs[0])
+        if found is None or inputs[1] is None or len(found) >= self.limit:
+            return
+        at = self.position(inputs[2] if len(inputs) > 2 else None, len(found))
+        if at is not None and -len(found) <= at <= len(found):
+            at += len(found) if at < 0 else 0
+            self.elements[node.out()] = [*found[:at], inputs[1], *found[at:]]
+
+    def erase(self, node: Node, inputs: list[Value | None]) -> None:
+        found = self.known(inputs[0])
+        if not found:
+            return
+        at = self.position(inputs[1] if len(inputs) > 1 else None, len(found) - 1)
+        if at is not None and -len(found) <= at < len(found):
+            at %= len(found)
+            self.elements[node.out()] = found[:at] + found[at + 1 :]
+
+    def split(self, node: Node, inputs: list[Value | None]) -> None:
+        """Parts are only made where every use of the sequence can be resolved."""
+        x = inputs[0]
+        if x is None or not self._only_read(node):
+            return
+        axis = int(attribute(node, "axis")) % x.rank
+        sizes = self._sizes(x, axis, inputs[1] if len(inputs) > 1 else None)
+        if sizes is None or len(sizes) > self.limit:
+            return
+        parts = self._parts(x, axis, sizes)
+        if len(inputs) < 2 and not attribute(node, "keepdims"):
+            shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+            parts = [self.rewriter.op("kiln.Reshape", p, shape=shape) for p in parts]
+        self.elements[node.out()] = parts
+
+    def _only_read(self, node: Node) -> bool:
+        """Are all uses of the node's sequences such as this pass resolves?"""
+        return all(n.key in _READERS for v in node.values for n, _ in self.graph.uses(v))
+
+    def _sizes(self, x: Value, axis: int, given: Value | None) -> list[int] | None:
+        total = x.shape[axis]
+        if given is None:
+            return [1] * total if isinstance(total, int) else None
+        known = self.rewriter.known.get(given)
+        if known is None or known.dtype == object:
+            return None
+        if known.ndim:
+            return [int(n) for n in known]
+        chunk = int(known)
+        if not isinstance(total, int) or chunk < 1:
+            return None
+        return [min(chunk, total - start) for start in range(0, total, chunk)]
+
+    def _parts(self, x: Value, axis: int, sizes: list[int]) -> list[Value]:
+        if len(sizes) == 1:
+            return [x]
+        lengths = self.rewriter.constant(np.array(sizes, np.int64))
+        split = self.rewriter.node("Split", [x, lengths], {"axis": axis}, outputs=len(sizes))
+        return list(split.values)
+
+    # ---- reading sequences -------------------------------------------------------------------
+
+    def at(self, node: Node, inputs: list[Value | None]) -> None:
+        found = self.known(inputs[0])
+        at = self.position(inputs[1], 0) if found else None
+        if found and at is not None and -len(found) <= at < len(found):
+            self.replace(node, found[at])
+
+    def length(self, node: Node, inputs: list[Value | None]) -> None:
+        found = self.known(inputs[0])
+        if found is not None:
+            self.replace(node, self.rewriter.constant(np.array(len(found), np.int64)))
+
+    def concat(self, node: Node, inputs: list[Value | None]) -> None:
+        found = self.known(inputs[0])
+        if not found:
+            return
+        axis = int(attribute(node, "axis"))
+        if attribute(node, "new_axis"):
+            axis %= found[0].rank + 1
+            found = [
+                self.rewriter.op("kiln.Reshape", v, shape=(*v.shape[:axis], 1, *v.shape[axis:]))
+                for v in found
+            ]
+        self.replace(node, self.rewriter.op("Concat", *found, axis=axis))
+
+    def map(self, node: Node, inputs: list[Value | None]) -> None:
+        """The body once for each element; sequences are mapped together, tensors repeated."""
+        first = len(inputs) - int(attribute(node, "num_captured") or 0)
+        lists = [self.known(v) if _is_sequence(v) else None for v in inputs[:first]]
+        body = node.attrs["body"]
+        mapped = list(zip(inputs[:first], lists, strict=True))
+        if any(_is_sequence(v) and found is None for v, found in mapped):
+            return
+        if lists[0] is None or not isinstance(body, Graph) or not self._only_read(node):
+            return
+        rows = []
+        for i in range(len(lists[0])):
+            given = [v if found is None else found[i] for v, found in mapped]
+            rows.append(inline(self.rewriter, body, [*given, *inputs[first:]]))
+        for k, value in enumerate(node.values):
+            self.elements[value] = [row[k] for row in rows]
+        self.counts["SequenceMap"] += 1
+
+    # ---- optionals ---------------------------------------------------------------------------
+
+    def optional(self, node: Node, inputs: list[Value | None]) -> None:
+        self.held[node.out()] = inputs[0] if inputs else None
+
+    def has_element(self, node: Node, inputs: list[Value | None]) -> None:
+        source = inputs[0] if inputs else None
+        if source is None or source in self.held or _is_plain(source):
+            present = source is not None and self.held.get(source, source) is not None
+            self.replace(node, self.rewriter.constant(np.array(present)))
+
+    def get_element(self, node: Node, inputs: list[Value | None]) -> None:
+        source = inputs[0]
+        if source is None:
+            return
+        inner = source if _is_plain(source) else self.held.get(source)
+        if inner is None:
+            return
+        if inner in self.elements:
+            self.elements[node.out()] = self.elements[inner]
+        self.replace(node, inner)
+
+
+def _is_sequence(value: Value | None) -> bool:
+    return value is not None and isinstance(value.type, SequenceType)
+
+
+def _is_plain(value: Value) -> bool:
+    """Is this a tensor or sequence, not an optional?"""
+    return isinstance(value.type, TensorType | SequenceType)
+
+
+_Rule = Callable[[_Resolver, Node, "list[Value | None]"], None]
+
+_RULES: dict[str, _Rule] = {
+    "SequenceConstruct": _Resolver.construct,
+    "SequenceEmpty": _Resolver.empty,
+    "SequenceInsert": _Resolver.insert,
+    "SequenceErase": _Resolver.erase,
+    "SplitToSequence": _Resolver.split,
+    "SequenceAt": _Resolver.at,
+    "SequenceLength": _Resolver.length,
+    "ConcatFromSequence": _Resolver.concat,
+    "SequenceMap": _Resolver.map,
+    "Identity": _Resolver.identity,
+    "Optional": _Resolver.optional,
+    "OptionalHasElement": _Resolver.has_element,
+    "OptionalGetElement": _Resolver.get_element,
+}
+_READERS = frozenset({"SequenceAt", "SequenceLength", "SequenceMap", "ConcatFromSequence"})
