@@ -1,4 +1,6 @@
-"""Merging dims of element-wise regions: the new shapes, and the same numbers from the same memory."""
+"""Merging dims of element-wise regions: new shapes, and the same numbers from the same memory."""
+
+import re
 
 import numpy as np
 import pytest
@@ -110,5 +112,4 @@ def test_kernels_do_not_read_shapes_from_their_tensors():
     """Symbols are arguments of their own; a tensor's own shape and strides are not consulted."""
     graph = coalesce(region((N, 4, 8), (4, 8)))
     source = build(lower_region(graph, "k", CpuLoops(2))).inspect_source("ll")
-    assert "_shape" not in source
-    assert "_strides" not in source
+    assert not re.findall(r"%[\w.]+_(?:shape|strides)", source)
