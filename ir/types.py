@@ -83,7 +83,8 @@ def to_numpy_dtype(t: DType | str) -> np.dtype:
     if t.name in _ML_DTYPES:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, _ML_DTYPES[t.name]))
+        narrow: np.dtype = np.dtype(getattr(ml_dtypes, _ML_DTYPES[t.name]))
+        return narrow
     return np.dtype(t.name)
 
 
@@ -129,7 +130,7 @@ class TensorType:
         """The shape as ints; raises ``ValueError`` where a dim is symbolic."""
         if not self.is_static:
             raise ValueError(f"{self} is not static")
-        return tuple(int(d) for d in self.dims)  # type: ignore[arg-type]
+        return tuple(int(d) for d in self.dims)
 
     @property
     def numel(self) -> Dim:

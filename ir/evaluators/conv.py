@@ -8,8 +8,9 @@ import numpy as np
 
 from ..graph import Node
 from ..registry import attribute
+from ..windows import Window, transpose_window
 from .arithmetic import centred, compute_dtype, requantize
-from .windows import Window, at_end, split_padding, window_of
+from .windows import Frame, at_end, conv_frame, ints
 
 _COLUMN_BYTES = 1 << 27
 """Columns are laid out in blocks of about this size."""
@@ -48,7 +49,7 @@ def qlinear_conv(node: Node, inputs: list[Any]) -> list[Any]:
 def convolve(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The convolution itself, in the dtype of ``x`` and ``w``; result [N,M,*output]."""
     group = int(attribute(node, "group") or 1)
-    window = window_of(node, x.shape[2:], w.shape[2:])
+    window = conv_frame(node, x.shape[2:], w.shape[2:])
     padded = window.pad(x, 0)
     if x.shape[1] != group * w.shape[1] or w.shape[0] % group:
         raise ValueError(f"{x.shape[1]} channels do not fit weights {list(w.shape)}, group {group}")
@@ -64,7 +65,7 @@ def convolve(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return out
 
 
-def _multiply(x: np.ndarray, w: np.ndarray, window: Window, out: np.ndarray) -> None:
+def _multiply(x: np.ndarray, w: np.ndarray, window: Frame, out: np.ndarray) -> None:
     """``out[m,*output] = w[m, c*kernel] @ columns``; x is [c,*padded]."""
     rows = window.output[0]
     row_bytes = w.shape[1] * x.itemsize * int(np.prod(window.output[1:]))
@@ -75,7 +76,7 @@ def _multiply(x: np.ndarray, w: np.ndarray, window: Window, out: np.ndarray) -> 
         out[:, start:stop] = (w @ columns).reshape(len(w), stop - start, *window.output[1:])
 
 
-def _columns(x: np.ndarray, window: Window, start: int, stop: int) -> np.ndarray:
+def _columns(x: np.ndarray, window: Frame, start: int, stop: int) -> np.ndarray:
     """[c*kernel, positions] for output rows ``start`` to ``stop``."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(window.kernel, window.dilations, strict=True))
     axes = tuple(range(1, x.ndim))
@@ -93,7 +94,7 @@ def _columns(x: np.ndarray, window: Window, start: int, stop: int) -> np.ndarray
     return view.transpose(order).reshape(x.shape[0] * int(np.prod(window.kernel)), -1)
 
 
-def _depthwise(padded: np.ndarray, w: np.ndarray, window: Window, group: int) -> np.ndarray:
+def _depthwise(padded: np.ndarray, w: np.ndarray, window: Frame, group: int) -> np.ndarray:
     batch, multiple = padded.shape[0], w.shape[0] // group
     out = np.zeros((batch, group, multiple, *window.output), padded.dtype)
     factors = w.reshape(group, multiple, *window.kernel)
@@ -111,9 +112,14 @@ def conv_transpose(node: Node, inputs: list[Any]) -> list[Any]:
     x, w, *rest = inputs
     work = compute_dtype(x.dtype)
     group = int(attribute(node, "group") or 1)
-    full, begin, sizes = _transposed_frame(node, x.shape[2:], w.shape[2:])
+    window, output = transpose_window(node, x.shape[2:], w.shape[2:])
+    sizes, begin = ints(output), ints(window.begin)
+    full = tuple(
+        max((n - 1) * s + int(window.reach(i)), begin[i] + sizes[i])
+        for i, (n, s) in enumerate(zip(x.shape[2:], window.strides, strict=True))
+    )
     out = np.zeros((x.shape[0], group, w.shape[1], *full), work)
-    _scatter(node, x.astype(work, copy=False), w.astype(work, copy=False), out)
+    _scatter(window, x.astype(work, copy=False), w.astype(work, copy=False), out)
     crop = [slice(b, b + n) for b, n in zip(begin, sizes, strict=True)]
     result = at_end(out.reshape(x.shape[0], -1, *full), crop)
     if rest and rest[0] is not None:
@@ -121,12 +127,10 @@ def conv_transpose(node: Node, inputs: list[Any]) -> list[Any]:
     return [np.ascontiguousarray(result.astype(x.dtype, copy=False))]
 
 
-def _scatter(node: Node, x: np.ndarray, w: np.ndarray, out: np.ndarray) -> None:
+def _scatter(window: Window, x: np.ndarray, w: np.ndarray, out: np.ndarray) -> None:
     """Add every input element times the kernel into ``out`` [N,group,M/group,*full]."""
     batch, group, channels = out.shape[:3]
-    rank = x.ndim - 2
-    strides = tuple(attribute(node, "strides") or (1,) * rank)
-    dilations = tuple(attribute(node, "dilations") or (1,) * rank)
+    steps = list(zip(window.dilations, x.shape[2:], window.strides, strict=True))
     kernel = w.shape[2:]
     columns = w.reshape(group, w.shape[0] // group, -1).transpose(0, 2, 1)
     products = columns @ x.reshape(batch, group, w.shape[0] // group, -1)
@@ -134,37 +138,7 @@ def _scatter(node: Node, x: np.ndarray, w: np.ndarray, out: np.ndarray) -> None:
     for offset in np.ndindex(*kernel):
         place = [
             slice(o * d, o * d + (n - 1) * s + 1, s)
-            for o, d, n, s in zip(offset, dilations, x.shape[2:], strides, strict=True)
+            for o, (d, n, s) in zip(offset, steps, strict=True)
         ]
         seen = at_end(out, place)
         seen += products[(slice(None),) * 3 + offset]
-
-
-def _transposed_frame(
-    node: Node, spatial: tuple[int, ...], kernel: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Extents before cropping, where the result begins in them, and its extents."""
-    rank = len(spatial)
-    strides = tuple(attribute(node, "strides") or (1,) * rank)
-    dilations = tuple(attribute(node, "dilations") or (1,) * rank)
-    tail = tuple(attribute(node, "output_padding") or (0,) * rank)
-    asked = attribute(node, "output_shape")
-    mode = attribute(node, "auto_pad") or "NOTSET"
-    reach = [
-        s * (n - 1) + t + (k - 1) * d + 1
-        for n, k, s, d, t in zip(spatial, kernel, strides, dilations, tail, strict=True)
-    ]
-    if asked or mode in ("SAME_UPPER", "SAME_LOWER"):
-        sizes = tuple(asked[-rank:]) if asked else tuple(
-            n * s for n, s in zip(spatial, strides, strict=True)
-        )
-        totals = [max(0, r - n) for r, n in zip(reach, sizes, strict=True)]
-        begin, _ = split_padding(totals, upper=mode == "SAME_UPPER")
-    else:
-        pads = tuple(attribute(node, "pads") or (0,) * 2 * rank)
-        begin = pads[:rank]
-        sizes = tuple(
-            r - b - e for r, b, e in zip(reach, pads[:rank], pads[rank:], strict=True)
-        )
-    full = tuple(max(r, b + n) for r, b, n in zip(reach, begin, sizes, strict=True))
-    return full, begin, sizes

@@ -10,13 +10,13 @@ from ..graph import Node
 from ..registry import attribute
 from ..types import from_numpy_dtype
 from .arithmetic import compute_dtype
-from .windows import Window, window_of
+from .windows import Frame, pool_frame
 
 
 def max_pool(node: Node, inputs: list[Any]) -> list[Any]:
     """``MaxPool`` over x [N,C,*spatial], with indices where the node has a second output."""
     x = inputs[0]
-    window = window_of(node, x.shape[2:], attribute(node, "kernel_shape"))
+    window = pool_frame(node, x.shape[2:])
     if len(node.outputs) > 1:
         return _with_indices(node, x, window)
     padded = window.pad(x, _lowest(x.dtype))
@@ -34,7 +34,7 @@ def _lowest(dtype: np.dtype) -> Any:
     return -(1 << (t.bits - 1)) if t.kind == "i" else 0
 
 
-def _with_indices(node: Node, x: np.ndarray, window: Window) -> list[Any]:
+def _with_indices(node: Node, x: np.ndarray, window: Frame) -> list[Any]:
     padded = window.pad(x, _lowest(x.dtype))
     # Padding is marked by -1: it is never the maximum, even where all values are -inf.
     places = window.pad(_positions(node, x.shape[2:]), -1)
@@ -60,7 +60,7 @@ def _positions(node: Node, spatial: tuple[int, ...]) -> np.ndarray:
 def average_pool(node: Node, inputs: list[Any]) -> list[Any]:
     """``AveragePool`` over x [N,C,*spatial]."""
     x = inputs[0]
-    window = window_of(node, x.shape[2:], attribute(node, "kernel_shape"))
+    window = pool_frame(node, x.shape[2:])
     total = _sum(x.astype(compute_dtype(x.dtype), copy=False), window)
     return [(total / _counts(node, x.shape[2:], window)).astype(x.dtype)]
 
@@ -69,7 +69,7 @@ def lp_pool(node: Node, inputs: list[Any]) -> list[Any]:
     """``LpPool`` over x [N,C,*spatial]."""
     x = inputs[0]
     p = int(attribute(node, "p") or 2)
-    window = window_of(node, x.shape[2:], attribute(node, "kernel_shape"))
+    window = pool_frame(node, x.shape[2:])
     work = x.astype(compute_dtype(x.dtype), copy=False)
     return [(_sum(np.abs(work) ** p, window) ** (1.0 / p)).astype(x.dtype)]
 
@@ -96,7 +96,7 @@ def global_lp_pool(node: Node, inputs: list[Any]) -> list[Any]:
     return [(total ** (1.0 / p)).astype(x.dtype)]
 
 
-def _sum(x: np.ndarray, window: Window) -> np.ndarray:
+def _sum(x: np.ndarray, window: Frame) -> np.ndarray:
     padded = window.pad(x, 0)
     total = np.zeros((*x.shape[:2], *window.output), x.dtype)
     for offset in window.offsets():
@@ -104,7 +104,7 @@ def _sum(x: np.ndarray, window: Window) -> np.ndarray:
     return total
 
 
-def _counts(node: Node, spatial: tuple[int, ...], window: Window) -> np.ndarray:
+def _counts(node: Node, spatial: tuple[int, ...], window: Frame) -> np.ndarray:
     """How many elements each window averages; what only rounding up added never counts."""
     border = 1.0 if attribute(node, "count_include_pad") else 0.0
     widths = list(zip(window.before, window.after, strict=True))

@@ -1,4 +1,4 @@
-"""Sliding windows: what convolution and pooling share."""
+"""Sliding windows over arrays: what convolution and pooling share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from ..dims import Dim
 from ..graph import Node
 from ..registry import attribute
+from ..windows import Window, conv_window, pool_window, window_output
 
 
 @dataclass(frozen=True)
-class Window:
-    """A sliding window over spatial axes; every field has one entry an axis.
+class Frame:
+    """A sliding window over axes of known extents; every field has one entry an axis.
 
     ``extra`` is padding after ``after`` that only a rounded-up output size needs.
     """
@@ -56,54 +58,30 @@ def at_end(x: np.ndarray, index: Sequence[Any]) -> np.ndarray:
     return view
 
 
-def window_of(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Window:
-    """The window that the attributes of a Conv or pooling node describe.
+def conv_frame(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Frame:
+    """The frame of a convolution with weights of extents ``kernel``."""
+    return _frame(node, conv_window(node, tuple(spatial), tuple(kernel)), spatial)
 
-    ``spatial`` are the input's extents, ``kernel`` the kernel's. Raises ``ValueError`` where the
-    kernel is larger than the padded input.
-    """
-    rank = len(spatial)
-    strides = tuple(attribute(node, "strides") or (1,) * rank)
-    dilations = tuple(attribute(node, "dilations") or (1,) * rank)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    before, after = _padding(node, spatial, spans, strides)
-    ceil = bool(attribute(node, "ceil_mode"))
-    output, extra = [], []
-    for n, span, s, b, a in zip(spatial, spans, strides, before, after, strict=True):
-        room = n + b + a - span
-        steps = -(-room // s) if ceil else room // s
-        if ceil and steps * s >= n + b:
-            steps -= 1
-        if steps < 0:
-            raise ValueError(f"a window of {span} does not fit an extent of {n + b + a}")
-        output.append(steps + 1)
-        extra.append(max(0, steps * s - room))
-    return Window(
-        tuple(kernel), strides, dilations, before, after, tuple(extra), tuple(output)
+
+def pool_frame(node: Node, spatial: Sequence[int]) -> Frame:
+    """The frame of a pool."""
+    return _frame(node, pool_window(node, tuple(spatial)), spatial)
+
+
+def _frame(node: Node, window: Window, spatial: Sequence[int]) -> Frame:
+    output = ints(window_output(window, tuple(spatial), bool(attribute(node, "ceil_mode"))))
+    before, after = ints(window.begin), ints(window.end)
+    extra = tuple(
+        max(0, (count - 1) * stride + int(window.reach(i)) - extent - before[i] - after[i])
+        for i, (count, stride, extent) in enumerate(
+            zip(output, window.strides, spatial, strict=True)
+        )
+    )
+    return Frame(
+        ints(window.kernel), window.strides, window.dilations, before, after, extra, output
     )
 
 
-def _padding(
-    node: Node, spatial: Sequence[int], spans: Sequence[int], strides: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    rank = len(spatial)
-    mode = attribute(node, "auto_pad") or "NOTSET"
-    if mode == "NOTSET":
-        pads = tuple(attribute(node, "pads") or (0,) * 2 * rank)
-        return pads[:rank], pads[rank:]
-    if mode == "VALID":
-        return (0,) * rank, (0,) * rank
-    totals = [
-        max(0, (-(-n // s) - 1) * s + span - n)
-        for n, span, s in zip(spatial, spans, strides, strict=True)
-    ]
-    return split_padding(totals, upper=mode == "SAME_UPPER")
-
-
-def split_padding(
-    totals: Sequence[int], *, upper: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and after; an odd one goes after where ``upper``, else before."""
-    small = tuple(t // 2 for t in totals)
-    large = tuple(t - t // 2 for t in totals)
-    return (small, large) if upper else (large, small)
+def ints(dims: Sequence[Dim]) -> tuple[int, ...]:
+    """Dims that are known to be ints."""
+    return tuple(int(d) for d in dims)
