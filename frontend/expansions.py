@@ -1,22 +1,24 @@
-"""Ops without a kernel whose body in onnx's schema has values of a rank only known at run time."""
+"""Ops without a kernel that are expanded here, not through a body in onnx's schema."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..ir.graph import Value
 from ..ir.onnx_types import element_code
 from .emit import Emit
 from .errors import ImportFault
 from .node import OnnxNode
+from .training import adagrad, adam, momentum
 
-Expand = Callable[[OnnxNode, Emit], Value]
+Expand = Callable[[OnnxNode, Emit], Sequence[Value]]
 
 
-def _affine_grid(node: OnnxNode, emit: Emit) -> Value:
+def _affine_grid(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     """``grid[n, ..., y, x, :] = theta[n] @ (x, y, ..., 1)`` with coordinates in -1 to 1.
 
-    ``theta`` is [N, s, s+1] for s = 2 or 3 spatial axes, the result [N, (D,) H, W, s].
+    ``theta`` is [N, s, s+1] for s = 2 or 3 spatial axes, the result [N, (D,) H, W, s]. The body
+    in onnx's schema has values whose rank is only known at run time.
     """
     theta, size = node.required(0), node.required(1)
     dims = emit.dims(theta)
@@ -31,7 +33,7 @@ def _affine_grid(node: OnnxNode, emit: Emit) -> Value:
         line = _coordinates(emit("Gather", size, emit.scalar(2 + axis, size)), theta, aligned, emit)
         line = emit("Unsqueeze", line, emit.ints(places))
         total = emit("Add", total, emit("Mul", _column(theta, i, spatial, emit), line))
-    return total
+    return [total]
 
 
 def _column(theta: Value, index: int, spatial: int, emit: Emit) -> Value:
@@ -54,4 +56,10 @@ def _coordinates(count: Value, like: Value, aligned: bool, emit: Emit) -> Value:
     return emit("Sub", ratio, emit.scalar(1, like))
 
 
-EXPANSIONS: Mapping[str, Expand] = {"AffineGrid": _affine_grid}
+EXPANSIONS: Mapping[str, Expand] = {
+    "AffineGrid": _affine_grid,
+    "ai.onnx.preview.training.Adagrad": adagrad,
+    "ai.onnx.preview.training.Adam": adam,
+    "ai.onnx.preview.training.Momentum": momentum,
+}
+"""Op key -> the values of a node's outputs, made of other ops."""

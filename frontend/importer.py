@@ -234,14 +234,18 @@ class Importer:
         bodies = [a for a in node.attrs.values() if isinstance(a, Body)]
         if spec(node.key) is not None and not bodies:
             return self.add(node, scope)
-        expand = EXPANSIONS.get(node.key)
-        if expand is not None:
-            made = expand(node, Emit(self, scope, scope.prefix + node.name))
-            return self._named([made], node, scope)
-        function = function_body(node)
+        return self._expand(node, scope, bodies)
+
+    def _expand(self, node: OnnxNode, scope: Scope, bodies: Sequence[Body]) -> Sequence[Slot]:
+        """Put other operations in the place of a node; raises :class:`ImportFault` for none."""
+        rule = EXPANSIONS.get(node.key)
+        function = function_body(node) if rule is None else None
+        node.attrs = {**default_attributes(node.op, node.domain), **node.attrs}
+        if rule is not None:
+            made = rule(node, Emit(self, scope, scope.prefix + node.name))
+            return self._named(made, node, scope)
         if function is None:
             raise ImportFault(unknown_op(node.key))
-        node.attrs = {**default_attributes(node.op, node.domain), **node.attrs}
         opsets = {**LATEST, **opset_versions(function.opset_import)}
         parent = bodies[0].scope if bodies else None
         return self.call(function, node, Scope(scope.builder, opsets, parent=parent), scope)
@@ -290,9 +294,9 @@ class Importer:
 
     def _knows(self, key: str) -> bool:
         domain, _, op = key.rpartition(".")
-        return bool(
-            key in (*CONTROL_OPS, "Constant") or spec(key) or rules(key) or has_body(op, domain)
-        )
+        if key in CONTROL_OPS or key == "Constant" or key in EXPANSIONS:
+            return True
+        return bool(spec(key) or rules(key) or has_body(op, domain))
 
     def _reason(self, error: Exception, node: str, op: str) -> str:
         if isinstance(error, ImportFault):

@@ -187,6 +187,37 @@ def test_schema_functions_are_expanded() -> None:
     np.testing.assert_allclose(y, -X)
 
 
+TRAINING = "ai.onnx.preview.training"
+
+
+@pytest.mark.parametrize("count", [0, 4])
+@pytest.mark.parametrize(
+    ("op", "states", "attrs"),
+    [
+        ("Adagrad", 1, {"norm_coefficient": 0.1, "decay_factor": 0.2, "epsilon": 1e-3}),
+        ("Adam", 2, {"norm_coefficient": 0.1, "norm_coefficient_post": 0.01}),
+        ("Momentum", 1, {"norm_coefficient": 0.1, "alpha": 0.9, "beta": 0.5, "mode": "standard"}),
+        ("Momentum", 1, {"norm_coefficient": 0.1, "alpha": 0.9, "beta": 0.5, "mode": "nesterov"}),
+    ],
+)
+def test_optimizers(op: str, states: int, attrs: dict[str, Any], count: int) -> None:
+    rng = np.random.default_rng(2)
+    tensors = {f"{n}{i}": rng.random((i + 1, 3), np.float32) for n in "xgvh" for i in (0, 1)}
+    names = [n for n in tensors if n[0] in "xgvh"[: 2 + states]]
+    outputs = [f"{n}_new" for n in names if n[0] != "g"]
+    feeds = {"r": np.float32(0.1), "t": np.array(count), **{n: tensors[n] for n in names}}
+    made = node(op, " ".join(feeds), " ".join(outputs), domain=TRAINING, **attrs)
+    infos = [value("r", ()), value("t", (), onnx.TensorProto.INT64)]
+    infos += [value(n, tensors[n].shape) for n in names]
+    proto = model([made], infos, outputs, ai_onnx_preview_training=1)
+    expected = ReferenceEvaluator(proto).run(None, feeds)
+    for have, want in zip(run(proto, feeds), expected, strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-5)
+    bad = node(op, "r t x0", " ".join(outputs), domain=TRAINING, **attrs)
+    error = refusal(model([bad], infos, outputs, ai_onnx_preview_training=1))
+    assert "inputs for each tensor" in error.reason
+
+
 @pytest.mark.parametrize("align", [0, 1])
 @pytest.mark.parametrize("size", [(2, 1, 5, 6), (2, 1, 3, 4, 5)])
 @pytest.mark.parametrize("known", [True, False])
