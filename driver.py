@@ -15,6 +15,7 @@ from .ir.graph import Graph
 
 if TYPE_CHECKING:
     from .codegen.artifact import ArtifactContents
+    from .codegen.lower import Lowered
     from .frontend import Imported
     from .passes.manager import PassRecord
     from .runtime import Session
@@ -171,7 +172,7 @@ class _Compilation:
 
     def generate(self, graph: Graph, imported: Imported, before: int) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
-        from .codegen.build import build_kernels, compiler_version
+        from .codegen.build import compiler_version
         from .codegen.flops import graph_flops
         from .codegen.link import link
         from .codegen.lower import lower_graph
@@ -179,19 +180,14 @@ class _Compilation:
 
         version = compiler_version()
         lowered = self.timed("lower", lambda: lower_graph(graph, self.target, version))
-        objects = self.timed(
-            "kernels",
-            lambda: build_kernels(
-                lowered.kernels, self.target, jobs=self.options.jobs,
-                progress=lambda done, total: self.listener("kernels", done, total),
-            ),
-        )  # fmt: skip
+        objects, device = self.timed("kernels", lambda: self.build(lowered))
         library = self.timed(
             "link",
             lambda: link(
-                lowered.program, objects, lowered.dim_kernels, self.target, self.options.linker
+                lowered.program, objects, lowered.dim_kernels, self.target, self.options.linker,
+                device,
             ),
-        )
+        )  # fmt: skip
         manifest = self.manifest(graph, imported, sorted(lowered.program.host_functions))
         self.report.update(
             {
@@ -205,6 +201,18 @@ class _Compilation:
             }
         )
         return ArtifactContents(manifest, library, lowered.weights, print_graph(graph), self.report)
+
+    def build(self, lowered: Lowered) -> tuple[dict[str, bytes], Any]:
+        """Object files of the kernels, or (for a GPU) one module that holds them all."""
+        from .codegen.build import build_device_module, build_kernels
+
+        if self.target.host is not self.target:
+            return {}, build_device_module(lowered.kernels, self.target)
+        objects = build_kernels(
+            lowered.kernels, self.target, jobs=self.options.jobs,
+            progress=lambda done, total: self.listener("kernels", done, total),
+        )  # fmt: skip
+        return objects, None
 
     def manifest(self, graph: Graph, imported: Imported, hosts: list[str]) -> dict[str, Any]:
         import tvm

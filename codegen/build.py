@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from ..ir.parser import parse_graph
 from ..targets import parse_target
@@ -51,6 +51,22 @@ def build_object(spec: KernelSpec, name: str, target: Target) -> bytes:
     region = parse_graph(spec.text)
     make = target.sizes_kernel if spec.role == "sizes" else target.kernel
     return object_of(tvm.IRModule({name: make(region, name)}), target)
+
+
+def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> Any:
+    """All kernels as one ``tvm.runtime.Module`` of host code with device code inside."""
+    import tvm
+
+    functions = {}
+    for name, spec in kernels.items():
+        region = parse_graph(spec.text)
+        make = target.sizes_kernel if spec.role == "sizes" else target.kernel
+        functions[name] = _named(spec, lambda m=make, r=region, n=name: m(r, n))
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        try:
+            return tvm.tirx.build(tvm.IRModule(functions), target=target.tvm_target())
+        except Exception as e:
+            raise BuildError(failure("module", e)) from e
 
 
 def object_of(module: object, target: Target) -> bytes:
@@ -148,7 +164,10 @@ def _build_missing(
             yield workers.next()
 
 
-def _named(spec: KernelSpec, build: Callable[[], bytes]) -> bytes:
+T = TypeVar("T")
+
+
+def _named(spec: KernelSpec, build: Callable[[], T]) -> T:
     try:
         return build()
     except Exception as e:

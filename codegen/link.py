@@ -30,7 +30,8 @@ def dim_object(kernels: Sequence[DimKernel], slots: int, target: Target) -> byte
     import tvm
 
     chosen = kernels or [DimKernel(NOTHING, (), ())]
-    return object_of(tvm.IRModule({k.name: dim_function(k, slots) for k in chosen}), target)
+    functions = {k.name: dim_function(k, slots) for k in chosen}
+    return object_of(tvm.IRModule(functions), target.host)
 
 
 def dim_function(kernel: DimKernel, slots: int) -> Any:
@@ -53,8 +54,11 @@ def link(
     dims: Sequence[DimKernel],
     target: Target,
     linker: str | None = None,
+    device_module: Any = None,
 ) -> bytes:
     """The shared library: bytecode and kernels. ``linker`` is a C compiler driver.
+
+    ``device_module`` holds kernels with code for another device than the host's.
 
     Raises :class:`LinkError` when there is none or it fails.
     """
@@ -64,6 +68,8 @@ def link(
     if driver is None:
         raise LinkError("no C compiler found to link with; install gcc or clang")
     executable = assemble(program)
+    if device_module is not None:
+        executable.mod.import_module(device_module)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         parts = dict(objects)

@@ -49,6 +49,11 @@ class Target(Protocol):
     @property
     def info(self) -> TargetInfo: ...
 
+    @property
+    def host(self) -> Target:
+        """The CPU target that launches kernels; the target itself where that is a CPU."""
+        ...
+
     def tvm_target(self) -> Any:
         """The ``tvm.target.Target`` that kernels are built for."""
         ...

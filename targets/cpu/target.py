@@ -57,6 +57,10 @@ class CpuTarget:
             "MatMul": matmul(self.features),
         }
 
+    @property
+    def host(self) -> CpuTarget:
+        return self
+
     def tvm_target(self) -> Any:
         return self._tvm_target
 

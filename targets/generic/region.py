@@ -150,11 +150,20 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
     for n in graph.nx:
         if n.op == "Constant":
             values[n.out()] = constant_expr(n.attrs["value"])  # type: ignore[arg-type]
-    results = rule(_context(graph, node, b, values, {}))
-    out = b.argument("sizes", (len(results),), "int64")
-    for i, size in enumerate(results):
-        out.store((index(i),), cast(size, "int64"))
+    fresh = fresh_symbols(node_types(node), [v.type for v in graph.inputs])
+    out = b.argument("sizes", (len(fresh),), "int64")
+
+    def compute(_at: tuple[Any, ...]) -> None:
+        for i, size in enumerate(rule(_context(graph, node, b, values, {}))):
+            out.store((index(i),), cast(size, "int64"))
+
+    b.nest((), compute)
     return b.finish(name)
+
+
+def node_types(node: Node) -> list[Type | None]:
+    """The types of a node's outputs."""
+    return [o.type for o in node.outputs]
 
 
 def input_symbols(graph: Graph) -> list[str]:

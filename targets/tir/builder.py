@@ -147,6 +147,7 @@ class Builder:
         self._params: list[Any] = []
         self._symbols: dict[str, Any] = {}
         self._count = 0
+        self._nests = 0
         self._registers: set[str] = set()
         # Extent, variable and enclosing scope of the vector loop we are in.
         self._lane: tuple[Any, Expr, int] | None = None
@@ -353,7 +354,30 @@ class Builder:
         ``cost`` estimates the scalar operations of one body: small work stays on one thread.
         ``sequential_last``: the body itself loops a lot, so do not chunk the last dim for SIMD.
         """
-        self.loops.nest(self, tuple(shape), body, cost, sequential_last)
+        def inner(at: tuple[Expr, ...]) -> None:
+            self._nests += 1
+            body(at)
+            self._nests -= 1
+
+        self.loops.nest(self, tuple(shape), inner, cost, sequential_last)
+
+    @property
+    def in_nest(self) -> bool:
+        """Is code being emitted for the body of a nest?"""
+        return self._nests > 0
+
+    @contextmanager
+    def thread(self, axis: str, extent: Expr) -> Iterator[Expr]:
+        """A loop bound to a hardware axis such as ``blockIdx.x``."""
+        var = tirx.Var(self._name("t"), "int32")
+        self._scopes.append(_Scope())
+        yield cast(var, "int64")
+        body = self._close()
+        extent = cast(extent, "int32")
+        domain = tvm.ir.Range.from_min_extent(tirx.const(0, "int32"), extent)
+        bound = tirx.IterVar(domain, var, tirx.IterVar.ThreadIndex, axis)
+        zero = tirx.const(0, "int32")
+        self.emit(tirx.For(var, zero, extent, tirx.ForKind.THREAD_BINDING, body, bound))
 
     def fill(self, out: BufferTensor, value: TensorExpr) -> None:
         """Store every element of ``value`` into ``out`` (same shape)."""

@@ -79,7 +79,10 @@ def subtract(a: Expr, b: Expr) -> Expr:
 
 
 def is_nan(value: Expr) -> Expr:
-    return tirx.isnan(value)
+    """True for NaN alone; unlike TVM's own call this has a vector form."""
+    largest = 0x7FF0000000000000 if is_double(value) else 0x7F800000
+    bits = bits_of(absolute(value))
+    return bits > tirx.const(largest, dtype_of(bits))
 
 
 def absolute(value: Expr) -> Expr:

@@ -295,7 +295,7 @@ def _for_columns(
         with b.when(start + lanes > index(last)), b.loop(index(last) - start) as rest:
             program(RowGroup(b, shape, axes, (*at[:-1], start + rest), 0))
 
-    tiles = whole if as_int(tail) == 0 else _ceil_div(last, lanes)
+    tiles = whole if as_int(tail) == 0 else ceil_div(last, lanes)
     b.nest([*lead, tiles], body, work * lanes, sequential_last=True)
 
 
@@ -310,7 +310,8 @@ def split(n: Any, lanes: int) -> tuple[Any, Any]:
     return tirx.floordiv(n, index(lanes)), tirx.floormod(n, index(lanes))
 
 
-def _ceil_div(n: Any, by: int) -> Any:
+def ceil_div(n: Any, by: int) -> Any:
+    """``n / by`` rounded up."""
     known = as_int(n)
     return -(-known // by) if known is not None else tirx.floordiv(n + index(by - 1), index(by))
 
@@ -324,7 +325,7 @@ def row_lanes(extents: Sequence[Any], dtype: str, vector_bytes: int) -> int:
     """Lanes for a reduction along a contiguous row: up to four vectors, few elements left over."""
     width = vector_lanes(dtype, vector_bytes)
     n = as_int(extents[-1]) if extents else 1
-    return width if n is None or width == 1 else _best_lanes(n, 4 * width)
+    return width if n is None or width == 1 else best_lanes(n, 4 * width)
 
 
 def column_lanes(
@@ -335,11 +336,14 @@ def column_lanes(
         return 1
     width = vector_lanes(dtype, vector_bytes)
     n = as_int(shape[-1])
-    return width if n is None or width == 1 else _best_lanes(n, 2 * width)
+    return width if n is None or width == 1 else best_lanes(n, 2 * width)
 
 
-def _best_lanes(n: int, most: int) -> int:
-    """The power of two with the least blocks, left-over elements and merging steps."""
+def best_lanes(n: int, most: int) -> int:
+    """The power of two up to ``most`` with the least blocks, left-over elements and merging steps.
+
+    1 where a row of ``n`` is too short for lanes to pay.
+    """
     candidates = [2**p for p in range(most.bit_length()) if 2**p <= min(n, most)]
     best = min(candidates, default=1, key=lambda w: (n // w + n % w + w.bit_length(), w))
     return best if best >= 4 else 1

@@ -8,7 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from ...tir.builder import BufferTensor, Expr, TensorExpr, index
-from ...tir.numeric import cast, dtype_of
+from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
 from .quant_math import round_even
 from .vision_sampling import Pixel, clamp_float, clamp_index, cubic, linear, near, zero_outside
@@ -69,7 +69,9 @@ class _Sampler:
         """``place`` brought inside as the padding mode says."""
         size = self._float(self.extents[d])
         if self.padding == "border":
-            return clamp_float(place, self._float(0), size - self._float(1))
+            low, high = self._bounds(d)
+            clamped = clamp_float(place, self._float(0), size - self._float(1))
+            return tirx.Select(tirx.all(place >= low, place <= high), place, clamped)
         return self._reflected(place, d) if self.padding == "reflection" else place
 
     def _bounds(self, d: int) -> tuple[Expr, Expr]:
@@ -116,4 +118,3 @@ class _Sampler:
         return cast(index(value), self.dtype)
 
 
-__all__ = ["dtype_of", "lower_grid_sample"]

@@ -240,7 +240,8 @@ class Taps:
 
 def _interpolated(c: LowerContext, x: TensorExpr, axes: list[Axis]) -> TensorExpr:
     """Interpolate along one axis after the other; the last pass stays an expression."""
-    dtype = "float64" if x.compute_dtype in ("float64", "int64", "int32") else "float32"
+    # Integers are rounded in the end, so an inexact sum would show at halves.
+    dtype = "float32" if x.compute_dtype == "float32" else "float64"
     shape = list(x.shape)
     current: TensorExpr = x
     for axis in axes:

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: one thread an element for everything, tiles in shared memory for products."""
