@@ -36,8 +36,24 @@ def _required(inputs: list[Value | None]) -> Value:
 
 
 def _reshape(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
-    dims = _dims(node, "shape")
-    write_reshape(scope, scope.name(_required(inputs)), dims, scope.result(node.out()), node.name)
+    x, dims = _required(inputs), _dims(node, "shape")
+    if len(dims) > 3 and dims == (*x.shape, 1) and isinstance(dims[1], int):
+        # Blocks of one channel.
+        _set_blocked(scope, node.out(), Blocked(scope.name(x), dims[1]))
+        return
+    source = _same_order(scope, x)
+    name = scope.name(x) if source is None else source
+    write_reshape(scope, name, dims, scope.result(node.out()), node.name)
+
+
+def _same_order(scope: Scope, x: Value) -> str | None:
+    """The plain form of a blocked value whose elements lie in the same order."""
+    form = scope.find_blocked(x)
+    if form is None:
+        return None
+    _, blocks, *spatial, block = x.shape
+    whole = blocks * block == form.channels and all(d == 1 for d in spatial)
+    return form.name if whole or block == 1 else None
 
 
 def write_reshape(scope: Scope, x: str, dims: tuple[Dim, ...], result: str, name: str = "") -> str:
@@ -156,14 +172,14 @@ def _conv(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = _required(inputs)
     channels, out = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
     group = int(attribute(node, "group") or 1)
-    packed = _constant(node, inputs[1])
+    packed = _constant(scope, node, inputs[1])
     if node.op == "DepthwiseBlocked":
         weight, group = unpack_depthwise_weight(packed, channels), channels
     else:
         weight = unpack_conv_weight(packed, out, channels // group)
     names = [_plain(scope, x, channels), scope.tensor(weight, f"{node.name}_weight")]
     if len(inputs) > 2 and inputs[2] is not None:
-        bias = _constant(node, inputs[2]).reshape(-1)[:out]
+        bias = _constant(scope, node, inputs[2]).reshape(-1)[:out]
         names.append(scope.tensor(np.ascontiguousarray(bias), f"{node.name}_bias"))
     attrs = {**_window(node), "group": group}
     _set_blocked(scope, node.out(), Blocked(scope.emit("Conv", names, attrs, name=node.name), out))
@@ -188,7 +204,7 @@ def _window(node: Node) -> dict[str, Any]:
 
 def _matmul(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = scope.name(_required(inputs))
-    weight = unpack_matmul_weight(_constant(node, inputs[1]), int(attribute(node, "columns")))
+    weight = unpack_matmul_weight(_constant(scope, node, inputs[1]), int(attribute(node, "columns")))
     names = [x, scope.tensor(weight, f"{node.name}_weight")]
     bias = inputs[2] if len(inputs) > 2 else None
     if bias is None:
@@ -198,8 +214,8 @@ def _matmul(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     scope.emit("Add", [product, scope.name(bias)], outputs=[scope.result(node.out())])
 
 
-def _constant(node: Node, value: Value | None) -> np.ndarray:
-    array = None if value is None else value.constant
+def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
+    array = None if value is None else scope.find(value).constant
     if array is None:
         raise ExportError(f"node {node.name!r} ({node.key}): packed weights must be constant")
     return array

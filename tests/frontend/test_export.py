@@ -252,6 +252,29 @@ def test_a_blocked_value_is_written_where_something_needs_it() -> None:
     np.testing.assert_allclose(got[1][:, 0], want[1][:, 0], rtol=1e-5, atol=1e-5)
 
 
+def test_packed_weights_enter_regions_and_flat_results_leave() -> None:
+    """Blocks of one channel come in by a Reshape, and one pixel of whole blocks leaves by one."""
+    graph, n = Graph(), sym("N")
+    x = graph.add_input("x", tensor("float32", n, 3, 4, 4))
+    single = graph.add_node("Reshape", [x], {"shape": (*x.shape, 1)}, domain="kiln")
+    single.outputs[0].type = _single = TensorType(dtype("float32"), (n, 3, 4, 4, 1))
+    weight = graph.add_constant(pack_conv_weight(_random(8, 3, 4, 4), 1, 1, 4))
+    body = Graph("body")
+    a = body.add_input("a", _single)
+    w = body.add_input("w", weight.type)
+    attrs = {"in_channels": 3, "out_channels": 8, "block": 4}
+    conv = body.add_node("ConvBlocked", [a, w], attrs, domain="kiln", types=[_blocked(n, 2, 1)])
+    relu = body.add_node("Relu", [conv.out()], types=[_blocked(n, 2, 1)])
+    body.set_outputs([relu.out()])
+    region = graph.add_node("Region", [single.out(), weight], {"body": body}, domain="kiln")
+    region.outputs[0].type = _blocked(n, 2, 1)
+    flat = graph.add_node("Reshape", [region.out()], {"shape": (n, 8)}, domain="kiln")
+    flat.outputs[0].type = tensor("float32", n, 8)
+    graph.set_outputs([flat.out()], ["y"])
+    model = _check(graph, _random(2, 3, 4, 4))
+    assert _ops(model) == ["Conv", "Relu", "Reshape"]
+
+
 # ---- errors and files ----------------------------------------------------------------------------
 
 
