@@ -204,7 +204,8 @@ def _window(node: Node) -> dict[str, Any]:
 
 def _matmul(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = scope.name(_required(inputs))
-    weight = unpack_matmul_weight(_constant(scope, node, inputs[1]), int(attribute(node, "columns")))
+    packed = _constant(scope, node, inputs[1])
+    weight = unpack_matmul_weight(packed, int(attribute(node, "columns")))
     names = [x, scope.tensor(weight, f"{node.name}_weight")]
     bias = inputs[2] if len(inputs) > 2 else None
     if bias is None:
