@@ -11,7 +11,7 @@ from .base import Pass, pass_class
 _LEVELS = {
     0: "shapes,fold,dce",
     # Shapes and folding run again after what settles branches, sequences and their sizes.
-    1: "shapes,fold,sequences,shapes,fold,simplify,decompose,recognize,fold_affine,simplify,cse,"
+    1: "shapes,fold,sequences,shapes,fold,decompose,simplify,recognize,fold_affine,simplify,cse,"
     "dce,layout,fuse,dce",
 }
 

@@ -1,6 +1,7 @@
 """Decomposition: ops that no kernel wants as they stand become simpler ones.
 
 Sum, Mean, Max, Min of n operands  = a chain of binary operations
+Split = a slice for each part, which its readers can share a kernel with
 BatchNormalization, run-time parameters = scale * (x - mean) / sqrt(var + epsilon) + bias
 com.microsoft.FastGelu, BiasGelu, Gelu, QuickGelu = Add, Gelu, Swish
 com.microsoft.FusedConv, FusedGemm = Conv, Gemm, Add and an activation
@@ -16,11 +17,12 @@ from functools import reduce
 
 import numpy as np
 
+from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
 from .pattern import Match, Op, Rule, rewrite
-from .rewriter import Rewriter
+from .rewriter import Rewriter, input_symbols, symbols_bound
 
 
 @register_pass
@@ -58,6 +60,32 @@ def _chain(m: Match, r: Rewriter) -> Value:
     if m.root.op != "Mean":
         return total
     return r.op("Mul", total, r.scalar(1 / len(operands), total))
+
+
+# ---- split ---------------------------------------------------------------------------------------
+
+
+def _sizes_known(m: Match) -> str | None:
+    x = _operands(m)[0]
+    bound = input_symbols(m.graph)
+    parts = [v.shape for v in m.root.values]
+    if all(symbols_bound(shape, bound, [x]) for shape in parts):
+        return None
+    return "the sizes of its parts are only known at run time"
+
+
+def _slices(m: Match, r: Rewriter) -> list[Value | None]:
+    x = _operands(m)[0]
+    axis = int(attribute(m.root, "axis")) % x.rank
+    start: Dim = 0
+    cuts: list[Value | None] = []
+    for part in m.root.values:
+        starts: list[Dim] = [0] * x.rank
+        starts[axis] = start
+        start = start + part.shape[axis]
+        attrs = {"starts": tuple(starts), "steps": (1,) * x.rank, "shape": part.shape}
+        cuts.append(r.op("kiln.Slice", x, **attrs) if m.graph.uses(part) else None)
+    return cuts
 
 
 # ---- batch norm ----------------------------------------------------------------------------------
@@ -134,6 +162,7 @@ def _gemm(m: Match, r: Rewriter) -> Value:
 
 
 RULES = (
+    Rule("split", Op("Split", rest=True), _slices, _sizes_known),
     Rule("chain", Op("Sum|Mean|Max|Min", rest=True), _chain, _several),
     Rule("batch-norm", Op("BatchNormalization", rest=True), _normalised, _at_inference),
     Rule(

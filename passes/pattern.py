@@ -140,14 +140,18 @@ class Match:
         return attribute(self.nodes[name], key)
 
 
-Replace: TypeAlias = "Callable[[Match, Rewriter], Value | None]"
+Replace: TypeAlias = "Callable[[Match, Rewriter], Value | Sequence[Value | None] | None]"
 Condition: TypeAlias = "Callable[[Match], str | None]"
 
 
 @dataclass(frozen=True)
 class Rule:
     """One rewrite: where ``pattern`` matches and ``when`` has no objection, its root's result
-    is replaced by what ``replace`` builds (None: nothing, after all)."""
+    is replaced by what ``replace`` builds.
+
+    ``replace`` may return a list with a value for each result of the root (None for those without
+    uses), or None where it does not apply after all.
+    """
 
     name: str
     pattern: Op
@@ -384,7 +388,11 @@ def apply_rule(
     if new is None:
         rewriter.discard()
         return "the replacement does not apply"
-    rewriter.replace(node.out(rule.pattern.output), new)
+    if isinstance(new, Value):
+        rewriter.replace(node.out(rule.pattern.output), new)
+    else:
+        pairs = zip(node.values, new, strict=True)
+        rewriter.replace_all([(old, v) for old, v in pairs if v is not None])
     return None
 
 

@@ -84,17 +84,22 @@ class Rewriter:
         A node of this rewrite takes over the name of what it replaces. Raises
         :class:`GraphError` where the types cannot be the same.
         """
-        if old == new:
-            return
-        _check_same_type(old, new)
-        collect_renames(old.node, old.type, new.type, self.renames)
-        self.affected += [consumer for consumer, _ in self.graph.uses(old)]
-        self.graph.replace_uses(old, new)
-        name, node_name = old.name, old.node.name
-        self.graph.prune([old.node])
-        if old.node not in self.graph and new.node in self.fresh:
-            self.graph.rename(new, name)
-            new.node.name = node_name
+        self.replace_all([(old, new)])
+
+    def replace_all(self, pairs: Sequence[tuple[Value, Value]]) -> None:
+        """:meth:`replace` for several values at once."""
+        pairs = [(old, new) for old, new in pairs if old != new]
+        for old, new in pairs:
+            _check_same_type(old, new)
+            collect_renames(old.node, old.type, new.type, self.renames)
+            self.affected += [consumer for consumer, _ in self.graph.uses(old)]
+            self.graph.replace_uses(old, new)
+        names = [(old.name, old.node.name) for old, _ in pairs]
+        self.graph.prune([old.node for old, _ in pairs])
+        for (old, new), (name, node_name) in zip(pairs, names, strict=True):
+            if old.node not in self.graph and new.node in self.fresh:
+                self.graph.rename(new, name)
+                new.node.name = node_name if len(pairs) == 1 else name
 
     def finish(self) -> None:
         """End all rewrites: symbols of sizes that replaced nodes introduced are substituted."""

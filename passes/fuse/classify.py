@@ -7,6 +7,7 @@ from enum import Enum
 from ...ir.graph import Graph, Node
 from ...ir.registry import spec
 from ...ir.types import TensorType, Type
+from ..heavy import is_anchor
 from ..symbols import own_symbol
 
 
@@ -21,15 +22,6 @@ class Kind(Enum):
     ALONE = "alone"
 
 
-_ANCHORS = frozenset({
-    "Conv", "ConvTranspose", "ConvInteger", "DeformConv", "QLinearConv", "MatMul", "MatMulInteger",
-    "QLinearMatMul", "Gemm", "Einsum", "com.microsoft.FusedMatMul", "com.microsoft.FusedGemm",
-    "com.microsoft.QGemm", "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool",
-    "GlobalMaxPool", "GlobalLpPool", "Softmax", "LogSoftmax", "Hardmax", "LayerNormalization",
-    "RMSNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization",
-    "MeanVarianceNormalization", "LRN", "kiln.Attention", "CumSum",
-})  # fmt: skip
-
 _MOVES = frozenset({
     "Transpose", "kiln.Slice", "Slice", "kiln.Expand", "Expand", "Tile", "Pad", "Trilu", "Gather",
     "DepthToSpace", "SpaceToDepth",
@@ -37,7 +29,6 @@ _MOVES = frozenset({
 
 _VIEWS = frozenset({"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
-_HEAVY = frozenset({"anchor", "reduction"})
 _NEVER = frozenset({"host", "control_flow", "stochastic"})
 
 
@@ -52,7 +43,7 @@ def classify(graph: Graph, node: Node) -> Kind:
         return Kind.ALONE
     if _sizes_depend_on_data(node):
         return Kind.ALONE
-    if node.key in _ANCHORS or found.traits & _HEAVY:
+    if is_anchor(node):
         return Kind.ANCHOR if _one_result(graph, node) else Kind.ALONE
     if len(node.outputs) > 1:
         return Kind.ALONE

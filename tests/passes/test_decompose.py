@@ -18,6 +18,14 @@ graph main(%x: float32[2,3], %y: float32[3], %z: float32[2,1]) -> (a, b, c) {
 }
 """
 
+SPLIT = """
+graph main(%x: float32[N,7]) -> (a, b) {
+  %sizes = constant int64[3] [2, 4, 1]
+  %a, %unused, %b = Split(%x, %sizes) {axis=1}
+  return %a, %b
+}
+"""
+
 NORM = """
 graph main(%x: float32[N,2,3], %s: float32[2], %b: float32[2], %m: float32[2]) -> (y) {
   %v = Mul(%m, %m)
@@ -38,6 +46,10 @@ graph main(%x: float32[1,2,3,3], %w: float32[2,2,1,1], %b: float32[2]) -> (y) {
 
 def test_chains(golden: Golden) -> None:
     check(golden, "decompose_chains", CHAINS, "decompose,dce")
+
+
+def test_split(golden: Golden) -> None:
+    check(golden, "decompose_split", SPLIT, "decompose,dce")
 
 
 def test_batch_norm_with_run_time_parameters(golden: Golden) -> None:

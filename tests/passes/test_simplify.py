@@ -120,10 +120,33 @@ graph main(%x: float32[2,3,4,5], %y: float32[2,4,5,3], %z: float32[2,1,4,5]) -> 
 }
 """
 
+SUNK = """
+graph main(%x: float32[2,3,4], %z: float32[2,3,5]) -> (a, b, c) {
+  %w = constant float32[4,5] [
+    0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0,
+    0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0
+  ]
+  %row = constant float32[5] [1.0, 2.0, 3.0, 4.0, 5.0]
+  %flat = kiln.Reshape(%x) {shape=[6, 4]}
+  %m = Gemm(%flat, %w)
+  %v = kiln.Reshape(%m) {shape=[2, 3, 5]}
+  %s = Add(%z, %v)
+  %t = Mul(%s, %row)
+  %a = Relu(%t)
+  %i = kiln.Slice(%x) {starts=[0, 0, 2], steps=[1, 1, 1], shape=[2, 3, 2]}
+  %b = kiln.Reshape(%i) {shape=[2, 3, 1, 2]}
+  %p = Transpose(%x) {perm=[2, 0, 1]}
+  %j = kiln.Slice(%p) {starts=[1, 0, 0], steps=[1, 1, 1], shape=[2, 2, 3]}
+  %c = Neg(%j)
+  return %a, %b, %c
+}
+"""
+
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("simplify_sunk", SUNK),
         ("simplify_neutral", NEUTRAL),
         ("simplify_combined", COMBINED),
         ("simplify_bounds", BOUNDS),

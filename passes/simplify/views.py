@@ -1,0 +1,176 @@
+"""Views move out of the way of what could share a kernel.
+
+f(Reshape(a), b) = Reshape(f(a, b'))         f elementwise, a heavy or elementwise; b' is b seen in
+                                             the shape of a, where that is a view too
+Reshape(Slice(x)) = Slice(Reshape(x))        the view splits the sliced axis into whole blocks
+Slice(Transpose(x)) = Transpose(Slice(x))    every use of the transpose is a slice
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from ...ir.dims import Dim, known_equal
+from ...ir.graph import Node, Value
+from ...ir.registry import has_trait
+from ..heavy import is_anchor
+from ..pattern import Match, Op, Rule, Var
+from ..rewriter import Rewriter, input_symbols, single_use, symbols_bound
+from .transposes import perm_of
+
+# ---- below elementwise ops -----------------------------------------------------------------------
+
+
+def _viewed(m: Match) -> Value | None:
+    """The input of ``root`` that is a view of a heavy or elementwise result."""
+    for v in m.graph.inputs_of(m.root):
+        if v is None or v.node.key != "kiln.Reshape" or not single_use(m.graph, v):
+            continue
+        source = m.graph.input(v.node, 0)
+        if source is not None and _computes(source.node) and v.shape == m.root.out().shape:
+            return v
+    return None
+
+
+def _computes(node: Node) -> bool:
+    return is_anchor(node) or has_trait(node, "elementwise")
+
+
+def _other(m: Match, r: Rewriter | None, v: Value, view: Value, a: Value) -> Value | None:
+    """Operand ``v`` beside ``a``; with no rewriter ``v`` itself stands for what could be made."""
+    if v == view:
+        return a
+    if v.rank == 0 or v.rank == 1 and (v.shape[0] == 1 or _same_last(v, view, a)):
+        return v
+    if v.shape != view.shape or not symbols_bound(a.shape, input_symbols(m.graph), [v]):
+        return None
+    return v if r is None else r.op("kiln.Reshape", v, shape=a.shape)
+
+
+def _same_last(v: Value, view: Value, a: Value) -> bool:
+    return bool(a.rank) and v.shape[0] == view.shape[-1] == a.shape[-1]
+
+
+def _can_sink(m: Match) -> str | None:
+    if not has_trait(m.root, "elementwise") or len(m.root.outputs) != 1:
+        return "not elementwise"
+    view = _viewed(m)
+    if view is None:
+        return "no input is a view of something computed"
+    a = m.graph.input(view.node, 0)
+    assert a is not None
+    others = [v for v in m.graph.inputs_of(m.root) if v is not None]
+    if any(_other(m, None, v, view, a) is None for v in others):
+        return "an operand is not of the viewed shape"
+    out = m.root.out()
+    return None if symbols_bound(out.shape, input_symbols(m.graph), [a]) else "its sizes come late"
+
+
+def _sink(m: Match, r: Rewriter) -> Value:
+    view = _viewed(m)
+    a = None if view is None else m.graph.input(view.node, 0)
+    assert view is not None and a is not None
+    inputs = [
+        None if v is None else _other(m, r, v, view, a) for v in m.graph.inputs_of(m.root)
+    ]
+    inner = r.node(m.root.op, inputs, dict(m.root.attrs), domain=m.root.domain).out()
+    return r.op("kiln.Reshape", inner, shape=m.root.out().shape)
+
+
+# ---- slices --------------------------------------------------------------------------------------
+
+
+def _dims(node: Node, key: str) -> tuple[Dim, ...]:
+    value = node.attrs[key]
+    assert isinstance(value, tuple)
+    return value
+
+
+def _sliced_axis(node: Node, x: Value) -> int | None:
+    """The one axis along which a ``kiln.Slice`` takes a contiguous part; None for other slices."""
+    starts, steps, shape = (_dims(node, k) for k in ("starts", "steps", "shape"))
+    axes = [i for i, d in enumerate(shape) if starts[i] != 0 or d != x.shape[i]]
+    return axes[0] if len(axes) == 1 and all(s == 1 for s in steps) else None
+
+
+def _blocks(m: Match) -> tuple[int, int, tuple[Dim, ...]] | None:
+    """Sliced axis, block size and the shape in which ``x`` is to be seen."""
+    x, cut, out = m["x"], m.node("slice"), m.root.out().shape
+    axis = _sliced_axis(cut, x)
+    if axis is None:
+        return None
+    after = x.rank - axis - 1
+    inner = out[axis + 1 : len(out) - after]
+    if len(out) <= x.rank or out[:axis] != x.shape[:axis] or out[len(out) - after :] != (
+        x.shape[axis + 1 :]
+    ):
+        return None
+    sizes = [d for d in inner if isinstance(d, int)]
+    if len(sizes) != len(inner):
+        return None
+    block = prod(sizes)
+    start, total = _dims(cut, "starts")[axis], x.shape[axis]
+    if block == 0 or start % block != 0 or total % block != 0:
+        return None
+    return axis, block, (*x.shape[:axis], total // block, *inner, *x.shape[axis + 1 :])
+
+
+def _view_first(m: Match, r: Rewriter) -> Value | None:
+    found = _blocks(m)
+    assert found is not None
+    axis, block, shape = found
+    if not symbols_bound(shape, input_symbols(m.graph), [m["x"]]):
+        return None
+    out = m.root.out().shape
+    starts: list[Dim] = [0] * len(out)
+    starts[axis] = _dims(m.node("slice"), "starts")[axis] // block
+    seen = r.op("kiln.Reshape", m["x"], shape=shape)
+    return r.op("kiln.Slice", seen, starts=tuple(starts), steps=(1,) * len(out), shape=out)
+
+
+def _only_sliced(m: Match) -> str | None:
+    users = m.graph.consumers(m.node("transpose"))
+    return None if all(n.key == "kiln.Slice" for n in users) else "it is used as a whole"
+
+
+def _slice_first(m: Match, r: Rewriter) -> Value:
+    x = m["x"]
+    perm = perm_of(m.node("transpose"), x.rank)
+    attrs = {}
+    for key in ("starts", "steps", "shape"):
+        old = _dims(m.root, key)
+        new: list[Dim] = [0] * x.rank
+        for to, source in enumerate(perm):
+            new[source] = old[to]
+        attrs[key] = tuple(new)
+    return r.op("Transpose", r.op("kiln.Slice", x, **attrs), perm=perm)
+
+
+def _same_extent(m: Match) -> str | None:
+    """An objection where the slice and the view differ in elements (never, where types hold)."""
+    same = known_equal(m.root.out().tensor_type.numel, m.node("slice").out().tensor_type.numel)
+    if not same:
+        return "its extent is not known to be whole blocks"
+    return None if _blocks(m) is not None else "the view does not split the sliced axis in blocks"
+
+
+ELEMENTWISE = (
+    "Abs|Add|Cast|Ceil|Clip|Div|Elu|Erf|Exp|Floor|Gelu|HardSigmoid|HardSwish|LeakyRelu|Log|Max|Min|"
+    "Mish|Mul|Neg|Pow|Reciprocal|Relu|Round|Sigmoid|Softplus|Sqrt|Sub|Swish|Tanh"
+)
+
+RULES = (
+    Rule("view-below", Op(ELEMENTWISE, rest=True), _sink, _can_sink),
+    Rule(
+        "view-slice",
+        Op("kiln.Reshape", Op("kiln.Slice", Var("x"), name="slice")),
+        _view_first,
+        _same_extent,
+    ),
+    Rule(
+        "slice-transpose",
+        Op("kiln.Slice", Op("Transpose", Var("x"), name="transpose", shared=True)),
+        _slice_first,
+        _only_sliced,
+    ),
+)
