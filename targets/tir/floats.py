@@ -118,11 +118,19 @@ def at_least(value: Expr, limit: float) -> Expr:
 
 def maximum(a: Expr, b: Expr) -> Expr:
     """``numpy.maximum``: NaN where either is NaN. The operands are used twice: bind them."""
+    if isinstance(a, tirx.FloatImm):
+        a, b = b, a
+    if isinstance(b, tirx.FloatImm):
+        return tirx.Select(a < b, b, a)
     return tirx.Select(tirx.Or(a > b, is_nan(a)), a, b)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
     """``numpy.minimum``: NaN where either is NaN. The operands are used twice: bind them."""
+    if isinstance(a, tirx.FloatImm):
+        a, b = b, a
+    if isinstance(b, tirx.FloatImm):
+        return tirx.Select(a > b, b, a)
     return tirx.Select(tirx.Or(a < b, is_nan(a)), a, b)
 
 

@@ -175,6 +175,4 @@ def _clip(ctx: LowerContext) -> TensorExpr:
 
 def _bounded(b: Builder, x: Expr, bound: Expr, lower: bool) -> Expr:
     x, bound = b.let(x), b.let(bound)
-    if arithmetic.literal_value(bound) is None:
-        return arithmetic.maximum(x, bound) if lower else arithmetic.minimum(x, bound)
-    return tirx.Select(x < bound if lower else x > bound, bound, x)
+    return arithmetic.maximum(x, bound) if lower else arithmetic.minimum(x, bound)
