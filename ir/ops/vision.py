@@ -39,8 +39,8 @@ def has_entries(c: Any, i: int) -> bool:
     """
     if not c.has(i):
         return False
-    types = c.inputs if isinstance(c, InferContext) else c.input_types
-    shape: Any = types[i].shape
+    types: Any = c.inputs if isinstance(c, InferContext) else c.input_types
+    shape = types[i].shape
     return shape is None or tuple(shape) != (0,)
 
 
@@ -75,13 +75,13 @@ def _check_count(c: InferContext, name: str, count: int, axes: int) -> None:
 
 def scaled(extent: Dim, scale: float) -> Dim | None:
     """``floor(extent * scale)`` in float32, or None where that is no dim expression."""
-    if is_static(extent):
+    if isinstance(extent, int):
         return int(np.floor(np.float32(extent) * np.float32(scale)))
     for denominator in (2**p for p in range(9)):
         if (scale * denominator).is_integer():
             return extent * int(scale * denominator) // denominator
-    whole = round(1 / scale)
-    return extent // whole if np.float32(1 / whole) == np.float32(scale) else None
+    divisor = max(1, round(1 / scale))
+    return extent // divisor if np.float32(1 / divisor) == np.float32(scale) else None
 
 
 def keep_aspect(policy: str, wanted: list[int], extents: list[Any]) -> list[int]:

@@ -62,7 +62,9 @@ def _max_pool_with_indices(c: LowerContext, g: Geometry) -> list[TensorExpr | No
                 b.let(o[d] * g.strides[d] + k[d] * g.dilations[d] - g.begin[d])
                 for d in range(len(spatial))
             ]
-            inside = [t for i, e in zip(where, spatial, strict=True) for t in (i >= 0, i < index(e))]
+            inside = [
+                t for i, e in zip(where, spatial, strict=True) for t in (i >= 0, i < index(e))
+            ]
             with b.when(tirx.all(*inside)):
                 value = b.let(x.at(n, channel, *where))
                 with b.when(tirx.any(value > best.get(), found.get() < 0)):
@@ -160,9 +162,7 @@ class Norm:
 def lower_global_average_pool(c: LowerContext) -> TensorExpr:
     """The mean over all spatial dims."""
     count = product(c.input(0).shape[2:])
-    return _global(
-        c, SUM, lambda v: v, lambda total: total / cast(index(count), dtype_of(total))
-    )
+    return _global(c, SUM, lambda v: v, lambda total: total / cast(index(count), dtype_of(total)))
 
 
 @lowering("GlobalMaxPool")

@@ -28,7 +28,9 @@ def lower_max_unpool(c: LowerContext) -> TensorExpr:
         with b.grid(*x.shape[2:]) as rest:
             at = (*plane, *rest)
             where = [b.let(i) for i in unflatten(places[at], implied)]
-            fits = [t for i, e in zip(where, out.shape, strict=True) for t in (i >= 0, i < index(e))]
+            fits = [
+                t for i, e in zip(where, out.shape, strict=True) for t in (i >= 0, i < index(e))
+            ]
             with b.when(tirx.all(*fits)):
                 out.store(where, x[at])
 

@@ -89,6 +89,8 @@ def taps_inside(g: Geometry, d: int, o: Expr, low: Any, high: Any) -> Expr:
             gap = tirx.floordiv(gap + (dilation - 1), index(dilation))
         return tirx.max(tirx.min(gap, index(g.kernel[d])), index(0))
 
-    return taps_below(high) if isinstance(low, int) and low == 0 else (
-        taps_below(high) - taps_below(low)
+    return (
+        taps_below(high)
+        if isinstance(low, int) and low == 0
+        else (taps_below(high) - taps_below(low))
     )

@@ -116,5 +116,3 @@ class _Sampler:
         if isinstance(value, int | float):
             return tirx.const(float(value), self.dtype)
         return cast(index(value), self.dtype)
-
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -47,6 +48,14 @@ class Axis:
     def known_scale(self) -> float | None:
         return self.scale if isinstance(self.scale, float) else None
 
+    @property
+    def width(self) -> Any:
+        """The new extent before rounding down, a float where it is known."""
+        size, scale = as_int(self.size), self.known_scale
+        if size is not None and scale is not None:
+            return size * scale
+        return double(self.scale) * double(self.size)
+
 
 def double(value: Any) -> Expr:
     """A number or expression as float64."""
@@ -66,7 +75,8 @@ def resized_axes(c: LowerContext) -> list[Axis]:
     found = []
     for i, (a, scale) in enumerate(zip(numbers, scales, strict=True)):
         roi = (_roi(c, i), _roi(c, i + len(numbers))) if crop else None
-        if not (same[i] and roi is None and scale == 1.0 and isinstance(scale, float)):
+        whole = roi is None or (isinstance(roi[0], float) and roi == (0.0, 1.0))
+        if not (same[i] and whole and isinstance(scale, float) and scale == 1.0):
             found.append(Axis(a, x.shape[a], out[a], scale, roi))
     return found
 
@@ -116,9 +126,7 @@ def resize_sizes(c: LowerContext) -> Sequence[Expr]:
         if c.attr("keep_aspect_ratio_policy") == "stretch":
             return [c.input(3)[i] for i in entries]
         scale = common_scale(c, old)
-        return [
-            cast(tirx.floor(scale * double(old[i]) + double(0.5)), "int64") for i in entries
-        ]
+        return [cast(tirx.floor(scale * double(old[i]) + double(0.5)), "int64") for i in entries]
     source, known = c.input_types[0], c.known(2)
     assert source is not None
 
@@ -136,30 +144,34 @@ def source_position(c: LowerContext, axis: Axis, o: Expr) -> Expr:
     """Where output position ``o`` lies in the input, as float64."""
     mode = c.attr("coordinate_transformation_mode")
     y, scale, size = double(o), double(axis.scale), double(axis.size)
-    width = scale * size
     half = double(0.5)
     if mode == "asymmetric":
         return y / scale
     if mode == "align_corners":
-        return _unless_single(width, y * (size - 1) / (width - 1), double(0))
+        return _unless_single(axis, lambda gaps: y * (size - 1) / gaps, double(0))
     if mode == "tf_crop_and_resize":
         assert axis.roi is not None
         start, end = (double(v) for v in axis.roi)
         spread = (end - start) * (size - 1)
-        inner = _unless_single(width, y * spread / (width - 1), spread / 2)
+        inner = _unless_single(axis, lambda gaps: y * spread / gaps, spread / 2)
         return inner + start * (size - 1)
     centered = (y + half) / scale - half
     if mode == "half_pixel":
         return centered
     if mode == "pytorch_half_pixel":
-        return _unless_single(width, centered, -half)
+        return _unless_single(axis, lambda _gaps: centered, -half)
     if mode == "half_pixel_symmetric":
-        return size / 2 * (double(1) - double(axis.new_size) / width) + centered
+        return size / 2 * (double(1) - double(axis.new_size) / double(axis.width)) + centered
     raise c.error(f"unknown coordinate_transformation_mode {mode!r}")
 
 
-def _unless_single(width: Expr, many: Expr, single: Expr) -> Expr:
-    return tirx.Select(width.equal(double(1)), single, many)
+def _unless_single(axis: Axis, many: Callable[[Expr], Expr], single: Expr) -> Expr:
+    """``many(gaps between the new elements)``, or ``single`` where there is but one element."""
+    width = axis.width
+    if isinstance(width, float):
+        return single if width == 1 else many(double(width - 1))
+    alone = width.equal(double(1))
+    return tirx.Select(alone, single, many(tirx.Select(alone, double(1), width - 1)))
 
 
 def _table(b: Builder, axis: Axis, dtype: str, entry: Callable[[Expr], Expr]) -> BufferTensor:
@@ -366,10 +378,7 @@ def _extrapolated(c: LowerContext, x: TensorExpr, axes: list[Axis]) -> TensorExp
         low, high = position < double(0), position > double(axis.size) - 1
         return cast(tirx.any(low, high), "int8")
 
-    tables = {
-        axis.number: _table(c.b, axis, "int8", lambda o, axis=axis: outside(axis, o))
-        for axis in cropped
-    }
+    tables = {axis.number: _table(c.b, axis, "int8", partial(outside, axis)) for axis in cropped}
 
     def load(at: tuple[Expr, ...]) -> Expr:
         beyond: list[Expr] = [t[at[d]] > tirx.const(0, "int8") for d, t in tables.items()]

@@ -1,0 +1,111 @@
+"""Pools against onnx.reference and onnxruntime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oputil import assert_close, backend_cases, run_case, run_op
+from reference import reference, runtime
+
+POOLS = ("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "MaxUnpool")
+
+
+@pytest.mark.parametrize("case", backend_cases(*POOLS), ids=lambda c: c.name)
+def test_onnx_case(case: Any) -> None:
+    run_case(case)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["MaxPool", "AveragePool", "LpPool"]), st.integers(1, 3),
+       st.sampled_from([False, True, "distinct"]),
+       st.sampled_from(["NOTSET", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"]),
+       st.integers(0, 2**16))  # fmt: skip
+def test_pool_of_any_window(op: str, rank: int, symbolic: Any, mode: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def draw(low: int, high: int, count: int = rank) -> tuple[int, ...]:
+        return tuple(int(v) for v in rng.integers(low, high + 1, count))
+
+    kernel, strides = draw(1, 4), draw(1, 3)
+    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "auto_pad": mode}
+    dilations = (1,) * rank
+    if mode == "NOTSET":
+        dilations = attrs["dilations"] = draw(1, 2)
+        attrs["pads"] = tuple(map(min, draw(0, 2, 2 * rank), (k - 1 for k in kernel * 2)))
+        if op != "LpPool":
+            attrs["ceil_mode"] = seed % 2
+    if op == "AveragePool":
+        attrs["count_include_pad"] = seed // 2 % 2
+    reach = ((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    spatial = map(sum, zip(reach, draw(0, 40 if rank == 1 else 5), strict=True))
+    x = rng.standard_normal((2, 3, *spatial)).astype(np.float32)
+    (want,) = runtime(op, [x], attrs)
+    (got,) = run_op(op, [x], attrs, symbolic=symbolic)
+    assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("storage_order", [0, 1])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_max_pool_indices(rank: int, storage_order: int) -> None:
+    x = np.random.default_rng(rank).permutation(2 * 2 * 7**rank).astype(np.float32)
+    x = x.reshape(2, 2, *(7,) * rank)
+    attrs = {
+        "kernel_shape": (3,) * rank, "strides": (2,) * rank, "pads": (1,) * (2 * rank),
+        "storage_order": storage_order,
+    }  # fmt: skip
+    wants = runtime("MaxPool", [x], attrs, num_outputs=2)
+    gots = run_op("MaxPool", [x], attrs, num_outputs=2)
+    for got, want in zip(gots, wants, strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8"])
+def test_max_pool_of_other_types(dtype: str) -> None:
+    x = (np.random.default_rng(0).standard_normal((1, 2, 9, 9)) * 50).astype(dtype)
+    attrs = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (2, 2)}
+    (want,) = reference("MaxPool", [x.astype("float64")], attrs)
+    (got,) = run_op("MaxPool", [x], attrs)
+    assert_close(got, want.astype(dtype))
+
+
+def test_padding_never_wins_a_max_pool() -> None:
+    x = np.full((1, 1, 4, 4), -1e30, np.float32)
+    (got,) = run_op("MaxPool", [x], {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)})
+    np.testing.assert_array_equal(got, x)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 5])
+@pytest.mark.parametrize("op", ["LpPool", "GlobalLpPool"])
+def test_norms(op: str, p: int) -> None:
+    x = np.random.default_rng(p).standard_normal((2, 3, 6, 7)).astype(np.float32)
+    attrs: dict[str, Any] = {"p": p, **({"kernel_shape": (2, 3)} if op == "LpPool" else {})}
+    (want,) = runtime(op, [x], attrs)
+    (got,) = run_op(op, [x], attrs)
+    assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7, 7), (1, 5, 112, 13), (2, 3, 4, 5, 6), (1, 2, 1)])
+@pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
+@pytest.mark.parametrize("symbolic", [False, "distinct"])
+def test_global_pools(shape: tuple[int, ...], op: str, symbolic: Any) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    axes = tuple(range(2, len(shape)))
+    want = (np.mean if op == "GlobalAveragePool" else np.max)(x, axis=axes, keepdims=True)
+    (got,) = run_op(op, [x], symbolic=symbolic)
+    assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_max_unpool_inverts_max_pool() -> None:
+    x = np.random.default_rng(0).permutation(2 * 3 * 6 * 8).reshape(2, 3, 6, 8).astype("f")
+    window = {"kernel_shape": (2, 2), "strides": (2, 2)}
+    pooled, places = run_op("MaxPool", [x], window, num_outputs=2)
+    for shape in ([], [np.array([2, 3, 6, 8])], [np.array([2, 3, 7, 9])]):
+        (got,) = run_op("MaxUnpool", [pooled, places, *shape], window)
+        kept = got[:, :, :6, :8]
+        np.testing.assert_array_equal(kept, np.where(kept != 0, x, 0))
+        np.testing.assert_array_equal(np.sort(kept[kept != 0]), np.sort(pooled.ravel()))
+        assert np.count_nonzero(got) == pooled.size
