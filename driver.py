@@ -153,9 +153,8 @@ class _Compilation:
         from .passes.pipeline import parse_pipeline
         from .passes.target import GenericFacts
 
-        chosen = self.options.passes
         manager = PassManager(
-            default_pipeline() if chosen is None else parse_pipeline(chosen),
+            parse_pipeline(self.options.passes),
             dump_dir=self.options.dump_ir,
             stop_after=self.options.stop_after,
             facts=GenericFacts(self.target.layouts),
