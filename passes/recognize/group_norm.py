@@ -41,7 +41,7 @@ def _groups(m: Match) -> str | None:
 def _core(m: Match, r: Rewriter) -> Value:
     x = m["x"]
     kind = to_numpy_dtype(x.dtype)
-    scale, bias = (r.constant(np.full(x.shape[1], n, kind)) for n in (1, 0))  # type: ignore[arg-type]
+    scale, bias = (r.constant(np.full(x.shape[1], n, kind)) for n in (1, 0))
     groups = m.node("split").out().shape[1]
     epsilon = m.attr("norm", "epsilon")
     return r.op("GroupNormalization", x, scale, bias, num_groups=groups, epsilon=epsilon)

@@ -1,0 +1,220 @@
+"""Quantised arithmetic in place of the dequantise-compute-quantise form that models are stored in.
+
+    Q(Conv(DQ(x), DQ(w), DQ(b)), sy, zy)  =  QLinearConv(x, sx, zx, w, sw, zw, sy, zy, b)
+    Q(MatMul(DQ(a), DQ(b)), sy, zy)       =  QLinearMatMul(a, sa, za, b, sb, zb, sy, zy)
+    Q(Gemm(DQ(a), DQ(b), DQ(c)), sy, zy)  =  QGemm(a, sa, za, b, sb, zb, c, sy, zy)
+    Q(Add(DQ(a), DQ(b)), sy, zy)          =  QLinearAdd(a, sa, za, b, sb, zb, sy, zy)
+
+A Relu or Clip before Q goes where quantisation cuts off as much. The sums are exact integers, so a
+result may differ by one step from what floating point rounds to: the pass only runs when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.registry import attribute, spec
+from .base import Pass, PassContext, register_pass
+from .pattern import Match, Op, Pattern, Rule, Var, rewrite
+from .rewriter import Rewriter, splat
+
+
+@register_pass
+@dataclass(frozen=True)
+class QdqFuse(Pass):
+    """Computes in integers what stands between DequantizeLinear and QuantizeLinear."""
+
+    name = "qdq_fuse"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        return rewrite(graph, RULES, context)
+
+
+@dataclass
+class _Quantized:
+    """A quantised tensor: integers, scale and zero point."""
+
+    data: Value
+    scale: Value
+    zero: Value | None
+    node: Node
+
+    @property
+    def per_tensor(self) -> bool:
+        return self.scale.tensor_type.numel == 1
+
+    def zero_point(self, r: Rewriter, dtype_of: Value) -> Value:
+        return self.zero if self.zero is not None else r.scalar(0, dtype_of)
+
+
+def _quantized(m: Match, name: str) -> _Quantized:
+    node = m.node(name)
+    data, scale, zero = [*m.graph.inputs_of(node), None][:3]
+    assert data is not None and scale is not None
+    return _Quantized(data, scale, zero, node)
+
+
+def _scale(q: _Quantized) -> np.ndarray | None:
+    return None if q.scale.constant is None else q.scale.constant.astype(np.float64)
+
+
+# ---- conditions ----------------------------------------------------------------------------------
+
+
+def _common(m: Match, key: str) -> str | None:
+    if spec(key) is None:
+        return f"{key} is not known"
+    for name in ("x", "w", "q"):
+        node = m.nodes.get(name)
+        if node is not None and attribute(node, "block_size"):
+            return "it is quantised in blocks"
+    x, q = _quantized(m, "x"), _quantized(m, "q")
+    if not x.per_tensor or not q.per_tensor:
+        return "activations have several scales"
+    if x.data.dtype not in ("int8", "uint8") or q.node.out().dtype not in ("int8", "uint8"):
+        return "only 8-bit tensors are handled"
+    return _cut_objection(m, q)
+
+
+def _cut_objection(m: Match, q: _Quantized) -> str | None:
+    """An objection where an activation cuts off more than quantisation does."""
+    node = m.nodes.get("cut")
+    if node is None:
+        return None
+    zero = 0 if q.zero is None else splat(q.zero)
+    scale = splat(q.scale)
+    limits = np.iinfo(q.node.out().dtype)
+    if zero != limits.min or scale is None:
+        return f"{node.op} cuts off more than quantisation"
+    if node.op == "Relu":
+        return None
+    inputs = [*m.graph.inputs_of(node), None, None]
+    low = -np.inf if inputs[1] is None else splat(inputs[1])
+    high = np.inf if inputs[2] is None else splat(inputs[2])
+    top = (int(limits.max) - int(limits.min)) * float(scale)
+    if low is None or high is None or low > 0 or high < top * (1 - 1e-6):
+        return "Clip cuts off more than quantisation"
+    return None
+
+
+def _channels(m: Match, axis: int) -> str | None:
+    """An objection where the weights' scales are not one, or one for each output channel."""
+    w = _quantized(m, "w")
+    if w.data.dtype not in ("int8", "uint8"):
+        return "only 8-bit weights are handled"
+    if not w.per_tensor and int(attribute(w.node, "axis")) % w.data.rank != axis:
+        return "weights are not quantised by output channel"
+    return None
+
+
+def _bias_objection(m: Match) -> str | None:
+    if "b" not in m.nodes:
+        return None
+    x, w, b = (_scale(_quantized(m, n)) for n in ("x", "w", "b"))
+    bias = _quantized(m, "b")
+    if x is None or w is None or b is None or bias.data.dtype != "int32":
+        return "the bias is not int32 with a known scale"
+    if bias.zero is not None and splat(bias.zero) != 0:
+        return "the bias has a zero point"
+    if not np.allclose(b.reshape(-1), x.reshape(-1) * w.reshape(-1), rtol=1e-5, atol=0):
+        return "the bias has another scale than the product"
+    return None
+
+
+def _conv(m: Match) -> str | None:
+    return _common(m, "QLinearConv") or _channels(m, 0) or _bias_objection(m)
+
+
+def _matmul(m: Match) -> str | None:
+    rank = _quantized(m, "w").data.rank
+    return _common(m, "QLinearMatMul") or _channels(m, rank - 1)
+
+
+def _gemm(m: Match) -> str | None:
+    node = m.node("linear")
+    if attribute(node, "beta") != 1.0:
+        return "beta is not 1"
+    axis = 0 if attribute(node, "transB") else 1
+    return _common(m, "com.microsoft.QGemm") or _channels(m, axis) or _bias_objection(m)
+
+
+def _add(m: Match) -> str | None:
+    w = _quantized(m, "w")
+    if not w.per_tensor or w.data.dtype not in ("int8", "uint8"):
+        return "operands are not 8-bit with one scale"
+    return _common(m, "com.microsoft.QLinearAdd")
+
+
+# ---- replacements --------------------------------------------------------------------------------
+
+
+def _operands(m: Match, r: Rewriter) -> tuple[list[Value | None], list[Value | None]]:
+    """Data, scale and zero point of both operands; scale and zero point of the result."""
+    inputs: list[Value | None] = []
+    for name in ("x", "w"):
+        q = _quantized(m, name)
+        inputs += [q.data, q.scale, q.zero_point(r, q.data)]
+    q = _quantized(m, "q")
+    return inputs, [q.scale, q.zero_point(r, q.node.out())]
+
+
+def _bias(m: Match) -> Value | None:
+    return _quantized(m, "b").data if "b" in m.nodes else None
+
+
+def _to_conv(m: Match, r: Rewriter) -> Value:
+    inputs, result = _operands(m, r)
+    bias = _bias(m)
+    given = [*inputs, *result, *([] if bias is None else [bias])]
+    return r.node("QLinearConv", given, dict(m.node("linear").attrs)).out()
+
+
+def _to_matmul(m: Match, r: Rewriter) -> Value:
+    inputs, result = _operands(m, r)
+    return r.node("QLinearMatMul", [*inputs, *result]).out()
+
+
+def _to_gemm(m: Match, r: Rewriter) -> Value:
+    inputs, result = _operands(m, r)
+    kept = ("alpha", "transA", "transB")
+    attrs = {k: v for k, v in m.node("linear").attrs.items() if k in kept}
+    given = [*inputs, _bias(m), *result]
+    return r.node("QGemm", given, attrs, domain="com.microsoft").out()
+
+
+def _to_add(m: Match, r: Rewriter) -> Value:
+    inputs, result = _operands(m, r)
+    return r.node("QLinearAdd", [*inputs, *result], domain="com.microsoft").out()
+
+
+def _dq(name: str) -> Op:
+    return Op("DequantizeLinear", Var(f"{name}_data"), name=name, rest=True, shared=True)
+
+
+def _q(inner: Op) -> list[Op]:
+    cut = Op("Relu|Clip", inner, name="cut", rest=True)
+    return [Op("QuantizeLinear", p, name="q", rest=True) for p in (inner, cut)]
+
+
+def _linear(op: str, *operands: Pattern) -> Op:
+    return Op(op, *operands, name="linear")
+
+
+_X, _W, _B = _dq("x"), _dq("w"), _dq("b")
+
+RULES = tuple(
+    Rule(name, pattern, build, when)
+    for name, inner, build, when in (
+        ("qlinear-conv", _linear("Conv", _X, _W, _B), _to_conv, _conv),
+        ("qlinear-conv", _linear("Conv", _X, _W), _to_conv, _conv),
+        ("qlinear-matmul", _linear("MatMul", _X, _W), _to_matmul, _matmul),
+        ("qgemm", _linear("Gemm", _X, _W, _B), _to_gemm, _gemm),
+        ("qgemm", _linear("Gemm", _X, _W), _to_gemm, _gemm),
+        ("qlinear-add", _linear("Add", _X, _W), _to_add, _add),
+    )
+    for pattern in _q(inner)
+)
