@@ -23,9 +23,14 @@ _PUBLIC = {
 __all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from .driver import Artifact, CompileOptions, check, compile, optimize
-    from .ir.graph import Graph
-    from .runtime import Session, load
+    from .driver import Artifact as Artifact
+    from .driver import CompileOptions as CompileOptions
+    from .driver import check as check
+    from .driver import compile as compile
+    from .driver import optimize as optimize
+    from .ir.graph import Graph as Graph
+    from .runtime import Session as Session
+    from .runtime import load as load
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .frontend import Imported
     from .passes.manager import PassRecord
     from .runtime import Session
+    from .targets.base import Target
 
 Shapes = Mapping[str, Sequence[int | str]]
 Listener = Callable[[str, int, int], None]
@@ -42,6 +43,10 @@ class CompileOptions:
     stop_after: str | None = None
     jobs: int = 0
     linker: str | None = None
+
+
+class OptionError(ValueError):
+    """An option of a compilation makes no sense."""
 
 
 @dataclass
@@ -115,6 +120,42 @@ def optimize(
     return compilation.optimize(imported.graph)
 
 
+def check(
+    model: Any,
+    target: str = "cpu",
+    shapes: Shapes | None = None,
+    *,
+    options: CompileOptions | None = None,
+    **fields: Any,
+) -> list[str]:
+    """Every reason why a model cannot be compiled: node, op and why; none where it can be.
+
+    No code is generated.
+    """
+    from .codegen.lower import CodegenError
+    from .frontend import FrontendError
+
+    chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
+    compilation = _Compilation(chosen, _silent)
+    try:
+        imported = import_model(model, chosen.shapes)
+        require_support(compilation.optimize(imported.graph), compilation.target)
+    except (FrontendError, CodegenError) as e:
+        return str(e).splitlines()
+    return []
+
+
+def require_support(graph: Graph, target: Target) -> None:
+    """Raise ``CodegenError`` listing every node that nothing can compute."""
+    from .codegen.lower import CodegenError
+    from .codegen.support import unsupported
+    from .runtime.host import supported
+
+    blockers = unsupported(graph, target, supported())
+    if blockers:
+        raise CodegenError("\n".join(blockers))
+
+
 def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
 
@@ -153,17 +194,25 @@ class _Compilation:
         from .passes.pipeline import parse_pipeline
         from .passes.target import GenericFacts
 
-        manager = PassManager(
-            parse_pipeline(self.options.passes),
-            dump_dir=self.options.dump_ir,
-            stop_after=self.options.stop_after,
-            facts=GenericFacts(self.target.layouts),
-            on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
-        )
+        try:
+            manager = PassManager(
+                parse_pipeline(self.options.passes),
+                dump_dir=self.options.dump_ir,
+                stop_after=self.options.stop_after,
+                facts=GenericFacts(self.target.layouts),
+                on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
+            )
+        except ValueError as e:
+            raise OptionError(str(e)) from e
         result = manager.run(graph)
         self.records = result.records
         self.report["passes"] = [
-            {"pass": r.text, "nodes": r.nodes_after, "changes": r.changes, "details": dict(r.details)}
+            {
+                "pass": r.text,
+                "nodes": r.nodes_after,
+                "changes": r.changes,
+                "details": dict(r.details),
+            }
             for r in result.records
         ]
         self.report["warnings"] = result.warnings
@@ -177,6 +226,7 @@ class _Compilation:
         from .codegen.lower import lower_graph
         from .ir.text import print_graph
 
+        require_support(graph, self.target)
         version = compiler_version()
         lowered = self.timed("lower", lambda: lower_graph(graph, self.target, version))
         objects, device = self.timed("kernels", lambda: self.build(lowered))

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 from ..ir.parser import parse_graph
 from ..targets import parse_target
 from ..targets.base import Target
+from ..targets.generic.registry import LoweringError
 from .kernels import KernelSpec
 
 IN_PROCESS_LIMIT = 6
@@ -66,7 +67,8 @@ def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> An
         try:
             return tvm.tirx.build(tvm.IRModule(functions), target=target.tvm_target())
         except Exception as e:
-            raise BuildError(failure("module", e)) from e
+            reason = str(e).strip().splitlines()
+            raise BuildError(f"the GPU module failed: {reason[-1] if reason else e}") from e
 
 
 def object_of(module: object, target: Target) -> bytes:
@@ -94,8 +96,8 @@ class ObjectCache:
     def __init__(self, folder: str | None = None) -> None:
         chosen = os.environ.get("GRAPHKILN_CACHE") if folder is None else folder
         if chosen is None:
-            base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-            chosen = os.path.join(base, "graphkiln")
+            home = os.path.join(os.path.expanduser("~"), ".cache")
+            chosen = os.path.join(os.environ.get("XDG_CACHE_HOME") or home, "graphkiln")
         self.folder = Path(chosen) / "kernels" if chosen else None
 
     def get(self, name: str) -> bytes | None:
@@ -129,7 +131,8 @@ def build_kernels(
 ) -> dict[str, bytes]:
     """Object files of all kernels, by name.
 
-    ``jobs`` worker processes (0: one a core) build what the cache does not hold.
+    ``jobs`` worker processes (0: one a core) build what the cache does not hold. Raises
+    :class:`BuildError` with one line for every kernel that cannot be built.
     """
     store = ObjectCache(cache_folder)
     found: dict[str, bytes] = {}
@@ -143,25 +146,31 @@ def build_kernels(
     total = len(kernels)
     report = progress or (lambda done, total: None)
     report(len(found), total)
-    for name, content in _build_missing(missing, kernels, target, jobs or os.cpu_count() or 1):
-        found[name] = content
-        store.put(name, content)
+    failures = []
+    for result in _build_missing(missing, kernels, target, jobs or os.cpu_count() or 1):
+        if result.content is None:
+            failures.append(result.error)
+            continue
+        found[result.name] = result.content
+        store.put(result.name, result.content)
         report(len(found), total)
+    if failures:
+        raise BuildError("\n".join(sorted(failures)))
     return {name: found[name] for name in kernels}
 
 
 def _build_missing(
     missing: list[str], kernels: Mapping[str, KernelSpec], target: Target, jobs: int
-) -> Iterable[tuple[str, bytes]]:
+) -> Iterable[_Result]:
     if len(missing) <= IN_PROCESS_LIMIT or jobs == 1:
         for name in missing:
-            yield name, _named(kernels[name], lambda n=name: build_object(kernels[n], n, target))
+            yield _build_here(name, kernels[name], target)
         return
     with _Workers(min(jobs, len(missing)), target) as workers:
         for name in missing:
             workers.submit(name, kernels[name])
         for _ in missing:
-            yield workers.next()
+            yield workers.results.get()
 
 
 T = TypeVar("T")
@@ -171,13 +180,24 @@ def _named(spec: KernelSpec, build: Callable[[], T]) -> T:
     try:
         return build()
     except Exception as e:
-        raise BuildError(failure(spec.op, e)) from e
+        raise BuildError(failure(spec, e)) from e
 
 
-def failure(op: str, error: BaseException) -> str:
-    """One line that says which kernel failed and why."""
-    reason = str(error).strip().splitlines()
-    return f"kernel {op}: {reason[-1] if reason else type(error).__name__}"
+def _build_here(name: str, spec: KernelSpec, target: Target) -> _Result:
+    try:
+        return _Result(name, build_object(spec, name, target), "")
+    except Exception as e:
+        return _Result(name, None, failure(spec, e))
+
+
+def failure(spec: KernelSpec, error: BaseException) -> str:
+    """One line that says which node's kernel failed and why."""
+    lines = str(error).strip().splitlines()
+    reason = lines[-1] if lines else type(error).__name__
+    if isinstance(error, LoweringError):
+        # It names the node of the kernel, not the model's.
+        reason = reason.partition("): ")[2] or reason
+    return f"node {spec.node!r} (kernel {spec.op}): {reason}"
 
 
 @dataclass
@@ -213,12 +233,6 @@ class _Workers:
     def submit(self, name: str, spec: KernelSpec) -> None:
         self.tasks.put((name, spec))
 
-    def next(self) -> tuple[str, bytes]:
-        result = self.results.get()
-        if result.content is None:
-            raise BuildError(result.error)
-        return result.name, result.content
-
     def _start(self) -> subprocess.Popen[bytes]:
         package = Path(__file__).parent.parent
         code = (
@@ -231,6 +245,7 @@ class _Workers:
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(package)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is this process's affair; it ends its workers
         )  # fmt: skip
         self.processes.append(process)
         return process
@@ -246,15 +261,16 @@ class _Workers:
 
     def _ask(self, process: subprocess.Popen[bytes], name: str, spec: KernelSpec) -> _Result:
         assert process.stdin is not None and process.stdout is not None
-        request = {"name": name, "role": spec.role, "op": spec.op, "text": spec.text,
-                   "target": self.target.spec}  # fmt: skip
+        request = {"name": name, "role": spec.role, "op": spec.op, "node": spec.node,
+                   "text": spec.text, "target": self.target.spec}  # fmt: skip
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
             return read_reply(process.stdout, name)
         except (OSError, ValueError) as e:
             process.kill()
-            return _Result(name, None, f"kernel {spec.op}: the compiler process stopped ({e})")
+            stopped = OSError(f"the compiler process stopped ({e})")
+            return _Result(name, None, failure(spec, stopped))
 
 
 def read_reply(stream: IO[bytes], name: str) -> _Result:

@@ -246,7 +246,8 @@ def _lower_scan(lowering: _Lowering, frame: _Frame, node: Node) -> None:
     carried_count = int(attribute(node, "num_carried") or 0)
     scan_count = int(attribute(node, "num_scan_inputs") or 0)
     scans = inputs[carried_count : carried_count + scan_count]
-    axes = [a % v.rank for a, v in zip(_list(node, "scan_input_axes", scan_count), scans, strict=True)]
+    given = _list(node, "scan_input_axes", scan_count)
+    axes = [a % v.rank for a, v in zip(given, scans, strict=True)]
     backwards = _list(node, "scan_input_directions", scan_count)
     carried = [lowering.new_reg() for _ in range(carried_count)]
     for target, source in zip(

@@ -27,7 +27,8 @@ class KernelSpec:
     """One kernel: ``text`` is its canonical region, ``role`` is ``main`` or ``sizes``.
 
     ``arguments`` index the node's inputs that are passed at run time (the rest are embedded);
-    ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order.
+    ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order. ``node``
+    is the first node that wants it, for messages.
     """
 
     text: str
@@ -35,6 +36,7 @@ class KernelSpec:
     op: str
     arguments: tuple[int, ...] = field(compare=False)
     symbols: tuple[str, ...] = field(compare=False)
+    node: str = field(default="", compare=False)
 
     def name(self, target: str, version: str) -> str:
         """A symbol name unique to the kernel's content, the target and the compiler version."""
@@ -153,7 +155,8 @@ def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
     region, original = canonical(region, inner)
     taken = input_symbols(region) if role == "sizes" else region_symbols(region)
     text = print_graph(region, limit=EMBED_LIMIT)
-    return KernelSpec(text, role, _title(region), arguments, tuple(original[s] for s in taken))
+    symbols = tuple(original[s] for s in taken)
+    return KernelSpec(text, role, _title(region), arguments, symbols, node.name)
 
 
 def _title(region: Graph) -> str:

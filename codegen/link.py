@@ -14,7 +14,6 @@ from .lower import DimKernel
 from .program import Program
 from .vm import assemble
 
-
 NOTHING = "dims_none"
 
 

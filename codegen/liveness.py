@@ -8,6 +8,7 @@ from .classify import is_opaque, is_view
 from .memory import Interval, plan
 from .storage import storage_bytes
 
+
 class Liveness:
     """The order of execution, when each value is last used, and where planned values live.
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..ir.dims import Dim, SymExpr, Symbol, free_symbols, is_static, sym
+from ..ir.dims import Dim, Symbol, SymExpr, free_symbols, is_static, sym
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.types import DTYPES, TensorType
 from ..targets.base import Target
 from .attributes import attributes_json
-from .kernels import KernelSpec, kernel_spec, storage_array
 from .classify import is_host, is_view, used_values, view_root
+from .kernels import KernelSpec, kernel_spec, storage_array
 from .liveness import Liveness
 from .memory import aligned
 from .program import (
@@ -42,7 +42,7 @@ from .program import (
     View,
 )
 from .storage import storage_bytes, storage_name
-
+from .support import host_name
 
 INT64 = DTYPES["int64"]
 
@@ -276,7 +276,8 @@ class _Lowering:
         """A tensor with storage of its own, released when nobody holds it."""
         storage, reg = self.new_reg(), self.new_reg()
         size = size_of(t)
-        self.emit(AllocStorage(storage, aligned(size) if isinstance(size, int) else self.slot(size)))
+        room = aligned(size) if isinstance(size, int) else self.slot(size)
+        self.emit(AllocStorage(storage, room))
         self.emit(MakeTensor(reg, storage, 0, self.shape(t), storage_name(t.dtype.name)))
         self.emit(Kill(storage))
         return reg
@@ -377,7 +378,7 @@ class _Lowering:
         arguments: list[Operand | None] = [
             None if v is None else self.reg(frame, v) for v in frame.graph.inputs_of(node)
         ]
-        results = self.call_host(node.key if node.domain == "com.microsoft" else node.op, node.attrs, arguments, len(node.outputs))
+        results = self.call_host(host_name(node), node.attrs, arguments, len(node.outputs))
         for v, reg in zip(node.values, results, strict=True):
             frame.env[v] = reg
         self.bind_types([(frame.env[v], v) for v in node.values])

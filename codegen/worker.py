@@ -17,11 +17,11 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not mix with replies
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        spec = KernelSpec(request["text"], request["role"], request["op"], (), ())
+        spec = KernelSpec(request["text"], request["role"], request["op"], (), (), request["node"])
         try:
             content = build_object(spec, request["name"], parse_target(request["target"]))
         except Exception as e:
-            out.write(json.dumps({"error": failure(spec.op, e)}).encode() + b"\n")
+            out.write(json.dumps({"error": failure(spec, e)}).encode() + b"\n")
         else:
             out.write(json.dumps({"size": len(content)}).encode() + b"\n" + content)
         out.flush()

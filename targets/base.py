@@ -54,6 +54,11 @@ class Target(Protocol):
         """The CPU target that launches kernels; the target itself where that is a CPU."""
         ...
 
+    @property
+    def own_kernels(self) -> frozenset[str]:
+        """Keys of the ops that the target has kernels of its own for."""
+        ...
+
     def tvm_target(self) -> Any:
         """The ``tvm.target.Target`` that kernels are built for."""
         ...

@@ -58,6 +58,10 @@ class CpuTarget:
         }
 
     @property
+    def own_kernels(self) -> frozenset[str]:
+        return frozenset(self._templates)
+
+    @property
     def host(self) -> CpuTarget:
         return self
 

@@ -52,6 +52,10 @@ class CudaTarget:
         return None
 
     @property
+    def own_kernels(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
     def host(self) -> CpuTarget:
         return CpuTarget(self.cpu)
 

@@ -1,0 +1,49 @@
+"""What cannot be compiled, found before any code is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from ..ir.graph import Graph, Node
+from ..ir.registry import has_trait
+from ..targets.base import Target
+from .classify import is_host, is_view
+
+
+def unsupported(graph: Graph, target: Target, host_functions: Container[str]) -> list[str]:
+    """One line for every node that no kernel, view or host function computes.
+
+    ``host_functions`` are the names of those the runtime has.
+    """
+    from ..targets.generic.registry import lowered_keys
+
+    kernels = lowered_keys() | target.own_kernels
+    return [
+        f"node {node.name!r} ({node.key}): {reason}"
+        for graph, node in _nodes(graph)
+        if (reason := _reason(graph, node, kernels, host_functions)) is not None
+    ]
+
+
+def host_name(node: Node) -> str:
+    """The name of the host function that computes a node."""
+    return node.key if node.domain == "com.microsoft" else node.op
+
+
+def _nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:
+    """The operations of a graph and of all bodies inside it, each with its graph."""
+    for node in graph.nodes:
+        for _, body in graph.bodies(node):
+            yield from _nodes(body)
+        yield graph, node
+
+
+def _reason(
+    graph: Graph, node: Node, kernels: Container[str], host_functions: Container[str]
+) -> str | None:
+    if has_trait(node, "control_flow") or node.key == "kiln.Region" or is_view(graph, node):
+        return None
+    if is_host(graph, node):
+        there = host_name(node) in host_functions
+        return None if there else "the runtime has no function for this op on these types"
+    return None if node.key in kernels else "there is no kernel for this op"
