@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import tirx
 
 from . import floats
@@ -157,7 +158,7 @@ def equal(a: Expr, b: Expr) -> Expr:
     """Equality; NaN differs from itself."""
     if dtype_of(a) == "bool":
         return tirx.Not(differ(a, b))
-    if is_float(a) and tvm.ir.structural_equal(a, b):
+    if is_float(a) and tvm_ffi.structural_equal(a, b):
         return tirx.Not(floats.is_nan(a))
     return a.equal(b)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import tirx
 
 from ...ir.dims import Dim, SymExpr
@@ -400,7 +401,7 @@ class Builder:
         def load(at: tuple[Expr, ...]) -> Expr:
             for scope in reversed(self._scopes):
                 for indices, found in scope.bound.get(key, ()):
-                    if all(tvm.ir.structural_equal(a, c) for a, c in zip(at, indices, strict=True)):
+                    if all(tvm_ffi.structural_equal(a, c) for a, c in zip(at, indices, strict=True)):
                         return found
             result = self.let(value.load(at))
             self._scopes[-1].bound.setdefault(key, []).append((at, result))
