@@ -1,0 +1,82 @@
+"""Type inference of matrix products and determinants."""
+
+from __future__ import annotations
+
+from ..dims import Dim
+from ..registry import InferContext, op
+from ..shapes import broadcast, broadcast_dim, broadcast_to
+from ..types import Shape, TensorType, Type
+
+
+def matmul_shape(a: Shape, b: Shape) -> Shape:
+    """The shape of NumPy's ``matmul``; raises ``ValueError`` where the operands do not fit."""
+    if not a or not b:
+        raise ValueError("a matrix product takes no scalars")
+    left = a if len(a) > 1 else (1, *a)
+    right = b if len(b) > 1 else (*b, 1)
+    _check_inner(left[-1], right[-2])
+    lead = broadcast([left[:-2], right[:-2]])
+    rows = left[-2:-1] if len(a) > 1 else ()
+    columns = right[-1:] if len(b) > 1 else ()
+    return (*lead, *rows, *columns)
+
+
+def _check_inner(a: Dim, b: Dim) -> None:
+    if isinstance(a, int) and isinstance(b, int) and a != b:
+        raise ValueError(f"inner dimensions {a} and {b} differ")
+
+
+def _same_dtype(ctx: InferContext) -> TensorType:
+    first = ctx.tensor(0)
+    for i in range(1, len(ctx.inputs)):
+        if ctx.has(i) and ctx.tensor(i).dtype != first.dtype:
+            raise ctx.error(f"inputs have types {first.dtype} and {ctx.tensor(i).dtype}")
+    return first
+
+
+@op("MatMul")
+def _infer_matmul(ctx: InferContext) -> list[Type]:
+    a = _same_dtype(ctx)
+    return [a.with_shape(matmul_shape(a.dims, ctx.tensor(1).dims))]
+
+
+@op("Gemm")
+def _infer_gemm(ctx: InferContext) -> list[Type]:
+    a, b = _same_dtype(ctx), ctx.tensor(1)
+    if a.rank != 2 or b.rank != 2:
+        raise ctx.error(f"multiplies matrices, not {a} and {b}")
+    m, k = reversed(a.dims) if ctx.attr("transA") else a.dims
+    inner, n = reversed(b.dims) if ctx.attr("transB") else b.dims
+    _check_inner(k, inner)
+    if ctx.has(2):
+        broadcast_to(ctx.tensor(2).dims, (m, n))
+    return [a.with_shape((m, n))]
+
+
+@op(
+    "FusedMatMul",
+    domain="com.microsoft",
+    defaults={"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0},
+    arity=(2, 2),
+    doc="``alpha * A' @ B'``, where the last two axes of either may be swapped.",
+)
+def _infer_fused_matmul(ctx: InferContext) -> list[Type]:
+    a, b = _same_dtype(ctx), ctx.tensor(1)
+    if ctx.attr("transBatchA") or ctx.attr("transBatchB"):
+        raise ctx.error("transposed batch axes are not supported")
+    left = _swapped(a.dims) if ctx.attr("transA") else a.dims
+    right = _swapped(b.dims) if ctx.attr("transB") else b.dims
+    return [a.with_shape(matmul_shape(left, right))]
+
+
+def _swapped(shape: Shape) -> Shape:
+    return shape if len(shape) < 2 else (*shape[:-2], shape[-1], shape[-2])
+
+
+@op("Det")
+def _infer_det(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    if x.rank < 2:
+        raise ctx.error(f"takes square matrices, not {x}")
+    broadcast_dim(x.dims[-2], x.dims[-1])
+    return [x.with_shape(x.dims[:-2])]

@@ -1,0 +1,84 @@
+"""``Einsum``: its equation, and type inference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..dims import Dim
+from ..registry import InferContext, op
+from ..shapes import broadcast_dim
+from ..types import Shape, Type
+
+_ELLIPSIS = "..."
+
+
+@dataclass(frozen=True)
+class Einsum:
+    """A parsed equation: the labels of each operand's axes, and those of the result's.
+
+    A label is a letter, or ``.0``, ``.1`` ... for the axes of an ellipsis counted from its end.
+    """
+
+    operands: tuple[tuple[str, ...], ...]
+    output: tuple[str, ...]
+
+    def extents(self, shapes: Sequence[Shape]) -> dict[str, Dim]:
+        """The dim of every label; raises ``ValueError`` where operands disagree."""
+        found: dict[str, Dim] = {}
+        for labels, shape in zip(self.operands, shapes, strict=True):
+            for label, d in zip(labels, shape, strict=True):
+                found[label] = broadcast_dim(found.get(label, 1), d)
+        return found
+
+
+def parse_einsum(equation: str, ranks: Sequence[int]) -> Einsum:
+    """The equation for operands of these ranks; raises ``ValueError`` where it does not fit."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(ranks):
+        raise ValueError(f"equation {equation!r} has {len(terms)} terms for {len(ranks)} inputs")
+    operands = tuple(_labels(t, rank) for t, rank in zip(terms, ranks, strict=True))
+    dots = max((sum(map(_is_dot, labels)) for labels in operands), default=0)
+    if arrow:
+        output = _term_labels(right, dots)
+    else:
+        counts = Counter(label for labels in operands for label in labels)
+        once = sorted(c for c, n in counts.items() if n == 1 and not _is_dot(c))
+        output = (*_dots(dots), *once)
+    known = {label for labels in operands for label in labels}
+    if not known.issuperset(output) or len(set(output)) != len(output):
+        raise ValueError(f"the result of equation {equation!r} repeats an index or invents one")
+    return Einsum(operands, output)
+
+
+def _labels(term: str, rank: int) -> tuple[str, ...]:
+    letters = len(term.replace(_ELLIPSIS, ""))
+    labels = _term_labels(term, rank - letters)
+    if len(labels) != rank:
+        raise ValueError(f"term {term!r} does not fit an input of rank {rank}")
+    return labels
+
+
+def _term_labels(term: str, dots: int) -> tuple[str, ...]:
+    before, ellipsis, after = term.partition(_ELLIPSIS)
+    if not f"{before}{after}".isalpha() and before + after:
+        raise ValueError(f"term {term!r} holds more than letters and one ellipsis")
+    return (*before, *(_dots(dots) if ellipsis else ()), *after)
+
+
+def _dots(count: int) -> list[str]:
+    return [f".{i}" for i in reversed(range(count))]
+
+
+def _is_dot(label: str) -> bool:
+    return label.startswith(".")
+
+
+@op("Einsum")
+def _infer_einsum(ctx: InferContext) -> list[Type]:
+    types = [ctx.tensor(i) for i in range(len(ctx.inputs))]
+    einsum = parse_einsum(ctx.attr("equation"), [t.rank for t in types])
+    extents = einsum.extents([t.dims for t in types])
+    return [types[0].with_shape(tuple(extents[label] for label in einsum.output))]
