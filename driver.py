@@ -189,7 +189,6 @@ class _Compilation:
         return result
 
     def optimize(self, graph: Graph) -> Graph:
-        from .passes.catalog import default_pipeline
         from .passes.manager import PassManager
         from .passes.pipeline import parse_pipeline
         from .passes.target import GenericFacts

@@ -6,16 +6,14 @@ import importlib
 import pkgutil
 from functools import cache
 
-from .base import Pass, pass_class
-
-_LEVELS = {
+LEVELS = {
     0: "shapes,fold,dce",
-    # Shapes and folding run again after what settles branches, sequences and their sizes.
-    1: "shapes,fold,sequences,shapes,fold,decompose,simplify,recognize,fold_affine,simplify,cse,"
-    "dce,layout,fuse,dce",
+    # Shapes and folding run again after what settles branches, sequences and their sizes;
+    # recognition before simplification, which combines constants that patterns look for.
+    1: "shapes,fold,sequences,shapes,fold,decompose,recognize{attention=false},simplify,recognize,"
+    "fold_affine,simplify,cse,dce,layout,fuse,dce",
 }
-
-MAX_LEVEL = max(_LEVELS)
+"""The text of each optimisation level's pipeline."""
 
 
 @cache
@@ -26,20 +24,4 @@ def load() -> None:
         importlib.import_module(f"{package.__name__}.{module}")
 
 
-def default_pipeline(level: int = MAX_LEVEL) -> list[Pass]:
-    """Fresh passes of an optimisation level: 0 does what code generation needs, 1 everything.
-
-    Raises ``ValueError`` for a level that does not exist.
-    """
-    if level not in _LEVELS:
-        raise ValueError(f"there is no level {level}: the levels are 0 to {MAX_LEVEL}")
-    load()
-    passes = []
-    for name in _LEVELS[level].split(","):
-        cls = pass_class(name)
-        assert cls is not None, name
-        passes.append(cls())
-    return passes
-
-
-__all__ = ["MAX_LEVEL", "default_pipeline", "load"]
+__all__ = ["LEVELS", "load"]

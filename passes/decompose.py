@@ -92,6 +92,8 @@ def _slices(m: Match, r: Rewriter) -> list[Value | None]:
 
 
 def _at_inference(m: Match) -> str | None:
+    if all(v.is_constant for v in _operands(m)[1:]):
+        return "constant parameters are folded"
     return "it is in training mode" if attribute(m.root, "training_mode") else None
 
 

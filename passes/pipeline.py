@@ -16,7 +16,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from .base import Pass, pass_class, pass_names
-from .catalog import default_pipeline, load
+from .catalog import LEVELS, load
 
 _PASS = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
@@ -44,6 +44,16 @@ def parse_pipeline(text: str | None) -> list[Pass]:
         if match[3] == "," and not text[at:].strip():
             raise PipelineError("a pass must follow the last comma")
     return passes
+
+
+def default_pipeline(level: int = max(LEVELS)) -> list[Pass]:
+    """Fresh passes of an optimisation level: 0 does what code generation needs, 1 everything.
+
+    Raises ``ValueError`` for a level that does not exist.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"there is no level {level}: the levels are 0 to {max(LEVELS)}")
+    return parse_pipeline(LEVELS[level])
 
 
 def print_pipeline(passes: Sequence[Pass]) -> str:
@@ -113,4 +123,4 @@ def _hint(name: str, choices: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-__all__ = ["PipelineError", "format_pass", "parse_pipeline", "print_pipeline"]
+__all__ = ["PipelineError", "default_pipeline", "format_pass", "parse_pipeline", "print_pipeline"]

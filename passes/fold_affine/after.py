@@ -1,10 +1,13 @@
 """Constants applied to the result of a linear op.
 
 s * linear(x, W, b) = linear(x, s*W, s*b)    linear(x, W, b) + t = linear(x, W, b + t)
+-linear(x, W, b) = linear(x, -W, -b)
 s * (y + t) = s*y + s*t                      where y is the result of a MatMul, which has no bias
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from ...ir.graph import Value
 from ..pattern import Const, Match, Op, Rule, Var
@@ -40,6 +43,19 @@ def _fold(m: Match, r: Rewriter) -> Value:
     return linear.build(r, m["x"])
 
 
+def _negatable(m: Match) -> str | None:
+    found = channels_of(m.graph, m.node("linear"))
+    return found if isinstance(found, str) else None
+
+
+def _negate(m: Match, r: Rewriter) -> Value:
+    found = channels_of(m.graph, m.node("linear"))
+    assert isinstance(found, Channels)
+    linear = Linear(m.graph, found)
+    linear.scale_outputs(np.full(found.outputs, -1.0))
+    return linear.build(r, m["x"])
+
+
 def _distribute(m: Match, r: Rewriter) -> Value:
     s, t = m["s"].constant, m["t"].constant
     assert s is not None and t is not None
@@ -62,6 +78,7 @@ _LINEAR = Op(OPS, Var("x"), Const(), name="linear", rest=True)
 
 RULES = (
     Rule("affine-after", Op("Mul|Add|Sub", _LINEAR, Const("c")), _fold, _applies),
+    Rule("negative", Op("Neg", _LINEAR), _negate, _negatable),
     Rule(
         "scale-bias",
         Op(

@@ -1,7 +1,7 @@
 """Views move out of the way of what could share a kernel.
 
-f(Reshape(a), b) = Reshape(f(a, b'))         f elementwise, a heavy or elementwise; b' is b seen in
-                                             the shape of a, where that is a view too
+f(Reshape(a), b) = Reshape(f(a, b'))         f elementwise, a the result most worth sharing a
+                                             kernel with; b' is b seen in the shape of a
 Reshape(Slice(x)) = Slice(Reshape(x))        the view splits the sliced axis into whole blocks
 Slice(Transpose(x)) = Transpose(Slice(x))    every use of the transpose is a slice
 """
@@ -22,18 +22,29 @@ from .transposes import perm_of
 
 
 def _viewed(m: Match) -> Value | None:
-    """The input of ``root`` that is a view of a heavy or elementwise result."""
-    for v in m.graph.inputs_of(m.root):
-        if v is None or v.node.key != "kiln.Reshape" or not single_use(m.graph, v):
-            continue
-        source = m.graph.input(v.node, 0)
-        if source is not None and _computes(source.node) and v.shape == m.root.out().shape:
-            return v
-    return None
+    """The input of ``root`` that is a view of a result it could share a kernel with.
+
+    That result has to be the one most worth sharing with: or two views would push each other away.
+    """
+    inputs = [v for v in m.graph.inputs_of(m.root) if v is not None]
+    ranked = sorted(inputs, key=lambda v: -_worth(m, v))
+    best = ranked[0] if ranked else None
+    if best is None or best.node.key != "kiln.Reshape" or best.shape != m.root.out().shape:
+        return None
+    second = _worth(m, ranked[1]) if len(ranked) > 1 else 0
+    return best if _worth(m, best) > second else None
 
 
-def _computes(node: Node) -> bool:
-    return is_anchor(node) or has_trait(node, "elementwise")
+def _worth(m: Match, v: Value) -> int:
+    """2 for the result of a heavy op, 1 for an elementwise one, 0 for what is used elsewhere."""
+    source: Value | None = v
+    while source is not None and source.node.key == "kiln.Reshape":
+        if not single_use(m.graph, source):
+            return 0
+        source = m.graph.input(source.node, 0)
+    if source is None or not single_use(m.graph, source):
+        return 0
+    return 2 if is_anchor(source.node) else int(has_trait(source.node, "elementwise"))
 
 
 def _other(m: Match, r: Rewriter | None, v: Value, view: Value, a: Value) -> Value | None:

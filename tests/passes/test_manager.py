@@ -13,11 +13,17 @@ from support.graph_text import graph_of
 from graphkiln.ir.graph import Graph
 from graphkiln.passes.base import Pass, PassContext, PassError
 from graphkiln.passes.bisect import bisect
-from graphkiln.passes.catalog import MAX_LEVEL, default_pipeline
+from graphkiln.passes.catalog import LEVELS
 from graphkiln.passes.dce import DeadCode
 from graphkiln.passes.fold import Fold
 from graphkiln.passes.manager import PassManager
-from graphkiln.passes.pipeline import PipelineError, format_pass, parse_pipeline, print_pipeline
+from graphkiln.passes.pipeline import (
+    PipelineError,
+    default_pipeline,
+    format_pass,
+    parse_pipeline,
+    print_pipeline,
+)
 
 TEXT = """
 graph main(%x: float32[N,4]) -> (y) {
@@ -146,7 +152,7 @@ def test_pipeline_spellings() -> None:
     assert format_pass(Fold()) == "fold"
 
 
-@pytest.mark.parametrize("level", range(MAX_LEVEL + 1))
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_level_exists(level: int) -> None:
     assert parse_pipeline(print_pipeline(default_pipeline(level))) == default_pipeline(level)
 

@@ -14,8 +14,8 @@ from graphkiln.ir.graph import Graph, Value
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.types import tensor
-from graphkiln.passes.catalog import default_pipeline
 from graphkiln.passes.manager import PassManager
+from graphkiln.passes.pipeline import default_pipeline
 
 
 class Net:
