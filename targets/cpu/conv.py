@@ -34,6 +34,12 @@ class _Image:
     width: Any
     block: int
 
+    def turned(self, b: Builder) -> _Image:
+        """The image with height and width exchanged, where one of them is 1."""
+        n, blocks = self.tensor.shape[:2]
+        view = b.view(self.tensor, (n, blocks, self.width, self.height, self.block))
+        return _Image(view, self.width, self.height, self.block)
+
 
 @dataclass(frozen=True)
 class _Geometry:
@@ -58,6 +64,17 @@ class _Geometry:
     @property
     def padded(self) -> bool:
         return any(p != 0 for p in (*self.begin, *self.end))
+
+    @property
+    def vertical(self) -> bool:
+        """Does the window leave the second dim alone?"""
+        return (self.kernel[1], self.strides[1], self.begin[1], self.end[1]) == (1, 1, 0, 0)
+
+    def turned(self) -> _Geometry:
+        """The geometry with height and width exchanged."""
+        return _Geometry(*(pair[::-1] for pair in (
+            self.kernel, self.strides, self.dilations, self.begin, self.end
+        )))  # fmt: skip
 
 
 def conv_blocked(cpu: CpuFeatures) -> Template:
@@ -136,10 +153,19 @@ class _Dense:
         self.vectors = self.tile_width // self.lanes
 
     def emit(self) -> None:
-        image = pad_image(self.b, as_image(self.b, self.ctx.buffered(0)), self.geometry)
+        image = as_image(self.b, self.ctx.buffered(0))
         n, _, *spatial, _ = self.ctx.out_shape()
         height, width = spatial if len(spatial) == 2 else (1, spatial[0])
         self.rank = len(spatial)
+        # A single column is tiled along its height: turned, it is a single row.
+        self.tall = as_int(image.width) == 1 and as_int(image.height) != 1
+        if self.tall and self.geometry.vertical:
+            image = image.turned(self.b)
+            self.geometry = self.geometry.turned()
+            height, width = width, height
+        else:
+            self.tall = False
+        image = pad_image(self.b, image, self.geometry)
         self.image = image
         limit = accumulator_budget(self.cpu, self.vectors)
         fixed = as_int(width)
@@ -204,7 +230,7 @@ class _Dense:
         def vector(v: int, k: tuple[Expr, ...]) -> Expr:
             c, kh, kw, i = k
             lanes = tirx.Ramp(index(v * self.lanes), index(1), self.lanes)
-            kernel = (kh, kw) if self.rank == 2 else (kw,)
+            kernel = ((kw, kh) if self.tall else (kh, kw)) if self.rank == 2 else (kw,)
             return w.load_raw([group, tile, c, *kernel, i, lanes])
 
         acc.reduce((self.in_blocks, *g.kernel, self.in_block), scalar, vector)
@@ -240,6 +266,7 @@ class _Dense:
             with b.when(block < blocks) if not whole else _always():
                 for r in range(size):
                     position = (row, column + r) if self.rank == 2 else (column + r,)
+                    position = position[::-1] if self.tall else position
                     with b.lanes(self.lanes) as lane:
                         self.ctx.sink(
                             (batch, block, *position, offset % self.block + lane),
