@@ -383,6 +383,12 @@ class Graph:
             removed += 1
         return removed
 
+    def drop_last_output(self, node: Node) -> None:
+        """Remove the last output of a node; raises :class:`GraphError` where it is used."""
+        if self.uses(node.out(len(node.outputs) - 1)):
+            raise GraphError(f"the last output of {node} is still used")
+        self._names.discard(node.outputs.pop().name)
+
     def rename(self, value: Value, name: str) -> None:
         """Give a value another (unique) name."""
         self._names.discard(value.name)

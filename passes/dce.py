@@ -1,4 +1,4 @@
-"""Dead code elimination: operations and constants whose results nobody uses."""
+"""Dead code elimination: operations, constants and last results that nobody uses."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..ir.graph import Graph, Node
+from ..ir.registry import spec
 from .base import Pass, PassContext, register_pass
 from .bodies import captured_inputs, drop_inputs
+
+_MANY = 16
+"""Ops that may have more results than this have them by count: none can be left out."""
 
 
 @register_pass
@@ -26,7 +30,22 @@ class DeadCode(Pass):
         for node in graph.nodes:
             counts["captures"] += _drop_captures(graph, node)
         counts["nodes"] += graph.prune()
+        for node in graph.nodes:
+            counts["results"] += _drop_results(graph, node)
         return counts
+
+
+def _drop_results(graph: Graph, node: Node) -> int:
+    """Remove last results that nobody uses and that the op need not return."""
+    found = spec(node.key)
+    least = 1 if found is None else max(1, found.min_outputs)
+    if len(node.outputs) <= least or found is None or found.max_outputs > _MANY:
+        return 0
+    dropped = 0
+    while len(node.outputs) > least and not graph.uses(node.out(len(node.outputs) - 1)):
+        graph.drop_last_output(node)
+        dropped += 1
+    return dropped
 
 
 def _drop_captures(graph: Graph, node: Node) -> int:

@@ -11,6 +11,8 @@ Merging never makes a cycle. Of the first kind, only the last value leaves the s
 left and came back would be a cycle of the graph itself. Of the second kind, an operation joins the
 one region that holds all its consumers, so no other path leads from it into the region.
 
+A cheap operation whose consumers are in a few regions is computed in each of them.
+
 Views (``kiln.Reshape``) at a region's border stay outside: they cost nothing. Data-dependent
 sizes, control flow, host functions, strings and sequences never stand in a region.
 """
@@ -39,7 +41,7 @@ class Fuse(Pass):
     """
 
     max_nodes: int = 64
-    max_inputs: int = 24
+    max_inputs: int = 48
     embed_limit: int = 64
 
     name = "fuse"
@@ -49,14 +51,13 @@ class Fuse(Pass):
         order = graph.topological()
         kinds = {n: classify(graph, n) for n in order}
         regions = Regions(graph, context, self.max_nodes, self.max_inputs, kinds)
-        position = {n: i for i, n in enumerate(order)}
         for node in order:
             if kinds[node] is Kind.ANCHOR:
-                grow_epilogue(regions, node, position)
+                grow_epilogue(regions, node)
         for node in reversed(order):
             regions.join_consumers(node)
         counts: Counter[str] = Counter()
-        for members in regions.finished(position):
+        for members in regions.finished():
             outline(graph, members, self.embed_limit)
             counts["regions"] += 1
             counts["nodes"] += len(members)

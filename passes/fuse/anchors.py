@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ...ir.graph import Node, Value
 from .classify import Kind
 from .regions import Regions
@@ -12,12 +10,11 @@ _MAX_EPILOGUE = 24
 _MAX_OPEN = 4
 
 
-def grow_epilogue(regions: Regions, anchor: Node, position: Mapping[Node, int]) -> None:
+def grow_epilogue(regions: Regions, anchor: Node) -> None:
     """Make the region of ``anchor``: the largest set of nodes that only its last value leaves.
 
     Consumers are tried producers first; the set so far is kept whenever one value leaves it.
     """
-    graph = regions.graph
     members: list[Node] = [anchor]
     inside = {anchor}
     kept = 1
@@ -25,7 +22,7 @@ def grow_epilogue(regions: Regions, anchor: Node, position: Mapping[Node, int]) 
         outside = _outside_consumers(regions, members, inside)
         if outside is None or not outside:
             break
-        candidate = min(outside, key=lambda n: position.get(n, len(position)))
+        candidate = min(outside, key=regions.position)
         reason = _objection(regions, anchor, candidate)
         if reason is not None:
             regions.explain(candidate, reason)
@@ -35,7 +32,6 @@ def grow_epilogue(regions: Regions, anchor: Node, position: Mapping[Node, int]) 
         if len(_leaving(regions, members, inside)) <= 1:
             kept = len(members)
     regions.start(anchor, members[:kept])
-    assert all(n in graph for n in members)
 
 
 def _outside_consumers(

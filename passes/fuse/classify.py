@@ -12,22 +12,37 @@ from ..symbols import own_symbol
 
 
 class Kind(Enum):
-    """``ANCHOR`` starts a region; ``ELEMENTWISE`` and ``MOVE`` join one; ``VIEW`` joins one only
-    between its operations; ``ALONE`` never stands in one."""
+    """``ANCHOR`` starts a region; ``ELEMENTWISE`` and ``MOVE`` join one.
+
+    ``SOURCE`` joins that of its consumers, but nothing joins in front of it; ``JOIN`` ends a
+    region, each of its operands being computed once, at its place; ``VIEW`` joins one only between
+    its operations; ``ALONE`` never stands in one.
+    """
 
     ANCHOR = "anchor"
     ELEMENTWISE = "elementwise"
     MOVE = "move"
+    SOURCE = "source"
+    JOIN = "join"
     VIEW = "view"
     ALONE = "alone"
 
 
 _MOVES = frozenset({
     "Transpose", "kiln.Slice", "Slice", "kiln.Expand", "Expand", "Tile", "Pad", "Trilu", "Gather",
-    "DepthToSpace", "SpaceToDepth",
+    "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "ReverseSequence",
 })  # fmt: skip
 
+# Each element of a result takes many elements of an input, or none.
+_SOURCES = frozenset({"Resize", "GridSample", "Range", "EyeLike", "kiln.ShapeValue"})
+
+_JOINS = frozenset({"Concat"})
+
 _VIEWS = frozenset({"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+
+_BY_NAME = (
+    (Kind.VIEW, _VIEWS), (Kind.MOVE, _MOVES), (Kind.SOURCE, _SOURCES), (Kind.JOIN, _JOINS),
+)  # fmt: skip
 
 _NEVER = frozenset({"host", "control_flow", "stochastic"})
 
@@ -49,9 +64,7 @@ def classify(graph: Graph, node: Node) -> Kind:
         return Kind.ALONE
     if "elementwise" in found.traits:
         return Kind.ELEMENTWISE
-    if node.key in _VIEWS:
-        return Kind.VIEW
-    return Kind.MOVE if node.key in _MOVES else Kind.ALONE
+    return next((kind for kind, keys in _BY_NAME if node.key in keys), Kind.ALONE)
 
 
 def _one_result(graph: Graph, node: Node) -> bool:

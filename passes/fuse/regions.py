@@ -10,6 +10,9 @@ from ...ir.graph import Graph, Node, Value
 from ..base import PassContext
 from .classify import Kind
 
+_MAX_COPIES = 4
+"""Regions in which a cheap operation is computed at most, rather than stored."""
+
 
 @dataclass
 class Region:
@@ -36,14 +39,20 @@ class Regions:
         max_inputs: int,
         kinds: Mapping[Node, Kind],
     ) -> None:
+        """``kinds`` holds every operation of the graph, producers first."""
         self.graph = graph
         self.target = context.target
-        self.kinds = kinds
+        self.kinds = dict(kinds)
+        self._position = {n: i for i, n in enumerate(kinds)}
         self._explain = context.explain
         self._max_nodes = max_nodes
         self._max_inputs = max_inputs
         self._of: dict[Node, Region] = {}
         self._regions: list[Region] = []
+
+    def position(self, node: Node) -> int:
+        """A number that is larger for consumers; the results come last."""
+        return self._position.get(node, len(self._position))
 
     def region_of(self, node: Node) -> Region | None:
         return self._of.get(node)
@@ -71,9 +80,11 @@ class Regions:
 
     def _evaluated(self, region: Region, node: Node) -> Dim:
         own = node.out().tensor_type.numel
-        counts = [region.evaluated[c] for c in self.graph.out_edges(node) if c in region.evaluated]
-        if region.anchor is not None and region.anchor in self.graph.out_edges(node):
-            return own
+        counts = [
+            region.evaluated[c]
+            for c in self.graph.out_edges(node)
+            if c in region.evaluated and self.kinds[c] not in (Kind.ANCHOR, Kind.JOIN)
+        ]
         return next((c for c in counts if c != own), own)
 
     def join_consumers(self, node: Node) -> None:
@@ -81,26 +92,66 @@ class Regions:
         kind = self.kinds[node]
         if node in self._of or kind in (Kind.ALONE, Kind.ANCHOR):
             return
-        region = self._consumers_region(node)
-        reason = "its consumers are in several regions" if region is None else None
-        if region is not None:
-            reason = self._objection(region, node, kind)
-            if reason is None:
-                self._add(region, node)
-                return
-        self.explain(node, reason or "")
+        regions = self._consumers_regions(node) if kind is not Kind.JOIN else []
+        if len(regions) == 1:
+            reason = self._objection(regions[0], node, kind)
+        else:
+            reason = self._copy_objection(regions, node, kind)
+        if reason is None:
+            self._add_to_all(regions, node, kind)
+            return
+        self.explain(node, reason)
         if kind is not Kind.VIEW:
             self.start(None, [node])
 
-    def _consumers_region(self, node: Node) -> Region | None:
-        """The one region that holds every consumer of ``node``."""
-        found: Region | None = None
+    def _consumers_regions(self, node: Node) -> list[Region]:
+        """The regions of all consumers of ``node``; none where one has no region, or too many."""
+        found: list[Region] = []
         for consumer in self.graph.out_edges(node):
             region = self._of.get(consumer)
-            if region is None or found is not None and region is not found:
-                return None
-            found = region
+            if region is None:
+                return []
+            if not any(region is r for r in found):
+                found.append(region)
+                if len(found) > _MAX_COPIES:
+                    return []
         return found
+
+    def _copy_objection(self, regions: list[Region], node: Node, kind: Kind) -> str | None:
+        """Why ``node`` is not computed in each of the regions that use it."""
+        if not regions:
+            return "a consumer has no region, or there are many"
+        if kind not in (Kind.ELEMENTWISE, Kind.MOVE, Kind.SOURCE) or not self._copies(node, kind):
+            return "its consumers are in several regions"
+        reasons = (self._objection(r, node, kind) for r in regions)
+        return next((r for r in reasons if r is not None), None)
+
+    def _copies(self, node: Node, kind: Kind) -> bool:
+        """Does computing ``node`` again read no more than reading its result would?"""
+        inputs = [v for v in self.graph.inputs_of(node) if v is not None]
+        if not inputs:
+            return True
+        if not self.target.cheap(node) or node.key.startswith("Gather"):
+            return False
+        moved = kind is Kind.MOVE
+        out = node.out().tensor_type.numel
+        data = [v for v in inputs if v.constant is None or v.constant.size > 1]
+        return len(data) <= 1 and all(moved or v.tensor_type.numel == out for v in data)
+
+    def _add_to_all(self, regions: list[Region], node: Node, kind: Kind) -> None:
+        """Put ``node`` into the first region and a copy of it into each of the others."""
+        for region in regions[1:]:
+            copy = self.graph.add_node(
+                node.op, self.graph.inputs_of(node), node.attrs,
+                outputs=[o.name for o in node.outputs], types=[o.type for o in node.outputs],
+                domain=node.domain, name=node.name,
+            )  # fmt: skip
+            self.graph.replace_uses(node.out(), copy.out(), only=region.members)
+            self.kinds[copy] = kind
+            self._position[copy] = self._position[node]
+            region.inputs.discard(node.out())
+            self._add(region, copy)
+        self._add(regions[0], node)
 
     def _objection(self, region: Region, node: Node, kind: Kind) -> str | None:
         """Why ``node``, all of whose consumers are in ``region``, may not join it."""
@@ -111,9 +162,11 @@ class Regions:
             return f"the region has {self._max_inputs} inputs"
         if kind is Kind.VIEW and not only_unit_dims(self.graph, node):
             return "a view that changes more than dims of 1"
-        anchor = region.anchor
-        if anchor is not None and anchor in self.graph.out_edges(node):
-            return self._prologue_objection(anchor, node)
+        consumers = self.graph.out_edges(node)
+        if any(self.kinds[c] is Kind.SOURCE for c in consumers if c in region.evaluated):
+            return "a consumer reads its elements many times"
+        if region.anchor is not None and region.anchor in consumers:
+            return self._prologue_objection(region.anchor, node)
         if self._evaluated(region, node) != node.out().tensor_type.numel:
             return None if self.target.cheap(node) else "it would be computed several times"
         return None
@@ -125,12 +178,12 @@ class Regions:
 
     # ---- result ------------------------------------------------------------------------------
 
-    def finished(self, position: Mapping[Node, int]) -> Iterator[list[Node]]:
+    def finished(self) -> Iterator[list[Node]]:
         """The members of each region worth having, producers first, without border views."""
-        for region in sorted(self._regions, key=lambda r: min(position[n] for n in r.members)):
+        for region in sorted(self._regions, key=lambda r: min(map(self.position, r.members))):
             members = self._without_border_views(region.members)
             if len(members) > 1:
-                yield sorted(members, key=lambda n: position[n])
+                yield sorted(members, key=self.position)
 
     def _without_border_views(self, members: list[Node]) -> list[Node]:
         inside = set(members)

@@ -92,6 +92,41 @@ graph main(%x: float32[4,4]) -> (y) {
 }
 """
 
+JOINED = """
+graph main(%x: float32[N,4], %t: float32[9,2], %i: int64[N]) -> (y, z) {
+  %a = kiln.Slice(%x) {starts=[0, 0], steps=[1, 1], shape=[<N>, 2]}
+  %e = Exp(%a)
+  %g = Gather(%t, %i)
+  %c = Concat(%e, %g) {axis=1}
+  %y = Relu(%c)
+  %n = Neg(%x)
+  %z = Tanh(%n)
+  return %y, %z
+}
+"""
+
+COPIED = """
+graph main(%x: float32[N,4], %t: float32[9,2], %u: float32[9,3]) -> (y, z) {
+  %a = kiln.Slice(%x) {starts=[0, 1], steps=[1, 1], shape=[<N>, 1]}
+  %i = Cast(%a) {to=7}
+  %g = Gather(%t, %i)
+  %y = Neg(%g)
+  %h = Gather(%u, %i)
+  %z = Abs(%h)
+  return %y, %z
+}
+"""
+
+SOURCES = """
+graph main(%x: float32[1,2,3,3], %k: float32[6,6]) -> (y) {
+  %s = constant float32[4] [1.0, 1.0, 2.0, 2.0]
+  %e = Exp(%x)
+  %r = Resize(%e, _, %s) {mode="linear"}
+  %y = Add(%r, %k)
+  return %y
+}
+"""
+
 BODIES = """
 graph main(%go: bool[], %x: float32[3]) -> (y) {
   %y = If(%go, %x) {
@@ -121,6 +156,9 @@ graph main(%go: bool[], %x: float32[3]) -> (y) {
         ("fuse_reduced", REDUCED),
         ("fuse_cycle", CYCLE),
         ("fuse_bodies", BODIES),
+        ("fuse_joined", JOINED),
+        ("fuse_copied", COPIED),
+        ("fuse_sources", SOURCES),
     ],
 )
 def test_golden(golden: Golden, name: str, text: str) -> None:
