@@ -77,11 +77,13 @@ def scaled(extent: Dim, scale: float) -> Dim | None:
     """``floor(extent * scale)`` in float32, or None where that is no dim expression."""
     if isinstance(extent, int):
         return int(np.floor(np.float32(extent) * np.float32(scale)))
+    symbolic: Dim = extent
     for denominator in (2**p for p in range(9)):
         if (scale * denominator).is_integer():
-            return extent * int(scale * denominator) // denominator
+            return symbolic * int(scale * denominator) // denominator
     divisor = max(1, round(1 / scale))
-    return extent // divisor if np.float32(1 / divisor) == np.float32(scale) else None
+    exact = bool(np.float32(1 / divisor) == np.float32(scale))
+    return symbolic // divisor if exact else None
 
 
 def keep_aspect(policy: str, wanted: list[int], extents: list[Any]) -> list[int]:
