@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -48,37 +49,59 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = group.main(arguments, prog_name="graphkiln", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         _stop("interrupted", 130)
     except click.ClickException as e:
         e.show()
         sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         sys.exit(1)
     except Exception as e:
         if os.environ.get("GRAPHKILN_DEBUG"):
             raise
-        _stop(describe(e), 1)
+        _stop(describe(e), 2 if _is_usage(e) else 1)
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    # Unwinding removes temporary files; the default action would leave them.
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _stop(message: str, code: int) -> None:
-    click.echo(f"graphkiln: {message}", err=True)
+    for line in message.splitlines():
+        click.echo(f"graphkiln: {line}", err=True)
+    _drop_output()
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """What standard output cannot take must not fail a second time when Python exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _is_usage(error: Exception) -> bool:
+    """Options that make no sense are found out where they are used."""
+    return any(c.__name__ in ("OptionError", "TargetError") for c in type(error).__mro__)
 
 
 def describe(error: Exception) -> str:
     """An error as a person should read it: one line a reason, no traceback."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return reason if error.filename is None else f"{error.filename}: {reason}"
     text = str(error).strip()
-    expected = type(error).__module__.startswith("graphkiln")
-    if text and expected:
+    if text and any(c.__module__.startswith("graphkiln") for c in type(error).__mro__):
         return text
+    if isinstance(error, MemoryError):
+        return "out of memory"
     line = text.splitlines()[0] if text else "no message"
     return f"internal error ({type(error).__name__}): {line}; set GRAPHKILN_DEBUG=1 for the trace"

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from .options import compile_options, make_options
+from .progress import Progress
+from .tables import facts, milliseconds, number, show, size, table
 
 
 @click.command("compile")
@@ -23,8 +25,10 @@ def command(model: str, output: str | None, folder: bool, quiet: bool, **values:
 
     options = make_options(values)
     path = Path(output) if output else Path(model).with_suffix(".kiln")
+    if not path.parent.is_dir():
+        raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
     started = time.perf_counter()
-    with _Progress(quiet) as progress:
+    with Progress(quiet) as progress:
         artifact = compile_model(model, options=options, listener=progress)
         progress("write", 0, 1)
         artifact.save(path, folder=folder)
@@ -32,52 +36,39 @@ def command(model: str, output: str | None, folder: bool, quiet: bool, **values:
         _summary(artifact, path, time.perf_counter() - started)
 
 
-class _Progress:
-    """A progress bar on standard error; silent where that is no terminal or with ``quiet``."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            console=console, transient=True, disable=quiet or not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("import", total=1)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=stage, completed=done, total=max(total, 1))
-
-
 def _summary(artifact: Any, path: Path, seconds: float) -> None:
-    from .tables import milliseconds, number, show, size, table
-
-    report = artifact.report
+    records = artifact.pass_records
+    spent = sum(r.seconds for r in records) or 1.0
     rows = [
-        (r.text, r.nodes_before, r.nodes_after, r.changes, milliseconds(r.seconds))
-        for r in artifact.pass_records
-    ]
-    show(table("Passes", ["pass", ">nodes before", ">after", ">changes", ">time"], rows))
+        (r.text, r.nodes_before, r.nodes_after, r.changes, milliseconds(r.seconds),
+         f"{r.seconds / spent:.0%}")
+        for r in records
+    ]  # fmt: skip
+    columns = ["pass", ">nodes before", ">after", ">changes", ">time", ">share"]
+    show(table("Passes", columns, rows))
     total = sum(f.stat().st_size for f in path.iterdir()) if path.is_dir() else path.stat().st_size
-    facts = [
-        ("nodes", f"{report['nodes']['imported']} -> {report['nodes']['optimised']}"),
-        ("kernels", report["kernels"]),
-        ("operations per run", number(report["flops"]) if report["flops"] else "depends on shapes"),
-        ("weights", size(report["weight_bytes"])),
-        ("activation memory (planned peak)", size(report["arena_bytes"])),
-        ("host functions", ", ".join(report["host_functions"]) or "none"),
-        ("artifact", f"{path} ({size(total)})"),
-        *((f"time: {stage}", milliseconds(s)) for stage, s in artifact.seconds.items()),
-        ("time", milliseconds(seconds)),
-    ]
-    show(table("Summary", ["", ""], facts))
+    report = artifact.report
+    stages = ", ".join(f"{name} {milliseconds(s)}" for name, s in artifact.seconds.items())
+    show(
+        facts(
+            "Summary",
+            {
+                "nodes": f"{report['nodes']['imported']} before, "
+                f"{report['nodes']['optimised']} after",
+                "kernels": report["kernels"],
+                "operations per run": operations(report["flops"]),
+                "weights": size(report["weight_bytes"]),
+                "peak activation memory": size(report["arena_bytes"]),
+                "host functions": ", ".join(report["host_functions"]) or "none",
+                "time": f"{milliseconds(seconds)} ({stages})",
+                "artifact": f"{path}, {size(total)}",
+            },
+        )
+    )
     for warning in report["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"note: {warning}")
+
+
+def operations(count: int) -> str:
+    """A report's number of operations; 0 stands for one that open dimensions decide."""
+    return number(count) if count else "depends on open dimensions"

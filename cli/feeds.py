@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,21 @@ from typing import Any
 import click
 import numpy as np
 
-_NUMPY = {
-    "float": "float32", "double": "float64", "float16": "float16", "bool": "bool",
-    **{f"{u}int{b}": f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)},
-}  # fmt: skip
-
-
 def feeds_for(
     session: Any, files: Sequence[str], dims: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Arrays for every input of a session: given ones from files, random ones for the rest."""
+    """Arrays for every input of a session: given ones from files, random ones for the rest.
+
+    Inputs that may be left out are.
+    """
     feeds = load_files(files)
     sizes = parse_dims(dims)
+    _refuse_unknown(sizes, session)
     learn_sizes(session, feeds, sizes)
     random = np.random.default_rng(seed)
     for i in session.get_inputs():
-        if i.name not in feeds:
-            feeds[i.name] = random_input(i.type, i.shape, sizes, random)
+        if i.name not in feeds and not i.type.startswith("optional("):
+            feeds[i.name] = random_input(i.name, i.type, i.shape, sizes, random)
     return feeds
 
 
@@ -39,6 +38,16 @@ def parse_dims(given: Sequence[str]) -> dict[str, int]:
             raise click.BadParameter(f"{text!r} is not NAME=8", param_hint="--dim")
         out[name] = int(value)
     return out
+
+
+def _refuse_unknown(sizes: Mapping[str, int], session: Any) -> None:
+    open_dims = {d for i in session.get_inputs() for d in i.shape if isinstance(d, str)}
+    known = {name for d in open_dims for name in re.findall(r"[^\W\d]\w*", d)} | open_dims
+    for name in sizes:
+        if name not in known:
+            told = f"open are {', '.join(sorted(open_dims))}" if open_dims else "none is open"
+            raise click.BadParameter(f"no input has a dimension {name!r}: {told}",
+                                     param_hint="--dim")  # fmt: skip
 
 
 def load_files(files: Sequence[str]) -> dict[str, Any]:
@@ -76,18 +85,38 @@ def learn_sizes(session: Any, feeds: Mapping[str, Any], sizes: dict[str, int]) -
 
 
 def random_input(
-    kind: str, shape: Sequence[int | str] | None, sizes: Mapping[str, int], random: Any
+    name: str, kind: str, shape: Sequence[int | str] | None, sizes: Mapping[str, int], random: Any
 ) -> Any:
-    """A random array of an onnxruntime type such as ``tensor(float)``; unknown dims are 1."""
-    name = _NUMPY.get(kind.removeprefix("tensor(").removesuffix(")"))
-    if name is None or not kind.startswith("tensor("):
-        raise click.ClickException(f"there are no random inputs of type {kind}: give a file with -i")
-    dims = [d if isinstance(d, int) else sizes.get(str(d), 1) for d in shape or ()]
-    if name.startswith("float"):
-        return random.standard_normal(dims).astype(name)
-    if name == "bool":
-        return random.random(dims) < 0.5
-    return random.integers(0, 2, dims).astype(name)
+    """A random array of an onnxruntime type such as ``tensor(float)``; open dims are 1.
+
+    Floats are standard normal, integers 0 or 1: valid as indices and token ids nearly everywhere.
+    """
+    from ..runtime.dtypes import KNOWN, STRING, ort_name, public_dtype
+
+    names = {f"tensor({ort_name(t)})": t for t in KNOWN if t != STRING}
+    if kind not in names:
+        given = f"give input {name!r} a file with -i"
+        raise click.ClickException(f"there are no random inputs of type {kind}: {given}")
+    dims = [size_of(d, sizes) for d in shape or ()]
+    dtype = public_dtype(names[kind])
+    if "int" in names[kind] or names[kind] == "bool":
+        return random.integers(0, 2, dims).astype(dtype)
+    return random.standard_normal(dims).astype(dtype)
+
+
+def size_of(dim: int | str | None, sizes: Mapping[str, int]) -> int:
+    """The extent of a dim; names that ``sizes`` lacks are 1."""
+    if isinstance(dim, int):
+        return dim
+    if dim is None or dim in sizes:
+        return sizes.get(str(dim), 1)
+    from ..ir.dims import DimError, evaluate, free_symbols, parse_dim
+
+    try:
+        parsed = parse_dim(dim)
+        return evaluate(parsed, {s: sizes.get(s, 1) for s in free_symbols(parsed)})
+    except DimError:
+        return 1
 
 
 def save_outputs(path: str, outputs: Mapping[str, Any]) -> None:

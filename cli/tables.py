@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+_PLAIN_WIDTH = 120
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
     """A ``rich`` table; columns whose name starts with ``>`` are right-aligned."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     out = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     for c in columns:
-        out.add_column(c.lstrip(">"), justify="right" if c.startswith(">") else "left")
+        right = c.startswith(">")
+        out.add_column(c.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        out.add_row(*(str(v) for v in row))
+        out.add_row(*(Text(str(v)) for v in row))
     return out
 
 
+def facts(title: str, rows: Mapping[str, Any]) -> str:
+    """Lines of a name and what it is."""
+    width = max(map(len, rows), default=0)
+    lines = (f"  {name:<{width}}  {value}" for name, value in rows.items())
+    return "\n".join([title, *lines, ""] if title else [*lines, ""])
+
+
 def show(*items: Any) -> None:
-    """Print tables or text to standard output."""
+    """Print tables or text to standard output; text is never wrapped."""
+    import shutil
+
+    import click
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False)
+    width = None if Console().is_terminal else max(_PLAIN_WIDTH, shutil.get_terminal_size().columns)
+    console = Console(highlight=False, width=width)
     for item in items:
-        console.print(item, markup=False) if isinstance(item, str) else console.print(item)
+        if isinstance(item, str):
+            click.echo(item)
+        else:
+            console.print(item)
 
 
 def size(count: float) -> str:
@@ -47,4 +65,4 @@ def number(count: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.1 else f"{seconds:.2f} s"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..ir.graph import Graph
-from .errors import Blocker, FrontendError
+from .errors import Blocker, FrontendError, shorten
 from .importer import Importer
 from .source import ModelLike, Source, open_model
 
@@ -27,6 +27,17 @@ class Imported:
         Computed when first asked for: it reads all of the weights.
         """
         return self._model.digest
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What the file says of itself: IR version, opsets, and the program that wrote it."""
+        proto = self._model.proto
+        opsets = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
+        return {
+            "IR version": str(proto.ir_version),
+            "opsets": ", ".join(f"{domain} {version}" for domain, version in opsets.items()),
+            "producer": shorten(f"{proto.producer_name} {proto.producer_version}".strip()),
+        }
 
 
 def load_model(

@@ -43,6 +43,14 @@ MAX_NODES = 1_000_000
 MAX_CALLS = 64
 
 
+def reads(key: str) -> bool:
+    """Can nodes of this op be imported, as they are or expanded?"""
+    domain, _, op = key.rpartition(".")
+    if key in CONTROL_OPS or key == "Constant" or key in EXPANSIONS:
+        return True
+    return bool(spec(key) or rules(key) or has_body(op, domain))
+
+
 class Fatal(Exception):
     """Nothing more of the model can be imported."""
 
@@ -289,14 +297,8 @@ class Importer:
                     except ImportFault as e:
                         self.block(str(e), scope.prefix + inner.name, op_key(inner))
         key = op_key(proto)
-        if not (self._knows(key) or call_key(proto) in self._functions):
+        if not (reads(key) or call_key(proto) in self._functions):
             raise ImportFault(unknown_op(key))
-
-    def _knows(self, key: str) -> bool:
-        domain, _, op = key.rpartition(".")
-        if key in CONTROL_OPS or key == "Constant" or key in EXPANSIONS:
-            return True
-        return bool(spec(key) or rules(key) or has_body(op, domain))
 
     def _reason(self, error: Exception, node: str, op: str) -> str:
         if isinstance(error, ImportFault):
