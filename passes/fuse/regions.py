@@ -14,6 +14,10 @@ _MAX_COPIES = 4
 """Regions in which a cheap operation is computed at most, rather than stored."""
 
 
+_JOINED = 4
+"""How many times as many nodes a region that ends in a JOIN may have."""
+
+
 @dataclass
 class Region:
     """A set of nodes; ``inputs`` are the values from outside that they read.
@@ -155,8 +159,10 @@ class Regions:
 
     def _objection(self, region: Region, node: Node, kind: Kind) -> str | None:
         """Why ``node``, all of whose consumers are in ``region``, may not join it."""
-        if len(region.members) >= self._max_nodes:
-            return f"the region has {self._max_nodes} nodes"
+        # The operands of a JOIN are computed one after the other: their number costs little.
+        joined = self.kinds[region.members[0]] is Kind.JOIN
+        if len(region.members) >= self._max_nodes * (_JOINED if joined else 1):
+            return f"the region has {len(region.members)} nodes"
         added = {v for v in self.graph.inputs_of(node) if v is not None and not v.is_constant}
         if len(region.inputs | added) - 1 > self._max_inputs:
             return f"the region has {self._max_inputs} inputs"

@@ -4,17 +4,19 @@ Reshape(Reshape(x, a), b) = Reshape(x, b)      Reshape(x, its shape) = x
 Slice(Slice(x, s, d), t, e) = Slice(x, s + t*d, d*e)
 Expand(Expand(x, a), b) = Expand(x, b)         f(Expand(x), y) = f(x, y)    f broadcasting
 Concat(x) = x    Split(x, 1 part) = x    Pad(x, 0) = x    Reduce(x, axes of size 1) = x
+Gather(x, i) = Reshape(Slice(x, i))             i constant, counting up or down evenly
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...ir.dims import Dim
 from ...ir.graph import Value
 from ...ir.registry import has_trait
 from ...ir.shapes import broadcast, normalize_axes
 from ...ir.types import TensorType
-from ..pattern import Match, Op, Rule, Var
+from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, input_symbols, symbols_bound
 
 
@@ -110,6 +112,47 @@ def _has_expand(m: Match) -> str | None:
     return "no input is an Expand"
 
 
+# ---- gather --------------------------------------------------------------------------------------
+
+
+def _even_indices(m: Match) -> tuple[Dim, int] | None:
+    """First index and step of constant indices; None where they are not evenly spaced."""
+    array = m["i"].constant
+    assert array is not None
+    flat = array.reshape(-1).astype(np.int64)
+    if flat.size == 0 or np.any(flat < 0) != np.all(flat < 0):
+        return None
+    steps = np.unique(np.diff(flat))
+    if steps.size > 1 or steps.size and steps[0] == 0:
+        return None
+    size, first = m["x"].shape[_gather_axis(m)], int(flat[0])
+    start = first if first >= 0 else size + first
+    return start, int(steps[0]) if steps.size else 1
+
+
+def _gather_axis(m: Match) -> int:
+    return int(m.attr("gather", "axis")) % m["x"].rank
+
+
+def _evenly(m: Match) -> str | None:
+    if _even_indices(m) is None:
+        return "its indices are not evenly spaced"
+    shape = m.root.out().shape
+    bound = symbols_bound(shape, input_symbols(m.graph), [m["x"]])
+    return None if bound else "the shape depends on a size that is not known in time"
+
+
+def _as_slice(m: Match, r: Rewriter) -> Value:
+    found, x, axis = _even_indices(m), m["x"], _gather_axis(m)
+    assert found is not None and m["i"].constant is not None
+    starts: list[Dim] = [0] * x.rank
+    steps, shape = [1] * x.rank, list(x.shape)
+    starts[axis], steps[axis] = found
+    shape[axis] = m["i"].constant.size
+    attrs = {"starts": tuple(starts), "steps": tuple(steps), "shape": tuple(shape)}
+    return r.op("kiln.Reshape", r.op("kiln.Slice", x, **attrs), shape=m.root.out().shape)
+
+
 # ---- concat, pad, reduce -------------------------------------------------------------------------
 
 
@@ -166,6 +209,7 @@ RULES = (
         _bound,
     ),
     Rule("broadcast-expand", Op(_BROADCASTING, rest=True), _without_expands, _has_expand),
+    Rule("gather", Op("Gather", Var("x"), Const("i"), name="gather"), _as_slice, _evenly),
     Rule("concat-one", Op("Concat", Var("x")), _x),
     Rule("concat-empty", Op("Concat", Var("x"), rest=True), _without_empty),
     Rule(

@@ -100,6 +100,20 @@ graph main(%x: float32[2,1,4]) -> (a, b, c, d, e) {
 }
 """
 
+GATHERS = """
+graph main(%x: float32[N,6,4]) -> (a, b, c, d) {
+  %last = constant int64[] -1
+  %down = constant int64[3] [4, 2, 0]
+  %odd = constant int64[3] [0, 1, 3]
+  %mixed = constant int64[2] [-1, 0]
+  %a = Gather(%x, %last) {axis=1}
+  %b = Gather(%x, %down) {axis=1}
+  %c = Gather(%x, %odd) {axis=2}
+  %d = Gather(%x, %mixed) {axis=2}
+  return %a, %b, %c, %d
+}
+"""
+
 TRANSPOSES = """
 graph main(%x: float32[2,3,4,5], %y: float32[2,4,5,3], %z: float32[2,1,4,5]) -> (a, b, c, d) {
   %t1 = Transpose(%x) {perm=[0, 2, 3, 1]}
@@ -147,6 +161,7 @@ graph main(%x: float32[2,3,4], %z: float32[2,3,5]) -> (a, b, c) {
     ("name", "text"),
     [
         ("simplify_sunk", SUNK),
+        ("simplify_gathers", GATHERS),
         ("simplify_neutral", NEUTRAL),
         ("simplify_combined", COMBINED),
         ("simplify_bounds", BOUNDS),
