@@ -1,0 +1,150 @@
+"""Who may import whom: every import statement of the package, also those inside functions."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import graphkiln
+
+ROOT = Path(graphkiln.__file__).parent
+LAYERS = ("cli", "driver", "frontend", "passes", "codegen", "targets", "runtime", "ir")
+BELOW_DRIVER = {"frontend", "passes", "codegen", "targets", "runtime", "ir"}
+
+MAY_IMPORT = {
+    "cli": {"driver", *BELOW_DRIVER},
+    "onnx_backend": {"driver", *BELOW_DRIVER},
+    "driver": BELOW_DRIVER,
+    "codegen": {"targets", "ir"},
+    "frontend": {"ir"},
+    "passes": {"ir"},
+    "targets": {"ir"},
+    "runtime": set(),
+    "ir": set(),
+    "__init__": {"driver", "runtime", "ir"},
+    "__main__": {"cli"},
+}
+"""Layer -> the layers it knows; what is not listed may not be imported."""
+
+STANDARD = {"numpy", *sys.stdlib_module_names}
+MAY_USE = {
+    "ir": {"networkx", "onnx", "ml_dtypes"},
+    "frontend": {"networkx", "onnx", "google", "ml_dtypes"},
+    "passes": {"networkx", "ml_dtypes"},
+    "targets": {"networkx", "tvm", "tvm_ffi", "ml_dtypes"},
+    "codegen": {"tvm", "tvm_ffi", "ml_dtypes"},
+    # ml_dtypes and PIL only where a model has tensors or ops that need them.
+    "runtime": {"tvm_ffi", "ml_dtypes", "PIL"},
+    "driver": {"tvm"},
+    "onnx_backend": {"onnx", "tvm"},
+    "cli": {"click", "rich", "onnx", "onnxruntime"},
+    "__init__": set(),
+    "__main__": set(),
+}
+"""Layer -> the packages it uses besides NumPy and the standard library."""
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Absolute names of all modules that a file imports, with line numbers."""
+    package = ["graphkiln", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                # ``from . import x`` names a module; ``from .x import y`` mostly does not.
+                yield f"{module}.{alias.name}" if module == "graphkiln" else module, node.lineno
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def files() -> list[Path]:
+    folders = [ROOT / name for name in LAYERS if (ROOT / name).is_dir()]
+    return [*(p for p in ROOT.glob("*.py") if p.name != "setup.py"),
+            *(p for f in folders for p in f.rglob("*.py"))]  # fmt: skip
+
+
+def test_layers_know_only_those_below() -> None:
+    wrong = []
+    for path in files():
+        mine = layer(path)
+        for module, line in imports(path):
+            parts = module.split(".")
+            if parts[0] != "graphkiln" or len(parts) == 1:
+                continue
+            other = parts[1]
+            own_name = other not in LAYERS  # a plain name of the package, such as __version__
+            if other != mine and not own_name and other not in MAY_IMPORT[mine]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_layers_use_only_their_packages() -> None:
+    wrong = []
+    for path in files():
+        allowed = STANDARD | MAY_USE[layer(path)] | {"graphkiln"}
+        for module, line in imports(path):
+            if module.split(".")[0] not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_inside_the_package_are_relative() -> None:
+    wrong = []
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if any(n.split(".")[0] == "graphkiln" for n in names):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    # python -m graphkiln runs a file that has no package of its own.
+    assert [w for w in wrong if not w.startswith("__main__")] == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import graphkiln", {"tvm", "tvm_ffi", "onnx", "networkx", "numpy", "rich", "click"}),
+        ("import graphkiln.runtime", {"tvm", "onnx", "networkx", "rich", "click"}),
+        ("import graphkiln; graphkiln.load", {"tvm", "onnx", "networkx"}),
+        ("import graphkiln.ir", {"tvm", "tvm_ffi"}),
+        ("import graphkiln.passes.catalog as c; c.load()", {"tvm", "tvm_ffi"}),
+        ("import graphkiln.frontend", {"tvm", "tvm_ffi"}),
+        ("import graphkiln.cli", {"tvm", "onnx", "networkx", "numpy"}),
+    ],
+)
+def test_imports_load_nothing_heavy(statement: str, absent: set[str]) -> None:
+    assert not loaded_by(statement) & absent
+
+
+def test_every_folder_is_packaged() -> None:
+    """The build finds packages below the layers it names: it names all, and all are packages."""
+    missing = {p.parent for p in files() if not (p.parent / "__init__.py").is_file()}
+    assert not missing
+    setup = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    (named,) = (
+        ast.literal_eval(n.value) for n in setup.body
+        if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "LAYERS"
+    )  # fmt: skip
+    others = {"tests", "benchmarks", "docs"}
+    folders = {p.parent.name for p in ROOT.glob("*/__init__.py")} - others
+    assert set(named) == folders
