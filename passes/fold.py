@@ -148,7 +148,9 @@ class _Folder:
         for value, result in zip(node.values, results, strict=False):
             if self._graph.uses(value):
                 self._rewriter.start(value.name)
-                self._rewriter.replace(value, self._rewriter.constant(result, value.name))
+                # Views of other arrays would keep those in memory.
+                array = result if result.flags.c_contiguous else result.copy(order="C")
+                self._rewriter.replace(value, self._rewriter.constant(array, value.name))
         self._counts[node.op] += 1
 
     # ---- control flow ------------------------------------------------------------------------

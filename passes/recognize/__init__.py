@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.graph import Graph
-from ...ir.registry import spec
 from ..base import Pass, PassContext, register_pass
 from ..pattern import rewrite
 from . import activation, attention, gelu, group_norm, layer_norm, rms_norm, softmax
@@ -32,7 +31,7 @@ class Recognize(Pass):
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         counts = rewrite(graph, RULES, context)
-        if self.attention and spec("kiln.Attention") is not None:
+        if self.attention:
             # Attention is made of what the other rules leave.
             counts.update(rewrite(graph, attention.RULES, context))
         return counts
