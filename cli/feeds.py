@@ -11,6 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
+
 def feeds_for(
     session: Any, files: Sequence[str], dims: Sequence[str], seed: int
 ) -> dict[str, Any]:
