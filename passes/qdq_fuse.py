@@ -19,7 +19,7 @@ import numpy as np
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
 from .base import Pass, PassContext, register_pass
-from .pattern import Match, Op, Pattern, Rule, Var, rewrite
+from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
 from .rewriter import Rewriter, splat
 
 
@@ -111,16 +111,23 @@ def _channels(m: Match, axis: int) -> str | None:
     return None
 
 
+def _product_scale(m: Match) -> np.ndarray | None:
+    x, w = _scale(_quantized(m, "x")), _scale(_quantized(m, "w"))
+    return None if x is None or w is None else x.reshape(-1) * w.reshape(-1)
+
+
 def _bias_objection(m: Match) -> str | None:
+    if "bias" in m.values:
+        return _rounded_bias(m)[1]
     if "b" not in m.nodes:
         return None
-    x, w, b = (_scale(_quantized(m, n)) for n in ("x", "w", "b"))
-    bias = _quantized(m, "b")
-    if x is None or w is None or b is None or bias.data.dtype != "int32":
+    bias, product = _quantized(m, "b"), _product_scale(m)
+    own = _scale(bias)
+    if product is None or own is None or bias.data.dtype != "int32":
         return "the bias is not int32 with a known scale"
     if bias.zero is not None and splat(bias.zero) != 0:
         return "the bias has a zero point"
-    if not np.allclose(b.reshape(-1), x.reshape(-1) * w.reshape(-1), rtol=1e-5, atol=0):
+    if not np.allclose(own.reshape(-1), product, rtol=1e-5, atol=0):
         return "the bias has another scale than the product"
     return None
 
@@ -162,13 +169,30 @@ def _operands(m: Match, r: Rewriter) -> tuple[list[Value | None], list[Value | N
     return inputs, [q.scale, q.zero_point(r, q.node.out())]
 
 
-def _bias(m: Match) -> Value | None:
+def _rounded_bias(m: Match) -> tuple[np.ndarray, str | None]:
+    """A floating-point bias in steps of the product's scale; an objection where it is between."""
+    bias, scale = m["bias"].constant, _product_scale(m)
+    nothing = np.zeros(0, np.int32)
+    if bias is None or scale is None or bias.ndim != 1:
+        return nothing, "the scales are not known"
+    steps = bias.astype(np.float64) / scale
+    rounded = np.round(steps)
+    if np.any(np.abs(rounded) > np.iinfo(np.int32).max):
+        return nothing, "the bias is too large"
+    if np.any(np.abs(steps - rounded) > 1e-3 * np.maximum(1, np.abs(rounded))):
+        return nothing, "the bias does not fall on steps of the product's scale"
+    return rounded.astype(np.int32), None
+
+
+def _bias(m: Match, r: Rewriter) -> Value | None:
+    if "bias" in m.values:
+        return r.constant(_rounded_bias(m)[0], m["bias"].name)
     return _quantized(m, "b").data if "b" in m.nodes else None
 
 
 def _to_conv(m: Match, r: Rewriter) -> Value:
     inputs, result = _operands(m, r)
-    bias = _bias(m)
+    bias = _bias(m, r)
     given = [*inputs, *result, *([] if bias is None else [bias])]
     return r.node("QLinearConv", given, dict(m.node("linear").attrs)).out()
 
@@ -182,7 +206,7 @@ def _to_gemm(m: Match, r: Rewriter) -> Value:
     inputs, result = _operands(m, r)
     kept = ("alpha", "transA", "transB")
     attrs = {k: v for k, v in m.node("linear").attrs.items() if k in kept}
-    given = [*inputs, _bias(m), *result]
+    given = [*inputs, _bias(m, r), *result]
     return r.node("QGemm", given, attrs, domain="com.microsoft").out()
 
 
@@ -210,9 +234,11 @@ RULES = tuple(
     Rule(name, pattern, build, when)
     for name, inner, build, when in (
         ("qlinear-conv", _linear("Conv", _X, _W, _B), _to_conv, _conv),
+        ("qlinear-conv", _linear("Conv", _X, _W, Const("bias")), _to_conv, _conv),
         ("qlinear-conv", _linear("Conv", _X, _W), _to_conv, _conv),
         ("qlinear-matmul", _linear("MatMul", _X, _W), _to_matmul, _matmul),
         ("qgemm", _linear("Gemm", _X, _W, _B), _to_gemm, _gemm),
+        ("qgemm", _linear("Gemm", _X, _W, Const("bias")), _to_gemm, _gemm),
         ("qgemm", _linear("Gemm", _X, _W), _to_gemm, _gemm),
         ("qlinear-add", _linear("Add", _X, _W), _to_add, _add),
     )
