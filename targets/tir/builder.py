@@ -414,10 +414,12 @@ class LoopStrategy:
     """Maps iteration spaces to hardware loops; targets subclass it.
 
     ``lane_kind`` is the kind of loop that :meth:`Builder.lanes` opens, ``vector_bytes`` the
-    width of a vector register (0 without).
+    width of a vector register (0 without). ``task_memory`` says whether the body of a nest may
+    allocate workspace of any size.
     """
 
     lane_kind = "serial"
+    task_memory = False
     vector_bytes = 0
 
     local_scope = "local"
@@ -428,6 +430,13 @@ class LoopStrategy:
         cost: int, sequential_last: bool,
     ) -> None:  # fmt: skip
         raise TypeError("a LoopStrategy must define nest")
+
+
+def same_extent(a: Any, b: Any) -> bool:
+    """Whether two extents are the same number or the same expression."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return bool(tvm_ffi.structural_equal(index(a), index(b)))
 
 
 def static_product(extents: Sequence[Any]) -> int | None:

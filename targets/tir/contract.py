@@ -6,7 +6,7 @@ target's own templates pack their operands and are faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -226,7 +226,7 @@ def _inner_kernel(
 
 def _add_products(
     b: Builder, c: Contraction, at: At, rows: list[Expr], columns: list[Expr], k: At,
-    into: list[BufferTensor] | list[Scalar], lane: Expr | None,
+    into: Sequence[BufferTensor | Scalar], lane: Expr | None,
 ) -> None:  # fmt: skip
     """Add ``lhs * rhs`` at ``k`` for every row and column."""
     left = [b.let(c.lhs(at, i, k), "a") for i in rows]

@@ -31,6 +31,7 @@ class CpuLoops(LoopStrategy):
     lane_kind = "vectorized"
     # TVM puts small "global" arrays on the stack, but calls the heap for "local" ones.
     local_scope = "global"
+    task_memory = True
 
     def __init__(self, threads: int = 2, vector_bytes: int = 64) -> None:
         self.threads = threads
@@ -44,7 +45,7 @@ class CpuLoops(LoopStrategy):
         if total == 0:
             return
         small = total is not None and total * cost < PARALLEL_THRESHOLD
-        if small or not shape:
+        if small or not shape or b.in_nest:
             _serial(b, shape, body)
             return
         outer = _split_point(shape, self.threads * 4, keep_last=not sequential_last)

@@ -36,10 +36,14 @@ RUN = 128
 
 @dataclass(frozen=True)
 class Monoid:
-    """An associative, commutative combination with the identity of each TVM dtype."""
+    """An associative, commutative combination with the identity of each TVM dtype.
+
+    ``ordered`` asks for the elements of a group one after the other.
+    """
 
     combine: Callable[[Expr, Expr], Expr]
     identity: Callable[[str], Expr]
+    ordered: bool = False
 
 
 def lowest(dtype: str) -> Expr:
@@ -142,7 +146,7 @@ class RowGroup(Group):
 
     def fold(self, load: Load, monoid: Monoid, dtype: str) -> Held:
         lanes = row_lanes(self.extents, dtype, self._vector_bytes)
-        if lanes > 1:
+        if lanes > 1 and not monoid.ordered:
             return self._fold_lanes(load, monoid, dtype, lanes)
         total = self.b.scalar(dtype, monoid.identity(dtype))
         with self.b.grid(*self.extents) as r:
@@ -318,7 +322,7 @@ def ceil_div(n: Any, by: int) -> Any:
 
 def vector_lanes(dtype: str, vector_bytes: int) -> int:
     """Elements of a TVM dtype in one vector (1 without vectors)."""
-    return max(1, vector_bytes * 8 // max(8, tvm.DataType(dtype).bits))
+    return max(1, vector_bytes * 8 // max(8, int(tvm.DataType(dtype).bits)))
 
 
 def row_lanes(extents: Sequence[Any], dtype: str, vector_bytes: int) -> int:

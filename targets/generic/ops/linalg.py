@@ -8,11 +8,20 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, product
+from ...tir.builder import (
+    BufferTensor,
+    Builder,
+    Expr,
+    TensorExpr,
+    as_int,
+    index,
+    product,
+    same_extent,
+)
 from ...tir.contract import At, Contraction, contract
 from ...tir.numeric import cast, dtype_of
+from ..broadcast import aligned
 from ..registry import LowerContext, lowering
-from .norm import broadcast_at
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,19 @@ class _Matrix:
 
     def load(self, batch: Sequence[Any], at: At, i: Expr, j: Expr) -> Expr:
         """Element ``i, j`` of the matrix that belongs to ``at`` of the broadcast ``batch``."""
-        lead = broadcast_at(at, self.batch, batch)
+        lead = _lead(at, self.batch, batch)
         return self.tensor[(*lead, j, i) if self.swapped else (*lead, i, j)]
+
+
+def _lead(at: At, extents: Sequence[Any], full: Sequence[Any]) -> At:
+    """The index into leading axes ``extents`` that belongs to ``at`` among those they become."""
+    skipped = len(full) - len(extents)
+    where = []
+    for i, extent, whole in zip(at[skipped:], extents, full[skipped:], strict=True):
+        exact = as_int(extent) is not None or same_extent(extent, whole)
+        first = index(0) if as_int(extent) == 1 else tirx.min(i, index(extent) - 1)
+        where.append(i if exact and as_int(extent) != 1 else first)
+    return tuple(where)
 
 
 def _matrix(b: Builder, x: BufferTensor, swapped: bool, column: bool) -> _Matrix:
@@ -114,14 +134,13 @@ def _lower_gemm(ctx: LowerContext) -> TensorExpr:
     a = _matrix(ctx.b, ctx.buffered(0), bool(ctx.attr("transA")), column=False)
     b = _matrix(ctx.b, ctx.buffered(1), bool(ctx.attr("transB")), column=True)
     alpha, beta = ctx.attr("alpha"), ctx.attr("beta")
-    shape = ctx.out_shape()
+    addend = aligned(ctx, 2) if ctx.has(2) else None
 
     def finish(at: At, value: Expr) -> Expr:
         value = _scaled(value, alpha)
-        if not ctx.has(2):
+        if addend is None:
             return value
-        c = ctx.input(2)
-        return value + _scaled(cast(c[broadcast_at(at, c.shape, shape)], dtype_of(value)), beta)
+        return value + _scaled(cast(addend(at), dtype_of(value)), beta)
 
     return _multiply(ctx, a, b, (), finish)
 

@@ -20,7 +20,7 @@ def _lower_det(ctx: LowerContext) -> TensorExpr:
     def body(at: At) -> None:
         a = b.workspace(x.shape[-2:], x.compute_dtype, "matrix")
         with b.grid(n, n) as (i, j):
-            a.store((i, j), x[(*at, i, j)])
+            a.store((i, j), x.at(*at, i, j))
         result = b.scalar(x.compute_dtype, 1.0)
         with b.loop(n) as k:
             pivot = _pivot_row(b, a, n, k)

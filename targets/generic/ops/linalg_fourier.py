@@ -114,9 +114,9 @@ def _length(ctx: LowerContext, count: Any) -> Any:
 
 
 def _element(x: TensorExpr, at: Sequence[Expr]) -> Complex:
-    re = x[(*at, index(0))]
+    re = x.at(*at, 0)
     is_complex = as_int(x.shape[-1]) == 2
-    return re, x[(*at, index(1))] if is_complex else tirx.const(0, dtype_of(re))
+    return re, x.at(*at, 1) if is_complex else tirx.const(0, dtype_of(re))
 
 
 def _store(out: BufferTensor, at: Sequence[Expr], value: Complex) -> None:

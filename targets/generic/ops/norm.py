@@ -5,15 +5,25 @@ The variance is taken of the differences from the mean (two passes), never as E[
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 
 from ....ir.shapes import normalize_axes, normalize_axis
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.builder import (
+    BufferTensor,
+    Builder,
+    Expr,
+    TensorExpr,
+    as_int,
+    index,
+    product,
+    same_extent,
+)
 from ...tir.numeric import cast
 from ...tir.reduce import SUM, At, Group, Held, collapse, for_groups
+from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 
 # ONNX's function body of MeanVarianceNormalization adds this to the standard deviation.
@@ -43,23 +53,6 @@ def inverse_root(value: Expr, epsilon: float, dtype: str) -> Expr:
     return tirx.const(1, dtype) / tirx.sqrt(value + tirx.const(epsilon, dtype))
 
 
-def broadcast_at(at: Sequence[Expr], shape: Sequence[Any], full: Sequence[Any]) -> At:
-    """The index into a tensor of ``shape`` that belongs to ``at`` in the shape it broadcasts to."""
-    skipped = len(full) - len(shape)
-    indices = []
-    for i, extent, whole in zip(at[skipped:], shape, full[skipped:], strict=True):
-        if as_int(extent) == 1:
-            i = index(0)
-        elif as_int(extent) is None and not _same(extent, whole):
-            i = tirx.Select(index(extent).equal(index(1)), index(0), i)
-        indices.append(i)
-    return tuple(indices)
-
-
-def _same(a: Any, b: Any) -> bool:
-    return str(index(a)) == str(index(b))
-
-
 # ---- over the last axes --------------------------------------------------------------------------
 
 
@@ -87,10 +80,14 @@ def _lower_layer(ctx: LowerContext) -> list[TensorExpr]:
 
         g.each(store)
         for target, value in zip(statistics, (mean, inverse), strict=False):
-            g.once(lambda at, target=target, value=value: target.store(at, value()))
+            g.once(_storing(target, value))
 
     for_groups(ctx.b, shape, axes, program, dtype, cost=8)
     return list(results)
+
+
+def _storing(target: BufferTensor, value: Held) -> Callable[[At], None]:
+    return lambda at: target.store(at, value())
 
 
 @lowering("RMSNormalization")
@@ -127,22 +124,17 @@ def _rows(
     normalized = full[axis:]
     parameters = [p for p in ctx.inputs[1:] if p is not None]
     if all(
-        p.rank == len(normalized) and all(map(_same, p.shape, normalized)) for p in parameters
+        p.rank == len(normalized) and all(map(same_extent, p.shape, normalized)) for p in parameters
     ):
         shape, axes = [product(full[:axis]), product(normalized)], [1]
         return shape, axes, lambda i: _row_parameter(ctx, i, shape[1])
     axes = list(range(axis, len(full)))
-    return list(full), axes, lambda i: _parameter(ctx, i, full)
+    return list(full), axes, lambda i: aligned(ctx, i)
 
 
 def _row_parameter(ctx: LowerContext, i: int, extent: Any) -> Callable[[At], Expr]:
     p = ctx.b.view(ctx.buffered(i), [extent])
     return lambda at: p[at[-1]]
-
-
-def _parameter(ctx: LowerContext, i: int, full: Sequence[Any]) -> Callable[[At], Expr]:
-    p = ctx.input(i)
-    return lambda at: p[broadcast_at(at, p.shape, full)]
 
 
 # ---- over groups of channels ---------------------------------------------------------------------

@@ -60,7 +60,7 @@ def _neighbour_square(b: Builder, x: TensorExpr, at: At, offset: int) -> Expr:
     last = index(x.shape[1]) - 1
     inside = tirx.all(channel >= 0, channel <= last)
     clamped = tirx.max(tirx.min(channel, last), index(0))
-    value = b.let(x[(at[0], clamped, *at[2:])])
+    value = b.let(x.at(at[0], clamped, *at[2:]))
     return tirx.Select(inside, value * value, tirx.const(0, x.compute_dtype))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from tvm import tirx
-
 from ....ir.shapes import normalize_axis
 from ...tir import math
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.builder import BufferTensor, Builder, TensorExpr
 from ...tir.numeric import compute_dtype
-from ...tir.reduce import MAX_NUMBER, SUM, At, Group, collapse, for_groups
+from ...tir.reduce import MAX_NUMBER, SUM, Group, collapse, for_groups
+from ...tir.softmax import softmax
 from ..registry import LowerContext, lowering
 
 EXP_COST = 12
@@ -20,36 +19,22 @@ def _lower_softmax(ctx: LowerContext) -> TensorExpr:
     shape, axes = collapse(ctx.input(0).shape, [axis])
     x = ctx.b.view(ctx.buffered(0), shape)
     out = ctx.b.view(result := ctx.result(), shape)
-    rule = softmax_group if ctx.node.op == "Softmax" else _log_softmax_group
+    rule = _softmax_group if ctx.node.op == "Softmax" else _log_softmax_group
     for_groups(
         ctx.b, shape, axes, lambda g: rule(ctx.b, g, x, out), x.compute_dtype, cost=EXP_COST
     )
     return result
 
 
-def softmax_group(b: Builder, g: Group, x: TensorExpr, out: BufferTensor) -> None:
-    """``out = exp(x - max x) / sum`` over one group of equal shapes."""
-    dtype = x.compute_dtype
-    peak = g.fold(lambda at: x[at], MAX_NUMBER, dtype)
-
-    def power(at: At) -> Expr:
-        return b.let(math.exp_flush(b, x[at] - peak()))
-
-    def stored_power(at: At) -> Expr:
-        value = power(at)
-        out.store(at, value)
-        return value
-
+def _softmax_group(b: Builder, g: Group, x: TensorExpr, out: BufferTensor) -> None:
     # Narrower floats would be rounded on the way, so there the powers are computed twice.
     exact = compute_dtype(out.dtype) == out.dtype
-    total = g.fold(stored_power if exact else power, SUM, dtype)
-    scale = g.hold(lambda: tirx.const(1, dtype) / total(), dtype)
-    g.each(lambda at: out.store(at, (out[at] if exact else power(at)) * scale()))
+    softmax(b, g, x.dtype, x.load, out.store, out.load if exact else None, masked=False)
 
 
 def _log_softmax_group(b: Builder, g: Group, x: TensorExpr, out: BufferTensor) -> None:
     dtype = x.compute_dtype
-    peak = g.fold(lambda at: x[at], MAX_NUMBER, dtype)
+    peak = g.fold(x.load, MAX_NUMBER, dtype)
     total = g.fold(lambda at: math.exp_flush(b, x[at] - peak()), SUM, dtype)
     shift = g.hold(lambda: math.log(b, total()), dtype)
     g.each(lambda at: out.store(at, (x[at] - peak()) - shift()))

@@ -24,6 +24,7 @@ from ...tir.reduce import (
     collapse,
     for_groups,
 )
+from ...tir.softmax import finite_or_zero
 from ..registry import LowerContext, lowering, sizes
 
 SHORT_ROW = 32
@@ -124,13 +125,6 @@ def _program(op: str, x: TensorExpr, out: BufferTensor, b: Builder) -> Callable[
         g.once(lambda at: out.store(at, math.log(b, total()) + shift()))
 
     return log_sum_exp if op == "ReduceLogSumExp" else simple
-
-
-def finite_or_zero(value: Expr) -> Expr:
-    """0 in place of an infinity: what to subtract before exponentials."""
-    dtype = dtype_of(value)
-    infinite = tirx.abs(value).equal(tirx.infinity(dtype))
-    return tirx.Select(infinite, tirx.const(0, dtype), value)
 
 
 def _lower_pointwise(ctx: LowerContext) -> TensorExpr:

@@ -1,0 +1,43 @@
+"""Workspace of each task's own in a parallel nest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .builder import BufferTensor, Builder, Expr, Index, index
+
+
+@dataclass(eq=False)
+class _Slice(BufferTensor):
+    """The part of a tensor at fixed leading indices."""
+
+    whole: BufferTensor | None = None
+    lead: tuple[Expr, ...] = ()
+
+    def store(self, indices: Index, value: Expr) -> None:
+        assert self.whole is not None
+        self.whole.store((*self.lead, *indices), value)
+
+
+def slice_of(whole: BufferTensor, lead: Sequence[Expr]) -> BufferTensor:
+    """``whole[lead]`` as a tensor of the remaining axes, which loads and stores in place."""
+    at = tuple(index(i) for i in lead)
+    return _Slice(
+        whole.dtype, whole.shape[len(at) :], lambda rest: whole.load((*at, *rest)), 0,
+        whole.buffer, whole.builder, whole, at,
+    )  # fmt: skip
+
+
+def scratch(
+    b: Builder, tasks: Sequence[Any], shape: Sequence[Any], dtype: str, name: str = "tmp"
+) -> Callable[[tuple[Expr, ...]], BufferTensor]:
+    """How each index of a nest over ``tasks`` gets workspace of ``shape``; call it in the body.
+
+    Where tasks cannot allocate, memory for all of them is set aside before the nest.
+    """
+    if b.loops.task_memory:
+        return lambda _at: b.workspace(shape, dtype, name)
+    whole = b.workspace((*tasks, *shape), dtype, name)
+    return lambda at: slice_of(whole, at)
