@@ -35,7 +35,7 @@ class Fold(Pass):
     """Evaluates what depends on constants only."""
 
     max_bytes: int = 1 << 20
-    max_widened: int = 256
+    max_widened: int = 16
 
     name = "fold"
 

@@ -1,6 +1,7 @@
 """Bounds and choices.
 
 Clip(Clip(x, a, b), c, d) = Clip(x, clip(a, c, d), clip(b, c, d))    Relu(x) = Clip(x, 0, inf)
+Clip(x, a, b) = x    where the element type reaches no further
 Where(true, x, y) = x    Where(false, x, y) = y
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.graph import Value
-from ...ir.types import to_numpy_dtype
+from ...ir.types import dtype, to_numpy_dtype
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 
@@ -53,7 +54,14 @@ def _clip_once(m: Match, r: Rewriter) -> Value | None:
 
 
 def _unbounded(m: Match) -> str | None:
-    return None if _bounds(m, "clip") == (-np.inf, np.inf) else "it has bounds"
+    bounds, t = _bounds(m, "clip"), dtype(m["x"].dtype)
+    if bounds is None:
+        return "the bounds are not constant"
+    low, high = -np.inf, np.inf
+    if t.is_integer:
+        low = -(2 ** (t.bits - 1)) if t.kind == "i" else 0
+        high = low + 2**t.bits - 1
+    return None if bounds[0] <= low and bounds[1] >= high else "it has bounds"
 
 
 def _settled(m: Match) -> str | None:

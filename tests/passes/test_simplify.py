@@ -53,7 +53,11 @@ graph main(%x: float32[2,3,4]) -> (a, b, c) {
 """
 
 BOUNDS = """
-graph main(%x: float32[5], %y: float32[5]) -> (a, b, c, d) {
+graph main(%x: float32[5], %y: float32[5], %i: uint8[5]) -> (a, b, c, d, e) {
+  %bottom = constant uint8[] 0
+  %top = constant uint8[] 255
+  %k = Clip(%i, %bottom, %top)
+  %e = Cast(%k) {to=1}
   %low = constant float32[] -1.0
   %high = constant float32[] 2.0
   %yes = constant bool[1] [true]
@@ -63,7 +67,7 @@ graph main(%x: float32[5], %y: float32[5]) -> (a, b, c, d) {
   %b = Clip(%r, _, %high)
   %c = Where(%yes, %x, %y)
   %d = Clip(%y)
-  return %a, %b, %c, %d
+  return %a, %b, %c, %d, %e
 }
 """
 
@@ -97,6 +101,26 @@ graph main(%x: float32[2,1,4]) -> (a, b, c, d, e) {
   %empty = constant float32[2,0,4] []
   %e = Concat(%empty, %x) {axis=1}
   return %a, %b, %c, %d, %e
+}
+"""
+
+QUANTIZED = """
+graph main(%x: uint8[1,2,4,4]) -> (a, b, c, d) {
+  %s = constant float32[] 0.1
+  %s2 = constant float32[] 0.1
+  %t = constant float32[] 0.2
+  %z = constant uint8[] 3
+  %f = DequantizeLinear(%x, %s, %z)
+  %a = QuantizeLinear(%f, %s2, %z)
+  %p = MaxPool(%f) {kernel_shape=[2, 2]}
+  %q = QuantizeLinear(%p, %s, %z)
+  %g = DequantizeLinear(%q, %s, %z)
+  %v = kiln.Reshape(%g) {shape=[2, 9]}
+  %b = QuantizeLinear(%v, %s, %z)
+  %c = QuantizeLinear(%v, %t, %z)
+  %r = Relu(%f)
+  %d = QuantizeLinear(%r, %s, %z)
+  return %a, %b, %c, %d
 }
 """
 
@@ -162,6 +186,7 @@ graph main(%x: float32[2,3,4], %z: float32[2,3,5]) -> (a, b, c) {
     [
         ("simplify_sunk", SUNK),
         ("simplify_gathers", GATHERS),
+        ("simplify_quantized", QUANTIZED),
         ("simplify_neutral", NEUTRAL),
         ("simplify_combined", COMBINED),
         ("simplify_bounds", BOUNDS),

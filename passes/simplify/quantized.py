@@ -1,0 +1,72 @@
+"""Quantised tensors that are dequantised and quantised again with the same parameters.
+
+Q(DQ(x)) = x    Q(f(DQ(x))) = f(x)    f moves elements or takes their maximum
+
+Both are exact: rounding (x - z) * s / s gives x - z again, and the maximum keeps the order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ir.graph import Node, Value
+from ...ir.registry import attribute
+from ..pattern import Match, Op, Rule, Var
+from ..rewriter import Rewriter
+
+_MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|MaxPool"
+
+
+def _same_array(a: Value | None, b: Value | None) -> bool:
+    if a is None or b is None:
+        given = a or b
+        zero = None if given is None else given.constant
+        return given is None or zero is not None and not zero.any()
+    if a == b:
+        return True
+    if a.constant is None or b.constant is None or a.type != b.type:
+        return False
+    return np.array_equal(a.constant, b.constant)
+
+
+def _per_tensor(m: Match, node: Node) -> bool:
+    scale = m.graph.input(node, 1)
+    return scale is not None and scale.tensor_type.numel == 1
+
+
+def _same_parameters(m: Match) -> str | None:
+    x, dq = m["x"], m.node("dq")
+    if m.root.out().dtype != x.dtype:
+        return "it changes the element type"
+    pairs = [(m.graph.input(dq, i), m.graph.input(m.root, i)) for i in (1, 2)]
+    if not all(_same_array(a, b) for a, b in pairs):
+        return "scale or zero point differ"
+    if not _per_tensor(m, dq) and attribute(dq, "axis") != attribute(m.root, "axis"):
+        return "they are quantised along different axes"
+    if attribute(dq, "block_size") or attribute(m.root, "block_size"):
+        return "it is quantised in blocks"
+    return None
+
+
+def _movable(m: Match) -> str | None:
+    if not _per_tensor(m, m.node("dq")):
+        return "it has several scales"
+    if len(m.node("move").outputs) > 1 or m["x"].dtype not in ("int8", "uint8"):
+        return "only 8-bit tensors are moved"
+    return _same_parameters(m)
+
+
+def _moved(m: Match, r: Rewriter) -> Value:
+    move = m.node("move")
+    inputs = [m["x"], *m.graph.inputs_of(move)[1:]]
+    return r.node(move.op, inputs, dict(move.attrs), domain=move.domain).out()
+
+
+_DQ = Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True)
+
+RULES = (
+    Rule("quantize-again", Op("QuantizeLinear", _DQ, rest=True), lambda m, _: m["x"],
+         _same_parameters),
+    Rule("move-quantized", Op("QuantizeLinear", Op(_MOVES, _DQ, name="move", rest=True), rest=True),
+         _moved, _movable),
+)  # fmt: skip
