@@ -78,7 +78,7 @@ def scaled(extent: Dim, scale: float) -> Dim | None:
     if isinstance(extent, int):
         return int(np.floor(np.float32(extent) * np.float32(scale)))
     symbolic: Dim = extent
-    for denominator in (2**p for p in range(9)):
+    for denominator in (1 << p for p in range(9)):
         if (scale * denominator).is_integer():
             return symbolic * int(scale * denominator) // denominator
     divisor = max(1, round(1 / scale))

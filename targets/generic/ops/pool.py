@@ -20,14 +20,19 @@ from .pool_windows import Pool, pool_windows, taps_inside
 
 
 def _window(c: LowerContext) -> tuple[Window, Geometry]:
-    """The pool's window; with ``ceil_mode`` any window may leave the input."""
+    """The pool's window, in the graph's terms and in the kernel's."""
     source = c.input_types[0]
     assert source is not None
     window = pool_window(c.node, source.dims[2:])
+    return window, pool_geometry(c, window)
+
+
+def pool_geometry(c: LowerContext, window: Window) -> Geometry:
+    """A window as a kernel sees it; with ``ceil_mode`` any window may leave the input."""
     geometry = geometry_of(c, window)
     if c.attr("ceil_mode"):
-        geometry = replace(geometry, guarded=(True,) * len(geometry.kernel))
-    return window, geometry
+        return replace(geometry, guarded=(True,) * len(geometry.kernel))
+    return geometry
 
 
 @lowering("MaxPool")

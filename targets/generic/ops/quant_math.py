@@ -22,7 +22,7 @@ def integer_range(name: str) -> tuple[int, int]:
 def saturate(value: Expr, name: str) -> Expr:
     """A whole float as an integer of element type ``name``; NaN gives the least."""
     low, high = (tirx.const(v, dtype_of(value)) for v in integer_range(name))
-    clamped = tirx.Select(value > low, tirx.min(value, high), low)
+    clamped = tirx.min(tirx.max(value, low), high)
     return cast(cast(clamped, "int32"), compute_dtype(name))
 
 

@@ -1,0 +1,48 @@
+"""Type inference of com.microsoft's element-wise ops on quantized tensors."""
+
+from __future__ import annotations
+
+from ..dims import Dim
+from ..registry import InferContext, op
+from ..shapes import broadcast_dim, broadcast_known, normalize_axis
+from ..types import Type
+
+_MS = "com.microsoft"
+
+
+@op("QLinearAdd", "QLinearMul", domain=_MS, arity=(7, 8), traits=("elementwise",))
+def infer_qlinear_binary(c: InferContext) -> list[Type]:
+    a, b = c.tensor(0), c.tensor(3)
+    return [a.with_shape(broadcast_known([a.shape, b.shape]))]
+
+
+@op("QLinearSigmoid", domain=_MS, arity=(4, 5), traits=("elementwise",))
+@op(
+    "QLinearLeakyRelu",
+    domain=_MS,
+    arity=(4, 5),
+    traits=("elementwise",),
+    defaults={"alpha": 0.01},
+)
+def infer_qlinear_unary(c: InferContext) -> list[Type]:
+    return [c.tensor(0)]
+
+
+@op("QLinearSoftmax", domain=_MS, arity=(5, 5), defaults={"axis": -1, "opset": 13})
+def infer_qlinear_softmax(c: InferContext) -> list[Type]:
+    x = c.tensor(0)
+    normalize_axis(c.attr("axis"), x.rank)
+    return [x]
+
+
+@op("QLinearConcat", domain=_MS, arity=(5, 2**31))
+def infer_qlinear_concat(c: InferContext) -> list[Type]:
+    parts = [c.tensor(i) for i in range(2, len(c.inputs), 3)]
+    axis = normalize_axis(c.attr("axis"), parts[0].rank)
+    dims: list[Dim] = list(parts[0].dims)
+    for part in parts[1:]:
+        if part.rank != len(dims):
+            raise c.error(f"{parts[0]} and {part} have different ranks")
+        for i, d in enumerate(part.dims):
+            dims[i] = dims[i] + d if i == axis else broadcast_dim(dims[i], d)
+    return [parts[0].with_shape(tuple(dims))]

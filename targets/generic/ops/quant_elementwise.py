@@ -1,0 +1,126 @@
+"""Lowerings of com.microsoft's element-wise ops on quantized tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from ....ir.shapes import normalize_axis
+from ...tir import math
+from ...tir.builder import Expr, TensorExpr, index
+from ...tir.numeric import cast
+from ...tir.reduce import MAX, SUM, Group, for_groups
+from ..broadcast import aligned
+from ..registry import LowerContext, lowering
+from .quant_math import round_even, saturate, scalar_of
+
+Load = Callable[[tuple[Expr, ...]], Expr]
+
+
+def dequantized(c: LowerContext, x: Load, scale: int, zero: int) -> Load:
+    """``(x - zero) * scale`` in float32; inputs ``scale`` and ``zero`` are for the whole tensor."""
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        return cast(_centered(c, x(at), zero), "float32") * scalar_of(c.input(scale))
+
+    return load
+
+
+def _centered(c: LowerContext, value: Expr, zero: int) -> Expr:
+    value = cast(value, "int32")
+    return value - cast(scalar_of(c.input(zero)), "int32") if c.has(zero) else value
+
+
+def quantized(c: LowerContext, value: Expr, scale: int, zero: int) -> Expr:
+    """A float as the output's element type under inputs ``scale`` and ``zero``."""
+    whole = round_even(value / scalar_of(c.input(scale)))
+    if c.has(zero):
+        whole = whole + cast(scalar_of(c.input(zero)), "float32")
+    return saturate(whole, c.out_dtype())
+
+
+@lowering("com.microsoft.QLinearAdd")
+def lower_qlinear_add(c: LowerContext) -> TensorExpr:
+    """QLinearAdd-1: the sum of the dequantized operands, quantized."""
+    a, b = dequantized(c, aligned(c, 0), 1, 2), dequantized(c, aligned(c, 3), 4, 5)
+    return c.lazy(lambda at: quantized(c, a(at) + b(at), 6, 7), cost=8)
+
+
+@lowering("com.microsoft.QLinearMul")
+def lower_qlinear_mul(c: LowerContext) -> TensorExpr:
+    """QLinearMul-1: the exact product of the centered operands, rescaled in float32."""
+    a, b = aligned(c, 0), aligned(c, 3)
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        product = _centered(c, a(at), 2) * _centered(c, b(at), 5)
+        scale = scalar_of(c.input(1)) * scalar_of(c.input(4)) / scalar_of(c.input(6))
+        whole = round_even(cast(product, "float32") * scale)
+        if c.has(7):
+            whole = whole + cast(scalar_of(c.input(7)), "float32")
+        return saturate(whole, c.out_dtype())
+
+    return c.lazy(load, cost=8)
+
+
+@lowering("com.microsoft.QLinearSigmoid")
+def lower_qlinear_sigmoid(c: LowerContext) -> TensorExpr:
+    """QLinearSigmoid-1: the sigmoid of the dequantized input, quantized."""
+    x = dequantized(c, c.input(0).load, 1, 2)
+    return c.lazy(lambda at: quantized(c, math.sigmoid(c.b, c.b.let(x(at))), 3, 4), cost=16)
+
+
+@lowering("com.microsoft.QLinearLeakyRelu")
+def lower_qlinear_leaky_relu(c: LowerContext) -> TensorExpr:
+    """QLinearLeakyRelu-1: the leaky ReLU of the dequantized input, quantized."""
+    x = dequantized(c, c.input(0).load, 1, 2)
+    slope = tirx.const(float(c.attr("alpha")), "float32")
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        value = c.b.let(x(at))
+        return quantized(
+            c, tirx.Select(value < tirx.const(0, "float32"), value * slope, value), 3, 4
+        )
+
+    return c.lazy(load, cost=8)
+
+
+@lowering("com.microsoft.QLinearSoftmax")
+def lower_qlinear_softmax(c: LowerContext) -> TensorExpr:
+    """QLinearSoftmax-1; before opset 13 all dims from ``axis`` on are normalised together."""
+    b, source, out = c.b, c.buffered(0), c.result()
+    first = normalize_axis(c.attr("axis"), source.rank)
+    axes = [first] if c.attr("opset") >= 13 else list(range(first, source.rank))
+    x = dequantized(c, source.load, 1, 2)
+
+    def program(g: Group) -> None:
+        peak = g.fold(x, MAX, "float32")
+        total = g.fold(lambda at: math.exp(b, b.let(x(at) - peak())), SUM, "float32")
+
+        def store(at: tuple[Expr, ...]) -> None:
+            share = math.exp(b, b.let(x(at) - peak())) / total()
+            out.store(at, quantized(c, share, 3, 4))
+
+        g.each(store)
+
+    for_groups(b, source.shape, axes, program, "float32", cost=24)
+    return out
+
+
+@lowering("com.microsoft.QLinearConcat")
+def lower_qlinear_concat(c: LowerContext) -> TensorExpr:
+    """QLinearConcat-1: inputs are (tensor, scale, zero point) triples, each requantized."""
+    b, out = c.b, c.result()
+    axis = normalize_axis(c.attr("axis"), out.rank)
+    start: Expr = index(0)
+    for i in range(2, len(c.inputs), 3):
+        part = c.input(i)
+        value = dequantized(c, part.load, i + 1, i + 2)
+
+        def store(at: tuple[Expr, ...], value: Load = value, start: Expr = start) -> None:
+            where = (*at[:axis], at[axis] + start, *at[axis + 1 :])
+            out.store(where, quantized(c, value(at), 0, 1))
+
+        b.nest(part.shape, store, cost=8 + part.cost)
+        start = start + index(part.shape[axis])
+    return out
