@@ -8,6 +8,7 @@ what is costly.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import copysign
 from typing import Any
 
 import tvm
@@ -49,6 +50,20 @@ def _wrapping(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
     return tirx.Cast(dtype, function(tirx.Cast("int64", a), tirx.Cast("int64", b)))
 
 
+def bind(builder: Builder, value: Expr) -> Expr:
+    """A tensor's element computed once.
+
+    ``Builder.let`` takes int64 for index arithmetic, and makes variables of it and of truth
+    values, which TVM expands wherever they are used; long chains of elements must not be.
+    """
+    if literal_value(value) is not None or dtype_of(value) not in ("int64", "bool"):
+        return builder.let(value)
+    if dtype_of(value) == "bool":
+        return tirx.NE(builder.let(tirx.Cast("uint8", value)), tirx.const(0, "uint8"))
+    # Not casts: TVM takes an int64 that was cast from unsigned to be no less than 0.
+    return tirx.reinterpret("int64", builder.let(tirx.reinterpret("uint64", value)))
+
+
 def add(a: Expr, b: Expr) -> Expr:
     return _wrapping(lambda x, y: x + y, a, b)
 
@@ -67,10 +82,12 @@ def multiply(a: Expr, b: Expr) -> Expr:
 
 def _keep_zero(value: Expr) -> Expr:
     """TVM folds ``x * 0.0`` to 0 even where ``x`` may be NaN; a zero in disguise is not folded."""
-    if literal_value(value) != 0:
+    number = literal_value(value)
+    if number != 0:
         return value
-    bits = "int64" if floats.is_double(value) else "int32"
-    return floats.from_bits(tirx.const(0, bits))
+    bits, lowest = ("int64", -(2**63)) if floats.is_double(value) else ("int32", -(2**31))
+    minus_zero = floats.from_bits(tirx.const(lowest, bits))
+    return minus_zero if copysign(1, number) < 0 else floats.negate(minus_zero)
 
 
 def negate(a: Expr) -> Expr:
@@ -87,63 +104,74 @@ def absolute(a: Expr) -> Expr:
     return tirx.Select(a < tirx.const(0, dtype_of(a)), negate(a), a)
 
 
-def divide(a: Expr, b: Expr) -> Expr:
+def divide(builder: Builder, a: Expr, b: Expr) -> Expr:
     """Quotient; integers truncate towards zero."""
     if is_float(a):
         return _keep_zero(a) / b
-    return _guarded(_truncated_quotient, a, b, lambda x: negate(x))
+    if literal_value(b) is not None:
+        return tirx.truncdiv(a, b) if literal_value(b) else tirx.const(0, dtype_of(a))
+    if width(a) > 32:
+        quotient = tirx.truncdiv(a, _safe_divisor(builder, b))
+        return quotient * _correction(b)
+    return _unless_zero(b, cast(_quotient(a, b), dtype_of(a)))
 
 
-def remainder(a: Expr, b: Expr) -> Expr:
+def remainder(builder: Builder, a: Expr, b: Expr) -> Expr:
     """What truncating division leaves: the sign is the dividend's (C's ``fmod``)."""
     if is_float(a):
         name = "fmod" if floats.is_double(a) else "fmodf"
         return tirx.call_pure_extern(dtype_of(a), name, a, b)
-    return _guarded(tirx.truncmod, a, b, lambda x: tirx.const(0, dtype_of(x)))
+    if literal_value(b) is not None:
+        return tirx.truncmod(a, b) if literal_value(b) else tirx.const(0, dtype_of(a))
+    if width(a) > 32:  # a divisor of 0 or -1 has become 1, which leaves 0
+        return tirx.truncmod(a, _safe_divisor(builder, b))
+    rest = cast(a, "int64") - _quotient(a, b) * cast(b, "int64")
+    return _unless_zero(b, cast(rest, dtype_of(a)))
 
 
-def modulo(a: Expr, b: Expr) -> Expr:
+def modulo(builder: Builder, a: Expr, b: Expr) -> Expr:
     """What flooring division leaves: the sign is the divisor's (NumPy's ``mod``)."""
     zero = tirx.const(0, dtype_of(a))
+    rest = bind(builder, remainder(builder, a, b))
+    if is_unsigned(a):
+        return rest
+    differs = differ(rest < zero, b < zero)
     if is_float(a):
-        return _float_modulo(a, b, zero)
-    if is_unsigned(a):
-        return remainder(a, b)
-    rest = remainder(a, b)
-    differs = tirx.And(tirx.NE(rest, zero), differ(rest < zero, b < zero))
-    return tirx.Select(differs, rest + b, rest)
+        moved = tirx.Select(differs, rest + b, rest)
+        return tirx.Select(rest.equal(zero), floats.with_sign(zero, b), moved)
+    return tirx.Select(tirx.And(tirx.NE(rest, zero), differs), rest + b, rest)
 
 
-def _float_modulo(a: Expr, b: Expr, zero: Expr) -> Expr:
-    rest = remainder(a, b)
-    moved = tirx.Select(differ(rest < zero, b < zero), rest + b, rest)
-    return tirx.Select(rest.equal(zero), floats.with_sign(zero, b), moved)
+def _unless_zero(divisor: Expr, result: Expr) -> Expr:
+    zero = tirx.const(0, dtype_of(result))
+    return tirx.Select(divisor.equal(tirx.const(0, dtype_of(divisor))), zero, result)
 
 
-def _guarded(
-    function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr, by_minus_one: Callable[[Expr], Expr]
-) -> Expr:
-    """``function(a, b)`` where the processor does not trap: divisors 0 and -1 are set apart."""
-    dtype = dtype_of(a)
-    zero, one = tirx.const(0, dtype), tirx.const(1, dtype)
-    known = literal_value(b)
-    if known is not None and known not in (0, -1):
-        return function(a, b)
-    at_zero = b.equal(zero)
-    if is_unsigned(a):
-        safe = tirx.Select(at_zero, one, b)
-        return tirx.Select(at_zero, zero, function(a, safe))
-    at_minus_one = b.equal(tirx.const(-1, dtype))
-    safe = tirx.Select(tirx.Or(at_zero, at_minus_one), one, b)
-    result = tirx.Select(at_minus_one, by_minus_one(a), function(a, safe))
-    return tirx.Select(at_zero, zero, result)
+def _quotient(a: Expr, b: Expr) -> Expr:
+    """The int64 quotient of integers of up to 32 bits, through float64: exact, and never a trap."""
+    return tirx.Cast("int64", cast(a, "float64") / cast(b, "float64"))
 
 
-def _truncated_quotient(a: Expr, b: Expr) -> Expr:
-    """Up to 32 bits through float64, which is exact and has vector instructions."""
-    if width(a) > 32 or literal_value(b) is not None:
-        return tirx.truncdiv(a, b)
-    return cast(cast(cast(a, "float64") / cast(b, "float64"), "int64"), dtype_of(a))
+def _safe_divisor(builder: Builder, b: Expr) -> Expr:
+    """``b``, or 1 where dividing a 64-bit integer by it may trap (0 and -1).
+
+    It is bound: the simplifier drops guards inside a ``Select`` whose condition implies them,
+    although both arms are evaluated.
+    """
+    bad = b.equal(tirx.const(0, dtype_of(b)))
+    if not is_unsigned(b):
+        bad = tirx.Or(bad, b.equal(tirx.const(-1, dtype_of(b))))
+    safe = tirx.Select(bad, tirx.const(1, dtype_of(b)), b)
+    return bind(builder, safe)
+
+
+def _correction(b: Expr) -> Expr:
+    """What makes a quotient by the safe divisor one by ``b``: 0 for 0, -1 for -1, else 1."""
+    dtype = dtype_of(b)
+    factor = tirx.const(1, dtype) - cast(b.equal(tirx.const(0, dtype)), dtype)
+    if is_unsigned(b):
+        return factor
+    return factor - tirx.const(2, dtype) * cast(b.equal(tirx.const(-1, dtype)), dtype)
 
 
 def maximum(a: Expr, b: Expr) -> Expr:

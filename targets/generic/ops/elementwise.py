@@ -21,7 +21,7 @@ Function = Callable[[Builder, Expr], Expr]
 def unary(ctx: LowerContext, function: Function, cost: int = CHEAP) -> TensorExpr:
     """The output of an op that applies ``function`` to every (bound) element of input 0."""
     x, b = ctx.input(0), ctx.b
-    return ctx.lazy(lambda at: function(b, b.let(x.load(at))), cost=cost + x.cost)
+    return ctx.lazy(lambda at: function(b, arithmetic.bind(b, x.load(at))), cost=cost + x.cost)
 
 
 def _register(name: str, function: Function, cost: int) -> None:
@@ -149,7 +149,7 @@ def _prelu(ctx: LowerContext) -> TensorExpr:
     b, x, slope = ctx.b, ctx.input(0), aligned(ctx, 1)
 
     def load(at: tuple[Expr, ...]) -> Expr:
-        value = b.let(x.load(at))
+        value = arithmetic.bind(b, x.load(at))
         return tirx.Select(value < _zero(value), arithmetic.multiply(value, slope(at)), value)
 
     return ctx.lazy(load, cost=2 + x.cost)
@@ -174,5 +174,5 @@ def _clip(ctx: LowerContext) -> TensorExpr:
 
 
 def _bounded(b: Builder, x: Expr, bound: Expr, lower: bool) -> Expr:
-    x, bound = b.let(x), b.let(bound)
+    x, bound = arithmetic.bind(b, x), arithmetic.bind(b, bound)
     return arithmetic.maximum(x, bound) if lower else arithmetic.minimum(x, bound)

@@ -16,22 +16,16 @@ from .elementwise import CHEAP, COSTLY, MODERATE
 Function = Callable[[Expr, Expr], Expr]
 
 
-def _reject_strings(ctx: LowerContext) -> None:
-    if any(t is not None and t.dtype.kind == "s" for t in ctx.input_types):
-        raise ctx.error("strings are not compiled")
-
-
 def variadic(ctx: LowerContext, function: Function, cost: int = CHEAP) -> TensorExpr:
     """Inputs combined from left to right by ``function`` of bound elements."""
-    _reject_strings(ctx)
     b = ctx.b
     loads = [aligned(ctx, i) for i in range(len(ctx.inputs))]
     total = cost * max(1, len(loads) - 1) + sum(x.cost for x in ctx.inputs if x is not None)
 
     def load(at: tuple[Expr, ...]) -> Expr:
-        result = b.let(loads[0](at))
+        result = arithmetic.bind(b, loads[0](at))
         for read in loads[1:]:
-            result = b.let(function(result, b.let(read(at))))
+            result = arithmetic.bind(b, function(result, arithmetic.bind(b, read(at))))
         return result
 
     return ctx.lazy(load, cost=total)
@@ -43,7 +37,6 @@ _FUNCTIONS: dict[str, tuple[Function, int]] = {
     "BitwiseAnd": (tirx.bitwise_and, CHEAP),
     "BitwiseOr": (tirx.bitwise_or, CHEAP),
     "BitwiseXor": (tirx.bitwise_xor, CHEAP),
-    "Div": (arithmetic.divide, MODERATE),
     "Equal": (arithmetic.equal, CHEAP),
     "Greater": (lambda a, b: a > b, CHEAP),
     "GreaterOrEqual": (lambda a, b: a >= b, CHEAP),
@@ -69,6 +62,11 @@ for _name, (_function, _cost) in _FUNCTIONS.items():
     _register(_name, _function, _cost)
 
 
+@lowering("Div")
+def _div(ctx: LowerContext) -> TensorExpr:
+    return variadic(ctx, lambda x, y: arithmetic.divide(ctx.b, x, y), MODERATE)
+
+
 @lowering("Mean")
 def _mean(ctx: LowerContext) -> TensorExpr:
     total = variadic(ctx, arithmetic.add)
@@ -76,7 +74,7 @@ def _mean(ctx: LowerContext) -> TensorExpr:
 
     def load(at: tuple[Expr, ...]) -> Expr:
         value = total.load(at)
-        return arithmetic.divide(value, tirx.const(count, dtype_of(value)))
+        return arithmetic.divide(ctx.b, value, tirx.const(count, dtype_of(value)))
 
     return ctx.lazy(load, cost=total.cost + MODERATE)
 
@@ -84,7 +82,7 @@ def _mean(ctx: LowerContext) -> TensorExpr:
 @lowering("Mod")
 def _mod(ctx: LowerContext) -> TensorExpr:
     function = arithmetic.remainder if ctx.attr("fmod") else arithmetic.modulo
-    return variadic(ctx, function, COSTLY)
+    return variadic(ctx, lambda x, y: function(ctx.b, x, y), COSTLY)
 
 
 @lowering("BitShift")
@@ -97,7 +95,6 @@ def _bit_shift(ctx: LowerContext) -> TensorExpr:
 
 @lowering("Where")
 def _where(ctx: LowerContext) -> TensorExpr:
-    _reject_strings(ctx)
     condition, a, b = (aligned(ctx, i) for i in range(3))
     cost = CHEAP + sum(x.cost for x in ctx.inputs if x is not None)
     return ctx.lazy(lambda at: tirx.Select(condition(at), a(at), b(at)), cost=cost)
@@ -110,7 +107,9 @@ def _where(ctx: LowerContext) -> TensorExpr:
 def _pow(ctx: LowerContext) -> TensorExpr:
     b, x, y = ctx.b, aligned(ctx, 0), aligned(ctx, 1)
     cost = 2 * COSTLY + ctx.input(0).cost + ctx.input(1).cost
-    return ctx.lazy(lambda at: power(b, b.let(x(at)), b.let(y(at))), cost=cost)
+    return ctx.lazy(
+        lambda at: power(b, arithmetic.bind(b, x(at)), arithmetic.bind(b, y(at))), cost=cost
+    )
 
 
 def power(b: Builder, x: Expr, y: Expr) -> Expr:
@@ -124,7 +123,7 @@ def power(b: Builder, x: Expr, y: Expr) -> Expr:
     if arithmetic.is_float(y):
         wide = math.pow(b, cast(x, "float64"), cast(y, "float64"))
         return arithmetic.convert(b.let(wide), dtype_of(x))
-    return cast(arithmetic.integer_power(b, b.let(cast(x, "int64")), b.let(cast(y, "int64"))),
+    return cast(arithmetic.integer_power(b, cast(x, "int64"), cast(y, "int64")),
                 dtype_of(x))  # fmt: skip
 
 
@@ -132,7 +131,7 @@ def _short_power(b: Builder, x: Expr, exponent: float) -> Expr | None:
     """Exponents that are a few multiplications, a root or a division."""
     if exponent == 1:
         return x
-    square = b.let(arithmetic.multiply(x, x)) if exponent in (2, 3, 4, -2) else x
+    square = arithmetic.bind(b, arithmetic.multiply(x, x)) if exponent in (2, 3, 4, -2) else x
     if exponent in (2, 3, 4):
         other = {2: None, 3: x, 4: square}[int(exponent)]
         return square if other is None else arithmetic.multiply(square, other)

@@ -49,9 +49,6 @@ def _cast(ctx: LowerContext) -> TensorExpr:
 def _element_types(ctx: LowerContext) -> tuple[DType, DType]:
     source = ctx.input_types[0]
     assert source is not None
-    for t in (source.dtype, ctx.types[0].dtype):
-        if t.kind in "sc":
-            raise ctx.error(f"elements of type {t} are not compiled")
     return source.dtype, ctx.types[0].dtype
 
 
