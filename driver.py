@@ -115,9 +115,7 @@ def optimize(
 ) -> Graph:
     """The graph of a model after all passes, as the code generator would get it."""
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    compilation = _Compilation(chosen, _silent)
-    imported = import_model(model, chosen.shapes)
-    return compilation.optimize(imported.graph)
+    return optimize_graph(import_model(model, chosen.shapes).graph, chosen)
 
 
 def check(
@@ -154,6 +152,11 @@ def require_support(graph: Graph, target: Target) -> None:
     blockers = unsupported(graph, target, supported())
     if blockers:
         raise CodegenError("\n".join(blockers))
+
+
+def optimize_graph(graph: Graph, options: CompileOptions) -> Graph:
+    """An imported graph after all passes (changed in place)."""
+    return _Compilation(options, _silent).optimize(graph)
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:

@@ -1,0 +1,190 @@
+"""Latency side by side with onnxruntime and openvino.
+
+    python benchmarks/latency.py MODEL.onnx [MODEL.onnx ...] [--inputs DIR] [--threads 1]
+
+Every peer has a process of its own; rounds alternate between them, so that noise of the machine
+meets all. Prints medians, ratios (peer / graphkiln: above 1 graphkiln is faster) and geometric
+means, and writes JSON with ``--json``. ``--inputs`` is a folder with NAME/inputs.npz or NAME.npz;
+random inputs otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+_PEERS = Path(__file__).with_name("peers.py")
+
+
+@dataclass
+class Peer:
+    """A running peer process; ``error`` says why it cannot serve."""
+
+    name: str
+    process: subprocess.Popen[str]
+    seconds: list[float] = field(default_factory=list)
+    peak: int = 0
+    error: str = ""
+
+    def ask(self, count: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        reply = self.read()
+        self.seconds += reply.get("seconds", [])
+        self.peak = reply.get("peak_bytes", self.peak)
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        reply: dict[str, Any] = json.loads(line) if line else {"error": "the process died"}
+        self.error = reply.get("error", self.error)
+        return reply
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def start(name: str, model: Path, inputs: Path, threads: int) -> Peer:
+    """Start a peer and wait until it is ready; pinned to the first ``threads`` cores."""
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    process = subprocess.Popen(
+        [sys.executable, str(_PEERS), name, str(model), str(inputs), str(threads)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )  # fmt: skip
+    peer = Peer(name, process)
+    peer.read()
+    return peer
+
+
+def measure(peers: list[Peer], seconds: float) -> None:
+    """Alternate between the peers until each has run for about ``seconds``."""
+    alive = [p for p in peers if not p.error]
+    for p in alive:
+        p.ask(3)
+    for p in alive:
+        p.seconds.clear()
+    slowest = 0.0
+    for p in alive:
+        p.ask(1)
+        slowest = max(slowest, p.seconds[-1])
+    rounds = max(5, min(40, int(seconds / max(slowest, 1e-6))))
+    batch = max(1, min(50, int(0.01 / max(slowest, 1e-6))))
+    for _ in range(rounds):
+        for p in alive:
+            p.ask(batch)
+
+
+def find_inputs(model: Path, folder: str | None, scratch: Path) -> Path:
+    """The inputs kept for a model, or random ones."""
+    if folder:
+        for candidate in (
+            Path(folder) / model.stem / "inputs.npz", Path(folder) / f"{model.stem}.npz",
+        ):  # fmt: skip
+            if candidate.exists():
+                return candidate
+    from graphkiln.cli.feeds import random_input
+    from graphkiln.runtime import load
+
+    random = np.random.default_rng(0)
+    with load(scratch / f"{model.stem}.kiln") as session:
+        feeds = {i.name: random_input(i.type, i.shape, {}, random) for i in session.get_inputs()}
+    path = scratch / f"{model.stem}.npz"
+    np.savez(path, **feeds)
+    return path
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(exists=True))
+@click.option("--inputs", type=click.Path(exists=True), help="Folder of inputs.")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--seconds", default=2.0, show_default=True, help="Time for each peer and model.")
+@click.option("--peers", default="onnxruntime,openvino", show_default=True)
+@click.option("--json", "json_path", type=click.Path(), help="Write the figures here.")
+def main(
+    models: tuple[str, ...], inputs: str | None, threads: int, seconds: float, peers: str,
+    json_path: str | None,
+) -> None:  # fmt: skip
+    """Compare latencies of MODELS."""
+    from graphkiln import compile as compile_model
+
+    names = [p for p in peers.split(",") if p]
+    results: dict[str, Any] = {}
+    header = f"{'model':28s} {'graphkiln':>10s} " + " ".join(f"{n:>12s} {'ratio':>6s}" for n in names)
+    click.echo(header)
+    with tempfile.TemporaryDirectory() as folder:
+        for text in models:
+            model = Path(text)
+            artifact = Path(folder) / f"{model.stem}.kiln"
+            try:
+                compile_model(str(model)).save(artifact)
+            except Exception as e:
+                click.echo(f"{model.stem:28s} does not compile: {str(e).splitlines()[0][:120]}")
+                continue
+            feeds = find_inputs(model, inputs, Path(folder))
+            running = [start("graphkiln", artifact, feeds, threads)]
+            running += [start(n, model, feeds, threads) for n in names]
+            measure(running, seconds)
+            results[model.stem] = report(model.stem, running)
+            for p in running:
+                p.process.kill()
+                p.process.wait()
+            artifact.unlink()
+    summary(results, names)
+    if json_path:
+        Path(json_path).write_text(json.dumps({"threads": threads, "models": results}, indent=1))
+
+
+def report(name: str, peers: list[Peer]) -> dict[str, Any]:
+    """Print a row and return its figures."""
+    own = peers[0]
+    if own.error:
+        click.echo(f"{name:28s} {own.error[:100]}")
+        return {"error": own.error}
+    row: dict[str, Any] = {"graphkiln": own.median, "peak": {p.name: p.peak for p in peers}}
+    cells = []
+    for p in peers[1:]:
+        if p.error:
+            cells.append(f"{'-':>12s} {'-':>6s}")
+            continue
+        row[p.name] = p.median
+        cells.append(f"{p.median * 1e3:12.3f} {p.median / own.median:6.2f}")
+    click.echo(f"{name:28s} {own.median * 1e3:10.3f} " + " ".join(cells))
+    return row
+
+
+def summary(results: dict[str, Any], names: list[str]) -> None:
+    """Print geometric means of the ratios, and against the better peer of each model."""
+    rows = [r for r in results.values() if "error" not in r]
+    for n in names:
+        ratios = [r[n] / r["graphkiln"] for r in rows if n in r]
+        if ratios:
+            click.echo(
+                f"geometric mean against {n}: {geometric(ratios):.3f}"
+                f" over {len(ratios)} models, worst {min(ratios):.2f}"
+            )
+    best = [min(r[n] for n in names if n in r) / r["graphkiln"] for r in rows
+            if any(n in r for n in names)]  # fmt: skip
+    if best:
+        click.echo(f"geometric mean against the better of them: {geometric(best):.3f}")
+
+
+def geometric(values: list[float]) -> float:
+    return math.exp(sum(math.log(v) for v in values) / len(values))
+
+
+if __name__ == "__main__":
+    main()

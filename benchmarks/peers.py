@@ -1,0 +1,89 @@
+"""One process a peer: loads a model, then times runs on request.
+
+Run as ``python peers.py PEER MODEL INPUTS THREADS``; reads counts from standard
+input, writes one JSON line of seconds for each. Used by :mod:`.latency`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[], list[Any]]
+
+
+def graphkiln(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
+    """A compiled artifact."""
+    from graphkiln.runtime import load
+
+    session = load(model, threads=threads)
+    return lambda: list(session.run(None, feeds))
+
+
+def onnxruntime(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
+    """onnxruntime with all its optimisations."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: list(session.run(None, feeds))
+
+
+def openvino(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
+    """openvino with the latency hint, computing in float32, shapes as the inputs have them."""
+    import openvino as ov
+
+    core = ov.Core()
+    read = core.read_model(model)
+    names = [i.get_any_name() for i in read.inputs]
+    read.reshape({n: list(feeds[n].shape) for n in names if n in feeds})
+    config = {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+    }  # fmt: skip
+    compiled = core.compile_model(read, "CPU", config)
+    request = compiled.create_infer_request()
+    given = {n: feeds[n] for n in names}
+    return lambda: [np.asarray(v) for v in request.infer(given, share_inputs=True).values()]
+
+
+PEERS = {"graphkiln": graphkiln, "onnxruntime": onnxruntime, "openvino": openvino}
+
+
+def main() -> None:
+    """Serve timing requests until standard input ends."""
+    peer, model, inputs, threads = sys.argv[1:5]
+    os.environ["GRAPHKILN_NUM_THREADS"] = threads
+    loaded = np.load(inputs)
+    feeds = {k: loaded[k] for k in loaded.files}
+    try:
+        run = PEERS[peer](model, feeds, int(threads))
+        run()
+    except Exception as e:
+        lines = str(e).strip().splitlines()
+        print(json.dumps({"error": f"{type(e).__name__}: {lines[0] if lines else ''}"}), flush=True)
+        return
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
