@@ -20,7 +20,7 @@ from .dims import (
     upper_bound,
 )
 
-FAR = 2**31 - 1
+FAR = 10**9
 """Exporters write at least this much for "to the end" (negative: "to the front")."""
 
 

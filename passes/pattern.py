@@ -23,7 +23,7 @@ import numpy as np
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.registry import attribute, has_trait
 from .base import Explain, PassContext
-from .rewriter import Rewriter, splat
+from .rewriter import Rewriter, can_replace, splat
 
 AttrTest: TypeAlias = "Callable[[Any], bool]"
 
@@ -389,10 +389,15 @@ def apply_rule(
         rewriter.discard()
         return "the replacement does not apply"
     if isinstance(new, Value):
-        rewriter.replace(node.out(rule.pattern.output), new)
+        pairs = [(node.out(rule.pattern.output), new)]
     else:
-        pairs = zip(node.values, new, strict=True)
-        rewriter.replace_all([(old, v) for old, v in pairs if v is not None])
+        given = zip(node.values, new, strict=True)
+        pairs = [(old, v) for old, v in given if v is not None]
+    if not all(can_replace(old, v) for old, v in pairs):
+        # Such as a constant that is all ones, but of a larger shape than what it multiplies.
+        rewriter.discard()
+        return "the result would be of another type"
+    rewriter.replace_all(pairs)
     return None
 
 

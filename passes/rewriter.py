@@ -90,7 +90,9 @@ class Rewriter:
         """:meth:`replace` for several values at once."""
         pairs = [(old, new) for old, new in pairs if old != new]
         for old, new in pairs:
-            _check_same_type(old, new)
+            if not can_replace(old, new):
+                told = f"{new.name!r}, a {new.type}, cannot stand for {old.name!r}, a {old.type}"
+                raise GraphError(told)
             collect_renames(old.node, old.type, new.type, self.renames)
             self.affected += [consumer for consumer, _ in self.graph.uses(old)]
             self.graph.replace_uses(old, new)
@@ -108,14 +110,12 @@ class Rewriter:
             self.renames = {}
 
 
-def _check_same_type(old: Value, new: Value) -> None:
+def can_replace(old: Value, new: Value) -> bool:
+    """Can the types of the two values be the same?"""
     a, b = old.type, new.type
     if not isinstance(a, TensorType) or not isinstance(b, TensorType):
-        same = type(a) is type(b)
-    else:
-        same = a.dtype == b.dtype and _compatible(a, b)
-    if not same:
-        raise GraphError(f"{new.name!r}, a {b}, cannot stand for {old.name!r}, a {a}")
+        return type(a) is type(b)
+    return a.dtype == b.dtype and _compatible(a, b)
 
 
 def _compatible(a: TensorType, b: TensorType) -> bool:
@@ -188,5 +188,6 @@ def _all_equal(array: np.ndarray, first: np.ndarray) -> bool:
 
 
 __all__ = [
-    "Rewriter", "input_symbols", "single_use", "sole_consumer", "splat", "symbols_bound",
+    "Rewriter", "can_replace", "input_symbols", "single_use", "sole_consumer", "splat",
+    "symbols_bound",
 ]  # fmt: skip

@@ -25,15 +25,17 @@ _ERF = Op(
     "Erf",
     Either(Op("Mul", _X, Const(value=1 / _ROOT)), Op("Div", _X, Const(value=_ROOT))),
 )
-_CUBE = Either(
-    Op("Pow", _X, Const(value=3.0)),
-    Op("Mul", Op("Mul", _X, _X), _X),
-    Op("Mul", _X, Op("Mul", _X, _X)),
-)
 _SQUARE = Op("Mul", _X, _X)
 _C = Const(value=0.044715)
+_CUBIC = Either(
+    Op("Mul", Op("Pow", _X, Const(value=3.0)), _C),
+    Op("Mul", Op("Mul", _SQUARE, _X), _C),
+    Op("Mul", Op("Mul", _SQUARE, _C), _X),
+    Op("Mul", Op("Mul", Op("Mul", _X, _C), _X), _X),
+    Op("Mul", Op("Mul", _X, _C), _SQUARE),
+)
 _INNER = Either(
-    Op("Mul", Op("Add", _X, Op("Mul", _CUBE, _C)), Const(value=_SLOPE)),
+    Op("Mul", Op("Add", _X, _CUBIC), Const(value=_SLOPE)),
     *(
         Op("Mul", Op("Mul", _X, Const(value=_SLOPE)), Op("Add", part, _ONE))
         for part in (Op("Mul", Op("Mul", _X, _C), _X), Op("Mul", _SQUARE, _C))

@@ -2,6 +2,7 @@
 
 x*1 = x    x/1 = x    x+0 = x    x-0 = x    x^1 = x    x^2 = x*x    x^0.5 = sqrt(x)
 (x*a)*b = x*(a*b)    (x+a)+b = x+(a+b)    x/a = x*(1/a)    a, b constants
+max(x, -inf) = x    min(x, inf) = x
 -(-x) = x    not(not x) = x    f(f(x)) = f(x)    f idempotent
 """
 
@@ -96,6 +97,8 @@ RULES = (
     Rule("add-zero", Op("Add", Var("x"), Const(value=0.0)), _x, same_type),
     Rule("sub-zero", Op("Sub", Var("x"), Const(value=0.0)), _x, same_type),
     Rule("pow-one", Op("Pow", Var("x"), Const(value=1.0, rtol=0.0)), _x, same_type),
+    Rule("max-lowest", Op("Max", Var("x"), Const(value=-np.inf)), _x, same_type),
+    Rule("min-highest", Op("Min", Var("x"), Const(value=np.inf)), _x, same_type),
     Rule(
         "pow-two",
         Op("Pow", Var("x"), Const(value=2.0, rtol=0.0)),

@@ -3,7 +3,7 @@
 Reshape(Reshape(x, a), b) = Reshape(x, b)      Reshape(x, its shape) = x
 Slice(Slice(x, s, d), t, e) = Slice(x, s + t*d, d*e)
 Expand(Expand(x, a), b) = Expand(x, b)         f(Expand(x), y) = f(x, y)    f broadcasting
-Concat(x) = x    Split(x, 1 part) = x    Pad(x, 0) = x    Reduce(x, axes of size 1) = x
+Concat(x) = x    Split(x, 1 part) = x    Pad(x, 0) = x
 Gather(x, i) = Reshape(Slice(x, i))             i constant, counting up or down evenly
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from ...ir.dims import Dim
 from ...ir.graph import Value
 from ...ir.registry import has_trait
-from ...ir.shapes import broadcast, normalize_axes
+from ...ir.shapes import broadcast
 from ...ir.types import TensorType
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, input_symbols, symbols_bound
@@ -153,7 +153,7 @@ def _as_slice(m: Match, r: Rewriter) -> Value:
     return r.op("kiln.Reshape", r.op("kiln.Slice", x, **attrs), shape=m.root.out().shape)
 
 
-# ---- concat, pad, reduce -------------------------------------------------------------------------
+# ---- concat, pad ---------------------------------------------------------------------------------
 
 
 def _without_empty(m: Match, r: Rewriter) -> Value | None:
@@ -169,20 +169,6 @@ def _no_padding(m: Match) -> str | None:
     pads = m.graph.input(m.root, 1)
     array = None if pads is None else pads.constant
     return None if array is not None and not array.any() else "it pads"
-
-
-def _reduces_ones(m: Match) -> str | None:
-    axes = m.graph.input(m.root, 1)
-    known = None if axes is None else axes.constant
-    if known is None or not m.root.attrs.get("keepdims", 1):
-        return "the axes are not constant, or are dropped"
-    x = m["x"]
-    if not known.size and m.root.attrs.get("noop_with_empty_axes"):
-        return None
-    where = normalize_axes(np.asarray(known).reshape(-1), x.rank)
-    if where and all(x.shape[a] == 1 for a in where):
-        return same_type(m)
-    return "it reduces"
 
 
 RULES = (
@@ -219,12 +205,6 @@ RULES = (
         lambda m: "several parts" if len(m.root.outputs) > 1 else same_type(m),
     ),
     Rule("pad-none", Op("Pad", Var("x"), rest=True), _x, lambda m: _no_padding(m) or same_type(m)),
-    Rule(
-        "reduce-ones",
-        Op("ReduceSum|ReduceMean|ReduceMax|ReduceMin|ReduceProd", Var("x"), rest=True),
-        _x,
-        _reduces_ones,
-    ),
     Rule("tile-once", Op("Tile", Var("x"), rest=True), _x, same_type),
 )
 

@@ -50,17 +50,20 @@ def _ops(lines: str, shape: str = "2,3,6", pipeline: str = "recognize,dce") -> l
 
 ERF = "%d = Div(%x, %root)\n%e = Erf(%d)\n%g = Add(%e, %one)\n"
 ERF_MUL = "%d = Mul(%x, %inverse_root)\n%e = Erf(%d)\n%g = Add(%one, %e)\n"
-CUBE_POW = "%cube = Pow(%x, %three)\n"
-CUBE_MUL = "%square = Mul(%x, %x)\n%cube = Mul(%x, %square)\n"
-TANH = """%t1 = Mul(%cube, %c)
-%t2 = Add(%x, %t1)
+CUBE_POW = "%cube = Pow(%x, %three)\n%t1 = Mul(%cube, %c)\n"
+CUBE_MUL = "%square = Mul(%x, %x)\n%cube = Mul(%x, %square)\n%t1 = Mul(%cube, %c)\n"
+NESTED = """%n1 = Mul(%c, %x)
+%n2 = Mul(%x, %n1)
+%t1 = Mul(%x, %n2)
+"""
+TANH = """%t2 = Add(%x, %t1)
 %t3 = Mul(%t2, %slope)
 %t4 = Tanh(%t3)
 %g = Add(%t4, %one)
 """
 
 
-@pytest.mark.parametrize("gate", [ERF, ERF_MUL, CUBE_POW + TANH, CUBE_MUL + TANH])
+@pytest.mark.parametrize("gate", [ERF, ERF_MUL, CUBE_POW + TANH, CUBE_MUL + TANH, NESTED + TANH])
 @pytest.mark.parametrize(
     "product",
     [
@@ -71,6 +74,12 @@ TANH = """%t1 = Mul(%cube, %c)
 )
 def test_gelu(gate: str, product: str) -> None:
     assert _ops(gate + product) == ["Gelu"]
+
+
+def test_constants_that_enlarge_the_result_are_no_activation() -> None:
+    lines = "%wide_half = constant float32[2,1,1,1] [0.5, 0.5]\n"
+    ops = _ops(lines + ERF + "%m = Mul(%x, %g)\n%y = Mul(%m, %wide_half)")
+    assert "Gelu" not in ops
 
 
 def test_gelu_after_simplification() -> None:

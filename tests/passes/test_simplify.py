@@ -104,6 +104,25 @@ graph main(%x: float32[2,1,4]) -> (a, b, c, d, e) {
 }
 """
 
+REDUCTIONS = """
+graph main(%x: float32[N,3,4]) -> (a, b, c, d) {
+  %last = constant int64[1] [2]
+  %twelfth = constant float32[] 0.083333336
+  %both = constant int64[2] [1, -1]
+  %lowest = constant float32[] -inf
+  %m = ReduceMax(%x, %last) {keepdims=0}
+  %l = Max(%lowest, %m)
+  %a = kiln.Reshape(%l) {shape=[<N>, 3, 1]}
+  %s = ReduceSum(%x, %both) {keepdims=0}
+  %b = Mul(%s, %twelfth)
+  %t = ReduceSum(%x, %last) {keepdims=0}
+  %c = kiln.Reshape(%t) {shape=[<N>, 1, 3]}
+  %u = ReduceSum(%x, %last)
+  %d = Mul(%u, %twelfth)
+  return %a, %b, %c, %d
+}
+"""
+
 QUANTIZED = """
 graph main(%x: uint8[1,2,4,4]) -> (a, b, c, d) {
   %s = constant float32[] 0.1
@@ -187,6 +206,7 @@ graph main(%x: float32[2,3,4], %z: float32[2,3,5]) -> (a, b, c) {
         ("simplify_sunk", SUNK),
         ("simplify_gathers", GATHERS),
         ("simplify_quantized", QUANTIZED),
+        ("simplify_reductions", REDUCTIONS),
         ("simplify_neutral", NEUTRAL),
         ("simplify_combined", COMBINED),
         ("simplify_bounds", BOUNDS),

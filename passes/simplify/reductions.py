@@ -1,0 +1,89 @@
+"""Reductions in their plainest form.
+
+Reduce(x, axes of size 1) = x    Reshape(Reduce(x), ones for axes) = Reduce(x) keeping dims
+Sum(x) * (1/n) = Mean(x)         n the number of elements summed
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ...ir.dims import is_static
+from ...ir.graph import Node, Value
+from ...ir.registry import attribute
+from ...ir.shapes import normalize_axes
+from ..pattern import Const, Match, Op, Rule, Var
+from ..rewriter import Rewriter, splat
+from .movement import same_type
+
+_PLAIN = "ReduceSum|ReduceMean|ReduceMax|ReduceMin|ReduceProd"
+_ANY = f"{_PLAIN}|ReduceSumSquare|ReduceL1|ReduceL2|ReduceLogSumExp|ReduceLogSum"
+
+
+def _axes(m: Match, node: Node) -> tuple[int, ...] | None:
+    """The reduced axes; None where they are not constant."""
+    x, axes = m["x"], m.graph.input(node, 1)
+    if axes is not None and axes.constant is None:
+        return None
+    known = None if axes is None else axes.constant
+    if known is None or not known.size:
+        return () if attribute(node, "noop_with_empty_axes") else tuple(range(x.rank))
+    return normalize_axes(np.asarray(known).reshape(-1), x.rank)
+
+
+def _reduces_ones(m: Match) -> str | None:
+    axes = _axes(m, m.root)
+    if axes is None or not attribute(m.root, "keepdims"):
+        return "the axes are not constant, or are dropped"
+    return same_type(m) if all(m["x"].shape[a] == 1 for a in axes) else "it reduces"
+
+
+def _restores_dims(m: Match) -> str | None:
+    node = m.node("reduce")
+    axes = _axes(m, node)
+    if axes is None or attribute(node, "keepdims"):
+        return "the axes are not constant, or are kept"
+    kept = tuple(1 if i in axes else d for i, d in enumerate(m["x"].shape))
+    return None if kept == m.root.out().shape else "the view does not restore the reduced dims"
+
+
+def _keeping(m: Match, r: Rewriter) -> Value:
+    node = m.node("reduce")
+    inputs = [m["x"], *m.graph.inputs_of(node)[1:]]
+    return r.node(node.op, inputs, {**node.attrs, "keepdims": 1}).out()
+
+
+def _is_mean(m: Match) -> str | None:
+    x, node, factor = m["x"], m.node("reduce"), splat(m["c"])
+    axes = _axes(m, node)
+    if not axes or not all(is_static(x.shape[a]) for a in axes):
+        return "the number of elements is not known"
+    count = prod(x.shape[a] for a in axes)  # type: ignore[misc]
+    if factor is None or not np.isclose(float(factor) * count, 1, rtol=1e-6, atol=0):
+        return "the factor is not one over the number of elements"
+    return None if x.dtype in ("float32", "float64") else "not float32 or float64"
+
+
+def _mean(m: Match, r: Rewriter) -> Value:
+    node = m.node("reduce")
+    inputs = [m["x"], *m.graph.inputs_of(node)[1:]]
+    return r.node("ReduceMean", inputs, dict(node.attrs)).out()
+
+
+RULES = (
+    Rule("reduce-ones", Op(_PLAIN, Var("x"), rest=True), lambda m, _: m["x"], _reduces_ones),
+    Rule(
+        "reduce-keeping",
+        Op("kiln.Reshape", Op(_ANY, Var("x"), rest=True, name="reduce")),
+        _keeping,
+        _restores_dims,
+    ),
+    Rule(
+        "mean",
+        Op("Mul", Op("ReduceSum", Var("x"), rest=True, name="reduce"), Const("c")),
+        _mean,
+        _is_mean,
+    ),
+)
