@@ -112,3 +112,37 @@ def _check_dialect_mask(ctx: InferContext, q: TensorType, k: TensorType) -> None
     if not mask.dtype.is_float:
         raise ctx.error(f"the mask is added, so it must be of floats, not {mask}")
     broadcast_to(mask.dims, (*q.dims[:3], k.dims[2]))
+
+
+# ---- recurrent relatives -------------------------------------------------------------------------
+
+
+@op("LinearAttention")
+def _infer_linear_attention(ctx: InferContext) -> list[Type]:
+    rule = ctx.attr("update_rule")
+    if rule not in ("linear", "gated", "delta", "gated_delta"):
+        raise ctx.error(f"update_rule {rule!r} is not known")
+    for i, part in ((4, "gated"), (5, "delta")):
+        if ctx.has(i) != (part in rule):
+            raise ctx.error(f"update_rule {rule!r} does not fit its inputs (input {i})")
+    q = ctx.tensor(0)
+    heads, kv_heads = ctx.attr("q_num_heads"), ctx.attr("kv_num_heads")
+    if kv_heads < 1 or heads % kv_heads:
+        raise ctx.error(f"{kv_heads} key heads do not divide {heads} query heads")
+    batch, _, length, depth = head_shape(ctx, 0, heads)
+    width = head_shape(ctx, 2, kv_heads)[3]
+    state = ctx.tensor(3) if ctx.has(3) else q
+    return [
+        q.with_shape((batch, length, heads * width)),
+        state.with_shape((batch, kv_heads, depth, width)),
+    ]
+
+
+@op("CausalConvWithState")
+def _infer_causal_conv(ctx: InferContext) -> list[Type]:
+    x, weight = ctx.tensor(0), ctx.tensor(1)
+    if x.rank != 3 or weight.rank != 3:
+        raise ctx.error(f"takes [batch, channels, length] and a depthwise kernel, not {x}")
+    if ctx.attr("activation") not in ("none", "silu", "swish"):
+        raise ctx.error(f"activation {ctx.attr('activation')!r} is not known")
+    return [x, x.with_shape((*x.dims[:2], weight.dims[2] - 1))]

@@ -10,20 +10,17 @@ from typing import Any
 
 from tvm import tirx
 
-from ....ir.shapes import normalize_axes, normalize_axis
+from ....ir.shapes import normalize_axes
 from ...tir.builder import (
     BufferTensor,
-    Builder,
     Expr,
     TensorExpr,
     as_int,
     index,
     product,
-    same_extent,
 )
 from ...tir.numeric import cast
 from ...tir.reduce import SUM, At, Group, Held, collapse, for_groups
-from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 
 # ONNX's function body of MeanVarianceNormalization adds this to the standard deviation.
@@ -51,90 +48,6 @@ def variance_of(
 def inverse_root(value: Expr, epsilon: float, dtype: str) -> Expr:
     """``1 / sqrt(value + epsilon)``."""
     return tirx.const(1, dtype) / tirx.sqrt(value + tirx.const(epsilon, dtype))
-
-
-# ---- over the last axes --------------------------------------------------------------------------
-
-
-@lowering("LayerNormalization")
-def _lower_layer(ctx: LowerContext) -> list[TensorExpr]:
-    axis = normalize_axis(ctx.attr("axis"), ctx.input(0).rank)
-    shape, axes, load = _rows(ctx, axis)
-    x = ctx.b.view(ctx.buffered(0), shape)
-    results = [ctx.result(i) for i in range(len(ctx.node.outputs))]
-    kept = shape[: axes[0]]
-    out = ctx.b.view(results[0], shape)
-    statistics = [ctx.b.view(r, kept) for r in results[1:]]
-    dtype = x.compute_dtype
-    scale, bias = load(1), load(2) if ctx.has(2) else None
-
-    def program(g: Group) -> None:
-        count = product(g.extents)
-        mean = mean_of(g, lambda at: x[at], count, dtype)
-        variance = variance_of(g, lambda at: x[at], mean, count, dtype)
-        inverse = g.hold(lambda: inverse_root(variance(), ctx.attr("epsilon"), dtype), dtype)
-
-        def store(at: At) -> None:
-            value = (x[at] - mean()) * inverse() * cast(scale(at), dtype)
-            out.store(at, value if bias is None else value + cast(bias(at), dtype))
-
-        g.each(store)
-        for target, value in zip(statistics, (mean, inverse), strict=False):
-            g.once(_storing(target, value))
-
-    for_groups(ctx.b, shape, axes, program, dtype, cost=8)
-    return list(results)
-
-
-def _storing(target: BufferTensor, value: Held) -> Callable[[At], None]:
-    return lambda at: target.store(at, value())
-
-
-@lowering("RMSNormalization")
-def _lower_rms(ctx: LowerContext) -> TensorExpr:
-    axis = normalize_axis(ctx.attr("axis"), ctx.input(0).rank)
-    shape, axes, load = _rows(ctx, axis)
-    x = ctx.b.view(ctx.buffered(0), shape)
-    out = ctx.b.view(result := ctx.result(), shape)
-    dtype = x.compute_dtype
-    scale = load(1)
-
-    def program(g: Group) -> None:
-        square = mean_of(g, lambda at: _square(g.b, x[at]), product(g.extents), dtype)
-        inverse = g.hold(lambda: inverse_root(square(), ctx.attr("epsilon"), dtype), dtype)
-        g.each(lambda at: out.store(at, x[at] * inverse() * cast(scale(at), dtype)))
-
-    for_groups(ctx.b, shape, axes, program, dtype, cost=6)
-    return result
-
-
-def _square(b: Builder, value: Expr) -> Expr:
-    value = b.let(value)
-    return value * value
-
-
-def _rows(
-    ctx: LowerContext, axis: int
-) -> tuple[list[Any], list[int], Callable[[int], Callable[[At], Expr]]]:
-    """The space of a normalization over the axes from ``axis`` on, and how to load parameters.
-
-    Two axes (rows and columns) where every parameter runs along the whole row, else all axes.
-    """
-    full = ctx.input(0).shape
-    normalized = full[axis:]
-    parameters = [p for p in ctx.inputs[1:] if p is not None]
-    if all(
-        p.rank == len(normalized) and all(map(same_extent, p.shape, normalized)) for p in parameters
-    ):
-        shape, axes = [product(full[:axis]), product(normalized)], [1]
-        return shape, axes, lambda i: _row_parameter(ctx, i, shape[1])
-    axes = list(range(axis, len(full)))
-    return list(full), axes, lambda i: aligned(ctx, i)
-
-
-def _row_parameter(ctx: LowerContext, i: int, extent: Any) -> Callable[[At], Expr]:
-    p = ctx.b.view(ctx.buffered(i), [extent])
-    return lambda at: p[at[-1]]
 
 
 # ---- over groups of channels ---------------------------------------------------------------------
