@@ -25,7 +25,7 @@ class Capture:
     inner: tuple[tuple[Graph, Value], ...]
 
 
-def first_captured(graph: Graph, node: Node) -> int | None:
+def first_captured(node: Node) -> int | None:
     """The index of the first captured input; None for ops that capture nothing."""
     carried = int(attribute(node, "num_carried") or 0)
     if node.key == "If":
@@ -34,15 +34,12 @@ def first_captured(graph: Graph, node: Node) -> int | None:
         return 2 + carried
     if node.key == "Scan":
         return carried + int(attribute(node, "num_scan_inputs") or 0)
-    if node.key == "SequenceMap":
-        count = int(attribute(node, "num_captured") or 0)
-        return len(graph.inputs_of(node)) - count
     return None
 
 
 def captured_inputs(graph: Graph, node: Node) -> list[Capture]:
     """What ``node`` captures for its bodies, in order."""
-    first = first_captured(graph, node)
+    first = first_captured(node)
     bodies = [body for _, body in graph.bodies(node)]
     if first is None or not bodies:
         return []
@@ -66,8 +63,6 @@ def drop_inputs(graph: Graph, node: Node, captures: Sequence[Capture]) -> None:
         graph.set_input(node, i, None)
     for i, v in enumerate(kept):
         graph.set_input(node, i, v)
-    if "num_captured" in node.attrs:
-        node.attrs["num_captured"] = int(attribute(node, "num_captured")) - len(gone)
     for c in captures:
         for body, value in c.inner:
             body.remove(value.node)

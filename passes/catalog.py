@@ -8,10 +8,10 @@ from functools import cache
 
 LEVELS = {
     0: "shapes,fold,dce",
-    # Shapes and folding run again after what settles branches, sequences and their sizes;
+    # Shapes and folding run again after what settles branches, loops, sequences and their sizes;
     # recognition before simplification, which combines constants that patterns look for.
-    1: "shapes,fold,dce,sequences,shapes,fold,decompose,recognize{attention=false},simplify,"
-    "recognize,fold_affine,simplify,cse,dce,layout,fuse,dce",
+    1: "shapes,fold,dce,sequences,unroll,sequences,shapes,fold,decompose,"
+    "recognize{attention=false},simplify,recognize,fold_affine,simplify,cse,dce,layout,fuse,dce",
 }
 """The text of each optimisation level's pipeline."""
 

@@ -180,7 +180,7 @@ class _Folder:
         branch = node.attrs["then_branch" if known.reshape(-1)[0] else "else_branch"]
         assert isinstance(branch, Graph)
         results = inline(self._rewriter, branch, captured)
-        for value, result in zip(node.values, results, strict=True):
+        for value, result in zip(node.values, results, strict=False):
             self._rewriter.replace(value, result)
         self._graph.prune([node])
         self._counts["If"] += 1

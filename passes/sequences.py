@@ -2,7 +2,6 @@
 
 SequenceAt(SequenceConstruct(a, b), 1) = b          ConcatFromSequence(a, b) = Concat(a, b)
 SplitToSequence(x) = the parts of Split(x)          SequenceLength = a constant
-SequenceMap over known elements = its body, once for each
 OptionalGetElement(Optional(x)) = x                 OptionalHasElement(Optional(x)) = true
 """
 
@@ -18,7 +17,6 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 from ..ir.types import SequenceType, TensorType
 from .base import Pass, PassContext, register_pass
-from .bodies import inline
 from .rewriter import Rewriter
 
 
@@ -177,24 +175,6 @@ class _Resolver:
             ]
         self.replace(node, self.rewriter.op("Concat", *found, axis=axis))
 
-    def map(self, node: Node, inputs: list[Value | None]) -> None:
-        """The body once for each element; sequences are mapped together, tensors repeated."""
-        first = len(inputs) - int(attribute(node, "num_captured") or 0)
-        lists = [self.known(v) if _is_sequence(v) else None for v in inputs[:first]]
-        body = node.attrs["body"]
-        mapped = list(zip(inputs[:first], lists, strict=True))
-        if any(_is_sequence(v) and found is None for v, found in mapped):
-            return
-        if lists[0] is None or not isinstance(body, Graph) or not self._only_read(node):
-            return
-        rows = []
-        for i in range(len(lists[0])):
-            given = [v if found is None else found[i] for v, found in mapped]
-            rows.append(inline(self.rewriter, body, [*given, *inputs[first:]]))
-        for k, value in enumerate(node.values):
-            self.elements[value] = [row[k] for row in rows]
-        self.counts["SequenceMap"] += 1
-
     # ---- optionals ---------------------------------------------------------------------------
 
     def optional(self, node: Node, inputs: list[Value | None]) -> None:
@@ -218,10 +198,6 @@ class _Resolver:
         self.replace(node, inner)
 
 
-def _is_sequence(value: Value | None) -> bool:
-    return value is not None and isinstance(value.type, SequenceType)
-
-
 def _is_plain(value: Value) -> bool:
     """Is this a tensor or sequence, not an optional?"""
     return isinstance(value.type, TensorType | SequenceType)
@@ -238,10 +214,9 @@ _RULES: dict[str, _Rule] = {
     "SequenceAt": _Resolver.at,
     "SequenceLength": _Resolver.length,
     "ConcatFromSequence": _Resolver.concat,
-    "SequenceMap": _Resolver.map,
     "Identity": _Resolver.identity,
     "Optional": _Resolver.optional,
     "OptionalHasElement": _Resolver.has_element,
     "OptionalGetElement": _Resolver.get_element,
 }
-_READERS = frozenset({"SequenceAt", "SequenceLength", "SequenceMap", "ConcatFromSequence"})
+_READERS = frozenset({"SequenceAt", "SequenceLength", "ConcatFromSequence"})

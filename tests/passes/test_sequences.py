@@ -46,29 +46,12 @@ graph main(%x: float32[N]) -> (a, b) {
 }
 """
 
-MAPPED = """
-graph main(%x: float32[2], %y: float32[3], %k: float32[]) -> (z) {
-  %q = SequenceConstruct(%x, %y)
-  %m = SequenceMap(%q, %k) {
-    num_captured = 1,
-    body = graph scale(%item: float32[n], %k: float32[]) -> (o) {
-      %o = Mul(%item, %k)
-      return %o
-    }
-  }
-  %z = ConcatFromSequence(%m) {axis=0}
-  return %z
-}
-"""
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("sequences_constructed", CONSTRUCTED),
         ("sequences_split", SPLIT),
         ("sequences_optional", OPTIONAL),
-        ("sequences_mapped", MAPPED),
     ],
 )
 def test_golden(golden: Golden, name: str, text: str) -> None:

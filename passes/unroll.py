@@ -1,0 +1,109 @@
+"""Unrolling: a Loop that is known to take a few turns becomes that many copies of its body.
+
+The number of turns has to be known, and the body must not end the loop by itself. Afterwards
+shapes, sequences and constants of each turn can be resolved on their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.infer import Known
+from ..ir.registry import attribute
+from ..ir.types import TensorType
+from .base import Pass, PassContext, all_graphs, register_pass
+from .bodies import inline
+from .rewriter import Rewriter, splat
+
+
+@register_pass
+@dataclass(frozen=True)
+class Unroll(Pass):
+    """Unrolls loops of at most ``max_trips`` turns and ``max_nodes`` operations in all."""
+
+    max_trips: int = 16
+    max_nodes: int = 512
+
+    name = "unroll"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        rewriter = Rewriter(graph, context.known(graph))
+        count = 0
+        for node in graph.topological():
+            if node.key != "Loop" or node not in graph:
+                continue
+            trips = self._trips(graph, node, rewriter.known)
+            if isinstance(trips, int):
+                _unroll(rewriter, node, trips)
+                count += 1
+            elif context.explain is not None:
+                context.explain(self.name, node, trips)
+        rewriter.finish()
+        return {"loops": count}
+
+    def _trips(self, graph: Graph, node: Node, known: Known) -> int | str:
+        """The number of turns, or why the loop is kept."""
+        limit, condition = graph.input(node, 0), graph.input(node, 1)
+        array = None if limit is None else known.get(limit)
+        if array is None or array.dtype == object:
+            return "the number of turns is not known"
+        trips = int(array.reshape(-1)[0])
+        body = _body(node)
+        if condition is not None and splat(condition) not in (True, 1) or not _goes_on(body):
+            return "a condition may end it"
+        if not 1 <= trips <= self.max_trips:
+            return f"{trips} turns"
+        if trips * sum(len(g) for g in all_graphs(body)) > self.max_nodes:
+            return "the body is large"
+        stacked = body.outputs[1 + int(attribute(node, "num_carried") or 0) :]
+        if not all(isinstance(v.type, TensorType) and v.type.shape is not None for v in stacked):
+            return "the rank of a stacked result is not known"
+        return trips
+
+
+def _body(node: Node) -> Graph:
+    body = node.attrs["body"]
+    assert isinstance(body, Graph)
+    return body
+
+
+def _goes_on(body: Graph) -> bool:
+    """Does the body always ask for another turn?"""
+    going = body.outputs[0]
+    while going.node.key == "Identity":
+        source = body.input(going.node, 0)
+        assert source is not None
+        going = source
+    return going == body.inputs[1] or splat(going) in (True, 1)
+
+
+def _unroll(rewriter: Rewriter, node: Node, trips: int) -> None:
+    body = _body(node)
+    carried_count = int(attribute(node, "num_carried") or 0)
+    inputs = rewriter.graph.inputs_of(node)
+    inputs += [None] * (len(body.inputs) - len(inputs))
+    carried, captured = inputs[2 : 2 + carried_count], inputs[2 + carried_count :]
+    rows: list[list[Value]] = []
+    for turn in range(trips):
+        rewriter.start()
+        first = rewriter.constant(np.array(turn, np.int64), "turn")
+        going = rewriter.constant(np.array(True), "going")
+        results = inline(rewriter, body, [first, going, *carried, *captured])
+        carried = list(results[1 : 1 + carried_count])
+        rows.append(results[1 + carried_count :])
+    rewriter.start(node.outputs[0].name if node.outputs else "")
+    stacked = [_stack(rewriter, list(parts)) for parts in zip(*rows, strict=True)]
+    results = [*(v for v in carried if v is not None), *stacked]
+    # A loop need not return all that its body does.
+    rewriter.replace_all(list(zip(node.values, results, strict=False)))
+    rewriter.graph.prune([node])
+
+
+def _stack(rewriter: Rewriter, parts: list[Value]) -> Value:
+    """The values of all turns along a new first axis."""
+    rows = [rewriter.op("kiln.Reshape", v, shape=(1, *v.shape)) for v in parts]
+    return rows[0] if len(rows) == 1 else rewriter.op("Concat", *rows, axis=0)
