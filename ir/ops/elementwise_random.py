@@ -1,4 +1,9 @@
-"""Dropout and the ops that draw random numbers."""
+"""Dropout and the ops that draw random numbers.
+
+Numbers come from the counter-based generator Philox4x32-10, keyed by the attribute ``seed`` or,
+without one, by the node's name; element ``i`` uses counter ``i``. Every run of an artifact
+therefore draws the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,8 @@ from ..registry import InferContext, op
 from ..types import TensorType, Type, dtype
 from .elementwise import floating
 
-_STREAM = (
-    "Numbers come from the counter-based generator Philox4x32-10, keyed by the attribute seed "
-    "or, without one, by the node's name; element i uses counter i. Every run of an artifact "
-    "therefore draws the same numbers."
-)
 
-
-@op("Dropout", traits=("elementwise", "stochastic"), doc=_STREAM)
+@op("Dropout", traits=("elementwise", "stochastic"))
 def _dropout(ctx: InferContext) -> list[Type]:
     x = floating(ctx)
     return [x, x.with_dtype("bool")]
@@ -26,13 +25,13 @@ def _like(ctx: InferContext) -> TensorType:
     return x if named is None else x.with_dtype(element_type(named))
 
 
-@op("Bernoulli", traits=("stochastic",), doc=_STREAM)
+@op("Bernoulli", traits=("stochastic",))
 def _bernoulli(ctx: InferContext) -> list[Type]:
     floating(ctx)
     return [_like(ctx)]
 
 
-@op("RandomNormalLike", "RandomUniformLike", traits=("stochastic", "shape_only"), doc=_STREAM)
+@op("RandomNormalLike", "RandomUniformLike", traits=("stochastic", "shape_only"))
 def _random_like(ctx: InferContext) -> list[Type]:
     t = _like(ctx)
     if not t.dtype.is_float:
@@ -40,7 +39,7 @@ def _random_like(ctx: InferContext) -> list[Type]:
     return [t]
 
 
-@op("RandomNormal", "RandomUniform", traits=("stochastic",), doc=_STREAM)
+@op("RandomNormal", "RandomUniform", traits=("stochastic",))
 def _random(ctx: InferContext) -> list[Type]:
     shape = ctx.attr("shape")
     if shape is None:
@@ -48,7 +47,7 @@ def _random(ctx: InferContext) -> list[Type]:
     return [TensorType(element_type(ctx.attr("dtype")), tuple(int(d) for d in shape))]
 
 
-@op("Multinomial", traits=("stochastic",), doc=_STREAM)
+@op("Multinomial", traits=("stochastic",))
 def _multinomial(ctx: InferContext) -> list[Type]:
     x = floating(ctx)
     if x.rank != 2:

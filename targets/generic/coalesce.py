@@ -13,7 +13,7 @@ from operator import mul
 from ...ir.dims import Dim
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import has_trait, spec_of
-from ...ir.shapes import broadcast_dim
+from ...ir.shapes import broadcast
 from ...ir.types import Shape, TensorType, type_symbols
 
 
@@ -52,7 +52,7 @@ def coalesce(graph: Graph) -> Graph:
     values = _values(graph)
     rank = max(v.rank for v in values)
     shapes = [_padded(v.shape, rank) for v in values]
-    full = _full_shape(shapes, rank)
+    full = _full_shape(shapes)
     groups = None if full is None else _groups(shapes, full)
     if groups is None or len(groups) == rank:
         return graph
@@ -70,10 +70,10 @@ def _padded(shape: Shape, rank: int) -> Shape:
     return (1,) * (rank - len(shape)) + shape
 
 
-def _full_shape(shapes: list[Shape], rank: int) -> Shape | None:
+def _full_shape(shapes: list[Shape]) -> Shape | None:
     """What all shapes broadcast to; None where that is not one shape for the whole region."""
     try:
-        return tuple(reduce(broadcast_dim, (s[i] for s in shapes), 1) for i in range(rank))
+        return broadcast(shapes)
     except ValueError:
         return None
 

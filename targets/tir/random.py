@@ -22,12 +22,14 @@ _MASK = 0xFFFFFFFF
 
 
 def philox(b: Builder, key: int, counter: Expr) -> tuple[Expr, Expr, Expr, Expr]:
-    """Four random words (uint32) for a 64-bit key and an int64 counter."""
+    """Four random words (uint32) for a 64-bit key and an integer counter."""
     key &= 2**64 - 1
     k0, k1 = key & _MASK, key >> 32
     zero = tirx.const(0, "uint32")
-    low = tirx.Cast("uint32", counter)
-    high = tirx.Cast("uint32", tirx.shift_right(counter, tirx.const(32, "int64")))
+    # Unsigned, because TVM narrows signed index arithmetic to 32 bits on GPUs.
+    wide = b.let(tirx.Cast("uint64", counter))
+    low = tirx.Cast("uint32", wide)
+    high = tirx.Cast("uint32", tirx.shift_right(wide, tirx.const(32, "uint64")))
     words = (b.let(low), b.let(high), zero, zero)
     for _ in range(_ROUNDS):
         words = _round(b, words, k0, k1)
