@@ -35,9 +35,10 @@ class Emit:
         self, op: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int
     ) -> list[Value]:
         """The results of an op that has several."""
-        hint = f"{self.name}/{op}"
+        domain, _, name = op.rpartition(".")
+        hint = f"{self.name}/{name}"
         names = [hint] if outputs == 1 else [f"{hint}_{i}" for i in range(outputs)]
-        node = OnnxNode(op, "", LATEST[""], hint, list(inputs), names, attrs)
+        node = OnnxNode(name, domain, LATEST.get(domain, 1), hint, list(inputs), names, attrs)
         slots = self.importer.place(node, self.scope)
         if not all(isinstance(s, Value) for s in slots):
             raise ImportFault(f"needs {op}, which cannot be imported")

@@ -1,4 +1,4 @@
-"""Ops without a kernel that are expanded here, not through a body in onnx's schema."""
+"""Ops that other ops replace at import, not through a body in onnx's schema."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from ..ir.graph import Value
 from ..ir.onnx_types import element_code
 from .emit import Emit
 from .errors import ImportFault
+from .ml import RULES
 from .node import OnnxNode
 from .training import adagrad, adam, momentum
 
-Expand = Callable[[OnnxNode, Emit], Sequence[Value]]
+Expand = Callable[[OnnxNode, Emit], "Sequence[Value] | None"]
 
 
 def _affine_grid(node: OnnxNode, emit: Emit) -> Sequence[Value]:
@@ -61,5 +62,6 @@ EXPANSIONS: Mapping[str, Expand] = {
     "ai.onnx.preview.training.Adagrad": adagrad,
     "ai.onnx.preview.training.Adam": adam,
     "ai.onnx.preview.training.Momentum": momentum,
+    **RULES,
 }
-"""Op key -> the values of a node's outputs, made of other ops."""
+"""Op key -> the values of a node's outputs, made of other ops; None leaves the node as it is."""

@@ -240,7 +240,7 @@ class Importer:
         if node.key in CONTROL_OPS:
             return place_control(self, node, scope)
         bodies = [a for a in node.attrs.values() if isinstance(a, Body)]
-        if spec(node.key) is not None and not bodies:
+        if spec(node.key) is not None and node.key not in EXPANSIONS and not bodies:
             return self.add(node, scope)
         return self._expand(node, scope, bodies)
 
@@ -248,10 +248,14 @@ class Importer:
         """Put other operations in the place of a node; raises :class:`ImportFault` for none."""
         rule = EXPANSIONS.get(node.key)
         function = function_body(node) if rule is None else None
-        node.attrs = {**default_attributes(node.op, node.domain), **node.attrs}
+        given = node.attrs
+        node.attrs = {**default_attributes(node.op, node.domain), **given}
         if rule is not None:
             made = rule(node, Emit(self, scope, scope.prefix + node.name))
-            return self._named(made, node, scope)
+            if made is not None:
+                return self._named(made, node, scope)
+            node.attrs = given
+            return self.add(node, scope)
         if function is None:
             raise ImportFault(unknown_op(node.key))
         opsets = {**LATEST, **opset_versions(function.opset_import)}

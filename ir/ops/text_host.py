@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..dims import Dim
 from ..registry import InferContext, op
 from ..shapes import broadcast
-from ..types import TensorType, Type, array_type, dtype, tensor
+from ..types import TensorType, Type, dtype, tensor
 
 
 @op("StringConcat", traits=("host",))
@@ -47,15 +47,3 @@ def _suppression(ctx: InferContext) -> list[Type]:
     ctx.tensor(0)
     count: Dim = ctx.fresh_dim()
     return [tensor("int64", count, 3)]
-
-
-@op("LabelEncoder", domain="ai.onnx.ml", traits=("host",))
-def _labels(ctx: InferContext) -> list[Type]:
-    x = ctx.tensor(0)
-    tensor_values = ctx.attr("values_tensor")
-    if tensor_values is not None:
-        return [x.with_dtype(array_type(tensor_values).dtype)]
-    for name, kind in (("strings", "string"), ("int64s", "int64"), ("floats", "float32")):
-        if ctx.node.attrs.get(f"values_{name}"):
-            return [x.with_dtype(kind)]
-    raise ctx.error("it has no values")

@@ -33,7 +33,7 @@ _PREFIX = "graphkiln.host."
 _HOMES = {
     "cast": ("Cast", "CastLike"),
     "images": ("ImageDecoder",),
-    "labels": ("LabelEncoder",),
+    "labels": ("LabelEncoder", "OneHotEncoder"),
     "movement": (
         "Compress", "Concat", "Constant", "Equal", "Expand", "Flatten", "Gather",
         "GatherElements", "GatherND", "Identity", "Pad", "Reshape", "ScatterElements",

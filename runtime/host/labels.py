@@ -1,4 +1,4 @@
-"""LabelEncoder (ai.onnx.ml, to opset 4): a table from values of one type to values of another."""
+"""Encoders of ai.onnx.ml: LabelEncoder (to opset 4) and OneHotEncoder."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def _key(value: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _table(node: AttrsKey) -> tuple[dict[Any, Any], Any, np.dtype[Any]]:
-    """The table, the default and the dtype of the values. The first of equal keys counts."""
+    """The table, the default and the dtype of the values. The last of equal keys counts."""
     keys, values = _column(node.attrs, "keys"), _column(node.attrs, "values")
     if len(keys) != len(values):
         raise ValueError(f"{len(keys)} keys and {len(values)} values")
     table: dict[Any, Any] = {}
     for key, value in zip(keys.tolist(), values.tolist(), strict=True):
-        table.setdefault(_key(key), value)
+        table[_key(key)] = value
     return table, _default(node.attrs, values), values.dtype
 
 
@@ -61,3 +61,30 @@ def _default(attrs: Attrs, values: np.ndarray) -> Any:
         if stated is not None and values.dtype == dtype:
             return stated
     return _DEFAULTS[values.dtype.kind]
+
+
+@host_function("OneHotEncoder")
+def one_hot_encoder(attrs: Attrs, data: np.ndarray) -> tuple[np.ndarray, ...]:
+    """float32, with a row for each element: 1 at its category, the last of equal ones, else 0.
+
+    Numbers are cut to integers. Raises ValueError for an element of no category, unless the
+    attribute ``zeros`` is set.
+    """
+    strings = data.dtype.hasobject
+    places = _places(AttrsKey(attrs), strings)
+    elements = (data if strings else data.astype(np.int64)).reshape(-1).tolist()
+    result = np.zeros((len(elements), len(attrs["cats_strings" if strings else "cats_int64s"])),
+                      np.float32)  # fmt: skip
+    for row, element in enumerate(elements):
+        place = places.get(element)
+        if place is not None:
+            result[row, place] = 1
+        elif not attrs.get("zeros", 1):
+            raise ValueError(f"{element!r} is in no category")
+    return (result.reshape(*data.shape, result.shape[1]),)
+
+
+@lru_cache(maxsize=64)
+def _places(node: AttrsKey, strings: bool) -> dict[Any, int]:
+    categories = node.attrs["cats_strings" if strings else "cats_int64s"]
+    return {category: i for i, category in enumerate(categories)}
