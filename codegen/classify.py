@@ -6,7 +6,9 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.types import TensorType, Type
 
-VIEWS = frozenset({"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+_SAME = frozenset({"Identity", "kiln.Require"})
+
+VIEWS = _SAME | {"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 
 
 def is_view(graph: Graph, node: Node) -> bool:
@@ -17,7 +19,7 @@ def is_view(graph: Graph, node: Node) -> bool:
     if source is None:
         return False
     string = isinstance(source.type, TensorType) and source.type.dtype.name == "string"
-    return node.op == "Identity" or not string
+    return node.key in _SAME or not string
 
 
 def is_host(graph: Graph, node: Node) -> bool:

@@ -28,6 +28,7 @@ from .program import (
     Copy,
     DimSlot,
     GetItem,
+    If,
     Instruction,
     Kill,
     LoadInput,
@@ -366,6 +367,8 @@ class _Lowering:
         reg = self.new_reg()
         out = node.out()
         held = self.reg(frame, source)
+        if node.key == "kiln.Require":
+            self._check(frame, node)
         if isinstance(out.type, TensorType) and out.type.dtype.name != "string":
             self._sizes(frame, node)
             same = isinstance(source.type, TensorType) and source.type.shape == out.type.shape
@@ -373,6 +376,14 @@ class _Lowering:
         else:
             self.emit(Copy(reg, held))
         frame.env[out] = reg
+
+    def _check(self, frame: _Frame, node: Node) -> None:
+        """Fail with the node's message unless its condition holds."""
+        _, condition = frame.graph.required_inputs(node)
+        test = self.reg(frame, condition)
+        with self.nested() as failure:
+            self.call_host("Refuse", {"message": node.attrs["message"]}, [], 0)
+        self.emit(If(test, (), tuple(failure)))
 
     def _host(self, frame: _Frame, node: Node) -> None:
         arguments: list[Operand | None] = [

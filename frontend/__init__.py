@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..ir.graph import Graph
+from .attempts import import_graph
 from .errors import Blocker, FrontendError, shorten
-from .importer import Importer
 from .source import ModelLike, Source, open_model
 
 
@@ -46,12 +46,12 @@ def load_model(
     """Import an ONNX model from a path, from bytes or from a ``ModelProto``.
 
     ``shapes`` pins inputs: each entry is an int, or the name of a symbolic dimension. Every value
-    of the graph has a type. Raises :class:`FrontendError` listing every blocker.
+    of the graph has a type. Where the model only works for some sizes of an open dimension, these
+    are assumed and a warning says so. Raises :class:`FrontendError` listing every blocker.
     """
     source = open_model(model)
-    importer = Importer(source)
-    graph = importer.run(shapes or {})
-    return Imported(graph, source.name, importer.warnings, source)
+    graph, warnings = import_graph(source, shapes or {})
+    return Imported(graph, source.name, warnings, source)
 
 
 __all__ = ["Blocker", "FrontendError", "Imported", "load_model"]

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor
-from .errors import ImportFault, text
+from .choices import Condition, Guard, condition_of, disagree, equality
+from .emit import Emit
+from .errors import ImportFault, shorten, text
 from .node import Body, OnnxNode
+from .order import free_names
 from .schema import LATEST
 from .scope import BROKEN, Builder, Scope, Slot
 
@@ -59,14 +62,32 @@ def place_control(importer: Importer, node: OnnxNode, scope: Scope) -> Sequence[
 
 
 def _place_if(at: _Site) -> Sequence[Slot]:
-    cond, wanted = at.node.required(0), len(at.node.outputs)
+    cond, builder, wanted = at.node.required(0), at.scope.builder, len(at.node.outputs)
     branches = [_body(at.node, "then_branch"), _body(at.node, "else_branch")]
     for branch in branches:
         if len(branch.proto.output) != wanted or branch.proto.input:
             raise ImportFault(f"each branch must have no inputs and {wanted} outputs")
-    decided = at.scope.builder.known.get(cond)
+    decided = builder.known.get(cond)
     if decided is not None and decided.size == 1 and decided.dtype != object:
         return _inline(at, branches[0 if decided.reshape(-1)[0] else 1])
+    choices, question = at.importer.choices, condition_of(builder, cond)
+    answer = None if choices is None else choices.find(question.key)
+    if answer is None:
+        results = _place_both(at, cond, branches, wanted)
+        made = results[0].node if results and isinstance(results[0], Value) else None
+        if made is None or not disagree(made):
+            return results
+        if choices is None:
+            at.importer.undecided = True
+            return results
+        builder.graph.remove(made)
+        answer = choices.make(question.key)
+    return _place_chosen(at, cond, branches, question, answer)
+
+
+def _place_both(
+    at: _Site, cond: Value, branches: Sequence[Body], wanted: int
+) -> Sequence[Slot]:
     then, other = at.builder("then"), at.builder("else")
     _fill(at, branches[0], then, [])
     for value in then.captured:
@@ -78,9 +99,33 @@ def _place_if(at: _Site) -> Sequence[Slot]:
     return _add(at, [cond, *other.captured], attrs, wanted)
 
 
-def _inline(at: _Site, branch: Body) -> Sequence[Slot]:
+def _place_chosen(
+    at: _Site, cond: Value, branches: Sequence[Body], question: Condition, answer: bool
+) -> Sequence[Slot]:
+    """The branch that an assumed answer selects, behind a guard."""
+    importer, choices, builder = at.importer, at.importer.choices, at.scope.builder
+    assert choices is not None
+    taken = answer != question.negated
+    branch, title = branches[0 if taken else 1], at.scope.prefix + at.node.name
+    origin = f"node {title!r} (If)"
+    message = shorten(f"{origin}: the model was compiled for {question.assumption(answer)}")
+    guard = Guard(Emit(importer, at.scope, title), cond, taken, message)
+    inner = _inner_scope(at, branch, builder)
+    for name in sorted(free_names(branch.proto)):
+        inner.values[name] = guard(inner.lookup(name))
+    results = _inline(at, branch, inner)
+    if not guard.used:
+        results = [guard(slot) for slot in results]
+    choices.note(question.key, builder, results)
+    if builder.parent is None:
+        name = "then_branch" if taken else "else_branch"
+        importer.equalities += equality(question, answer, origin, name)
+    return results
+
+
+def _inline(at: _Site, branch: Body, inner: Scope | None = None) -> Sequence[Slot]:
     """The branch that a condition known at import selects; the other is never looked at."""
-    inner = _inner_scope(at, branch, at.scope.builder)
+    inner = inner or _inner_scope(at, branch, at.scope.builder)
     inner.prefix = at.scope.prefix
     inner.renames = {
         text(own.name): at.scope.title(outer)

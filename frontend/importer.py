@@ -9,10 +9,12 @@ from typing import Any
 
 import onnx
 
+from ..ir.dims import Dim
 from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
-from ..ir.registry import spec
-from ..ir.types import TensorType, Type
+from ..ir.registry import Equality, spec
+from ..ir.types import TensorType, Type, type_symbols
+from .choices import Choices
 from .constants import constant_array
 from .control import CONTROL_OPS, place_control
 from .emit import Emit
@@ -35,7 +37,14 @@ from .scope import BROKEN, Broken, Builder, Scope, Slot
 from .source import Source
 from .tensors import to_array, to_dense
 from .upgrade import bring_up, rules
-from .valuetypes import Pins, Symbols, check_size, pin_types, value_type
+from .valuetypes import (
+    Pins,
+    Symbols,
+    check_size,
+    pin_types,
+    substitute_type,
+    value_type,
+)
 
 MAX_NODES = 1_000_000
 """Functions that call functions can grow without bounds; more nodes than this are refused."""
@@ -55,11 +64,28 @@ class Fatal(Exception):
     """Nothing more of the model can be imported."""
 
 
-class Importer:
-    """The state of one import: symbols, functions, blockers and warnings."""
+class _Enough(Fatal):
+    """An attempt failed, and the blocker is noted: the rest does not matter."""
 
-    def __init__(self, source: Source) -> None:
+
+class Importer:
+    """The state of one import: symbols, functions, blockers and warnings.
+
+    ``bindings`` replace symbols of the inputs, ``choices`` are assumptions about conditions that
+    decide ranks; an import with choices ends at its first blocker. It leaves the ``equalities``
+    that must hold of the symbols of its inputs (``inputs_of``: the first input that has each),
+    and tells whether a rank was ``undecided``.
+    """
+
+    def __init__(
+        self, source: Source, bindings: Mapping[str, Dim], choices: Choices | None = None
+    ) -> None:
         self.source = source
+        self.bindings = bindings
+        self.choices = choices
+        self.undecided = False
+        self.equalities: list[Equality] = []
+        self.inputs_of: dict[str, str] = {}
         self.symbols = Symbols()
         self.blockers: list[Blocker] = []
         self.warnings: list[str] = []
@@ -72,6 +98,8 @@ class Importer:
         """The model's graph; raises :class:`FrontendError` with every blocker found."""
         try:
             graph = self._run(shapes)
+        except _Enough:
+            pass
         except (Fatal, ImportFault) as e:
             self.block(str(e))
         if self.blockers:
@@ -138,6 +166,10 @@ class Importer:
                 self.block(f"input '{shorten(info.name, 120)}': {e}")
                 scope.values.setdefault(info.name, BROKEN)
         pinned = pin_types(types, shapes, self.symbols)
+        pinned = {name: substitute_type(t, self.bindings) for name, t in pinned.items()}
+        for name, t in pinned.items():
+            for symbol in sorted(type_symbols(t)):
+                self.inputs_of.setdefault(symbol, name)
         still_open = [f"{n}: {t}" for n, t in pinned.items() if not _is_static(t)]
         self._open = shorten(", ".join(still_open), 200)
         for name, t in pinned.items():
@@ -156,6 +188,8 @@ class Importer:
             if isinstance(slot, Value):
                 values.append(slot)
                 names.append(info.name)
+                if self.choices is not None:
+                    self.choices.compare(scope.builder, slot, info.type)
         scope.builder.graph.set_outputs(values, names)
 
     # ---- nodes -------------------------------------------------------------------------------
@@ -181,6 +215,9 @@ class Importer:
         except Exception as e:  # damaged models break the assumptions of any op's rules
             title = scope.prefix + name
             self.block(self._reason(e, title, op_key(proto)), title, op_key(proto))
+        if self.choices is not None:
+            self.choices.accuse(scope, proto)
+            raise _Enough
         for output in proto.output:
             scope.values.setdefault(output, BROKEN)
 
@@ -275,7 +312,9 @@ class Importer:
             outputs=[scope.title(o) for o in node.outputs],
             domain=node.domain, name=scope.prefix + node.name,
         )  # fmt: skip
-        infer_node(builder.graph, made, builder.known)
+        # What a body needs counts only where it runs.
+        needs = self.equalities if builder.parent is None else None
+        infer_node(builder.graph, made, builder.known, needs)
         for value in made.values:
             check_size(value.type)
         return made.values

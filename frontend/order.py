@@ -70,11 +70,11 @@ def _needs(node: onnx.NodeProto, producer: dict[str, int], index: int) -> set[in
     for attribute in node.attribute:
         if attribute.HasField("g"):
             # The node's own outputs are not in sight of its body, where the name may be another.
-            found |= {producer[n] for n in _free(attribute.g) if n in producer} - {index}
+            found |= {producer[n] for n in free_names(attribute.g) if n in producer} - {index}
     return found
 
 
-def _free(graph: onnx.GraphProto) -> set[str]:
+def free_names(graph: onnx.GraphProto) -> set[str]:
     """The names that a body uses and does not define."""
     bound = {v.name for v in graph.input} | {t.name for t in graph.initializer}
     bound.update(t.values.name for t in graph.sparse_initializer)
@@ -84,7 +84,7 @@ def _free(graph: onnx.GraphProto) -> set[str]:
         used.update(node.input)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                used |= _free(attribute.g)
+                used |= free_names(attribute.g)
     return used - bound
 
 

@@ -60,6 +60,10 @@ class Builder:
             inner = self._fetched[outer] = self._bring(outer)
         return inner
 
+    def outer(self, inner: Value) -> Value | None:
+        """The value of the graph around that became the input ``inner``, or None."""
+        return next((o for o, i in self.captured.items() if i == inner), None)
+
     def _bring(self, outer: Value) -> Value:
         array = outer.constant
         if array is not None:

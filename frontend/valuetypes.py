@@ -126,7 +126,7 @@ def pin_types(types: dict[str, Type], shapes: Pins, symbols: Symbols) -> dict[st
             raise ImportFault(f"a shape for {name!r}, which is no tensor input (inputs: {known})")
         given[name] = declared.with_shape(_pin(name, declared, shape, bound, symbols))
     pinned = {**types, **given}
-    return {name: _substitute(t, bound) for name, t in pinned.items()}
+    return {name: substitute_type(t, bound) for name, t in pinned.items()}
 
 
 def _pin(
@@ -173,11 +173,12 @@ def _solve(have: SymExpr, symbol: str, want: Dim) -> Dim | None:
     return solve(have, want, symbol) if isinstance(want, int) else None
 
 
-def _substitute(t: Type, bound: Mapping[str, Dim]) -> Type:
+def substitute_type(t: Type, bound: Mapping[str, Dim]) -> Type:
+    """``t`` with symbols replaced."""
     if isinstance(t, SequenceType):
-        return SequenceType(_substitute(t.elem, bound))
+        return SequenceType(substitute_type(t.elem, bound))
     if isinstance(t, OptionalType):
-        return OptionalType(_substitute(t.elem, bound))
+        return OptionalType(substitute_type(t.elem, bound))
     if t.shape is None:
         return t
     return t.with_shape(tuple(substitute(d, bound) for d in t.shape))

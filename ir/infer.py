@@ -15,7 +15,7 @@ import numpy as np
 
 from .dims import Dim, sym
 from .graph import Graph, GraphError, Node, Value
-from .registry import InferContext, InferenceError, spec_of
+from .registry import Equality, InferContext, InferenceError, spec_of
 from .types import Type, array_type
 
 KNOWN_LIMIT = 4096
@@ -36,12 +36,19 @@ def infer_types(graph: Graph, known: Known | None = None) -> Known:
     return values
 
 
-def infer_node(graph: Graph, node: Node, values: Known) -> None:
-    """Infer one node whose inputs have types, and record known results in ``values``."""
+def infer_node(
+    graph: Graph, node: Node, values: Known, equalities: list[Equality] | None = None
+) -> None:
+    """Infer one node whose inputs have types, and record known results in ``values``.
+
+    What the node needs of symbolic dims is added to ``equalities``.
+    """
     if node.op in ("Input", "Output"):
         return
-    constant = node.op == "Constant"
-    types = make_known(node, values) if constant else infer_outputs(graph, node, values)
+    if node.op == "Constant":
+        types = make_known(node, values)
+    else:
+        types = infer_outputs(graph, node, values, equalities=equalities)
     for out, t in zip(node.outputs, types, strict=False):
         out.type = t
 
@@ -56,7 +63,11 @@ def make_known(node: Node, values: Known) -> list[Type]:
 
 
 def infer_outputs(
-    graph: Graph, node: Node, values: Known, sources: list[Value | None] | None = None
+    graph: Graph,
+    node: Node,
+    values: Known,
+    sources: list[Value | None] | None = None,
+    equalities: list[Equality] | None = None,
 ) -> list[Type]:
     """The types of an operation's outputs, which are left as they are; see :func:`infer_node`.
 
@@ -64,6 +75,8 @@ def infer_outputs(
     """
     inputs = graph.inputs_of(node) if sources is None else sources
     context = make_context(graph, node, inputs, values)
+    if equalities is not None:
+        context.equalities = equalities
     spec = spec_of(node)
     context.results = types = _checked(context, spec.infer, node)
     if spec.propagate is not None:

@@ -29,6 +29,16 @@ class InferenceError(GraphError):
     """The types of a node's inputs do not fit its op."""
 
 
+@dataclass(frozen=True)
+class Equality:
+    """Two dims that are the same wherever the model is right; ``why`` says what ``node`` needs."""
+
+    a: Dim
+    b: Dim
+    node: str
+    why: str
+
+
 @dataclass
 class InferContext:
     """What type inference of one node may look at.
@@ -36,7 +46,8 @@ class InferContext:
     ``inputs`` are the input types (None: omitted), ``known(i)`` the compile-time value of input
     ``i`` as an int64/object array of dims (symbolic entries are ``SymExpr``), or a plain array
     for constants of any dtype, or None when it is only known at run time. ``results`` are the
-    output types that inference gave, for propagate rules.
+    output types that inference gave, for propagate rules; ``equalities`` what
+    :meth:`require_equal` found.
     """
 
     graph: Graph
@@ -46,6 +57,7 @@ class InferContext:
     _fresh: Callable[[str], Dim]
     outer: Mapping[str, Any] = field(default_factory=dict)
     results: list[Type] = field(default_factory=list)
+    equalities: list[Equality] = field(default_factory=list)
 
     def attr(self, name: str) -> Any:
         """An attribute's value, or the schema's default, or None."""
@@ -71,6 +83,17 @@ class InferContext:
         again gives the same symbols in the same order.
         """
         return self._fresh(hint)
+
+    def require_equal(self, a: Dim, b: Dim, why: str) -> None:
+        """Note that the op cannot run unless ``a == b``; ``why`` completes "it needs ...".
+
+        Raises :class:`InferenceError` where both are known and differ.
+        """
+        if a == b:
+            return
+        if isinstance(a, int) and isinstance(b, int):
+            raise self.error(f"needs {why}, not {a} and {b}")
+        self.equalities.append(Equality(a, b, f"node {self.node.name!r} ({self.node.key})", why))
 
     def error(self, message: str) -> InferenceError:
         return InferenceError(f"node {self.node.name!r} ({self.node.key}): {message}")
@@ -245,6 +268,6 @@ def has_trait(node: Node, trait: str) -> bool:
 
 
 __all__ = [
-    "ML_OPSET", "OPSET", "InferContext", "InferenceError", "OpSpec", "Value", "attribute",
-    "has_trait", "op", "register", "spec", "spec_of", "specs",
+    "ML_OPSET", "OPSET", "Equality", "InferContext", "InferenceError", "OpSpec", "Value",
+    "attribute", "has_trait", "op", "register", "spec", "spec_of", "specs",
 ]  # fmt: skip

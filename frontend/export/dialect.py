@@ -20,9 +20,10 @@ from ...ir.packing import (
     unpack_matmul_weight,
 )
 from ...ir.registry import attribute, has_trait
-from ...ir.types import TensorType
+from ...ir.types import DTYPES, TensorType
 from .scope import EXPORTERS, Blocked, ExportError, Scope
 
+_INT64 = DTYPES["int64"]
 _LOWEST = -(1 << 63)
 
 
@@ -222,6 +223,22 @@ def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
     return array
 
 
+# ---- guards --------------------------------------------------------------------------------------
+
+
+def _require(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    """ONNX has no assertions, so where the condition fails an index is out of range.
+
+    The node that fails has the guard's message for a name.
+    """
+    value, condition = scope.names(inputs)
+    wrong = scope.emit("Cast", [scope.emit("Not", [condition])], {"to": element_code(_INT64)})
+    stacked = scope.emit("Unsqueeze", [value, scope.ints([0])])
+    message = str(node.attrs["message"])
+    result = scope.result(node.out())
+    scope.emit("Gather", [stacked, wrong], {"axis": 0}, outputs=[result], name=message)
+
+
 EXPORTERS.update(
     {
         "kiln.ConvBlocked": _conv,
@@ -230,6 +247,7 @@ EXPORTERS.update(
         "kiln.MatMulPacked": _matmul,
         "kiln.PackChannels": _pack,
         "kiln.PoolBlocked": _pool,
+        "kiln.Require": _require,
         "kiln.Reshape": _reshape,
         "kiln.ShapeValue": _shape_value,
         "kiln.Slice": _slice,

@@ -26,6 +26,13 @@ def _check_inner(a: Dim, b: Dim) -> None:
         raise ValueError(f"inner dimensions {a} and {b} differ")
 
 
+def _match_inner(ctx: InferContext, a: Dim, b: Dim) -> None:
+    """Two inner dims are one size, which is worth noting where one is known."""
+    _check_inner(a, b)
+    if isinstance(a, int) or isinstance(b, int):
+        ctx.require_equal(a, b, "operands with equal inner dimensions")
+
+
 def _same_dtype(ctx: InferContext) -> TensorType:
     first = ctx.tensor(0)
     for i in range(1, len(ctx.inputs)):
@@ -36,8 +43,10 @@ def _same_dtype(ctx: InferContext) -> TensorType:
 
 @op("MatMul")
 def _infer_matmul(ctx: InferContext) -> list[Type]:
-    a = _same_dtype(ctx)
-    return [a.with_shape(matmul_shape(a.dims, ctx.tensor(1).dims))]
+    a, b = _same_dtype(ctx), ctx.tensor(1)
+    shape = matmul_shape(a.dims, b.dims)
+    _match_inner(ctx, a.dims[-1], b.dims[-2:][0])
+    return [a.with_shape(shape)]
 
 
 @op("Gemm")
@@ -47,7 +56,7 @@ def _infer_gemm(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"multiplies matrices, not {a} and {b}")
     m, k = reversed(a.dims) if ctx.attr("transA") else a.dims
     inner, n = reversed(b.dims) if ctx.attr("transB") else b.dims
-    _check_inner(k, inner)
+    _match_inner(ctx, k, inner)
     if ctx.has(2):
         broadcast_to(ctx.tensor(2).dims, (m, n))
     return [a.with_shape((m, n))]

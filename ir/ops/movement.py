@@ -91,7 +91,12 @@ def _common_dim(ctx: InferContext, dims: Sequence[Dim]) -> Dim:
     known = {d for d in dims if isinstance(d, int)}
     if len(known) > 1:
         raise ctx.error(f"dimensions {', '.join(map(str, sorted(known)))} differ")
-    return known.pop() if known else dims[0]
+    if not known:
+        return dims[0]
+    size = known.pop()
+    for d in dims:
+        ctx.require_equal(d, size, "inputs that differ along its axis only")
+    return size
 
 
 # ---- Split ---------------------------------------------------------------------------------------

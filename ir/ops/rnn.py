@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..dims import Dim, is_static
 from ..registry import InferContext, op
-from ..types import TensorType, Type
+from ..types import Shape, TensorType, Type
 
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
@@ -26,19 +28,24 @@ def infer_lstm(c: InferContext) -> list[Type]:
     defaults={"direction": "forward", "input_forget": 0},
 )
 def infer_dynamic_quantize_lstm(c: InferContext) -> list[Type]:
-    return _layer(c, c.tensor(2).dims[1], states=2)
+    return _layer(c, c.tensor(2).dims[1], states=2, features=1)
 
 
-def _layer(c: InferContext, hidden: Dim, states: int) -> list[Type]:
-    """Y, then the last value of each state, as ONNX's ``layout`` orders their dims."""
-    x = c.tensor(0)
+def _layer(c: InferContext, hidden: Dim, states: int, features: int = 2) -> list[Type]:
+    """Y, then the last value of each state, as ONNX's ``layout`` orders their dims.
+
+    ``features`` is the axis of W that is as long as one step of X.
+    """
+    x, w = c.tensor(0), c.tensor(1)
     if x.rank != 3:
         raise c.error(f"the input {x} must have rank 3")
     if c.attr("direction") not in DIRECTIONS:
         raise c.error(f"unknown direction {c.attr('direction')!r}")
     count = DIRECTIONS[c.attr("direction")]
-    if is_static(c.tensor(1).dims[0]) and c.tensor(1).dims[0] != count:
-        raise c.error(f"the weight {c.tensor(1)} must hold {count} directions")
+    if is_static(w.dims[0]) and w.dims[0] != count:
+        raise c.error(f"the weight {w} must hold {count} directions")
+    if w.rank == 3:
+        c.require_equal(x.dims[2], w.dims[features], "X and W with as many features")
     last: TensorType
     if c.attr("layout"):
         batch, steps, _ = x.dims
@@ -48,4 +55,18 @@ def _layer(c: InferContext, hidden: Dim, states: int) -> list[Type]:
         steps, batch, _ = x.dims
         y = x.with_shape((steps, count, batch, hidden))
         last = x.with_shape((count, batch, hidden))
+    _relate(c, 4, (batch,), ("X and sequence_lens of one batch size",))
+    for i, name in enumerate(("initial_h", "initial_c")[:states]):
+        needs = [f"{name} with one state a direction", f"X and {name} of one batch size"]
+        if c.attr("layout"):
+            needs.reverse()
+        _relate(c, 5 + i, last.dims, (*needs, f"R and {name} of one hidden size"))
     return [y, *[last] * states]
+
+
+def _relate(c: InferContext, index: int, shape: Shape, needs: Sequence[str]) -> None:
+    """An optional input has this shape; ``needs`` says why, dim by dim."""
+    t = c.inputs[index] if c.has(index) else None
+    if isinstance(t, TensorType) and t.shape is not None and len(t.shape) == len(shape):
+        for have, want, why in zip(t.shape, shape, needs, strict=True):
+            c.require_equal(want, have, why)

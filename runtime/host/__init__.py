@@ -32,6 +32,7 @@ _PREFIX = "graphkiln.host."
 # Which module of this package holds an operation.
 _HOMES = {
     "cast": ("Cast", "CastLike"),
+    "guards": ("Refuse",),
     "images": ("ImageDecoder",),
     "labels": ("LabelEncoder", "OneHotEncoder"),
     "movement": (
@@ -57,6 +58,10 @@ tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
 
 _registry: dict[str, HostFunction] = {}
 _raw: set[str] = set()
+
+
+class Refusal(Exception):
+    """The model does not take these inputs; the text says all there is to say."""
 
 
 def host_function(name: str, *, raw: bool = False) -> Callable[[HostFunction], HostFunction]:
@@ -120,7 +125,7 @@ def _packed(name: str) -> Callable[..., Any]:
 
 
 def _named(name: str, error: Exception) -> RuntimeError:
-    return RuntimeError(f"{name}: {error}")
+    return RuntimeError(str(error) if isinstance(error, Refusal) else f"{name}: {error}")
 
 
 @lru_cache(maxsize=1024)

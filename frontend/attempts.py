@@ -1,0 +1,186 @@
+"""Imports until the model's dimensions fit together.
+
+An import that finds symbols which can only have one value is repeated with that value. One that
+fails because a condition on open dimensions decides a rank is repeated with an assumed answer to
+each such condition (see :mod:`.choices`): depth first, where a failure turns the latest of the
+answers that led to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..ir.dims import Dim, DimError, free_symbols, solve, substitute, sym
+from ..ir.graph import Graph, Value
+from ..ir.registry import Equality, has_trait
+from ..ir.types import TensorType
+from .choices import Choices, guard_messages
+from .errors import FrontendError, shorten
+from .importer import Importer
+from .source import Source
+from .valuetypes import Pins
+
+MAX_IMPORTS = 32
+"""Imports of one model, whatever they are for."""
+
+
+def import_graph(source: Source, shapes: Pins) -> tuple[Graph, list[str]]:
+    """The typed graph of a model, and remarks; raises :class:`FrontendError`."""
+    return _Attempts(source, shapes).run()
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How an import ended: ``graph`` is None where it failed."""
+
+    importer: Importer
+    graph: Graph | None
+    error: FrontendError | None
+    bindings: Mapping[str, Dim]
+    remarks: tuple[str, ...]
+    answers: Mapping[str, bool]
+
+
+@dataclass
+class _Step:
+    """An assumed answer; ``reasons`` are the earlier ones that forced it to be turned."""
+
+    key: str
+    answer: bool
+    turned: bool = False
+    reasons: set[str] = field(default_factory=set)
+
+
+class _Attempts:
+    def __init__(self, source: Source, shapes: Pins) -> None:
+        self._source = source
+        self._shapes = shapes
+        self._left = MAX_IMPORTS
+
+    def run(self) -> tuple[Graph, list[str]]:
+        first = found = self._import({}, (), None)
+        if first.importer.undecided and (first.graph is None or _needs_ranks(first.graph)):
+            found = self._search(first) or first
+        if found.graph is None:
+            assert first.error is not None
+            raise first.error
+        guards = [f"{m}; running it fails for others" for m in guard_messages(found.graph)]
+        return found.graph, [*found.importer.warnings, *found.remarks, *guards]
+
+    def _import(
+        self,
+        bindings: Mapping[str, Dim],
+        remarks: tuple[str, ...],
+        answers: Mapping[str, bool] | None,
+    ) -> _Outcome:
+        """Import, and again while there are symbols to bind."""
+        while True:
+            self._left -= 1
+            choices = None if answers is None else Choices(answers)
+            importer = Importer(self._source, bindings, choices)
+            graph, error = None, None
+            try:
+                graph = importer.run(self._shapes)
+            except FrontendError as e:
+                error = e
+            if choices is not None:
+                answers = {**choices.given, **choices.made}
+            bound, notes = _solve(importer.equalities, importer.inputs_of)
+            if not bound or self._left <= 0:
+                return _Outcome(importer, graph, error, bindings, remarks, answers or {})
+            bindings = {**{s: substitute(d, bound) for s, d in bindings.items()}, **bound}
+            remarks = (*remarks, *notes)
+
+    def _search(self, first: _Outcome) -> _Outcome | None:
+        """An import that succeeds with assumed answers, if there is one.
+
+        Answers that give the results the ranks that the file declares are preferred.
+        """
+        trail: list[_Step] = []
+        best: _Outcome | None = None
+        while self._left > 0:
+            answers = {step.key: step.answer for step in trail}
+            found = self._import(first.bindings, first.remarks, answers)
+            choices = found.importer.choices
+            assert choices is not None
+            if found.graph is not None:
+                best = best or found
+                if not choices.blame:
+                    return found
+            trail += [_Step(k, v) for k, v in found.answers.items() if k not in answers]
+            blame = choices.blame
+            if len(found.bindings) > len(first.bindings):
+                # The symbols bound on the way may be the cause, and any answer may be theirs.
+                blame = {step.key for step in trail}
+            if not _turn(trail, blame):
+                break
+        return best
+
+
+def _needs_ranks(graph: Graph) -> bool:
+    """Does anything but control flow compute with a tensor whose rank is not known?"""
+    work = [graph]
+    while work:
+        current = work.pop()
+        for node in current.nodes:
+            work += [body for _, body in current.bodies(node)]
+            if node.key != "Identity" and not has_trait(node, "control_flow"):
+                if any(_is_unranked(v) for v in current.inputs_of(node)):
+                    return True
+    return False
+
+
+def _is_unranked(value: Value | None) -> bool:
+    t = None if value is None else value.type
+    return isinstance(t, TensorType) and t.shape is None
+
+
+def _turn(trail: list[_Step], blame: set[str]) -> bool:
+    """Turn the latest answer among those to blame that was not turned yet."""
+    while trail:
+        step = trail.pop()
+        if step.key not in blame:
+            continue
+        blame = (blame | step.reasons) - {step.key}
+        if not step.turned:
+            trail.append(_Step(step.key, not step.answer, True, blame))
+            return True
+    return False
+
+
+def _solve(
+    equalities: Iterable[Equality], inputs_of: Mapping[str, str]
+) -> tuple[dict[str, Dim], list[str]]:
+    """Values of input symbols that follow from equalities, each with a remark."""
+    bound: dict[str, Dim] = {}
+    notes = []
+    for e in equalities:
+        found = _binding(substitute(e.a, bound), substitute(e.b, bound), list(inputs_of))
+        if found is None:
+            continue
+        symbol, value = found
+        bound = {s: substitute(d, {symbol: value}) for s, d in bound.items()}
+        bound[symbol] = value
+        remark = (
+            f"input {inputs_of[symbol]!r}: dimension {symbol} is taken to be {value}, because "
+            f"{e.node} needs {e.why}"
+        )
+        notes.append(shorten(remark))
+    return bound, notes
+
+
+def _binding(a: Dim, b: Dim, symbols: list[str]) -> tuple[str, Dim] | None:
+    """The symbol that ``a == b`` gives a value, and that value; None where it gives none."""
+    names = free_symbols(a) | free_symbols(b)
+    if not names or not names <= set(symbols):
+        return None
+    if len(names) == 1:
+        (name,) = names
+        try:
+            size = solve(a - b, 0, name)
+        except DimError:
+            return None
+        return None if size is None else (name, size)
+    first, *_, last = sorted(names, key=symbols.index)
+    return (last, sym(first)) if {a, b} == {sym(first), sym(last)} else None

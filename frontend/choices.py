@@ -1,0 +1,220 @@
+"""Conditions that decide a rank: import commits to one branch and leaves a guard.
+
+Exporters write ``squeeze(x, i)`` as ``If(shape[i] == 1)`` with branches of different rank, which
+no static type covers. Where the rest of the model needs to know the rank, one branch takes the
+place of the node; what it uses goes through ``kiln.Require``, which fails at run time where the
+condition is not as assumed:
+
+    If(c) {then: Squeeze(x)} {else: Identity(x)}  ->  Squeeze(kiln.Require(x, c))
+
+Which choices fit is found by trying: see :mod:`.attempts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from ..ir.dims import Dim
+from ..ir.graph import Graph, Node, Value
+from ..ir.registry import Equality
+from ..ir.types import TensorType
+from .emit import Emit
+from .errors import ImportFault, shorten
+from .scope import Builder, Scope, Slot
+
+_THROUGH = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What an If asks: is ``a == b``, or (where there are no dims to compare) is ``root`` true?
+
+    ``negated``: the If's condition is the opposite. ``key`` is equal for equal questions.
+    """
+
+    key: str
+    negated: bool
+    dims: tuple[Dim, Dim] | None
+
+    def assumption(self, answer: bool) -> str:
+        """What holds where the answer is ``answer``."""
+        if self.dims is None:
+            name = shorten(self.key.partition(":")[2], 120)
+            return f"a condition {name!r} that is {'true' if answer else 'false'}"
+        return f"{self.dims[0]} {'==' if answer else '!='} {self.dims[1]}"
+
+
+def condition_of(builder: Builder, value: Value) -> Condition:
+    """The question behind a bool value."""
+    negated = False
+    while True:
+        node, graph = value.node, builder.graph
+        if node.op == "Input" and builder.parent is not None:
+            outer = builder.outer(value)
+            if outer is None:
+                break
+            builder, value = builder.parent, outer
+            continue
+        source = graph.input(node, 0) if node.op in _THROUGH or node.op == "Not" else None
+        if source is None or not isinstance(source.type, TensorType) or source.dtype != "bool":
+            break
+        negated ^= node.op == "Not"
+        value = source
+    dims = _compared(builder, value.node) if value.node.op == "Equal" else None
+    if dims is not None:
+        return Condition(f"{dims[0]} == {dims[1]}", negated, dims)
+    return Condition(f"{builder.graph.name}:{value.name}", negated, None)
+
+
+def _compared(builder: Builder, node: Node) -> tuple[Dim, Dim] | None:
+    """The two dims that an Equal compares, a constant last."""
+    dims = []
+    for value in builder.graph.required_inputs(node):
+        array = builder.known.get(value)
+        if array is None or array.size != 1:
+            return None
+        dim = array.reshape(-1)[0]
+        dims.append(int(dim) if isinstance(dim, np.integer) else dim)
+    if not all(isinstance(d, Dim) for d in dims):
+        return None
+    a, b = dims
+    return (b, a) if isinstance(a, int) else (a, b)
+
+
+@dataclass
+class Choices:
+    """The answers that one import assumes: those ``given``, and those it ``made`` on the way.
+
+    ``blame`` holds the keys of the answers that led to the import's failure, or to results of
+    another rank than the file declares.
+    """
+
+    given: Mapping[str, bool]
+    made: dict[str, bool] = field(default_factory=dict)
+    blame: set[str] = field(default_factory=set)
+    _owners: dict[Node, set[str]] = field(default_factory=dict)
+    _inside: dict[Graph, set[str]] = field(default_factory=dict)
+
+    def find(self, key: str) -> bool | None:
+        return self.given.get(key, self.made.get(key))
+
+    def make(self, key: str) -> bool:
+        """Answer a new question; exporters write the usual case as the first branch."""
+        return self.made.setdefault(key, True)
+
+    def note(self, key: str, builder: Builder, values: Iterable[Slot]) -> None:
+        """``values`` of ``builder`` are what they are because of the answer to ``key``."""
+        for value in values:
+            if isinstance(value, Value):
+                self._owners.setdefault(value.node, set()).add(key)
+        around: Builder | None = builder
+        while around is not None:
+            self._inside.setdefault(around.graph, set()).add(key)
+            around = around.parent
+
+    def accuse(self, scope: Scope, proto: onnx.NodeProto) -> None:
+        """Blame the answers on which the inputs of a node that failed depend."""
+        everything = {*self.given, *self.made}
+        if any(a.HasField("g") for a in proto.attribute):
+            self.blame = everything
+            return
+        try:
+            slots = [scope.lookup(name) for name in proto.input if name]
+        except ImportFault:
+            slots = []
+        found = self._causes(scope.builder, [s for s in slots if isinstance(s, Value)])
+        self.blame = everything if found is None else found
+
+    def compare(self, builder: Builder, result: Value, declared: onnx.TypeProto) -> None:
+        """Blame the answers that give a result of the model another rank than the declared one."""
+        rank = len(declared.tensor_type.shape.dim)
+        # Exporters leave the shape empty where they do not know it.
+        if rank and _rank(result) not in (None, rank):
+            self.blame |= self._causes(builder, [result]) or set()
+
+    def _causes(self, builder: Builder, values: Sequence[Value]) -> set[str] | None:
+        """The answers behind values; None where a loop's carried value makes that unclear."""
+        found: set[str] = set()
+        seen: set[Node] = set()
+        work = [(builder, v.node) for v in values]
+        while work:
+            at, node = work.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            found |= self._owners.get(node, set())
+            for _, body in at.graph.bodies(node):
+                found |= self._inside.get(body, set())
+            if node.op == "Input" and at.parent is not None:
+                outer = at.outer(node.out())
+                if outer is None:
+                    return None
+                work.append((at.parent, outer.node))
+            work += [(at, v.node) for v in at.graph.inputs_of(node) if v is not None]
+        return found
+
+
+class Guard:
+    """Lets values through where a condition holds."""
+
+    def __init__(self, emit: Emit, condition: Value, holds: bool, message: str) -> None:
+        self._emit = emit
+        self._message = message
+        self._source = condition
+        self._holds = holds
+        self._condition: Value | None = None
+
+    @property
+    def used(self) -> bool:
+        return self._condition is not None
+
+    def __call__(self, slot: Slot) -> Slot:
+        if not isinstance(slot, Value) or slot.constant is not None:
+            return slot
+        if self._condition is None:
+            self._condition = self._scalar()
+        return self._emit("kiln.Require", slot, self._condition, message=self._message)
+
+    def _scalar(self) -> Value:
+        value = self._source
+        if value.rank:
+            value = self._emit("Reshape", value, self._emit.ints([]))
+        return value if self._holds else self._emit("Not", value)
+
+
+def disagree(node: Node) -> bool:
+    """Has an If whose branches give tensors of different rank?"""
+    then, other = (node.attrs[name] for name in ("then_branch", "else_branch"))
+    assert isinstance(then, Graph) and isinstance(other, Graph)
+    pairs = zip(then.outputs, other.outputs, strict=True)
+    return any(_rank(a) != _rank(b) for a, b in pairs if None not in (_rank(a), _rank(b)))
+
+
+def _rank(value: Value) -> int | None:
+    t = value.type
+    return len(t.shape) if isinstance(t, TensorType) and t.shape is not None else None
+
+
+def equality(condition: Condition, answer: bool, node: str, branch: str) -> list[Equality]:
+    """The dims that an answer makes equal, if any."""
+    if condition.dims is None or not answer:
+        return []
+    return [Equality(*condition.dims, node, f"its {branch} taken")]
+
+
+def guard_messages(graph: Graph) -> Iterator[str]:
+    """What the guards of a graph and of its bodies assume, without repeats."""
+    seen: set[str] = set()
+    work = [graph]
+    while work:
+        current = work.pop()
+        for node in current.nx:
+            work += [body for _, body in current.bodies(node)]
+            message = node.attrs.get("message") if node.key == "kiln.Require" else None
+            if isinstance(message, str) and message not in seen:
+                seen.add(message)
+                yield message
