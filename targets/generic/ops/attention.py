@@ -25,7 +25,7 @@ def _lower_dialect_attention(ctx: LowerContext) -> TensorExpr:
     q, k, v = (ctx.buffered(i) for i in range(3))
     out = ctx.result()
     dtype = q.compute_dtype
-    scale = _scale(ctx, q.shape[3], dtype)
+    scale = attention_scale(ctx, q.shape[3], dtype)
     mask = _dialect_mask(ctx, dtype)
     heads = Heads(
         *q.shape[:3], k.shape[2], q.shape[3], v.shape[3],
@@ -53,7 +53,8 @@ def _loader(x: TensorExpr, dtype: str) -> Load:
     return lambda b, h, s, d: cast(x[b, h, s, d], dtype)
 
 
-def _scale(ctx: LowerContext, depth: Any, dtype: str) -> Expr:
+def attention_scale(ctx: LowerContext, depth: Any, dtype: str) -> Expr:
+    """The factor of the scores: attribute ``scale``, or one over the root of the head's width."""
     given = ctx.attr("scale")
     if given:
         return tirx.const(given, dtype)
@@ -84,13 +85,20 @@ class Rows:
         return (b, s, h, d) if self.heads_last else (b, h, s, d)
 
 
+def quotient(a: Any, b: Any) -> Any:
+    """``a // b``, an int where both are constant."""
+    known = as_int(a), as_int(b)
+    if known[0] is not None and known[1] is not None:
+        return known[0] // known[1]
+    return tirx.floordiv(index(a), index(b))
+
+
 def rows_of(ctx: LowerContext, x: BufferTensor, heads: Any) -> Rows:
     """``x`` by heads; three axes hold all heads in the last one."""
     if x.rank == 4:
         return Rows(x, tuple(x.shape), False)  # type: ignore[arg-type]
     batch, length, hidden = x.shape
-    known = as_int(hidden)
-    width = known // heads if known is not None else tirx.floordiv(hidden, index(heads))
+    width = quotient(hidden, heads)
     view = ctx.b.view(x, (batch, length, heads, width))
     return Rows(view, (batch, heads, length, width), True)
 
@@ -105,7 +113,7 @@ def _lower_attention(ctx: LowerContext) -> list[TensorExpr]:
         k, v = _extended(ctx, 4, k, 1), _extended(ctx, 5, v, 2)
         present = [k.tensor, v.tensor]
     out = rows_of(ctx, result := ctx.result(), q.shape[1])
-    group = _ratio(q.shape[1], k.shape[1])
+    group = index(quotient(q.shape[1], k.shape[1]))
     products = ctx.result(3) if len(ctx.node.outputs) > 3 else None
     scaling = _Scaling(ctx, q.tensor.dtype, q.shape[3])
     heads = Heads(
@@ -133,7 +141,7 @@ class _Scaling:
         self.element = element
         self.dtype = compute_dtype(element)
         self._early = element == "bfloat16"
-        scale = _scale(ctx, depth, self.dtype)
+        scale = attention_scale(ctx, depth, self.dtype)
         self._factor = round_to(tirx.sqrt(scale), element) if self._early else scale
 
     def step(self, value: Expr) -> Expr:
@@ -151,13 +159,6 @@ def _as_tensor(ctx: LowerContext, x: Rows, output: int) -> TensorExpr:
     if output >= len(ctx.node.outputs):
         return x.tensor
     return ctx.lazy(lambda at: x.load(*at), output)
-
-
-def _ratio(a: Any, b: Any) -> Expr:
-    known = as_int(a), as_int(b)
-    if known[0] is not None and known[1] is not None:
-        return index(known[0] // known[1])
-    return tirx.floordiv(index(a), index(b))
 
 
 def _extended(ctx: LowerContext, past: int, new: Rows, output: int) -> Rows:
@@ -229,7 +230,10 @@ def _mask_bias(ctx: LowerContext, a: Heads) -> list[Score]:
 
 
 def clamped(at: Sequence[Expr], shape: Sequence[Any], exact_last: bool) -> At:
-    """``at`` for a tensor whose axes may be shorter: of extent 1, or ending before the last."""
+    """``at`` for a tensor that broadcasts: axes may have extent 1, the last may end earlier.
+
+    ``exact_last``: the last axis has extent 1 or is whole.
+    """
     where = []
     for axis, (i, extent) in enumerate(zip(at, shape, strict=True)):
         last = axis == len(shape) - 1

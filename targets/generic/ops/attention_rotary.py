@@ -11,7 +11,7 @@ from ...tir.builder import Expr, TensorExpr, as_int, index
 from ...tir.numeric import cast
 from ...tir.reduce import At
 from ..registry import LowerContext, lowering
-from .attention import Rows, rows_of
+from .attention import Rows, quotient, rows_of
 
 # (batch, head, position) and the pair's number -> cosine and sine
 Angles = Callable[[At, Expr], tuple[Expr, Expr]]
@@ -52,9 +52,7 @@ def _microsoft_rows(ctx: LowerContext, rotated: Any) -> Rows:
     x = ctx.buffered(0)
     heads = ctx.attr("num_heads")
     if x.rank == 3 and not heads:  # heads as wide as what is rotated
-        heads = as_int(tirx.floordiv(index(x.shape[2]), index(rotated)))
-        if heads is None:
-            raise ctx.error("needs num_heads where the width of its input is not constant")
+        heads = quotient(x.shape[2], rotated)
     return rows_of(ctx, x, heads)
 
 
@@ -68,8 +66,7 @@ def _rotate(ctx: LowerContext, x: Rows, rotated: Any, angles: Angles) -> TensorE
     """Turn the first ``rotated`` elements of every head; pairs are halves apart or adjacent."""
     result = ctx.result()
     out = Rows(ctx.b.view(result, x.tensor.shape), x.shape, x.heads_last)
-    known = as_int(rotated)
-    half = known // 2 if known is not None else tirx.floordiv(rotated, index(2))
+    half = quotient(rotated, 2)
     batch, heads, length, width = x.shape
     dtype = x.tensor.compute_dtype
 

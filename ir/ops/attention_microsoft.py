@@ -1,0 +1,107 @@
+"""Type inference of com.microsoft's attention ops, as onnxruntime defines them."""
+
+from __future__ import annotations
+
+from ..dims import Dim
+from ..registry import InferContext, op
+from ..shapes import broadcast_dim
+from ..types import Type
+from .attention import head_shape
+from .attention_microsoft_evaluate import attention, multi_head_attention, rotary_embedding
+
+DOMAIN = "com.microsoft"
+MASK_VALUE = -10000.0
+
+
+@op(
+    "RotaryEmbedding", domain=DOMAIN, arity=(4, 4), evaluate=rotary_embedding,
+    defaults={
+        "interleaved": 0, "num_heads": 0, "rotary_embedding_dim": 0, "scale": 1.0,
+        "is_packed_batching": 0,
+    },
+    doc="Turns pairs of elements of every head by the angle of their position. Inputs: x "
+    "[batch, length, hidden] or [batch, heads, length, width], position ids [1] (of the first "
+    "element) or [batch, length], cosines and sines [positions, pairs].",
+)  # fmt: skip
+def _infer_rotary(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    if ctx.attr("scale") != 1.0 or ctx.attr("is_packed_batching"):
+        raise ctx.error("scale and is_packed_batching are not supported")
+    if x.rank not in (3, 4) or ctx.tensor(2).rank != 2 or ctx.tensor(3).rank != 2:
+        raise ctx.error(f"takes 3 or 4 axes and caches of 2, not {x}, {ctx.tensor(2)}")
+    return [x]
+
+
+@op(
+    "MultiHeadAttention", domain=DOMAIN, arity=(1, 8), evaluate=multi_head_attention,
+    defaults={"mask_filter_value": MASK_VALUE, "unidirectional": 0},
+    doc="Attention of projected operands. Inputs: query, key, value (each [batch, length, heads * "
+    "width]; key and value also [batch, heads, length, width]), bias, key padding mask, attention "
+    "bias, past key, past value; outputs: the result, present key, present value.",
+)  # fmt: skip
+def _infer_multi_head(ctx: InferContext) -> list[Type]:
+    if not ctx.has(1) or not ctx.has(2) or ctx.tensor(0).rank != 3 or ctx.tensor(1).rank == 5:
+        raise ctx.error("packed queries, keys and values are not supported")
+    if ctx.has(6) != ctx.has(7):
+        raise ctx.error("past key and past value must be given together")
+    heads = ctx.attr("num_heads")
+    batch, _, length, _ = head_shape(ctx, 0, heads)
+    _, _, keys, depth = head_shape(ctx, 1, heads)
+    width = head_shape(ctx, 2, heads)[3]
+    keys = keys + ctx.tensor(6).dims[2] if ctx.has(6) else keys
+    check_key_mask(ctx, 4, batch, keys)
+    q, k, v = (ctx.tensor(i) for i in range(3))
+    return [
+        q.with_shape((batch, length, heads * width)),
+        k.with_shape((batch, heads, keys, depth)),
+        v.with_shape((batch, heads, keys, width)),
+    ]
+
+
+@op(
+    "Attention", domain=DOMAIN, arity=(2, 6), evaluate=attention,
+    defaults={
+        "mask_filter_value": MASK_VALUE, "unidirectional": 0, "do_rotary": 0,
+        "past_present_share_buffer": 0,
+    },
+    doc="Attention with its projection in front. Inputs: x [batch, length, hidden], weights "
+    "[hidden, query + key + value], bias, mask, past [2, batch, heads, length, width], attention "
+    "bias; outputs: the result, present (like past).",
+)  # fmt: skip
+def _infer_attention(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    if ctx.attr("do_rotary") or ctx.attr("past_present_share_buffer"):
+        raise ctx.error("do_rotary and past_present_share_buffer are not supported")
+    if x.rank != 3 or ctx.tensor(1).rank != 2:
+        raise ctx.error(f"takes x [batch, length, hidden] and a matrix, not {x}, {ctx.tensor(1)}")
+    heads = ctx.attr("num_heads")
+    sizes = projection_sizes(ctx)
+    if any(isinstance(s, int) and s % heads for s in sizes):
+        raise ctx.error(f"{heads} heads do not divide the projection {sizes}")
+    batch, length, _ = x.dims
+    keys = length + ctx.tensor(4).dims[3] if ctx.has(4) else length
+    check_key_mask(ctx, 3, batch, keys)
+    present = (2, batch, heads, keys, sizes[1] // heads)
+    return [x.with_shape((batch, length, sizes[2])), x.with_shape(present)]
+
+
+def projection_sizes(ctx: InferContext) -> tuple[Dim, Dim, Dim]:
+    """Columns of the weights that make queries, keys and values."""
+    given = ctx.attr("qkv_hidden_sizes")
+    if given:
+        q, k, v = given
+        return q, k, v
+    third = ctx.tensor(1).dims[1] // 3
+    return third, third, third
+
+
+def check_key_mask(ctx: InferContext, i: int, batch: Dim, keys: Dim) -> None:
+    """Masks are lengths [batch], flags [batch, keys] or flags [batch, queries, keys]."""
+    if not ctx.has(i):
+        return
+    mask = ctx.tensor(i)
+    if not mask.dtype.is_integer or not 1 <= mask.rank <= 3:
+        raise ctx.error(f"masks of type {mask} are not supported")
+    broadcast_dim(mask.dims[0], batch)
+    if mask.rank > 1:
+        broadcast_dim(mask.dims[-1], keys)
