@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.dims import Dim, SymExpr, substitute, sym
+from ..ir.dim_algebra import from_atom, map_atoms
+from ..ir.dims import Atom, Dim, Symbol, SymExpr, sym
+from ..ir.embedding import PARAMETER_LIMIT, is_embeddable
 from ..ir.graph import Attr, Graph, Node, Value
 from ..ir.text import print_graph
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
-
-EMBED_LIMIT = 64
-"""Constants of at most this many elements become part of a kernel's code."""
-
 
 @dataclass(frozen=True)
 class KernelSpec:
@@ -35,7 +33,7 @@ class KernelSpec:
     role: str
     op: str
     arguments: tuple[int, ...] = field(compare=False)
-    symbols: tuple[str, ...] = field(compare=False)
+    dims: tuple[Dim, ...] = field(compare=False)
     node: str = field(default="", compare=False)
 
     def name(self, target: str, version: str) -> str:
@@ -49,7 +47,7 @@ class KernelSpec:
 def embeddable(value: Value) -> bool:
     """May this input become part of the kernel's code?"""
     array = value.constant
-    return array is not None and array.size <= EMBED_LIMIT and array.dtype != object
+    return array is not None and is_embeddable(array)
 
 
 def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
@@ -107,56 +105,88 @@ def inline(body: Graph, into: Graph, inputs: list[Value | None]) -> list[Value]:
     return [v for o in body.outputs if (v := mapping[o]) is not None]
 
 
-def canonical(region: Graph, order: list[str]) -> tuple[Graph, dict[str, str]]:
-    """Rename the symbols of a region to ``s0``, ``s1`` ... in the given order.
+class _Renaming:
+    """Names ``s0``, ``s1`` ... for the symbols and the quotients, remainders and extrema in dims.
 
-    Returns the region (changed in place) and the map from canonical to original names.
+    A kernel gets the value of ``(N+1)//2`` as one scalar: index arithmetic over it stays linear,
+    which is what TVM's simplifier copes with.
     """
-    rename: dict[str, Dim] = {s: sym(f"s{i}") for i, s in enumerate(order)}
-    for node in region.nx:
+
+    def __init__(self) -> None:
+        self.names: dict[Dim, Dim] = {}
+
+    def dim(self, d: Dim) -> Dim:
+        return map_atoms(d, self._atom) if isinstance(d, SymExpr) else d
+
+    def _atom(self, atom: Atom) -> Dim:
+        return self.names.setdefault(from_atom(atom), sym(f"s{len(self.names)}"))
+
+    def type(self, t: Type) -> Type:
+        if isinstance(t, SequenceType):
+            return SequenceType(self.type(t.elem))
+        if isinstance(t, OptionalType):
+            return OptionalType(self.type(t.elem))
+        if t.shape is None:
+            return t
+        return TensorType(t.dtype, tuple(self.dim(d) for d in t.shape), t.layout)
+
+    def attr(self, value: Attr) -> Attr:
+        if isinstance(value, SymExpr):
+            return self.dim(value)
+        if isinstance(value, tuple):
+            return tuple(self.attr(v) for v in value)
+        return value
+
+    @property
+    def originals(self) -> dict[str, Dim]:
+        return {str(new): old for old, new in self.names.items()}
+
+
+def canonical(region: Graph) -> dict[str, Dim]:
+    """Rename the symbols of a region, in place, by order of appearance.
+
+    Returns what each canonical symbol stands for.
+    """
+    renaming = _Renaming()
+    for node in region.topological_all():
         for out in node.outputs:
             if out.type is not None:
-                out.type = _rename_type(out.type, rename)
-        node.attrs = {k: _rename_attr(v, rename) for k, v in node.attrs.items()}
-    return region, {f"s{i}": s for i, s in enumerate(order)}
-
-
-def _rename_type(t: Type, rename: dict[str, Dim]) -> Type:
-    if isinstance(t, SequenceType):
-        return SequenceType(_rename_type(t.elem, rename))
-    if isinstance(t, OptionalType):
-        return OptionalType(_rename_type(t.elem, rename))
-    if t.shape is None:
-        return t
-    return TensorType(t.dtype, tuple(substitute(d, rename) for d in t.shape), t.layout)
-
-
-def _rename_attr(value: Attr, rename: dict[str, Dim]) -> Attr:
-    if isinstance(value, SymExpr):
-        return substitute(value, rename)
-    if isinstance(value, tuple):
-        return tuple(_rename_attr(v, rename) for v in value)
-    return value
-
-
-def region_symbols(region: Graph) -> list[str]:
-    """The symbols that a kernel of this region takes, in order of appearance."""
-    from ..targets.generic.region import region_symbols as symbols_of
-
-    return symbols_of(region)
+                out.type = renaming.type(out.type)
+        node.attrs = {k: renaming.attr(v) for k, v in node.attrs.items()}
+    return renaming.originals
 
 
 def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
     """The kernel of a node (``main``), or of its data-dependent output sizes (``sizes``)."""
-    from ..targets.generic.region import input_symbols
+    from ..targets.generic.region import input_symbols, region_symbols
 
     region, arguments = node_region(graph, node)
-    inner = region_symbols(region)
-    region, original = canonical(region, inner)
+    originals = canonical(region)
     taken = input_symbols(region) if role == "sizes" else region_symbols(region)
-    text = print_graph(region, limit=EMBED_LIMIT)
-    symbols = tuple(original[s] for s in taken)
-    return KernelSpec(text, role, _title(region), arguments, symbols, node.name)
+    text = print_graph(region, limit=PARAMETER_LIMIT)
+    return KernelSpec(text, role, _title(region), arguments, tuple(originals[s] for s in taken))
+
+
+def dim_atoms(graph: Graph, node: Node) -> set[Dim]:
+    """The quotients, remainders and extrema in a node's types, attributes and region."""
+    found: set[Dim] = set()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, SymExpr):
+            for monomial, _ in value.terms:
+                found.update(from_atom(a) for a in monomial if not isinstance(a, Symbol))
+        elif isinstance(value, tuple):
+            for v in value:
+                visit(v)
+        elif isinstance(value, TensorType):
+            visit(value.shape)
+
+    for n in (node, *(node.attrs["body"].nx if node.key == "kiln.Region" else ())):  # type: ignore[union-attr]
+        for out in n.outputs:
+            visit(out.type)
+        for attr in n.attrs.values():
+            visit(attr)
+    return found
 
 
 def _title(region: Graph) -> str:

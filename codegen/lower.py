@@ -15,7 +15,7 @@ from ..ir.types import DTYPES, TensorType
 from ..targets.base import Target
 from .attributes import attributes_json
 from .classify import is_host, is_view, used_values, view_root
-from .kernels import KernelSpec, kernel_spec, storage_array
+from .kernels import KernelSpec, dim_atoms, kernel_spec, storage_array
 from .liveness import Liveness
 from .memory import aligned
 from .program import (
@@ -29,6 +29,7 @@ from .program import (
     DimSlot,
     GetItem,
     If,
+    Imm,
     Instruction,
     Kill,
     LoadInput,
@@ -100,7 +101,7 @@ class _Lowering:
         self.weight_index: dict[int, int] = {}
         self.slots: dict[Dim, int] = {}
         self.bound: set[str] = set()
-        self.symbol_regs: dict[str, Reg] = {}
+        self.dim_regs: dict[Dim, Reg] = {}
         self.pending: dict[str, list[SymExpr]] = {}
 
     # ---- whole graph -------------------------------------------------------------------------
@@ -158,8 +159,11 @@ class _Lowering:
     def nested(self) -> Iterator[list[Instruction]]:
         """Instructions emitted inside go to a block of their own."""
         outer, self.block = self.block, []
+        held = dict(self.dim_regs)
         yield self.block
         self.block = outer
+        # What a block reads may not have run, and what it binds makes older readings stale.
+        self.dim_regs = {d: r for d, r in held.items() if self.dim_regs.get(d) == r}
 
     def reg(self, frame: _Frame, value: Value) -> Reg:
         """The register of a value; constants are loaded on first use in a block."""
@@ -200,6 +204,8 @@ class _Lowering:
                 if isinstance(out.type, TensorType) and out.type.shape is not None:
                     for d in (*out.type.shape, size_of(out.type)):
                         self._slot_for(d)
+            for d in sorted(dim_atoms(graph, node), key=str):
+                self._slot_for(d)
             for _, body in graph.bodies(node):
                 if node.key != "kiln.Region":
                     self._collect_dims(body)
@@ -208,8 +214,9 @@ class _Lowering:
         if is_static(d) or d in self.slots:
             return
         self.slots[d] = len(self.slots)
-        for s in free_symbols(d):
+        for s in sorted(free_symbols(d)):
             if sym(s) != d:
+                self._slot_for(sym(s))
                 self.pending.setdefault(s, []).append(d)  # type: ignore[arg-type]
 
     def slot(self, d: Dim) -> DimSlot:
@@ -223,10 +230,16 @@ class _Lowering:
     def shape(self, t: TensorType) -> tuple[DimSlot, ...]:
         return tuple(self.slot(d) for d in t.dims)
 
-    def symbol(self, name: str) -> Reg:
-        if name not in self.bound:
-            raise CodegenError(f"symbol {name} is used before it is known")
-        return self.symbol_regs[name]
+    def dim_reg(self, d: Dim) -> Operand:
+        """A run-time dim as a kernel's int64 argument."""
+        slot = self.slot(d)
+        if isinstance(slot, int):
+            return Imm(slot)
+        found = self.dim_regs.get(d)
+        if found is None:
+            found = self.dim_regs[d] = self.new_reg()
+            self.emit(ReadDim(found, slot))
+        return found
 
     def bind_types(self, values: Sequence[tuple[Reg, Value]], again: bool = False) -> None:
         """Learn the symbols that the values' types introduce from the tensors in the registers.
@@ -253,9 +266,7 @@ class _Lowering:
     def symbols_bound(self, fresh: set[str]) -> None:
         """Symbols just got their values: read them, and compute what follows from them."""
         self.bound |= fresh
-        for s in sorted(fresh):
-            reg = self.symbol_regs.setdefault(s, self.new_reg())
-            self.emit(ReadDim(reg, Slot(self.slots[sym(s)])))
+        self.dim_regs = {d: r for d, r in self.dim_regs.items() if not free_symbols(d) & fresh}
         ready = [
             d
             for d in dict.fromkeys(e for s in sorted(fresh) for e in self.pending.get(s, []))
@@ -286,8 +297,8 @@ class _Lowering:
     def call_kernel(self, spec: KernelSpec, inputs: Sequence[Reg], outputs: Sequence[Reg]) -> None:
         name = spec.name(self.target.spec, self.version)
         self.kernels.setdefault(name, spec)
-        symbols = [self.symbol(s) for s in spec.symbols]
-        self.emit(Call(name, (*inputs, *outputs, *symbols)))
+        dims = [self.dim_reg(d) for d in spec.dims]
+        self.emit(Call(name, (*inputs, *outputs, *dims)))
 
     def run_small(self, graph: Graph, inputs: Sequence[Reg]) -> list[Reg]:
         """Call a kernel made from a helper graph of one op; its inputs are in registers."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 
 from ..targets import parse_target
@@ -11,8 +13,19 @@ from .build import build_object, failure
 from .kernels import KernelSpec
 
 
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Serve requests from standard input until it ends."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not mix with replies
     for line in sys.stdin.buffer:

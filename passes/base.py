@@ -14,6 +14,7 @@ from typing import ClassVar, TypeVar
 
 from ..ir.graph import Graph, GraphError, Node
 from ..ir.infer import Known, infer_types
+from .captures import captured_inputs
 from .symbols import Renames, collect_renames, rename_symbols
 from .target import GenericFacts, TargetFacts
 
@@ -53,17 +54,32 @@ class PassContext:
     warnings: list[str] = field(default_factory=list)
     explain: Explain | None = None
     _known: dict[Graph, Known] = field(default_factory=dict)
+    _captured: dict[Graph, Known] = field(default_factory=dict)
 
     def warn(self, message: str) -> None:
         if message not in self.warnings:
             self.warnings.append(message)
 
     def known(self, graph: Graph) -> Known:
-        """The values of ``graph`` known at compile time; infers its types where that is due."""
+        """The values of ``graph`` known at compile time; infers its types where that is due.
+
+        A body knows what the graph around it knew of captured values, once that was asked.
+        """
         found = self._known.get(graph)
         if found is None:
-            found = self._known[graph] = infer_types(graph)
+            found = self._learn(graph, infer_types(graph, self._captured.get(graph)))
         return found
+
+    def _learn(self, graph: Graph, known: Known) -> Known:
+        """Keep the known values of ``graph``, and what its bodies capture of them."""
+        self._known[graph] = known
+        for node in graph.nx:
+            for capture in captured_inputs(graph, node) if node.attrs else ():
+                array = known.get(capture.outer)
+                for body, inner in capture.inner:
+                    if array is not None:
+                        self._captured.setdefault(body, {})[inner] = array
+        return known
 
     def refresh(self, graph: Graph) -> None:
         """Infer the types of ``graph`` and its bodies again, and its known values.
@@ -73,7 +89,8 @@ class PassContext:
         for _ in range(_REFRESHES):
             before = {n: [o.type for o in n.outputs] for g in all_graphs(graph) for n in g.nx}
             self._known.clear()
-            self._known[graph] = infer_types(graph)
+            self._captured.clear()
+            self._learn(graph, infer_types(graph))
             renames: Renames = {}
             for node, types in before.items():
                 for out, old in zip(node.outputs, types, strict=True):
@@ -98,7 +115,11 @@ class Pass(ABC):
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Change ``graph`` in place; the default applies the pass to every body, then to it."""
         counts: Counter[str] = Counter()
-        for part in reversed(list(all_graphs(graph))):
+        parts = list(all_graphs(graph))
+        if len(parts) > 1:
+            for part in parts:
+                context.known(part)
+        for part in reversed(parts):
             counts.update(self.apply(part, context))
         return PassResult.of(counts)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..ir.graph import Graph, Node
 from ..ir.registry import spec
 from .base import Pass, PassContext, register_pass
-from .bodies import captured_inputs, drop_inputs
+from .captures import captured_inputs, drop_inputs
 
 _MANY = 16
 """Ops that may have more results than this have them by count: none can be left out."""

@@ -23,7 +23,8 @@ from ..ir.interpreter import run_node
 from ..ir.registry import has_trait
 from ..ir.types import TensorType, array_type
 from .base import Pass, PassContext, PassResult, all_graphs, register_pass
-from .bodies import captured_inputs, drop_inputs, inline
+from .bodies import inline
+from .captures import captured_inputs, drop_inputs
 from .rewriter import Rewriter, sole_consumer
 
 _PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")

@@ -22,5 +22,6 @@ def _infer_region(ctx: InferContext) -> list[Type]:
         if t is None:
             raise ctx.error(f"input {value.name!r} is missing")
         value.set_type(t)
-    infer_types(body)
+    given = ((value, ctx.known(i)) for i, value in enumerate(body.inputs))
+    infer_types(body, {value: array for value, array in given if array is not None})
     return [v.type for v in body.outputs]

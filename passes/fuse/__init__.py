@@ -36,13 +36,12 @@ from .regions import Regions
 class Fuse(Pass):
     """Cuts the graph into regions.
 
-    ``max_nodes`` and ``max_inputs`` bound a region; constants of at most ``embed_limit`` elements
-    become part of it, larger ones are inputs.
+    ``max_nodes`` and ``max_inputs`` bound a region; scalars and small integer constants become
+    part of it, other constants are inputs.
     """
 
     max_nodes: int = 64
     max_inputs: int = 48
-    embed_limit: int = 64
 
     name = "fuse"
     ensures = frozenset({"regions"})
@@ -58,7 +57,7 @@ class Fuse(Pass):
             regions.join_consumers(node)
         counts: Counter[str] = Counter()
         for members in regions.finished():
-            outline(graph, members, self.embed_limit)
+            outline(graph, members)
             counts["regions"] += 1
             counts["nodes"] += len(members)
         return counts

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from ...ir.embedding import is_embeddable
 from ...ir.graph import Graph, Node, Value
 
 
-def outline(graph: Graph, members: Sequence[Node], embed_limit: int) -> Node:
+def outline(graph: Graph, members: Sequence[Node]) -> Node:
     """Replace ``members`` (producers first) by one region node, which is returned."""
     body = Graph("region")
     inputs: list[Value] = []
@@ -17,7 +16,7 @@ def outline(graph: Graph, members: Sequence[Node], embed_limit: int) -> Node:
     for node in members:
         for v in graph.inputs_of(node):
             if v is not None and v not in mapping:
-                mapping[v] = _bring(body, v, inputs, embed_limit)
+                mapping[v] = _bring(body, v, inputs)
         mapped = [None if v is None else mapping[v] for v in graph.inputs_of(node)]
         copy = body.add_node(
             node.op, mapped, node.attrs, outputs=[o.name for o in node.outputs],
@@ -29,9 +28,9 @@ def outline(graph: Graph, members: Sequence[Node], embed_limit: int) -> Node:
     return _replace(graph, members, inputs, results, body)
 
 
-def _bring(body: Graph, value: Value, inputs: list[Value], embed_limit: int) -> Value:
+def _bring(body: Graph, value: Value, inputs: list[Value]) -> Value:
     array = value.constant
-    if array is not None and array.size <= embed_limit and array.dtype != np.dtype(object):
+    if array is not None and is_embeddable(array):
         return body.add_constant(array, value.name)
     inputs.append(value)
     return body.add_input(value.name, value.type)

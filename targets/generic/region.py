@@ -29,10 +29,6 @@ from .registry import (
     sizes_of,
 )
 
-EMBED_LIMIT = 64
-"""Constants of at most this many elements may be part of a region's code."""
-
-
 def region_symbols(graph: Graph) -> list[str]:
     """The symbols of all types in the region and of its dim attributes, in a stable order."""
     seen: dict[str, None] = {}
@@ -267,6 +263,6 @@ def constant_expr(array: np.ndarray) -> TensorExpr:
 
 
 __all__ = [
-    "EMBED_LIMIT", "Dim", "constant_expr", "fresh_symbols", "input_symbols", "lower_region",
+    "Dim", "constant_expr", "fresh_symbols", "input_symbols", "lower_region",
     "lower_sizes", "region_symbols",
 ]  # fmt: skip

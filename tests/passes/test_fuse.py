@@ -193,9 +193,9 @@ def test_the_target_decides_what_joins_an_anchor() -> None:
     assert {"not here", "nor here"} <= set(reasons)
 
 
-def test_large_constants_are_inputs() -> None:
+def test_vectors_are_inputs() -> None:
     graph = graph_of(RESIDUAL)
-    run(graph, "fuse{embed-limit=2}")
+    run(graph, "fuse")
     bodies = [n.attrs["body"] for n in graph.nodes]
     assert all(isinstance(b, Graph) and "w" in {v.name for v in b.inputs} for b in bodies)
 

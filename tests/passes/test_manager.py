@@ -139,7 +139,7 @@ def test_bisection_of_right_passes_leaves_the_graph_alone() -> None:
 
 
 def test_pipelines_round_trip() -> None:
-    text = "fold{max-bytes=1024},cse,fuse{max-nodes=8,embed-limit=4}"
+    text = "fold{max-bytes=1024},cse,fuse{max-nodes=8,max-inputs=4}"
     passes = parse_pipeline(text)
     assert passes[0] == Fold(max_bytes=1024)
     assert print_pipeline(passes) == text

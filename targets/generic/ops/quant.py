@@ -11,7 +11,7 @@ from ....ir.onnx_types import element_type
 from ....ir.shapes import normalize_axis
 from ....ir.types import dtype as element
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
-from ...tir.numeric import cast, compute_dtype, round_to
+from ...tir.numeric import cast, compute_dtype, dtype_of, round_to
 from ...tir.reduce import MAX, MIN, Group, collapse, for_groups
 from ..registry import LowerContext, lowering
 from .elementwise_cast import convert
@@ -107,23 +107,29 @@ def dynamic_parameters(
     """Store the scale and zero point that map the range of all of ``x`` to uint8."""
     shape, axes = collapse(x.shape, range(x.rank))
     flat, dtype = b.view(x, shape), x.compute_dtype
-    nothing = tirx.const(0, dtype)
 
     def program(g: Group) -> None:
         least = g.fold(lambda at: flat[at], MIN, dtype)
         most = g.fold(lambda at: flat[at], MAX, dtype)
 
         def store(_at: tuple[Expr, ...]) -> None:
-            low = b.let(tirx.min(least(), nothing))
-            high = b.let(tirx.max(most(), nothing))
-            span = tirx.Select(high.equal(low), tirx.const(1, dtype), high - low)
-            step = b.let(span / tirx.const(255, dtype))
+            step, middle = range_parameters(b, least(), most())
             scale.store((), step)
-            zero.store((), saturate(round_even(nothing - low / step), "uint8"))
+            zero.store((), middle)
 
         g.once(store)
 
     for_groups(b, shape, axes, program, dtype)
+
+
+def range_parameters(b: Builder, least: Expr, most: Expr) -> tuple[Expr, Expr]:
+    """The scale and the uint8 zero point that map ``[least, most]`` and zero to uint8."""
+    dtype = dtype_of(least)
+    nothing = tirx.const(0, dtype)
+    low, high = b.let(tirx.min(least, nothing)), b.let(tirx.max(most, nothing))
+    span = tirx.Select(high.equal(low), tirx.const(1, dtype), high - low)
+    step = b.let(span / tirx.const(255, dtype))
+    return step, saturate(round_even(nothing - low / step), "uint8")
 
 
 def quantized_byte(x: Expr, scale: Expr, zero: Expr) -> Expr:

@@ -51,10 +51,15 @@ class Layer:
         self.clip = self.c.attr("clip") or None
 
     @property
-    def block(self) -> int:
+    def block(self) -> Any:
         """Batch rows of one task: a divisor of the batch, at most :data:`ROWS`."""
         batch = as_int(self.batch)
         return 1 if not batch else next(n for n in range(ROWS, 0, -1) if batch % n == 0)
+
+    @property
+    def blocks(self) -> Any:
+        """Blocks of the batch."""
+        return blocks_of(self.batch, self.block)
 
     def row(self, t: Expr, n: Expr) -> Expr:
         """The row of step ``t`` of sequence ``n`` among all input rows."""
@@ -99,7 +104,8 @@ class Layer:
         count = product((self.steps, self.batch))
         x = b.view(x, (count, x.shape[2]))
         out = b.workspace((self.directions, count, w.shape[1]), self.dtype, "projected")
-        rows = ROWS if as_int(count) is None or as_int(count) >= ROWS else 1  # type: ignore[operator]
+        known = as_int(count)
+        rows = ROWS if known is None or known >= ROWS else 1
 
         def body(at: tuple[Expr, ...]) -> None:
             d, block, chunk = at
@@ -161,8 +167,7 @@ class Layer:
                 with b.when(at[0].equal(index(i))):
                     walk(at, chosen)
 
-        b.nest((self.directions, blocks_of(self.batch, self.block)), body, cost=1 << 16,
-               sequential_last=True)  # fmt: skip
+        b.nest((self.directions, self.blocks), body, cost=1 << 16, sequential_last=True)
         return list(outputs)
 
     def place(self, d: Expr, s: Expr, n: Expr) -> Place:
