@@ -56,7 +56,7 @@ def compare(op: str, inputs: list[Any], attrs: dict[str, Any], symbolic: Any = F
         assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.sampled_from(list(GATES)), st.sampled_from(["forward", "reverse", "bidirectional"]),
        st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 9), st.integers(1, 20)),
        st.integers(0, 31), st.booleans(), st.integers(0, 2**16))  # fmt: skip
@@ -121,3 +121,25 @@ def test_other_floats(dtype: str) -> None:
     gots = run_op("LSTM", inputs, {"hidden_size": 6}, num_outputs=3)
     for got, want in zip(gots, wants, strict=True):
         assert_close(got, want.astype(dtype), rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("per_column", [False, True])
+def test_dynamic_quantize_lstm(direction: str, per_column: bool) -> None:
+    rng = np.random.default_rng(3)
+    count = 2 if direction == "bidirectional" else 1
+    x, w, r, *rest = layer_inputs(rng, "LSTM", count, (4, 1, 5, 6), 0b11101)
+    shape = (count, 24) if per_column else (count,)
+
+    def parameters() -> list[np.ndarray]:
+        scale = rng.uniform(0.003, 0.02, shape).astype(np.float32)
+        zeros = np.zeros(shape) if per_column else rng.integers(-5, 6, shape)
+        return [scale, zeros.astype(np.int8)]
+
+    weights = [rng.integers(-127, 128, (count, n, 24)).astype(np.int8) for n in (5, 6)]
+    inputs = [x, *weights, *rest, *parameters(), *parameters()]
+    attrs = {"direction": direction, "hidden_size": 6}
+    wants = runtime("DynamicQuantizeLSTM", inputs, attrs, "com.microsoft", num_outputs=3)
+    gots = run_op("DynamicQuantizeLSTM", inputs, attrs, "com.microsoft", num_outputs=3)
+    for got, want in zip(gots, wants, strict=True):
+        assert_close(got, want, rtol=1e-3, atol=1e-3)
