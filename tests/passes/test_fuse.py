@@ -193,11 +193,20 @@ def test_the_target_decides_what_joins_an_anchor() -> None:
     assert {"not here", "nor here"} <= set(reasons)
 
 
-def test_vectors_are_inputs() -> None:
-    graph = graph_of(RESIDUAL)
+def test_vectors_are_inputs_and_scalars_are_code() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[9]) -> (y) {
+      %v = constant float32[9] [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+      %c = constant float32[] 2.0
+      %s = Add(%x, %v)
+      %y = Mul(%s, %c)
+      return %y
+    }
+    """)
     run(graph, "fuse")
-    bodies = [n.attrs["body"] for n in graph.nodes]
-    assert all(isinstance(b, Graph) and "w" in {v.name for v in b.inputs} for b in bodies)
+    body = graph.nodes[0].attrs["body"]
+    assert isinstance(body, Graph)
+    assert [v.name for v in body.inputs] == ["x", "v"]
 
 
 def _chain(length: int, inputs: int) -> Graph:
