@@ -10,7 +10,6 @@ from math import prod
 
 import numpy as np
 
-from ...ir.dims import is_static
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ...ir.shapes import normalize_axes
@@ -58,10 +57,10 @@ def _keeping(m: Match, r: Rewriter) -> Value:
 def _is_mean(m: Match) -> str | None:
     x, node, factor = m["x"], m.node("reduce"), splat(m["c"])
     axes = _axes(m, node)
-    if not axes or not all(is_static(x.shape[a]) for a in axes):
+    sizes = [d for d in (x.shape[a] for a in axes or ()) if isinstance(d, int)]
+    if not axes or len(sizes) != len(axes):
         return "the number of elements is not known"
-    count = prod(x.shape[a] for a in axes)  # type: ignore[misc]
-    if factor is None or not np.isclose(float(factor) * count, 1, rtol=1e-6, atol=0):
+    if factor is None or not np.isclose(float(factor) * prod(sizes), 1, rtol=1e-6, atol=0):
         return "the factor is not one over the number of elements"
     return None if x.dtype in ("float32", "float64") else "not float32 or float64"
 
