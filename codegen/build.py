@@ -73,17 +73,16 @@ def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> An
 
 def object_of(module: object, target: Target) -> bytes:
     """The object file of an ``IRModule`` of PrimFuncs."""
-    import tempfile
-
     import tvm
 
     # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         library = tvm.tirx.build(module, target=target.tvm_target())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.o"
-        library.write_to_file(str(path), "o")
-        return path.read_bytes()
+    # In memory: LLVM ends the process where a disk is full.
+    descriptor = os.memfd_create("kernel")
+    with open(descriptor, "rb") as file:
+        library.write_to_file(f"/proc/self/fd/{descriptor}", "o")
+        return file.read()
 
 
 class ObjectCache:

@@ -69,23 +69,39 @@ def link(
     executable = assemble(program)
     if device_module is not None:
         executable.mod.import_module(device_module)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        parts = dict(objects)
-        if dims or not objects:
-            parts["dims"] = dim_object(dims, program.slots, target)
-        for name, content in parts.items():
-            path = root / f"{name}.o"
-            path.write_bytes(content)
-            symbols = [d.name for d in dims] or [NOTHING] if name == "dims" else [name]
-            executable.mod.import_module(tvm.runtime.load_static_library(str(path), symbols))
-        out = root / "library.so"
-        build_folder = root / "link"
-        build_folder.mkdir()
-        try:
-            executable.export_library(str(out), workspace_dir=str(build_folder), cc=driver,
-                                      options=["-s", "-Wl,--build-id=none"])  # fmt: skip
-        except RuntimeError as e:
-            reason = str(e).strip().splitlines()
-            raise LinkError(f"linking with {driver} failed: {reason[-1] if reason else e}") from e
-        return out.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            parts = dict(objects)
+            if dims or not objects:
+                parts["dims"] = dim_object(dims, program.slots, target)
+            symbols = {name: [name] for name in parts}
+            symbols["dims"] = [d.name for d in dims] or [NOTHING]
+            for name, content in parts.items():
+                path = root / f"{name}.o"
+                path.write_bytes(content)
+                part = tvm.runtime.load_static_library(str(path), symbols[name])
+                executable.mod.import_module(part)
+            return _export(executable, root, driver)
+    except OSError as e:
+        reason = e.strerror or e
+        raise LinkError(f"cannot write temporary files in {tempfile.gettempdir()}: {reason}") from e
+
+
+def _export(executable: Any, root: Path, driver: str) -> bytes:
+    out, place = root / "library.so", root / "link"
+    place.mkdir()
+    options = ["-s", "-Wl,--build-id=none"]
+    try:
+        executable.export_library(str(out), workspace_dir=str(place), cc=driver, options=options)
+    except RuntimeError as e:
+        raise LinkError(f"linking with {driver} failed: {linker_reason(str(e))}") from e
+    return out.read_bytes()
+
+
+def linker_reason(text: str) -> str:
+    """The last line that the linker itself wrote."""
+    ours = ("Command line:", "Compilation error:", "command line:")
+    lines = [line.strip() for line in text.splitlines()]
+    said = [line for line in lines if line and not line.startswith(ours)]
+    return said[-1] if said else "it gives no reason"
