@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,14 +168,18 @@ class _Compilation:
     """The steps of one compilation, each timed."""
 
     def __init__(self, options: CompileOptions, listener: Listener) -> None:
-        from .targets import parse_target
-
         self.options = options
         self.listener = listener
-        self.target = parse_target(options.target)
         self.seconds: dict[str, float] = {}
         self.report: dict[str, Any] = {}
         self.records: list[PassRecord] = []
+
+    @cached_property
+    def target(self) -> Target:
+        # Not at once: it loads TVM, and a damaged model should be told of quickly.
+        from .targets import parse_target
+
+        return parse_target(self.options.target)
 
     def run(self, model: Any) -> Artifact:
         imported = self.timed("import", lambda: import_model(model, self.options.shapes))
