@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.graph_text import graph_of
-from support.pass_checks import Golden, check, run
+from support.pass_checks import Golden, check, random_feeds, run, same
 
+from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.text import print_graph
 
 CHAIN = """
@@ -101,3 +103,36 @@ def test_it_finds_nothing_the_second_time() -> None:
     first, _, second = run(graph, "shapes,dce,shapes").records
     assert first.changes > 0
     assert second.changes == 0
+
+
+def test_bodies_know_what_the_graph_around_them_knows() -> None:
+    """The captured shape is known outside: the body gets its sizes, not symbols of its own."""
+    graph = graph_of("""
+    graph main(%x: float32[2,3], %trips: int64[]) -> (z) {
+      %shape = Shape(%x)
+      %zero = constant float32[] 0.0
+      %z = Loop(%trips, _, %x, %shape) {
+        num_carried = 1,
+        body = graph turn(%i: int64[], %go: bool[], %v: float32[2,3], %s: int64[2])
+          -> (going, next) {
+          %one = constant float32[] 1.0
+          %wide = Expand(%one, %s)
+          %back = constant int64[1] [-1]
+          %flat = Reshape(%wide, %back)
+          %again = Reshape(%flat, %s)
+          %next = Add(%v, %again)
+          return %go, %next
+        }
+      }
+      return %z
+    }
+    """)
+    feeds = {**random_feeds(graph), "trips": np.array(2)}
+    expected = evaluate(graph, feeds)
+    run(graph, "shapes,dce")
+    same(evaluate(graph, feeds), expected)
+    (body,) = [b for n in graph.nodes for _, b in graph.bodies(n)]
+    assert [n.key for n in body.topological()] == [
+        "kiln.Expand", "kiln.Reshape", "kiln.Reshape", "Add",
+    ]  # fmt: skip
+    assert [v.name for v in body.inputs] == ["i", "go", "v"]
