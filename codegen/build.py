@@ -20,6 +20,7 @@ from ..targets import parse_target
 from ..targets.base import Target
 from ..targets.generic.registry import LoweringError
 from .kernels import KernelSpec
+from .pipeline import register_pipeline
 
 IN_PROCESS_LIMIT = 6
 """Builds of at most this many kernels are not worth starting workers for."""
@@ -77,7 +78,7 @@ def object_of(module: object, target: Target) -> bytes:
 
     # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        library = tvm.tirx.build(module, target=target.tvm_target())
+        library = tvm.tirx.build(module, target=target.tvm_target(), pipeline=register_pipeline())
     # In memory: LLVM ends the process where a disk is full.
     descriptor = os.memfd_create("kernel")
     with open(descriptor, "rb") as file:

@@ -207,9 +207,9 @@ class _Dense:
         """A row whose length is only known at run time: full tiles, then single positions."""
         full = tirx.floordiv(index(columns), index(limit))
         with self.b.loop(full) as c:
-            self._tile(batch, group, tile, row, c * limit, limit)
+            self._tile(batch, group, tile, row, self.b.opaque(c * limit), limit)
         with self.b.loop(index(columns) - full * limit) as c:
-            self._tile(batch, group, tile, row, full * limit + c, 1)
+            self._tile(batch, group, tile, row, self.b.opaque(full * limit + c), 1)
 
     def _tile(
         self, batch: Expr, group: Expr, tile: Expr, row: Expr, column: Expr, size: int
@@ -335,9 +335,9 @@ def _depthwise(ctx: TemplateContext, cpu: CpuFeatures) -> None:
             if fixed is None:
                 full = tirx.floordiv(index(width), index(limit))
                 with b.loop(full) as c:
-                    tile(at, c * limit, limit, part)
+                    tile(at, b.opaque(c * limit), limit, part)
                 with b.loop(index(width) - full * limit) as c:
-                    tile(at, full * limit + c, 1, part)
+                    tile(at, b.opaque(full * limit + c), 1, part)
                 continue
             start: Any = index(0)
             for size, count in cover(fixed, limit):

@@ -278,6 +278,19 @@ class Builder:
         self._registers.add(buffer.name)
         return tirx.BufferLoad(buffer, [where])
 
+    def opaque(self, value: Expr) -> Expr:
+        """An index whose origin the simplifier cannot see.
+
+        TVM's simplifier looks through bindings, and over symbolic extents it spends exponential
+        time on recombining quotients and remainders; a variable in memory stops it, and LLVM makes
+        a register of it.
+        """
+        if as_int(value) is not None:
+            return value
+        held = self.scalar("int64")
+        held.set(value)
+        return held.get()
+
     @contextmanager
     def loop(self, extent: Any, kind: str = "serial", name: str = "i") -> Iterator[Expr]:
         """``for i in range(extent)``; kind is serial, parallel, vectorized or unrolled."""

@@ -78,9 +78,15 @@ def _parallel_outer(
     b: Builder, shape: tuple[Any, ...], outer: int, body: Callable[[tuple[Expr, ...]], None]
 ) -> None:
     with b.loop(product(shape[:outer]), "parallel", "p") as p:
-        lead = tuple(b.let(v, "o") for v in unflatten(p, shape[:outer]))
+        lead = _indices(b, p, shape[:outer])
         with b.grid(*shape[outer:]) as rest:
             body((*lead, *rest))
+
+
+def _indices(b: Builder, flat: Expr, extents: tuple[Any, ...]) -> tuple[Expr, ...]:
+    """Row-major indices of a task's number."""
+    hide = static_product(extents) is None
+    return tuple(b.opaque(v) if hide else b.let(v, "o") for v in unflatten(flat, extents))
 
 
 def _chunked(b: Builder, extent: Any, body: Callable[[Expr], None]) -> None:
@@ -101,8 +107,7 @@ def _flat(b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]],
     count: Any = -(-known // CHUNK) if known is not None else chunks
     rows = shape[:-1]
     with b.loop(product((*rows, count)), "parallel", "p") as p:
-        *lead, chunk = unflatten(p, (*rows, count))
-        at = tuple(b.let(v, "o") for v in lead)
+        *at, chunk = _indices(b, p, (*rows, count))
         start = b.let(chunk * CHUNK, "start")
         size = b.let(tirx.min(index(CHUNK), last - start), "size")
         with b.loop(size) as i:
