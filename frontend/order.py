@@ -85,7 +85,7 @@ def free_names(graph: onnx.GraphProto) -> set[str]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 used |= free_names(attribute.g)
-    return used - bound
+    return used - bound - {""}
 
 
 def _cycle(

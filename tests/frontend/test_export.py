@@ -350,3 +350,15 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         to_onnx(graph, target)
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     assert target.read_bytes() == b"before"
+
+
+def test_guards_become_indices_out_of_range() -> None:
+    graph = parse_graph("""graph main(%x: float32[N,3], %c: bool[]) -> (y) {
+        %y = kiln.Require(%x, %c) {message="compiled for c"} : float32[N,3]
+        return %y
+    }""")
+    x = _random(2, 3)
+    model = _check(graph, x, np.array(True))
+    assert model.graph.node[-1].name == "compiled for c"
+    with pytest.raises(IndexError):
+        ReferenceEvaluator(model).run(None, {"x": x, "c": np.array(False)})
