@@ -19,7 +19,8 @@ class Progress:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             console=console, transient=True, disable=quiet or not console.is_terminal,
         )  # fmt: skip
-        self._task = self._bar.add_task("import", total=1)
+        self._stage = "import"
+        self._task = self._bar.add_task(self._stage, total=1)
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -29,4 +30,7 @@ class Progress:
         self._bar.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=stage, completed=done, total=max(total, 1))
+        changed, self._stage = stage != self._stage, stage
+        self._bar.update(
+            self._task, description=stage, completed=done, total=max(total, 1), refresh=changed
+        )

@@ -63,9 +63,7 @@ def link(
     """
     import tvm
 
-    driver = linker or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if driver is None:
-        raise LinkError("no C compiler found to link with; install gcc or clang")
+    driver = find_linker(linker)
     executable = assemble(program)
     if device_module is not None:
         executable.mod.import_module(device_module)
@@ -86,6 +84,17 @@ def link(
     except OSError as e:
         reason = e.strerror or e
         raise LinkError(f"cannot write temporary files in {tempfile.gettempdir()}: {reason}") from e
+
+
+def find_linker(name: str | None) -> str:
+    """The C compiler driver called ``name``, or the system's. Raises :class:`LinkError`."""
+    for candidate in (name,) if name else ("cc", "gcc", "clang"):
+        found = shutil.which(candidate)
+        if found is not None:
+            return found
+    if name:
+        raise LinkError(f"the linker {name!r} is not a program that can be run")
+    raise LinkError("no C compiler found to link with; install gcc or clang")
 
 
 def _export(executable: Any, root: Path, driver: str) -> bytes:
