@@ -37,14 +37,7 @@ from .scope import BROKEN, Broken, Builder, Scope, Slot
 from .source import Source
 from .tensors import to_array, to_dense
 from .upgrade import bring_up, rules
-from .valuetypes import (
-    Pins,
-    Symbols,
-    check_size,
-    pin_types,
-    substitute_type,
-    value_type,
-)
+from .valuetypes import Pins, Symbols, check_size, pin_types, substitute_type, value_type
 
 MAX_NODES = 1_000_000
 """Functions that call functions can grow without bounds; more nodes than this are refused."""
