@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import re
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ import onnx
 import onnx.backend.test
 from onnx import numpy_helper
 from onnx.backend.test.runner import Runner
+from pool import Ended, run_all
 
 DATA = Path(onnx.backend.test.__file__).parent / "data"
 FOLDERS = ("simple", "pytorch-operator", "pytorch-converted")
@@ -201,58 +199,13 @@ def run_case(case: Case) -> tuple[str, str]:
     return "right", ""
 
 
-def _child(case: Case, answer: Connection) -> None:
-    silent = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(silent, stream)
-    answer.send(run_case(case))
-
-
-@dataclass
-class _Running:
-    case: Case
-    process: Any
-    started: float
-
-
-def run_all(
-    cases: Sequence[Case], jobs: int, limit: float, told: Callable[[Result], None]
-) -> list[Result]:
-    """Run cases in processes of their own, ``jobs`` at once, ``limit`` seconds each."""
-    context = multiprocessing.get_context("fork")
-    todo = list(reversed(cases))
-    running: dict[Connection, _Running] = {}
-    results = []
-    while todo or running:
-        while todo and len(running) < jobs:
-            case = todo.pop()
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(case, sender), daemon=True)
-            process.start()
-            sender.close()
-            running[receiver] = _Running(case, process, time.monotonic())
-        ready = wait(list(running), timeout=0.5)
-        late = [c for c, r in running.items() if time.monotonic() - r.started > limit]
-        for connection in {*ready, *late}:
-            result = _finish(connection, running.pop(connection), connection in ready)
-            results.append(result)
-            told(result)
-    return sorted(results, key=lambda r: (r.kind, r.name))
-
-
-def _finish(connection: Any, r: _Running, answered: bool) -> Result:
-    status, message = "timeout", "it took too long"
-    if answered:
-        try:
-            status, message = connection.recv()
-        except EOFError:
-            r.process.join()
-            status, message = "crash", f"exit code {r.process.exitcode}"
-    r.process.kill()
-    r.process.join()
-    connection.close()
-    seconds = time.monotonic() - r.started
-    return Result(r.case.kind, r.case.name, status, message, round(seconds, 3))
+def result_of(ended: Ended[Case]) -> Result:
+    """A case's result, also where its process did not live to tell."""
+    status, message = ended.status, f"exit code {ended.answer}"
+    if status == "done":
+        status, message = ended.answer
+    case = ended.item
+    return Result(case.kind, case.name, status, message, round(ended.seconds, 3))
 
 
 def chosen(pattern: str, sample: int, seed: int) -> list[Case]:
@@ -293,11 +246,13 @@ def main() -> int:
     onnx_backend.warmup()
     cases = chosen(options.filter, options.sample, options.seed)
 
-    def told(r: Result) -> None:
+    results = []
+    for ended in run_all(cases, run_case, jobs=options.jobs, limit=options.limit):
+        result = result_of(ended)
+        results.append(result)
         if options.verbose:
-            print(f"{r.status:8} {r.seconds:7.2f} s  {r.kind}/{r.name}", flush=True)
-
-    results = run_all(cases, options.jobs, options.limit, told)
+            print(f"{result.status:8} {result.seconds:7.2f} s  {result.kind}/{result.name}")
+    results.sort(key=lambda r: (r.kind, r.name))
     show(results)
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
