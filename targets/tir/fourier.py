@@ -3,25 +3,26 @@
 Constant lengths take a mixed-radix Stockham transform: with n the length still to be transformed,
 s = N/n, radix p and m = n/p, a stage computes
 
-    y[q + s(pj + u)] = sum over t of x[q + s(j + mt)] * w^(s u (j + mt)),  w = exp(-+2 pi i / N)
+    y[q + s(pj + u)] = w^(s j u) * sum over t of x[q + s(j + mt)] * v^(t u)
 
-for q < s, j < m, u < p; it ends in order, so nothing is permuted. Lengths that are only known at
-run time are transformed by the definition, with w^k stepped by multiplication. All is computed in
-float64, so that what cancels leaves no visible noise in float32 results.
+for q < s, j < m, u < p, where w = exp(-+2 pi i / N) and v = w^(N/p); it ends in order, so nothing
+is permuted. Lengths that are only known at run time are transformed by the definition, with the
+powers of w stepped by multiplication in float64.
 """
 
 from __future__ import annotations
 
 import math as pymath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from tvm import tirx
 
 from .builder import BufferTensor, Builder, Expr, index
-from .numeric import cast
+from .numeric import cast, dtype_of
 
 Complex: TypeAlias = "tuple[Expr, Expr]"
+Load: TypeAlias = "Callable[[Expr], Complex]"
 
 
 def radices(n: int) -> list[int]:
@@ -36,16 +37,16 @@ def radices(n: int) -> list[int]:
     return [*found, n] if n > 1 else found
 
 
-def twiddles(b: Builder, n: int, inverse: bool) -> BufferTensor:
+def twiddles(b: Builder, n: int, inverse: bool, dtype: str) -> BufferTensor:
     """The powers of w in workspace: row 0 their real parts, row 1 their imaginary parts."""
-    table = b.workspace((2, n), "float64", "twiddle")
+    table = b.workspace((2, n), dtype, "twiddle")
     angle = 2 * pymath.pi / n
 
     def body(_at: Any) -> None:
         power = _Power(b, (_double(pymath.cos(angle)), _double(_sign(inverse) * pymath.sin(angle))))
         with b.loop(n) as i:
             for part, value in enumerate(power.get()):
-                table.store((index(part), i), value)
+                table.store((index(part), i), cast(value, dtype))
             power.step()
 
     b.nest((), body, cost=8 * n)
@@ -77,41 +78,128 @@ class _Power:
         self._im.set(re * self._w[1] + im * self._w[0])
 
 
-def fast_transform(
-    b: Builder, n: int, table: BufferTensor, load: Callable[[Expr], Complex]
-) -> Callable[[Expr], Complex]:
+def fast_transform(b: Builder, n: int, inverse: bool, table: BufferTensor, load: Load) -> Load:
     """Transform ``load(0) ... load(n - 1)``; returns how to read the result's elements."""
-    source, target = (b.workspace((2, n), "float64", "row") for _ in range(2))
+    dtype = table.dtype
+    source, target = (b.workspace((2, n), dtype, "row") for _ in range(2))
     with b.loop(n) as i:
         for part, value in enumerate(load(i)):
-            source.store((index(part), i), cast(value, "float64"))
+            source.store((index(part), i), cast(value, dtype))
     s = 1
     for p in radices(n):
-        _stage(b, n, s, p, table, source, target)
+        _Stage(b, n, s, p, inverse, table).emit(source, target)
         source, target = target, source
         s *= p
     return lambda i: (source[0, i], source[1, i])
 
 
-def _stage(
-    b: Builder, n: int, s: int, p: int, table: BufferTensor, x: BufferTensor, y: BufferTensor
-) -> None:
-    m = n // (s * p)
-    with b.loop(m) as j, b.loop(p) as u, b.loop(s) as q:
-        re, im = b.scalar("float64", 0.0), b.scalar("float64", 0.0)
-        with b.loop(p, "unrolled" if p <= 4 else "serial") as t:
-            at = q + (j + t * m) * s
-            power = tirx.floormod(u * (j + t * m) * s, index(n))
-            w_re, w_im = b.let(table[0, power]), b.let(table[1, power])
-            x_re, x_im = b.let(x[0, at]), b.let(x[1, at])
-            re.set(re.get() + x_re * w_re - x_im * w_im)
-            im.set(im.get() + x_re * w_im + x_im * w_re)
-        y.store((index(0), q + (j * p + u) * s), re.get())
-        y.store((index(1), q + (j * p + u) * s), im.get())
+class _Stage:
+    def __init__(
+        self, b: Builder, n: int, s: int, p: int, inverse: bool, table: BufferTensor
+    ) -> None:
+        self.b, self.n, self.s, self.p = b, n, s, p
+        self.m = n // (s * p)
+        self.sign = _sign(inverse)
+        self.table = table
+
+    def emit(self, x: BufferTensor, y: BufferTensor) -> None:
+        with self.b.loop(self.m) as j, self.b.loop(self.s) as q:
+            if self.p in (2, 3, 4, 5):
+                terms = [self._load(x, j, q, index(t)) for t in range(self.p)]
+                for u, value in enumerate(_BUTTERFLIES[self.p](self, terms)):
+                    self._store(y, j, q, index(u), value)
+            else:
+                with self.b.loop(self.p) as u:
+                    self._store(y, j, q, u, self._sum(x, j, q, u))
+
+    def let(self, value: Complex) -> Complex:
+        return self.b.let(value[0]), self.b.let(value[1])
+
+    def _load(self, x: BufferTensor, j: Expr, q: Expr, t: Expr) -> Complex:
+        at = q + (j + t * self.m) * self.s
+        return self.let((x[0, at], x[1, at]))
+
+    def _store(self, y: BufferTensor, j: Expr, q: Expr, u: Expr, value: Complex) -> None:
+        at = q + (j * self.p + u) * self.s
+        if self.m > 1:
+            value = _product(self.let(value), self._power(j * u * self.s))
+        y.store((index(0), at), value[0])
+        y.store((index(1), at), value[1])
+
+    def _power(self, k: Expr) -> Complex:
+        return self.let((self.table[0, k], self.table[1, k]))
+
+    def _sum(self, x: BufferTensor, j: Expr, q: Expr, u: Expr) -> Complex:
+        """The sum of a stage by its definition, for large radices."""
+        re, im = (self.b.scalar(self.table.dtype, 0.0) for _ in range(2))
+        with self.b.loop(self.p) as t:
+            power = self._power(tirx.floormod(t * u, index(self.p)) * (self.n // self.p))
+            term = _product(self._load(x, j, q, t), power)
+            re.set(re.get() + term[0])
+            im.set(im.get() + term[1])
+        return re.get(), im.get()
+
+    def constant(self, value: float) -> Expr:
+        return tirx.const(value, self.table.dtype)
+
+    def turned(self, value: Complex) -> Complex:
+        """``value`` times the imaginary unit in the direction of the transform."""
+        re, im = value
+        zero = self.constant(0.0)
+        return (zero - im, re) if self.sign > 0 else (im, zero - re)
+
+
+def _product(a: Complex, b: Complex) -> Complex:
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def _add(a: Complex, b: Complex) -> Complex:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _subtract(a: Complex, b: Complex) -> Complex:
+    return a[0] - b[0], a[1] - b[1]
+
+
+def _two(_stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
+    return [_add(x[0], x[1]), _subtract(x[0], x[1])]
+
+
+def _four(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
+    a, c = stage.let(_add(x[0], x[2])), stage.let(_subtract(x[0], x[2]))
+    b, d = stage.let(_add(x[1], x[3])), stage.let(stage.turned(_subtract(x[1], x[3])))
+    return [_add(a, b), _add(c, d), _subtract(a, b), _subtract(c, d)]
+
+
+def _odd(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
+    """An odd radix: terms t and p - t share their sums and differences."""
+    p = len(x)
+    half = range(1, (p + 1) // 2)
+    sums = {t: stage.let(_add(x[t], x[p - t])) for t in half}
+    differences = {t: stage.let(_subtract(x[t], x[p - t])) for t in half}
+    out = [x[0]] * p
+    for t in half:
+        out[0] = _add(out[0], sums[t])
+    for u in half:
+        even: Complex = x[0]
+        odd: Complex | None = None
+        for t in half:
+            angle = 2 * pymath.pi * t * u / p
+            cosine, sine = (stage.constant(f(angle)) for f in (pymath.cos, pymath.sin))
+            even = _add(even, (cosine * sums[t][0], cosine * sums[t][1]))
+            term = (sine * differences[t][0], sine * differences[t][1])
+            odd = term if odd is None else _add(odd, term)
+        assert odd is not None
+        even, odd = stage.let(even), stage.let(stage.turned(odd))
+        out[u], out[p - u] = _add(even, odd), _subtract(even, odd)
+    return out
+
+
+_BUTTERFLIES = {2: _two, 3: _odd, 4: _four, 5: _odd}
 
 
 def transform_point(
-    b: Builder, n: Expr, k: Expr, count: Expr, inverse: bool, load: Callable[[Expr], Complex]
+    b: Builder, n: Expr, k: Expr, count: Expr, inverse: bool, load: Load
 ) -> Complex:
     """Sum of ``load(i) * w^(k i)`` over ``i < count`` for transforms of length ``n``, in float64.
 
@@ -129,3 +217,16 @@ def transform_point(
         im.set(im.get() + x_re * w_im + x_im * w_re)
         power.step()
     return re.get(), im.get()
+
+
+def real_spectrum(get: Load, n: int) -> Load:
+    """The spectrum of a real signal: one half mirrors the other, its ends are real."""
+
+    def load(k: Expr) -> Complex:
+        upper = k * 2 > index(n)
+        re, im = get(tirx.Select(upper, index(n) - k, k))
+        zero = tirx.const(0, dtype_of(im))
+        own_mirror = tirx.any(k.equal(index(0)), (k * 2).equal(index(n)))
+        return re, tirx.Select(own_mirror, zero, tirx.Select(upper, zero - im, im))
+
+    return load

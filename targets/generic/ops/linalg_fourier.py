@@ -9,27 +9,39 @@ from tvm import tirx
 
 from ....ir.ops.linalg_fourier import dft_axis
 from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index
-from ...tir.fourier import Complex, fast_transform, transform_point, twiddles
+from ...tir.fourier import (
+    Complex,
+    Load,
+    fast_transform,
+    real_spectrum,
+    transform_point,
+    twiddles,
+)
 from ...tir.numeric import cast, dtype_of
 from ..registry import LowerContext, lowering, sizes
 
 At = tuple[Expr, ...]
-Load = Callable[[Expr], Complex]
 
 
 @lowering("DFT")
 def _lower_dft(ctx: LowerContext) -> TensorExpr:
     x = ctx.buffered(0)
     axis = dft_axis(ctx, x.rank)
-    if axis is not None:
-        n = as_int(_length(ctx, x.shape[axis]))
-        if n is not None:
-            return _fast_dft(ctx, x, axis, n)
-    return _plain_dft(ctx, x)
-
-
-def _fast_dft(ctx: LowerContext, x: BufferTensor, axis: int, n: int) -> TensorExpr:
+    candidates = range(x.rank - 1) if axis is None else [axis]
+    lengths = {d: as_int(_length(ctx, x.shape[d])) for d in candidates}
+    if None in lengths.values():
+        return _plain_dft(ctx, x)
     out = ctx.result()
+    for d, n in lengths.items():
+        if n is not None and n > 0:
+            _fast_dft(ctx, x, out, d, n, guarded=axis is None)
+    return out
+
+
+def _fast_dft(
+    ctx: LowerContext, x: BufferTensor, out: BufferTensor, axis: int, n: int, guarded: bool
+) -> None:
+    """Transform along ``axis``; ``guarded``: if that is what the axis turns out to be."""
     lead = [e for i, e in enumerate(out.shape[:-1]) if i != axis]
 
     def signal(at: At, i: Expr) -> Complex:
@@ -38,25 +50,34 @@ def _fast_dft(ctx: LowerContext, x: BufferTensor, axis: int, n: int) -> TensorEx
     def store(at: At, k: Expr, value: Complex) -> None:
         _store(out, (*at[:axis], k, *at[axis:]), value)
 
-    _fast_rows(ctx, lead, n, x.shape[axis], out.shape[axis], signal, store)
-    return out
+    row = _fast_row(ctx, n, x.shape[axis], out.shape[axis], signal, store)
+
+    def guarded_row(at: At) -> None:
+        with ctx.b.when(_axis(ctx, x.rank).equal(index(axis))):
+            row(at)
+
+    ctx.b.nest(lead, guarded_row if guarded else row, cost=20 * n, sequential_last=True)
 
 
-def _fast_rows(
-    ctx: LowerContext, lead: Sequence[Any], n: int, count: Any, bins: Any,
-    signal: Callable[[At, Expr], Complex], store: Callable[[At, Expr, Complex], None],
-) -> None:  # fmt: skip
-    """Transform the ``count`` elements of ``signal`` at each index of ``lead``; keep ``bins``."""
+def _fast_row(
+    ctx: LowerContext, n: int, count: Any, bins: Any, signal: Callable[[At, Expr], Complex],
+    store: Callable[[At, Expr, Complex], None],
+) -> Callable[[At], None]:  # fmt: skip
+    """How to transform the ``count`` elements of ``signal`` at an index and keep ``bins``."""
     inverse = bool(ctx.attr("inverse"))
-    table = twiddles(ctx.b, n, inverse)
+    x = ctx.input(0)
+    table = twiddles(ctx.b, n, inverse, x.compute_dtype)
+    real = as_int(x.shape[-1]) == 1
 
     def row(at: At) -> None:
         load = _spectrum(ctx, lambda i: signal(at, i), count, index(n))
-        result = fast_transform(ctx.b, n, table, load)
+        result = fast_transform(ctx.b, n, inverse, table, load)
+        if real and not inverse:
+            result = real_spectrum(result, n)
         with ctx.b.loop(bins) as k:
             store(at, k, _normalized(result(k), index(n), inverse))
 
-    ctx.b.nest(lead, row, cost=20 * n, sequential_last=True)
+    return row
 
 
 def _plain_dft(ctx: LowerContext, x: BufferTensor) -> TensorExpr:
@@ -190,7 +211,8 @@ def _lower_stft(ctx: LowerContext) -> TensorExpr:
         _store(out, (*at, k), value)
 
     if n is not None:
-        _fast_rows(ctx, out.shape[:2], n, n, out.shape[2], signal, store)
+        row = _fast_row(ctx, n, n, out.shape[2], signal, store)
+        ctx.b.nest(out.shape[:2], row, cost=20 * n, sequential_last=True)
         return out
 
     def point(at: At) -> None:
