@@ -99,12 +99,10 @@ def one_hot_encoder(node: OnnxNode, emit: Emit) -> Sequence[Value] | None:
     if not categories.size:
         raise ImportFault(f"has no categories for elements of type {x.dtype}")
     column = emit("Unsqueeze", convert(x, "int64", emit), emit.ints([-1]))
-    return [convert(emit("Equal", column, emit.constant(_once(categories))), "float32", emit)]
-
-
-def _once(categories: np.ndarray) -> np.ndarray:
-    """The categories with all but the last of equal ones replaced by a number that is none."""
-    taken = set(categories.tolist())
-    free = next(i for i in range(len(taken) + 1) if i not in taken)
-    last = {c: i for i, c in enumerate(categories.tolist())}
-    return np.array([c if last[c] == i else free for i, c in enumerate(categories.tolist())])
+    found = emit("Equal", column, emit.constant(categories, "categories"))
+    _, from_end = np.unique(categories[::-1], return_index=True)
+    if from_end.size < categories.size:  # the last of equal categories counts
+        counts = np.zeros(categories.size, bool)
+        counts[categories.size - 1 - from_end] = True
+        found = emit("And", found, emit.constant(counts, "counts"))
+    return [convert(found, "float32", emit)]

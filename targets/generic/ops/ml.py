@@ -25,7 +25,8 @@ def _lookup(ctx: LowerContext) -> TensorExpr:
 
     def load(at: tuple[Expr, ...]) -> Expr:
         value = ctx.b.let(x[at])
-        place: Expr = index(0)
+        # int32, since a chain of index variables takes TVM exponential time.
+        place: Expr = tirx.const(0, "int32")
         left = count
         while left > 1:
             half = left // 2
