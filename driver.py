@@ -232,9 +232,10 @@ class _Compilation:
         from .codegen.link import link
         from .codegen.lower import lower_graph
         from .ir.text import print_graph
+        from .targets.generic.registry import foreign_digest
 
         require_support(graph, self.target)
-        version = compiler_version()
+        version = compiler_version() + foreign_digest()
         lowered = self.timed("lower", lambda: lower_graph(graph, self.target, version))
         objects, device = self.timed("kernels", lambda: self.build(lowered))
         library = self.timed(

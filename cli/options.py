@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,6 +45,11 @@ def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--jobs", type=click.IntRange(0), default=0, help="Compiler processes (0: cores)."
             ),
             click.option("--linker", help="The C compiler to link with (for cross compiling)."),
+            click.option(
+                "--plugin", "plugins", multiple=True, metavar="FILE.py",
+                type=click.Path(exists=True, dir_okay=False),
+                help="Run this Python file first, which registers ops or passes.",
+            ),
         ]
     ):  # fmt: skip
         command = option(command)
@@ -49,7 +57,25 @@ def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def make_options(values: Mapping[str, Any]) -> Any:
-    """``CompileOptions`` from the options of :func:`compile_options`."""
+    """``CompileOptions`` from the options of :func:`compile_options`; runs the plugins."""
     from ..driver import CompileOptions
 
-    return CompileOptions(**{**values, "shapes": parse_shapes(values["shapes"]) or None})
+    shapes = parse_shapes(values["shapes"]) or None
+    for path in values["plugins"]:
+        _run_plugin(path)
+    fields = {k: v for k, v in values.items() if k != "plugins"}
+    return CompileOptions(**{**fields, "shapes": shapes})
+
+
+def _run_plugin(path: str) -> None:
+    """Import a user's file. Raises a clean error for one that fails."""
+    name = f"graphkiln_plugin_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise click.BadParameter(f"{path} is not a Python file", param_hint="--plugin")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        raise click.ClickException(f"{path}: {type(e).__name__}: {e}") from e

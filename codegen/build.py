@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 from ..ir.parser import parse_graph
 from ..targets import parse_target
 from ..targets.base import Target
-from ..targets.generic.registry import LoweringError
+from ..targets.generic.registry import LoweringError, foreign_keys
 from .kernels import KernelSpec
 from .pipeline import register_pipeline
 
@@ -162,15 +162,23 @@ def build_kernels(
 def _build_missing(
     missing: list[str], kernels: Mapping[str, KernelSpec], target: Target, jobs: int
 ) -> Iterable[_Result]:
-    if len(missing) <= IN_PROCESS_LIMIT or jobs == 1:
-        for name in missing:
-            yield _build_here(name, kernels[name], target)
+    few = len(missing) <= IN_PROCESS_LIMIT or jobs == 1
+    here = [n for n in missing if few or _uses(kernels[n], foreign_keys())]
+    for name in here:
+        yield _build_here(name, kernels[name], target)
+    missing = [n for n in missing if n not in set(here)]
+    if not missing:
         return
     with _Workers(min(jobs, len(missing)), target) as workers:
         for name in missing:
             workers.submit(name, kernels[name])
         for _ in missing:
             yield workers.results.get()
+
+
+def _uses(spec: KernelSpec, keys: Iterable[str]) -> bool:
+    """Does a kernel hold one of these ops? Workers do not know those that users registered."""
+    return any(f"= {key}(" in spec.text for key in keys)
 
 
 T = TypeVar("T")

@@ -20,6 +20,7 @@ from ..ir.graph import Attr, Graph, Node, Value
 from ..ir.text import print_graph
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
 
+
 @dataclass(frozen=True)
 class KernelSpec:
     """One kernel: ``text`` is its canonical region, ``role`` is ``main`` or ``sizes``.

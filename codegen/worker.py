@@ -12,7 +12,6 @@ from ..targets import parse_target
 from .build import build_object, failure
 from .kernels import KernelSpec
 
-
 _PR_SET_PDEATHSIG = 1
 
 

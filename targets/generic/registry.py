@@ -7,8 +7,12 @@ they fuse); ops that need loops of their own write into ``ctx.result(i)`` and re
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -152,6 +156,27 @@ def lowered_keys() -> frozenset[str]:
     """Keys of all ops with a lowering."""
     _load()
     return frozenset(_LOWERINGS)
+
+
+def foreign_keys() -> frozenset[str]:
+    """Keys of the ops whose lowering was registered by code outside of this package."""
+    return frozenset(k for k, f in {**_LOWERINGS, **_SIZES}.items() if _is_foreign(f))
+
+
+def foreign_digest() -> str:
+    """Changes when code registered from outside does; empty where there is none."""
+    found = {**{f"sizes {k}": f for k, f in _SIZES.items()}, **_LOWERINGS}
+    digest = hashlib.sha256()
+    foreign = sorted((k, f) for k, f in found.items() if _is_foreign(f))
+    for key, function in foreign:
+        source = inspect.getsourcefile(function)
+        text = Path(source).read_bytes() if source and Path(source).is_file() else b""
+        digest.update(key.encode() + b"\0" + text + marshal.dumps(function.__code__))
+    return digest.hexdigest()[:16] if foreign else ""
+
+
+def _is_foreign(function: Callable[..., Any]) -> bool:
+    return function.__module__.split(".")[0] != __name__.split(".")[0]
 
 
 def _load() -> None:
