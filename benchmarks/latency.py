@@ -123,7 +123,8 @@ def main(
 
     names = [p for p in peers.split(",") if p]
     results: dict[str, Any] = {}
-    header = f"{'model':28s} {'graphkiln':>10s} " + " ".join(f"{n:>12s} {'ratio':>6s}" for n in names)
+    columns = " ".join(f"{n:>12s} {'ratio':>6s}" for n in names)
+    header = f"{'model':28s} {'graphkiln':>10s} {columns}"
     click.echo(header)
     with tempfile.TemporaryDirectory() as folder:
         for text in models:

@@ -64,7 +64,8 @@ def heavy_model(megabytes: int) -> onnx.ModelProto:
     for i in range(count):
         w = random.standard_normal((1024, 1024), dtype=np.float32)
         weights.append(numpy_helper.from_array(w / 32, f"w{i}"))
-        nodes.append(helper.make_node("MatMul", ["x" if i == 0 else f"v{i - 1}", f"w{i}"], [f"v{i}"]))
+        source = "x" if i == 0 else f"v{i - 1}"
+        nodes.append(helper.make_node("MatMul", [source, f"w{i}"], [f"v{i}"]))
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1024])
     y = helper.make_tensor_value_info(f"v{count - 1}", TensorProto.FLOAT, [1, 1024])
     graph = helper.make_graph(nodes, "heavy", [x], [y], weights)

@@ -17,7 +17,7 @@ from ...ir.dims import Dim
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.windows import Window
 from ..generic.registry import Template, TemplateContext
-from ..tir.builder import Builder, BufferTensor, as_int, index
+from ..tir.builder import BufferTensor, Builder, as_int, index
 from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .tiling import accumulator_budget, cover

@@ -113,14 +113,16 @@ class _Product:
     def _store(
         self, acc: RegisterTile, r: int, v: int, place: tuple[Expr, ...], column: Expr
     ) -> None:
-        store_vector(self.ctx, self.columns, self.cpu.lanes, self.width, column,
-                     lambda lane: self.ctx.sink((*place, column + lane), acc.value(r, v, lane)))  # fmt: skip
+        store_vector(
+            self.ctx, self.columns, self.cpu.lanes, self.width, column,
+            lambda lane: self.ctx.sink((*place, column + lane), acc.value(r, v, lane)),
+        )  # fmt: skip
 
 
 def store_vector(
     ctx: TemplateContext, columns: Any, lanes: int, width: int, column: Expr, element: Any
 ) -> None:
-    """Call ``element(lane)`` for a vector of columns; in the last tile only for those that exist."""
+    """Call ``element(lane)`` for a vector of columns, in the last tile only for real ones."""
     b = ctx.b
     known = as_int(columns)
     if known is not None and known % width == 0:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..tir.builder import Builder, BufferTensor, index
+from ..tir.builder import BufferTensor, Builder, index
 
 Expr = Any
 Indices = tuple[Expr, ...]

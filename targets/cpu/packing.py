@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..tir.builder import Builder, BufferTensor, as_int, index
+from ..tir.builder import BufferTensor, Builder, as_int, index
 
 Expr = Any
 

@@ -8,6 +8,7 @@ that its shapes mention, in the order of :func:`region_symbols`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -28,6 +29,7 @@ from .registry import (
     lowering_of,
     sizes_of,
 )
+
 
 def region_symbols(graph: Graph) -> list[str]:
     """The symbols of all types in the region and of its dim attributes, in a stable order."""
@@ -243,11 +245,12 @@ def _store_outputs(b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]]) -> 
     for group in groups.values():
         cost = sum(1 + v.cost for v, _ in group)
 
-        def body(at: tuple[object, ...], group: list[tuple[TensorExpr, BufferTensor]] = group) -> None:
-            for value, out in group:
-                out.store(at, value[at])
+        b.nest(group[0][1].shape, partial(_store_all, group), cost)
 
-        b.nest(group[0][1].shape, body, cost)
+
+def _store_all(group: list[tuple[TensorExpr, BufferTensor]], at: tuple[Any, ...]) -> None:
+    for value, out in group:
+        out.store(at, value[at])
 
 
 def constant_expr(array: np.ndarray) -> TensorExpr:

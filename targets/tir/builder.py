@@ -414,7 +414,8 @@ class Builder:
         def load(at: tuple[Expr, ...]) -> Expr:
             for scope in reversed(self._scopes):
                 for indices, found in scope.bound.get(key, ()):
-                    if all(tvm_ffi.structural_equal(a, c) for a, c in zip(at, indices, strict=True)):
+                    pairs = zip(at, indices, strict=True)
+                    if all(tvm_ffi.structural_equal(a, c) for a, c in pairs):
                         return found
             result = self.let(value.load(at))
             self._scopes[-1].bound.setdefault(key, []).append((at, result))
