@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .codegen.artifact import ArtifactContents
     from .codegen.lower import Lowered
     from .frontend import Imported
-    from .passes.manager import PassRecord
+    from .passes.bisect import Culprit
+    from .passes.manager import PassManager, PassRecord
     from .runtime import Session
     from .targets.base import Target
 
@@ -144,6 +145,25 @@ def check(
     return []
 
 
+def bisect(
+    model: Any,
+    feeds: Mapping[str, Any],
+    options: CompileOptions,
+    *,
+    rtol: float = 1e-3,
+    atol: float = 1e-4,
+) -> Culprit | None:
+    """The first pass after which a model computes other numbers for ``feeds``, or None.
+
+    Everything is evaluated by the reference, so the code generator takes no part.
+    """
+    from .passes.bisect import bisect as search
+
+    manager = _Compilation(options, _silent).manager()
+    graph = import_model(model, options.shapes).graph
+    return search(graph, manager.passes, feeds, rtol=rtol, atol=atol, manager=manager)
+
+
 def require_support(graph: Graph, target: Target) -> None:
     """Raise ``CodegenError`` listing every node that nothing can compute."""
     from .codegen.lower import CodegenError
@@ -196,13 +216,14 @@ class _Compilation:
         self.listener(stage, 1, 1)
         return result
 
-    def optimize(self, graph: Graph) -> Graph:
+    def manager(self) -> PassManager:
+        """The passes that the options ask for; raises :class:`OptionError`."""
         from .passes.manager import PassManager
         from .passes.pipeline import parse_pipeline
         from .passes.target import GenericFacts
 
         try:
-            manager = PassManager(
+            return PassManager(
                 parse_pipeline(self.options.passes),
                 dump_dir=self.options.dump_ir,
                 stop_after=self.options.stop_after,
@@ -211,7 +232,9 @@ class _Compilation:
             )
         except ValueError as e:
             raise OptionError(str(e)) from e
-        result = manager.run(graph)
+
+    def optimize(self, graph: Graph) -> Graph:
+        result = self.manager().run(graph)
         self.records = result.records
         self.report["passes"] = [
             {

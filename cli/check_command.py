@@ -25,10 +25,11 @@ from .progress import Progress
     "--atol", type=float, default=1e-4, show_default=True,
     help="Absolute tolerance, as a part of the output's largest value.",
 )  # fmt: skip
+@click.option("--bisect", is_flag=True, help="Name the first pass that changes the numbers.")
 @compile_options
 def command(
     model: str, inputs: tuple[str, ...], dims: tuple[str, ...], seed: int, rtol: float,
-    atol: float, **values: Any,
+    atol: float, bisect: bool, **values: Any,
 ) -> None:  # fmt: skip
     """List what stands in the way of compiling MODEL; if nothing does, compile it and compare.
 
@@ -58,14 +59,32 @@ def command(
     given = zip(names, results, expected, strict=True)
     rows = [_row(name, mine, wanted, tolerances) for name, mine, wanted in given]
     _show(rows, artifact.report["host_functions"])
+    if bisect:
+        culprit = driver.bisect(model, _complete(graph, feeds), options, rtol=rtol, atol=atol)
+        click.echo(_verdict(culprit))
+    if any(r.problem for r in rows):
+        raise SystemExit(1)
+
+
+def _verdict(culprit: Any) -> str:
+    if culprit is None:
+        return "no pass changes the numbers; a difference can only come from code generation"
+    return (
+        f"pass {culprit.index}, {culprit.text}, is the first to change the numbers:"
+        f" {culprit.output!r} is off by {culprit.difference:.3g}"
+    )
 
 
 def _reference(graph: Any, feeds: Mapping[str, Any]) -> list[Any]:
     from ..ir.interpreter import evaluate
 
-    absent = {v.name: None for v in graph.inputs if v.name not in feeds}
-    outputs: list[Any] = evaluate(graph, {**feeds, **absent})
+    outputs: list[Any] = evaluate(graph, _complete(graph, feeds))
     return outputs
+
+
+def _complete(graph: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Feeds in which inputs that were left out are None."""
+    return {v.name: feeds.get(v.name) for v in graph.inputs}
 
 
 def _random_ops(graph: Any) -> list[str]:
@@ -155,5 +174,3 @@ def _show(rows: list[Row], hosts: list[str]) -> None:
     show(table("Against the reference", ["output", "type", ">largest error", "verdict"], lines))
     if hosts:
         click.echo(f"host functions: {', '.join(hosts)}")
-    if any(r.problem for r in rows):
-        raise SystemExit(1)

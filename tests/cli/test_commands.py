@@ -116,8 +116,9 @@ def test_inspect_an_artifact(graphkiln_command: Run, digits: Path) -> None:
 def test_check_compares_with_the_reference(graphkiln_command: Run, model: Path) -> None:
     done = graphkiln_command("check", model)
     assert done.code == 0 and "right" in done.out
-    strict = graphkiln_command("check", model, "--rtol", "0", "--atol", "0")
+    strict = graphkiln_command("check", model, "--rtol", "0", "--atol", "0", "--bisect")
     assert strict.code == 1 and "values differ" in strict.out
+    assert "change" in strict.out.splitlines()[-1]
 
 
 def test_check_lists_every_blocker_and_stops(graphkiln_command: Run, tmp_path: Path) -> None:
