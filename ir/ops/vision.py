@@ -114,6 +114,18 @@ def infer_grid_sample(c: InferContext) -> list[Type]:
     return [x.with_shape((*x.dims[:2], *grid.dims[1:-1]))]
 
 
+@op("AffineGrid")
+def infer_affine_grid(c: InferContext) -> list[Type]:
+    theta, size = c.tensor(0), c.tensor(1)
+    count = size.dims[0]
+    if count not in (4, 5):
+        raise c.error(f"a size of 4 or 5 entries is needed, not {size}")
+    rank = 2 if count == 4 else 3
+    entries = dims_of(c.known(1))
+    spatial = [c.fresh_dim() for _ in range(rank)] if entries is None else entries[2:]
+    return [theta.with_shape((theta.dims[0], *spatial, rank))]
+
+
 @op("RoiAlign")
 def infer_roi_align(c: InferContext) -> list[Type]:
     x, rois = c.tensor(0), c.tensor(1)

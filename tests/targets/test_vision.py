@@ -21,7 +21,7 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize(
-    "case", backend_cases("Resize", "GridSample", "RoiAlign"), ids=lambda c: c.name
+    "case", backend_cases("Resize", "GridSample", "RoiAlign", "AffineGrid"), ids=lambda c: c.name
 )
 def test_onnx_case(case: Any) -> None:
     run_case(case)
@@ -164,3 +164,12 @@ def test_max_roi_pool() -> None:
     (want,) = runtime("MaxRoiPool", [x, rois], attrs)
     (got,) = run_op("MaxRoiPool", [x, rois], attrs)
     assert_close(got, want)
+
+
+@pytest.mark.parametrize("align", [0, 1])
+def test_affine_grid_of_a_known_size(align: int) -> None:
+    theta = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    inputs = [theta, np.array([2, 1, 3, 4, 5])]
+    (want,) = reference("AffineGrid", inputs, {"align_corners": align})
+    (got,) = run_op("AffineGrid", inputs, {"align_corners": align}, const_inputs={1})
+    assert_close(got, want, rtol=1e-5, atol=1e-5)
