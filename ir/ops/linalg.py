@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from ..dims import Dim
-from ..registry import InferContext, op
+from ..graph import Node
+from ..registry import InferContext, attribute, op
 from ..shapes import broadcast, broadcast_dim, broadcast_to
 from ..types import Shape, TensorType, Type
 
@@ -62,9 +67,20 @@ def _infer_gemm(ctx: InferContext) -> list[Type]:
     return [a.with_shape((m, n))]
 
 
+def _evaluate_fused_matmul(node: Node, inputs: list[Any]) -> list[Any]:
+    a, b = (
+        np.swapaxes(x, -1, -2) if attribute(node, swap) and x.ndim > 1 else x
+        for x, swap in zip(inputs, ("transA", "transB"), strict=True)
+    )
+    work = np.float64 if a.dtype.itemsize > 4 else np.float32
+    product = np.matmul(a.astype(work), b.astype(work)) * work(attribute(node, "alpha"))
+    return [product.astype(a.dtype)]
+
+
 @op(
     "FusedMatMul",
     domain="com.microsoft",
+    evaluate=_evaluate_fused_matmul,
     defaults={"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0},
     arity=(2, 2),
     doc="``alpha * A' @ B'``, where the last two axes of either may be swapped.",

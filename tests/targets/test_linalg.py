@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oputil import assert_close, backend_cases, run_case, run_op
+from oputil import assert_close, backend_cases, one_node, run_case, run_op
 from reference import runtime
+
+from graphkiln.ir.interpreter import run_node
 
 CASES = {
     c.name: c
@@ -92,6 +94,8 @@ def test_fused_matmul(trans_a, trans_b):
     want = runtime("FusedMatMul", [a, b], attrs, "com.microsoft")
     got = run_op("FusedMatMul", [a, b], attrs, "com.microsoft")
     assert_close(got[0], want[0], rtol=1e-4, atol=1e-5)
+    node = one_node("FusedMatMul", [a, b], attrs, "com.microsoft").nodes[0]
+    assert_close(run_node(node, [a, b])[0], want[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("equation, shapes", [
