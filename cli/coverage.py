@@ -32,6 +32,7 @@ def coverage() -> list[Coverage]:
     for key in keys:
         domain, _, op = key.rpartition(".")
         how, note = _how(key, domain, op)
+        note = "; ".join(filter(None, (_dialect_doc(key, domain), note)))
         rows.append(Coverage(domain or "ai.onnx", op, how, note))
     return sorted(rows, key=lambda r: (r.domain, r.op))
 
@@ -51,7 +52,8 @@ def markdown(rows: list[Coverage]) -> str:
     ]
     for domain in dict.fromkeys(r.domain for r in rows):
         lines += ["", f"## {domain}", "", "| op | runs as | |", "|---|---|---|"]
-        lines += [f"| {r.op} | {r.how} | {r.note} |" for r in rows if r.domain == domain]
+        lines += [f"| {r.op} | {r.how} | {r.note.replace('|', '&#124;')} |"
+              for r in rows if r.domain == domain]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -69,6 +71,14 @@ def _standard() -> set[str]:
         f"{s.domain}.{s.name}" if s.domain else s.name
         for s in onnx.defs.get_all_schemas()
     }
+
+
+def _dialect_doc(key: str, domain: str) -> str:
+    """What an op that passes create means; its first sentence."""
+    from ..ir.registry import spec
+
+    known = spec(key) if domain == "kiln" else None
+    return "" if known is None else known.doc.partition(". ")[0].rstrip(".")
 
 
 def _how(key: str, domain: str, op: str) -> tuple[str, str]:

@@ -1,0 +1,96 @@
+"""The README and the pages of docs/: their code runs, and what they name exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#]+)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for name, body in FENCE.findall(page.read_text("utf-8")) if name == language]
+
+
+def having(language: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that looks like a checkout to what only reads the models."""
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", having("python"), ids=lambda p: p.name)
+def test_python_runs(page: Path, checkout: Path) -> None:
+    """All blocks of a page in one process, in order."""
+    script = checkout / "page.py"
+    script.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=checkout, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", having("console"), ids=lambda p: p.name)
+def test_commands_run(page: Path, checkout: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for line in "\n".join(blocks(page, "console")).splitlines():
+        if line.startswith("$ "):
+            done = subprocess.run(
+                shlex.split(line[2:]), cwd=checkout, capture_output=True, text=True, timeout=240,
+                env={**os.environ, "PATH": path},
+            )  # fmt: skip
+            assert done.returncode == 0, line + "\n" + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = [to for to in LINK.findall(page.read_text("utf-8")) if "://" not in to]
+    assert [to for to in links if not (page.parent / to).exists()] == []
+
+
+def test_named_options_exist() -> None:
+    import click
+
+    from graphkiln.cli import COMMANDS, group
+
+    context = click.Context(group)
+    commands = [group.get_command(context, name) for name in COMMANDS]
+    known = {o for c in commands if c for p in c.params for o in p.opts}
+    foreign = {"--update-goldens", "--help"}
+    for page in PAGES:
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text("utf-8")))
+        assert named - foreign <= known, page.name
+
+
+def test_named_ops_exist() -> None:
+    from graphkiln.ir.registry import specs
+
+    known = {s.key for s in specs()}
+    for page in PAGES:
+        named = set(re.findall(r"kiln\.[A-Z]\w+", page.read_text("utf-8")))
+        assert named <= known, page.name
+    assert all(s.doc for s in specs() if s.domain == "kiln")
+
+
+def test_passes_are_described() -> None:
+    from graphkiln.passes.base import pass_names
+    from graphkiln.passes.catalog import load
+
+    load()
+    text = (ROOT / "docs" / "passes.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \|", text, re.M)
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert named == {name for name in pass_names() if not name.startswith("test")}
