@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from .ml import ML_EXPORTERS
 from .model import to_onnx
 from .scope import EXPORTERS, Exporter, ExportError, Scope
+
+EXPORTERS.update(ML_EXPORTERS)
 
 __all__ = ["EXPORTERS", "ExportError", "Exporter", "Scope", "to_onnx"]

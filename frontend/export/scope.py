@@ -63,7 +63,7 @@ class Names:
 
 
 class Shared:
-    """What the graphs of one model share: names, ops used, and where tensors go.
+    """What the graphs of one model share: names of values and nodes, ops used, places of tensors.
 
     ``store`` puts an array into a named initializer. ``special`` may write an op with a
     standard name in its own way, and says whether it did.
@@ -75,6 +75,7 @@ class Shared:
         special: Callable[[Scope, Node, list[Value | None]], bool],
     ) -> None:
         self.names = Names()
+        self.node_names = Names()
         self.store = store
         self.special = special
         self.used: set[tuple[str, str]] = set()
@@ -189,6 +190,8 @@ class Scope:
     def append(self, proto: onnx.NodeProto) -> None:
         self.shared.used.add((proto.domain, proto.op_type))
         self.own.update(proto.output)
+        if proto.name:  # some runtimes refuse a name that two nodes have
+            proto.name = self.shared.node_names.unique(proto.name)
         self.proto.node.append(proto)
 
     def tensor(self, array: np.ndarray, hint: str = "const") -> str:
