@@ -58,6 +58,10 @@ class CpuTarget:
         }
 
     @property
+    def _loops(self) -> CpuLoops:
+        return CpuLoops(vector_bytes=self.features.vector_bytes)
+
+    @property
     def own_kernels(self) -> frozenset[str]:
         return frozenset(self._templates)
 
@@ -79,7 +83,7 @@ class CpuTarget:
         return tvm.target.Target(config)
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
-        return lower_region(coalesce(flatten_pointwise(region)), name, CpuLoops(), self._templates)
+        return lower_region(coalesce(flatten_pointwise(region)), name, self._loops, self._templates)
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
-        return lower_sizes(region, name, CpuLoops())
+        return lower_sizes(region, name, self._loops)
