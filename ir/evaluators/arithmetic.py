@@ -37,3 +37,12 @@ def requantize(
     limits = np.iinfo(target)
     rounded: np.ndarray = np.clip(np.rint(sums * scale) + offset, limits.min, limits.max)
     return rounded.astype(target, copy=False)
+
+
+def dynamic_codes(x: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """``x`` quantized to uint8 over its own range: codes less their zero point, and the scale."""
+    low, high = np.float32(min(0, x.min())), np.float32(max(0, x.max()))
+    scale = np.float32((high - low if high > low else np.float32(1)) / np.float32(255))
+    zero = np.rint(np.clip(-low / scale, 0, 255))
+    codes = np.clip(np.rint(x / scale) + zero, 0, 255) - zero
+    return codes.astype(np.float64), scale

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..graph import Node
 from ..registry import attribute
-from .arithmetic import compute_dtype
+from .arithmetic import compute_dtype, dynamic_codes
 
 Array = np.ndarray
 Function = Callable[[Array], Array]
@@ -110,15 +110,51 @@ def _scan(cell: Cell, gates: Array, state: State, lengths: Array | None, reverse
     return (y, *state)
 
 
-def _collect(
-    results: list[State], batch_first: bool, dtype: np.dtype, states: int
-) -> list[Array]:
+def _collect(results: list[State], batch_first: bool, dtype: np.dtype, states: int) -> list[Array]:
     y = np.stack([r[0] for r in results], axis=1)
     finals = [np.stack([r[1 + i] for r in results]) for i in range(states)]
     if batch_first:
         y = y.transpose(2, 0, 1, 3)
         finals = [f.swapaxes(0, 1) for f in finals]
     return [np.ascontiguousarray(v.astype(dtype, copy=False)) for v in (y, *finals)]
+
+
+# ---- quantized -----------------------------------------------------------------------------------
+
+
+def dynamic_quantize_lstm(node: Node, inputs: list[Any]) -> list[Any]:
+    """com.microsoft's ``DynamicQuantizeLSTM``: 8-bit W and R (gates last), X and h quantized."""
+    x, w, r, b, lengths, h0, c0, p, w_scale, w_zero, r_scale, r_zero = inputs
+    starts = [_start(s, False, w, r.swapaxes(1, 2), x) for s in (h0, c0)]
+    results = []
+    for i, reverse in enumerate(_directions(node)):
+        weights, recurrent = (
+            w[i] - w_zero[i].astype(np.float64),
+            r[i] - r_zero[i].astype(np.float64),
+        )
+        input_bias, state_bias = _biases(b, i, w.swapaxes(1, 2), x.dtype)
+        hidden = r.shape[1]
+        direction = Direction(
+            node, weights, np.zeros((4 * hidden, hidden), x.dtype), input_bias, state_bias,
+            np.zeros(3 * hidden, x.dtype) if p is None else p[i],
+            _functions(node, i, ("Sigmoid", "Tanh", "Tanh")),
+        )  # fmt: skip
+        step = _quantized_step(_lstm_cell(direction), recurrent, r_scale[i])
+        gates = _dynamic_product(x, weights, w_scale[i])
+        results.append(_scan(step, gates, tuple(s[i] for s in starts), lengths, reverse))
+    return _collect(results, False, x.dtype, 2)[: len(node.outputs)]
+
+
+def _quantized_step(cell: Cell, recurrent: Array, scale: Array) -> Cell:
+    """A cell without a recurrent product, given the quantized one."""
+    return lambda x, state: cell(x + _dynamic_product(state[0], recurrent, scale), state)
+
+
+def _dynamic_product(x: Array, weights: Array, scale: Array) -> Array:
+    """``x @ weights * scale`` with x quantized to uint8 over its own range."""
+    codes, step = dynamic_codes(x)
+    product: Array = codes @ weights * (step * scale)
+    return product.astype(x.dtype)
 
 
 # ---- cells ---------------------------------------------------------------------------------------
@@ -190,8 +226,9 @@ def _functions(node: Node, direction: int, default: Sequence[str]) -> tuple[Func
         names = list(default) * (direction + 1)
     alphas = iter(attribute(node, "activation_alpha") or ())
     betas = iter(attribute(node, "activation_beta") or ())
-    clip = attribute(node, "clip")
-    functions = [_function(name, alphas, betas, clip) for name in names]
+    # The clip bounds the gates' sums, not the memory that an LSTM's third function gets.
+    clips = [attribute(node, "clip") if i % len(default) < 2 else None for i in range(len(names))]
+    functions = [_function(n, alphas, betas, c) for n, c in zip(names, clips, strict=True)]
     return tuple(functions[direction * len(default) : (direction + 1) * len(default)])
 
 

@@ -14,7 +14,7 @@ from .pool import (
     lp_pool,
     max_pool,
 )
-from .recurrent import gru, lstm, rnn
+from .recurrent import dynamic_quantize_lstm, gru, lstm, rnn
 from .values import VALUE_EVALUATORS
 
 EVALUATORS: dict[str, Evaluate] = {
@@ -38,6 +38,7 @@ EVALUATORS: dict[str, Evaluate] = {
     "QLinearMatMul": qlinear_matmul,
     "RNN": rnn,
     "Sigmoid": sigmoid,
+    "com.microsoft.DynamicQuantizeLSTM": dynamic_quantize_lstm,
     **VALUE_EVALUATORS,
 }
 """Op key -> evaluation, consulted after ``OpSpec.evaluate`` and before ``onnx.reference``.

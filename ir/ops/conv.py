@@ -6,10 +6,11 @@ from ..dims import is_static
 from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type
 from ..windows import conv_window, transpose_window, window_output
+from .quant_evaluate import fused_conv
 
 
 @op("Conv")
-@op("FusedConv", domain="com.microsoft", arity=(2, 4))
+@op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv)
 def infer_conv(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     return [x.with_shape(conv_shape(c, x, c.tensor(1)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type, tensor
 from ..windows import pool_window, unpool_shape, window_output
+from . import quant_evaluate as evaluate
 from .shape_values import dims_of
 
 _MS = "com.microsoft"
@@ -25,6 +26,7 @@ def infer_pool(c: InferContext) -> list[Type]:
     "QLinearAveragePool",
     domain=_MS,
     arity=(4, 5),
+    evaluate=evaluate.qlinear_average_pool,
     defaults={"auto_pad": "NOTSET", "ceil_mode": 0, "count_include_pad": 0, "channels_last": 0},
 )
 def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
@@ -43,7 +45,13 @@ def infer_global_pool(c: InferContext) -> list[Type]:
     return [x.with_shape((*x.dims[:2], *(1,) * (x.rank - 2)))]
 
 
-@op("QLinearGlobalAveragePool", domain=_MS, arity=(5, 5), defaults={"channels_last": 0})
+@op(
+    "QLinearGlobalAveragePool",
+    domain=_MS,
+    arity=(5, 5),
+    evaluate=evaluate.qlinear_global_average_pool,
+    defaults={"channels_last": 0},
+)
 def infer_qlinear_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     _check_rank(c, x)

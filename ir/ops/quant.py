@@ -5,13 +5,20 @@ from __future__ import annotations
 from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..types import DType, TensorType, Type, dtype, tensor
+from . import quant_evaluate as evaluate
 from .linalg import matmul_shape
 
 _MS = "com.microsoft"
 
 
 @op("QuantizeLinear")
-@op("QuantizeLinear", domain=_MS, arity=(2, 3), doc="ONNX's QuantizeLinear with an optional axis.")
+@op(
+    "QuantizeLinear",
+    domain=_MS,
+    arity=(2, 3),
+    evaluate=evaluate.quantize_linear,
+    doc="ONNX's QuantizeLinear with an optional axis.",
+)
 def infer_quantize(c: InferContext) -> list[Type]:
     _check_granularity(c)
     return [c.tensor(0).with_dtype(_quantized_type(c))]
@@ -24,7 +31,13 @@ def _quantized_type(c: InferContext) -> DType:
 
 
 @op("DequantizeLinear")
-@op("DequantizeLinear", domain=_MS, arity=(2, 3), doc="ONNX's DequantizeLinear with optional axis.")
+@op(
+    "DequantizeLinear",
+    domain=_MS,
+    arity=(2, 3),
+    evaluate=evaluate.dequantize_linear,
+    doc="ONNX's DequantizeLinear with an optional axis.",
+)
 def infer_dequantize(c: InferContext) -> list[Type]:
     _check_granularity(c)
     code = c.attr("output_dtype")
@@ -63,18 +76,24 @@ def infer_qlinear_matmul(c: InferContext) -> list[Type]:
     return _product(c, 0, 3, c.tensor(7).dtype)
 
 
-@op("MatMulIntegerToFloat", domain=_MS, arity=(4, 7))
+@op("MatMulIntegerToFloat", domain=_MS, arity=(4, 7), evaluate=evaluate.matmul_integer_to_float)
 def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
     return _product(c, 0, 1, c.tensor(2).dtype)
 
 
-@op("DynamicQuantizeMatMul", domain=_MS, arity=(3, 5))
+@op("DynamicQuantizeMatMul", domain=_MS, arity=(3, 5), evaluate=evaluate.dynamic_quantize_matmul)
 def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
     a = c.tensor(0)
     return [a.with_shape(matmul_shape(a.dims, c.tensor(1).dims))]
 
 
-@op("QGemm", domain=_MS, arity=(6, 9), defaults={"alpha": 1.0, "transA": 0, "transB": 0})
+@op(
+    "QGemm",
+    domain=_MS,
+    arity=(6, 9),
+    evaluate=evaluate.qgemm,
+    defaults={"alpha": 1.0, "transA": 0, "transB": 0},
+)
 def infer_qgemm(c: InferContext) -> list[Type]:
     result = c.tensor(8).dtype if c.has(8) else c.tensor(1).dtype
     return [_gemm(c, 0, 3).with_dtype(result)]
@@ -84,6 +103,7 @@ def infer_qgemm(c: InferContext) -> list[Type]:
     "FusedGemm",
     domain=_MS,
     arity=(2, 3),
+    evaluate=evaluate.fused_gemm,
     defaults={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
 )
 def infer_fused_gemm(c: InferContext) -> list[Type]:
@@ -103,6 +123,7 @@ def _gemm(c: InferContext, a: int, b: int) -> TensorType:
     "MatMulNBits",
     domain=_MS,
     arity=(3, 6),
+    evaluate=evaluate.matmul_nbits,
     defaults={"bits": 4, "accuracy_level": 0, "weight_prepacked": 0},
 )
 def infer_matmul_nbits(c: InferContext) -> list[Type]:

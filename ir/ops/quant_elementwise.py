@@ -6,36 +6,52 @@ from ..dims import Dim
 from ..registry import InferContext, op
 from ..shapes import broadcast_dim, broadcast_known, normalize_axis
 from ..types import Type
+from . import quant_evaluate as evaluate
+from .elementwise import ELEMENTWISE
 
 _MS = "com.microsoft"
 
 
-@op("QLinearAdd", "QLinearMul", domain=_MS, arity=(7, 8), traits=("elementwise",))
+@op("QLinearAdd", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, evaluate=evaluate.qlinear_add)
+@op("QLinearMul", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, evaluate=evaluate.qlinear_mul)
 def infer_qlinear_binary(c: InferContext) -> list[Type]:
     a, b = c.tensor(0), c.tensor(3)
     return [a.with_shape(broadcast_known([a.shape, b.shape]))]
 
 
-@op("QLinearSigmoid", domain=_MS, arity=(4, 5), traits=("elementwise",))
+@op(
+    "QLinearSigmoid",
+    domain=_MS,
+    arity=(4, 5),
+    traits=ELEMENTWISE,
+    evaluate=evaluate.qlinear_sigmoid,
+)
 @op(
     "QLinearLeakyRelu",
     domain=_MS,
     arity=(4, 5),
-    traits=("elementwise",),
+    traits=ELEMENTWISE,
+    evaluate=evaluate.qlinear_leaky_relu,
     defaults={"alpha": 0.01},
 )
 def infer_qlinear_unary(c: InferContext) -> list[Type]:
     return [c.tensor(0)]
 
 
-@op("QLinearSoftmax", domain=_MS, arity=(5, 5), defaults={"axis": -1, "opset": 13})
+@op(
+    "QLinearSoftmax",
+    domain=_MS,
+    arity=(5, 5),
+    evaluate=evaluate.qlinear_softmax,
+    defaults={"axis": -1, "opset": 13},
+)
 def infer_qlinear_softmax(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     normalize_axis(c.attr("axis"), x.rank)
     return [x]
 
 
-@op("QLinearConcat", domain=_MS, arity=(5, 2**31))
+@op("QLinearConcat", domain=_MS, arity=(5, 2**31), evaluate=evaluate.qlinear_concat)
 def infer_qlinear_concat(c: InferContext) -> list[Type]:
     parts = [c.tensor(i) for i in range(2, len(c.inputs), 3)]
     axis = normalize_axis(c.attr("axis"), parts[0].rank)

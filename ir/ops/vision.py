@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..dims import Dim, is_static
-from ..graph import Node
+from ..graph import Graph, Node
+from ..reference import reference_runner
 from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axes
 from ..types import Type, dtype
@@ -98,11 +99,21 @@ def keep_aspect(policy: str, wanted: list[int], extents: list[Any]) -> list[int]
     return [int(scale * e + 0.5) for e in extents]
 
 
+def _evaluate_grid_sample(node: Node, inputs: list[Any]) -> list[Any]:
+    """com.microsoft's GridSample is ONNX's with other names for its modes."""
+    names = {"bilinear": "linear", "bicubic": "cubic"}
+    attrs = {k: attribute(node, k) for k in ("mode", "padding_mode", "align_corners")}
+    attrs["mode"] = names.get(attrs["mode"], attrs["mode"])
+    twin = Graph().add_node("GridSample", [], attrs)
+    return reference_runner(twin, [True, True])(inputs)
+
+
 @op("GridSample")
 @op(
     "GridSample",
     domain="com.microsoft",
     arity=(2, 2),
+    evaluate=_evaluate_grid_sample,
     defaults={"mode": "bilinear", "padding_mode": "zeros", "align_corners": 0},
 )
 def infer_grid_sample(c: InferContext) -> list[Type]:

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from oputil import assert_close, backend_cases, run_case, run_op
 from reference import reference, runtime
 
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import run_node
+
 CASES = backend_cases("Conv")
 
 
@@ -189,5 +192,7 @@ def test_fused_conv(activation: str, params: tuple[float, ...], residual: bool) 
     if params:
         attrs["activation_params"] = params
     (want,) = runtime("FusedConv", inputs, attrs, domain="com.microsoft")
-    (got,) = run_op("FusedConv", inputs, attrs, domain="com.microsoft")
-    assert_close(got, want, rtol=1e-4, atol=1e-5)
+    node = Graph().add_node("FusedConv", [], attrs, domain="com.microsoft")
+    compiled = run_op("FusedConv", inputs, attrs, domain="com.microsoft")
+    for got in (*compiled, *run_node(node, inputs)):
+        assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from oputil import assert_close, backend_cases, run_case, run_op
 from reference import code, reference, runtime
 
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import run_node
+
 OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul",
        "MatMulInteger")  # fmt: skip
 MS = "com.microsoft"
@@ -155,15 +158,16 @@ def f32(*values: float) -> list[np.ndarray]:
 
 
 def check_ms(op: str, inputs: list[Any], attrs: dict[str, Any] | None = None, off: int = 0) -> None:
-    """Compare with onnxruntime; quantized results may be ``off`` by so much."""
+    """Kernel and evaluator against onnxruntime; quantized results may be ``off`` by so much."""
     (want,) = runtime(op, inputs, attrs, MS)
-    (got,) = run_op(op, inputs, attrs, MS)
-    assert got.dtype == want.dtype and got.shape == want.shape
-    if want.dtype.kind == "f":
-        assert_close(got, want, rtol=1e-4, atol=1e-4)
-    else:
-        difference = np.abs(got.astype(np.int32) - want.astype(np.int32))
-        assert difference.max() <= off and np.mean(difference > 0) < 0.02
+    node = Graph().add_node(op, [], attrs, domain=MS)
+    for got in (*run_op(op, inputs, attrs, MS), *run_node(node, inputs)):
+        assert got.dtype == want.dtype and got.shape == want.shape
+        if want.dtype.kind == "f":
+            assert_close(got, want, rtol=1e-4, atol=1e-4)
+        else:
+            difference = np.abs(got.astype(np.int32) - want.astype(np.int32))
+            assert difference.max() <= off and np.mean(difference > 0) < 0.02
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
@@ -262,8 +266,10 @@ def test_matmul_nbits(bits: int, zero: str) -> None:
         middle = zeros[0]
     weights = ((values - middle[..., None]) * scales[..., None]).reshape(n, -1)[:, :k]
     attrs = {"K": k, "N": n, "bits": bits, "block_size": block}
-    (got,) = run_op("MatMulNBits", [a, packed, scales, *zeros], attrs, MS)
-    assert_close(got, a @ weights.T, rtol=1e-4, atol=1e-3)
+    inputs = [a, packed, scales, *zeros]
+    node = Graph().add_node("MatMulNBits", [], attrs, domain=MS)
+    for got in (*run_op("MatMulNBits", inputs, attrs, MS), *run_node(node, inputs)):
+        assert_close(got, a @ weights.T, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "Tanh", "Sigmoid"])

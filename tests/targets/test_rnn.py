@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from oputil import assert_close, backend_cases, run_case, run_op
 from reference import runtime
 
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import run_node
+
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 STATES = {"RNN": 1, "GRU": 1, "LSTM": 2}
 FUNCTIONS = {"RNN": 1, "GRU": 2, "LSTM": 3}
@@ -93,9 +96,14 @@ def test_activations(op: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("op", list(GATES))
-def test_clip(op: str) -> None:
-    inputs = layer_inputs(np.random.default_rng(0), op, 1, (4, 2, 5, 8), 1)
-    compare(op, inputs, {"hidden_size": 8, "clip": 0.3})
+def test_clip_bounds_what_gates_get_but_not_the_memory(op: str) -> None:
+    x, w, *rest = layer_inputs(np.random.default_rng(0), op, 1, (14, 2, 5, 8), 1)
+    inputs, attrs = [np.full_like(x, 5), np.abs(w) + 0.3, *rest], {"hidden_size": 8, "clip": 0.3}
+    compare(op, inputs, attrs)
+    node = Graph().add_node(op, [], attrs, outputs=1 + STATES[op])
+    wants = runtime(op, inputs, attrs, num_outputs=1 + STATES[op])
+    for got, want in zip(run_node(node, inputs), wants, strict=True):
+        assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("op", list(GATES))
@@ -140,6 +148,8 @@ def test_dynamic_quantize_lstm(direction: str, per_column: bool) -> None:
     inputs = [x, *weights, *rest, *parameters(), *parameters()]
     attrs = {"direction": direction, "hidden_size": 6}
     wants = runtime("DynamicQuantizeLSTM", inputs, attrs, "com.microsoft", num_outputs=3)
-    gots = run_op("DynamicQuantizeLSTM", inputs, attrs, "com.microsoft", num_outputs=3)
-    for got, want in zip(gots, wants, strict=True):
-        assert_close(got, want, rtol=1e-3, atol=1e-3)
+    node = Graph().add_node("DynamicQuantizeLSTM", [], attrs, domain="com.microsoft", outputs=3)
+    compiled = run_op("DynamicQuantizeLSTM", inputs, attrs, "com.microsoft", num_outputs=3)
+    for gots in (compiled, run_node(node, inputs)):
+        for got, want in zip(gots, wants, strict=True):
+            assert_close(got, want, rtol=1e-3, atol=1e-3)
