@@ -18,13 +18,13 @@ class CompiledModel(BackendRep):
         self._session = session
         self._names = [i.name for i in session.get_inputs()]
 
-    def run(self, inputs: Any, **kwargs: Any) -> list[Any]:
+    def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Outputs in the graph's order; ``inputs`` is a sequence of arrays, or one array."""
         values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         if len(values) > len(self._names):
             raise ValueError(f"{len(values)} inputs given, the model takes {len(self._names)}")
         feeds = dict(zip(self._names, values, strict=False))
-        return list(self._session.run(None, feeds))
+        return tuple(self._session.run(None, feeds))
 
 
 class GraphkilnBackend(Backend):
@@ -41,7 +41,7 @@ class GraphkilnBackend(Backend):
     @classmethod
     def run_model(
         cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any
-    ) -> list[Any]:
+    ) -> tuple[Any, ...]:
         return cls.prepare(model, device, **kwargs).run(inputs)
 
     @classmethod

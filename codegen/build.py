@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -63,7 +63,7 @@ def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> An
     for name, spec in kernels.items():
         region = parse_graph(spec.text)
         make = target.sizes_kernel if spec.role == "sizes" else target.kernel
-        functions[name] = _named(spec, lambda m=make, r=region, n=name: m(r, n))
+        functions[name] = _named(spec, partial(make, region, name))
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         try:
             return tvm.tirx.build(tvm.IRModule(functions), target=target.tvm_target())

@@ -110,7 +110,7 @@ def _constant_scalar(lowering: _Lowering, value: int | bool) -> Reg:
 def _dim_scalar(lowering: _Lowering, d: Dim) -> Reg:
     """A register that holds a dim as a scalar int64 tensor."""
     if is_static(d):
-        return _constant_scalar(lowering, int(d))  # type: ignore[arg-type]
+        return _constant_scalar(lowering, int(d))
     g = _small("ShapeValue", [], {"dims": (d,), "shape": (), "dtype": "int64"}, "kiln")
     return lowering.run_small(g, [])[0]
 
@@ -234,7 +234,7 @@ def _append(lowering: _Lowering, lists: Sequence[Reg], values: Sequence[Reg]) ->
 
 def _stack(lowering: _Lowering, held: Reg, t: object, axis: int, reverse: bool) -> Reg:
     assert isinstance(t, TensorType)
-    empty = [int(d) if is_static(d) else 0 for d in t.dims]  # type: ignore[arg-type]
+    empty = [int(d) if is_static(d) else 0 for d in t.dims]
     attributes = {"dtype": t.dtype.name, "axis": axis, "reverse": reverse, "empty_shape": empty}
     (out,) = lowering.call_host("StackSequence", attributes, [held], 1)
     return out

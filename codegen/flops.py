@@ -18,7 +18,7 @@ def graph_flops(graph: Graph) -> int:
         total = total + node_flops(graph, node)
         for _, body in graph.bodies(node):
             total = total + graph_flops(body)
-    return int(total) if is_static(total) else 0  # type: ignore[arg-type]
+    return int(total) if is_static(total) else 0
 
 
 def node_flops(graph: Graph, node: Node) -> Dim:

@@ -55,7 +55,7 @@ class InferContext:
     inputs: list[Type | None]
     _known: Callable[[int], np.ndarray | None]
     _fresh: Callable[[str], Dim]
-    outer: Mapping[str, Any] = field(default_factory=dict)
+    outer: Mapping[Value, Any] = field(default_factory=dict)
     results: list[Type] = field(default_factory=list)
     equalities: list[Equality] = field(default_factory=list)
 

@@ -158,7 +158,7 @@ class _Planner:
         if not is_static(x.shape[1]):
             return
         group = int(attribute(node, "group"))
-        channels, out = int(x.shape[1]), w.constant.shape[0]  # type: ignore[call-overload]
+        channels, out = int(x.shape[1]), w.constant.shape[0]
         window = conv_window(node, x.shape[2:], w.shape[2:])
         if not all(is_static(d) for d in (*window.begin, *window.end)):
             return

@@ -59,6 +59,11 @@ class Target(Protocol):
         """Keys of the ops that the target has kernels of its own for."""
         ...
 
+    @property
+    def layouts(self) -> Any:
+        """The blocked layouts that passes may use (``passes.target.Layouts``), or None."""
+        ...
+
     def tvm_target(self) -> Any:
         """The ``tvm.target.Target`` that kernels are built for."""
         ...

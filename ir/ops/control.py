@@ -84,7 +84,7 @@ def _infer_if(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"the branches give {len(then)} and {len(other)} values")
     outer = _symbols(ctx.inputs)
     return [
-        _outside(unify(a, b, ctx.fresh_dim), outer, ctx)  # type: ignore[arg-type]
+        _outside(unify(a, b, ctx.fresh_dim), outer, ctx)
         for a, b in zip(then, other, strict=True)
     ]
 
@@ -186,7 +186,7 @@ def _trip_count(ctx: InferContext, body: Graph) -> Dim | None:
     turns = limit.reshape(-1)[0]
     if isinstance(turns, int | np.integer):
         return max(0, int(turns))
-    return turns  # type: ignore[no-any-return]
+    return turns
 
 
 @op("Scan", traits=("control_flow",), arity=(1, MANY))
@@ -210,11 +210,11 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
     outer = _symbols(ctx.inputs)
     out_axes = ctx.attr("scan_output_axes") or (0,) * (len(results) - count)
     stacked = []
-    for t, axis in zip(results[count:], out_axes, strict=True):
-        if not isinstance(t, TensorType) or t.shape is None:
-            raise ctx.error(f"a scan output of type {t} cannot be stacked")
-        at = int(axis) % (len(t.shape) + 1)
-        stacked.append(t.with_shape((*t.shape[:at], length, *t.shape[at:])))
+    for result, axis in zip(results[count:], out_axes, strict=True):
+        if not isinstance(result, TensorType) or result.shape is None:
+            raise ctx.error(f"a scan output of type {result} cannot be stacked")
+        at = int(axis) % (len(result.shape) + 1)
+        stacked.append(result.with_shape((*result.shape[:at], length, *result.shape[at:])))
     return [_outside(t, outer, ctx) for t in [*carried, *stacked]]
 
 

@@ -105,7 +105,7 @@ def _split(ctx: InferContext) -> list[Type]:
         dims[axis] = parts[0] if not isinstance(parts[0], int) else int(parts[0])
     else:
         dims[axis] = _varying(ctx)
-    return [SequenceType(x.with_shape(tuple(int(d) if is_static(d) else d for d in dims)))]  # type: ignore[arg-type]
+    return [SequenceType(x.with_shape(tuple(int(d) if is_static(d) else d for d in dims)))]
 
 
 @op("Optional")

@@ -33,7 +33,7 @@ def ints_of(array: Array | None) -> list[int] | None:
     entries = dims_of(array)
     if entries is None or not all(isinstance(v, int | np.integer) for v in entries):
         return None
-    return [int(v) for v in entries]  # type: ignore[arg-type]
+    return [int(v) for v in entries]
 
 
 def int_of(array: Array | None) -> int | None:

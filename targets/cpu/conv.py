@@ -72,9 +72,10 @@ class _Geometry:
 
     def turned(self) -> _Geometry:
         """The geometry with height and width exchanged."""
-        return _Geometry(*(pair[::-1] for pair in (
-            self.kernel, self.strides, self.dilations, self.begin, self.end
-        )))  # fmt: skip
+        return _Geometry(
+            self.kernel[::-1], self.strides[::-1], self.dilations[::-1], self.begin[::-1],
+            self.end[::-1],
+        )  # fmt: skip
 
 
 def conv_blocked(cpu: CpuFeatures) -> Template:
@@ -172,16 +173,15 @@ class _Dense:
         cost = 2 * self.in_blocks * self.in_block * self.tile_width * 64
         tasks = (n, self.groups, self.tiles, height)
         if fixed is None:
-            self.b.nest(tasks, lambda at: self._dynamic(*at, width, limit), cost, True)
+            self.b.nest(tasks, lambda at: self._dynamic(at, width, limit), cost, True)
         elif as_int(height) == 1:
             self._long_row(n, cover(fixed, limit), cost)
         else:
             chunks = cover(fixed, limit)
-            self.b.nest(tasks, lambda at: self._row(*at, chunks), cost, True)
+            self.b.nest(tasks, lambda at: self._row(at, chunks), cost, True)
 
-    def _row(
-        self, batch: Expr, group: Expr, tile: Expr, row: Expr, chunks: list[tuple[int, int]]
-    ) -> None:
+    def _row(self, at: tuple[Expr, ...], chunks: list[tuple[int, int]]) -> None:
+        batch, group, tile, row = at
         start: Any = index(0)
         for size, count in chunks:
             with self.b.loop(count) as c:
@@ -201,10 +201,9 @@ class _Dense:
             self.b.nest((n, self.groups, self.tiles, count), task, cost, sequential_last=True)
             start += size * count
 
-    def _dynamic(
-        self, batch: Expr, group: Expr, tile: Expr, row: Expr, columns: Any, limit: int
-    ) -> None:
+    def _dynamic(self, at: tuple[Expr, ...], columns: Any, limit: int) -> None:
         """A row whose length is only known at run time: full tiles, then single positions."""
+        batch, group, tile, row = at
         full = tirx.floordiv(index(columns), index(limit))
         with self.b.loop(full) as c:
             self._tile(batch, group, tile, row, self.b.opaque(c * limit), limit)

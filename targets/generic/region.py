@@ -147,7 +147,7 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
         values[v] = b.argument(f"in{i}", _shape(b, v.tensor_type), v.dtype)
     for n in graph.nx:
         if n.op == "Constant":
-            values[n.out()] = constant_expr(n.attrs["value"])  # type: ignore[arg-type]
+            values[n.out()] = constant_expr(n.attrs["value"])
     fresh = fresh_symbols(node_types(node), [v.type for v in graph.inputs])
     out = b.argument("sizes", (len(fresh),), "int64")
 

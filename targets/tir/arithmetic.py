@@ -38,7 +38,7 @@ def width(value: Expr) -> int:
 def literal_value(value: Expr) -> float | None:
     """The number behind a literal expression, or None."""
     if isinstance(value, tirx.IntImm | tirx.FloatImm):
-        return value.value  # type: ignore[no-any-return]
+        return value.value
     return None
 
 

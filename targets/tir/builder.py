@@ -28,7 +28,8 @@ from tvm import tirx
 
 from ...ir.dims import Dim, SymExpr
 from .dim_expr import dim_expr
-from .numeric import CODECS, cast, compute_dtype, decode, dtype_of, encode, storage_dtype
+from .numeric import cast, compute_dtype, decode, dtype_of, encode, storage_dtype
+from .small_floats import CODECS
 from .vectorize import vectorizes
 
 Expr = Any

@@ -91,8 +91,9 @@ def _indices(b: Builder, flat: Expr, extents: tuple[Any, ...]) -> tuple[Expr, ..
 
 def _chunked(b: Builder, extent: Any, body: Callable[[Expr], None]) -> None:
     n = index(extent)
-    tasks = tirx.floordiv(n + index(CHUNK - 1), index(CHUNK))
-    with b.loop(as_int(extent) and -(-as_int(extent) // CHUNK) or tasks, "parallel", "p") as p:
+    known = as_int(extent)
+    tasks = -(-known // CHUNK) if known else tirx.floordiv(n + index(CHUNK - 1), index(CHUNK))
+    with b.loop(tasks, "parallel", "p") as p:
         start = b.let(p * CHUNK, "start")
         size = b.let(tirx.min(index(CHUNK), n - start), "size")
         with b.loop(size) as i:

@@ -27,8 +27,9 @@ def _lower_dialect_attention(ctx: LowerContext) -> TensorExpr:
     dtype = q.compute_dtype
     scale = attention_scale(ctx, q.shape[3], dtype)
     mask = _dialect_mask(ctx, dtype)
+    batch, count, queries, depth = q.shape
     heads = Heads(
-        *q.shape[:3], k.shape[2], q.shape[3], v.shape[3],
+        batch, count, queries, k.shape[2], depth, v.shape[3],
         _loader(q, dtype), _loader(k, dtype), _loader(v, dtype), q.dtype,
     )  # fmt: skip
 
@@ -96,7 +97,7 @@ def quotient(a: Any, b: Any) -> Any:
 def rows_of(ctx: LowerContext, x: BufferTensor, heads: Any) -> Rows:
     """``x`` by heads; three axes hold all heads in the last one."""
     if x.rank == 4:
-        return Rows(x, tuple(x.shape), False)  # type: ignore[arg-type]
+        return Rows(x, tuple(x.shape), False)
     batch, length, hidden = x.shape
     width = quotient(hidden, heads)
     view = ctx.b.view(x, (batch, length, heads, width))

@@ -81,7 +81,7 @@ def attend(
 
 
 def _scores(
-    b: Builder, a: Heads, head: At, first: Expr, rows: Any, scores: BufferTensor,
+    b: Builder, a: Heads, head: tuple[Expr, Expr], first: Expr, rows: Any, scores: BufferTensor,
     score: Callable[[At, Expr], Expr],
 ) -> None:  # fmt: skip
     product = Contraction(
@@ -100,7 +100,7 @@ def _softmax_row(b: Builder, element: str, scores: BufferTensor, r: Expr) -> Non
 
 
 def _weighted_sum(
-    b: Builder, a: Heads, head: At, first: Expr, rows: Any, scores: BufferTensor,
+    b: Builder, a: Heads, head: tuple[Expr, Expr], first: Expr, rows: Any, scores: BufferTensor,
     store: Callable[[At, Expr], None],
 ) -> None:  # fmt: skip
     product = Contraction(

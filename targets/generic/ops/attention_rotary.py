@@ -76,7 +76,8 @@ def _rotate(ctx: LowerContext, x: Rows, rotated: Any, angles: Angles) -> TensorE
         else:
             first, second = pair, pair + index(half)
         cosine, sine = (ctx.b.let(cast(v, dtype)) for v in angles(at, pair))
-        a, b = ctx.b.let(x.load(*at, first)), ctx.b.let(x.load(*at, second))
+        n, h, s = at
+        a, b = ctx.b.let(x.load(n, h, s, first)), ctx.b.let(x.load(n, h, s, second))
         out.store((*at, first), cosine * a - sine * b)
         out.store((*at, second), sine * a + cosine * b)
 
