@@ -8,6 +8,7 @@ from ..ir.graph import Value
 from ..ir.onnx_types import element_code
 from .emit import Emit
 from .errors import ImportFault
+from .gradient import gradient
 from .ml import RULES
 from .node import OnnxNode
 from .training import adagrad, adam, momentum
@@ -61,6 +62,7 @@ EXPANSIONS: Mapping[str, Expand] = {
     "AffineGrid": _affine_grid,
     "ai.onnx.preview.training.Adagrad": adagrad,
     "ai.onnx.preview.training.Adam": adam,
+    "ai.onnx.preview.training.Gradient": gradient,
     "ai.onnx.preview.training.Momentum": momentum,
     **RULES,
 }

@@ -7,65 +7,12 @@ gradients G, then the optimizer's state. The new values come first, then the new
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ..ir.graph import Value
-from ..ir.onnx_types import element_code
 from .emit import Emit
 from .errors import ImportFault
 from .node import OnnxNode
-
-
-@dataclass(frozen=True)
-class _Term:
-    """A value to calculate with; plain numbers take its element type."""
-
-    value: Value
-    emit: Emit
-
-    def _combine(self, op: str, other: _Term | float, swap: bool = False) -> _Term:
-        if isinstance(other, _Term):
-            right = other.value
-        else:
-            right = self.emit.scalar(other, self.value)
-        pair = (right, self.value) if swap else (self.value, right)
-        return _Term(self.emit(op, *pair), self.emit)
-
-    def __add__(self, other: _Term | float) -> _Term:
-        return self._combine("Add", other)
-
-    def __sub__(self, other: _Term | float) -> _Term:
-        return self._combine("Sub", other)
-
-    def __rsub__(self, other: float) -> _Term:
-        return self._combine("Sub", other, swap=True)
-
-    def __mul__(self, other: _Term | float) -> _Term:
-        return self._combine("Mul", other)
-
-    def __truediv__(self, other: _Term | float) -> _Term:
-        return self._combine("Div", other)
-
-    def __rpow__(self, base: float) -> _Term:
-        return self._combine("Pow", base, swap=True)
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-
-    def sqrt(self) -> _Term:
-        return _Term(self.emit("Sqrt", self.value), self.emit)
-
-    def like(self, other: _Term) -> _Term:
-        """The same number in the element type of ``other``."""
-        if self.value.dtype == other.value.dtype:
-            return self
-        to = element_code(other.value.dtype)
-        return _Term(self.emit("Cast", self.value, to=to), self.emit)
-
-    def where_positive(self, then: _Term, other: _Term) -> _Term:
-        """``then`` where this is above zero, else ``other``."""
-        positive = self.emit("Greater", self.value, self.emit.scalar(0, self.value))
-        return _Term(self.emit("Where", positive, then.value, other.value), self.emit)
+from .term import Term
 
 
 def _number(node: OnnxNode, name: str) -> float:
@@ -75,11 +22,11 @@ def _number(node: OnnxNode, name: str) -> float:
 
 
 def _update(
-    node: OnnxNode, emit: Emit, states: int, step: Callable[..., tuple[_Term, ...]]
+    node: OnnxNode, emit: Emit, states: int, step: Callable[..., tuple[Term, ...]]
 ) -> Sequence[Value]:
     """Apply ``step(R, T, X, G, *state)`` to every tensor; ``G`` comes with its regularization."""
-    rate, count = (_Term(node.required(i), emit) for i in (0, 1))
-    terms = [_Term(node.required(i), emit) for i in range(2, len(node.inputs))]
+    rate, count = (Term(node.required(i), emit) for i in (0, 1))
+    terms = [Term(node.required(i), emit) for i in range(2, len(node.inputs))]
     tensors, rest = divmod(len(terms), 2 + states)
     if rest or not tensors:
         raise ImportFault(f"takes {2 + states} inputs for each tensor, after R and T")
@@ -94,7 +41,7 @@ def _update(
 def adagrad(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     """``X - r*G / (sqrt(H + G*G) + epsilon)`` with ``r = R / (1 + T*decay_factor)``."""
 
-    def step(r: _Term, t: _Term, x: _Term, g: _Term, h: _Term) -> tuple[_Term, ...]:
+    def step(r: Term, t: Term, x: Term, g: Term, h: Term) -> tuple[Term, ...]:
         r = r / (1.0 + t.like(x) * _number(node, "decay_factor"))
         h = h + g * g
         return x - r * g / (h.sqrt() + _number(node, "epsilon")), h
@@ -106,7 +53,7 @@ def adam(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     """``X - r*V / (sqrt(H) + epsilon)`` with running means V of G and H of G*G."""
     alpha, beta = _number(node, "alpha"), _number(node, "beta")
 
-    def step(r: _Term, t: _Term, x: _Term, g: _Term, v: _Term, h: _Term) -> tuple[_Term, ...]:
+    def step(r: Term, t: Term, x: Term, g: Term, v: Term, h: Term) -> tuple[Term, ...]:
         v = alpha * v + (1 - alpha) * g
         h = beta * h + (1 - beta) * (g * g)
         turn = t.like(x)
@@ -124,7 +71,7 @@ def momentum(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     if mode not in ("standard", "nesterov"):
         raise ImportFault(f"mode {mode!r} is neither standard nor nesterov")
 
-    def step(r: _Term, t: _Term, x: _Term, g: _Term, v: _Term) -> tuple[_Term, ...]:
+    def step(r: Term, t: Term, x: Term, g: Term, v: Term) -> tuple[Term, ...]:
         v = alpha * v + t.where_positive(g * _number(node, "beta"), g)
         return x - r * (g + alpha * v if mode == "nesterov" else v), v
 
