@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from tvm import tirx
 
 from .builder import BufferTensor, Builder, Expr, Scalar, as_int, index, static_product
-from .reduce import SUM, best_lanes, ceil_div, merge_lanes, split, vector_lanes
+from .partial import SUM, best_lanes, ceil_div, merge_lanes, split, vector_lanes
 
 At: TypeAlias = "tuple[Expr, ...]"
 

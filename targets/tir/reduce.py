@@ -15,77 +15,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import tvm
-from tvm import tirx
-
-from .builder import BufferTensor, Builder, Expr, as_int, index, product, static_product
-from .numeric import cast, dtype_of
+from .builder import Builder, Expr, as_int, index, product, static_product
+from .numeric import cast
+from .partial import (
+    MAX,
+    MAX_NUMBER,
+    MIN,
+    PRODUCT,
+    SUM,
+    Monoid,
+    Partial,
+    ceil_div,
+    column_lanes,
+    is_nan,
+    lowest,
+    row_lanes,
+    split,
+)
 
 At: TypeAlias = "tuple[Expr, ...]"
 Load: TypeAlias = "Callable[[At], Expr]"
 Held: TypeAlias = "Callable[[], Expr]"
 Program: TypeAlias = "Callable[[Group], None]"
-
-
-RUN = 128
-"""Blocks of lanes that are added up before they join the total of a long row."""
-
-
-@dataclass(frozen=True)
-class Monoid:
-    """An associative, commutative combination with the identity of each TVM dtype.
-
-    ``ordered`` asks for the elements of a group one after the other.
-    """
-
-    combine: Callable[[Expr, Expr], Expr]
-    identity: Callable[[str], Expr]
-    ordered: bool = False
-
-
-def lowest(dtype: str) -> Expr:
-    """The value of a TVM dtype below all others: minus infinity, or the least integer."""
-    return -tirx.infinity(dtype) if dtype.startswith("float") else tirx.min_value(dtype)
-
-
-def highest(dtype: str) -> Expr:
-    """The value of a TVM dtype above all others."""
-    return tirx.infinity(dtype) if dtype.startswith("float") else tirx.max_value(dtype)
-
-
-def is_nan(value: Expr) -> Expr:
-    """Whether a float32 or float64 value is NaN, in integer arithmetic that vectorises."""
-    bits = "uint64" if dtype_of(value).startswith("float64") else "uint32"
-    width, exponent = (64, 0x7FF << 52) if bits == "uint64" else (32, 0xFF << 23)
-    magnitude = tirx.bitwise_and(
-        tirx.reinterpret(bits, value), tirx.const((1 << (width - 1)) - 1, bits)
-    )
-    return magnitude > tirx.const(exponent, bits)
-
-
-def _larger(a: Expr, b: Expr) -> Expr:
-    if not dtype_of(a).startswith("float"):
-        return tirx.max(a, b)
-    return tirx.Select(tirx.any(a > b, is_nan(a)), a, b)
-
-
-def _smaller(a: Expr, b: Expr) -> Expr:
-    if not dtype_of(a).startswith("float"):
-        return tirx.min(a, b)
-    return tirx.Select(tirx.any(a < b, is_nan(a)), a, b)
-
-
-SUM = Monoid(lambda a, b: a + b, lambda t: tirx.const(0, t))
-PRODUCT = Monoid(lambda a, b: a * b, lambda t: tirx.const(1, t))
-MAX = Monoid(_larger, lowest)
-"""The maximum; NaN wins, as in NumPy."""
-MAX_NUMBER = Monoid(tirx.max, lowest)
-"""The maximum, or any element where one is NaN."""
-MIN = Monoid(_smaller, highest)
-"""The minimum; NaN wins, as in NumPy."""
 
 
 class Group:
@@ -145,63 +98,24 @@ class RowGroup(Group):
         self._vector_bytes = vector_bytes if contiguous else 0
 
     def fold(self, load: Load, monoid: Monoid, dtype: str) -> Held:
-        lanes = row_lanes(self.extents, dtype, self._vector_bytes)
-        if lanes > 1 and not monoid.ordered:
-            return self._fold_lanes(load, monoid, dtype, lanes)
-        total = self.b.scalar(dtype, monoid.identity(dtype))
-        with self.b.grid(*self.extents) as r:
-            total.set(monoid.combine(total.get(), load(self.place(r))))
-        return self.hold(total.get, dtype)
-
-    def _fold_lanes(self, load: Load, monoid: Monoid, dtype: str, lanes: int) -> Held:
-        b = self.b
+        if not self.extents:
+            return self.hold(lambda: load(self.place(())), dtype)
         *outer, n = self.extents
+        lanes = 1 if monoid.ordered else row_lanes(n, dtype, self._vector_bytes)
         whole, tail = split(n, lanes)
-        acc = self._lanes_of(monoid, dtype, lanes)
-        rest = b.scalar(dtype, monoid.identity(dtype))
-        with b.grid(*outer) as r:
-
-            def add(into: BufferTensor, block: Expr, r: At = r) -> None:
-                with b.lanes(lanes) as lane:
-                    value = load(self.place((*r, block * lanes + lane)))
-                    into.store((lane,), monoid.combine(into[lane], value))
-
-            runs, blocks = self._add_runs(add, acc, whole, monoid, lanes)
-            with b.loop(blocks) as block:
-                add(acc, index(runs) * RUN + block)
-            if as_int(tail) != 0:
-                with b.loop(tail) as i:
-                    value = load(self.place((*r, index(whole) * lanes + i)))
-                    rest.set(monoid.combine(rest.get(), value))
-        merge_lanes(b, acc, monoid, lanes)
-        return self.hold(lambda: monoid.combine(acc[0], rest.get()), dtype)
-
-    def _lanes_of(self, monoid: Monoid, dtype: str, lanes: int) -> BufferTensor:
-        acc = self.b.local((lanes,), dtype)
-        with self.b.lanes(lanes) as lane:
-            acc.store((lane,), monoid.identity(dtype))
-        return acc
-
-    def _add_runs(
-        self, add: Callable[[BufferTensor, Expr], None], acc: BufferTensor, whole: Any,
-        monoid: Monoid, lanes: int,
-    ) -> tuple[Any, Any]:  # fmt: skip
-        """Add long rows in runs with accumulators of their own, which keeps sums precise.
-
-        Returns how many runs that were, and the blocks left over.
-        """
-        known = as_int(whole)
-        if monoid is not SUM or (known is not None and known < 2 * RUN):
-            return 0, whole
-        b = self.b
-        runs, blocks = split(whole, RUN)
-        with b.loop(runs) as run:
-            part = self._lanes_of(monoid, acc.dtype, lanes)
-            with b.loop(RUN) as block:
-                add(part, run * RUN + block)
-            with b.lanes(lanes) as lane:
-                acc.store((lane,), acc[lane] + part[lane])
-        return runs, blocks
+        total = Partial(self.b, monoid, dtype, lanes)
+        rest = total if lanes == 1 else Partial(self.b, monoid, dtype, 1)
+        with self.b.grid(*outer) as r:
+            total.fold(
+                whole, lambda block, lane: load(self.place((*r, block * lanes + lane)))
+            )
+            if rest is not total and as_int(tail) != 0:
+                done = index(whole) * lanes
+                rest.fold(tail, lambda i, _lane: load(self.place((*r, done + i))))
+        result = total.merged()
+        if rest is not total:
+            result = monoid.combine(result, rest[index(0)])
+        return self.hold(lambda: result, dtype)
 
     def hold(self, value: Callable[[], Expr], dtype: str) -> Held:
         found = self.b.let(cast(value(), dtype))
@@ -231,19 +145,27 @@ class ColumnGroup(Group):
         return (*lead, start + self._lane)
 
     @contextmanager
+    def _in_lane(self, lane: Expr) -> Iterator[None]:
+        self._lane = lane
+        yield
+        self._lane = index(0)
+
+    @contextmanager
     def _each_lane(self) -> Iterator[Expr]:
-        with self.b.lanes(self._lanes) as lane:
-            self._lane = lane
+        with self.b.lanes(self._lanes) as lane, self._in_lane(lane):
             yield lane
-            self._lane = index(0)
 
     def fold(self, load: Load, monoid: Monoid, dtype: str) -> Held:
-        acc = self.b.local((self._lanes,), dtype)
-        with self._each_lane() as lane:
-            acc.store((lane,), monoid.identity(dtype))
-        with self.b.grid(*self.extents) as r, self._each_lane() as lane:
-            acc.store((lane,), monoid.combine(acc[lane], load(self.place(r))))
-        return lambda: acc[self._lane]
+        *outer, n = self.extents
+        total = Partial(self.b, monoid, dtype, self._lanes)
+        with self.b.grid(*outer) as r:
+
+            def value(i: Expr, lane: Expr, r: At = r) -> Expr:
+                with self._in_lane(lane):
+                    return load(self.place((*r, i)))
+
+            total.fold(n, value)
+        return lambda: total[self._lane]
 
     def hold(self, value: Callable[[], Expr], dtype: str) -> Held:
         held = self.b.local((self._lanes,), dtype)
@@ -303,64 +225,6 @@ def _for_columns(
     b.nest([*lead, tiles], body, work * lanes, sequential_last=True)
 
 
-# ---- lanes ---------------------------------------------------------------------------------------
-
-
-def split(n: Any, lanes: int) -> tuple[Any, Any]:
-    """Whole blocks of ``lanes`` in ``n``, and what is left."""
-    known = as_int(n)
-    if known is not None:
-        return divmod(known, lanes)
-    return tirx.floordiv(n, index(lanes)), tirx.floormod(n, index(lanes))
-
-
-def ceil_div(n: Any, by: int) -> Any:
-    """``n / by`` rounded up."""
-    known = as_int(n)
-    return -(-known // by) if known is not None else tirx.floordiv(n + index(by - 1), index(by))
-
-
-def vector_lanes(dtype: str, vector_bytes: int) -> int:
-    """Elements of a TVM dtype in one vector (1 without vectors)."""
-    return max(1, vector_bytes * 8 // max(8, int(tvm.DataType(dtype).bits)))
-
-
-def row_lanes(extents: Sequence[Any], dtype: str, vector_bytes: int) -> int:
-    """Lanes for a reduction along a contiguous row: up to four vectors, few elements left over."""
-    width = vector_lanes(dtype, vector_bytes)
-    n = as_int(extents[-1]) if extents else 1
-    return width if n is None or width == 1 else best_lanes(n, 4 * width)
-
-
-def column_lanes(
-    shape: Sequence[Any], kept: Sequence[int], dtype: str, vector_bytes: int
-) -> int:
-    """Columns reduced at once; 1 where the last axis is reduced or very short."""
-    if not kept or kept[-1] != len(shape) - 1 or len(kept) == len(shape):
-        return 1
-    width = vector_lanes(dtype, vector_bytes)
-    n = as_int(shape[-1])
-    return width if n is None or width == 1 else best_lanes(n, 2 * width)
-
-
-def best_lanes(n: int, most: int) -> int:
-    """The power of two up to ``most`` with the least blocks, left-over elements and merging steps.
-
-    1 where a row of ``n`` is too short for lanes to pay.
-    """
-    candidates = [2**p for p in range(most.bit_length()) if 2**p <= min(n, most)]
-    best = min(candidates, default=1, key=lambda w: (n // w + n % w + w.bit_length(), w))
-    return best if best >= 4 else 1
-
-
-def merge_lanes(b: Builder, acc: BufferTensor, monoid: Monoid, lanes: int) -> None:
-    """Combine all lanes of ``acc`` into lane 0, halving them."""
-    while lanes > 1:
-        lanes //= 2
-        with b.lanes(lanes) as lane:
-            acc.store((lane,), monoid.combine(acc[lane], acc[lane + lanes]))
-
-
 # ---- spaces --------------------------------------------------------------------------------------
 
 
@@ -383,3 +247,9 @@ def collapse(shape: Sequence[Any], axes: Sequence[int]) -> tuple[list[Any], list
         runs.append((True, [1]))
     merged = [product(extents) for _, extents in runs]
     return merged, [i for i, (reduced, _) in enumerate(runs) if reduced]
+
+
+__all__ = [
+    "MAX", "MAX_NUMBER", "MIN", "PRODUCT", "SUM", "At", "ColumnGroup", "Group", "Held", "Load",
+    "Monoid", "RowGroup", "ceil_div", "collapse", "for_groups", "is_nan", "lowest", "split",
+]  # fmt: skip

@@ -61,10 +61,13 @@ def test_axes_at_run_time(axes, keepdims):
     assert_close(got[0], np.mean(x, axis=tuple(axes), keepdims=bool(keepdims)), rtol=1e-5)
 
 
-def test_many_terms_keep_their_precision():
-    x = np.full((2, 1 << 18), 0.1, np.float32)
-    got = run_op("ReduceSum", [x, np.array([1])], {"keepdims": 0}, const_inputs={1})
-    assert_close(got[0], np.full(2, 0.1 * (1 << 18), np.float32), rtol=1e-5)
+@pytest.mark.parametrize("shape, axis", [((2, 1 << 18), 1), ((1 << 17, 16), 0), ((1 << 17, 3), 0)])
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_many_terms_keep_their_precision(shape, axis, symbolic):
+    x = np.full(shape, 0.1, np.float32)
+    axes = np.array([axis])
+    got = run_op("ReduceSum", [x, axes], {"keepdims": 0}, symbolic=symbolic, const_inputs={1})
+    assert_close(got[0], x.astype("float64").sum(axis=axis).astype("float32"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
