@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ def link(
     """
     import tvm
 
-    driver = find_linker(linker)
+    driver = find_linker(linker, target.host.info.arch)
     executable = assemble(program)
     if device_module is not None:
         executable.mod.import_module(device_module)
@@ -86,8 +87,16 @@ def link(
         raise LinkError(f"cannot write temporary files in {tempfile.gettempdir()}: {reason}") from e
 
 
-def find_linker(name: str | None) -> str:
-    """The C compiler driver called ``name``, or the system's. Raises :class:`LinkError`."""
+def find_linker(name: str | None, arch: str) -> str:
+    """The C compiler driver called ``name``, or the system's for this machine's own code.
+
+    Raises :class:`LinkError` where there is none.
+    """
+    if name is None and arch != platform.machine():
+        raise LinkError(
+            f"linking for {arch} needs a C compiler for it: give one with --linker, such as"
+            f" {arch}-linux-gnu-gcc"
+        )
     for candidate in (name,) if name else ("cc", "gcc", "clang"):
         found = shutil.which(candidate)
         if found is not None:
@@ -110,7 +119,7 @@ def _export(executable: Any, root: Path, driver: str) -> bytes:
 
 def linker_reason(text: str) -> str:
     """The last line that the linker itself wrote."""
-    ours = ("Command line:", "Compilation error:", "command line:")
+    others = ("Command line:", "Compilation error:", "collect2:")
     lines = [line.strip() for line in text.splitlines()]
-    said = [line for line in lines if line and not line.startswith(ours)]
+    said = [line for line in lines if line and not line.startswith(others)]
     return said[-1] if said else "it gives no reason"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -145,6 +146,9 @@ def test_no_linker(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.kiln"
     graphkiln_command("compile", model, "-o", out, "--linker", "/no/such/cc").fails("/no/such/cc")
     graphkiln_command("compile", model, "-o", out, PATH="/nowhere").fails("C compiler")
+    foreign = "x86-64-v3" if platform.machine() == "aarch64" else "aarch64"
+    other = graphkiln_command("compile", model, "-o", out, "--target", f"cpu:{foreign}")
+    other.fails("--linker")
     assert not list(tmp_path.iterdir())
 
 
