@@ -204,6 +204,7 @@ class _Compilation:
     def run(self, model: Any) -> Artifact:
         imported = self.timed("import", lambda: import_model(model, self.options.shapes))
         before = count_nodes(imported.graph)
+        self.timed("load compiler", lambda: self.target)
         graph = self.timed("passes", lambda: self.optimize(imported.graph))
         contents = self.generate(graph, imported, before)
         return Artifact(contents, graph, self.records, self.seconds)

@@ -55,6 +55,20 @@ def test_commands_run(page: Path, checkout: Path) -> None:
             assert done.returncode == 0, line + "\n" + done.stderr
 
 
+def test_dumps_of_the_readme_are_real(tmp_path: Path) -> None:
+    import graphkiln
+
+    model = ROOT / "tests" / "models" / "mnist_cntk.onnx"
+    graphkiln.optimize(model, dump_ir=tmp_path, stop_after="fold_affine")
+    first, *_, last = sorted(tmp_path.iterdir())
+    shown = blocks(ROOT / "README.md", "text")
+    assert len(shown) == 2
+    for block, dump in zip(shown, (first, last), strict=True):
+        assert {line.strip() for line in dump.read_text("utf-8").splitlines()} >= set(
+            block.splitlines()
+        )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = [to for to in LINK.findall(page.read_text("utf-8")) if "://" not in to]
