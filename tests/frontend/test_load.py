@@ -201,6 +201,11 @@ def test_bad_nodes(case: str) -> None:
     assert first.startswith(f"<model>: node '{bad.name}' ({error.op}): ")
 
 
+def test_an_output_twice() -> None:
+    twice = model([node("Neg", "x", "y")], [value("x")], ["y", "y"])
+    assert refusal(twice).reason == "output 'y': is there twice"
+
+
 def test_an_attribute_twice() -> None:
     bad = node("Concat", "x", "y", axis=1)
     bad.attribute.append(bad.attribute[0])
