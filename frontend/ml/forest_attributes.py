@@ -150,8 +150,8 @@ class _Ids:
 
     def __init__(self, trees: Array, nodes: Array) -> None:
         self._trees, self.firsts, which = np.unique(trees, return_index=True, return_inverse=True)
-        self._low = nodes.min(initial=0)
-        self._span = int(nodes.max(initial=0) - self._low) + 1
+        self._low, high = int(nodes.min(initial=0)), int(nodes.max(initial=0))
+        self._span = high - self._low + 1
         if self._span * len(self._trees) >= 2**62:
             raise ImportFault("the numbers of its nodes are absurd")
         keys = which * self._span + (nodes - self._low)
@@ -165,7 +165,7 @@ class _Ids:
         which = np.searchsorted(self._trees, trees)
         keys = which * self._span + (nodes - self._low)
         at = np.minimum(np.searchsorted(self._keys, keys), max(len(self._keys) - 1, 0))
-        near = (nodes >= self._low) & (nodes < self._low + self._span)
+        near = (nodes >= self._low) & (nodes <= self._low + self._span - 1)
         known = np.isin(trees, self._trees) & near
         if not (known.all() and (self._keys[at] == keys).all()):
             raise ImportFault("a tree leads to a node that is not there")

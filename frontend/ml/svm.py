@@ -35,7 +35,8 @@ def svm_regressor(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     """``kernels @ coefficients + rho`` as [N, 1]; its sign for a one-class machine."""
     x = examples(node, emit)
     count = node.attrs.get("n_supports", 0)
-    assert isinstance(count, int)
+    if not isinstance(count, int) or count < 0:
+        raise ImportFault(f"has {count} support vectors")
     weights = _required(node, "coefficients", x)
     features = _kernels(node, x, count, emit) if count else x
     if count and weights.size != count:
@@ -100,6 +101,8 @@ def _kernels(node: OnnxNode, x: Value, count: int, emit: Emit) -> Value:
     table = vectors.reshape(count, -1)
     check_columns(x, table.shape[1], "its support vectors have", emit)
     given = numbers(node, "kernel_params", x)
+    if given is not None and given.size < 3:
+        raise ImportFault(f"has {given.size} kernel_params, not 3")
     gamma, shift, degree = np.zeros(3) if given is None else given[:3]
     if kind == "RBF":
         return _rbf(x, table, float(gamma), emit)

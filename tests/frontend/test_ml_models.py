@@ -146,6 +146,8 @@ LABELS = {"classlabels_ints": [1, 2, 3]}
         ("LinearRegressor", {"coefficients": [1.0] * 3, "post_transform": "SOFTMIN"}, "SOFTMIN"),
         ("SVMRegressor", {"coefficients": [1.0] * 3}, "no rho"),
         ("SVMRegressor", {**regressor("RBF"), "n_supports": 4}, "support vectors"),
+        ("SVMRegressor", regressor("RBF", n_supports=-1), "-1 support vectors"),
+        ("SVMRegressor", regressor("RBF", kernel_params=[1.0]), "1 kernel_params"),
         ("SVMRegressor", regressor("COSINE"), "'COSINE' is not one of"),
         ("SVMClassifier", {**classifier(3, False, "NONE"), **LABELS, "rho": [1.0]}, "do not fit"),
         ("SVMClassifier", {**classifier(2, False, "NONE"), **LABELS}, "2 classes for 3 labels"),
