@@ -117,7 +117,7 @@ def _quantized_state(s: Step, h: BufferTensor, codes: BufferTensor) -> tuple[Exp
         codes.store((s.d, n, j), quantized_byte(h[s.d, n, j], scale, zero))
 
     with b.loop(layer.batch) as n:
-        each_lane(b, layer.hidden, lambda j: store(n, j))
+        each_lane(b, layer.hidden, layer.dtype, lambda j: store(n, j))
     return scale, zero
 
 

@@ -7,30 +7,32 @@ from typing import Any
 
 from ...tir.builder import Builder, Expr, as_int, index
 from ...tir.numeric import cast
-from ...tir.reduce import split
+from ...tir.partial import split, vector_lanes
 
 ROWS = 4
 COLUMNS = 4
-"""Rows and columns of a tile: each loaded vector is used four times."""
-
-LANES = 16
-"""Elements that a tile multiplies at once: a vector of float32 on AVX-512, two on AVX2."""
+"""Rows (at most) and columns of a tile."""
 
 Row = Callable[[Expr], Expr]
 
 
-def lanes_for(extent: Any) -> int:
+def tile_rows(b: Builder) -> int:
+    """Rows of a tile that leaves registers for its operands."""
+    return {0: 1, 32: 2}.get(b.loops.vector_bytes, ROWS)
+
+
+def lanes_for(b: Builder, extent: Any, dtype: str) -> int:
     """Lanes for a contiguous run of ``extent`` elements, few of which may be left over."""
-    known = as_int(extent)
-    if known is None or known % LANES == 0:
-        return LANES
-    widths = [w for w in (1, 2, 4, 8, LANES) if w <= known]
+    known, most = as_int(extent), vector_lanes(dtype, b.loops.vector_bytes)
+    if known is None or known % most == 0:
+        return most
+    widths = [1 << p for p in range(most.bit_length()) if 1 << p <= known]
     return min(widths, default=1, key=lambda w: (known // w + known % w, -w))
 
 
-def each_lane(b: Builder, extent: Any, body: Callable[[Expr], None]) -> None:
+def each_lane(b: Builder, extent: Any, dtype: str, body: Callable[[Expr], None]) -> None:
     """``body(i)`` for every i below ``extent``, in vectors; no element is visited twice."""
-    lanes = lanes_for(extent)
+    lanes = lanes_for(b, extent, dtype)
     whole, tail = split(extent, lanes)
     with b.loop(whole) as block, b.lanes(lanes) as lane:
         body(block * lanes + lane)
@@ -43,7 +45,7 @@ def dot_tile(
     b: Builder, rows: Sequence[Row], columns: Sequence[Row], depth: Any, dtype: str
 ) -> list[list[Expr]]:
     """The products of all ``rows`` with all ``columns``, summed over ``depth`` in ``dtype``."""
-    lanes = lanes_for(depth)
+    lanes = lanes_for(b, depth, dtype)
     tiles = len(rows) * len(columns)
     sums = b.local((tiles * lanes,), dtype)
     zero = cast(index(0), dtype)

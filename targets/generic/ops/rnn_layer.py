@@ -18,7 +18,7 @@ from ...tir.numeric import cast
 from ..registry import LowerContext
 from .conv_direct import blocks_of, in_memory
 from .rnn_activations import Activation, activations
-from .rnn_dot import COLUMNS, ROWS, dot_tile, each_lane
+from .rnn_dot import COLUMNS, dot_tile, each_lane, tile_rows
 
 CHUNK = 64
 """Columns of the input projection that one task computes."""
@@ -52,9 +52,11 @@ class Layer:
 
     @property
     def block(self) -> Any:
-        """Batch rows of one task: a divisor of the batch, at most :data:`ROWS`."""
+        """Batch rows of one task: a divisor of the batch."""
         batch = as_int(self.batch)
-        return 1 if not batch else next(n for n in range(ROWS, 0, -1) if batch % n == 0)
+        return (
+            1 if not batch else next(n for n in range(tile_rows(self.b), 0, -1) if batch % n == 0)
+        )
 
     @property
     def blocks(self) -> Any:
@@ -105,7 +107,7 @@ class Layer:
         x = b.view(x, (count, x.shape[2]))
         out = b.workspace((self.directions, count, w.shape[1]), self.dtype, "projected")
         known = as_int(count)
-        rows = ROWS if known is None or known >= ROWS else 1
+        rows = tile_rows(b) if known is None or known >= tile_rows(b) else 1
 
         def body(at: tuple[Expr, ...]) -> None:
             d, block, chunk = at
@@ -187,7 +189,7 @@ class Layer:
         def copy(j: Expr) -> None:
             out.store((n, d, j) if self.batch_first else (d, n, j), state[d, n, j])
 
-        each_lane(self.b, self.hidden, copy)
+        each_lane(self.b, self.hidden, self.dtype, copy)
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class Step:
         layer = self.layer
         with layer.b.loop(layer.block) as r:
             place = layer.place(self.d, self.s, self.first + r)
-            each_lane(layer.b, layer.hidden, partial(body, place))
+            each_lane(layer.b, layer.hidden, layer.dtype, partial(body, place))
 
     def update(self, cell: Callable[[Place, Expr], Expr]) -> None:
         """Run ``cell(place, j)``, which gives h, for every sequence and store it as the output.
@@ -244,12 +246,12 @@ class Step:
         with b.loop(layer.block) as r:
             place = layer.place(self.d, self.s, self.first + r)
             if place.exists is None:
-                each_lane(b, layer.hidden, partial(live, place))
+                each_lane(b, layer.hidden, layer.dtype, partial(live, place))
                 return
             with b.when(place.exists):
-                each_lane(b, layer.hidden, partial(live, place))
+                each_lane(b, layer.hidden, layer.dtype, partial(live, place))
             with b.when(tirx.Not(place.exists)):
-                each_lane(b, layer.hidden, partial(dead, place))
+                each_lane(b, layer.hidden, layer.dtype, partial(dead, place))
 
     def _store(self, place: Place, t: Expr, j: Expr, value: Expr) -> None:
         n, d = place.sequence, self.d
