@@ -166,7 +166,8 @@ def compare(got: Any, wanted: Any, case: Case) -> None:
     if wanted is None or got is None:
         assert got is wanted, f"{type(got).__name__} instead of {type(wanted).__name__}"
     elif isinstance(wanted, list):
-        assert isinstance(got, list | tuple) and len(got) == len(wanted), "the sequences differ in length"
+        fits = isinstance(got, list | tuple) and len(got) == len(wanted)
+        assert fits, "the sequences differ in length"
         for a, b in zip(got, wanted, strict=True):
             compare(a, b, case)
     else:
