@@ -11,6 +11,7 @@ import numpy as np
 import tvm
 import tvm_ffi
 
+from graphkiln.codegen.pipeline import register_pipeline
 from graphkiln.ir.dims import Dim, evaluate, free_symbols, sym
 from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.ir.infer import infer_types
@@ -41,7 +42,9 @@ def build(function: Any, target: tvm.target.Target | None = None) -> Any:
     name = str(function.attrs["global_symbol"])
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         return tvm.tirx.build(
-            tvm.IRModule({name: function}), target=target or native_target(), pipeline="default"
+            tvm.IRModule({name: function}),
+            target=target or native_target(),
+            pipeline=register_pipeline(),
         )
 
 
