@@ -78,10 +78,16 @@ class _Power:
         self._im.set(re * self._w[1] + im * self._w[0])
 
 
-def fast_transform(b: Builder, n: int, inverse: bool, table: BufferTensor, load: Load) -> Load:
-    """Transform ``load(0) ... load(n - 1)``; returns how to read the result's elements."""
+def fast_transform(
+    b: Builder, n: int, inverse: bool, table: BufferTensor, rows: tuple[BufferTensor, BufferTensor],
+    load: Load,
+) -> Load:  # fmt: skip
+    """Transform ``load(0) ... load(n - 1)``; returns how to read the result's elements.
+
+    ``rows`` is memory for two complex rows: [2, n] of the type of ``table`` each.
+    """
     dtype = table.dtype
-    source, target = (b.workspace((2, n), dtype, "row") for _ in range(2))
+    source, target = rows
     with b.loop(n) as i:
         for part, value in enumerate(load(i)):
             source.store((index(part), i), cast(value, dtype))

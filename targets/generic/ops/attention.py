@@ -91,7 +91,7 @@ def quotient(a: Any, b: Any) -> Any:
     known = as_int(a), as_int(b)
     if known[0] is not None and known[1] is not None:
         return known[0] // known[1]
-    return tirx.floordiv(index(a), index(b))
+    return 1 if same_extent(a, b) else tirx.floordiv(index(a), index(b))
 
 
 def rows_of(ctx: LowerContext, x: BufferTensor, heads: Any) -> Rows:

@@ -15,10 +15,11 @@ from tvm import tirx
 
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, static_product
 from ...tir.numeric import cast, storage_dtype
+from ...tir.partial import vector_lanes
 from .conv_rows import Columns, Geometry, Rows
 
-TILE = 128
-"""Accumulators of one task: 8 AVX-512 or 16 AVX2 registers of float32."""
+ACCUMULATORS = {64: 8, 32: 12, 16: 16}
+"""Vector registers of partial sums that a task keeps, by the bytes of a vector."""
 
 Finish = Callable[[Expr, Expr, "Expr | None"], Expr]
 
@@ -60,11 +61,16 @@ class Tile:
         return (r * self.rows + o) * self.columns
 
 
-def choose_tile(channels: Any, rows: Any, columns: Any) -> Tile:
-    """A tile of at most :data:`TILE` accumulators that fits the extents (symbolic ones: few)."""
-    width = as_int(columns)
-    lanes = 16 if width is None else next((t for t in (1, 2, 4, 8, 16) if width <= t), 32)
-    limit = TILE // max(lanes, 8)
+def choose_tile(b: Builder, dtype: str, channels: Any, rows: Any, columns: Any) -> Tile:
+    """A tile of sums of ``dtype`` that fits the extents (symbolic ones: few) and the registers."""
+    width = vector_lanes(dtype, b.loops.vector_bytes)
+    if width == 1:
+        return Tile(1, 1, 1)
+    known = as_int(columns)
+    widths = [1 << p for p in range((2 * width).bit_length())]
+    lanes = width if known is None else next((w for w in widths if known <= w), widths[-1])
+    registers = ACCUMULATORS.get(b.loops.vector_bytes, 8)
+    limit = max(1, registers * width // max(lanes, width // 2))
     tall = balanced(as_int(channels), limit)
     return Tile(tall, balanced(as_int(rows), limit // tall), lanes)
 
@@ -109,7 +115,7 @@ def direct_conv(b: Builder, conv: Convolution) -> None:
     batch, filters, *spatial = conv.out.shape
     *outer, width = spatial
     per_group = divided(filters, conv.groups)
-    tile = choose_tile(per_group, outer[-1] if outer else 1, width)
+    tile = choose_tile(b, conv.dtype, per_group, outer[-1] if outer else 1, width)
     columns = Columns(width, tile.columns)
     outside = tirx.const(0, conv.operand)
     rows = Rows.of(b, conv.x, conv.geometry, spatial, columns, outside)

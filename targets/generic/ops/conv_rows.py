@@ -102,9 +102,9 @@ class Rows:
     def of(b: Builder, x: TensorExpr, geometry: Geometry, spatial: Sequence[Any],
            columns: Columns, fill: Expr) -> Rows:  # fmt: skip
         """The rows of ``x`` (N, C, ...) for ``spatial`` outputs; what is outside is ``fill``."""
-        fits = columns.overlaps or (columns.known or 0) % columns.tile == 0 != columns.known
         plain = isinstance(x, BufferTensor) and storage_dtype(x.dtype) == dtype_of(fill)
-        if plain and fits and geometry.strides[-1] == 1 and not any(geometry.guarded):
+        whole = columns.overlaps and geometry.strides[-1] == 1
+        if plain and whole and not any(geometry.guarded):
             assert isinstance(x, BufferTensor)
             return Rows(x, geometry, False)
         return Rows(_copy(b, x, geometry, spatial, columns, fill), geometry,

@@ -52,7 +52,7 @@ class _Kernel:
         self.depth = divided(c.input(0).shape[1], self.groups)
         self.filters = self.weights.shape[1]
         quotients = _ceil_div(self.out.shape[-1], self.strides[-1])
-        self.tile = choose_tile(self.filters, 1, quotients)
+        self.tile = choose_tile(b, self.dtype, self.filters, 1, quotients)
         lowest = _floor_div(self.pads[-1] - (self.kernel[-1] - 1) * self.dilations[-1],
                             self.strides[-1])  # fmt: skip
         highest = _floor_div(self.strides[-1] - 1 + self.pads[-1], self.strides[-1])

@@ -7,6 +7,7 @@ from tvm import tirx
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, index
 from ...tir.contract import At
 from ...tir.numeric import cast
+from ...tir.scratch import scratch
 from ..registry import LowerContext, lowering
 
 
@@ -16,9 +17,10 @@ def _lower_det(ctx: LowerContext) -> TensorExpr:
     out = ctx.result()
     n = index(x.shape[-1])
     b = ctx.b
+    matrices = scratch(b, out.shape, x.shape[-2:], x.compute_dtype, "matrix")
 
     def body(at: At) -> None:
-        a = b.workspace(x.shape[-2:], x.compute_dtype, "matrix")
+        a = matrices(at)
         with b.grid(n, n) as (i, j):
             a.store((i, j), x.at(*at, i, j))
         result = b.scalar(x.compute_dtype, 1.0)

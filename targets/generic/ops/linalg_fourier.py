@@ -18,6 +18,7 @@ from ...tir.fourier import (
     twiddles,
 )
 from ...tir.numeric import cast, dtype_of
+from ...tir.scratch import scratch
 from ..registry import LowerContext, lowering, sizes
 
 At = tuple[Expr, ...]
@@ -50,7 +51,7 @@ def _fast_dft(
     def store(at: At, k: Expr, value: Complex) -> None:
         _store(out, (*at[:axis], k, *at[axis:]), value)
 
-    row = _fast_row(ctx, n, x.shape[axis], out.shape[axis], signal, store)
+    row = _fast_row(ctx, lead, n, x.shape[axis], out.shape[axis], signal, store)
 
     def guarded_row(at: At) -> None:
         with ctx.b.when(_axis(ctx, x.rank).equal(index(axis))):
@@ -60,18 +61,19 @@ def _fast_dft(
 
 
 def _fast_row(
-    ctx: LowerContext, n: int, count: Any, bins: Any, signal: Callable[[At, Expr], Complex],
-    store: Callable[[At, Expr, Complex], None],
+    ctx: LowerContext, lead: Sequence[Any], n: int, count: Any, bins: Any,
+    signal: Callable[[At, Expr], Complex], store: Callable[[At, Expr, Complex], None],
 ) -> Callable[[At], None]:  # fmt: skip
-    """How to transform the ``count`` elements of ``signal`` at an index and keep ``bins``."""
+    """How to transform ``count`` elements of ``signal`` at an index of ``lead``; keeps ``bins``."""
     inverse = bool(ctx.attr("inverse"))
     x = ctx.input(0)
     table = twiddles(ctx.b, n, inverse, x.compute_dtype)
     real = as_int(x.shape[-1]) == 1
+    first, second = (scratch(ctx.b, lead, (2, n), table.dtype, "row") for _ in range(2))
 
     def row(at: At) -> None:
         load = _spectrum(ctx, lambda i: signal(at, i), count, index(n))
-        result = fast_transform(ctx.b, n, inverse, table, load)
+        result = fast_transform(ctx.b, n, inverse, table, (first(at), second(at)), load)
         if real and not inverse:
             result = real_spectrum(result, n)
         with ctx.b.loop(bins) as k:
@@ -211,7 +213,7 @@ def _lower_stft(ctx: LowerContext) -> TensorExpr:
         _store(out, (*at, k), value)
 
     if n is not None:
-        row = _fast_row(ctx, n, n, out.shape[2], signal, store)
+        row = _fast_row(ctx, out.shape[:2], n, n, out.shape[2], signal, store)
         ctx.b.nest(out.shape[:2], row, cost=20 * n, sequential_last=True)
         return out
 

@@ -35,10 +35,10 @@ def pool_windows(b: Builder, pool: Pool) -> None:
     """Emit the loops of a pool; a task folds some rows of one channel, a tile at a time."""
     batch, channels, *spatial = pool.out.shape
     *outer, width = spatial
-    tile = choose_tile(1, outer[-1] if outer else 1, width)
+    dtype = dtype_of(pool.fill)
+    tile = choose_tile(b, dtype, 1, outer[-1] if outer else 1, width)
     columns = Columns(width, tile.columns)
     rows = Rows.of(b, pool.x, pool.geometry, spatial, columns, pool.fill)
-    dtype = dtype_of(pool.fill)
 
     def fold(at: tuple[Expr, ...], lead: list[Expr], start: Expr) -> BufferTensor:
         n, c = at
