@@ -216,6 +216,16 @@ def backend_cases(*keys: str) -> list[Any]:
     return [found[name] for name in sorted(found)]
 
 
+def sampled_cases(*keys: str) -> list[Any]:
+    """Pytest parameters for :func:`backend_cases`: every fourth case; the others are slow tests."""
+    import pytest
+
+    return [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if i % 4 else [])
+        for i, case in enumerate(backend_cases(*keys))
+    ]
+
+
 def run_case(case: Any) -> None:
     """Run a case with all graph inputs given at run time; raises where a result is off."""
     for inputs, outputs in case.data_sets:

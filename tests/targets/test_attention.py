@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
-from oputil import assert_close, backend_cases, one_node, run_case, run_op
+from oputil import assert_close, one_node, run_case, run_op, sampled_cases
 from reference import reference, runtime
 
 from graphkiln.ir.interpreter import run_node
 
-CASES = {
-    c.name: c
-    for c in backend_cases(
-        "Attention", "RotaryEmbedding", "LinearAttention", "CausalConvWithState"
-    )
-}
+OPS = ("Attention", "RotaryEmbedding", "LinearAttention", "CausalConvWithState")
 MICROSOFT = "com.microsoft"
 HEADS, WIDTH = 4, 8
 HIDDEN = HEADS * WIDTH
@@ -33,17 +27,9 @@ def flags(*shape: int) -> np.ndarray:
     return out
 
 
-def sampled(names: Iterable[str]) -> list[Any]:
-    """Every fourth name; the others are slow tests."""
-    return [
-        name if i % 4 == 0 else pytest.param(name, marks=pytest.mark.slow)
-        for i, name in enumerate(names)
-    ]
-
-
-@pytest.mark.parametrize("name", sampled(CASES))
-def test_onnx_case(name):
-    run_case(CASES[name])
+@pytest.mark.parametrize("case", sampled_cases(*OPS))
+def test_onnx_case(case):
+    run_case(case)
 
 
 @pytest.mark.parametrize("causal", [0, 1])

@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oputil import assert_close, backend_cases, one_node, run_case, run_op
+from oputil import assert_close, one_node, run_case, run_op, sampled_cases
 from reference import runtime
 
 from graphkiln.ir.interpreter import run_node
 
-CASES = {
-    c.name: c
-    for c in backend_cases("MatMul", "Gemm", "Einsum", "Det", "DFT", "STFT")
-    if "opset19" not in c.name
-}
+OPS = ("MatMul", "Gemm", "Einsum", "Det", "DFT", "STFT")
 
 
 def normal(*shape: int, dtype: Any = "float32") -> np.ndarray:
@@ -29,9 +25,11 @@ def wide(x: np.ndarray) -> np.ndarray:
     return x.astype("float64")
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_onnx_case(name):
-    run_case(CASES[name])
+@pytest.mark.parametrize("case", sampled_cases(*OPS))
+def test_onnx_case(case):
+    if "opset19" in case.name:
+        pytest.skip("an old form, which import upgrades")
+    run_case(case)
 
 
 @pytest.mark.parametrize("a, b", [
