@@ -3,9 +3,11 @@
     python benchmarks/latency.py MODEL.onnx [MODEL.onnx ...] [--inputs DIR] [--threads 1]
 
 Every peer has a process of its own; rounds alternate between them, so that noise of the machine
-meets all. Prints medians, ratios (peer / graphkiln: above 1 graphkiln is faster) and geometric
-means, and writes JSON with ``--json``. ``--inputs`` is a folder with NAME/inputs.npz or NAME.npz;
-random inputs otherwise.
+meets all. Prints medians, ratios (peer / graphkiln: above 1 graphkiln is faster), peak memory
+against onnxruntime's, the largest difference from the first peer's results, seconds of compilation
+and geometric means, and writes JSON with ``--json``. A difference is in units of the tolerance
+(rtol 1e-3 and atol 1e-4 of the output's largest magnitude): above 1 the results disagree.
+``--inputs`` is a folder with NAME/inputs.npz or NAME.npz; random inputs otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ class Peer:
 
     name: str
     process: subprocess.Popen[str]
+    outputs: Path
     seconds: list[float] = field(default_factory=list)
     peak: int = 0
     error: str = ""
@@ -44,6 +48,11 @@ class Peer:
         reply = self.read()
         self.seconds += reply.get("seconds", [])
         self.peak = reply.get("peak_bytes", self.peak)
+
+    def results(self) -> list[np.ndarray]:
+        """What the first run returned."""
+        with np.load(self.outputs) as held:
+            return [held[k] for k in held.files]
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -57,15 +66,15 @@ class Peer:
         return statistics.median(self.seconds)
 
 
-def start(name: str, model: Path, inputs: Path, threads: int) -> Peer:
+def start(name: str, model: Path, inputs: Path, outputs: Path, threads: int) -> Peer:
     """Start a peer and wait until it is ready; pinned to the first ``threads`` cores."""
     cores = sorted(os.sched_getaffinity(0))[:threads]
     process = subprocess.Popen(
-        [sys.executable, str(_PEERS), name, str(model), str(inputs), str(threads)],
+        [sys.executable, str(_PEERS), name, str(model), str(inputs), str(outputs), str(threads)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )  # fmt: skip
-    peer = Peer(name, process)
+    peer = Peer(name, process, outputs)
     peer.read()
     return peer
 
@@ -124,22 +133,25 @@ def main(
     names = [p for p in peers.split(",") if p]
     results: dict[str, Any] = {}
     columns = " ".join(f"{n:>12s} {'ratio':>6s}" for n in names)
-    header = f"{'model':28s} {'graphkiln':>10s} {columns}"
-    click.echo(header)
+    last = f"{'memory':>6s} {'error':>8s} {'build':>6s}"
+    click.echo(f"{'model':28s} {'graphkiln':>10s} {columns} {last}")
     with tempfile.TemporaryDirectory() as folder:
         for text in models:
             model = Path(text)
             artifact = Path(folder) / f"{model.stem}.kiln"
+            began = time.perf_counter()
             try:
                 compile_model(str(model)).save(artifact)
             except Exception as e:
                 click.echo(f"{model.stem:28s} does not compile: {str(e).splitlines()[0][:120]}")
                 continue
+            built = time.perf_counter() - began
             feeds = find_inputs(model, inputs, Path(folder))
-            running = [start("graphkiln", artifact, feeds, threads)]
-            running += [start(n, model, feeds, threads) for n in names]
+            kept = {n: Path(folder) / f"{n}.npz" for n in ("graphkiln", *names)}
+            running = [start("graphkiln", artifact, feeds, kept["graphkiln"], threads)]
+            running += [start(n, model, feeds, kept[n], threads) for n in names]
             measure(running, seconds)
-            results[model.stem] = report(model.stem, running)
+            results[model.stem] = report(model.stem, running, built)
             for p in running:
                 p.process.kill()
                 p.process.wait()
@@ -149,22 +161,45 @@ def main(
         Path(json_path).write_text(json.dumps({"threads": threads, "models": results}, indent=1))
 
 
-def report(name: str, peers: list[Peer]) -> dict[str, Any]:
+def report(name: str, peers: list[Peer], built: float) -> dict[str, Any]:
     """Print a row and return its figures."""
-    own = peers[0]
+    own, *others = peers
     if own.error:
         click.echo(f"{name:28s} {own.error[:100]}")
         return {"error": own.error}
-    row: dict[str, Any] = {"graphkiln": own.median, "peak": {p.name: p.peak for p in peers}}
+    row: dict[str, Any] = {"graphkiln": own.median, "compile": built}
+    row["peak"] = {p.name: p.peak for p in peers if not p.error}
     cells = []
-    for p in peers[1:]:
+    for p in others:
         if p.error:
             cells.append(f"{'-':>12s} {'-':>6s}")
             continue
         row[p.name] = p.median
         cells.append(f"{p.median * 1e3:12.3f} {p.median / own.median:6.2f}")
+    running = [p for p in others if not p.error]
+    if running:
+        row["difference"] = difference(own.results(), running[0].results())
+        cells.append(f"{own.peak / running[0].peak:6.2f} {row['difference']:8.1e}")
+    cells.append(f"{built:6.1f}")
     click.echo(f"{name:28s} {own.median * 1e3:10.3f} " + " ".join(cells))
     return row
+
+
+def difference(own: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """The largest difference in units of the tolerance; infinite where types or shapes differ."""
+    worst = 0.0
+    for a, b in zip(own, expected, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return math.inf
+        if a.dtype.kind != "f":
+            worst = max(worst, 0.0 if np.array_equal(a, b) else math.inf)
+        elif b.size:
+            x, y = a.astype(np.float64), b.astype(np.float64)
+            if not np.array_equal(np.isnan(x), np.isnan(y)):
+                return math.inf
+            bound = 1e-3 * np.abs(y) + 1e-4 * np.nanmax(np.abs(y)) + 1e-30
+            worst = max(worst, float(np.nanmax(np.abs(x - y) / bound)))
+    return worst
 
 
 def summary(results: dict[str, Any], names: list[str]) -> None:

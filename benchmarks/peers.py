@@ -1,17 +1,18 @@
 """One process a peer: loads a model, then times runs on request.
 
-Run as ``python peers.py PEER MODEL INPUTS THREADS``; reads counts from standard
-input, writes one JSON line of seconds for each. Used by :mod:`.latency`.
+Run as ``python peers.py PEER MODEL INPUTS OUTPUTS THREADS``: the first results go to the file
+OUTPUTS; then each count read from standard input is answered by one JSON line of seconds. Used by
+:mod:`.latency`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,13 @@ PEERS = {"graphkiln": graphkiln, "onnxruntime": onnxruntime, "openvino": openvin
 
 def main() -> None:
     """Serve timing requests until standard input ends."""
-    peer, model, inputs, threads = sys.argv[1:5]
+    peer, model, inputs, outputs, threads = sys.argv[1:6]
     os.environ["GRAPHKILN_NUM_THREADS"] = threads
     loaded = np.load(inputs)
     feeds = {k: loaded[k] for k in loaded.files}
     try:
         run = PEERS[peer](model, feeds, int(threads))
-        run()
+        np.savez(outputs, *run())
     except Exception as e:
         lines = str(e).strip().splitlines()
         print(json.dumps({"error": f"{type(e).__name__}: {lines[0] if lines else ''}"}), flush=True)
@@ -81,8 +82,14 @@ def main() -> None:
             start = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}), flush=True)
+
+
+def peak_bytes() -> int:
+    """The most memory this process had resident (``ru_maxrss`` would count its parent's, too)."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

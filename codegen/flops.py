@@ -55,9 +55,9 @@ def _depth(node: Node, inputs: list[Value | None]) -> Dim | None:
         return _product((x.shape[1], *w.shape[2:])) // int(attribute(node, "group") or 1)
     if node.op == "ConvBlocked":
         per_group = int(attribute(node, "in_channels")) // int(attribute(node, "group") or 1)
-        return _product((per_group, *w.shape[3:-2]))
+        return _product((per_group, *attribute(node, "kernel_shape")))
     if node.op == "DepthwiseBlocked":
-        return _product(w.shape[1:-1])
+        return _product(attribute(node, "kernel_shape"))
     return None
 
 

@@ -4,6 +4,9 @@
 Convolution weights ``[M, C/g, *K]`` become ``[g, Mt, Cb, *K, c, t]``: ``t`` output channels of one
 register tile innermost, below them the ``c`` input channels of one block of the input's layout.
 Matmul weights ``[K, N]`` become ``[Nt, K, t]``.
+
+Dot products of integers take ``d`` neighbours of the reduction at once (``depth``, 4 for most
+instructions): packed weights then end in ``[.., c/d, t*d]`` with those neighbours innermost.
 """
 
 from __future__ import annotations
@@ -38,7 +41,23 @@ def unpack_channels(x: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(merged[:, :channels])
 
 
-def pack_conv_weight(w: np.ndarray, group: int, in_block: int, tile: int) -> np.ndarray:
+def _interleave(w: np.ndarray, depth: int) -> np.ndarray:
+    """``[.., c, t]`` -> ``[.., c/depth, t*depth]``."""
+    *lead, c, t = w.shape
+    split = w.reshape(*lead, c // depth, depth, t)
+    return np.ascontiguousarray(split.swapaxes(-1, -2)).reshape(*lead, c // depth, t * depth)
+
+
+def _separate(w: np.ndarray, depth: int) -> np.ndarray:
+    """The inverse of :func:`_interleave`."""
+    *lead, c, t = w.shape
+    split = w.reshape(*lead, c, t // depth, depth)
+    return np.ascontiguousarray(split.swapaxes(-1, -2)).reshape(*lead, c * depth, t // depth)
+
+
+def pack_conv_weight(
+    w: np.ndarray, group: int, in_block: int, tile: int, depth: int = 1
+) -> np.ndarray:
     """``[M, C/g, *K]`` -> ``[g, ceil(M/g/tile), ceil(C/g/in_block), *K, in_block, tile]``."""
     m, c, *kernel = w.shape
     per_group = m // group
@@ -48,11 +67,14 @@ def pack_conv_weight(w: np.ndarray, group: int, in_block: int, tile: int) -> np.
     w = w.reshape(group, tiles, tile, blocks, in_block, *kernel)
     # g Mt t Cb c *K -> g Mt Cb *K c t
     order = (0, 1, 3, *range(5, w.ndim), 4, 2)
-    return np.ascontiguousarray(w.transpose(order))
+    return _interleave(np.ascontiguousarray(w.transpose(order)), depth)
 
 
-def unpack_conv_weight(w: np.ndarray, out_channels: int, in_channels: int) -> np.ndarray:
+def unpack_conv_weight(
+    w: np.ndarray, out_channels: int, in_channels: int, depth: int = 1
+) -> np.ndarray:
     """The inverse of :func:`pack_conv_weight`; ``in_channels`` is per group."""
+    w = _separate(w, depth)
     group, tiles, blocks, *kernel, in_block, tile = w.shape
     back = (0, 1, w.ndim - 1, 2, w.ndim - 2, *range(3, w.ndim - 2))
     w = w.transpose(back).reshape(group, tiles * tile, blocks * in_block, *kernel)
@@ -60,27 +82,39 @@ def unpack_conv_weight(w: np.ndarray, out_channels: int, in_channels: int) -> np
     return np.ascontiguousarray(w.reshape(out_channels, in_channels, *kernel))
 
 
-def pack_depthwise_weight(w: np.ndarray, block: int) -> np.ndarray:
-    """``[C, 1, *K]`` -> ``[ceil(C/block), *K, block]``."""
-    return pack_channels(w.transpose(1, 0, *range(2, w.ndim)), block)[0]
+def pack_depthwise_weight(w: np.ndarray, block: int, depth: int = 1) -> np.ndarray:
+    """``[C, 1, *K]`` -> ``[ceil(C/block), *K, block]``.
+
+    With a depth, that many neighbours along the last dim of the kernel are one step:
+    ``[ceil(C/block), .., ceil(K/depth), block*depth]``.
+    """
+    w = _pad_axis(w, w.ndim - 1, _blocks(w.shape[-1], depth) * depth)
+    packed = pack_channels(w.transpose(1, 0, *range(2, w.ndim)), block)[0]
+    return _interleave(packed, depth)
 
 
-def unpack_depthwise_weight(w: np.ndarray, channels: int) -> np.ndarray:
-    """The inverse of :func:`pack_depthwise_weight`."""
-    return np.ascontiguousarray(
-        unpack_channels(w[None], channels).transpose(1, 0, *range(2, w.ndim))
-    )
+def unpack_depthwise_weight(
+    w: np.ndarray, channels: int, depth: int = 1, width: int | None = None
+) -> np.ndarray:
+    """The inverse of :func:`pack_depthwise_weight`; ``width`` is the kernel's last extent."""
+    w = unpack_channels(_separate(w, depth)[None], channels)[..., :width]
+    return np.ascontiguousarray(w.transpose(1, 0, *range(2, w.ndim)))
 
 
-def pack_matmul_weight(w: np.ndarray, tile: int) -> np.ndarray:
-    """``[K, N]`` -> ``[ceil(N/tile), K, tile]``."""
-    k, n = w.shape
-    tiles = _blocks(n, tile)
-    padded = _pad_axis(w, 1, tiles * tile)
-    return np.ascontiguousarray(padded.reshape(k, tiles, tile).transpose(1, 0, 2))
+def pack_matmul_weight(w: np.ndarray, tile: int, depth: int = 1) -> np.ndarray:
+    """``[K, N]`` -> ``[ceil(N/tile), K, tile]``; rows are padded to whole dot products."""
+    n = w.shape[1]
+    tiles, steps = _blocks(n, tile), _blocks(w.shape[0], depth)
+    padded = _pad_axis(_pad_axis(w, 0, steps * depth), 1, tiles * tile)
+    packed = padded.reshape(steps * depth, tiles, tile).transpose(1, 0, 2)
+    return _interleave(np.ascontiguousarray(packed), depth)
 
 
-def unpack_matmul_weight(w: np.ndarray, columns: int) -> np.ndarray:
-    """The inverse of :func:`pack_matmul_weight`."""
+def unpack_matmul_weight(
+    w: np.ndarray, columns: int, rows: int | None = None, depth: int = 1
+) -> np.ndarray:
+    """The inverse of :func:`pack_matmul_weight`; ``rows`` is K where it was padded."""
+    w = _separate(w, depth)
     tiles, k, tile = w.shape
-    return np.ascontiguousarray(w.transpose(1, 0, 2).reshape(k, tiles * tile)[:, :columns])
+    plain = w.transpose(1, 0, 2).reshape(k, tiles * tile)
+    return np.ascontiguousarray(plain[:rows, :columns])

@@ -4,13 +4,18 @@
     Q(MatMul(DQ(a), DQ(b)), sy, zy)       =  QLinearMatMul(a, sa, za, b, sb, zb, sy, zy)
     Q(Gemm(DQ(a), DQ(b), DQ(c)), sy, zy)  =  QGemm(a, sa, za, b, sb, zb, c, sy, zy)
     Q(Add(DQ(a), DQ(b)), sy, zy)          =  QLinearAdd(a, sa, za, b, sb, zb, sy, zy)
+    Conv(DQ(x), DQ(w), b)                 =  Cast(ConvInteger(x, w, zx, zw)) * (sx * sw) + b
+    MatMul(DQ(a), DQ(b))                 =  Cast(MatMulInteger(a, b, za, zb)) * (sa * sb)
 
-A Relu or Clip before Q goes where quantisation cuts off as much. The sums are exact integers, so a
-result may differ by one step from what floating point rounds to: the pass only runs when asked.
+The last two serve where no Q follows at once. A Relu or Clip before Q goes where quantisation cuts
+off as much. The sums are exact integers, so a result may differ by one step from what floating
+point rounds to. Targets without dot products of bytes are better off with floats, so there the
+pass does nothing unless told to.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,12 +31,22 @@ from .rewriter import Rewriter, splat
 @register_pass
 @dataclass(frozen=True)
 class QdqFuse(Pass):
-    """Computes in integers what stands between DequantizeLinear and QuantizeLinear."""
+    """Computes in integers what stands between DequantizeLinear and QuantizeLinear.
+
+    ``always``: also for targets without dot products of bytes.
+    """
+
+    always: bool = False
 
     name = "qdq_fuse"
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        return rewrite(graph, RULES, context)
+        layouts = context.target.layouts
+        if not self.always and (layouts is None or layouts.dot_depth == 1):
+            return {}
+        counts = Counter(rewrite(graph, RULES, context))
+        counts.update(rewrite(graph, OPEN_RULES, context))
+        return counts
 
 
 @dataclass
@@ -68,16 +83,23 @@ def _scale(q: _Quantized) -> np.ndarray | None:
 def _common(m: Match, key: str) -> str | None:
     if spec(key) is None:
         return f"{key} is not known"
-    for name in ("x", "w", "q"):
-        node = m.nodes.get(name)
-        if node is not None and attribute(node, "block_size"):
-            return "it is quantised in blocks"
-    x, q = _quantized(m, "x"), _quantized(m, "q")
-    if not x.per_tensor or not q.per_tensor:
+    q = _quantized(m, "q")
+    if attribute(q.node, "block_size"):
+        return "it is quantised in blocks"
+    if not q.per_tensor:
         return "activations have several scales"
-    if x.data.dtype not in ("int8", "uint8") or q.node.out().dtype not in ("int8", "uint8"):
+    if q.node.out().dtype not in ("int8", "uint8"):
         return "only 8-bit tensors are handled"
-    return _cut_objection(m, q)
+    return _operands_objection(m) or _cut_objection(m, q)
+
+
+def _operands_objection(m: Match) -> str | None:
+    x = _quantized(m, "x")
+    if any(attribute(m.node(name), "block_size") for name in ("x", "w")):
+        return "it is quantised in blocks"
+    if not x.per_tensor:
+        return "activations have several scales"
+    return None if x.data.dtype in ("int8", "uint8") else "only 8-bit tensors are handled"
 
 
 def _cut_objection(m: Match, q: _Quantized) -> str | None:
@@ -149,6 +171,17 @@ def _gemm(m: Match) -> str | None:
     return _common(m, "com.microsoft.QGemm") or _channels(m, axis) or _bias_objection(m)
 
 
+def _open(m: Match) -> str | None:
+    """An objection to exact sums whose scale comes afterwards."""
+    node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
+    if _product_scale(m) is None or x.scale.dtype != "float32" or w.scale.dtype != "float32":
+        return "the scales are not known"
+    if w.data.constant is None:
+        return "the weights are not known"
+    axis = 0 if node.key == "Conv" else w.data.rank - 1
+    return _operands_objection(m) or _channels(m, axis)
+
+
 def _add(m: Match) -> str | None:
     w = _quantized(m, "w")
     if not w.per_tensor or w.data.dtype not in ("int8", "uint8"):
@@ -215,6 +248,22 @@ def _to_add(m: Match, r: Rewriter) -> Value:
     return r.node("QLinearAdd", [*inputs, *result], domain="com.microsoft").out()
 
 
+def _to_open(m: Match, r: Rewriter) -> Value:
+    node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
+    zeros = [q.zero_point(r, q.data) for q in (x, w)]
+    attrs = dict(node.attrs) if node.key == "Conv" else {}
+    total = r.node(f"{node.op}Integer", [x.data, w.data, *zeros], attrs).out()
+    factor = np.asarray(_product_scale(m), np.float32)
+    channels = (1,) * (node.out().rank - 2) if node.key == "Conv" else ()
+    factor = factor.reshape(()) if factor.size == 1 else factor.reshape(-1, *channels)
+    result = r.op("Mul", r.op("Cast", total, to=1), r.constant(factor))
+    if "bias" not in m.values:
+        return result
+    bias = m["bias"].constant
+    assert bias is not None
+    return r.op("Add", result, r.constant(bias.reshape(-1, *channels)))
+
+
 def _dq(name: str) -> Op:
     return Op("DequantizeLinear", Var(f"{name}_data"), name=name, rest=True, shared=True)
 
@@ -243,4 +292,10 @@ RULES = tuple(
         ("qlinear-add", _linear("Add", _X, _W), _to_add, _add),
     )
     for pattern in _q(inner)
+)
+
+OPEN_RULES = (
+    Rule("conv-integer", _linear("Conv", _X, _W, Const("bias")), _to_open, _open),
+    Rule("conv-integer", _linear("Conv", _X, _W), _to_open, _open),
+    Rule("matmul-integer", _linear("MatMul", _X, _W), _to_open, _open),
 )

@@ -28,6 +28,21 @@ class Layouts(Protocol):
         """Channels of one block."""
         ...
 
+    @property
+    def dot_depth(self) -> int:
+        """Neighbours that a dot product of 8-bit integers takes; 1 where there is none."""
+        ...
+
+    @property
+    def depthwise_depth(self) -> int:
+        """Neighbours along a row that a depthwise kernel of 8-bit integers takes at once."""
+        ...
+
+    @property
+    def activation(self) -> str | None:
+        """The 8-bit type that dot products take beside int8 weights; None: they take either."""
+        ...
+
     def conv_tile(self, out_channels: int, width: int | None) -> int:
         """Output channels of one register tile, a multiple of ``block``.
 

@@ -13,10 +13,9 @@ import numpy as np
 from ...ir.dims import Dim
 from ...ir.graph import Node, Value
 from ...ir.onnx_types import element_code
+from ...ir.ops.blocked import plain_conv_weight
 from ...ir.packing import (
     unpack_channels,
-    unpack_conv_weight,
-    unpack_depthwise_weight,
     unpack_matmul_weight,
 )
 from ...ir.registry import attribute, has_trait
@@ -24,6 +23,7 @@ from ...ir.types import DTYPES, TensorType
 from .scope import EXPORTERS, Blocked, ExportError, Scope
 
 _INT64 = DTYPES["int64"]
+_FLOAT = DTYPES["float32"]
 _LOWEST = -(1 << 63)
 
 
@@ -172,18 +172,33 @@ def _unpack(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 def _conv(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = _required(inputs)
     channels, out = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
-    group = int(attribute(node, "group") or 1)
-    packed = _constant(scope, node, inputs[1])
-    if node.op == "DepthwiseBlocked":
-        weight, group = unpack_depthwise_weight(packed, channels), channels
-    else:
-        weight = unpack_conv_weight(packed, out, channels // group)
-    names = [_plain(scope, x, channels), scope.tensor(weight, f"{node.name}_weight")]
+    weight, group = plain_conv_weight(node, _constant(scope, node, inputs[1]))
+    bias = None
     if len(inputs) > 2 and inputs[2] is not None:
-        bias = _constant(scope, node, inputs[2]).reshape(-1)[:out]
-        names.append(scope.tensor(np.ascontiguousarray(bias), f"{node.name}_bias"))
+        bias = np.ascontiguousarray(_constant(scope, node, inputs[2]).reshape(-1)[:out])
+    names = [_plain(scope, x, channels), scope.tensor(weight, f"{node.name}_weight")]
     attrs = {**_window(node), "group": group}
-    _set_blocked(scope, node.out(), Blocked(scope.emit("Conv", names, attrs, name=node.name), out))
+    if x.tensor_type.dtype.is_integer:
+        result = _integer_conv(scope, node, x, names, weight, bias, attrs)
+    else:
+        names += [] if bias is None else [scope.tensor(bias, f"{node.name}_bias")]
+        result = scope.emit("Conv", names, attrs, name=node.name)
+    _set_blocked(scope, node.out(), Blocked(result, out))
+
+
+def _integer_conv(
+    scope: Scope, node: Node, x: Value, names: list[str], weight: np.ndarray,
+    bias: np.ndarray | None, attrs: dict[str, Any],
+) -> str:  # fmt: skip
+    """ConvInteger borders with its zero point, and subtracts it everywhere: that is added back."""
+    zero = int(attribute(node, "pad_value"))
+    start = zero * weight.reshape(weight.shape[0], -1).sum(axis=1, dtype=np.int32)
+    start = start if bias is None else start + bias
+    kind = np.uint8 if x.dtype == "uint8" else np.int8
+    names = [*names, scope.tensor(np.asarray(zero, kind), f"{node.name}_zero_point")]
+    total = scope.emit("ConvInteger", names, attrs, name=node.name)
+    shaped = start.astype(np.int32).reshape(-1, *(1,) * (weight.ndim - 2))
+    return scope.emit("Add", [total, scope.tensor(shaped, f"{node.name}_bias")])
 
 
 def _pool(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
@@ -206,14 +221,29 @@ def _window(node: Node) -> dict[str, Any]:
 def _matmul(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = scope.name(_required(inputs))
     packed = _constant(scope, node, inputs[1])
-    weight = unpack_matmul_weight(packed, int(attribute(node, "columns")))
-    names = [x, scope.tensor(weight, f"{node.name}_weight")]
+    rows, depth = _required(inputs).shape[-1], int(attribute(node, "depth"))
+    columns = int(attribute(node, "columns"))
+    weight = unpack_matmul_weight(packed, columns, rows if isinstance(rows, int) else None, depth)
+    name = scope.tensor(weight, f"{node.name}_weight")
+    integer = _required(inputs).tensor_type.dtype.is_integer
+    if not integer and weight.dtype != np.float32:
+        name = scope.emit("Cast", [name], {"to": element_code(_FLOAT)})
+    names = [x, name]
     bias = inputs[2] if len(inputs) > 2 else None
+    op = "MatMulInteger" if integer else "MatMul"
     if bias is None:
-        scope.emit("MatMul", names, outputs=[scope.result(node.out())], name=node.name)
+        scope.emit(op, names, outputs=[scope.result(node.out())], name=node.name)
         return
-    product = scope.emit("MatMul", names, name=node.name)
+    product = scope.emit(op, names, name=node.name)
     scope.emit("Add", [product, scope.name(bias)], outputs=[scope.result(node.out())])
+
+
+def _requantize(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    total, scale, zero = scope.names(inputs)
+    exact = scope.emit("Cast", [total], {"to": element_code(_FLOAT)})
+    steps = scope.emit("Mul", [exact, scale])
+    names = [steps, scope.tensor(np.ones((), np.float32), "one"), zero]
+    scope.emit("QuantizeLinear", names, outputs=[scope.result(node.out())], name=node.name)
 
 
 def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
@@ -248,6 +278,7 @@ EXPORTERS.update(
         "kiln.PackChannels": _pack,
         "kiln.PoolBlocked": _pool,
         "kiln.Require": _require,
+        "kiln.Requantize": _requantize,
         "kiln.Reshape": _reshape,
         "kiln.ShapeValue": _shape_value,
         "kiln.Slice": _slice,

@@ -20,7 +20,7 @@ from ..packing import (
     unpack_matmul_weight,
 )
 from ..registry import InferContext, attribute, op
-from ..types import TensorType, Type
+from ..types import DType, TensorType, Type, dtype
 from ..windows import Window, conv_window, pool_window, window_output
 
 DOMAIN = "kiln"
@@ -83,22 +83,49 @@ def _infer_unpack(ctx: InferContext) -> list[Type]:
 
 def blocked_conv_window(node: Node, x: TensorType, w: TensorType) -> Window:
     """The window of a ``kiln.ConvBlocked`` or ``kiln.DepthwiseBlocked`` node."""
-    first = 1 if node.op == "DepthwiseBlocked" else 3
-    last = -1 if node.op == "DepthwiseBlocked" else -2
-    return conv_window(node, x.dims[2:-1], w.dims[first:last])
+    kernel = w.dims[1:-1] if node.op == "DepthwiseBlocked" else w.dims[3:-2]
+    if int(attribute(node, "depth")) > 1:  # the last dim of packed weights counts steps
+        kernel = tuple(attribute(node, "kernel_shape"))
+    return conv_window(node, x.dims[2:-1], kernel)
 
 
 def _evaluate_conv(node: Node, inputs: list[Any]) -> list[Any]:
     x, w, *rest = inputs
-    channels, group = int(attribute(node, "in_channels")), int(attribute(node, "group") or 1)
-    out = int(attribute(node, "out_channels"))
+    channels, out = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
+    weight, group = plain_conv_weight(node, w)
+    attrs, image = _plain_window(node), x_plain(x, channels)
+    exact = image.dtype.kind != "f"
+    if exact:  # sums of 8-bit products are exact in float64
+        image, weight = _padded(image, attrs, int(attribute(node, "pad_value"))), _wide(weight)
+    given = [image, weight, *(_wide_if(exact, r.reshape(-1)[:out]) for r in rest if r is not None)]
+    y = _run_plain("Conv", {**attrs, "group": group}, given)
+    return [pack_channels(y.astype(np.int32) if exact else y, int(attribute(node, "block")))]
+
+
+def plain_conv_weight(node: Node, w: np.ndarray) -> tuple[np.ndarray, int]:
+    """The weights of a blocked convolution as ``Conv`` takes them, and its groups."""
+    channels, depth = int(attribute(node, "in_channels")), int(attribute(node, "depth"))
     if node.op == "DepthwiseBlocked":
-        weight, group = unpack_depthwise_weight(w, channels), channels
-    else:
-        weight = unpack_conv_weight(w, out, channels // group)
-    given = [x_plain(x, channels), weight, *(r.reshape(-1)[:out] for r in rest if r is not None)]
-    y = _run_plain("Conv", {**_plain_window(node), "group": group}, given)
-    return [pack_channels(y, int(attribute(node, "block")))]
+        width = attribute(node, "kernel_shape")[-1] if depth > 1 else None
+        return unpack_depthwise_weight(w, channels, depth, width), channels
+    group, out = int(attribute(node, "group") or 1), int(attribute(node, "out_channels"))
+    return unpack_conv_weight(w, out, channels // group, depth), group
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64)
+
+
+def _wide_if(condition: bool, x: np.ndarray) -> np.ndarray:
+    return _wide(x) if condition else x
+
+
+def _padded(x: np.ndarray, attrs: dict[str, Any], value: int) -> np.ndarray:
+    """``x`` in float64 with its border of ``value``; takes the pads out of ``attrs``."""
+    pads = tuple(attrs.pop("pads", ())) or (0,) * (2 * (x.ndim - 2))
+    half = len(pads) // 2
+    widths = [(0, 0), (0, 0), *zip(pads[:half], pads[half:], strict=True)]
+    return np.pad(_wide(x), widths, constant_values=value)
 
 
 def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
@@ -108,15 +135,17 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
 
 @op(
     "ConvBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv, traits=("anchor",),
-    defaults={"group": 1},
+    defaults={"group": 1, "depth": 1, "pad_value": 0},
     doc="Conv on [N, Cb, *S, c] with weights packed as [g, Mt, Cb/g, *K, c, t] and an optional "
     "bias [Mb, 1, .., block]; the result is [N, Mb, *S', block]. Attributes: Conv's, and "
-    "in_channels, out_channels, block.",
+    "in_channels, out_channels, block. 8-bit integers sum up in int32: their weights are packed by "
+    "depth, and the border holds pad_value.",
 )  # fmt: skip
 @op(
     "DepthwiseBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv, traits=("anchor",),
+    defaults={"depth": 1, "pad_value": 0},
     doc="Depthwise Conv on [N, Cb, *S, c] with weights packed as [Cb, *K, c] and an optional bias "
-    "[Cb, 1, .., c].",
+    "[Cb, 1, .., c]; of 8-bit integers as kiln.ConvBlocked.",
 )  # fmt: skip
 def _infer_conv(ctx: InferContext) -> list[Type]:
     x, w = ctx.tensor(0), ctx.tensor(1)
@@ -124,7 +153,12 @@ def _infer_conv(ctx: InferContext) -> list[Type]:
     spatial = window_output(blocked_conv_window(ctx.node, x, w), x.dims[2:-1])
     blocks = ceil_div(ctx.attr("out_channels"), block)
     shape = (x.dims[0], blocks, *spatial, block)
-    return [TensorType(x.dtype, shape, blocked_layout(len(spatial), block))]
+    return [TensorType(sum_type(x), shape, blocked_layout(len(spatial), block))]
+
+
+def sum_type(x: TensorType) -> DType:
+    """The element type of products of ``x`` with weights, summed: int32 for integers."""
+    return dtype("int32") if x.dtype.is_integer else x.dtype
 
 
 # ---- pooling -------------------------------------------------------------------------------------
@@ -156,17 +190,42 @@ def _infer_pool(ctx: InferContext) -> list[Type]:
 def _evaluate_matmul(node: Node, inputs: list[Any]) -> list[Any]:
     x, w, *rest = inputs
     n = int(attribute(node, "columns"))
-    y = x @ unpack_matmul_weight(w, n)
+    weight = unpack_matmul_weight(w, n, x.shape[-1], int(attribute(node, "depth")))
+    kind = np.int32 if x.dtype.kind != "f" else x.dtype
+    y = x.astype(kind) @ weight.astype(kind)
     return [y + rest[0] if rest and rest[0] is not None else y]
 
 
 @op(
     "MatMulPacked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_matmul, traits=("anchor",),
+    defaults={"depth": 1},
     doc="[.., K] times weights packed as [Nt, K, t], plus an optional bias [N]; the result is "
-    "[.., columns].",
+    "[.., columns]. 8-bit integers sum up in int32, their weights are packed by depth; 8-bit "
+    "weights of a float product are converted.",
 )  # fmt: skip
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     x, w = ctx.tensor(0), ctx.tensor(1)
-    if x.rank < 1 or x.dims[-1] != w.dims[1]:
+    if x.rank < 1 or ceil_div(x.dims[-1], ctx.attr("depth")) != w.dims[1]:
         raise ctx.error(f"{x} does not fit weights {w}")
-    return [x.with_shape((*x.dims[:-1], ctx.attr("columns")))]
+    return [TensorType(sum_type(x), (*x.dims[:-1], ctx.attr("columns")))]
+
+
+# ---- quantization --------------------------------------------------------------------------------
+
+
+def _evaluate_requantize(node: Node, inputs: list[Any]) -> list[Any]:
+    total, scale, zero = inputs
+    limits = np.iinfo(zero.dtype)
+    steps = np.rint(total.astype(np.float32) * scale) + zero.astype(np.float32)
+    return [np.clip(steps, limits.min, limits.max).astype(zero.dtype)]
+
+
+@op(
+    "Requantize", domain=DOMAIN, arity=(3, 3), evaluate=_evaluate_requantize,
+    traits=("elementwise",),
+    doc="saturate(round(x * scale) + zero) of int32 x in float32, halves to even, as 8-bit "
+    "integers of the type of zero; scale and zero broadcast.",
+)  # fmt: skip
+def _infer_requantize(ctx: InferContext) -> list[Type]:
+    x, zero = ctx.tensor(0), ctx.tensor(2)
+    return [TensorType(zero.dtype, x.dims, x.layout)]

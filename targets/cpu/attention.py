@@ -14,6 +14,7 @@ from ...ir.graph import Graph, Node
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import BufferTensor, as_int, index
 from ..tir.math import exp
+from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_columns, tiles_of
@@ -100,14 +101,12 @@ class _Attention:
     ) -> None:
         b, lanes = self.b, self.lanes
         with b.loop(self.tiles) as tile:
-            acc = RegisterTile(b, size, _VECTORS, lanes, "float32")
+            acc = RegisterTile(b, size, _VECTORS, FloatDot(lanes))
             acc.zero()
             acc.reduce(
                 (self.depth,),
-                lambda r, k: self.q[n, h, row + r, k[0]],
-                lambda v, k: packed.load_raw(
-                    [n, h, tile, k[0], tirx.Ramp(index(v * lanes), index(1), lanes)]
-                ),
+                lambda r, k: (self.q, (n, h, row + r, k[0])),
+                lambda k: (packed, (n, h, tile, k[0])),
             )
             for r in range(size):
                 for v in range(_VECTORS):
@@ -177,15 +176,15 @@ class _Attention:
         start = 0
         while start < chunks:
             count = min(_VECTORS, chunks - start)
-            acc = RegisterTile(b, size, count, lanes, "float32")
+            acc = RegisterTile(b, size, count, FloatDot(lanes))
             acc.zero()
             first = start
-
-            def vector(v: int, k: tuple[Expr, ...], first: int = first) -> Expr:
-                at = tirx.Ramp(index((first + v) * lanes), index(1), lanes)
-                return self.v.load_raw([n, h, k[0], at])
-
-            acc.reduce((self.keys,), lambda r, k: scores[index(r), k[0]], vector)
+            acc.reduce(
+                (self.keys,),
+                lambda r, k: (scores, (index(r), k[0])),
+                lambda k: (self.v, (n, h, k[0])),
+                first * lanes,
+            )
             for r in range(size):
                 for v in range(count):
                     with b.lanes(lanes) as lane:

@@ -16,7 +16,8 @@ class CpuFeatures:
     """Facts of one CPU model that kernels are parametrised by.
 
     ``vector_bytes`` is the width of a SIMD register, ``registers`` their number, ``l1``/``l2``
-    data cache sizes in bytes of one core.
+    data cache sizes in bytes of one core. ``dot`` names the instructions that sum products of
+    8-bit integers: ``vnni``, ``madd`` (16-bit pairs), ``sdot``, or None.
     """
 
     name: str
@@ -27,8 +28,7 @@ class CpuFeatures:
     registers: int
     required: tuple[str, ...]
     mattr: tuple[str, ...] = ()
-    vnni: bool = False
-    dot_product: bool = False
+    dot: str | None = None
     fma: bool = True
     l1: int = 32 * 1024
     l2: int = 1024 * 1024
@@ -48,18 +48,20 @@ _NAMED = {
     f.name: f
     for f in (
         CpuFeatures("x86-64-v2", "x86_64", "x86-64-v2", _X86, 16, 16, _V2, fma=False),
-        CpuFeatures("x86-64-v3", "x86_64", "x86-64-v3", _X86, 32, 16, _V3),
-        CpuFeatures("x86-64-v4", "x86_64", "x86-64-v4", _X86, 64, 32, _V4),
+        CpuFeatures("x86-64-v3", "x86_64", "x86-64-v3", _X86, 32, 16, _V3, dot="madd"),
+        CpuFeatures("x86-64-v4", "x86_64", "x86-64-v4", _X86, 64, 32, _V4, dot="madd"),
         CpuFeatures(
-            "haswell", "x86_64", "haswell", _X86, 32, 16, _V3, l2=256 * 1024
+            "haswell", "x86_64", "haswell", _X86, 32, 16, _V3, dot="madd", l2=256 * 1024
         ),
-        CpuFeatures("skylake-avx512", "x86_64", "skylake-avx512", _X86, 64, 32, _V4),
         CpuFeatures(
-            "cascadelake", "x86_64", "cascadelake", _X86, 64, 32, (*_V4, "avx512_vnni"), vnni=True
+            "skylake-avx512", "x86_64", "skylake-avx512", _X86, 64, 32, _V4, dot="madd"
+        ),
+        CpuFeatures(
+            "cascadelake", "x86_64", "cascadelake", _X86, 64, 32, (*_V4, "avx512_vnni"), dot="vnni"
         ),
         CpuFeatures(
             "znver4", "x86_64", "znver4", _X86, 64, 32,
-            (*_V4, "avx512_vnni", "avx512_bf16"), vnni=True,
+            (*_V4, "avx512_vnni", "avx512_bf16"), dot="vnni",
         ),
         CpuFeatures(
             "aarch64", "aarch64", "generic", "aarch64-linux-gnu", 16, 32, ("asimd",),
@@ -67,7 +69,7 @@ _NAMED = {
         ),
         CpuFeatures(
             "aarch64-dotprod", "aarch64", "generic", "aarch64-linux-gnu", 16, 32,
-            ("asimd", "asimddp"), mattr=("+neon", "+dotprod"), dot_product=True,
+            ("asimd", "asimddp"), mattr=("+neon", "+dotprod"), dot="sdot",
         ),
     )
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .tiling import choose_tile
 
@@ -18,6 +19,21 @@ class CpuLayouts:
     def block(self) -> int:
         """Channels of a block: the float32 lanes of a register."""
         return self.cpu.lanes
+
+    @property
+    def dot_depth(self) -> int:
+        """Neighbours that a dot product of 8-bit integers takes."""
+        return integer_depth(self.cpu)
+
+    @property
+    def depthwise_depth(self) -> int:
+        """Four where one instruction sums four products."""
+        return 4 if self.cpu.dot in ("vnni", "sdot") else 1
+
+    @property
+    def activation(self) -> str | None:
+        """The 8-bit type that dot products take beside int8 weights."""
+        return activation_type(self.cpu)
 
     def conv_tile(self, out_channels: int, width: int | None) -> int:
         """Output channels of one register tile."""

@@ -9,6 +9,7 @@ from tvm import tirx
 from ...ir.graph import Graph, Node
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import TensorExpr, as_int, index
+from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_columns, tiles_of
@@ -61,7 +62,7 @@ class _Product:
             chosen = tuple(batch) or (index(0),) * (self.right.rank - 2)
 
             def element(k: Expr, column: Expr) -> Expr:
-                return _load(self.right, chosen, k, column)
+                return self.right[_place(self.right, chosen, k, column)]
 
             pack_columns(
                 self.b, packed, at, tile, self.depth, self.columns, self.width, element
@@ -95,16 +96,13 @@ class _Product:
         row: Expr, size: int,
     ) -> None:  # fmt: skip
         lanes = self.cpu.lanes
-        acc = RegisterTile(self.b, size, self.tile.vectors, lanes, "float32")
+        acc = RegisterTile(self.b, size, self.tile.vectors, FloatDot(lanes))
         acc.zero()
-
-        def vector(v: int, k: tuple[Expr, ...]) -> Expr:
-            return packed.load_raw([*source, k[0], tirx.Ramp(index(v * lanes), index(1), lanes)])
-
-        def scalar(r: int, k: tuple[Expr, ...]) -> Expr:
-            return _load(self.left, batch, row + r, k[0])
-
-        acc.reduce((self.depth,), scalar, vector)
+        acc.reduce(
+            (self.depth,),
+            lambda r, k: (self.left, _place(self.left, batch, row + r, k[0])),
+            lambda k: (packed, (*source, k[0])),
+        )
         for v in range(self.tile.vectors):
             column = tile * self.width + v * lanes
             for r in range(size):
@@ -137,9 +135,9 @@ def store_vector(
         element(lane)
 
 
-def _load(x: TensorExpr, batch: tuple[Expr, ...], row: Expr, column: Expr) -> Expr:
-    """An element of a matrix of a batch that broadcasts."""
+def _place(x: TensorExpr, batch: tuple[Expr, ...], row: Expr, column: Expr) -> tuple[Expr, ...]:
+    """The index of an element of a matrix of a batch that broadcasts."""
     own = x.shape[:-2]
     lead = batch[len(batch) - len(own) :]
     at = tuple(index(0) if as_int(d) == 1 else i for d, i in zip(own, lead, strict=True))
-    return x[(*at, row, column)]
+    return (*at, row, column)

@@ -1,7 +1,7 @@
 """The register tile at the heart of matmul and convolution.
 
 A tile of ``rows`` x ``vectors`` SIMD accumulators stays in registers over the whole reduction;
-every step loads ``vectors`` weight vectors and broadcasts ``rows`` scalars. Accumulators are
+every step loads ``vectors`` weight vectors and broadcasts ``rows`` operands. Accumulators are
 separate one-register buffers, so that LLVM promotes each of them.
 """
 
@@ -12,23 +12,27 @@ from typing import Any
 
 from tvm import tirx
 
-from ..tir.builder import BufferTensor, Builder, index
+from ..tir.builder import BufferTensor, Builder, TensorExpr, index
+from .dot import Dot
 
 Expr = Any
 Indices = tuple[Expr, ...]
+Place = tuple[TensorExpr, Sequence[Expr]]
+"""A tensor and an index into it."""
+Weights = tuple[BufferTensor, Sequence[Expr]]
 
 
 class RegisterTile:
     """Accumulators of ``rows`` x ``vectors`` SIMD registers of ``lanes`` elements."""
 
-    def __init__(self, b: Builder, rows: int, vectors: int, lanes: int, dtype: str) -> None:
+    def __init__(self, b: Builder, rows: int, vectors: int, dot: Dot) -> None:
         self.b = b
         self.rows = rows
         self.vectors = vectors
-        self.lanes = lanes
-        self.dtype = dtype
+        self.dot = dot
+        self.lanes = dot.lanes
         self.accumulators: list[list[BufferTensor]] = [
-            [b.local((lanes,), dtype, "acc") for _ in range(vectors)] for _ in range(rows)
+            [b.local((dot.lanes,), dot.sums, "acc") for _ in range(vectors)] for _ in range(rows)
         ]
 
     @property
@@ -42,26 +46,36 @@ class RegisterTile:
                 self.accumulators[r][v].store_raw([self.lane_index], value(r, v))
 
     def zero(self) -> None:
-        self.fill(lambda _r, _v: tirx.Broadcast(tirx.const(0, self.dtype), self.lanes))
+        self.fill(lambda _r, _v: tirx.Broadcast(tirx.const(0, self.dot.sums), self.lanes))
 
     def reduce(
-        self,
-        extents: Sequence[Any],
-        scalar: Callable[[int, Indices], Expr],
-        vector: Callable[[int, Indices], Expr],
-    ) -> None:
-        """acc[r][v] += scalar(r, k) * vector(v, k) over all k in the grid ``extents``."""
-        with self.b.grid(*extents) as k:
-            self.step(lambda r: scalar(r, k), lambda v: vector(v, k))
+        self, extents: Sequence[Any], x: Callable[[int, Indices], Place],
+        w: Callable[[Indices], Weights], first: int = 0,
+    ) -> None:  # fmt: skip
+        """Sum over all steps in the grid ``extents``.
 
-    def step(self, scalar: Callable[[int], Expr], vector: Callable[[int], Expr]) -> None:
+        ``x(row, k)`` gives a tensor and the index of the row's operand at ``k``, with the step
+        along the last axis at its end; ``w(k)`` a tensor and the index of a row of weights, of
+        which the lanes from ``first`` on belong to this tile.
+        """
+        with self.b.grid(*extents) as k:
+            self.step(lambda r: x(r, k), w(k), first)
+
+    def step(self, x: Callable[[int], Place], w: Weights, first: int = 0) -> None:
         """One rank-one update."""
-        weights = [self.b.let(vector(v), "w") for v in range(self.vectors)]
+        b, dot = self.b, self.dot
+        tensor, at = w
+        weights = [
+            tuple(b.let(p, "w") for p in dot.weights(tensor, at, first + v * dot.lanes))
+            for v in range(self.vectors)
+        ]
         for r in range(self.rows):
-            x = self.b.let(tirx.Broadcast(scalar(r), self.lanes), "x")
+            source, (*place, step) = x(r)
+            operand = tuple(b.let(p, "x") for p in dot.operand(source, place, step))
             for v in range(self.vectors):
                 acc = self.accumulators[r][v]
-                acc.store_raw([self.lane_index], acc.load_raw([self.lane_index]) + x * weights[v])
+                old = acc.load_raw([self.lane_index])
+                acc.store_raw([self.lane_index], dot.add(old, operand, weights[v]))
 
     def value(self, row: int, vector: int, lane: Expr) -> Expr:
         """The scalar in a lane; inside a vectorised loop over lanes, the whole register."""

@@ -15,7 +15,8 @@ from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
 from ..tir.cpu_loops import CpuLoops
 from .attention import attention
-from .conv import conv_blocked, depthwise_blocked
+from .conv import conv_blocked
+from .depthwise import depthwise_blocked
 from .features import CpuFeatures, features_of
 from .flatten import flatten_pointwise
 from .layouts import CpuLayouts

@@ -15,9 +15,9 @@ class Tile:
     vectors: int
 
 
-def accumulator_budget(cpu: CpuFeatures, vectors: int) -> int:
-    """Rows that fit beside ``vectors`` weight registers and one broadcast."""
-    return (cpu.registers - vectors - 1) // vectors
+def accumulator_budget(cpu: CpuFeatures, vectors: int, parts: int = 1) -> int:
+    """Rows that fit beside ``vectors`` weights and one broadcast, of ``parts`` registers each."""
+    return max(1, (cpu.registers - parts * (vectors + 1)) // vectors)
 
 
 def step_cycles(rows: int, vectors: int) -> float:

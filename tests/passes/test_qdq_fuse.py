@@ -41,7 +41,7 @@ def _fused(lines: str, shape: str) -> list[str]:
     dims = [int(d) for d in graph.inputs[0].shape]  # type: ignore[arg-type]
     feeds = {"x": rng.integers(0, 256, dims).astype(np.uint8)}
     expected = evaluate(graph, feeds)[0]
-    run(graph, "qdq_fuse,dce")
+    run(graph, "qdq_fuse{always=true},dce")
     actual = evaluate(graph, feeds)[0]
     assert actual.dtype == expected.dtype
     assert np.abs(actual.astype(int) - expected.astype(int)).max() <= 1
@@ -101,7 +101,8 @@ def test_activations_that_quantisation_implies() -> None:
 def test_what_stays(lines: str, reason: str) -> None:
     graph = _graph(lines, "1,2,3,3")
     reasons: list[str] = []
-    run(graph, "qdq_fuse", PassContext(explain=lambda _r, _n, why: reasons.append(why)))
+    context = PassContext(explain=lambda _r, _n, why: reasons.append(why))
+    run(graph, "qdq_fuse{always=true}", context)
     assert "QuantizeLinear" in {n.op for n in graph.nodes}
     assert any(reason in r for r in reasons), reasons
 

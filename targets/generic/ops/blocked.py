@@ -1,4 +1,4 @@
-"""Lowerings of the layout transforms and of pools on blocked layouts."""
+"""Lowerings of the layout transforms, of pools on blocked layouts, and of requantization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from tvm import tirx
 from ....ir.windows import Window, pool_window
 from ...tir.builder import BufferTensor, TensorExpr, as_int, index
 from ...tir.numeric import cast
+from ..broadcast import aligned
 from ..registry import LowerContext, lowering
+from .quant_math import requantize
 
 Expr = Any
 
@@ -42,6 +44,16 @@ def lower_unpack(ctx: LowerContext) -> TensorExpr:
         return x[(n, tirx.floordiv(c, block), *spatial, tirx.floormod(c, block))]
 
     return ctx.lazy(load)
+
+
+@lowering("kiln.Requantize")
+def lower_requantize(ctx: LowerContext) -> TensorExpr:
+    x, scale, zero = ctx.input(0), aligned(ctx, 1), aligned(ctx, 2)
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        return requantize(x[at], scale(at), zero(at), ctx.out_dtype())
+
+    return ctx.lazy(load, cost=6 + x.cost)
 
 
 @lowering("kiln.PoolBlocked")

@@ -1,0 +1,63 @@
+"""Blocked layouts: convolutions and matmuls get packed weights, activations between them blocks.
+
+Values of convolutional parts live as ``[N, C/b, *S, b]`` for as long as every op can work on that:
+elementwise ops, pools, concatenations of whole blocks. Where something else reads such a value one
+``kiln.UnpackChannels`` gives it back its plain form, and ``kiln.PackChannels`` blocks what comes
+from outside. Channels past the logical count, in the last block, hold finite numbers that meet
+zero weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ...ir.graph import Graph, Node
+from ...ir.registry import has_trait
+from ...ir.types import TensorType
+from ..base import Pass, PassContext, register_pass
+from . import conv, pointwise, pool, product, quantized
+from .planner import Planner
+
+_RULES: dict[str, Callable[[Planner, Node], None]] = {
+    "Conv": conv.convolution,
+    "QLinearConv": quantized.convolution,
+    "ConvInteger": quantized.integer_convolution,
+    "MatMul": product.product,
+    "Gemm": product.product,
+    "QLinearMatMul": quantized.product,
+    "com.microsoft.QGemm": quantized.gemm,
+    "MatMulInteger": quantized.integer_product,
+    "MaxPool": pool.pool,
+    "AveragePool": pool.pool,
+    "GlobalAveragePool": pool.global_pool,
+    "GlobalMaxPool": pool.global_pool,
+    "ReduceMean": pool.reduce_mean,
+    "Concat": pointwise.concat,
+    "kiln.Reshape": pointwise.reshape,
+}
+
+
+@register_pass
+@dataclass(frozen=True)
+class Layout(Pass):
+    """Chooses blocked layouts where the target has kernels for them; see the file's text."""
+
+    name = "layout"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        layouts = context.target.layouts
+        if layouts is None:
+            return {}
+        planner = Planner(graph, layouts, context.known(graph))
+        for node in graph.topological():
+            if all(isinstance(v.type, TensorType) for v in node.values):
+                rule = _RULES.get(node.key)
+                if rule is not None:
+                    rule(planner, node)
+                elif has_trait(node, "elementwise"):
+                    pointwise.elementwise(planner, node)
+        return planner.finish()
+
+
+__all__ = ["Layout"]

@@ -1,0 +1,193 @@
+"""Convolutions on blocked layouts, of floats and of 8-bit integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.dims import is_static
+from ...ir.graph import Attr, Node, Value
+from ...ir.packing import pack_conv_weight, pack_depthwise_weight
+from ...ir.registry import attribute
+from ...ir.windows import conv_window
+from .planner import Planner
+from .weights import Weights, find_weights
+
+
+@dataclass(frozen=True)
+class Work:
+    """A convolution of ``x`` [N, C, *S] by constant weights [M, C/g, *K] and a bias [M] or None.
+
+    ``key`` tells the weights from others. For 8-bit integers ``depth`` is that of
+    the dot product, and the border holds ``pad_value``.
+    """
+
+    node: Node
+    x: Value
+    weight: np.ndarray
+    bias: np.ndarray | None
+    key: tuple[object, ...]
+    depth: int = 1
+    pad_value: int = 0
+
+    @property
+    def group(self) -> int:
+        return int(attribute(self.node, "group"))
+
+    @property
+    def channels(self) -> int:
+        return int(self.x.shape[1])
+
+    @property
+    def filters(self) -> int:
+        return int(self.weight.shape[0])
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self.group == self.channels == self.filters and self.group > 1
+
+
+def convolution(p: Planner, node: Node) -> None:
+    """``Conv`` of float32 by constant weights, or by weights stored in 8 bits."""
+    x, w, *rest = p.graph.inputs_of(node)
+    bias = rest[0] if rest else None
+    if x is None or w is None or x.dtype != "float32":
+        return
+    weights = find_weights(p.graph, w)
+    if weights is None or (bias is not None and bias.constant is None):
+        return
+    scale = _filter_scale(weights)
+    if scale is None:
+        return
+    start = None if bias is None else bias.constant
+    plain = bool(np.all(scale == 1))
+    work = Work(node, x, weights.array, start if plain else None, weights.key)
+    result = convolve(p, work)
+    if result is None:
+        return
+    if not plain:
+        result = _scaled(p, work, result, scale, start)
+    p.convert(node, result, "depthwise" if work.is_depthwise else "convolutions")
+
+
+def _filter_scale(weights: Weights) -> np.ndarray | None:
+    """The factor of each filter, or of all; None where the factors are of another kind."""
+    scale = weights.scale
+    if scale.size == 1:
+        return scale.reshape(())
+    return scale.reshape(-1) if scale.shape[0] == weights.array.shape[0] == scale.size else None
+
+
+def _scaled(
+    p: Planner, work: Work, total: Value, scale: np.ndarray, bias: np.ndarray | None
+) -> Value:
+    """``total * scale + bias`` by channels."""
+    blocks = int(total.shape[1])
+    factor = p.constant((work.key, "scale"), by_channel(p, scale, blocks, work.x.rank), "scale")
+    result = p.add("Mul", [total, factor], domain="", like=work.node)
+    if bias is None:
+        return result
+    row = by_channel(p, bias, blocks, work.x.rank)
+    start = p.constant((work.node, "bias"), row, f"{work.node.out().name}_bias")
+    return p.add("Add", [result, start], domain="", like=work.node)
+
+
+def by_channel(p: Planner, values: np.ndarray, blocks: int, rank: int) -> np.ndarray:
+    """One value a channel beside blocked images: [blocks, 1, .., block]; single values stay."""
+    if values.size == 1:
+        return values.reshape(())
+    packed = np.zeros((blocks * p.block,), values.dtype)
+    packed[: values.size] = values
+    return packed.reshape(blocks, *(1,) * (rank - 2), p.block)
+
+
+def convolve(p: Planner, work: Work) -> Value | None:
+    """The blocked result of a convolution (int32 sums of integers); None where it cannot be."""
+    attrs = _window_attrs(work)
+    if attrs is None:
+        return None
+    attrs.update(in_channels=work.channels, out_channels=work.filters, block=p.block)
+    if work.depth > 1:
+        attrs.update(pad_value=work.pad_value)
+    if work.is_depthwise:
+        return _depthwise(p, work, attrs)
+    return _dense(p, work, attrs)
+
+
+def _window_attrs(work: Work) -> dict[str, Attr] | None:
+    x = work.x
+    if x.rank not in (3, 4) or not is_static(x.shape[1]):
+        return None
+    window = conv_window(work.node, x.shape[2:], work.weight.shape[2:])
+    if not all(is_static(d) for d in (*window.begin, *window.end)):
+        return None
+    return {
+        "kernel_shape": window.kernel, "strides": window.strides, "dilations": window.dilations,
+        "pads": (*window.begin, *window.end),
+    }  # fmt: skip
+
+
+def _depthwise(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value:
+    depth = p.layouts.depthwise_depth if work.depth > 1 and _dense_columns(attrs) else 1
+    if depth > 1:
+        attrs["depth"] = depth
+    packed = pack_depthwise_weight(work.weight, p.block, depth)
+    weight = p.constant((*work.key, "depthwise", depth), packed, f"{work.node.out().name}_weight")
+    inputs = [p.as_blocked(work.x), weight, *_bias(p, work, packed.shape[0])]
+    return p.add("DepthwiseBlocked", inputs, attrs, like=work.node)
+
+
+def _dense_columns(attrs: Mapping[str, Attr]) -> bool:
+    dilations = attrs["dilations"]
+    assert isinstance(dilations, tuple)
+    return dilations[-1] == 1
+
+
+def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
+    tile = _tile(p, work)
+    if tile is None:
+        return None
+    attrs["group"] = work.group
+    if work.depth > 1:
+        attrs["depth"] = work.depth
+    source, in_block = _source(p, work)
+    packed = pack_conv_weight(work.weight, work.group, in_block, tile, work.depth)
+    key = (*work.key, "conv", in_block, tile, work.depth)
+    weight = p.constant(key, packed, f"{work.node.out().name}_weight")
+    blocks = packed.shape[0] * packed.shape[1] * (tile // p.block)
+    return p.add("ConvBlocked", [source, weight, *_bias(p, work, blocks)], attrs, like=work.node)
+
+
+def _tile(p: Planner, work: Work) -> int | None:
+    """Output channels of a register tile; None where groups do not fall on blocks."""
+    group = work.group
+    channels, filters = work.channels // group, work.filters // group
+    if group > 1 and (channels % p.block or filters % p.block):
+        return None
+    *_, width = work.node.out().shape
+    tile = p.layouts.conv_tile(filters, width if isinstance(width, int) else None)
+    while group > 1 and filters % tile:
+        tile -= p.block
+    return tile
+
+
+def _source(p: Planner, work: Work) -> tuple[Value, int]:
+    """The input in blocks, and the channels of a block: one step's for few channels."""
+    x = work.x
+    if work.channels >= p.block or x in p.blocked:
+        return p.as_blocked(x), p.block
+    if work.depth == 1:
+        return p.add("Reshape", [x], {"shape": (*x.shape, 1)}), 1
+    return p.add("PackChannels", [x], {"block": work.depth}), work.depth
+
+
+def _bias(p: Planner, work: Work, blocks: int) -> list[Value]:
+    """The bias in blocks, where there is one."""
+    if work.bias is None:
+        return []
+    row = np.broadcast_to(work.bias.reshape(-1), (work.filters,))
+    packed = by_channel(p, row, blocks, work.x.rank)
+    packed = np.broadcast_to(packed, (blocks, *(1,) * (work.x.rank - 2), p.block))
+    return [p.constant((work.node, "bias"), packed, f"{work.node.out().name}_bias")]

@@ -1,0 +1,101 @@
+"""What the rules of the layout pass share: the values they made, and how to make more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...ir.dims import Dim
+from ...ir.graph import Attr, Graph, Node, Value
+from ...ir.infer import Known, infer_node
+from ..target import Layouts
+
+
+class Planner:
+    """The state of the pass on one graph.
+
+    ``blocked`` maps values to their blocked forms; nodes in ``converted`` have been replaced and
+    go at the end.
+    """
+
+    def __init__(self, graph: Graph, layouts: Layouts, known: Known) -> None:
+        self.graph = graph
+        self.layouts = layouts
+        self.block = layouts.block
+        self.known = dict(known)
+        self.blocked: dict[Value, Value] = {}
+        self.converted: set[Node] = set()
+        self.packed: dict[tuple[object, ...], Value] = {}
+        self.counts: Counter[str] = Counter()
+
+    def finish(self) -> Mapping[str, int]:
+        """Remove what was replaced; returns the counts of what was done."""
+        self.unpack_rest()
+        for node in self.converted:
+            self.graph.prune([node])
+        self.graph.prune()
+        return self.counts
+
+    def add(
+        self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Attr] | None = None,
+        *, domain: str = "kiln", like: Node | None = None, count: int = 1,
+    ) -> Value:  # fmt: skip
+        name = like.outputs[0].name if like is not None else op.lower()
+        node = self.graph.add_node(op, inputs, attrs, outputs=[name] * count, domain=domain)
+        infer_node(self.graph, node, self.known)
+        return node.out()
+
+    def constant(self, key: tuple[object, ...], array: np.ndarray, name: str) -> Value:
+        if key not in self.packed:
+            value = self.graph.add_constant(array, name)
+            infer_node(self.graph, value.node, self.known)
+            self.packed[key] = value
+        return self.packed[key]
+
+    def convert(self, node: Node, result: Value, kind: str) -> None:
+        """``result`` is the blocked form of the node's first output."""
+        self.blocked[node.out()] = result
+        self.converted.add(node)
+        self.counts[kind] += 1
+
+    def replace(self, node: Node, result: Value, kind: str) -> None:
+        """``result`` is the node's first output as it was."""
+        self.graph.replace_uses(node.out(), result)
+        self.converted.add(node)
+        self.counts[kind] += 1
+
+    def as_blocked(self, value: Value) -> Value:
+        """The blocked form of a value; packed here where there is none yet."""
+        found = self.blocked.get(value)
+        if found is None:
+            found = self.add("PackChannels", [value], {"block": self.block})
+            self.blocked[value] = found
+            self.counts["packs"] += 1
+        return found
+
+    def unpack_rest(self) -> None:
+        """Give plain readers of blocked values the plain form."""
+        for plain, blocked in list(self.blocked.items()):
+            if plain.node not in self.converted:
+                continue
+            readers = {n for n, _ in self.graph.uses(plain)} - self.converted
+            if readers:
+                shape = plain.shape
+                if self.is_flat(plain):
+                    result = self.add("Reshape", [blocked], {"shape": shape})
+                else:
+                    result = self.add("UnpackChannels", [blocked], {"channels": shape[1]})
+                    self.counts["unpacks"] += 1
+                self.graph.replace_uses(plain, result, readers)
+
+    def is_flat(self, value: Value) -> bool:
+        """Is the blocked form the same memory as the plain one (one position, whole blocks)?"""
+        _, channels, *spatial = value.shape
+        return all(d == 1 for d in spatial) and whole(channels, self.block)
+
+
+def whole(channels: Dim, block: int) -> bool:
+    """Do ``channels`` fill blocks exactly?"""
+    return isinstance(channels, int) and channels % block == 0

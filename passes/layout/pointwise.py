@@ -1,0 +1,67 @@
+"""Ops that work on any layout, as long as their operands share it."""
+
+from __future__ import annotations
+
+from ...ir.graph import Node, Value
+from ...ir.packing import pack_channels
+from ...ir.registry import attribute
+from .planner import Planner, whole
+
+# Elementwise ops that make something infinite of a zero: not where blocks are padded.
+_UNSAFE_ON_ZERO = frozenset({"Div", "Log", "Reciprocal", "Pow", "Mod", "Acosh", "Tan"})
+
+
+def concat(p: Planner, node: Node) -> None:
+    values = p.graph.required_inputs(node)
+    first = values[0]
+    if first.rank < 3 or int(attribute(node, "axis")) % first.rank != 1:
+        return
+    if not all(v in p.blocked and whole(v.shape[1], p.block) for v in values):
+        return
+    inputs = [p.blocked[v] for v in values]
+    result = p.add("Concat", inputs, {"axis": 1}, domain="", like=node)
+    p.convert(node, result, "concats")
+
+
+def reshape(p: Planner, node: Node) -> None:
+    """Flattening a single position of whole blocks."""
+    x = p.graph.input(node, 0)
+    if x is not None and x in p.blocked and x.rank >= 3 and p.is_flat(x):
+        shape = node.attrs["shape"]
+        result = p.add("Reshape", [p.blocked[x]], {"shape": shape}, like=node)
+        p.replace(node, result, "reshapes")
+
+
+def elementwise(p: Planner, node: Node) -> None:
+    values = p.graph.inputs_of(node)
+    out = node.out()
+    full = [v for v in values if v is not None and v in p.blocked and v.shape == out.shape]
+    if len(node.outputs) != 1 or out.rank < 3 or not full:
+        return
+    if not whole(out.shape[1], p.block) and node.op in _UNSAFE_ON_ZERO:
+        return
+    inputs = [None if v is None else operand(p, v, out) for v in values]
+    if any(v is not None and i is None for v, i in zip(values, inputs, strict=True)):
+        return
+    result = p.add(node.op, inputs, node.attrs, domain=node.domain, like=node)
+    p.convert(node, result, "elementwise")
+
+
+def operand(p: Planner, value: Value, out: Value) -> Value | None:
+    """A value as an operand beside blocked ones; None where that does not work."""
+    if value in p.blocked:
+        return p.blocked[value]
+    if value.tensor_type.numel == 1:
+        if value.rank == 0:
+            return value
+        return p.add("Reshape", [value], {"shape": ()})
+    shape = (1,) * (out.rank - value.rank) + tuple(value.shape)
+    if shape[1] != out.shape[1]:
+        return None
+    if value.constant is not None:
+        array = value.constant.reshape(shape)
+        packed = pack_channels(array, p.block)
+        return p.constant((value, "channels", out.rank), packed, f"{value.name}_packed")
+    if value.rank != out.rank:
+        return None
+    return p.as_blocked(value)

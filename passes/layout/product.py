@@ -1,0 +1,88 @@
+"""Matrix products by packed weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ir.graph import Node, Value
+from ...ir.packing import pack_matmul_weight
+from ...ir.registry import attribute
+from .planner import Planner
+from .weights import Weights, find_weights
+
+
+def product(p: Planner, node: Node) -> None:
+    """``MatMul`` and ``Gemm`` of float32 by constant weights, or by weights stored in 8 bits."""
+    x, w, *rest = p.graph.inputs_of(node)
+    bias = rest[0] if rest else None
+    if x is None or w is None or x.dtype != "float32" or x.rank < 2:
+        return
+    weights = find_weights(p.graph, w)
+    if weights is None or weights.array.ndim != 2:
+        return
+    alpha, beta = 1.0, 1.0
+    if node.key == "Gemm":
+        if attribute(node, "transA"):
+            return
+        alpha, beta = float(attribute(node, "alpha")), float(attribute(node, "beta"))
+        weights = weights.transposed() if attribute(node, "transB") else weights
+    columns = weights.array.shape[1]
+    scale = _scale(weights, columns)
+    if scale is None or not _fits_columns(bias, columns):
+        return
+    factor = scale * np.float32(alpha)
+    if weights.array.dtype == np.float32:
+        weights, factor = weights.scaled(factor), np.ones((), np.float32)
+    row = None
+    if bias is not None and bias.constant is not None:
+        row = np.broadcast_to(bias.constant.reshape(-1), (columns,)) * np.float32(beta)
+    p.replace(node, _multiply(p, node, x, weights, factor, row), "matmuls")
+
+
+def _scale(weights: Weights, columns: int) -> np.ndarray | None:
+    """The factor of each column, or of all; None where the factors are of another kind."""
+    scale = weights.scale
+    if scale.size == 1:
+        return scale.reshape(())
+    return scale.reshape(-1) if scale.shape[-1] == columns == scale.size else None
+
+
+def _fits_columns(bias: Value | None, columns: int) -> bool:
+    if bias is None:
+        return True
+    array = bias.constant
+    if array is None or array.size not in (1, columns):
+        return False
+    return array.shape[-1:] == (array.size,)
+
+
+def _multiply(
+    p: Planner, node: Node, x: Value, weights: Weights, factor: np.ndarray, bias: np.ndarray | None
+) -> Value:
+    """``x @ weights * factor + bias``; a product without factors takes the bias itself."""
+    plain = bool(np.all(factor == 1))
+    inputs = [x, packed_weights(p, x, weights)]
+    if plain and bias is not None:
+        inputs.append(p.constant((node, "bias"), bias, f"{node.out().name}_bias"))
+    columns = {"columns": weights.array.shape[1]}
+    result = p.add("MatMulPacked", inputs, columns, like=node)
+    if plain:
+        return result
+    scale = p.constant((weights.key, "scale", float(factor.flat[0])), factor, "scale")
+    result = p.add("Mul", [result, scale], domain="", like=node)
+    if bias is not None:
+        row = p.constant((node, "bias"), bias, f"{node.out().name}_bias")
+        result = p.add("Add", [result, row], domain="", like=node)
+    return result
+
+
+def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Value:
+    """The packed constant for a product of ``x``."""
+    rows = 1
+    for d in x.shape[:-1]:
+        rows = rows * d if isinstance(d, int) and rows else 0
+    columns = weights.array.shape[1]
+    tile = p.layouts.matmul_tile(rows or None, columns)
+    key = (*weights.key, "matmul", tile, depth)
+    packed = pack_matmul_weight(weights.array, tile, depth)
+    return p.constant(key, packed, f"{weights.name}_packed")

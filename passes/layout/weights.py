@@ -1,0 +1,92 @@
+"""Constant weights, also those stored in 8 bits behind Cast, Mul or DequantizeLinear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.registry import attribute
+
+_ONE = np.ones((), np.float32)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """``array * scale``: float32 with a scale of one, or int8.
+
+    ``scale`` has one element, or broadcasts against the array; ``key`` tells one from others.
+    """
+
+    array: np.ndarray
+    scale: np.ndarray
+    name: str
+    key: tuple[object, ...]
+
+    def transposed(self) -> Weights:
+        """Of the transposed matrix."""
+        scale = self.scale.T if self.scale.ndim == 2 else self.scale.reshape(-1, 1)
+        return replace(self, array=self.array.T, scale=scale, key=(*self.key, "T"))
+
+    def scaled(self, factor: np.ndarray) -> Weights:
+        """Of the float32 matrix times ``factor``."""
+        if np.all(factor == 1):
+            return self
+        key = (*self.key, float(factor.flat[0]))
+        return replace(self, array=self.array * factor, key=key)
+
+
+def find_weights(graph: Graph, value: Value) -> Weights | None:
+    """The constant behind a value; None where it is not one, or of another kind."""
+    array = value.constant
+    if array is not None:
+        fits = array.dtype == np.float32
+        return Weights(array, _ONE, value.name, (value,)) if fits else None
+    node = value.node
+    if node.key == "DequantizeLinear":
+        return _dequantized(graph, node)
+    if node.key == "Mul":
+        return _multiplied(graph, node)
+    return _converted(graph, value)
+
+
+def _converted(graph: Graph, value: Value) -> Weights | None:
+    """Cast(int8 constant)."""
+    node = value.node
+    source = graph.input(node, 0) if node.key == "Cast" else None
+    if source is None or value.dtype != "float32":
+        return None
+    array = source.constant
+    if array is None or array.dtype != np.int8:
+        return None
+    return Weights(array, _ONE, source.name, (source,))
+
+
+def _multiplied(graph: Graph, node: Node) -> Weights | None:
+    """Cast(int8 constant) times a constant."""
+    a, b = graph.required_inputs(node)
+    for data, factor in ((a, b), (b, a)):
+        found = _converted(graph, data)
+        scale = factor.constant
+        if found is not None and scale is not None and node.out().shape == data.shape:
+            return replace(found, scale=scale, key=(node,))
+    return None
+
+
+def _dequantized(graph: Graph, node: Node) -> Weights | None:
+    """DequantizeLinear of an int8 constant whose zero points are all zero."""
+    data, scale, zero = [*graph.inputs_of(node), None][:3]
+    array = None if data is None else data.constant
+    if data is None or array is None or scale is None or scale.constant is None:
+        return None
+    if array.dtype != np.int8 or attribute(node, "block_size") or scale.dtype != "float32":
+        return None
+    if zero is not None and (zero.constant is None or np.any(zero.constant)):
+        return None
+    factor = scale.constant
+    if factor.size > 1:
+        shape = [1] * array.ndim
+        shape[int(attribute(node, "axis")) % array.ndim] = factor.size
+        factor = factor.reshape(shape)
+    return Weights(array, factor, data.name, (node,))
