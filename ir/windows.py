@@ -39,6 +39,24 @@ class Window:
         return any(p != 0 for p in (*self.begin, *self.end))
 
 
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution as its tiling depends on it.
+
+    ``channels`` and ``filters`` are those of one group; ``image`` holds the spatial extents of the
+    result, None where they are not known.
+    """
+
+    channels: int
+    filters: int
+    group: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    image: tuple[int | None, ...]
+    integer: bool
+
+
 def conv_window(node: Node, spatial: Shape, kernel: Shape) -> Window:
     """The window of a convolution over ``spatial`` extents, automatic padding resolved.
 

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from ..ir.graph import Graph, Node
 from ..ir.registry import has_trait
+from ..ir.windows import ConvShape
 
 CHEAP = frozenset({
     "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
@@ -43,11 +44,8 @@ class Layouts(Protocol):
         """The 8-bit type that dot products take beside int8 weights; None: they take either."""
         ...
 
-    def conv_tile(self, out_channels: int, width: int | None) -> int:
-        """Output channels of one register tile, a multiple of ``block``.
-
-        ``width`` is the extent of the last spatial dim of the result, where it is known.
-        """
+    def conv_tile(self, shape: ConvShape) -> int:
+        """Output channels of one register tile, a multiple of ``block``."""
         ...
 
     def matmul_tile(self, rows: int | None, columns: int) -> int:

@@ -16,7 +16,7 @@ from ...ir.graph import Graph, Node
 from ...ir.registry import has_trait
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, register_pass
-from . import conv, pointwise, pool, product, quantized
+from . import conv, pointwise, pool, product, quantized, recurrent
 from .planner import Planner
 
 _RULES: dict[str, Callable[[Planner, Node], None]] = {
@@ -33,6 +33,9 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "GlobalAveragePool": pool.global_pool,
     "GlobalMaxPool": pool.global_pool,
     "ReduceMean": pool.reduce_mean,
+    "RNN": recurrent.recurrent,
+    "GRU": recurrent.recurrent,
+    "LSTM": recurrent.recurrent,
     "Concat": pointwise.concat,
     "kiln.Reshape": pointwise.reshape,
 }

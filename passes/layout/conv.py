@@ -11,7 +11,7 @@ from ...ir.dims import is_static
 from ...ir.graph import Attr, Node, Value
 from ...ir.packing import pack_conv_weight, pack_depthwise_weight
 from ...ir.registry import attribute
-from ...ir.windows import conv_window
+from ...ir.windows import ConvShape, conv_window
 from .planner import Planner
 from .weights import Weights, find_weights
 
@@ -146,7 +146,7 @@ def _dense_columns(attrs: Mapping[str, Attr]) -> bool:
 
 
 def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
-    tile = _tile(p, work)
+    tile = _tile(p, work, attrs)
     if tile is None:
         return None
     attrs["group"] = work.group
@@ -154,23 +154,35 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
         attrs["depth"] = work.depth
     source, in_block = _source(p, work)
     packed = pack_conv_weight(work.weight, work.group, in_block, tile, work.depth)
-    key = (*work.key, "conv", in_block, tile, work.depth)
+    key = (*work.key, "conv", work.group, in_block, tile, work.depth)
     weight = p.constant(key, packed, f"{work.node.out().name}_weight")
     blocks = packed.shape[0] * packed.shape[1] * (tile // p.block)
     return p.add("ConvBlocked", [source, weight, *_bias(p, work, blocks)], attrs, like=work.node)
 
 
-def _tile(p: Planner, work: Work) -> int | None:
+def _tile(p: Planner, work: Work, attrs: Mapping[str, Attr]) -> int | None:
     """Output channels of a register tile; None where groups do not fall on blocks."""
     group = work.group
     channels, filters = work.channels // group, work.filters // group
     if group > 1 and (channels % p.block or filters % p.block):
         return None
-    *_, width = work.node.out().shape
-    tile = p.layouts.conv_tile(filters, width if isinstance(width, int) else None)
+    image = tuple(d if isinstance(d, int) else None for d in work.node.out().shape[2:])
+    kernel, strides, dilations = (_sizes(attrs[k]) for k in _WINDOW)
+    shape = ConvShape(
+        channels, filters, group, kernel, strides, dilations, image, work.depth > 1
+    )  # fmt: skip
+    tile = p.layouts.conv_tile(shape)
     while group > 1 and filters % tile:
         tile -= p.block
     return tile
+
+
+_WINDOW = ("kernel_shape", "strides", "dilations")
+
+
+def _sizes(value: Attr) -> tuple[int, ...]:
+    assert isinstance(value, tuple)
+    return tuple(int(v) for v in value)  # type: ignore[arg-type]
 
 
 def _source(p: Planner, work: Work) -> tuple[Value, int]:

@@ -7,8 +7,11 @@ from ...ir.packing import pack_channels
 from ...ir.registry import attribute
 from .planner import Planner, whole
 
-# Elementwise ops that make something infinite of a zero: not where blocks are padded.
-_UNSAFE_ON_ZERO = frozenset({"Div", "Log", "Reciprocal", "Pow", "Mod", "Acosh", "Tan"})
+# Elementwise ops that make infinities or NaN of finite numbers: not where blocks are padded.
+_UNSAFE = frozenset({
+    "Acos", "Acosh", "Asin", "Atanh", "Cosh", "Div", "Exp", "Log", "Mod", "Pow", "Reciprocal",
+    "Sinh", "Sqrt", "Tan",
+})  # fmt: skip
 
 
 def concat(p: Planner, node: Node) -> None:
@@ -38,7 +41,7 @@ def elementwise(p: Planner, node: Node) -> None:
     full = [v for v in values if v is not None and v in p.blocked and v.shape == out.shape]
     if len(node.outputs) != 1 or out.rank < 3 or not full:
         return
-    if not whole(out.shape[1], p.block) and node.op in _UNSAFE_ON_ZERO:
+    if not whole(out.shape[1], p.block) and node.op in _UNSAFE:
         return
     inputs = [None if v is None else operand(p, v, out) for v in values]
     if any(v is not None and i is None for v, i in zip(values, inputs, strict=True)):

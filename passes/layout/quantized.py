@@ -137,6 +137,8 @@ def product(p: Planner, node: Node) -> None:
         return
     if not _is_matrix(operands) or not _by_column(scales[1], operands.weight.shape[1]):
         return
+    if any(a.size != 1 for a in (scales[0], scales[2], zy.constant)):
+        return
     total = _product(p, node, operands, np.zeros((), np.int32))
     scale = scales[0].reshape(-1) * scales[1].reshape(-1) / scales[2].reshape(-1)
     p.replace(node, _requantize_rows(p, node, total, scale, zy), "integer matmuls")

@@ -26,8 +26,7 @@ class Weights:
 
     def transposed(self) -> Weights:
         """Of the transposed matrix."""
-        scale = self.scale.T if self.scale.ndim == 2 else self.scale.reshape(-1, 1)
-        return replace(self, array=self.array.T, scale=scale, key=(*self.key, "T"))
+        return replace(self, array=self.array.T, scale=self.scale.T, key=(*self.key, "T"))
 
     def scaled(self, factor: np.ndarray) -> Weights:
         """Of the float32 matrix times ``factor``."""
@@ -70,7 +69,8 @@ def _multiplied(graph: Graph, node: Node) -> Weights | None:
         found = _converted(graph, data)
         scale = factor.constant
         if found is not None and scale is not None and node.out().shape == data.shape:
-            return replace(found, scale=scale, key=(node,))
+            shape = (1,) * (found.array.ndim - scale.ndim) + scale.shape
+            return replace(found, scale=scale.reshape(shape), key=(node,))
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tvm import tirx
 
 from ...ir.ops.blocked import blocked_conv_window
+from ...ir.windows import ConvShape
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import as_int, index
 from .dot import dot_of
@@ -19,6 +20,7 @@ from .features import CpuFeatures
 from .image import Geometry, as_image, pad_image
 from .microkernel import Place, RegisterTile, Weights
 from .tiling import accumulator_budget, cover
+from .winograd import Winograd, winograd_tiles
 
 Expr = Any
 
@@ -27,21 +29,36 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
     """The template of ``kiln.ConvBlocked`` for one CPU."""
 
     def template(ctx: TemplateContext) -> None:
-        _Dense(ctx, cpu).emit()
+        x, w = ctx.input_types[0], ctx.input_types[1]
+        assert x is not None and w is not None
+        geometry = Geometry.of(blocked_conv_window(ctx.node, x, w))
+        blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
+        if blocked and winograd_tiles(_shape_of(ctx, geometry), cpu.lanes) is not None:
+            Winograd(ctx, cpu, as_image(ctx.b, ctx.buffered(0)), geometry, ctx.buffered(1)).emit()
+        else:
+            _Dense(ctx, cpu, geometry).emit()
 
     return Template(template)
+
+
+def _shape_of(ctx: TemplateContext, g: Geometry) -> ConvShape:
+    group = int(ctx.attr("group"))
+    _, _, *image, _ = ctx.out_shape()
+    return ConvShape(
+        int(ctx.attr("in_channels")) // group, int(ctx.attr("out_channels")) // group, group,
+        g.kernel, g.strides, g.dilations, tuple(as_int(d) for d in image),
+        ctx.input(0).dtype != "float32",
+    )  # fmt: skip
 
 
 class _Dense:
     """One dense (possibly grouped) convolution."""
 
-    def __init__(self, ctx: TemplateContext, cpu: CpuFeatures) -> None:
+    def __init__(self, ctx: TemplateContext, cpu: CpuFeatures, geometry: Geometry) -> None:
         self.ctx = ctx
         self.b = ctx.b
         self.cpu = cpu
-        x, w = ctx.input_types[0], ctx.input_types[1]
-        assert x is not None and w is not None
-        self.geometry = Geometry.of(blocked_conv_window(ctx.node, x, w))
+        self.geometry = geometry
         self.weight = ctx.buffered(1)
         self.groups, self.tiles, self.in_blocks = (int(d) for d in self.weight.shape[:3])
         depth = int(ctx.attr("depth"))
@@ -160,7 +177,7 @@ class _Dense:
             offset = v * self.lanes
             block = (group * self.tiles + tile) * per_tile + offset // self.block
             whole = self.groups * self.tiles * per_tile == blocks
-            with b.when(block < blocks) if not whole else _always():
+            with b.when(None if whole else block < blocks):
                 for r in range(size):
                     position = (row, column + r) if self.rank == 2 else (column + r,)
                     position = position[::-1] if self.tall else position
@@ -169,13 +186,3 @@ class _Dense:
                             (batch, block, *position, offset % self.block + lane),
                             acc.value(r, v, lane),
                         )
-
-
-class _always:  # noqa: N801
-    """A context manager that does nothing: the code inside always runs."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...ir.windows import ConvShape
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .tiling import choose_tile
+from .winograd import winograd_tiles
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class CpuLayouts:
         """The 8-bit type that dot products take beside int8 weights."""
         return activation_type(self.cpu)
 
-    def conv_tile(self, out_channels: int, width: int | None) -> int:
+    def conv_tile(self, shape: ConvShape) -> int:
         """Output channels of one register tile."""
-        return self._tile(width, out_channels)
+        rows = winograd_tiles(shape, self.cpu.lanes) or shape.image[-1]
+        return self._tile(rows, shape.filters)
 
     def matmul_tile(self, rows: int | None, columns: int) -> int:
         """Columns of one register tile."""

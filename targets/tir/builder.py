@@ -334,8 +334,11 @@ class Builder:
             )
 
     @contextmanager
-    def when(self, condition: Expr) -> Iterator[None]:
-        """``if condition:``"""
+    def when(self, condition: Expr | None) -> Iterator[None]:
+        """``if condition:``; None is always true."""
+        if condition is None:
+            yield
+            return
         self._scopes.append(_Scope())
         yield
         self.emit(tirx.IfThenElse(condition, self._close(), None))

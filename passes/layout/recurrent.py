@@ -1,0 +1,97 @@
+"""Recurrent layers: all inputs times packed weights at once, then steps with packed gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...ir.graph import Node, Value
+from ...ir.infer import infer_node
+from ...ir.ops.rnn_packed import GATES, plain_attributes
+from ...ir.packing import pack_gates, pack_recurrent_weight
+from ...ir.registry import attribute
+from .planner import Planner
+from .product import packed_weights
+from .weights import Weights
+
+_ACCUMULATORS = 12
+"""Registers of sums that leave room for operands even where there are 16."""
+
+
+def recurrent(p: Planner, node: Node) -> None:
+    """``RNN``, ``GRU`` and ``LSTM`` of float32 with constant weights and without peepholes."""
+    x, w, r, bias, *states = [*p.graph.inputs_of(node), *[None] * 5][:7]
+    peepholes = p.graph.inputs_of(node)[7:8]
+    if x is None or x.dtype != "float32" or peepholes not in ([], [None]):
+        return
+    arrays = [None if v is None else v.constant for v in (w, r, bias)]
+    if arrays[0] is None or arrays[1] is None or (bias is not None and arrays[2] is None):
+        return
+    _convert(p, node, x, arrays[0], arrays[1], arrays[2], states)
+
+
+def _convert(
+    p: Planner, node: Node, x: Value, w: np.ndarray, r: np.ndarray, bias: np.ndarray | None,
+    states: Sequence[Value | None],
+) -> None:  # fmt: skip
+    op = f"{node.op}Packed"
+    gates, hidden = GATES[op], r.shape[-1]
+    batch = x.shape[0 if attribute(node, "layout") else 1]
+    tile = p.block * _vectors(gates, -(-hidden // p.block), batch if isinstance(batch, int) else 1)
+    linear = node.op == "GRU" and bool(attribute(node, "linear_before_reset"))
+    projected = _projection(p, node, x, pack_gates(w, gates, tile), _known_bias(bias, linear, hidden), tile)
+    packed = p.constant((node, "recurrent"), pack_recurrent_weight(r, gates, tile), "recurrent")
+    late = None
+    if linear and bias is not None:
+        row = pack_gates(np.ascontiguousarray(bias[:, -hidden:]), 1, tile)
+        late = p.constant((node, "late"), row.reshape(len(row), -1), "recurrent_bias")
+    attrs = {**plain_attributes(node), "hidden_size": hidden}
+    twin = p.graph.add_node(
+        op, [projected, packed, late, *states], attrs, domain="kiln", name=node.name,
+        outputs=[o.name for o in node.outputs],
+    )  # fmt: skip
+    infer_node(p.graph, twin, p.known)
+    for old, new in zip(node.values, twin.values, strict=True):
+        p.graph.replace_uses(old, new)
+    p.converted.add(node)
+    p.counts["recurrent"] += 1
+
+
+def _vectors(gates: int, wanted: int, batch: int) -> int:
+    """Vectors of hidden elements in one block, of the ``wanted`` in all.
+
+    A step of the reduction costs as many multiply-adds as there are sums, but no less than it
+    takes until a sum can be added to again.
+    """
+    limit = max(1, _ACCUMULATORS // (gates * min(max(batch, 1), 4)))
+    latency, broadcast = 4, 1
+
+    def cost(vectors: int) -> int:
+        return -(-wanted // vectors) * (max(gates * vectors, latency) + broadcast)
+
+    return min(range(1, limit + 1), key=lambda v: (cost(v), v))
+
+
+def _known_bias(bias: np.ndarray | None, linear: bool, hidden: int) -> np.ndarray | None:
+    """The biases [D, gates*H] that can be added before the walk: not those behind a reset gate."""
+    if bias is None:
+        return None
+    first, second = np.split(bias, 2, axis=1)
+    if not linear:
+        return first + second
+    return np.concatenate([(first + second)[:, : 2 * hidden], first[:, 2 * hidden :]], axis=1)
+
+
+def _projection(
+    p: Planner, node: Node, x: Value, w: np.ndarray, bias: np.ndarray | None, tile: int
+) -> Value:
+    """``x`` times ``w`` [D, B, gates, tile, inputs], plus a bias [D, gates*H]."""
+    columns = w.size // w.shape[-1]
+    matrix = np.ascontiguousarray(w.reshape(columns, w.shape[-1]).T)
+    weights = Weights(matrix, np.ones((), np.float32), f"{node.name}_gates", (node, "gates"))
+    inputs = [x, packed_weights(p, x, weights)]
+    if bias is not None:
+        row = pack_gates(bias, w.shape[2], tile).reshape(columns)
+        inputs.append(p.constant((node, "bias"), row, f"{node.name}_bias"))
+    return p.add("MatMulPacked", inputs, {"columns": columns}, like=node)

@@ -1,0 +1,307 @@
+"""Winograd convolution F(4x4, 3x3): 36 multiplications for 16 outputs instead of 144.
+
+``Y = A^T [(G g G^T) . (B^T d B)] A`` for tiles of 4x4 outputs and the 6x6 inputs under them, with
+the interpolation points 0, 1, -1, 2, -2 and infinity (Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", 2016). The sums over channels become 36 matrix products. Weights
+are transformed at run time, a block of filters at a time, while it fits the cache: stored in that
+form they would take four times the memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from ...ir.windows import ConvShape
+from ..generic.registry import TemplateContext
+from ..tir.builder import BufferTensor, as_int, index
+from ..tir.numeric import cast
+from .dot import FloatDot
+from .features import CpuFeatures
+from .image import Geometry, Image
+from .microkernel import RegisterTile
+from .tiling import accumulator_budget, cover
+
+Expr = Any
+Vectors = list[Expr]
+
+_OUT = 4
+_IN = 6
+_POINTS = _IN * _IN
+_TRANSFORM = 220
+"""Vector operations of an input or output transform of one tile and one vector of channels."""
+_WEIGHTS = 270
+"""Vector operations of the transform of one input channel's weights for a vector of filters."""
+_MARGIN = 1.2
+_GROUP = 64
+"""Tiles whose products are kept until their output transform."""
+_TASKS = 8
+
+
+def winograd_tiles(shape: ConvShape, lanes: int) -> int | None:
+    """The tiles of an image where this form of its convolution pays; None where it does not.
+
+    It pays for dense 3x3 windows that move by single steps, if a direct convolution takes clearly
+    more vector operations. Images must be of known size, their channels in blocks of ``lanes``.
+    """
+    if shape.integer or shape.group != 1 or shape.channels < lanes or len(shape.image) != 2:
+        return None
+    if (shape.kernel, shape.strides, shape.dilations) != ((3, 3), (1, 1), (1, 1)):
+        return None
+    height, width = shape.image
+    if height is None or width is None:
+        return None
+    blocks, vectors = -(-shape.channels // lanes), -(-shape.filters // lanes)
+    depth, tiles = blocks * lanes, _along(height) * _along(width)
+    direct = height * width * 9 * depth * vectors
+    products = tiles * _POINTS * depth * vectors
+    transforms = tiles * (blocks + vectors) * _TRANSFORM + depth * vectors * _WEIGHTS
+    return tiles if direct > _MARGIN * (products + transforms) else None
+
+
+def _along(extent: int) -> int:
+    """Tiles that cover an extent of outputs."""
+    return -(-extent // _OUT)
+
+
+class Winograd:
+    """One convolution of an image of known size; ``weight`` is packed as for ``ConvBlocked``."""
+
+    def __init__(
+        self,
+        ctx: TemplateContext,
+        cpu: CpuFeatures,
+        image: Image,
+        g: Geometry,
+        weight: BufferTensor,
+    ) -> None:
+        self.ctx = ctx
+        self.b = ctx.b
+        self.cpu = cpu
+        self.image = image
+        self.weight = weight
+        self.top, self.left = ctx.b.dim(g.begin[0]), ctx.b.dim(g.begin[1])
+        self.batch, self.out_blocks, height, width, self.block = ctx.out_shape()
+        self.height, self.width = int(height), int(width)
+        self.down, self.across = _along(self.height), _along(self.width)
+        self.tiles = self.down * self.across
+        self.blocks = int(weight.shape[2])
+        self.lanes = int(self.block)
+        self.tile_width = int(weight.shape[-1])
+        self.vectors = self.tile_width // self.lanes
+        self.bias = None
+        if ctx.has(2):
+            bias = ctx.buffered(2)
+            self.bias = ctx.b.view(bias, (bias.shape[0], self.lanes))
+
+    def emit(self) -> None:
+        b = self.b
+        with b.loop(self.batch) as n:
+            shape = (self.blocks, _POINTS, self.tiles, self.lanes)
+            inputs = b.workspace(shape, "float32", "inputs")
+            cost = self.across * _TRANSFORM * self.lanes
+            b.nest((self.blocks, self.down), lambda at: self._input_row(n, at, inputs), cost, True)
+            self._products(n, inputs)
+
+    # ---- inputs ------------------------------------------------------------------------------
+
+    def _input_row(self, n: Expr, at: tuple[Expr, ...], inputs: BufferTensor) -> None:
+        """Transform the six image rows under a row of tiles: first down, then across."""
+        b = self.b
+        block, down = at
+        columns = self.across * _OUT + 2
+        rows = b.workspace((_IN, columns, self.lanes), "float32", "rows")
+        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
+        ends = self.left + int(self.image.width)
+        for start, stop in ((0, self.left), (ends, columns)):
+            with b.loop(stop - start) as w:
+                for i in range(_IN):
+                    rows.store_raw([index(i), w + start, self._ramp()], zero)
+        first = b.let(down * _OUT - self.top, "row")
+        height = index(self.image.height)
+        inside = tirx.all(first >= 0, first + _IN <= height)
+        for whole in (True, False):
+            with b.when(inside if whole else tirx.Not(inside)), b.loop(self.image.width) as w:
+                values = [self._pixel(n, block, first + i, w, whole) for i in range(_IN)]
+                for i, v in enumerate(self._input(values)):
+                    rows.store_raw([index(i), w + self.left, self._ramp()], v)
+        with b.loop(self.across) as t:
+            for i in range(_IN):
+                line = [
+                    self._let(rows.load_raw([index(i), t * _OUT + j, self._ramp()]))
+                    for j in range(_IN)
+                ]
+                for j, v in enumerate(self._input(line)):
+                    place = [block, index(i * _IN + j), down * self.across + t, self._ramp()]
+                    inputs.store_raw(place, v)
+
+    def _pixel(self, n: Expr, block: Expr, row: Expr, column: Expr, whole: bool) -> Expr:
+        """A vector of channels; zero outside of the image."""
+        x, height = self.image.tensor, index(self.image.height)
+        if whole:
+            return self._let(x.load_raw([n, block, row, column, self._ramp()]))
+        clamped = tirx.max(index(0), tirx.min(row, height - 1))
+        inside = tirx.all(row >= 0, row < height)
+        factor = tirx.Select(inside, tirx.const(1.0, "float32"), tirx.const(0.0, "float32"))
+        value = x.load_raw([n, block, clamped, column, self._ramp()])
+        return self._let(value * tirx.Broadcast(factor, self.lanes))
+
+    # ---- products ----------------------------------------------------------------------------
+
+    def _products(self, n: Expr, inputs: BufferTensor) -> None:
+        """Blocks of filters, and shares of the tiles where there are few of those."""
+        b = self.b
+        filter_blocks = int(self.weight.shape[1])
+        limit = accumulator_budget(self.cpu, self.vectors)
+        runs = cover(self.tiles, max(limit, _GROUP // limit * limit))
+        shares = max(1, min(sum(count for _, count in runs), _TASKS // filter_blocks))
+
+        def task(at: tuple[Expr, ...]) -> None:
+            tile, share = at
+            weights = b.workspace(
+                (self.blocks, _POINTS, self.lanes, self.tile_width), "float32", "weights"
+            )
+            with b.loop(self.blocks) as c, b.loop(self.lanes) as i, b.loop(self.vectors) as v:
+                self._transform_weights(weights, tile, c, i, v)
+            start = 0
+            for size, count in runs:
+                low = b.let(tirx.floordiv(share * count, index(shares)), "low")
+                high = b.let(tirx.floordiv((share + 1) * count, index(shares)), "high")
+                with b.loop(high - low) as g:
+                    self._group(n, inputs, weights, tile, start + (low + g) * size, size)
+                start += size * count
+
+        depth = self.blocks * self.lanes * self.vectors
+        cost = depth * self.lanes * (2 * _POINTS * self.tiles // shares + _WEIGHTS)
+        b.nest((filter_blocks, shares), task, cost, sequential_last=True)
+
+    def _transform_weights(
+        self, weights: BufferTensor, tile: Expr, c: Expr, i: Expr, v: Expr
+    ) -> None:
+        """``G g G^T`` for one input channel and a vector of filters."""
+        lanes = tirx.Ramp(v * self.lanes, index(1), self.lanes)
+
+        def tap(kh: int, kw: int) -> Expr:
+            at = [index(0), tile, c, index(kh), index(kw), i, lanes]
+            return self._let(cast(self.weight.load_raw(at), f"float32x{self.lanes}"))
+
+        columns = [self._weight([tap(kh, kw) for kh in range(3)]) for kw in range(3)]
+        for row in range(_IN):
+            for j, value in enumerate(self._weight([column[row] for column in columns])):
+                weights.store_raw([c, index(row * _IN + j), i, lanes], value)
+
+    def _group(
+        self, n: Expr, inputs: BufferTensor, weights: BufferTensor, tile: Expr, start: Expr,
+        size: int,
+    ) -> None:  # fmt: skip
+        """The products of ``size`` tiles, then their outputs."""
+        b = self.b
+        first = b.let(index(start), "first")
+        sums = b.workspace((_POINTS, size, self.tile_width), "float32", "sums")
+        limit = accumulator_budget(self.cpu, self.vectors)
+        with b.loop(_POINTS) as p:
+            offset: Any = index(0)
+            for rows, count in cover(size, limit):
+                with b.loop(count) as k:
+                    self._multiply(inputs, weights, sums, p, first, offset + k * rows, rows)
+                offset = offset + rows * count
+        with b.loop(size) as t:
+            for v in range(self.vectors):
+                self._outputs(n, sums, tile, first, t, v)
+
+    def _multiply(
+        self, inputs: BufferTensor, weights: BufferTensor, sums: BufferTensor, p: Expr, first: Expr,
+        offset: Expr, rows: int,
+    ) -> None:  # fmt: skip
+        acc = RegisterTile(self.b, rows, self.vectors, FloatDot(self.lanes))
+        acc.zero()
+        acc.reduce(
+            (self.blocks, self.lanes),
+            lambda r, k: (inputs, (k[0], p, first + offset + r, k[1])),
+            lambda k: (weights, (k[0], p, k[1])),
+        )
+        for r in range(rows):
+            for v in range(self.vectors):
+                value = acc.accumulators[r][v].load_raw([acc.lane_index])
+                lanes = tirx.Ramp(index(v * self.lanes), index(1), self.lanes)
+                sums.store_raw([p, offset + r, lanes], value)
+
+    # ---- outputs -----------------------------------------------------------------------------
+
+    def _outputs(
+        self, n: Expr, sums: BufferTensor, tile: Expr, first: Expr, t: Expr, v: int
+    ) -> None:
+        """``A^T m A`` of one tile and vector of filters; drops what is outside of the image."""
+        b = self.b
+        block = b.let(tile * self.vectors + v, "block")
+        place = b.let(first + t, "place")
+        row = b.let(tirx.floordiv(place, index(self.across)) * _OUT, "row")
+        column = b.let(tirx.floormod(place, index(self.across)) * _OUT, "column")
+        lanes = tirx.Ramp(index(v * self.lanes), index(1), self.lanes)
+        columns = []
+        for j in range(_IN):
+            line = [self._let(sums.load_raw([index(i * _IN + j), t, lanes])) for i in range(_IN)]
+            columns.append(self._output(line))
+        bias = None if self.bias is None else self._let(self.bias.load_raw([block, self._ramp()]))
+        whole = as_int(self.out_blocks) == int(self.weight.shape[1]) * self.vectors
+        with b.when(None if whole else block < index(self.out_blocks)):
+            for i in range(_OUT):
+                with b.when(self._fits(row + i, self.height)):
+                    values = self._output([c[i] for c in columns])
+                    for j, value in enumerate(values):
+                        with b.when(self._fits(column + j, self.width)):
+                            total = value if bias is None else value + bias
+                            self._store((n, block, row + i, column + j), total)
+
+    def _fits(self, at: Expr, extent: int) -> Expr | None:
+        return None if extent % _OUT == 0 else at < index(extent)
+
+    def _store(self, at: tuple[Expr, ...], value: Expr) -> None:
+        b = self.b
+        held = b.local((self.lanes,), "float32", "y")
+        held.store_raw([self._ramp()], value)
+        with b.lanes(self.lanes) as lane:
+            self.ctx.sink((*at, lane), held.load_raw([lane]))
+
+    # ---- one-dimensional transforms ----------------------------------------------------------
+
+    def _input(self, d: Vectors) -> Vectors:
+        """``B^T d``"""
+        let = self._let
+        even, odd = let(d[4] - self._c(4) * d[2]), let(d[3] - self._c(4) * d[1])
+        near, far = let(d[4] - d[2]), let((d[3] - d[1]) * self._c(2))
+        return [let(v) for v in (
+            self._c(4) * d[0] - self._c(5) * d[2] + d[4],
+            even + odd, even - odd, near + far, near - far,
+            self._c(4) * d[1] - self._c(5) * d[3] + d[5],
+        )]  # fmt: skip
+
+    def _weight(self, g: Vectors) -> Vectors:
+        """``G g``"""
+        let = self._let
+        outer, inner = let((g[0] + g[2]) * self._c(-1 / 6)), let(g[1] * self._c(-1 / 6))
+        wide = let(g[0] * self._c(1 / 24) + g[2] * self._c(1 / 6))
+        narrow = let(g[1] * self._c(1 / 12))
+        return [let(v) for v in (
+            g[0] * self._c(1 / 4), outer + inner, outer - inner, wide + narrow, wide - narrow, g[2],
+        )]  # fmt: skip
+
+    def _output(self, m: Vectors) -> Vectors:
+        """``A^T m``"""
+        let = self._let
+        one, two = let(m[1] + m[2]), let(m[3] + m[4])
+        first, second = let(m[1] - m[2]), let(m[3] - m[4])
+        return [let(v) for v in (
+            m[0] + one + two, first + self._c(2) * second, one + self._c(4) * two,
+            first + self._c(8) * second + m[5],
+        )]  # fmt: skip
+
+    def _c(self, value: float) -> Expr:
+        return tirx.Broadcast(tirx.const(value, "float32"), self.lanes)
+
+    def _let(self, value: Expr) -> Expr:
+        return self.b.let(value, "t")
+
+    def _ramp(self) -> Expr:
+        return tirx.Ramp(index(0), index(1), self.lanes)
