@@ -55,7 +55,7 @@ def _reshape(ctx: InferContext) -> list[Type]:
     have, want = x.numel, numel(shape)
     if isinstance(have, int) and isinstance(want, int) and have != want:
         raise ctx.error(f"{x} does not reshape to ({', '.join(map(str, shape))})")
-    return [x.with_shape(shape)]
+    return [TensorType(x.dtype, tuple(shape))]
 
 
 @op(

@@ -22,6 +22,7 @@ from .flatten import flatten_pointwise
 from .layouts import CpuLayouts
 from .matmul import matmul_packed
 from .matmul_dynamic import matmul
+from .recurrent import recurrent_templates
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class CpuTarget:
             "kiln.MatMulPacked": matmul_packed(self.features),
             "kiln.Attention": attention(self.features),
             "MatMul": matmul(self.features),
+            **recurrent_templates(self.features),
         }
 
     @property

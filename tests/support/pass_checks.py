@@ -34,16 +34,19 @@ def check(
     *,
     sizes: Mapping[str, int] | None = None,
     feeds: Mapping[str, Any] | None = None,
+    constants: Mapping[str, np.ndarray] | None = None,
+    context: PassContext | None = None,
     rtol: float = 1e-4,
 ) -> PipelineResult:
     """The passes give the golden text, and the same numbers for random inputs.
 
-    ``sizes`` are values of symbols (default: 2, 3, 4 ... by name); ``feeds`` replace random inputs.
+    ``sizes`` are values of symbols (default: 2, 3, 4 ... by name); ``feeds`` replace random inputs;
+    ``constants`` hold by hash the arrays that the text does not spell out.
     """
-    graph = graph_of(text)
+    graph = graph_of(text, constants)
     given = {**random_feeds(graph, sizes), **(feeds or {})}
     expected = evaluate(graph, given)
-    result = run(graph, pipeline)
+    result = run(graph, pipeline, context)
     golden(name, print_graph(graph))
     same(evaluate(graph, given), expected, rtol)
     return result

@@ -1,0 +1,338 @@
+"""Recurrent layers with packed weights: one register tile holds all gates of a step's elements.
+
+The inputs' share of the gates is there for all steps already (a packed product). A task walks the
+time for a few sequences in one direction; its states stay in memory of its own, h twice, since all
+of the old one is read while the new one is written. Elements past the hidden size fill the last
+block; nothing reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from ..generic.ops.rnn import gru_blend, lstm_cell
+from ..generic.ops.rnn_activations import Activation
+from ..generic.ops.rnn_dot import each_lane
+from ..generic.ops.rnn_layer import Layer, Place
+from ..generic.registry import Template, TemplateContext
+from ..tir.builder import BufferTensor, as_int, index, product
+from .dot import FloatDot
+from .features import CpuFeatures
+from .microkernel import RegisterTile
+from .tiling import accumulator_budget, cover
+
+Expr = Any
+_FIRST_STATE = 4
+_FLOAT = "float32"
+
+
+def recurrent_templates(cpu: CpuFeatures) -> dict[str, Template]:
+    """The templates of ``kiln.RNNPacked``, ``kiln.GRUPacked`` and ``kiln.LSTMPacked``."""
+    cells: tuple[tuple[str, int, int, tuple[str, ...], Step], ...] = (
+        ("RNN", 1, 1, ("Tanh",), _rnn_step),
+        ("GRU", 3, 1, ("Sigmoid", "Tanh"), _gru_step),
+        ("LSTM", 4, 2, ("Sigmoid", "Tanh", "Tanh"), _lstm_step),
+    )
+
+    def template(gates: int, states: int, functions: tuple[str, ...], step: Step) -> Template:
+        def emit(ctx: TemplateContext) -> None:
+            layer = Layer(ctx, gates, states, functions, first_state=_FIRST_STATE)
+            _Recurrent(ctx, cpu, layer, step).emit()
+
+        return Template(emit)
+
+    return {f"kiln.{name}Packed": template(*cell) for name, *cell in cells}
+
+
+class _Recurrent:
+    """The kernel of one layer."""
+
+    def __init__(self, ctx: TemplateContext, cpu: CpuFeatures, layer: Layer, step: Step) -> None:
+        self.ctx, self.b, self.layer, self.step = ctx, ctx.b, layer, step
+        self.lanes = cpu.lanes
+        self.weights = ctx.buffered(1)
+        _, self.blocks, self.hidden, width = (int(d) for d in self.weights.shape)
+        self.tile = width // layer.gates
+        self.vectors = self.tile // self.lanes
+        self.padded = self.blocks * self.tile
+        rows = product((layer.steps, layer.batch))
+        shape = (rows, layer.directions, self.blocks, layer.gates, self.tile)
+        self.inputs = self.b.view(ctx.buffered(0), shape)
+        self.bias = ctx.buffered(2) if ctx.has(2) else None
+        self.starts = [layer.parameter(_FIRST_STATE + i) for i in range(layer.states)]
+        self.limit = accumulator_budget(cpu, layer.gates * self.vectors)
+        self.outputs = [ctx.result(i) for i in range(len(ctx.types))]
+        self.wants_steps = ctx.destination(0) is not None
+
+    def emit(self) -> None:
+        batch = as_int(self.layer.batch)
+        if batch is not None:
+            start = 0
+            for size, count in cover(batch, self.limit):
+                self._tasks(index(start), count, size)
+                start += size * count
+            return
+        whole = tirx.floordiv(index(self.layer.batch), index(self.limit))
+        self._tasks(index(0), whole, self.limit)
+        if self.limit > 1:
+            done = whole * self.limit
+            self._tasks(done, index(self.layer.batch) - done, 1)
+
+    def _tasks(self, start: Expr, count: Any, rows: int) -> None:
+        layer = self.layer
+        functions = layer.functions()
+
+        def task(at: tuple[Expr, ...]) -> None:
+            d, c = at
+            first = self.b.let(start + c * rows)
+            if len(functions) == 1:
+                _Walk(self, d, first, rows, functions[0]).emit()
+                return
+            for i, own in enumerate(functions):
+                with self.b.when(d.equal(index(i))):
+                    _Walk(self, d, first, rows, own).emit()
+
+        cost = 2 * layer.gates * self.hidden * self.padded * rows * (as_int(layer.steps) or 16)
+        self.b.nest((layer.directions, count), task, cost, sequential_last=True)
+
+
+@dataclass(frozen=True)
+class _Now:
+    """A step: where each sequence is in time, and which half of h is old and which new."""
+
+    places: list[Place]
+    old: Expr
+    new: Expr
+
+
+class _Walk:
+    """One task: ``rows`` sequences from ``first`` on, in direction ``d``."""
+
+    def __init__(
+        self, kernel: _Recurrent, d: Expr, first: Expr, rows: int, functions: list[Activation]
+    ) -> None:
+        self.k, self.b, self.layer = kernel, kernel.b, kernel.layer
+        self.d, self.first, self.rows, self.functions = d, first, rows, functions
+        self.h = self.b.workspace((2, rows, kernel.padded), _FLOAT, "h")
+        self.memory: BufferTensor | None = None
+        if self.layer.states > 1:
+            self.memory = self.b.workspace((rows, kernel.padded), _FLOAT, "c")
+
+    def emit(self) -> None:
+        self._start(self.h, (index(0),), 0)
+        if self.memory is not None:
+            self._start(self.memory, (), 1)
+        with self.b.loop(self.layer.steps) as s:
+            old = self.b.let(tirx.floormod(s, index(2)))
+            places = [self.layer.place(self.d, s, self.first + r) for r in range(self.rows)]
+            now = _Now(places, old, self.b.let(1 - old))
+            self.k.step(self, now)
+            if self.k.wants_steps:
+                self._write(now, s)
+        self._finish()
+
+    def _start(self, state: BufferTensor, half: tuple[Expr, ...], i: int) -> None:
+        """The initial value of state ``i``, or zeros."""
+        given = self.k.starts[i]
+        for r in range(self.rows):
+            n = self.first + r
+            zero = tirx.const(0, _FLOAT)
+            self._copy(self.k.padded, lambda j, r=r: state.store((*half, r, j), zero))
+            if given is not None:
+                at = (n, self.d) if self.layer.batch_first else (self.d, n)
+                self._copy(
+                    self.k.hidden,
+                    lambda j, r=r, at=at: state.store((*half, r, j), given[(*at, j)]),
+                )
+
+    def _write(self, now: _Now, s: Expr) -> None:
+        """h goes to output 0; steps beyond a sequence's length give zeros."""
+        out = self.k.outputs[0]
+        for r, place in enumerate(now.places):
+            def put(t: Expr, j: Expr, value: Expr, n: Expr = place.sequence) -> None:
+                at = (n, t, self.d, j) if self.layer.batch_first else (t, self.d, n, j)
+                out.store(at, value)
+
+            def alive(r: int = r, t: Expr = place.time, put: Any = put) -> None:
+                self._copy(self.k.hidden, lambda j: put(t, j, self.h[now.new, r, j]))
+
+            def dead(put: Any = put) -> None:
+                self._copy(self.k.hidden, lambda j: put(s, j, tirx.const(0, _FLOAT)))
+
+            self._either(place, alive, dead)
+
+    def _finish(self) -> None:
+        """The last states go to the other outputs."""
+        last = tirx.floormod(index(self.layer.steps), index(2))
+        states = [lambda r, j: self.h[last, r, j]]
+        if self.memory is not None:
+            states.append(lambda r, j: self.memory[r, j])  # type: ignore[index]
+        for i, state in enumerate(states[: len(self.k.outputs) - 1], start=1):
+            if self.k.ctx.destination(i) is None:
+                continue
+            for r in range(self.rows):
+                n, out = self.first + r, self.k.outputs[i]
+                at = (n, self.d) if self.layer.batch_first else (self.d, n)
+                self._copy(
+                    self.k.hidden,
+                    lambda j, r=r, at=at, out=out, get=state: out.store((*at, j), get(r, j)),
+                )
+
+    def _copy(self, extent: int, body: Callable[[Expr], None]) -> None:
+        each_lane(self.b, extent, _FLOAT, body)
+
+    def _either(
+        self, place: Place, alive: Callable[[], None], dead: Callable[[], None]
+    ) -> None:
+        if place.exists is None:
+            alive()
+            return
+        with self.b.when(place.exists):
+            alive()
+        with self.b.when(tirx.Not(place.exists)):
+            dead()
+
+    # ---- what steps are made of --------------------------------------------------------------
+
+    def gates(
+        self, block: Expr, source: BufferTensor, lead: Sequence[Expr], first: int, count: int
+    ) -> RegisterTile:
+        """The products of ``source[*lead, row]`` with ``count`` gates of R from ``first`` on."""
+        k = self.k
+        tile = RegisterTile(self.b, self.rows, count * k.vectors, FloatDot(k.lanes))
+        tile.zero()
+        tile.reduce(
+            (k.hidden,),
+            lambda r, at: (source, (*lead, index(r), at[0])),
+            lambda at: (k.weights, (self.d, block, at[0])),
+            first * k.tile,
+        )
+        return tile
+
+    def cells(
+        self, now: _Now, block: Expr, body: Callable[[int, int, Expr, Expr], None],
+        idle: Callable[[int, Expr], None],
+    ) -> None:  # fmt: skip
+        """``body(row, vector, lane, element)`` for all elements of a block.
+
+        Rows beyond their sequence's length get ``idle(row, element)``.
+        """
+        k = self.k
+
+        def each(call: Callable[[int, Expr, Expr], None]) -> None:
+            for v in range(k.vectors):
+                with self.b.lanes(k.lanes) as lane:
+                    call(v, lane, block * k.tile + v * k.lanes + lane)
+
+        for r, place in enumerate(now.places):
+            self._either(
+                place,
+                lambda r=r: each(lambda v, lane, j: body(r, v, lane, j)),
+                lambda r=r: each(lambda v, lane, j: idle(r, j)),
+            )
+
+    def total(
+        self, now: _Now, block: Expr, tile: RegisterTile, row: int, vector: int, lane: Expr,
+        gate: int, first: int = 0,
+    ) -> Expr:  # fmt: skip
+        """What the function of a gate gets; ``first`` is the tile's first gate."""
+        back = tile.value(row, (gate - first) * self.k.vectors + vector, lane)
+        return self.clipped(self.share(now, block, row, vector, lane, gate) + back)
+
+    def share(
+        self, now: _Now, block: Expr, row: int, vector: int, lane: Expr, gate: int
+    ) -> Expr:
+        """The inputs' share of a gate."""
+        place = now.places[row]
+        source = self.layer.row(place.time, place.sequence)
+        return self.k.inputs[source, self.d, block, gate, vector * self.k.lanes + lane]
+
+    def clipped(self, x: Expr) -> Expr:
+        return self.b.let(self.layer.clipped(self.b.let(x)))
+
+    def keep(self, now: _Now, r: int, j: Expr) -> None:
+        """The state of a sequence that is over."""
+        self.h.store((now.new, r, j), self.h[now.old, r, j])
+
+
+Step = Callable[[_Walk, _Now], None]
+
+
+def _rnn_step(w: _Walk, now: _Now) -> None:
+    (f,) = w.functions
+    with w.b.loop(w.k.blocks) as block:
+        tile = w.gates(block, w.h, (now.old,), 0, 1)
+
+        def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
+            w.h.store((now.new, r, j), f(w.total(now, block, tile, r, v, lane, 0)))
+
+        w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))
+
+
+def _lstm_step(w: _Walk, now: _Now) -> None:
+    coupled, memory = bool(w.k.ctx.attr("input_forget")), w.memory
+    assert memory is not None
+    with w.b.loop(w.k.blocks) as block:
+        tile = w.gates(block, w.h, (now.old,), 0, 4)
+
+        def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
+            def gate(i: int, _memory: Expr) -> Expr:
+                return w.total(now, block, tile, r, v, lane, i)
+
+            old = w.b.let(memory[r, j])
+            new, value = lstm_cell(w.b, w.functions, gate, old, coupled)
+            memory.store((r, j), new)
+            w.h.store((now.new, r, j), value)
+
+        w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))
+
+
+def _gru_step(w: _Walk, now: _Now) -> None:
+    if w.k.ctx.attr("linear_before_reset"):
+        _gru_linear_first(w, now)
+    else:
+        _gru_reset_first(w, now)
+
+
+def _gru_linear_first(w: _Walk, now: _Now) -> None:
+    f, g = w.functions
+    bias = w.k.bias
+    with w.b.loop(w.k.blocks) as block:
+        tile = w.gates(block, w.h, (now.old,), 0, 3)
+
+        def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
+            z, reset = (
+                w.b.let(f(w.total(now, block, tile, r, v, lane, i))) for i in range(2)
+            )
+            linear = tile.value(r, 2 * w.k.vectors + v, lane)
+            linear = linear if bias is None else linear + bias[w.d, j]
+            n = g(w.clipped(w.share(now, block, r, v, lane, 2) + reset * linear))
+            w.h.store((now.new, r, j), gru_blend(w.h[now.old, r, j], z, w.b.let(n)))
+
+        w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))
+
+
+def _gru_reset_first(w: _Walk, now: _Now) -> None:
+    f, g = w.functions
+    update, reset = (w.b.workspace((w.rows, w.k.padded), _FLOAT, "gate") for _ in range(2))
+    with w.b.loop(w.k.blocks) as block:
+        tile = w.gates(block, w.h, (now.old,), 0, 2)
+
+        def gates(r: int, v: int, lane: Expr, j: Expr) -> None:
+            update.store((r, j), f(w.total(now, block, tile, r, v, lane, 0)))
+            value = w.b.let(f(w.total(now, block, tile, r, v, lane, 1)))
+            reset.store((r, j), value * w.h[now.old, r, j])
+
+        w.cells(now, block, gates, lambda r, j: reset.store((r, j), tirx.const(0, _FLOAT)))
+    with w.b.loop(w.k.blocks) as block:
+        tile = w.gates(block, reset, (), 2, 1)
+
+        def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
+            n = w.b.let(g(w.total(now, block, tile, r, v, lane, 2, first=2)))
+            w.h.store((now.new, r, j), gru_blend(w.h[now.old, r, j], update[r, j], n))
+
+        w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))

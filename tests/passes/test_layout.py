@@ -1,0 +1,378 @@
+"""The layout pass: what it makes of each op, and the same numbers before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from support.graph_text import constant_lines, graph_of
+from support.pass_checks import Golden, check, random_feeds, run, same
+from support.toy_layouts import cpu_context, toy_context
+
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import evaluate
+from graphkiln.ir.types import TensorType
+
+Array = np.ndarray
+
+
+def floats(*shape: int) -> Array:
+    """Eighths in [-1.375, 1.375]."""
+    n = int(np.prod(shape, dtype=np.int64))
+    return ((np.arange(n) * 7919 % 23 - 11) / 8).reshape(shape).astype(np.float32)
+
+
+def signed(*shape: int) -> Array:
+    """int8 of the whole range."""
+    n = int(np.prod(shape, dtype=np.int64))
+    return (np.arange(n) * 7919 % 256 - 128).reshape(shape).astype(np.int8)
+
+
+def scales(*shape: int) -> Array:
+    """Positive factors around 1/50 that are not powers of two."""
+    n = int(np.prod(shape, dtype=np.int64))
+    return (0.013 + 0.0031 * (np.arange(n) % 7)).reshape(shape).astype(np.float32)
+
+
+def scalar(value: float, dtype: Any = np.float32) -> Array:
+    return np.array(value, dtype)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph from ``params`` to %y, with ``constants`` by name."""
+
+    params: str
+    lines: str
+    constants: dict[str, Array] = field(default_factory=dict)
+
+    def text(self) -> str:
+        given = constant_lines(self.constants)[0]
+        return f"graph main({self.params}) -> (y) {{\n{given}\n{self.lines}\nreturn %y\n}}"
+
+    @property
+    def by_hash(self) -> dict[str, Array]:
+        return constant_lines(self.constants)[1]
+
+    def graph(self) -> Graph:
+        return graph_of(self.text(), self.by_hash)
+
+    def feeds(self) -> dict[str, Any]:
+        """Random inputs; bytes take their whole range."""
+        graph = self.graph()
+        rng = np.random.default_rng(11)
+        feeds = random_feeds(graph)
+        for v in graph.inputs:
+            if v.dtype in ("uint8", "int8"):
+                shape = feeds[v.name].shape
+                feeds[v.name] = rng.integers(0, 256, shape).astype(np.uint8).view(v.dtype)
+        return feeds
+
+
+X8 = "%x: float32[2,8,5,6]"
+X6 = "%x: float32[1,6,5,5]"
+U8 = "%x: uint8[1,8,5,5]"
+
+FLOAT = {
+    "conv_dense": Case(
+        X8, "%c = Conv(%x, %w, %b) {strides=[2,1], pads=[1,0,1,2]}\n%y = Relu(%c)",
+        {"w": floats(8, 8, 2, 2), "b": floats(8)},
+    ),
+    "conv_ragged": Case(X6, "%y = Conv(%x, %w, %b)", {"w": floats(5, 6, 2, 2), "b": floats(5)}),
+    "conv_few_channels": Case(
+        "%x: float32[N,3,7,7]", "%y = Conv(%x, %w) {strides=[2,2]}", {"w": floats(8, 3, 3, 3)}
+    ),
+    "conv_grouped": Case(
+        X8, "%y = Conv(%x, %w, %b) {group=2, pads=[0,1,0,1]}",
+        {"w": floats(16, 4, 1, 3), "b": floats(16)},
+    ),
+    "conv_depthwise": Case(
+        X6, "%y = Conv(%x, %w, %b) {group=6, pads=[1,1,1,1]}",
+        {"w": floats(6, 1, 3, 3), "b": floats(6)},
+    ),
+    "conv_line": Case(
+        "%x: float32[1,8,W]", "%y = Conv(%x, %w, %b) {dilations=[2], pads=[2,2]}",
+        {"w": floats(4, 8, 3), "b": floats(4)},
+    ),
+    "conv_auto_pad": Case(
+        X8, '%y = Conv(%x, %w) {auto_pad="SAME_UPPER", strides=[2,2]}', {"w": floats(4, 8, 3, 3)}
+    ),
+    "conv_chain": Case(
+        X8, "%a = Conv(%x, %w)\n%r = Relu(%a)\n%b = Conv(%r, %v)\n%y = Add(%b, %x)",
+        {"w": floats(6, 8, 1, 1), "v": floats(8, 6, 1, 1)},
+    ),
+    "matmul": Case("%x: float32[N,3,7]", "%y = MatMul(%x, %w)", {"w": floats(7, 10)}),
+    "gemm": Case(
+        "%x: float32[5,7]", "%y = Gemm(%x, %w, %b) {alpha=0.5, beta=2.0, transB=1}",
+        {"w": floats(10, 7), "b": floats(10)},
+    ),
+    "gemm_scalar_bias": Case(
+        "%x: float32[5,7]", "%y = Gemm(%x, %w, %b)", {"w": floats(7, 3), "b": floats(1)}
+    ),
+}  # fmt: skip
+
+STORED = {
+    "conv_dequantized": Case(
+        X8, "%f = DequantizeLinear(%w, %s, %z) {axis=0}\n%y = Conv(%x, %f, %b)",
+        {"w": signed(6, 8, 2, 2), "s": scales(6), "z": np.zeros(6, np.int8), "b": floats(6)},
+    ),
+    "conv_dequantized_depthwise": Case(
+        X8, "%f = DequantizeLinear(%w, %s)\n%y = Conv(%x, %f) {group=8}",
+        {"w": signed(8, 1, 3, 3), "s": scales()},
+    ),
+    "conv_converted": Case(
+        X8, "%c = Cast(%w) {to=1}\n%f = Mul(%c, %s)\n%y = Conv(%x, %f)",
+        {"w": signed(4, 8, 2, 2), "s": scales(4, 1, 1, 1)},
+    ),
+    "matmul_dequantized": Case(
+        "%x: float32[3,7]", "%f = DequantizeLinear(%w, %s) {axis=1}\n%y = MatMul(%x, %f)",
+        {"w": signed(7, 10), "s": scales(10)},
+    ),
+    "matmul_converted": Case(
+        "%x: float32[3,7]", "%c = Cast(%w) {to=1}\n%f = Mul(%s, %c)\n%y = MatMul(%x, %f)",
+        {"w": signed(7, 10), "s": scales(10)},
+    ),
+    "gemm_dequantized": Case(
+        "%x: float32[3,7]",
+        "%f = DequantizeLinear(%w, %s) {axis=0}\n%y = Gemm(%x, %f, %b) {alpha=0.5, transB=1}",
+        {"w": signed(10, 7), "s": scales(10), "b": floats(10)},
+    ),
+}  # fmt: skip
+
+STEPS = {
+    "sx": scalar(0.043), "zx": scalar(121, np.uint8), "sw": scalar(0.017),
+    "zw": scalar(0, np.int8), "sy": scalar(1.7), "zy": scalar(97, np.uint8),
+}  # fmt: skip
+QLINEAR_CONV = "%y = QLinearConv(%x, %sx, %zx, %w, %sw, %zw, %sy, %zy"
+INT_BIAS = (np.arange(8) * 977 - 3000).astype(np.int32)
+
+INTEGER = {
+    "qlinear_conv": Case(
+        U8, f"{QLINEAR_CONV}, %b) {{pads=[1,0,0,1]}}",
+        {**STEPS, "w": signed(8, 8, 2, 2), "b": INT_BIAS},
+    ),
+    "qlinear_conv_channels": Case(
+        "%x: uint8[1,3,6,6]", f"{QLINEAR_CONV}) {{strides=[2,2], pads=[1,1,1,1]}}",
+        {**STEPS, "w": signed(6, 3, 3, 3), "sw": scales(6), "zw": np.zeros(6, np.int8)},
+    ),
+    "qlinear_conv_depthwise": Case(
+        U8, f"{QLINEAR_CONV}, %b) {{group=8, pads=[1,1,1,1]}}",
+        {**STEPS, "w": signed(8, 1, 3, 3), "b": INT_BIAS, "sy": scalar(0.3)},
+    ),
+    "qlinear_conv_unsigned_weights": Case(
+        U8, f"{QLINEAR_CONV}) {{group=2}}",
+        {**STEPS, "w": signed(8, 4, 2, 2).view(np.uint8), "zw": scalar(128, np.uint8)},
+    ),
+    "conv_integer": Case(
+        U8, "%y = ConvInteger(%x, %w, %zx) {pads=[1,1,1,1]}",
+        {"w": signed(6, 8, 2, 2), "zx": STEPS["zx"]},
+    ),
+    "qlinear_matmul": Case(
+        "%x: uint8[2,3,7]", "%y = QLinearMatMul(%x, %sx, %zx, %w, %sw, %zw, %sy, %zy)",
+        {**STEPS, "w": signed(7, 10), "sw": scales(10), "zw": np.zeros(10, np.int8)},
+    ),
+    "qgemm": Case(
+        "%x: uint8[3,7]",
+        "%y = com.microsoft.QGemm(%x, %sx, %zx, %w, %sw, %zw, %b, %sy, %zy) {alpha=0.5, transB=1}",
+        {**STEPS, "w": signed(8, 7), "b": INT_BIAS},
+    ),
+    "qgemm_float": Case(
+        "%x: uint8[3,7]",
+        "%y = com.microsoft.QGemm(%x, %sx, %zx, %w, %sw, %zw, %b)",
+        {**STEPS, "w": signed(7, 8), "b": INT_BIAS, "sw": scales(8), "zw": np.zeros(8, np.int8)},
+    ),
+    "matmul_integer": Case(
+        "%x: uint8[N,7]", "%y = MatMulInteger(%x, %w, %zx)",
+        {"w": signed(7, 10), "zx": STEPS["zx"]},
+    ),
+    "matmul_integer_dynamic": Case(
+        "%x: uint8[3,7], %z: uint8[]", "%y = MatMulInteger(%x, %w, %z)", {"w": signed(7, 10)}
+    ),
+}  # fmt: skip
+
+CONV = "%c = Conv(%x, %w)\n"
+CONV_6 = {"w": floats(6, 8, 1, 1)}
+CONV_8 = {"w": floats(8, 8, 1, 1)}
+
+AROUND = {
+    "pool_max": Case(
+        X8, CONV + "%y = MaxPool(%c) {kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,0]}", CONV_6
+    ),
+    "pool_average": Case(
+        X8, CONV + "%y = AveragePool(%c) {kernel_shape=[2,2], strides=[2,2], pads=[1,1,0,0], "
+        "ceil_mode=1, count_include_pad=1}", CONV_8,
+    ),
+    "pool_global": Case(
+        X8, CONV + "%g = GlobalAveragePool(%c)\n%m = GlobalMaxPool(%c)\n%y = Add(%g, %m)", CONV_6
+    ),
+    "pool_mean": Case(
+        X8, CONV + "%y = ReduceMean(%c, %axes) {keepdims=0}",
+        {**CONV_6, "axes": np.array([-1, 2])},
+    ),
+    "pool_flatten": Case(
+        X8, CONV + "%g = GlobalAveragePool(%c)\n%y = kiln.Reshape(%g) {shape=[2,8]}", CONV_8
+    ),
+    "concat": Case(
+        X8, CONV + "%r = Relu(%c)\n%y = Concat(%c, %r) {axis=1}", CONV_8
+    ),
+    "pointwise_constants": Case(
+        X8, CONV + "%s = Mul(%c, %half)\n%t = Add(%s, %row)\n%u = PRelu(%t, %slope)\n"
+        "%y = Clip(%u, %low, %high)",
+        {**CONV_6, "half": scalar(0.5), "row": floats(6, 1, 1), "slope": floats(1, 6, 1, 1),
+         "low": scalar(-2), "high": scalar(3)},
+    ),
+    "pointwise_gate": Case(
+        X8, CONV + "%g = GlobalAveragePool(%c)\n%s = Sigmoid(%g)\n%y = Mul(%c, %s)", CONV_6
+    ),
+    "pointwise_outside": Case(
+        f"{X8}, %z: float32[2,6,5,6]", CONV + "%y = Sub(%z, %c)", CONV_6
+    ),
+}  # fmt: skip
+
+PLAIN = {
+    "plain_volume": Case(
+        "%x: float32[1,4,3,3,3]", "%y = Conv(%x, %w)", {"w": floats(4, 4, 1, 1, 1)}
+    ),
+    "plain_groups": Case(X6, "%y = Conv(%x, %w) {group=2}", {"w": floats(4, 3, 1, 1)}),
+    "plain_weights": Case(f"{X8}, %w: float32[4,8,1,1]", "%y = Conv(%x, %w)"),
+    "plain_bias": Case(
+        f"{X8}, %b: float32[4]", "%y = Conv(%x, %w, %b)", {"w": floats(4, 8, 1, 1)}
+    ),
+    "plain_double": Case(
+        "%x: float64[1,8,2,2]", "%y = Conv(%x, %w)", {"w": floats(4, 8, 1, 1).astype(np.float64)}
+    ),
+    "plain_gemm": Case("%x: float32[7,5]", "%y = Gemm(%x, %w) {transA=1}", {"w": floats(7, 3)}),
+    "plain_gemm_rows": Case(
+        "%x: float32[5,7]", "%y = Gemm(%x, %w, %b)", {"w": floats(7, 5), "b": floats(5, 1)}
+    ),
+    "plain_batch": Case("%x: float32[2,3,7]", "%y = MatMul(%x, %w)", {"w": floats(2, 7, 3)}),
+    "plain_zero_points": Case(
+        U8, QLINEAR_CONV + ")", {**STEPS, "w": signed(4, 8, 1, 1), "zw": scalar(3, np.int8)}
+    ),
+    "plain_signed_data": Case(
+        "%x: int8[2,7]", "%y = MatMulInteger(%x, %w)", {"w": signed(7, 3)}
+    ),
+    "plain_row_scales": Case(
+        "%x: float32[3,7]", "%f = DequantizeLinear(%w, %s) {axis=0}\n%y = MatMul(%x, %f)",
+        {"w": signed(7, 10), "s": scales(7)},
+    ),
+    "plain_pool": Case(X8, "%y = MaxPool(%x) {kernel_shape=[2,2]}"),
+}  # fmt: skip
+
+CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND}
+ALL = {**CONVERTED, **PLAIN}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_golden(golden: Golden, name: str) -> None:
+    case = CONVERTED[name]
+    result = check(
+        golden, f"layout_{name}", case.text(), "layout,dce", feeds=case.feeds(),
+        constants=case.by_hash, context=toy_context(),
+    )  # fmt: skip
+    assert result.records[0].changes
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_stays(name: str) -> None:
+    graph = PLAIN[name].graph()
+    before = [n.key for n in graph.topological()]
+    assert not run(graph, "layout", toy_context()).records[0].changes
+    assert [n.key for n in graph.topological()] == before
+
+
+@pytest.mark.parametrize("cpu", ["cascadelake", "x86-64-v3", "x86-64-v2", "aarch64-dotprod"])
+@pytest.mark.parametrize("name", ALL)
+def test_same_numbers_on_every_cpu(name: str, cpu: str) -> None:
+    case = ALL[name]
+    graph, feeds = case.graph(), case.feeds()
+    expected = evaluate(graph, feeds)
+    run(graph, "signs,layout,dce", cpu_context(cpu))
+    same(evaluate(graph, feeds), expected)
+
+
+def equivalent(case: Case, feeds: dict[str, Any] | None = None, cpu: str = "") -> Graph:
+    """The graph after the pass, which computes what it did before."""
+    graph, given = case.graph(), feeds or case.feeds()
+    expected = evaluate(graph, given)
+    run(graph, "layout,dce", cpu_context(cpu) if cpu else toy_context())
+    same(evaluate(graph, given), expected)
+    return graph
+
+
+def count(graph: Graph, key: str) -> int:
+    return sum(n.key == key for n in graph.nodes)
+
+
+def test_weights_shared_by_convolutions_of_different_groups() -> None:
+    case = Case(
+        "%x: float32[1,4,3,3], %z: float32[1,8,3,3]",
+        "%a = Conv(%x, %w)\n%b = Conv(%z, %w) {group=2}\n%y = Add(%a, %b)",
+        {"w": floats(16, 4, 1, 1)},
+    )
+    graph = equivalent(case)
+    weights = [n for n in graph.nodes if n.key == "kiln.ConvBlocked"]
+    assert sorted(v.shape[:2] for n in weights if (v := graph.input(n, 1))) == [(1, 2), (2, 1)]
+
+
+def test_equal_weights_are_packed_once() -> None:
+    case = Case(
+        X8, "%a = Conv(%x, %w)\n%b = Conv(%a, %w)\n%y = Add(%a, %b)", {"w": floats(8, 8, 1, 1)}
+    )
+    graph = equivalent(case)
+    assert len({graph.input(n, 1) for n in graph.nodes if n.key == "kiln.ConvBlocked"}) == 1
+
+
+def test_factors_along_the_width_of_the_kernel() -> None:
+    lines = "%c = Cast(%w) {to=1}\n%f = Mul(%c, %s)\n%y = Conv(%x, %f)"
+    equivalent(Case(X8, lines, {"w": signed(3, 8, 1, 3), "s": scales(3)}))
+
+
+@pytest.mark.parametrize("op", ["Sqrt", "Log", "Reciprocal", "Acosh", "Exp", "Atanh"])
+def test_padded_channels_stay_finite(op: str) -> None:
+    """All real channels are in the op's domain; channels that only fill a block need not be."""
+    outside = {"Exp": 100.0, "Atanh": 2.0}.get(op, -1.0)
+    bias = {"Exp": -100.0, "Atanh": -2.0}.get(op, 3.0)
+    case = Case(
+        "%x: float32[1,8,2,2]",
+        f"%c = Conv(%x, %w, %b)\n%s = Add(%c, %shift)\n%o = {op}(%s)\n%y = Conv(%o, %v)",
+        {"w": floats(6, 8, 1, 1) * 0, "b": np.full(6, bias, np.float32), "v": floats(8, 6, 1, 1),
+         "shift": scalar(outside)},
+    )  # fmt: skip
+    graph = equivalent(case)
+    graph.set_outputs([v for n in graph.nodes for v in n.values])
+    assert all(np.isfinite(a).all() for a in evaluate(graph, case.feeds()))
+
+
+def test_division_by_channels_stays_plain_where_blocks_are_padded() -> None:
+    lines = "%c = Conv(%x, %w)\n%d = Div(%c, %row)\n%y = Conv(%d, %v)"
+    constants = {"w": floats(6, 8, 1, 1), "v": floats(8, 6, 1, 1), "row": scales(6, 1, 1)}
+    assert count(equivalent(Case(X8, lines, constants)), "kiln.UnpackChannels") == 2
+    constants = {"w": floats(8, 8, 1, 1), "v": floats(8, 8, 1, 1), "row": scales(8, 1, 1)}
+    assert count(equivalent(Case(X8, lines, constants)), "kiln.UnpackChannels") == 1
+
+
+def test_results_with_a_scale_for_each_row_stay() -> None:
+    lines = "%y = QLinearMatMul(%x, %sx, %zx, %w, %sw, %zw, %sy, %zy)"
+    steps = {**STEPS, "sy": scales(3), "zy": np.full(3, 7, np.uint8), "w": signed(7, 3)}
+    assert count(equivalent(Case("%x: uint8[3,7]", lines, steps)), "QLinearMatMul") == 1
+
+
+def test_data_with_a_scale_for_each_row_stays() -> None:
+    lines = "%y = QLinearMatMul(%x, %sx, %zx, %w, %sw, %zw, %sy, %zy)"
+    steps = {**STEPS, "sx": scales(3), "zx": np.full(3, 7, np.uint8), "w": signed(7, 3)}
+    assert count(equivalent(Case("%x: uint8[3,7]", lines, steps)), "QLinearMatMul") == 1
+
+
+def test_run_time_zero_points_of_rows_stay() -> None:
+    lines = "%y = MatMulInteger(%x, %w, %z)"
+    case = Case("%x: uint8[3,7], %z: uint8[3]", lines, {"w": signed(7, 3)})
+    assert count(equivalent(case), "MatMulInteger") == 1
+
+
+def test_a_flattened_image_has_no_layout() -> None:
+    graph = equivalent(AROUND["pool_flatten"])
+    (result,) = graph.outputs
+    assert isinstance(result.type, TensorType) and not result.type.layout

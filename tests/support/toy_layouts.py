@@ -1,0 +1,33 @@
+"""A small imaginary CPU for the layout pass: blocks of four channels, tiles of two blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphkiln.passes.base import PassContext
+from graphkiln.passes.target import GenericFacts
+from graphkiln.targets.cpu.features import CpuFeatures, features_of
+from graphkiln.targets.cpu.layouts import CpuLayouts
+
+TOY = CpuFeatures("toy", "x86_64", "x86-64-v2", "x86_64-linux-gnu", 16, 16, (), dot="vnni")
+
+
+@dataclass(frozen=True)
+class ToyLayouts(CpuLayouts):
+    """Tiles that no cost model chooses, so that golden texts outlive changes to it."""
+
+    def conv_tile(self, *_shape: object) -> int:
+        return 8
+
+    def matmul_tile(self, rows: int | None, columns: int) -> int:
+        return 8
+
+
+def toy_context() -> PassContext:
+    """What passes see of the imaginary CPU."""
+    return PassContext(GenericFacts(ToyLayouts(TOY)))
+
+
+def cpu_context(name: str) -> PassContext:
+    """What passes see of a named CPU."""
+    return PassContext(GenericFacts(CpuLayouts(features_of(name))))
