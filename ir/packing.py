@@ -5,6 +5,9 @@ Convolution weights ``[M, C/g, *K]`` become ``[g, Mt, Cb, *K, c, t]``: ``t`` out
 register tile innermost, below them the ``c`` input channels of one block of the input's layout.
 Matmul weights ``[K, N]`` become ``[Nt, K, t]``.
 
+Gates of recurrent layers ``[D, gates*H, ..]`` become ``[D, B, gates, t, ..]``: blocks of ``t`` hidden
+elements with all their gates.
+
 Dot products of integers take ``d`` neighbours of the reduction at once (``depth``, 4 for most
 instructions): packed weights then end in ``[.., c/d, t*d]`` with those neighbours innermost.
 """
@@ -118,3 +121,32 @@ def unpack_matmul_weight(
     tiles, k, tile = w.shape
     plain = w.transpose(1, 0, 2).reshape(k, tiles * tile)
     return np.ascontiguousarray(plain[:rows, :columns])
+
+
+def pack_gates(x: np.ndarray, gates: int, tile: int) -> np.ndarray:
+    """``[D, gates*H, *rest]`` -> ``[D, ceil(H/tile), gates, tile, *rest]``."""
+    directions, width, *rest = x.shape
+    blocks = _blocks(width // gates, tile)
+    split = x.reshape(directions, gates, width // gates, *rest)
+    padded = _pad_axis(split, 2, blocks * tile).reshape(directions, gates, blocks, tile, *rest)
+    return np.ascontiguousarray(padded.swapaxes(1, 2))
+
+
+def unpack_gates(x: np.ndarray, hidden: int) -> np.ndarray:
+    """The inverse of :func:`pack_gates`."""
+    directions, blocks, gates, tile, *rest = x.shape
+    merged = x.swapaxes(1, 2).reshape(directions, gates, blocks * tile, *rest)[:, :, :hidden]
+    return np.ascontiguousarray(merged.reshape(directions, gates * hidden, *rest))
+
+
+def pack_recurrent_weight(r: np.ndarray, gates: int, tile: int) -> np.ndarray:
+    """``[D, gates*H, H]`` -> ``[D, ceil(H/tile), H, gates*tile]``."""
+    packed = np.moveaxis(pack_gates(r, gates, tile), -1, 2)
+    return np.ascontiguousarray(packed).reshape(*packed.shape[:3], gates * tile)
+
+
+def unpack_recurrent_weight(r: np.ndarray, gates: int) -> np.ndarray:
+    """The inverse of :func:`pack_recurrent_weight`."""
+    directions, blocks, hidden, width = r.shape
+    split = r.reshape(directions, blocks, hidden, gates, width // gates)
+    return unpack_gates(np.moveaxis(split, 2, -1), hidden)

@@ -14,6 +14,7 @@ from ...ir.dims import Dim
 from ...ir.graph import Node, Value
 from ...ir.onnx_types import element_code
 from ...ir.ops.blocked import plain_conv_weight
+from ...ir.ops.rnn_packed import GATES, plain_attributes, plain_columns, plain_parameters
 from ...ir.packing import (
     unpack_channels,
     unpack_matmul_weight,
@@ -253,6 +254,25 @@ def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
     return array
 
 
+# ---- recurrent layers ----------------------------------------------------------------------------
+
+
+def _recurrent(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    """ONNX's layer, whose W picks a direction's columns of what was multiplied beforehand."""
+    gates, r, bias, *rest = [*inputs, *[None] * (6 - len(inputs))]
+    packed, late = _constant(scope, node, r), None if bias is None else _constant(scope, node, bias)
+    _, blocks, _, width = packed.shape
+    columns = plain_columns(node, blocks, width // GATES[node.op]).reshape(-1)
+    order = scope.ints([int(c) for c in columns])
+    x = scope.emit("Gather", [scope.name(_required([gates])), order], {"axis": 2})
+    parameters = plain_parameters(node, packed, late)
+    names = ["" if a is None else scope.tensor(a, f"{node.name}_weight") for a in parameters]
+    scope.emit(
+        node.op.removesuffix("Packed"), [x, *names, *scope.names(rest)], plain_attributes(node),
+        outputs=[scope.result(v) for v in node.values], name=node.name,
+    )  # fmt: skip
+
+
 # ---- guards --------------------------------------------------------------------------------------
 
 
@@ -274,6 +294,9 @@ EXPORTERS.update(
         "kiln.ConvBlocked": _conv,
         "kiln.DepthwiseBlocked": _conv,
         "kiln.Expand": _expand,
+        "kiln.GRUPacked": _recurrent,
+        "kiln.LSTMPacked": _recurrent,
+        "kiln.RNNPacked": _recurrent,
         "kiln.MatMulPacked": _matmul,
         "kiln.PackChannels": _pack,
         "kiln.PoolBlocked": _pool,

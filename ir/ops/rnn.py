@@ -13,12 +13,12 @@ DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 @op("RNN", "GRU")
 def infer_rnn(c: InferContext) -> list[Type]:
-    return _layer(c, c.tensor(2).dims[2], states=1)
+    return infer_layer(c, c.tensor(2).dims[2], states=1)
 
 
 @op("LSTM")
 def infer_lstm(c: InferContext) -> list[Type]:
-    return _layer(c, c.tensor(2).dims[2], states=2)
+    return infer_layer(c, c.tensor(2).dims[2], states=2)
 
 
 @op(
@@ -28,13 +28,16 @@ def infer_lstm(c: InferContext) -> list[Type]:
     defaults={"direction": "forward", "input_forget": 0},
 )
 def infer_dynamic_quantize_lstm(c: InferContext) -> list[Type]:
-    return _layer(c, c.tensor(2).dims[1], states=2, features=1)
+    return infer_layer(c, c.tensor(2).dims[1], states=2, features=1)
 
 
-def _layer(c: InferContext, hidden: Dim, states: int, features: int = 2) -> list[Type]:
+def infer_layer(
+    c: InferContext, hidden: Dim, states: int, features: int = 2, first_state: int = 5
+) -> list[Type]:
     """Y, then the last value of each state, as ONNX's ``layout`` orders their dims.
 
-    ``features`` is the axis of W that is as long as one step of X.
+    ``features`` is the axis of W that is as long as one step of X; the initial states are inputs
+    from ``first_state`` on, behind the lengths.
     """
     x, w = c.tensor(0), c.tensor(1)
     if x.rank != 3:
@@ -55,12 +58,12 @@ def _layer(c: InferContext, hidden: Dim, states: int, features: int = 2) -> list
         steps, batch, _ = x.dims
         y = x.with_shape((steps, count, batch, hidden))
         last = x.with_shape((count, batch, hidden))
-    _relate(c, 4, (batch,), ("X and sequence_lens of one batch size",))
+    _relate(c, first_state - 1, (batch,), ("X and sequence_lens of one batch size",))
     for i, name in enumerate(("initial_h", "initial_c")[:states]):
         needs = [f"{name} with one state a direction", f"X and {name} of one batch size"]
         if c.attr("layout"):
             needs.reverse()
-        _relate(c, 5 + i, last.dims, (*needs, f"R and {name} of one hidden size"))
+        _relate(c, first_state + i, last.dims, (*needs, f"R and {name} of one hidden size"))
     return [y, *[last] * states]
 
 

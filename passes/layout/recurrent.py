@@ -40,12 +40,13 @@ def _convert(
     batch = x.shape[0 if attribute(node, "layout") else 1]
     tile = p.block * _vectors(gates, -(-hidden // p.block), batch if isinstance(batch, int) else 1)
     linear = node.op == "GRU" and bool(attribute(node, "linear_before_reset"))
-    projected = _projection(p, node, x, pack_gates(w, gates, tile), _known_bias(bias, linear, hidden), tile)
+    row = _known_bias(bias, linear, hidden)
+    projected = _projection(p, node, x, pack_gates(w, gates, tile), row, tile)
     packed = p.constant((node, "recurrent"), pack_recurrent_weight(r, gates, tile), "recurrent")
     late = None
     if linear and bias is not None:
-        row = pack_gates(np.ascontiguousarray(bias[:, -hidden:]), 1, tile)
-        late = p.constant((node, "late"), row.reshape(len(row), -1), "recurrent_bias")
+        behind = pack_gates(bias[:, -hidden:], 1, tile)
+        late = p.constant((node, "late"), behind.reshape(len(behind), -1), "recurrent_bias")
     attrs = {**plain_attributes(node), "hidden_size": hidden}
     twin = p.graph.add_node(
         op, [projected, packed, late, *states], attrs, domain="kiln", name=node.name,

@@ -8,7 +8,8 @@ block; nothing reads them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,9 +186,7 @@ class _Walk:
     def _copy(self, extent: int, body: Callable[[Expr], None]) -> None:
         each_lane(self.b, extent, _FLOAT, body)
 
-    def _either(
-        self, place: Place, alive: Callable[[], None], dead: Callable[[], None]
-    ) -> None:
+    def _either(self, place: Place, alive: Callable[[], None], dead: Callable[[], None]) -> None:
         if place.exists is None:
             alive()
             return
@@ -197,6 +196,16 @@ class _Walk:
             dead()
 
     # ---- what steps are made of --------------------------------------------------------------
+
+    @contextmanager
+    def blocks(self, now: _Now) -> Iterator[Expr]:
+        """A loop over the blocks, every other step from the end.
+
+        Weights that just miss fitting a cache would never be found in it if always read in order.
+        """
+        with self.b.loop(self.k.blocks) as i:
+            last = self.k.blocks - 1
+            yield self.b.let(tirx.Select(now.old.equal(index(0)), i, last - i))
 
     def gates(
         self, block: Expr, source: BufferTensor, lead: Sequence[Expr], first: int, count: int
@@ -264,7 +273,7 @@ Step = Callable[[_Walk, _Now], None]
 
 def _rnn_step(w: _Walk, now: _Now) -> None:
     (f,) = w.functions
-    with w.b.loop(w.k.blocks) as block:
+    with w.blocks(now) as block:
         tile = w.gates(block, w.h, (now.old,), 0, 1)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -276,7 +285,7 @@ def _rnn_step(w: _Walk, now: _Now) -> None:
 def _lstm_step(w: _Walk, now: _Now) -> None:
     coupled, memory = bool(w.k.ctx.attr("input_forget")), w.memory
     assert memory is not None
-    with w.b.loop(w.k.blocks) as block:
+    with w.blocks(now) as block:
         tile = w.gates(block, w.h, (now.old,), 0, 4)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -301,7 +310,7 @@ def _gru_step(w: _Walk, now: _Now) -> None:
 def _gru_linear_first(w: _Walk, now: _Now) -> None:
     f, g = w.functions
     bias = w.k.bias
-    with w.b.loop(w.k.blocks) as block:
+    with w.blocks(now) as block:
         tile = w.gates(block, w.h, (now.old,), 0, 3)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -319,7 +328,7 @@ def _gru_linear_first(w: _Walk, now: _Now) -> None:
 def _gru_reset_first(w: _Walk, now: _Now) -> None:
     f, g = w.functions
     update, reset = (w.b.workspace((w.rows, w.k.padded), _FLOAT, "gate") for _ in range(2))
-    with w.b.loop(w.k.blocks) as block:
+    with w.blocks(now) as block:
         tile = w.gates(block, w.h, (now.old,), 0, 2)
 
         def gates(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -328,7 +337,7 @@ def _gru_reset_first(w: _Walk, now: _Now) -> None:
             reset.store((r, j), value * w.h[now.old, r, j])
 
         w.cells(now, block, gates, lambda r, j: reset.store((r, j), tirx.const(0, _FLOAT)))
-    with w.b.loop(w.k.blocks) as block:
+    with w.blocks(now) as block:
         tile = w.gates(block, reset, (), 2, 1)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:

@@ -68,6 +68,11 @@ def lower_region(
         destinations.setdefault(v, out)
     anchor = template_anchor(graph, templates or {})
     results = list(zip(graph.outputs, outputs, strict=True))
+    if anchor is not None and templates is not None and len(anchor.outputs) > 1:
+        _lower_nodes(graph, b, values, {}, skip=anchor)
+        context = _context(graph, anchor, b, values, destinations)
+        templates[anchor.key].emit(TemplateContext(**vars(context)))
+        return b.finish(name)
     if anchor is not None and templates is not None:
         sink = _Sink(anchor.out(), b, results, values)
         values[anchor.out()] = sink.placeholder
@@ -81,11 +86,16 @@ def lower_region(
 
 
 def template_anchor(graph: Graph, templates: Mapping[str, Template]) -> Node | None:
-    """The one node with a template, where everything after it is elementwise on its result."""
+    """The one node with a template, where everything after it is elementwise on its result.
+
+    A template of several outputs has no epilogue: it writes them itself.
+    """
     found = [n for n in graph.nx if n.key in templates and templates[n.key].accepts(graph, n)]
-    if len(found) != 1 or len(found[0].outputs) != 1:
+    if len(found) != 1:
         return None
     anchor = found[0]
+    if len(anchor.outputs) > 1:
+        return anchor if all(v.node is anchor for v in graph.outputs) else None
     shape = anchor.out().tensor_type.shape
     after = nx.descendants(graph.nx, anchor) - {graph.sink}
     fits = all(

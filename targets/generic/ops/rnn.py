@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.numeric import dtype_of
 from ..registry import LowerContext, lowering
+from .rnn_activations import Activation
 from .rnn_layer import Layer, Place, Step
 
 
@@ -89,25 +91,40 @@ class LstmCell:
     def advance(self, s: Step, p: Place, j: Expr) -> Expr:
         """Compute and keep the cell's new memory and h; returns h."""
         layer, b = self.layer, self.layer.b
-        f, g, h = s.functions
         row = layer.row(p.time, p.sequence)
 
-        def gate(i: int, peep: int | None = None, memory: Expr | None = None) -> Expr:
+        def gate(i: int, memory: Expr) -> Expr:
             place = j + i * layer.hidden
             total = self.inputs[s.d, row, place] + self.products[s.d, p.sequence, place]
-            if self.peepholes is not None and peep is not None:
-                total = total + self.peepholes[s.d, j + peep * layer.hidden] * memory
+            if self.peepholes is not None and i < _WITH_PEEPHOLES:
+                total = total + self.peepholes[s.d, place] * memory
             return b.let(layer.clipped(b.let(total)))
 
         old = b.let(self.memory[s.d, p.sequence, j])
-        keep_in = b.let(f(gate(0, 0, old)))
-        forget = b.let(tirx.const(1, layer.dtype) - keep_in if self.coupled else f(gate(2, 2, old)))
-        new = b.let(forget * old + keep_in * b.let(g(gate(3))))
-        emit = b.let(f(gate(1, 1, new)))
-        value = b.let(emit * h(new))
+        new, value = lstm_cell(b, s.functions, gate, old, self.coupled)
         self.memory.store((s.d, p.sequence, j), new)
         self.h.store((s.d, p.sequence, j), value)
         return value
+
+
+# The input, output and forget gates.
+_WITH_PEEPHOLES = 3
+
+
+def lstm_cell(
+    b: Builder, functions: Sequence[Activation], gate: Callable[[int, Expr], Expr], old: Expr,
+    coupled: bool,
+) -> tuple[Expr, Expr]:  # fmt: skip
+    """The new memory and h of an element; ``gate(i, memory)`` is what gate i's function gets.
+
+    ``coupled``: the forget gate is one minus the input gate.
+    """
+    f, g, h = functions
+    keep = b.let(f(gate(0, old)))
+    forget = b.let(tirx.const(1, dtype_of(old)) - keep if coupled else f(gate(2, old)))
+    new = b.let(forget * old + keep * b.let(g(gate(3, old))))
+    emit = b.let(f(gate(1, new)))
+    return new, b.let(emit * h(new))
 
 
 @lowering("GRU")
@@ -180,8 +197,13 @@ def _gru_reset_first(layer: Layer) -> list[TensorExpr]:
 
 
 def _blend(layer: Layer, h: BufferTensor, s: Step, p: Place, j: Expr, z: Expr, n: Expr) -> Expr:
-    """``h = (1 - z) * n + z * h``, kept and returned."""
+    """The new h, kept and returned."""
     at = (s.d, p.sequence, j)
-    value = layer.b.let((tirx.const(1, layer.dtype) - z) * n + z * h[at])
+    value = layer.b.let(gru_blend(h[at], z, n))
     h.store(at, value)
     return value
+
+
+def gru_blend(h: Expr, z: Expr, n: Expr) -> Expr:
+    """``(1 - z) * n + z * h``."""
+    return (tirx.const(1, dtype_of(n)) - z) * n + z * h

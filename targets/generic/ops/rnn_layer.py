@@ -28,7 +28,8 @@ CHUNK = 64
 class Layer:
     """A recurrent layer: what its node says, as seen by the kernels.
 
-    ``gates`` are in W's order; ``states`` counts h (and c). Values are computed in ``dtype``.
+    ``gates`` are in W's order; ``states`` counts h (and c). The initial states are inputs from
+    ``first_state`` on, behind the lengths. Values are computed in ``dtype``.
     """
 
     c: LowerContext
@@ -47,7 +48,8 @@ class Layer:
         shape = self.c.input(0).shape
         self.steps, self.batch = (shape[1], shape[0]) if self.batch_first else shape[:2]
         self.hidden = self.c.out_shape()[-1]
-        self.lengths = self.c.buffered(4) if self.c.has(4) else None
+        lengths = self.first_state - 1
+        self.lengths = self.c.buffered(lengths) if self.c.has(lengths) else None
         self.clip = self.c.attr("clip") or None
 
     @property
