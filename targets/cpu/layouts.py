@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...ir.windows import ConvShape
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
-from .tiling import choose_tile
+from .tiling import choose_tile, product_cycles
 from .winograd import winograd_tiles
 
 
@@ -44,7 +44,8 @@ class CpuLayouts:
 
     def matmul_tile(self, rows: int | None, columns: int) -> int:
         """Columns of one register tile."""
-        return self._tile(rows, columns)
+        vectors = -(-columns // self.cpu.lanes)
+        return choose_tile(self.cpu, rows, vectors, product_cycles).vectors * self.cpu.lanes
 
     def _tile(self, extent: int | None, columns: int) -> int:
         vectors = -(-columns // self.cpu.lanes)

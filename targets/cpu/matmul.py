@@ -6,17 +6,20 @@ integers, summed in int32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import BufferTensor, Builder, as_int, index, product, unflatten
+from ..tir.numeric import cast
 from .dot import dot_of
 from .features import CpuFeatures
 from .matmul_dynamic import store_vector
-from .microkernel import RegisterTile
-from .tiling import accumulator_budget, cover
+from .microkernel import RegisterTile, Weights
+from .row_tiles import RowTiles
+from .tiling import accumulator_budget
 
 Expr = Any
 
@@ -41,40 +44,44 @@ class _Packed:
         self.lanes = min(cpu.lanes, self.tile_width)
         self.vectors = self.tile_width // self.lanes
         self.dot = dot_of(cpu, x, depth, self.lanes)
-        self.limit = accumulator_budget(cpu, self.vectors, self.dot.parts)
+        limit = accumulator_budget(cpu, self.vectors, self.dot.parts)
         self.outer = x.shape[:-1]
         self.rows = product(self.outer)
         self.x = whole_steps(self.b, self.b.view(x, (self.rows, x.shape[-1])), depth)
         self.columns = int(ctx.attr("columns"))
+        self.row_tiles = RowTiles(self.b, self.rows, limit, self.tiles)
 
     def emit(self) -> None:
-        fixed = as_int(self.rows)
-        cost = 2 * self.steps * self.tile_width * self.limit
-        if fixed is None:
-            full = tirx.floordiv(index(self.rows), index(self.limit))
-            self._tiles(index(0), full, self.limit, cost)
-            rest = index(self.rows) - full * self.limit
-            self._tiles(full * self.limit, rest, 1, cost // self.limit)
-            return
-        start = 0
-        for size, count in cover(fixed, self.limit):
-            self._tiles(index(start), count, size, cost)
-            start += size * count
+        rows = self.row_tiles
+        cost = 2 * self.steps * self.tile_width * rows.rows_of_group
 
-    def _tiles(self, start: Expr, count: Any, size: int, cost: int) -> None:
         def task(at: tuple[Expr, ...]) -> None:
-            tile, c = at
-            self._tile(tile, start + c * size, size)
+            tile, group = at
+            weights = self._weights(tile)
+            rows.each(group, lambda row, size: self._tile(weights, tile, row, size))
 
-        self.b.nest((self.tiles, count), task, cost, sequential_last=True)
+        self.b.nest((self.tiles, rows.groups), task, cost, sequential_last=True)
 
-    def _tile(self, tile: Expr, row: Expr, size: int) -> None:
+    def _weights(self, tile: Expr) -> Callable[[Expr], Weights]:
+        """The weights of a tile by step; those that many rows use are converted once."""
+        if not self._converts():
+            return lambda k: (self.weight, (tile, k))
+        panel = self.b.workspace((self.steps, self.tile_width), "float32", "panel")
+        with self.b.loop(self.steps) as k, self.b.lanes(self.tile_width) as c:
+            panel.store((k, c), cast(self.weight[tile, k, c], "float32"))
+        return lambda k: (panel, (k,))
+
+    def _converts(self) -> bool:
+        several = self.row_tiles.tiles is None or self.row_tiles.tiles > 1
+        return several and self.dot.sums == "float32" and self.weight.dtype != "float32"
+
+    def _tile(
+        self, weights: Callable[[Expr], Weights], tile: Expr, row: Expr, size: int
+    ) -> None:
         acc = RegisterTile(self.b, size, self.vectors, self.dot)
         acc.zero()
         acc.reduce(
-            (self.steps,),
-            lambda r, k: (self.x, (row + r, k[0])),
-            lambda k: (self.weight, (tile, k[0])),
+            (self.steps,), lambda r, k: (self.x, (row + r, k[0])), lambda k: weights(k[0])
         )
         for v in range(self.vectors):
             column = tile * self.tile_width + v * self.lanes

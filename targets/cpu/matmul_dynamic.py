@@ -8,12 +8,21 @@ from tvm import tirx
 
 from ...ir.graph import Graph, Node
 from ..generic.registry import Template, TemplateContext
-from ..tir.builder import TensorExpr, as_int, index
+from ..tir.builder import (
+    BufferTensor,
+    TensorExpr,
+    as_int,
+    index,
+    product,
+    static_product,
+    unflatten,
+)
 from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_columns, tiles_of
-from .tiling import Tile, accumulator_budget, choose_tile, cover
+from .row_tiles import RowTiles
+from .tiling import Tile, accumulator_budget, choose_tile, product_cycles
 
 Expr = Any
 
@@ -40,73 +49,82 @@ class _Product:
         self.ctx = ctx
         self.b = ctx.b
         self.cpu = cpu
-        self.left, self.right = ctx.buffered(0), ctx.input(1)
-        *self.batch, self.rows, self.columns = ctx.out_shape()
-        self.depth = self.left.shape[-1]
-        self.tile = self._choose()
-        self.width = self.tile.vectors * cpu.lanes
+        self.right = ctx.input(1)
+        left, shape = ctx.buffered(0), ctx.out_shape()
+        self.outer, self.columns, self.depth = shape[:-1], shape[-1], left.shape[-1]
+        shared = all(as_int(d) == 1 for d in self.right.shape[:-2])
+        if shared:  # one matrix for all: the batch is but more rows
+            rows = product(self.outer)
+            self.batch: tuple[Any, ...] = ()
+            self.left = self.b.view(left, (rows, self.depth))
+        else:
+            *batch, rows = self.outer
+            self.batch, self.left = tuple(batch), left
+        tile = self._choose(rows)
+        self.vectors = tile.vectors
+        self.width = tile.vectors * cpu.lanes
         self.tiles = tiles_of(self.columns, self.width)
+        self.row_tiles = RowTiles(self.b, rows, tile.rows, self._others())
 
-    def _choose(self) -> Tile:
+    def _others(self) -> int | None:
+        return static_product((*self.batch, self.tiles))
+
+    def _choose(self, rows: Any) -> Tile:
         known = as_int(self.columns)
         vectors = 2 if known is None else -(-known // self.cpu.lanes)
-        tile = choose_tile(self.cpu, as_int(self.rows), vectors)
+        tile = choose_tile(self.cpu, as_int(rows), vectors, product_cycles)
         return Tile(accumulator_budget(self.cpu, tile.vectors), tile.vectors)
 
     def emit(self) -> None:
-        shared = all(as_int(d) == 1 for d in self.right.shape[:-2])
-        lead = () if shared else tuple(self.batch)
-        packed = self.b.workspace((*lead, self.tiles, self.depth, self.width), "float32", "packed")
-        def pack(at: tuple[Expr, ...]) -> None:
-            *batch, tile = at
-            chosen = tuple(batch) or (index(0),) * (self.right.rank - 2)
-
-            def element(k: Expr, column: Expr) -> Expr:
-                return self.right[_place(self.right, chosen, k, column)]
-
-            pack_columns(
-                self.b, packed, at, tile, self.depth, self.columns, self.width, element
-            )
-
+        """Pack all columns and then multiply, or where each is used in one task only, in there."""
+        rows, b = self.row_tiles, self.b
+        spread = as_int(rows.groups) != 1
+        lead = (*self.batch, self.tiles)
         cost = 2 * self.width * (as_int(self.depth) or 64)
-        self.b.nest((*lead, self.tiles), pack, cost, sequential_last=True)
-        known = as_int(self.rows)
-        limit = self.tile.rows
+        panel = (self.depth, self.width)
+        whole = b.workspace((*lead, *panel), "float32", "packed") if spread else None
+        if whole is not None:
+            b.nest(lead, lambda at: self._pack(whole, at, at), cost, sequential_last=True)
 
         def task(at: tuple[Expr, ...]) -> None:
-            *batch, tile = at
-            source = (*(() if shared else batch), tile)
-            start: Any = index(0)
-            if known is None:
-                full = tirx.floordiv(index(self.rows), index(limit))
-                with self.b.loop(full) as c:
-                    self._tile(packed, source, tuple(batch), tile, c * limit, limit)
-                with self.b.loop(index(self.rows) - full * limit) as c:
-                    self._tile(packed, source, tuple(batch), tile, full * limit + c, 1)
-                return
-            for size, count in cover(known, limit):
-                with self.b.loop(count) as c:
-                    self._tile(packed, source, tuple(batch), tile, start + c * size, size)
-                start = start + size * count
+            *source, group = at
+            packed, where = whole, tuple(source)
+            if packed is None:
+                packed, where = b.workspace(panel, "float32", "packed"), ()
+                self._pack(packed, where, tuple(source))
+            rows.each(group, lambda row, size: self._tile(packed, where, at, row, size))
 
-        self.b.nest((*self.batch, self.tiles), task, cost * (known or 64), sequential_last=True)
+        work = cost * rows.rows_of_group
+        b.nest((*lead, rows.groups), task, work, sequential_last=True)
+
+    def _pack(self, out: BufferTensor, where: tuple[Expr, ...], source: tuple[Expr, ...]) -> None:
+        """Pack the tile ``source`` (batch and columns) to ``out[*where]``."""
+        *batch, tile = source
+        chosen = tuple(batch) or (index(0),) * (self.right.rank - 2)
+
+        def element(k: Expr, column: Expr) -> Expr:
+            return self.right[_place(self.right, chosen, k, column)]
+
+        pack_columns(self.b, out, where, tile, self.depth, self.columns, self.width, element)
 
     def _tile(
-        self, packed: Any, source: tuple[Expr, ...], batch: tuple[Expr, ...], tile: Expr,
-        row: Expr, size: int,
+        self, packed: BufferTensor, where: tuple[Expr, ...], at: tuple[Expr, ...], row: Expr,
+        size: int,
     ) -> None:  # fmt: skip
+        *batch, tile, _group = at
         lanes = self.cpu.lanes
-        acc = RegisterTile(self.b, size, self.tile.vectors, FloatDot(lanes))
+        acc = RegisterTile(self.b, size, self.vectors, FloatDot(lanes))
         acc.zero()
         acc.reduce(
             (self.depth,),
-            lambda r, k: (self.left, _place(self.left, batch, row + r, k[0])),
-            lambda k: (packed, (*source, k[0])),
+            lambda r, k: (self.left, _place(self.left, tuple(batch), row + r, k[0])),
+            lambda k: (packed, (*where, k[0])),
         )
-        for v in range(self.tile.vectors):
+        for v in range(self.vectors):
             column = tile * self.width + v * lanes
             for r in range(size):
-                self._store(acc, r, v, (*batch, row + r), column)
+                at_row = (*batch, row + r) if self.batch else unflatten(row + r, self.outer)
+                self._store(acc, r, v, at_row, column)
 
     def _store(
         self, acc: RegisterTile, r: int, v: int, place: tuple[Expr, ...], column: Expr

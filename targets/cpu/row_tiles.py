@@ -1,0 +1,106 @@
+"""How the rows of a product are cut into register tiles and spread over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+
+from ..tir.builder import Builder, as_int, index
+from .tiling import cover
+
+Expr = Any
+
+_TASKS = 32
+"""Tasks that balance a few cores well."""
+
+_GROUP = 16
+"""Tiles of a group where the number of rows is only known at run time."""
+
+
+class RowTiles:
+    """Tiles of at most ``limit`` rows that cover ``rows``, in ``groups`` of neighbours.
+
+    There are as many groups as it takes to make enough tasks with ``others``, the extents of the
+    tasks' other axes. A number of rows that is only known at run time takes full tiles, and for
+    what remains tiles of 2^i rows, each at most once.
+    """
+
+    def __init__(self, b: Builder, rows: Any, limit: int, others: int | None) -> None:
+        self.b = b
+        self.rows = rows
+        self.limit = limit
+        wanted = -(-_TASKS // max(others or _TASKS, 1))
+        known = as_int(rows)
+        self._cover = None if known is None else cover(known, limit)
+        self.tiles = None if known is None else sum(n for _, n in cover(known, limit))
+        self._many = wanted > 1
+        self.groups: Any = self._groups(wanted)
+
+    def _groups(self, wanted: int) -> Any:
+        if self.tiles is not None:
+            return max(1, min(wanted, self.tiles))
+        if not self._many:
+            return 1
+        size = self.limit * _GROUP
+        return tirx.floordiv(index(self.rows) + (size - 1), index(size))
+
+    @property
+    def rows_of_group(self) -> int:
+        """About how many rows a group has."""
+        known = as_int(self.rows)
+        return self.limit * _GROUP if known is None else -(-known // self.groups)
+
+    def each(self, group: Expr, tile: Callable[[Expr, int], None]) -> None:
+        """Emit ``tile(first_row, size)`` for all tiles of a group."""
+        if self._cover is None:
+            self._each_at_run_time(group, tile)
+        elif self.groups == 1:
+            self._each_of(tile, lambda start, count: (index(0), count))
+        else:
+            self._each_of(tile, self._share(group))
+
+    def _share(self, group: Expr) -> Callable[[int, int], tuple[Expr, Expr]]:
+        """Which of ``count`` tiles of one size, ``start`` tiles in, belong to ``group``."""
+        low = self.b.let(tirx.floordiv(group * self.tiles, index(self.groups)), "low")
+        high = self.b.let(tirx.floordiv((group + 1) * self.tiles, index(self.groups)), "high")
+
+        def share(start: int, count: int) -> tuple[Expr, Expr]:
+            first = self.b.let(tirx.max(low - start, index(0)))
+            last = tirx.min(high - start, index(count))
+            return first, self.b.let(tirx.max(last - first, index(0)))
+
+        return share
+
+    def _each_of(
+        self, tile: Callable[[Expr, int], None],
+        share: Callable[[int, int], tuple[Expr, Expr]],
+    ) -> None:  # fmt: skip
+        start = row = 0
+        for size, count in self._cover or ():
+            first, extent = share(start, count)
+            with self.b.loop(extent) as i:
+                tile(self.b.let((first + i) * size + row, "row"), size)
+            start, row = start + count, row + size * count
+
+    def _each_at_run_time(self, group: Expr, tile: Callable[[Expr, int], None]) -> None:
+        b, limit = self.b, self.limit
+        start, rows = index(0), index(self.rows)
+        if self._many:
+            start = b.opaque(group * (limit * _GROUP))
+            rows = b.opaque(tirx.min(index(limit * _GROUP), rows - start))
+        full = b.let(tirx.floordiv(rows, index(limit)), "full")
+        with b.loop(full) as i:
+            tile(b.let(start + i * limit, "row"), limit)
+        done = b.opaque(start + full * limit)
+        left = b.opaque(start + rows - done)
+        for size in _powers_below(limit):
+            with b.when(tirx.bitwise_and(left, index(size)).equal(index(size))):
+                before = left - tirx.bitwise_and(left, index(2 * size - 1))
+                tile(b.let(done + before, "row"), size)
+
+
+def _powers_below(limit: int) -> list[int]:
+    """Powers of two whose sums make all numbers below ``limit``, largest first."""
+    return [1 << i for i in reversed(range((limit - 1).bit_length()))]
