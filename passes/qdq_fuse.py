@@ -128,9 +128,10 @@ def _channels(m: Match, axis: int) -> str | None:
     w = _quantized(m, "w")
     if w.data.dtype not in ("int8", "uint8"):
         return "only 8-bit weights are handled"
-    if not w.per_tensor and int(attribute(w.node, "axis")) % w.data.rank != axis:
-        return "weights are not quantised by output channel"
-    return None
+    if w.per_tensor:
+        return None
+    by_output = w.data.rank > 1 and int(attribute(w.node, "axis")) % w.data.rank == axis
+    return None if by_output else "weights are not quantised by output channel"
 
 
 def _product_scale(m: Match) -> np.ndarray | None:

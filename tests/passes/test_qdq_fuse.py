@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.graph_text import graph_of
-from support.pass_checks import random_feeds, run
+from support.pass_checks import random_feeds, run, same
+from support.toy_layouts import cpu_context
 
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import evaluate
@@ -116,3 +117,103 @@ def test_it_only_runs_when_asked() -> None:
 
     PassManager(default_pipeline()).run(graph)
     assert np.array_equal(evaluate(graph, feeds)[0], expected[0])
+
+
+# ---- exact sums whose scale comes afterwards -----------------------------------------------------
+
+
+def _opened(lines: str, shape: str) -> list[str]:
+    """The ops of a graph without QuantizeLinear after the pass; the numbers must stay."""
+    graph = _graph(lines, shape)
+    dims = [int(d) for d in graph.inputs[0].shape]  # type: ignore[arg-type]
+    feeds = {"x": np.random.default_rng(5).integers(0, 256, dims).astype(np.uint8)}
+    expected = evaluate(graph, feeds)
+    run(graph, "qdq_fuse{always=true},dce")
+    same(evaluate(graph, feeds), expected)
+    return [n.op for n in graph.topological()]
+
+
+SCALED = ["ConvInteger", "Cast", "Mul"]
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, CHANNELS])
+def test_open_convolutions(weights: str) -> None:
+    assert _opened(f"{weights}%y = Conv(%xf, %wf)", "1,2,3,3") == SCALED
+    padded = f"{weights}%y = Conv(%xf, %wf, %bias) {{pads=[1,0,1,2], strides=[2,1]}}"
+    assert _opened(padded, "2,2,4,3") == [*SCALED, "Add"]
+
+
+def test_open_convolutions_of_lines_and_groups() -> None:
+    weights = "%k = constant int8[2,1,3] [10, -20, 30, 40, -50, 60]\n"
+    weights += "%wf = DequantizeLinear(%k, %sc) {axis=0}\n"
+    lines = f"{weights}%y = Conv(%xf, %wf, %bias) {{group=2, dilations=[2], pads=[2,1]}}"
+    assert _opened(lines, "3,2,9") == [*SCALED, "Add"]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "%wf = DequantizeLinear(%g, %sw)\n",
+        "%wf = DequantizeLinear(%g, %sc) {axis=1}\n",
+        "%wf = DequantizeLinear(%g, %sc, %zc) {axis=-1}\n%zc = constant int8[2] [3, -4]\n",
+    ],
+)
+def test_open_products(weights: str) -> None:
+    first, _, second = weights.partition("\n")
+    lines = f"{second}{first}\n%y = MatMul(%xf, %wf)"
+    assert _opened(lines, "4,3") == ["MatMulInteger", "Cast", "Mul"]
+    assert _opened(lines, "2,4,3") == ["MatMulInteger", "Cast", "Mul"]
+    assert _opened(lines, "3") == ["MatMulInteger", "Cast", "Mul"]
+
+
+def test_open_products_of_a_batch_of_weights() -> None:
+    weights = "%k = constant int8[2,3,2] [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]\n"
+    for scale in ("%wf = DequantizeLinear(%k, %sw)", "%wf = DequantizeLinear(%k, %sc) {axis=2}"):
+        ops = _opened(f"{weights}{scale}\n%y = MatMul(%xf, %wf)", "2,4,3")
+        assert ops == ["MatMulInteger", "Cast", "Mul"]
+
+
+def test_unsigned_weights_with_a_zero_point() -> None:
+    weights = "%k = constant uint8[2,2,1,1] [10, 120, 200, 140]\n"
+    weights += "%wf = DequantizeLinear(%k, %sw, %zx)\n"
+    assert _opened(f"{weights}%y = Conv(%xf, %wf)", "1,2,3,3") == SCALED
+
+
+VECTOR = "%v = constant int8[2] [10, -20]\n%wf = DequantizeLinear(%v, %sc) {axis=0}\n"
+OPEN_KEPT = {
+    "vectors with several scales": (f"{VECTOR}%y = MatMul(%xf, %wf)", "3,2"),
+    "scales of rows": (
+        "%t = constant float32[3] [0.1, 0.2, 0.3]\n%wf = DequantizeLinear(%g, %t) {axis=0}\n"
+        "%y = MatMul(%xf, %wf)", "4,3",
+    ),
+    "scales of input channels": (
+        "%wf = DequantizeLinear(%w, %sc) {axis=1}\n%y = Conv(%xf, %wf)", "1,2,3,3"
+    ),
+    "run-time weights": (
+        "%r = QuantizeLinear(%xf, %sy, %zy)\n%wf = DequantizeLinear(%r, %sw, %zy)\n"
+        "%y = MatMul(%xf, %wf)", "3,3",
+    ),
+    "wide weights": (
+        "%wf = DequantizeLinear(%q, %sw)\n%y = MatMul(%xf, %wf)", "3,2",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines, shape", OPEN_KEPT.values(), ids=OPEN_KEPT)
+def test_what_stays_open(lines: str, shape: str) -> None:
+    if "%q" in lines:
+        lines = "%q = constant int16[2,2] [1000, 2000, -3000, 4000]\n" + lines
+    assert not {"MatMulInteger", "ConvInteger"} & set(_opened(lines, shape))
+
+
+def test_quantized_products_by_vectors_with_several_scales_stay() -> None:
+    graph = _graph(f"{VECTOR}%f = MatMul(%xf, %wf)\n{QUANTIZE}", "3,2")
+    run(graph, "qdq_fuse{always=true},dce")
+    assert "QLinearMatMul" not in {n.op for n in graph.nodes}
+
+
+def test_targets_without_dot_products_keep_floats() -> None:
+    for name, ops in (("x86-64-v2", {"Conv"}), ("x86-64-v3", {"ConvInteger"})):
+        graph = _graph(f"{WEIGHTS}%y = Conv(%xf, %wf)", "1,2,3,3")
+        run(graph, "qdq_fuse,dce", cpu_context(name))
+        assert ops <= {n.op for n in graph.nodes}
