@@ -5,8 +5,8 @@ Convolution weights ``[M, C/g, *K]`` become ``[g, Mt, Cb, *K, c, t]``: ``t`` out
 register tile innermost, below them the ``c`` input channels of one block of the input's layout.
 Matmul weights ``[K, N]`` become ``[Nt, K, t]``.
 
-Gates of recurrent layers ``[D, gates*H, ..]`` become ``[D, B, gates, t, ..]``: blocks of ``t`` hidden
-elements with all their gates.
+Gates of recurrent layers ``[D, gates*H, ..]`` become ``[D, B, gates, t, ..]``: blocks of ``t``
+hidden elements with all their gates.
 
 Dot products of integers take ``d`` neighbours of the reduction at once (``depth``, 4 for most
 instructions): packed weights then end in ``[.., c/d, t*d]`` with those neighbours innermost.

@@ -259,16 +259,17 @@ def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
 
 def _recurrent(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     """ONNX's layer, whose W picks a direction's columns of what was multiplied beforehand."""
-    gates, r, bias, *rest = [*inputs, *[None] * (6 - len(inputs))]
-    packed, late = _constant(scope, node, r), None if bias is None else _constant(scope, node, bias)
+    packed, bias = _constant(scope, node, inputs[1]), inputs[2] if len(inputs) > 2 else None
+    late = None if bias is None else _constant(scope, node, bias)
     _, blocks, _, width = packed.shape
     columns = plain_columns(node, blocks, width // GATES[node.op]).reshape(-1)
     order = scope.ints([int(c) for c in columns])
-    x = scope.emit("Gather", [scope.name(_required([gates])), order], {"axis": 2})
+    x = scope.emit("Gather", [scope.name(_required(inputs)), order], {"axis": 2})
     parameters = plain_parameters(node, packed, late)
     names = ["" if a is None else scope.tensor(a, f"{node.name}_weight") for a in parameters]
+    names += scope.names(inputs[3:])
     scope.emit(
-        node.op.removesuffix("Packed"), [x, *names, *scope.names(rest)], plain_attributes(node),
+        node.op.removesuffix("Packed"), [x, *names], plain_attributes(node),
         outputs=[scope.result(v) for v in node.values], name=node.name,
     )  # fmt: skip
 

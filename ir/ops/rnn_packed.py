@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Node, Output
+from ..graph import Attr, Node, Output
 from ..packing import unpack_gates, unpack_recurrent_weight
 from ..registry import InferContext, attribute, op
 from ..types import Type
@@ -58,20 +58,21 @@ def plain_parameters(node: Node, r: np.ndarray, bias: np.ndarray | None) -> list
 def _evaluate(node: Node, inputs: list[Any]) -> list[Any]:
     from ..interpreter import run_node
 
-    gates, r, bias, *rest = [*inputs, *[None] * (6 - len(inputs))]
+    gates, r, *others = inputs
+    bias = others[0] if others else None
     _, blocks, _, width = r.shape
     columns = plain_columns(node, blocks, width // GATES[node.op]).reshape(-1)
     plain = Node(
         node.op.removesuffix("Packed"), "", node.name, plain_attributes(node),
         [Output(o.name, None) for o in node.outputs], 0,
     )  # fmt: skip
-    operands = [gates[..., columns], *plain_parameters(node, r, bias), *rest]
+    operands = [gates[..., columns], *plain_parameters(node, r, bias), *others[1:]]
     while operands[-1] is None:
         operands.pop()
     return run_node(plain, operands)
 
 
-_DEFAULTS = {"direction": "forward", "layout": 0}
+_DEFAULTS: dict[str, Attr] = {"direction": "forward", "layout": 0}
 _DOC = (
     "{} whose inputs' share of the gates is input 0, with R packed as [D, blocks, hidden, "
     "gates*tile]{}; then sequence_lens and initial states."
@@ -81,7 +82,7 @@ _DOC = (
 def _infer(c: InferContext) -> list[Type]:
     gates, r = c.tensor(0), c.tensor(1)
     _, blocks, hidden, width = r.dims
-    count = DIRECTIONS.get(c.attr("direction"))
+    count = DIRECTIONS.get(c.attr("direction"), 0)
     if hidden != c.attr("hidden_size") or gates.dims[-1] != count * blocks * width:
         raise c.error(f"{gates} does not fit weights {r}")
     return infer_layer(c, hidden, STATES[c.node.op], first_state=FIRST_STATE)

@@ -25,10 +25,11 @@ def recurrent(p: Planner, node: Node) -> None:
     peepholes = p.graph.inputs_of(node)[7:8]
     if x is None or x.dtype != "float32" or peepholes not in ([], [None]):
         return
-    arrays = [None if v is None else v.constant for v in (w, r, bias)]
-    if arrays[0] is None or arrays[1] is None or (bias is not None and arrays[2] is None):
+    weight, back, row = (None if v is None else v.constant for v in (w, r, bias))
+    if weight is None or back is None or (bias is not None and row is None):
         return
-    _convert(p, node, x, arrays[0], arrays[1], arrays[2], states)
+    if x.shape[-1] == weight.shape[-1]:
+        _convert(p, node, x, weight, back, row, states)
 
 
 def _convert(

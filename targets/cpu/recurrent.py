@@ -33,11 +33,6 @@ _FLOAT = "float32"
 
 def recurrent_templates(cpu: CpuFeatures) -> dict[str, Template]:
     """The templates of ``kiln.RNNPacked``, ``kiln.GRUPacked`` and ``kiln.LSTMPacked``."""
-    cells: tuple[tuple[str, int, int, tuple[str, ...], Step], ...] = (
-        ("RNN", 1, 1, ("Tanh",), _rnn_step),
-        ("GRU", 3, 1, ("Sigmoid", "Tanh"), _gru_step),
-        ("LSTM", 4, 2, ("Sigmoid", "Tanh", "Tanh"), _lstm_step),
-    )
 
     def template(gates: int, states: int, functions: tuple[str, ...], step: Step) -> Template:
         def emit(ctx: TemplateContext) -> None:
@@ -46,7 +41,11 @@ def recurrent_templates(cpu: CpuFeatures) -> dict[str, Template]:
 
         return Template(emit)
 
-    return {f"kiln.{name}Packed": template(*cell) for name, *cell in cells}
+    return {
+        "kiln.RNNPacked": template(1, 1, ("Tanh",), _rnn_step),
+        "kiln.GRUPacked": template(3, 1, ("Sigmoid", "Tanh"), _gru_step),
+        "kiln.LSTMPacked": template(4, 2, ("Sigmoid", "Tanh", "Tanh"), _lstm_step),
+    }
 
 
 class _Recurrent:
@@ -138,50 +137,57 @@ class _Walk:
 
     def _start(self, state: BufferTensor, half: tuple[Expr, ...], i: int) -> None:
         """The initial value of state ``i``, or zeros."""
-        given = self.k.starts[i]
         for r in range(self.rows):
-            n = self.first + r
-            zero = tirx.const(0, _FLOAT)
-            self._copy(self.k.padded, lambda j, r=r: state.store((*half, r, j), zero))
-            if given is not None:
-                at = (n, self.d) if self.layer.batch_first else (self.d, n)
-                self._copy(
-                    self.k.hidden,
-                    lambda j, r=r, at=at: state.store((*half, r, j), given[(*at, j)]),
-                )
+            self._start_row(state, (*half, index(r)), self.k.starts[i], self.first + r)
+
+    def _start_row(
+        self, state: BufferTensor, row: tuple[Expr, ...], given: BufferTensor | None, n: Expr
+    ) -> None:
+        self._copy(self.k.padded, lambda j: state.store((*row, j), tirx.const(0, _FLOAT)))
+        if given is not None:
+            initial, at = given, self._state_place(n)
+            self._copy(self.k.hidden, lambda j: state.store((*row, j), initial[(*at, j)]))
 
     def _write(self, now: _Now, s: Expr) -> None:
         """h goes to output 0; steps beyond a sequence's length give zeros."""
-        out = self.k.outputs[0]
         for r, place in enumerate(now.places):
-            def put(t: Expr, j: Expr, value: Expr, n: Expr = place.sequence) -> None:
-                at = (n, t, self.d, j) if self.layer.batch_first else (t, self.d, n, j)
-                out.store(at, value)
+            self._write_row(place, s, (now.new, index(r)))
 
-            def alive(r: int = r, t: Expr = place.time, put: Any = put) -> None:
-                self._copy(self.k.hidden, lambda j: put(t, j, self.h[now.new, r, j]))
+    def _write_row(self, place: Place, s: Expr, row: tuple[Expr, ...]) -> None:
+        n, d, out = place.sequence, self.d, self.k.outputs[0]
 
-            def dead(put: Any = put) -> None:
-                self._copy(self.k.hidden, lambda j: put(s, j, tirx.const(0, _FLOAT)))
+        def put(t: Expr, value: Callable[[Expr], Expr]) -> None:
+            lead = (n, t, d) if self.layer.batch_first else (t, d, n)
+            self._copy(self.k.hidden, lambda j: out.store((*lead, j), value(j)))
 
-            self._either(place, alive, dead)
+        self._either(
+            place,
+            lambda: put(place.time, lambda j: self.h[(*row, j)]),
+            lambda: put(s, lambda _j: tirx.const(0, _FLOAT)),
+        )
 
     def _finish(self) -> None:
         """The last states go to the other outputs."""
         last = tirx.floormod(index(self.layer.steps), index(2))
-        states = [lambda r, j: self.h[last, r, j]]
+        self._finish_state(1, self.h, (last,))
         if self.memory is not None:
-            states.append(lambda r, j: self.memory[r, j])  # type: ignore[index]
-        for i, state in enumerate(states[: len(self.k.outputs) - 1], start=1):
-            if self.k.ctx.destination(i) is None:
-                continue
-            for r in range(self.rows):
-                n, out = self.first + r, self.k.outputs[i]
-                at = (n, self.d) if self.layer.batch_first else (self.d, n)
-                self._copy(
-                    self.k.hidden,
-                    lambda j, r=r, at=at, out=out, get=state: out.store((*at, j), get(r, j)),
-                )
+            self._finish_state(2, self.memory, ())
+
+    def _finish_state(self, i: int, state: BufferTensor, half: tuple[Expr, ...]) -> None:
+        out = self.k.outputs[i] if i < len(self.k.outputs) else None
+        if out is None or self.k.ctx.destination(i) is None:
+            return
+        for r in range(self.rows):
+            self._finish_row(state, (*half, index(r)), out, self._state_place(self.first + r))
+
+    def _finish_row(
+        self, state: BufferTensor, row: tuple[Expr, ...], out: BufferTensor, at: tuple[Expr, ...]
+    ) -> None:
+        self._copy(self.k.hidden, lambda j: out.store((*at, j), state[(*row, j)]))
+
+    def _state_place(self, n: Expr) -> tuple[Expr, ...]:
+        """Where an initial or last state of sequence ``n`` is."""
+        return (n, self.d) if self.layer.batch_first else (self.d, n)
 
     def _copy(self, extent: int, body: Callable[[Expr], None]) -> None:
         each_lane(self.b, extent, _FLOAT, body)
@@ -237,12 +243,15 @@ class _Walk:
                 with self.b.lanes(k.lanes) as lane:
                     call(v, lane, block * k.tile + v * k.lanes + lane)
 
-        for r, place in enumerate(now.places):
+        def row(r: int, place: Place) -> None:
             self._either(
                 place,
-                lambda r=r: each(lambda v, lane, j: body(r, v, lane, j)),
-                lambda r=r: each(lambda v, lane, j: idle(r, j)),
+                lambda: each(lambda v, lane, j: body(r, v, lane, j)),
+                lambda: each(lambda _v, _lane, j: idle(r, j)),
             )
+
+        for r, place in enumerate(now.places):
+            row(r, place)
 
     def total(
         self, now: _Now, block: Expr, tile: RegisterTile, row: int, vector: int, lane: Expr,
