@@ -7,7 +7,7 @@ to each other in memory, and one shuffle makes them neighbours by channel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -22,21 +22,26 @@ from .image import Geometry, as_image, pad_image
 from .tiling import cover
 
 Expr = Any
+At = tuple[Expr, ...]
 
 
 def depthwise_blocked(cpu: CpuFeatures) -> Template:
     """The template of ``kiln.DepthwiseBlocked`` for one CPU."""
 
     def template(ctx: TemplateContext) -> None:
-        _Depthwise(ctx, cpu).emit()
+        kind = _Bytes if int(ctx.attr("depth")) > 1 else _Lanewise
+        kind(ctx, cpu).emit()
 
     return Template(template)
 
 
 class _Depthwise:
+    """What both ways share: images, rows of tiles, results."""
+
     def __init__(self, ctx: TemplateContext, cpu: CpuFeatures) -> None:
         self.ctx = ctx
         self.b = ctx.b
+        self.cpu = cpu
         x, w = ctx.input_types[0], ctx.input_types[1]
         assert x is not None and w is not None
         self.geometry = Geometry.of(blocked_conv_window(ctx.node, x, w))
@@ -48,92 +53,188 @@ class _Depthwise:
         self.block = int(block)
         self.lanes = min(cpu.lanes, self.block)
         self.sums = "float32" if x.dtype.is_float else "int32"
-        self.depth = int(ctx.attr("depth"))
-        self.limit = cpu.registers // 2 - 2
-        if self.depth > 1:
-            self.dot = ByteDot(self.lanes, byte_dot_intrinsic(cpu, self.lanes))
+        self.image = as_image(self.b, ctx.buffered(0))
+        self.bias = None
+        if ctx.has(2):
+            self.bias = self.b.view(ctx.buffered(2), (self.blocks, self.block))
 
-    def emit(self) -> None:
-        g, b = self.geometry, self.b
-        slack = -g.kernel[1] % self.depth
-        value = int(self.ctx.attr("pad_value"))
-        self.image = pad_image(b, as_image(b, self.ctx.buffered(0)), g, value, slack)
-        n, blocks, height, width, block = self.image.tensor.shape
-        self.flat = b.view(self.image.tensor, (n, blocks, height, width * block))
-        self.bias = (
-            b.view(self.ctx.buffered(2), (self.blocks, self.block)) if self.ctx.has(2) else None
-        )
-        cost = 2 * g.kernel[0] * g.kernel[1] * 64 * self.block
-        b.nest((self.n, self.blocks, self.height), self._row, cost=cost, sequential_last=True)
+    def nest(self, row: Callable[[At], None]) -> None:
+        """Run ``row`` for every (image, block, row)."""
+        kernel = self.geometry.kernel
+        cost = 2 * kernel[0] * kernel[1] * 64 * self.block
+        self.b.nest((self.n, self.blocks, self.height), row, cost=cost, sequential_last=True)
 
-    def _row(self, at: tuple[Expr, ...]) -> None:
-        b, limit = self.b, self.limit
-        fixed = as_int(self.width)
-        for part in range(self.block // self.lanes):
-            if fixed is None:
-                full = tirx.floordiv(index(self.width), index(limit))
-                with b.loop(full) as c:
-                    self._tile(at, b.opaque(c * limit), limit, part)
-                with b.loop(index(self.width) - full * limit) as c:
-                    self._tile(at, b.opaque(full * limit + c), 1, part)
-                continue
-            start: Any = index(0)
-            for size, count in cover(fixed, limit):
-                with b.loop(count) as c:
-                    self._tile(at, start + c * size, size, part)
-                start = start + size * count
-
-    def _tile(self, at: tuple[Expr, ...], column: Expr, size: int, part: int) -> None:
-        """``size`` neighbouring positions of one vector of channels."""
-        b = self.b
-        acc = [b.local((self.lanes,), self.sums, "acc") for _ in range(size)]
-        ramp = tirx.Ramp(index(0), index(1), self.lanes)
+    def accumulators(self, block: Expr, part: int, count: int) -> list[BufferTensor]:
+        """``count`` vectors of sums that start with the bias."""
+        acc = [self.b.local((self.lanes,), self.sums, "acc") for _ in range(count)]
+        start = tirx.Broadcast(tirx.const(0, self.sums), self.lanes)
+        if self.bias is not None:
+            start = self.b.let(self.bias.load_raw([block, self.lanes_of(part, 1)]), "bias")
         for a in acc:
-            a.store_raw([ramp], self._start(at[1], part))
-        for kh, kw in self._steps():
-            w = b.let(self._weights(at[1], kh, kw, part), "w")
-            for r in range(size):
-                old = acc[r].load_raw([ramp])
-                acc[r].store_raw([ramp], self._add(old, at, column + r, kh, kw, part, w))
-        for r in range(size):
-            position = (at[2], column + r) if self.rank == 2 else (column + r,)
-            with b.lanes(self.lanes) as lane:
-                place = (*at[:2], *position, part * self.lanes + lane)
-                self.ctx.sink(place, acc[r].load_raw([lane]))
+            a.store_raw([self.ramp], start)
+        return acc
 
-    def _start(self, block: Expr, part: int) -> Expr:
-        if self.bias is None:
-            return tirx.Broadcast(tirx.const(0, self.sums), self.lanes)
-        return self.bias.load_raw([block, self._lanes_of(part, 1)])
+    @property
+    def ramp(self) -> Expr:
+        return tirx.Ramp(index(0), index(1), self.lanes)
 
-    def _steps(self) -> Iterator[tuple[int, int]]:
-        for kh in range(self.geometry.kernel[0]):
-            for kw in range(-(-self.geometry.kernel[1] // self.depth)):
-                yield kh, kw
-
-    def _lanes_of(self, part: int, depth: int) -> Expr:
+    def lanes_of(self, part: int, depth: int) -> Expr:
+        """The lanes of a part of a block, ``depth`` elements each."""
         return tirx.Ramp(index(part * self.lanes * depth), index(1), self.lanes * depth)
 
-    def _weights(self, block: Expr, kh: int, kw: int, part: int) -> Expr:
+    def weights(self, block: Expr, kh: int, kw: int, part: int, depth: int) -> Expr:
         kernel = (index(kh), index(kw)) if self.rank == 2 else (index(kw),)
-        w = self.weight.load_raw([block, *kernel, self._lanes_of(part, self.depth)])
-        return w if self.depth > 1 else cast(w, f"{self.sums}x{self.lanes}")
+        return self.weight.load_raw([block, *kernel, self.lanes_of(part, depth)])
 
-    def _add(
-        self, acc: Expr, at: tuple[Expr, ...], column: Expr, kh: int, kw: int, part: int, w: Expr
-    ) -> Expr:  # fmt: skip
+    def add(self, acc: BufferTensor, value: Callable[[Expr], Expr]) -> None:
+        acc.store_raw([self.ramp], value(acc.load_raw([self.ramp])))
+
+    def finish(self, acc: Sequence[BufferTensor], at: At, column: Expr, part: int) -> None:
+        """Hand the sums of neighbouring positions over."""
+        for r, a in enumerate(acc):
+            position = (at[2], column + r) if self.rank == 2 else (column + r,)
+            with self.b.lanes(self.lanes) as lane:
+                place = (*at[:2], *position, part * self.lanes + lane)
+                self.ctx.sink(place, a.load_raw([lane]))
+
+
+class _Lanewise(_Depthwise):
+    """Products of single elements. Every input is loaded once for all the outputs it meets."""
+
+    def emit(self) -> None:
+        self.limit = max(1, min(14, self.cpu.registers - self.geometry.kernel[1] - 2))
+        known = as_int(self.width), as_int(self.image.width)
+        value = int(self.ctx.attr("pad_value"))
+        # Borders of zeros add nothing, so windows of known columns simply leave them out.
+        self.borders = value == 0 and None not in known
+        if not self.borders:
+            self.image = pad_image(self.b, self.image, self.geometry, value)
+        self.nest(self._row)
+
+    def _row(self, at: At) -> None:
+        for part in range(self.block // self.lanes):
+            if as_int(self.width) is None:
+                self._open_row(at, part)
+            else:
+                self._closed_row(at, part)
+
+    def _open_row(self, at: At, part: int) -> None:
+        b, limit = self.b, self.limit
+        full = tirx.floordiv(index(self.width), index(limit))
+        with b.loop(full) as c:
+            self._tile(at, b.opaque(c * limit), limit, part)
+        with b.loop(index(self.width) - full * limit) as c:
+            self._tile(at, b.opaque(full * limit + c), 1, part)
+
+    def _closed_row(self, at: At, part: int) -> None:
+        """Tiles that touch a border know their place."""
+        start = 0
+        for size, count in cover(int(self.width), self.limit):
+            inner = [i for i in range(count) if self._is_inside(start + i * size, size)]
+            for i in range(count):
+                if i not in inner:
+                    self._tile(at, start + i * size, size, part)
+                elif i == inner[0]:
+                    with self.b.loop(len(inner)) as c:
+                        self._tile(at, start + (c + i) * size, size, part, inside=True)
+            start += size * count
+
+    def _is_inside(self, column: int, size: int) -> bool:
+        """Do the windows of these outputs stay off the left and right border?"""
         g = self.geometry
-        i, c, row = at
-        h = row * g.strides[0] + kh * g.dilations[0]
-        v = column * g.strides[1] + kw * self.depth * g.dilations[1]
-        if self.depth == 1:
-            x = self.image.tensor.load_raw([i, c, h, v, self._lanes_of(part, 1)])
-            return acc + cast(x, f"{self.sums}x{self.lanes}") * w
-        return self.dot.add(acc, (self._four(self.flat, (i, c, h), v),), (w,))
+        first = column * g.strides[1] - self._left
+        last = first + (size - 1) * g.strides[1] + (g.kernel[1] - 1) * g.dilations[1]
+        return first >= 0 and last < int(self.image.width)
 
-    def _four(self, flat: BufferTensor, at: tuple[Expr, ...], column: Expr) -> Expr:
+    @property
+    def _left(self) -> int:
+        return int(self.geometry.begin[1]) if self.borders else 0
+
+    def _tile(self, at: At, column: Any, size: int, part: int, inside: bool = False) -> None:
+        """``size`` neighbouring outputs of one vector of channels, from ``column`` on."""
+        b, g = self.b, self.geometry
+        acc = self.accumulators(at[1], part, size)
+        top = b.dim(g.begin[0]) if self.borders else 0
+        for kh in range(g.kernel[0]):
+            row = at[2] * g.strides[0] + kh * g.dilations[0] - top
+            crosses = self.borders and any(p != 0 for p in (g.begin[0], g.end[0]))
+            height = index(self.image.height)
+            valid = tirx.all(row >= 0, row < height) if crosses else None
+            with b.when(valid):
+                self._kernel_row(acc, at, row, column, kh, part, inside)
+        self.finish(acc, at, column, part)
+
+    def _kernel_row(
+        self, acc: Sequence[BufferTensor], at: At, row: Expr, column: Any, kh: int, part: int,
+        inside: bool,
+    ) -> None:  # fmt: skip
+        b, g = self.b, self.geometry
+        kind = f"{self.sums}x{self.lanes}"
+        weights = [
+            b.let(cast(self.weights(at[1], kh, kw, part, 1), kind), "w")
+            for kw in range(g.kernel[1])
+        ]
+        meets: dict[int, list[tuple[int, int]]] = {}
+        for r in range(len(acc)):
+            for kw in range(g.kernel[1]):
+                meets.setdefault(r * g.strides[1] + kw * g.dilations[1], []).append((r, kw))
+        for offset, pairs in sorted(meets.items()):
+            place = column * g.strides[1] + offset - self._left
+            if self.borders and not inside and not 0 <= place < int(self.image.width):
+                continue
+            x = self.image.tensor.load_raw([*at[:2], row, index(place), self.lanes_of(part, 1)])
+            held = b.let(cast(x, kind), "x")
+            for r, kw in pairs:
+                self.add(acc[r], lambda old, x=held, w=weights[kw]: old + x * w)
+
+
+class _Bytes(_Depthwise):
+    """Dot products of four neighbours along a row."""
+
+    def emit(self) -> None:
+        b = self.b
+        self.dot = ByteDot(self.lanes, byte_dot_intrinsic(self.cpu, self.lanes))
+        self.limit = self.cpu.registers // 2 - 2
+        slack = -self.geometry.kernel[1] % self.dot.depth
+        value = int(self.ctx.attr("pad_value"))
+        self.image = pad_image(b, self.image, self.geometry, value, slack)
+        n, blocks, height, width, block = self.image.tensor.shape
+        self.flat = b.view(self.image.tensor, (n, blocks, height, width * block))
+        self.nest(self._row)
+
+    def _row(self, at: At) -> None:
+        b, limit = self.b, self.limit
+        fixed = as_int(self.width)
+        if fixed is None:
+            full = tirx.floordiv(index(self.width), index(limit))
+            with b.loop(full) as c:
+                self._tile(at, b.opaque(c * limit), limit)
+            with b.loop(index(self.width) - full * limit) as c:
+                self._tile(at, b.opaque(full * limit + c), 1)
+            return
+        start: Any = index(0)
+        for size, count in cover(fixed, limit):
+            with b.loop(count) as c:
+                self._tile(at, start + c * size, size)
+            start = start + size * count
+
+    def _tile(self, at: At, column: Expr, size: int) -> None:
+        """``size`` neighbouring outputs of a block of channels."""
+        b, g = self.b, self.geometry
+        acc = self.accumulators(at[1], 0, size)
+        for kh in range(g.kernel[0]):
+            for kw in range(-(-g.kernel[1] // self.dot.depth)):
+                w = b.let(self.weights(at[1], kh, kw, 0, self.dot.depth), "w")
+                h = at[2] * g.strides[0] + kh * g.dilations[0]
+                for r in range(size):
+                    v = (column + r) * g.strides[1] + kw * self.dot.depth
+                    four = self._four((*at[:2], h), v)
+                    self.add(acc[r], lambda old, x=four, w=w: self.dot.add(old, (x,), (w,)))
+        self.finish(acc, at, column, 0)
+
+    def _four(self, at: At, column: Expr) -> Expr:
         """Four neighbouring positions of a block, those of one channel next to each other."""
         lanes = self.lanes
-        line = flat.load_raw([*at, tirx.Ramp(column * lanes, index(1), 4 * lanes)])
+        line = self.flat.load_raw([*at, tirx.Ramp(column * lanes, index(1), 4 * lanes)])
         order = [index(t * lanes + c) for c in range(lanes) for t in range(4)]
         return tirx.reinterpret(f"int8x{4 * lanes}", tirx.Shuffle([line], order))

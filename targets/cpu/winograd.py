@@ -15,12 +15,13 @@ from tvm import tirx
 
 from ...ir.windows import ConvShape
 from ..generic.registry import TemplateContext
-from ..tir.builder import BufferTensor, as_int, index
+from ..tir.builder import BufferTensor, as_int, index, product
 from ..tir.numeric import cast
 from .dot import FloatDot
 from .features import CpuFeatures
 from .image import Geometry, Image
 from .microkernel import RegisterTile
+from .packing import tiles_of
 from .tiling import accumulator_budget, cover
 
 Expr = Any
@@ -37,70 +38,66 @@ _MARGIN = 1.2
 _GROUP = 64
 """Tiles whose products are kept until their output transform."""
 _TASKS = 8
+_GUESS = 28
 
 
 def winograd_tiles(shape: ConvShape, lanes: int) -> int | None:
     """The tiles of an image where this form of its convolution pays; None where it does not.
 
     It pays for dense 3x3 windows that move by single steps, if a direct convolution takes clearly
-    more vector operations. Images must be of known size, their channels in blocks of ``lanes``.
+    more vector operations. The channels must lie in blocks of ``lanes``; extents that are not
+    known count as :data:`_GUESS`.
     """
     if shape.integer or shape.group != 1 or shape.channels < lanes or len(shape.image) != 2:
         return None
     if (shape.kernel, shape.strides, shape.dilations) != ((3, 3), (1, 1), (1, 1)):
         return None
-    height, width = shape.image
-    if height is None or width is None:
-        return None
+    height, width = (_GUESS if d is None else d for d in shape.image)
     blocks, vectors = -(-shape.channels // lanes), -(-shape.filters // lanes)
-    depth, tiles = blocks * lanes, _along(height) * _along(width)
+    depth, tiles = blocks * lanes, tiles_of(height, _OUT) * tiles_of(width, _OUT)
     direct = height * width * 9 * depth * vectors
     products = tiles * _POINTS * depth * vectors
     transforms = tiles * (blocks + vectors) * _TRANSFORM + depth * vectors * _WEIGHTS
     return tiles if direct > _MARGIN * (products + transforms) else None
 
 
-def _along(extent: int) -> int:
-    """Tiles that cover an extent of outputs."""
-    return -(-extent // _OUT)
-
-
 class Winograd:
-    """One convolution of an image of known size; ``weight`` is packed as for ``ConvBlocked``."""
+    """One convolution; ``weight`` is packed as for ``ConvBlocked``."""
 
     def __init__(
-        self,
-        ctx: TemplateContext,
-        cpu: CpuFeatures,
-        image: Image,
-        g: Geometry,
+        self, ctx: TemplateContext, cpu: CpuFeatures, image: Image, g: Geometry,
         weight: BufferTensor,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.ctx = ctx
         self.b = ctx.b
-        self.cpu = cpu
         self.image = image
         self.weight = weight
         self.top, self.left = ctx.b.dim(g.begin[0]), ctx.b.dim(g.begin[1])
-        self.batch, self.out_blocks, height, width, self.block = ctx.out_shape()
-        self.height, self.width = int(height), int(width)
-        self.down, self.across = _along(self.height), _along(self.width)
-        self.tiles = self.down * self.across
+        self.batch, self.out_blocks, self.height, self.width, block = ctx.out_shape()
+        self.down, self.across = tiles_of(self.height, _OUT), tiles_of(self.width, _OUT)
+        self.tiles = product((self.down, self.across))
         self.blocks = int(weight.shape[2])
-        self.lanes = int(self.block)
+        self.lanes = int(block)
         self.tile_width = int(weight.shape[-1])
         self.vectors = self.tile_width // self.lanes
+        self.limit = accumulator_budget(cpu, self.vectors)
         self.bias = None
         if ctx.has(2):
             bias = ctx.buffered(2)
             self.bias = ctx.b.view(bias, (bias.shape[0], self.lanes))
 
+    @property
+    def capacity(self) -> Any:
+        """Rows of the products: where the tiles are not known they fill whole register tiles."""
+        known = as_int(self.tiles)
+        return known if known is not None else tiles_of(self.tiles, self.limit) * self.limit
+
     def emit(self) -> None:
         b = self.b
         with b.loop(self.batch) as n:
-            shape = (self.blocks, _POINTS, self.tiles, self.lanes)
+            shape = (self.blocks, _POINTS, self.capacity, self.lanes)
             inputs = b.workspace(shape, "float32", "inputs")
-            cost = self.across * _TRANSFORM * self.lanes
+            cost = (as_int(self.across) or 8) * _TRANSFORM * self.lanes
             b.nest((self.blocks, self.down), lambda at: self._input_row(n, at, inputs), cost, True)
             self._products(n, inputs)
 
@@ -113,7 +110,7 @@ class Winograd:
         columns = self.across * _OUT + 2
         rows = b.workspace((_IN, columns, self.lanes), "float32", "rows")
         zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
-        ends = self.left + int(self.image.width)
+        ends = self.image.width + self.left
         for start, stop in ((0, self.left), (ends, columns)):
             with b.loop(stop - start) as w:
                 for i in range(_IN):
@@ -127,14 +124,14 @@ class Winograd:
                 for i, v in enumerate(self._input(values)):
                     rows.store_raw([index(i), w + self.left, self._ramp()], v)
         with b.loop(self.across) as t:
+            tile = b.opaque(down * self.across + t)
             for i in range(_IN):
                 line = [
                     self._let(rows.load_raw([index(i), t * _OUT + j, self._ramp()]))
                     for j in range(_IN)
                 ]
                 for j, v in enumerate(self._input(line)):
-                    place = [block, index(i * _IN + j), down * self.across + t, self._ramp()]
-                    inputs.store_raw(place, v)
+                    inputs.store_raw([block, index(i * _IN + j), tile, self._ramp()], v)
 
     def _pixel(self, n: Expr, block: Expr, row: Expr, column: Expr, whole: bool) -> Expr:
         """A vector of channels; zero outside of the image."""
@@ -153,9 +150,10 @@ class Winograd:
         """Blocks of filters, and shares of the tiles where there are few of those."""
         b = self.b
         filter_blocks = int(self.weight.shape[1])
-        limit = accumulator_budget(self.cpu, self.vectors)
-        runs = cover(self.tiles, max(limit, _GROUP // limit * limit))
-        shares = max(1, min(sum(count for _, count in runs), _TASKS // filter_blocks))
+        runs = self._runs()
+        shares = max(1, _TASKS // filter_blocks)
+        if as_int(self.tiles) is not None:
+            shares = min(shares, sum(count for _, count in runs))
 
         def task(at: tuple[Expr, ...]) -> None:
             tile, share = at
@@ -173,8 +171,15 @@ class Winograd:
                 start += size * count
 
         depth = self.blocks * self.lanes * self.vectors
-        cost = depth * self.lanes * (2 * _POINTS * self.tiles // shares + _WEIGHTS)
+        tiles = as_int(self.tiles) or _GROUP
+        cost = depth * self.lanes * (2 * _POINTS * tiles // shares + _WEIGHTS)
         b.nest((filter_blocks, shares), task, cost, sequential_last=True)
+
+    def _runs(self) -> list[tuple[int, Any]]:
+        """Groups of tiles as (size, count)."""
+        size = max(1, _GROUP // self.limit) * self.limit
+        known = as_int(self.tiles)
+        return [(size, tiles_of(self.tiles, size))] if known is None else cover(known, size)
 
     def _transform_weights(
         self, weights: BufferTensor, tile: Expr, c: Expr, i: Expr, v: Expr
@@ -195,18 +200,22 @@ class Winograd:
         self, n: Expr, inputs: BufferTensor, weights: BufferTensor, tile: Expr, start: Expr,
         size: int,
     ) -> None:  # fmt: skip
-        """The products of ``size`` tiles, then their outputs."""
+        """The products of ``size`` tiles, or of those that are left, then their outputs."""
         b = self.b
-        first = b.let(index(start), "first")
+        first = b.opaque(index(start))
         sums = b.workspace((_POINTS, size, self.tile_width), "float32", "sums")
-        limit = accumulator_budget(self.cpu, self.vectors)
+        here: Any = size
+        parts: list[tuple[int, Any]] = cover(size, self.limit)
+        if as_int(self.tiles) is None:
+            here = b.opaque(tirx.min(index(size), self.tiles - first))
+            parts = [(self.limit, tiles_of(here, self.limit))]
         with b.loop(_POINTS) as p:
             offset: Any = index(0)
-            for rows, count in cover(size, limit):
+            for rows, count in parts:
                 with b.loop(count) as k:
                     self._multiply(inputs, weights, sums, p, first, offset + k * rows, rows)
                 offset = offset + rows * count
-        with b.loop(size) as t:
+        with b.loop(here) as t:
             for v in range(self.vectors):
                 self._outputs(n, sums, tile, first, t, v)
 
@@ -235,9 +244,9 @@ class Winograd:
         """``A^T m A`` of one tile and vector of filters; drops what is outside of the image."""
         b = self.b
         block = b.let(tile * self.vectors + v, "block")
-        place = b.let(first + t, "place")
-        row = b.let(tirx.floordiv(place, index(self.across)) * _OUT, "row")
-        column = b.let(tirx.floormod(place, index(self.across)) * _OUT, "column")
+        place, across = first + t, index(self.across)
+        row = b.opaque(tirx.floordiv(place, across) * _OUT)
+        column = b.opaque(tirx.floormod(place, across) * _OUT)
         lanes = tirx.Ramp(index(v * self.lanes), index(1), self.lanes)
         columns = []
         for j in range(_IN):
@@ -254,8 +263,9 @@ class Winograd:
                             total = value if bias is None else value + bias
                             self._store((n, block, row + i, column + j), total)
 
-    def _fits(self, at: Expr, extent: int) -> Expr | None:
-        return None if extent % _OUT == 0 else at < index(extent)
+    def _fits(self, at: Expr, extent: Any) -> Expr | None:
+        known = as_int(extent)
+        return None if known is not None and known % _OUT == 0 else at < index(extent)
 
     def _store(self, at: tuple[Expr, ...], value: Expr) -> None:
         b = self.b
