@@ -37,6 +37,8 @@ def product(p: Planner, node: Node) -> None:
     if bias is not None and bias.constant is not None:
         row = np.broadcast_to(bias.constant.reshape(-1), (columns,)) * np.float32(beta)
     p.replace(node, _multiply(p, node, x, weights, factor, row), "matmuls")
+    if w.node.key == "Transpose":
+        _share_with_gathers(p, w.node, packed_weights(p, x, weights))
 
 
 def _scale(weights: Weights, columns: int) -> np.ndarray | None:
@@ -86,3 +88,25 @@ def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Va
     key = (*weights.key, "matmul", tile, depth)
     packed = pack_matmul_weight(weights.array, tile, depth)
     return p.constant(key, packed, f"{weights.name}_packed")
+
+
+def _share_with_gathers(p: Planner, transpose: Node, packed: Value) -> None:
+    """Let Gather take rows of a matrix [V, K] out of its packed transpose [Vt, K, t].
+
+    Language models use one table for the first layer and the last: it is then stored once.
+    """
+    table = p.graph.required_inputs(transpose)[0]
+    if table.constant is None or packed.dtype != table.dtype:
+        return
+    gathers = [
+        n for n, i in p.graph.uses(table)
+        if i == 0 and n.key == "Gather" and int(attribute(n, "axis")) % 2 == 0
+    ]  # fmt: skip
+    if not gathers:
+        return
+    blocked = p.add("Reshape", [packed], {"shape": (1, *packed.shape)})
+    plain = p.add("UnpackChannels", [blocked], {"channels": table.shape[0]})
+    for node in gathers:
+        indices = p.graph.required_inputs(node)[1]
+        rows = p.add("Gather", [plain, indices], {"axis": 1}, domain="", like=node)
+        p.replace(node, p.add("Reshape", [rows], {"shape": node.out().shape}), "gathers")

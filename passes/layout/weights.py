@@ -1,4 +1,4 @@
-"""Constant weights, also those stored in 8 bits behind Cast, Mul or DequantizeLinear."""
+"""Constant weights, also behind Transpose, or in 8 bits behind Cast, Mul or DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def find_weights(graph: Graph, value: Value) -> Weights | None:
         return _dequantized(graph, node)
     if node.key == "Mul":
         return _multiplied(graph, node)
+    if node.key == "Transpose":
+        source = graph.input(node, 0)
+        inner = find_weights(graph, source) if source is not None and source.rank == 2 else None
+        swapped = attribute(node, "perm") in (None, (1, 0))
+        return inner if inner is None or not swapped else inner.transposed()
     return _converted(graph, value)
 
 

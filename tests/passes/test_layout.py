@@ -42,11 +42,12 @@ def scalar(value: float, dtype: Any = np.float32) -> Array:
 
 @dataclass(frozen=True)
 class Case:
-    """A graph from ``params`` to %y, with ``constants`` by name."""
+    """A graph from ``params`` to %y; ``given`` replaces random inputs."""
 
     params: str
     lines: str
     constants: dict[str, Array] = field(default_factory=dict)
+    given: dict[str, Array] = field(default_factory=dict)
 
     def text(self) -> str:
         given = constant_lines(self.constants)[0]
@@ -68,7 +69,7 @@ class Case:
             if v.dtype in ("uint8", "int8"):
                 shape = feeds[v.name].shape
                 feeds[v.name] = rng.integers(0, 256, shape).astype(np.uint8).view(v.dtype)
-        return feeds
+        return {**feeds, **self.given}
 
 
 X8 = "%x: float32[2,8,5,6]"
@@ -104,6 +105,15 @@ FLOAT = {
         {"w": floats(6, 8, 1, 1), "v": floats(8, 6, 1, 1)},
     ),
     "matmul": Case("%x: float32[N,3,7]", "%y = MatMul(%x, %w)", {"w": floats(7, 10)}),
+    "matmul_transposed": Case(
+        "%x: float32[3,7]", "%t = Transpose(%w) {perm=[1,0]}\n%y = MatMul(%x, %t)",
+        {"w": floats(10, 7)},
+    ),
+    "matmul_tied": Case(
+        "%i: int64[2,3]",
+        "%x = Gather(%w, %i)\n%t = Transpose(%w) {perm=[1,0]}\n%y = MatMul(%x, %t)",
+        {"w": floats(10, 7)}, {"i": np.array([[0, 9, -1], [-10, 4, 7]])},
+    ),
     "gemm": Case(
         "%x: float32[5,7]", "%y = Gemm(%x, %w, %b) {alpha=0.5, beta=2.0, transB=1}",
         {"w": floats(10, 7), "b": floats(10)},
