@@ -1,0 +1,119 @@
+"""Single CPU kernels: small regions, what they should compute, and how to run them here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+import tvm_ffi
+
+from graphkiln.codegen.kernels import canonical
+from graphkiln.codegen.pipeline import register_pipeline
+from graphkiln.ir.dims import Dim, evaluate, sym
+from graphkiln.ir.graph import Graph, Value
+from graphkiln.ir.infer import infer_types
+from graphkiln.ir.types import TensorType, dtype
+from graphkiln.targets.cpu.features import cpu_flags, features_of
+from graphkiln.targets.cpu.target import CpuTarget
+from graphkiln.targets.generic.region import region_symbols
+
+Array = np.ndarray
+Sizes = dict[str, int]
+
+
+def cpus(*names: str) -> list[Any]:
+    """Pytest parameters for CPUs that this machine may run code for; others are skipped."""
+    return [pytest.param(name, id=name or "native", marks=_marks(name)) for name in names]
+
+
+def _marks(name: str) -> list[Any]:
+    missing = set(features_of(name).required) - cpu_flags()
+    reason = f"this CPU lacks {', '.join(sorted(missing))}"
+    return [pytest.mark.skip(reason=reason)] if missing else []
+
+
+@dataclass
+class Kernel:
+    """One region with its arguments, and the results that are expected of it.
+
+    ``view`` takes from a result what counts: padded channels do not.
+    """
+
+    graph: Graph = field(default_factory=lambda: Graph("kernel"))
+    feeds: list[Array] = field(default_factory=list)
+    sizes: Sizes = field(default_factory=dict)
+    want: list[Array] = field(default_factory=list)
+    view: Callable[[Array], Array] = lambda a: a
+    rtol: float = 1e-4
+    atol: float = 1e-4
+
+    def input(self, array: Array, open_dims: dict[int, str] | None = None) -> Value:
+        """A run-time argument; ``open_dims`` names the dims that are symbols."""
+        shape: list[Dim] = list(array.shape)
+        for i, name in (open_dims or {}).items():
+            shape[i] = sym(name)
+            assert self.sizes.setdefault(name, array.shape[i]) == array.shape[i]
+        return self.typed(array, TensorType(dtype(str(array.dtype)), tuple(shape)))
+
+    def typed(self, array: Array, t: TensorType) -> Value:
+        """A run-time argument of a type."""
+        self.feeds.append(np.array(array, order="C"))
+        return self.graph.add_input(f"x{len(self.feeds)}", t)
+
+    def constant(self, value: Any, kind: str = "float32") -> Value:
+        return self.graph.add_constant(np.array(value, kind), "c")
+
+    def node(self, op: str, inputs: Sequence[Value | None], attrs: dict[str, Any] | None = None,
+             domain: str = "") -> Value:  # fmt: skip
+        """A node's first output, with its type."""
+        value = self.graph.add_node(op, inputs, attrs, domain=domain).out()
+        infer_types(self.graph)
+        return value
+
+    def finish(self, results: Sequence[Value]) -> Kernel:
+        self.graph.set_outputs(list(results), [f"y{i}" for i in range(len(results))])
+        infer_types(self.graph)
+        return self
+
+    def empty_results(self) -> list[Array]:
+        """Arrays for the results, filled with what must not stay."""
+        shapes = [tuple(evaluate(d, self.sizes) for d in v.shape) for v in self.graph.outputs]
+        return [np.full(s, 77, v.dtype) for s, v in zip(shapes, self.graph.outputs, strict=True)]
+
+    def check(self, results: Sequence[Array]) -> None:
+        """Compare results with what is expected; all of them must be finite."""
+        for got, want in zip(results, self.want, strict=True):
+            assert np.isfinite(got).all()
+            viewed = self.view(got)
+            assert viewed.shape == want.shape
+            if got.dtype.kind in "iu":
+                np.testing.assert_array_equal(viewed, want)
+            else:
+                np.testing.assert_allclose(viewed, want, rtol=self.rtol, atol=self.atol)
+
+
+def lowered(kernel: Kernel, target: CpuTarget, name: str) -> tuple[Any, list[int]]:
+    """The PrimFunc of a kernel as the compiler makes it, and the values of its symbols."""
+    region = kernel.graph.copy()
+    originals = canonical(region)
+    symbols = [evaluate(originals[s], kernel.sizes) for s in region_symbols(region)]
+    return target.kernel(region, name), symbols
+
+
+def run(kernel: Kernel, cpu: str) -> list[Array]:
+    """The results of a kernel built for a CPU that this machine can stand in for."""
+    target = CpuTarget.parse(cpu)
+    function, symbols = lowered(kernel, target, "kernel")
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        library = tvm.tirx.build(
+            tvm.IRModule({"kernel": function}),
+            target=target.tvm_target(),
+            pipeline=register_pipeline(),
+        )
+    results = kernel.empty_results()
+    library["kernel"](*(tvm_ffi.from_dlpack(a) for a in (*kernel.feeds, *results)), *symbols)
+    return results
