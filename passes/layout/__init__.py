@@ -37,6 +37,7 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "GRU": recurrent.recurrent,
     "LSTM": recurrent.recurrent,
     "Concat": pointwise.concat,
+    "Resize": pointwise.resize,
     "kiln.Reshape": pointwise.reshape,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...ir.graph import Node, Value
+from ...ir.ops.vision import resize_axes
 from ...ir.packing import pack_channels
 from ...ir.registry import attribute
 from .planner import Planner, whole
@@ -24,6 +25,26 @@ def concat(p: Planner, node: Node) -> None:
     inputs = [p.blocked[v] for v in values]
     result = p.add("Concat", inputs, {"axis": 1}, domain="", like=node)
     p.convert(node, result, "concats")
+
+
+def resize(p: Planner, node: Node) -> None:
+    """``Resize`` of spatial dims by constant scales or to constant sizes."""
+    x, roi, scales, sizes = [*p.graph.inputs_of(node), None, None, None][:4]
+    if x is None or x not in p.blocked or x.shape[:2] != node.out().shape[:2] or roi is not None:
+        return
+    if attribute(node, "keep_aspect_ratio_policy") != "stretch":
+        return
+    given = [v for v in (scales, sizes) if v is not None and v.shape != (0,)]
+    if len(given) != 1 or given[0].constant is None:
+        return
+    axes = resize_axes(node, x.rank)
+    spatial = [i for i, a in enumerate(axes) if a >= 2]
+    if not spatial:
+        return
+    kept = p.constant((given[0], "spatial"), given[0].constant[spatial], given[0].name)
+    inputs = [p.blocked[x], None, *((kept,) if given[0] is scales else (None, kept))]
+    attrs = {**node.attrs, "axes": tuple(axes[i] for i in spatial)}
+    p.convert(node, p.add("Resize", inputs, attrs, domain="", like=node), "resizes")
 
 
 def reshape(p: Planner, node: Node) -> None:

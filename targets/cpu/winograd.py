@@ -9,6 +9,7 @@ form they would take four times the memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -39,6 +40,10 @@ _GROUP = 64
 """Tiles whose products are kept until their output transform."""
 _TASKS = 8
 _GUESS = 28
+_NEAR = 640 * 1024
+"""Bytes that stay in the second cache beside other things."""
+_FAR = 16 * 1024 * 1024
+"""Bytes that are not expected to stay in any cache."""
 
 
 def winograd_tiles(shape: ConvShape, lanes: int) -> int | None:
@@ -61,6 +66,21 @@ def winograd_tiles(shape: ConvShape, lanes: int) -> int | None:
     return tiles if direct > _MARGIN * (products + transforms) else None
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some tiles of an image and a block of filters.
+
+    ``row`` counts the first tile's row of inputs, ``place`` the tile in the image; ``lead`` are the
+    leading indices of the block's weights.
+    """
+
+    image: Expr
+    filters: Expr
+    row: Expr
+    place: Expr
+    lead: tuple[Expr, ...]
+
+
 class Winograd:
     """One convolution; ``weight`` is packed as for ``ConvBlocked``."""
 
@@ -76,7 +96,7 @@ class Winograd:
         self.batch, self.out_blocks, self.height, self.width, block = ctx.out_shape()
         self.down, self.across = tiles_of(self.height, _OUT), tiles_of(self.width, _OUT)
         self.tiles = product((self.down, self.across))
-        self.blocks = int(weight.shape[2])
+        self.filter_blocks, self.blocks = int(weight.shape[1]), int(weight.shape[2])
         self.lanes = int(block)
         self.tile_width = int(weight.shape[-1])
         self.vectors = self.tile_width // self.lanes
@@ -86,27 +106,122 @@ class Winograd:
             bias = ctx.buffered(2)
             self.bias = ctx.b.view(bias, (bias.shape[0], self.lanes))
 
-    @property
-    def capacity(self) -> Any:
-        """Rows of the products: where the tiles are not known they fill whole register tiles."""
-        known = as_int(self.tiles)
-        return known if known is not None else tiles_of(self.tiles, self.limit) * self.limit
-
     def emit(self) -> None:
+        if self._fits_rows():
+            self._by_rows()
+        else:
+            self._by_filters()
+
+    def _fits_rows(self) -> bool:
+        """Is it better to keep the inputs of one row of tiles near than those of one filter block?
+
+        The one way reads all weights again for every row, the other all inputs for every block.
+        """
+        across = as_int(self.across) or _GUESS // _OUT
+        down = as_int(self.down) or _GUESS // _OUT
+        unknown = as_int(self.tiles) is None
+        weights = _POINTS * self.blocks * self.lanes * self.filter_blocks * self.tile_width * 4
+        inputs = _POINTS * self.blocks * self.lanes * down * across * 4
+        rows = weights * down * (0.3 if weights <= _NEAR else 1.0)
+        filters = inputs * (1 + self.filter_blocks) * (3.0 if inputs > _FAR or unknown else 1.0)
+        return (across >= self.limit or unknown) and rows < filters
+
+    def _by_rows(self) -> None:
+        """All weights first; then row by row of tiles, with its inputs in the cache."""
+        b = self.b
+        shape = (self.filter_blocks, self.blocks, _POINTS, self.lanes, self.tile_width)
+        weights = b.workspace(shape, "float32", "weights")
+
+        def transform(at: tuple[Expr, ...]) -> None:
+            with b.loop(self.lanes) as i, b.loop(self.vectors) as v:
+                self._transform_weights(weights, (at[0],), at[0], at[1], i, v)
+
+        cost = self.lanes * self.vectors * self.lanes * _WEIGHTS
+        b.nest((self.filter_blocks, self.blocks), transform, cost, sequential_last=True)
+
+        def row(at: tuple[Expr, ...]) -> None:
+            n, down = at
+            shape = (self.blocks, _POINTS, self._capacity(self.across), self.lanes)
+            inputs = b.workspace(shape, "float32", "inputs")
+            with b.loop(self.blocks) as block:
+                self._input_row(n, block, down, inputs, index(0))
+            with b.loop(self.filter_blocks) as f:
+                start: Any = 0
+                for size, count in self._runs(self.across):
+                    with b.loop(count) as g:
+                        here = b.opaque(index(start + g * size))
+                        part = _Part(n, f, here, down * self.across + here, (f,))
+                        self._group(part, inputs, weights, size, self.across)
+                    start = start + size * count
+
+        known = as_int(self.across) or 8
+        products = 2 * _POINTS * self.filter_blocks * self.tile_width
+        cost = self.blocks * self.lanes * known * (_TRANSFORM + products)
+        b.nest((self.batch, self.down), row, cost, sequential_last=True)
+
+    def _by_filters(self) -> None:
+        """All inputs of an image first; then block by block of filters, its weights in the cache.
+
+        Where there are few blocks, each is shared out by tiles.
+        """
         b = self.b
         with b.loop(self.batch) as n:
-            shape = (self.blocks, _POINTS, self.capacity, self.lanes)
+            shape = (self.blocks, _POINTS, self._capacity(self.tiles), self.lanes)
             inputs = b.workspace(shape, "float32", "inputs")
+
+            def row(at: tuple[Expr, ...]) -> None:
+                self._input_row(n, *at, inputs, at[1] * self.across)
+
             cost = (as_int(self.across) or 8) * _TRANSFORM * self.lanes
-            b.nest((self.blocks, self.down), lambda at: self._input_row(n, at, inputs), cost, True)
-            self._products(n, inputs)
+            b.nest((self.blocks, self.down), row, cost, sequential_last=True)
+            runs = self._runs(self.tiles)
+            shares = max(1, _TASKS // self.filter_blocks)
+            if as_int(self.tiles) is not None:
+                shares = min(shares, sum(count for _, count in runs))
+            depth = self.blocks * self.lanes * self.vectors
+            work = 2 * _POINTS * (as_int(self.tiles) or _GROUP) // shares + _WEIGHTS
+            b.nest(
+                (self.filter_blocks, shares),
+                lambda at: self._share(n, at, inputs, runs, shares), depth * self.lanes * work,
+                sequential_last=True,
+            )  # fmt: skip
+
+    def _share(
+        self, n: Expr, at: tuple[Expr, ...], inputs: BufferTensor, runs: list[tuple[int, Any]],
+        shares: int,
+    ) -> None:  # fmt: skip
+        b = self.b
+        f, share = at
+        shape = (self.blocks, _POINTS, self.lanes, self.tile_width)
+        weights = b.workspace(shape, "float32", "weights")
+        with b.loop(self.blocks) as c, b.loop(self.lanes) as i, b.loop(self.vectors) as v:
+            self._transform_weights(weights, (), f, c, i, v)
+        start: Any = 0
+        for size, count in runs:
+            low = b.let(tirx.floordiv(share * count, index(shares)), "low")
+            high = b.let(tirx.floordiv((share + 1) * count, index(shares)), "high")
+            with b.loop(high - low) as g:
+                first = b.opaque(start + (low + g) * size)
+                self._group(_Part(n, f, first, first, ()), inputs, weights, size, self.tiles)
+            start = start + size * count
+
+    def _capacity(self, rows: Any) -> Any:
+        """Rows of products: where their number is not known they fill whole register tiles."""
+        return rows if as_int(rows) is not None else tiles_of(rows, self.limit) * self.limit
+
+    def _runs(self, tiles: Any) -> list[tuple[int, Any]]:
+        """Groups of tiles as (size, count)."""
+        size = max(1, _GROUP // self.limit) * self.limit
+        known = as_int(tiles)
+        return [(size, tiles_of(tiles, size))] if known is None else cover(known, size)
 
     # ---- inputs ------------------------------------------------------------------------------
 
-    def _input_row(self, n: Expr, at: tuple[Expr, ...], inputs: BufferTensor) -> None:
+    def _input_row(
+        self, n: Expr, block: Expr, down: Expr, inputs: BufferTensor, base: Expr
+    ) -> None:
         """Transform the six image rows under a row of tiles: first down, then across."""
         b = self.b
-        block, down = at
         columns = self.across * _OUT + 2
         rows = b.workspace((_IN, columns, self.lanes), "float32", "rows")
         zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
@@ -124,7 +239,7 @@ class Winograd:
                 for i, v in enumerate(self._input(values)):
                     rows.store_raw([index(i), w + self.left, self._ramp()], v)
         with b.loop(self.across) as t:
-            tile = b.opaque(down * self.across + t)
+            tile = b.opaque(base + t)
             for i in range(_IN):
                 line = [
                     self._let(rows.load_raw([index(i), t * _OUT + j, self._ramp()]))
@@ -146,89 +261,52 @@ class Winograd:
 
     # ---- products ----------------------------------------------------------------------------
 
-    def _products(self, n: Expr, inputs: BufferTensor) -> None:
-        """Blocks of filters, and shares of the tiles where there are few of those."""
-        b = self.b
-        filter_blocks = int(self.weight.shape[1])
-        runs = self._runs()
-        shares = max(1, _TASKS // filter_blocks)
-        if as_int(self.tiles) is not None:
-            shares = min(shares, sum(count for _, count in runs))
-
-        def task(at: tuple[Expr, ...]) -> None:
-            tile, share = at
-            weights = b.workspace(
-                (self.blocks, _POINTS, self.lanes, self.tile_width), "float32", "weights"
-            )
-            with b.loop(self.blocks) as c, b.loop(self.lanes) as i, b.loop(self.vectors) as v:
-                self._transform_weights(weights, tile, c, i, v)
-            start = 0
-            for size, count in runs:
-                low = b.let(tirx.floordiv(share * count, index(shares)), "low")
-                high = b.let(tirx.floordiv((share + 1) * count, index(shares)), "high")
-                with b.loop(high - low) as g:
-                    self._group(n, inputs, weights, tile, start + (low + g) * size, size)
-                start += size * count
-
-        depth = self.blocks * self.lanes * self.vectors
-        tiles = as_int(self.tiles) or _GROUP
-        cost = depth * self.lanes * (2 * _POINTS * tiles // shares + _WEIGHTS)
-        b.nest((filter_blocks, shares), task, cost, sequential_last=True)
-
-    def _runs(self) -> list[tuple[int, Any]]:
-        """Groups of tiles as (size, count)."""
-        size = max(1, _GROUP // self.limit) * self.limit
-        known = as_int(self.tiles)
-        return [(size, tiles_of(self.tiles, size))] if known is None else cover(known, size)
-
     def _transform_weights(
-        self, weights: BufferTensor, tile: Expr, c: Expr, i: Expr, v: Expr
+        self, weights: BufferTensor, lead: tuple[Expr, ...], f: Expr, c: Expr, i: Expr, v: Expr
     ) -> None:
         """``G g G^T`` for one input channel and a vector of filters."""
         lanes = tirx.Ramp(v * self.lanes, index(1), self.lanes)
 
         def tap(kh: int, kw: int) -> Expr:
-            at = [index(0), tile, c, index(kh), index(kw), i, lanes]
+            at = [index(0), f, c, index(kh), index(kw), i, lanes]
             return self._let(cast(self.weight.load_raw(at), f"float32x{self.lanes}"))
 
         columns = [self._weight([tap(kh, kw) for kh in range(3)]) for kw in range(3)]
         for row in range(_IN):
             for j, value in enumerate(self._weight([column[row] for column in columns])):
-                weights.store_raw([c, index(row * _IN + j), i, lanes], value)
+                weights.store_raw([*lead, c, index(row * _IN + j), i, lanes], value)
 
     def _group(
-        self, n: Expr, inputs: BufferTensor, weights: BufferTensor, tile: Expr, start: Expr,
-        size: int,
-    ) -> None:  # fmt: skip
-        """The products of ``size`` tiles, or of those that are left, then their outputs."""
+        self, part: _Part, inputs: BufferTensor, weights: BufferTensor, size: int, end: Any
+    ) -> None:
+        """The products of ``size`` tiles, or of those before row ``end``, then their outputs."""
         b = self.b
-        first = b.opaque(index(start))
         sums = b.workspace((_POINTS, size, self.tile_width), "float32", "sums")
         here: Any = size
         parts: list[tuple[int, Any]] = cover(size, self.limit)
-        if as_int(self.tiles) is None:
-            here = b.opaque(tirx.min(index(size), self.tiles - first))
+        if as_int(end) is None:
+            here = b.opaque(tirx.min(index(size), end - part.row))
             parts = [(self.limit, tiles_of(here, self.limit))]
         with b.loop(_POINTS) as p:
             offset: Any = index(0)
             for rows, count in parts:
                 with b.loop(count) as k:
-                    self._multiply(inputs, weights, sums, p, first, offset + k * rows, rows)
+                    self._multiply(part, inputs, weights, sums, p, offset + k * rows, rows)
                 offset = offset + rows * count
         with b.loop(here) as t:
             for v in range(self.vectors):
-                self._outputs(n, sums, tile, first, t, v)
+                self._outputs(part, sums, t, v)
 
     def _multiply(
-        self, inputs: BufferTensor, weights: BufferTensor, sums: BufferTensor, p: Expr, first: Expr,
+        self, part: _Part, inputs: BufferTensor, weights: BufferTensor, sums: BufferTensor, p: Expr,
         offset: Expr, rows: int,
     ) -> None:  # fmt: skip
         acc = RegisterTile(self.b, rows, self.vectors, FloatDot(self.lanes))
         acc.zero()
         acc.reduce(
             (self.blocks, self.lanes),
-            lambda r, k: (inputs, (k[0], p, first + offset + r, k[1])),
-            lambda k: (weights, (k[0], p, k[1])),
+            lambda r, k: (inputs, (k[0], p, part.row + offset + r, k[1])),
+            lambda k: (weights, (*part.lead, k[0], p, k[1])),
         )
         for r in range(rows):
             for v in range(self.vectors):
@@ -238,13 +316,11 @@ class Winograd:
 
     # ---- outputs -----------------------------------------------------------------------------
 
-    def _outputs(
-        self, n: Expr, sums: BufferTensor, tile: Expr, first: Expr, t: Expr, v: int
-    ) -> None:
+    def _outputs(self, part: _Part, sums: BufferTensor, t: Expr, v: int) -> None:
         """``A^T m A`` of one tile and vector of filters; drops what is outside of the image."""
         b = self.b
-        block = b.let(tile * self.vectors + v, "block")
-        place, across = first + t, index(self.across)
+        block = b.let(part.filters * self.vectors + v, "block")
+        place, across = part.place + t, index(self.across)
         row = b.opaque(tirx.floordiv(place, across) * _OUT)
         column = b.opaque(tirx.floormod(place, across) * _OUT)
         lanes = tirx.Ramp(index(v * self.lanes), index(1), self.lanes)
@@ -253,7 +329,7 @@ class Winograd:
             line = [self._let(sums.load_raw([index(i * _IN + j), t, lanes])) for i in range(_IN)]
             columns.append(self._output(line))
         bias = None if self.bias is None else self._let(self.bias.load_raw([block, self._ramp()]))
-        whole = as_int(self.out_blocks) == int(self.weight.shape[1]) * self.vectors
+        whole = as_int(self.out_blocks) == self.filter_blocks * self.vectors
         with b.when(None if whole else block < index(self.out_blocks)):
             for i in range(_OUT):
                 with b.when(self._fits(row + i, self.height)):
@@ -261,7 +337,7 @@ class Winograd:
                     for j, value in enumerate(values):
                         with b.when(self._fits(column + j, self.width)):
                             total = value if bias is None else value + bias
-                            self._store((n, block, row + i, column + j), total)
+                            self._store((part.image, block, row + i, column + j), total)
 
     def _fits(self, at: Expr, extent: Any) -> Expr | None:
         known = as_int(extent)
