@@ -32,14 +32,17 @@ def step_cycles(rows: int, vectors: int) -> float:
 def product_cycles(rows: int, vectors: int) -> float:
     """:func:`step_cycles` for operands that stream from the second-level cache.
 
-    What a load adds was fitted to measurements: squarer tiles load less for each multiply-add.
+    What loads add was fitted to measurements: squarer tiles load less for each multiply-add, and
+    rows that are more than the ways of the first-level cache evict each other.
     """
-    return step_cycles(rows, vectors) + 0.03 * rows + 0.06 * vectors
+    return step_cycles(rows, vectors) + 0.03 * rows + 0.06 * vectors + 0.1 * max(0, rows - 8)
 
 
 def cover(extent: int, rows: int) -> list[tuple[int, int]]:
     """How tiles of at most ``rows`` rows cover ``extent``: (rows, count), near-equal tiles."""
     count = -(-extent // rows)
+    if count == 0:
+        return []
     small, larger = divmod(extent, count)
     out = []
     if larger:
