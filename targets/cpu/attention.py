@@ -11,6 +11,7 @@ from typing import Any
 from tvm import tirx
 
 from ...ir.graph import Graph, Node
+from ..generic.ops.attention import attention_scale
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import BufferTensor, as_int, index
 from ..tir.math import exp
@@ -52,8 +53,7 @@ class _Attention:
         self.width = _VECTORS * self.lanes
         self.tiles = tiles_of(self.keys, self.width)
         self.limit = accumulator_budget(cpu, _VECTORS)
-        scale = ctx.attr("scale")
-        self.scale = tirx.const(1.0 if scale is None else float(scale), "float32")
+        self.scale = attention_scale(ctx, self.depth, "float32")
 
     def emit(self) -> None:
         b = self.b

@@ -40,9 +40,9 @@ def product_cycles(rows: int, vectors: int) -> float:
 
 def cover(extent: int, rows: int) -> list[tuple[int, int]]:
     """How tiles of at most ``rows`` rows cover ``extent``: (rows, count), near-equal tiles."""
-    count = -(-extent // rows)
-    if count == 0:
+    if extent == 0:
         return []
+    count = -(-extent // rows)
     small, larger = divmod(extent, count)
     out = []
     if larger:

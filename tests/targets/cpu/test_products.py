@@ -1,0 +1,114 @@
+"""Products of two run-time operands, and attention, on this machine's CPUs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.cpu_kernels import Kernel, cpus, run
+from support.product_kernels import (
+    Attend,
+    Product,
+    attention_kernel,
+    attentions,
+    product_kernel,
+    products,
+)
+
+from graphkiln.targets.cpu.features import features_of
+from graphkiln.targets.cpu.target import CpuTarget
+from graphkiln.targets.generic.region import template_anchor
+
+ALL = ("", "x86-64-v3", "x86-64-v2")
+
+
+def agrees(kernel: Kernel, cpu: str) -> None:
+    """The template runs, and computes what NumPy does."""
+    target = CpuTarget.parse(cpu)
+    assert template_anchor(kernel.graph, target._templates) is not None
+    kernel.check(run(kernel, cpu))
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@settings(max_examples=8)
+@given(data=st.data())
+def test_products(cpu: str, data: st.DataObject) -> None:
+    agrees(product_kernel(data.draw(products())), cpu)
+
+
+PRODUCTS = {
+    "rows": Product((), (), 1, 64, 100),
+    "many rows": Product((), (), 500, 20, 35, "residual"),
+    "heads": Product((2, 3), (2, 3), 33, 16, 40, "relu"),
+    "all open": Product((2, 3), (2, 3), 33, 17, 40, "both", "BMKN"),
+    "one matrix for a batch": Product((2, 3), (), 7, 16, 40, "residual", "BM"),
+    "one row for a batch": Product((), (4,), 7, 16, 40),
+    "batches that broadcast": Product((4, 1), (1, 3), 7, 5, 9),
+    "a longer right operand": Product((3,), (1, 1), 7, 5, 9),
+    "no open rows": Product((), (), 0, 5, 9, open_dims="M"),
+    "no open columns": Product((), (), 7, 5, 0, open_dims="N"),
+    "no rows": Product((), (), 0, 5, 9),
+    "no open depth": Product((), (), 7, 0, 9, open_dims="K"),
+}
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("case", PRODUCTS.values(), ids=PRODUCTS)
+def test_products_that_have_code_of_their_own(case: Product, cpu: str) -> None:
+    agrees(product_kernel(case), cpu)
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@settings(max_examples=6)
+@given(data=st.data())
+def test_attention(cpu: str, data: st.DataObject) -> None:
+    agrees(attention_kernel(data.draw(attentions(features_of(cpu).lanes))), cpu)
+
+
+ATTENTION = {
+    "one row": Attend(1, 4, 1, 77, 32, 32),
+    "one key": Attend(1, 2, 9, 1, 16, 16),
+    "default scale": Attend(1, 2, 20, 20, 16, 16, scale=None),
+    "open": Attend(2, 2, 50, 50, 24, 48, mask=(2, 1, 1, 50), open_dims="BST"),
+    "mask of pairs": Attend(2, 2, 37, 50, 24, 16, mask=(37, 50), epilogue="residual"),
+    "mask of rows": Attend(2, 2, 37, 50, 24, 16, mask=(37, 1)),
+}
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("case", ATTENTION.values(), ids=ATTENTION)
+def test_attention_that_has_code_of_its_own(case: Attend, cpu: str) -> None:
+    agrees(attention_kernel(case), cpu)
+
+
+@pytest.mark.xfail(reason="the template gives such rows the mean of all values", strict=True)
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+def test_rows_that_see_no_key_are_zero(cpu: str) -> None:
+    kernel = attention_kernel(Attend(1, 2, 9, 13, 16, 16, mask=(9, 13)))
+    kernel.feeds[3][4] = -np.inf
+    kernel.want[0][:, :, 4] = 0
+    agrees(kernel, cpu)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    kernel = attention_kernel(Attend(1, 1, 3, 20, 16, 16))
+    kernel.feeds[0][:] *= 1e4
+    (result,) = run(kernel, "")
+    assert np.isfinite(result).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", cpus(*ALL))
+@settings(max_examples=100)
+@given(data=st.data())
+def test_many_products(cpu: str, data: st.DataObject) -> None:
+    agrees(product_kernel(data.draw(products())), cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", cpus(*ALL))
+@settings(max_examples=60)
+@given(data=st.data())
+def test_many_attentions(cpu: str, data: st.DataObject) -> None:
+    agrees(attention_kernel(data.draw(attentions(features_of(cpu).lanes))), cpu)
