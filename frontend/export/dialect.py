@@ -13,7 +13,7 @@ import numpy as np
 from ...ir.dims import Dim
 from ...ir.graph import Node, Value
 from ...ir.onnx_types import element_code
-from ...ir.ops.blocked import plain_conv_weight
+from ...ir.ops.blocked import picked_channels, plain_conv_weight
 from ...ir.ops.rnn_packed import GATES, plain_attributes, plain_columns, plain_parameters
 from ...ir.packing import (
     unpack_channels,
@@ -214,6 +214,21 @@ def _pool(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     _set_blocked(scope, node.out(), Blocked(result, channels))
 
 
+def _select(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    names, offsets, total = [], [], 0
+    for x in map(_required, inputs):
+        form = scope.find_blocked(x)
+        channels = int(x.shape[1]) * int(x.shape[-1]) if form is None else form.channels
+        names.append(_plain(scope, x, channels))
+        offsets.append(total)
+        total += channels
+    picks = picked_channels(_dims(node, "runs"))  # type: ignore[arg-type]
+    joined = names[0] if len(names) == 1 else scope.emit("Concat", names, {"axis": 1})
+    chosen = scope.ints([offsets[i] + c for i, c in picks])
+    result = scope.emit("Gather", [joined, chosen], {"axis": 1}, name=node.name)
+    _set_blocked(scope, node.out(), Blocked(result, len(picks)))
+
+
 def _window(node: Node) -> dict[str, Any]:
     names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode", "count_include_pad")
     return {k: node.attrs[k] for k in names if node.attrs.get(k) is not None}
@@ -303,6 +318,7 @@ EXPORTERS.update(
         "kiln.PoolBlocked": _pool,
         "kiln.Require": _require,
         "kiln.Requantize": _requantize,
+        "kiln.SelectChannels": _select,
         "kiln.Reshape": _reshape,
         "kiln.ShapeValue": _shape_value,
         "kiln.Slice": _slice,

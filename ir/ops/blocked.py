@@ -6,6 +6,7 @@ past the logical count, in the last block, hold values that nobody may use.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,49 @@ def _infer_unpack(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     n, _, *spatial, _ = x.dims
     return [TensorType(x.dtype, (n, ctx.attr("channels"), *spatial))]
+
+
+def picked_channels(runs: Sequence[int]) -> list[tuple[int, int]]:
+    """The (input, channel) behind each channel of a ``kiln.SelectChannels``."""
+    out = []
+    for i in range(0, len(runs), 4):
+        source, first, step, count = runs[i : i + 4]
+        out += [(source, first + step * j) for j in range(count)]
+    return out
+
+
+def channel_runs(picks: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """The attribute ``runs`` for picked channels."""
+    out: list[list[int]] = []
+    for source, channel in picks:
+        last = out[-1] if out else None
+        if last is not None and last[0] == source:
+            step = channel - (last[1] + last[2] * (last[3] - 1))
+            if last[3] == 1 and step > 0:
+                last[2] = step
+            if step == last[2]:
+                last[3] += 1
+                continue
+        out.append([source, channel, 1, 1])
+    return tuple(v for run in out for v in run)
+
+
+def _evaluate_select(node: Node, inputs: list[Any]) -> list[Any]:
+    block = int(node.attrs["block"])  # type: ignore[arg-type]
+    plain = [unpack_channels(x, x.shape[1] * block) for x in inputs]
+    picks = picked_channels(node.attrs["runs"])  # type: ignore[arg-type]
+    return [pack_channels(np.stack([plain[i][:, c] for i, c in picks], axis=1), block)]
+
+
+@op(
+    "SelectChannels", domain=DOMAIN, arity=(1, 2**31), evaluate=_evaluate_select,
+    doc="Channels of blocked inputs [N, Cb, *S, block] in another order: concatenation, slices and "
+    "shuffles. Attribute runs: (input, first channel, step, count) of each run of channels.",
+)  # fmt: skip
+def _infer_select(ctx: InferContext) -> list[Type]:
+    x, block = ctx.tensor(0), ctx.attr("block")
+    picks = picked_channels(ctx.attr("runs"))
+    return [x.with_shape((x.dims[0], ceil_div(len(picks), block), *x.dims[2:]))]
 
 
 # ---- convolution ---------------------------------------------------------------------------------

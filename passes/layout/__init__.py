@@ -16,13 +16,14 @@ from ...ir.graph import Graph, Node
 from ...ir.registry import has_trait
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, register_pass
-from . import conv, pointwise, pool, product, quantized, recurrent
+from . import channels, conv, pointwise, pool, product, quantized, recurrent, transposed
 from .planner import Planner
 
 _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "Conv": conv.convolution,
     "QLinearConv": quantized.convolution,
     "ConvInteger": quantized.integer_convolution,
+    "ConvTranspose": transposed.transposed,
     "MatMul": product.product,
     "Gemm": product.product,
     "QLinearMatMul": quantized.product,
@@ -36,7 +37,8 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "RNN": recurrent.recurrent,
     "GRU": recurrent.recurrent,
     "LSTM": recurrent.recurrent,
-    "Concat": pointwise.concat,
+    "Concat": channels.concat,
+    "kiln.Slice": channels.slice_,
     "Resize": pointwise.resize,
     "kiln.Reshape": pointwise.reshape,
 }

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.dims import is_static
+from ...ir.dims import Dim, is_static
 from ...ir.graph import Attr, Node, Value
 from ...ir.packing import pack_conv_weight, pack_depthwise_weight
 from ...ir.registry import attribute
-from ...ir.windows import ConvShape, conv_window
+from ...ir.windows import ConvShape, Window, conv_window
 from .planner import Planner
 from .weights import Weights, find_weights
 
@@ -20,8 +19,9 @@ from .weights import Weights, find_weights
 class Work:
     """A convolution of ``x`` [N, C, *S] by constant weights [M, C/g, *K] and a bias [M] or None.
 
-    ``key`` tells the weights from others. For 8-bit integers ``depth`` is that of
-    the dot product, and the border holds ``pad_value``.
+    It stands for ``node``; ``image`` are the spatial extents of its result, ``key`` tells the
+    weights from others. For 8-bit integers ``depth`` is that of the dot product, and the border
+    holds ``pad_value``.
     """
 
     node: Node
@@ -29,12 +29,22 @@ class Work:
     weight: np.ndarray
     bias: np.ndarray | None
     key: tuple[object, ...]
+    group: int
+    window: Window
+    image: tuple[Dim, ...]
     depth: int = 1
     pad_value: int = 0
 
-    @property
-    def group(self) -> int:
-        return int(attribute(self.node, "group"))
+    @classmethod
+    def of(
+        cls, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None,
+        key: tuple[object, ...], depth: int = 1, pad_value: int = 0,
+    ) -> Work:  # fmt: skip
+        """The work of ``Conv`` and its integer relatives."""
+        group = int(attribute(node, "group"))
+        window = conv_window(node, x.shape[2:], weight.shape[2:])
+        image = node.out().shape[2:]
+        return cls(node, x, weight, bias, key, group, window, image, depth, pad_value)
 
     @property
     def channels(self) -> int:
@@ -63,7 +73,7 @@ def convolution(p: Planner, node: Node) -> None:
         return
     start = None if bias is None else bias.constant
     plain = bool(np.all(scale == 1))
-    work = Work(node, x, weights.array, start if plain else None, weights.key)
+    work = Work.of(node, x, weights.array, start if plain else None, weights.key)
     result = convolve(p, work)
     if result is None:
         return
@@ -117,10 +127,9 @@ def convolve(p: Planner, work: Work) -> Value | None:
 
 
 def _window_attrs(work: Work) -> dict[str, Attr] | None:
-    x = work.x
-    if x.rank not in (3, 4) or not is_static(x.shape[1]):
+    window = work.window
+    if work.x.rank not in (3, 4) or not is_static(work.x.shape[1]):
         return None
-    window = conv_window(work.node, x.shape[2:], work.weight.shape[2:])
     if not all(is_static(d) for d in (*window.begin, *window.end)):
         return None
     return {
@@ -130,7 +139,8 @@ def _window_attrs(work: Work) -> dict[str, Attr] | None:
 
 
 def _depthwise(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value:
-    depth = p.layouts.depthwise_depth if work.depth > 1 and _dense_columns(attrs) else 1
+    dense = work.window.dilations[-1] == 1
+    depth = p.layouts.depthwise_depth if work.depth > 1 and dense else 1
     if depth > 1:
         attrs["depth"] = depth
     packed = pack_depthwise_weight(work.weight, p.block, depth)
@@ -139,14 +149,8 @@ def _depthwise(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value:
     return p.add("DepthwiseBlocked", inputs, attrs, like=work.node)
 
 
-def _dense_columns(attrs: Mapping[str, Attr]) -> bool:
-    dilations = attrs["dilations"]
-    assert isinstance(dilations, tuple)
-    return dilations[-1] == 1
-
-
 def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
-    tile = _tile(p, work, attrs)
+    tile = _tile(p, work)
     if tile is None:
         return None
     attrs["group"] = work.group
@@ -160,29 +164,22 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
     return p.add("ConvBlocked", [source, weight, *_bias(p, work, blocks)], attrs, like=work.node)
 
 
-def _tile(p: Planner, work: Work, attrs: Mapping[str, Attr]) -> int | None:
+def _tile(p: Planner, work: Work) -> int | None:
     """Output channels of a register tile; None where groups do not fall on blocks."""
     group = work.group
     channels, filters = work.channels // group, work.filters // group
     if group > 1 and (channels % p.block or filters % p.block):
         return None
-    image = tuple(d if isinstance(d, int) else None for d in work.node.out().shape[2:])
-    kernel, strides, dilations = (_sizes(attrs[k]) for k in _WINDOW)
+    image = tuple(d if isinstance(d, int) else None for d in work.image)
+    w = work.window
+    kernel = tuple(int(k) for k in work.weight.shape[2:])
     shape = ConvShape(
-        channels, filters, group, kernel, strides, dilations, image, work.depth > 1
+        channels, filters, group, kernel, w.strides, w.dilations, image, work.depth > 1
     )  # fmt: skip
     tile = p.layouts.conv_tile(shape)
     while group > 1 and filters % tile:
         tile -= p.block
     return tile
-
-
-_WINDOW = ("kernel_shape", "strides", "dilations")
-
-
-def _sizes(value: Attr) -> tuple[int, ...]:
-    assert isinstance(value, tuple)
-    return tuple(int(v) for v in value)  # type: ignore[arg-type]
 
 
 def _source(p: Planner, work: Work) -> tuple[Value, int]:

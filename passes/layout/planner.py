@@ -16,8 +16,8 @@ from ..target import Layouts
 class Planner:
     """The state of the pass on one graph.
 
-    ``blocked`` maps values to their blocked forms; nodes in ``converted`` have been replaced and
-    go at the end.
+    ``blocked`` maps values to their blocked forms, ``picks`` selections of channels to where each
+    channel comes from; nodes in ``converted`` have been replaced and go at the end.
     """
 
     def __init__(self, graph: Graph, layouts: Layouts, known: Known) -> None:
@@ -26,6 +26,7 @@ class Planner:
         self.block = layouts.block
         self.known = dict(known)
         self.blocked: dict[Value, Value] = {}
+        self.picks: dict[Value, list[tuple[Value, int]]] = {}
         self.converted: set[Node] = set()
         self.packed: dict[tuple[object, ...], Value] = {}
         self.counts: Counter[str] = Counter()

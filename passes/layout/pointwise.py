@@ -6,6 +6,7 @@ from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_axes
 from ...ir.packing import pack_channels
 from ...ir.registry import attribute
+from .channels import shuffle
 from .planner import Planner, whole
 
 # Elementwise ops that make infinities or NaN of finite numbers: not where blocks are padded.
@@ -13,18 +14,6 @@ _UNSAFE = frozenset({
     "Acos", "Acosh", "Asin", "Atanh", "Cosh", "Div", "Exp", "Log", "Mod", "Pow", "Reciprocal",
     "Sinh", "Sqrt", "Tan",
 })  # fmt: skip
-
-
-def concat(p: Planner, node: Node) -> None:
-    values = p.graph.required_inputs(node)
-    first = values[0]
-    if first.rank < 3 or int(attribute(node, "axis")) % first.rank != 1:
-        return
-    if not all(v in p.blocked and whole(v.shape[1], p.block) for v in values):
-        return
-    inputs = [p.blocked[v] for v in values]
-    result = p.add("Concat", inputs, {"axis": 1}, domain="", like=node)
-    p.convert(node, result, "concats")
 
 
 def resize(p: Planner, node: Node) -> None:
@@ -48,8 +37,10 @@ def resize(p: Planner, node: Node) -> None:
 
 
 def reshape(p: Planner, node: Node) -> None:
-    """Flattening a single position of whole blocks."""
+    """Flattening a single position of whole blocks, or the end of a shuffle of channels."""
     x = p.graph.input(node, 0)
+    if shuffle(p, node):
+        return
     if x is not None and x in p.blocked and x.rank >= 3 and p.is_flat(x):
         shape = node.attrs["shape"]
         result = p.add("Reshape", [p.blocked[x]], {"shape": shape}, like=node)

@@ -109,7 +109,7 @@ def _sums(p: Planner, node: Node, o: _Operands, bias: np.ndarray) -> Value | Non
     w = o.weight
     correction = o.zero * w.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int64)
     start = (bias.reshape(-1) - correction).astype(np.int32)
-    return convolve(p, Work(node, o.x, w, start, (o.key, "signed"), p.layouts.dot_depth, o.zero))
+    return convolve(p, Work.of(node, o.x, w, start, (o.key, "signed"), p.layouts.dot_depth, o.zero))
 
 
 def _requantize_blocks(

@@ -58,13 +58,19 @@ class CpuLoops(LoopStrategy):
 
 
 def _split_point(shape: tuple[Any, ...], wanted: int, keep_last: bool) -> int:
-    """How many leading dims to fuse into the parallel loop; 0 where they are too few."""
+    """How many leading dims to fuse into the parallel loop; 0 where they are too few.
+
+    A dim of unknown extent is expected to be enough, except the first, which tends to be a batch
+    of one.
+    """
     limit = len(shape) - 1 if keep_last else len(shape)
-    total: int | None = 1
+    total = 1
     for n in range(limit):
         extent = as_int(shape[n])
-        total = None if extent is None or total is None else total * extent
-        if total is None or total >= wanted:
+        if extent is None:
+            extent = 1 if n == 0 and limit > 1 else wanted
+        total *= extent
+        if total >= wanted:
             return n + 1
     return 0 if keep_last else limit
 

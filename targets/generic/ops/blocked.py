@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ....ir.ops.blocked import picked_channels
 from ....ir.windows import Window, pool_window
 from ...tir.builder import BufferTensor, TensorExpr, as_int, index
 from ...tir.numeric import cast
@@ -44,6 +45,34 @@ def lower_unpack(ctx: LowerContext) -> TensorExpr:
         return x[(n, tirx.floordiv(c, block), *spatial, tirx.floormod(c, block))]
 
     return ctx.lazy(load)
+
+
+@lowering("kiln.SelectChannels")
+def lower_select(ctx: LowerContext) -> TensorExpr:
+    """Every vector of lanes is put together from the vectors that its channels lie in."""
+    b, out = ctx.b, ctx.result(0)
+    block = int(ctx.attr("block"))
+    picks = picked_channels(ctx.attr("runs"))
+    inputs = [ctx.buffered(i) for i in range(len(ctx.inputs))]
+    for start in range(0, len(picks), block):
+        here = [(i, *divmod(c, block)) for i, c in picks[start : start + block]]
+        vectors = list(dict.fromkeys((i, k) for i, k, _ in here))
+        lanes = [vectors.index((i, k)) * block + lane for i, k, lane in here]
+        lanes += [lanes[0]] * (block - len(lanes))
+
+        def position(
+            at: tuple[Expr, ...], vectors: list[tuple[int, int]] = vectors,
+            lanes: list[int] = lanes, target: int = start // block,
+        ) -> None:  # fmt: skip
+            n, *place = at
+            ramp = tirx.Ramp(index(0), index(1), block)
+            loaded = [inputs[i].load_raw([n, index(k), *place, ramp]) for i, k in vectors]
+            moved = lanes == list(range(block))
+            value = loaded[0] if moved else tirx.Shuffle(loaded, [index(v) for v in lanes])
+            out.store_raw([n, index(target), *place, ramp], value)
+
+        b.nest((out.shape[0], *out.shape[2:-1]), position, cost=4 * block, sequential_last=True)
+    return out
 
 
 @lowering("kiln.Requantize")

@@ -1,0 +1,81 @@
+"""Transposed convolutions without overlap: pointwise ones, whose results are put in place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ir.dims import Dim
+from ...ir.graph import Node, Value
+from ...ir.registry import attribute
+from ...ir.windows import Window
+from .conv import Work, convolve
+from .planner import Planner
+
+
+def transposed(p: Planner, node: Node) -> None:
+    """``ConvTranspose`` of an image with strides as long as the kernel and no padding.
+
+    ``y[m, h*kh + i, w*kw + j] = sum_c x[c, h, w] * weight[c, m, i, j]``, so each (i, j) is a group
+    of filters of a pointwise convolution.
+    """
+    x, w, *rest = p.graph.inputs_of(node)
+    bias = rest[0] if rest else None
+    if x is None or w is None or w.constant is None or x.dtype != "float32" or x.rank != 4:
+        return
+    if bias is not None and bias.constant is None:
+        return
+    if not _apart(node, w.constant.shape[2:]):
+        return
+    channels, filters, *kernel = w.constant.shape
+    if x.shape[1] != channels:
+        return
+    # Whole blocks of filters stay blocked; fewer than one block are cheaper to unpack.
+    room = -(-filters // p.block) * p.block if filters >= p.block else filters
+    weight = np.zeros((*kernel, room, channels), np.float32)
+    weight[:, :, :filters] = w.constant.transpose(2, 3, 1, 0)
+    weight = weight.reshape(-1, channels, 1, 1)
+    start = None
+    if bias is not None and bias.constant is not None:
+        row = np.zeros(room, np.float32)
+        row[:filters] = bias.constant
+        start = np.tile(row, int(np.prod(kernel)))
+    window = Window((1, 1), (1, 1), (1, 1), (0, 0), (0, 0))
+    work = Work(node, x, weight, start, (w, "transposed"), 1, window, x.shape[2:])
+    result = convolve(p, work)
+    if result is None:
+        return
+    if room == filters and filters < p.block:
+        plain = p.add("UnpackChannels", [result], {"channels": len(weight)}, like=node)
+        p.replace(node, _placed(p, node, plain, x, kernel, (filters,), ()), "transposed")
+        return
+    blocks = (room // p.block,)
+    p.convert(node, _placed(p, node, result, x, kernel, blocks, (p.block,)), "transposed")
+
+
+def _apart(node: Node, kernel: tuple[int, ...]) -> bool:
+    """Do the windows touch without overlapping, and is nothing cut off?"""
+    given = {k: attribute(node, k) for k in ("strides", "dilations", "pads", "output_padding")}
+    return (
+        int(attribute(node, "group")) == 1
+        and tuple(given["strides"] or (1, 1)) == kernel
+        and all(d == 1 for d in given["dilations"] or ())
+        and not any(given["pads"] or ())
+        and not any(given["output_padding"] or ())
+        and not attribute(node, "output_shape")
+        and attribute(node, "auto_pad") in (None, "", "NOTSET", "VALID")
+    )
+
+
+def _placed(
+    p: Planner, node: Node, x: Value, source: Value, kernel: list[int], filters: tuple[int, ...],
+    lanes: tuple[int, ...],
+) -> Value:  # fmt: skip
+    """``[N, kh*kw*M, H, W, ..]`` as ``[N, M, H*kh, W*kw, ..]``."""
+    n, _, height, width = source.shape
+    kh, kw = kernel
+    split: tuple[Dim, ...] = (n, kh, kw, *filters, height, width, *lanes)
+    order = (0, 3, 4, 1, 5, 2, *range(6, 6 + len(lanes)))
+    apart = p.add("Reshape", [x], {"shape": split}, like=node)
+    moved = p.add("Transpose", [apart], {"perm": order}, domain="", like=node)
+    shape = (n, *filters, height * kh, width * kw, *lanes)
+    return p.add("Reshape", [moved], {"shape": shape}, like=node)
