@@ -254,8 +254,19 @@ def _store_outputs(b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]]) -> 
             groups.setdefault(str(out.shape), []).append((value, out))
     for group in groups.values():
         cost = sum(1 + v.cost for v, _ in group)
+        *outer, last = group[0][1].shape or (1,)
+        if b.loops.fills_vectors(last) and outer:
+            b.nest(outer, partial(_store_lanes, group, b, last), cost * int(last), True)
+        else:
+            b.nest(group[0][1].shape, partial(_store_all, group), cost)
 
-        b.nest(group[0][1].shape, partial(_store_all, group), cost)
+
+def _store_lanes(
+    group: list[tuple[TensorExpr, BufferTensor]], b: Builder, extent: Any, at: tuple[Any, ...]
+) -> None:
+    """Rows as short as those of blocked layouts: LLVM would unroll them before it sees vectors."""
+    with b.lanes(extent) as lane:
+        _store_all(group, (*at, lane))
 
 
 def _store_all(group: list[tuple[TensorExpr, BufferTensor]], at: tuple[Any, ...]) -> None:

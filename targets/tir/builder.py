@@ -449,6 +449,11 @@ class LoopStrategy:
     ) -> None:  # fmt: skip
         raise TypeError("a LoopStrategy must define nest")
 
+    def fills_vectors(self, extent: Any) -> bool:
+        """Is a row of ``extent`` float32 elements one or two whole vector registers?"""
+        known = as_int(extent)
+        return self.vector_bytes > 0 and known in (self.vector_bytes // 4, self.vector_bytes // 2)
+
 
 def same_extent(a: Any, b: Any) -> bool:
     """Whether two extents are the same number or the same expression."""
