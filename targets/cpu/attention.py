@@ -1,11 +1,13 @@
-"""Attention, a block of query rows at a time: the score matrix is never whole in memory.
+"""Attention, a few query rows at a time: the score matrix is never whole in memory.
 
 For each block of rows: scores ``s = scale * q k^T + mask`` for all keys into a small workspace,
-``p = exp(s - max s)``, ``o = (p v) / sum p``. Keys are packed transposed once per head.
+``p = exp(s - max s)``, ``o = (p v) / sum p``. Keys are packed transposed once per head. Operands
+may be views with other strides: transposes and slices in the same region cost nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -13,18 +15,24 @@ from tvm import tirx
 from ...ir.graph import Graph, Node
 from ..generic.ops.attention import attention_scale
 from ..generic.registry import Template, TemplateContext
-from ..tir.builder import BufferTensor, as_int, index
-from ..tir.math import exp
+from ..tir.builder import BufferTensor, TensorExpr, as_int, index, static_product
+from ..tir.math import exp_difference
+from ..tir.reduce import lowest
 from .dot import FloatDot
 from .features import CpuFeatures
+from .lanes import all_lanes
 from .microkernel import RegisterTile
-from .packing import pack_columns, tiles_of
-from .tiling import accumulator_budget, cover
+from .packing import pack_rows, tiles_of
+from .row_tiles import RowTiles
+from .tiling import accumulator_budget, choose_tile, product_cycles
 
 Expr = Any
+At = tuple[Expr, ...]
 
-_VECTORS = 2
-_LOWEST = -3.0e38
+_PAGE = 4096
+"""Rows this far apart share the sets of the first-level cache."""
+
+_LOWEST_FINITE = -3.4028234663852886e38
 
 
 def attention(cpu: CpuFeatures) -> Template:
@@ -43,151 +51,198 @@ def attention(cpu: CpuFeatures) -> Template:
 
 
 class _Attention:
+    """One kernel; a task is a head of a batch entry, or some of its query rows."""
+
     def __init__(self, ctx: TemplateContext, cpu: CpuFeatures) -> None:
         self.ctx = ctx
         self.b = ctx.b
         self.lanes = cpu.lanes
-        self.q, self.k, self.v = ctx.buffered(0), ctx.buffered(1), ctx.buffered(2)
-        self.batch, self.heads, self.rows, self.out_width = ctx.out_shape()
+        self.q, self.k, self.v = (self._operand(i) for i in range(3))
+        self.batch, self.heads, rows, self.out_width = ctx.out_shape()
         self.keys, self.depth = self.k.shape[2], self.k.shape[3]
-        self.width = _VECTORS * self.lanes
+        known = as_int(rows)
+        tile = choose_tile(cpu, known, int(self.out_width) // cpu.lanes, product_cycles)
+        self.vectors = tile.vectors
+        self.width = tile.vectors * cpu.lanes
         self.tiles = tiles_of(self.keys, self.width)
-        self.limit = accumulator_budget(cpu, _VECTORS)
+        limit = accumulator_budget(cpu, tile.vectors)
+        self.limit = limit if known is None else max(1, min(limit, known))
+        heads = static_product((self.batch, self.heads))
+        self.row_tiles = RowTiles(self.b, rows, limit, heads)
         self.scale = attention_scale(ctx, self.depth, "float32")
 
+    def _operand(self, i: int) -> TensorExpr:
+        """An input in memory, or a view of memory."""
+        x = self.ctx.input(i)
+        return self.ctx.buffered(i) if x.cost else x
+
     def emit(self) -> None:
-        b = self.b
+        """Pack all heads first, or where one task has the whole head, in there."""
+        b, rows = self.b, self.row_tiles
         lead = (self.batch, self.heads)
-        packed = b.workspace((*lead, self.tiles, self.depth, self.width), "float32", "keys")
+        work = 4 * self.width * (as_int(self.depth) or 64) * (as_int(self.tiles) or 8)
+        packed = None
+        if as_int(rows.groups) != 1:
+            packed = self._memory(lead)
+            b.nest(lead, lambda at: self._pack(packed, at, at), work, sequential_last=True)
 
-        def pack(at: tuple[Expr, ...]) -> None:
-            n, h, tile = at
-            pack_columns(
-                b, packed, at, tile, self.depth, self.keys, self.width,
-                lambda k, column: self.k[n, h, column, k], transposed=True,
-            )  # fmt: skip
+        def task(at: At) -> None:
+            n, h, group = at
+            memory, where = packed, (n, h)
+            if memory is None:
+                memory, where = self._memory(()), ()
+                self._pack(memory, where, (n, h))
+            rows.each(group, _Block(self, memory, where, (n, h)).compute)
 
-        cost = 4 * self.width * (as_int(self.depth) or 64)
-        b.nest((*lead, self.tiles), pack, cost, sequential_last=True)
-        known = as_int(self.rows)
-        work = self.limit * cost * (as_int(self.tiles) or 8)
-        if known is None:
-            full = tirx.floordiv(index(self.rows), index(self.limit))
-            self._blocks(packed, index(0), full, self.limit, work)
-            rest = index(self.rows) - full * self.limit
-            self._blocks(packed, full * self.limit, rest, 1, work)
-            return
-        start = 0
-        for size, count in cover(known, self.limit):
-            self._blocks(packed, index(start), count, size, work)
-            start += size * count
+        b.nest((*lead, rows.groups), task, work * rows.rows_of_group, sequential_last=True)
 
-    def _blocks(self, packed: BufferTensor, start: Expr, count: Any, size: int, cost: int) -> None:
+    def _memory(self, lead: tuple[Any, ...]) -> _Packed:
+        panels, rows = (self.tiles, self.depth, self.width), (self.keys, self.out_width)
+        keys = self.b.workspace((*lead, *panels), "float32", "keys")
+        if isinstance(self.v, BufferTensor):
+            return _Packed(keys, None)
+        return _Packed(keys, self.b.workspace((*lead, *rows), "float32", "values"))
+
+    def _pack(self, out: _Packed, where: At, head: At) -> None:
         b = self.b
-
-        def block(at: tuple[Expr, ...]) -> None:
-            n, h, c = at
-            row = b.let(start + c * size, "row")
-            scores = b.workspace((size, self.tiles * self.width), "float32", "scores")
-            self._scores(packed, scores, n, h, row, size)
-            sums = b.local((size,), "float32", "sum")
-            self._softmax(scores, sums, size)
-            self._weighted(scores, sums, n, h, row, size)
-
-        b.nest((self.batch, self.heads, count), block, cost, sequential_last=True)
-
-    def _scores(
-        self, packed: BufferTensor, scores: BufferTensor, n: Expr, h: Expr, row: Expr, size: int
-    ) -> None:
-        b, lanes = self.b, self.lanes
         with b.loop(self.tiles) as tile:
-            acc = RegisterTile(b, size, _VECTORS, FloatDot(lanes))
-            acc.zero()
-            acc.reduce(
-                (self.depth,),
-                lambda r, k: (self.q, (n, h, row + r, k[0])),
-                lambda k: (packed, (n, h, tile, k[0])),
-            )
-            for r in range(size):
-                for v in range(_VECTORS):
-                    column = b.let(tile * self.width + v * lanes, "column")
-                    with b.lanes(lanes) as lane:
-                        at = column + lane
-                        value = acc.value(r, v, lane) * self.scale
-                        scores.store((index(r), at), self._masked(value, n, h, row + r, at))
+            first = tile * self.width
+            pack_rows(b, out.keys, (*where, tile), first, self.keys, self.lanes, self.k, head)
+        if out.values is not None:
+            with b.loop(self.keys) as t, b.lanes(as_int(self.out_width)) as e:
+                out.values.store((*where, t, e), self.v[(*head, t, e)])
 
-    def _masked(self, value: Expr, n: Expr, h: Expr, row: Expr, key: Expr) -> Expr:
+
+@dataclass(frozen=True)
+class _Packed:
+    """Keys as [.., tile, depth, key], and values as [.., key, width] where they are copied."""
+
+    keys: BufferTensor
+    values: BufferTensor | None
+
+
+class _Block:
+    """The query rows of one head, a tile at a time; ``packed`` holds its keys at ``where``."""
+
+    def __init__(self, a: _Attention, packed: _Packed, where: At, head: At) -> None:
+        self.a = a
+        self.b = a.b
+        self.ctx = a.ctx
+        self.lanes = a.lanes
+        self.packed, self.where, self.head = packed, where, head
+        stride = a.tiles * a.width
+        if (as_int(stride) or 1) * 4 % _PAGE == 0:
+            stride = stride + a.lanes
+        self.scores = self.b.workspace((a.limit, stride), "float32", "scores")
+        # One register a row: the largest score in each lane, and one over the sum of weights.
+        self.peaks = self.b.local((a.limit, a.lanes), "float32", "peaks")
+        self.inverse = self.b.local((a.limit, a.lanes), "float32", "inverse")
+
+    @property
+    def _ramp(self) -> Expr:
+        return tirx.Ramp(index(0), index(1), self.lanes)
+
+    def _wide(self, value: Expr) -> Expr:
+        return tirx.Broadcast(value, self.lanes)
+
+    def compute(self, row: Expr, size: int) -> None:
+        """The results of ``size`` rows from ``row`` on."""
+        for r in range(size):
+            self.peaks.store_raw([index(r), self._ramp], self._wide(lowest("float32")))
+        self._scores(row, size)
+        with self.b.loop(size) as r:
+            self._weights(r)
+        self._sums(row, size)
+
+    def _scores(self, row: Expr, size: int) -> None:
+        """All tiles of keys; in a ragged last one only the vectors that hold keys."""
+        a, known = self.a, as_int(self.a.keys)
+        if known is None:
+            with self.b.loop(a.tiles) as tile:
+                self._score_tile(tile, row, size, a.vectors, ragged=True)
+            return
+        whole, rest = divmod(known, a.width)
+        if whole:
+            with self.b.loop(whole) as tile:
+                self._score_tile(tile, row, size, a.vectors, ragged=False)
+        if rest:
+            vectors = -(-rest // self.lanes)
+            self._score_tile(index(whole), row, size, vectors, ragged=rest % self.lanes != 0)
+
+    def _score_tile(self, tile: Expr, row: Expr, size: int, vectors: int, ragged: bool) -> None:
+        a, b, lanes = self.a, self.b, self.lanes
+        acc = RegisterTile(b, size, vectors, FloatDot(lanes))
+        acc.zero()
+        acc.reduce(
+            (a.depth,),
+            lambda r, k: (a.q, (*self.head, row + r, k[0])),
+            lambda k: (self.packed.keys, (*self.where, tile, k[0])),
+        )
+        for r in range(size):
+            for v in range(vectors):
+                column = b.let(tile * a.width + v * lanes, "column")
+                with b.lanes(lanes) as lane:
+                    scaled = acc.value(r, v, lane) * a.scale
+                    value = b.let(self._masked(scaled, row + r, column + lane, ragged))
+                    self.scores.store((r, column + lane), value)
+                    self.peaks.store((r, lane), tirx.max(self.peaks[r, lane], value))
+
+    def _masked(self, value: Expr, row: Expr, key: Expr, ragged: bool) -> Expr:
         """Add the mask; keys past the end get a score that vanishes."""
-        inside = None
-        known = as_int(self.keys)
-        if known is None or known % self.width:
-            inside = key < index(self.keys)
+        keys = index(self.a.keys)
         if self.ctx.has(3):
             mask = self.ctx.input(3)
-            clamped = key if inside is None else tirx.min(key, index(self.keys) - 1)
-            place = (n, h, row, clamped)[4 - mask.rank :]
+            column = tirx.min(key, keys - 1) if ragged else key
+            place = (*self.head, row, column)[4 - mask.rank :]
             at = tuple(
                 index(0) if as_int(d) == 1 else i for d, i in zip(mask.shape, place, strict=True)
             )
-            value = value + mask[at]
-        low = tirx.const(_LOWEST, "float32")
-        value = tirx.max(value, low)  # a mask of -inf in every place must not give NaN
-        return value if inside is None else tirx.Select(inside, value, low)
+            value = value + self.b.let(mask[at])  # read here: TVM drops the clamp in a Select
+        return tirx.Select(key < keys, value, lowest("float32")) if ragged else value
 
-    def _softmax(self, scores: BufferTensor, sums: BufferTensor, size: int) -> None:
-        """Exponentials in place, and their sums; padded keys count nothing."""
-        b, lanes = self.b, self.lanes
-        vectors = self.tiles * _VECTORS
-        with b.loop(size) as r:
-            top = b.local((lanes,), "float32", "top")
-            with b.lanes(lanes) as lane:
-                top.store((lane,), scores[r, lane])
-            with b.loop(vectors) as j, b.lanes(lanes) as lane:
-                top.store((lane,), tirx.max(top[lane], scores[r, j * lanes + lane]))
-            peak = b.scalar("float32", top[0])
-            with b.loop(lanes) as lane:
-                peak.set(tirx.max(peak.get(), top[lane]))
-            high = b.let(peak.get(), "peak")
-            total = b.local((lanes,), "float32", "total")
-            with b.lanes(lanes) as lane:
-                total.store((lane,), tirx.const(0.0, "float32"))
-            with b.loop(vectors) as j, b.lanes(lanes) as lane:
-                at = j * lanes + lane
-                weight = self._weight(b.let(scores[r, at], "s"), high, at)
-                scores.store((r, at), weight)
-                total.store((lane,), total[lane] + scores[r, at])
-            whole = b.scalar("float32", 0.0)
-            with b.loop(lanes) as lane:
-                whole.set(whole.get() + total[lane])
-            sums.store((r,), whole.get())
+    def _weights(self, r: Expr) -> None:
+        """Exponentials of a row in place, and one over their sum: 0 where all is masked."""
+        b, lanes, ramp = self.b, self.lanes, self._ramp
+        top, peak, total = (b.local((lanes,), "float32", n) for n in ("top", "peak", "total"))
+        zero, finite = tirx.const(0.0, "float32"), tirx.const(_LOWEST_FINITE, "float32")
+        top.store_raw([ramp], all_lanes(b, self.peaks.load_raw([r, ramp]), lanes, tirx.max))
+        with b.lanes(lanes) as lane:
+            peak.store((lane,), tirx.Select(top[lane] < finite, zero, top[lane]))
+            total.store((lane,), zero)
+        with b.loop(self._score_vectors()) as j, b.lanes(lanes) as lane:
+            at = (r, j * lanes + lane)
+            weight = b.let(exp_difference(b, b.let(self.scores[at]), peak[lane]))
+            self.scores.store(at, weight)
+            total.store((lane,), total[lane] + weight)
+        total.store_raw([ramp], all_lanes(b, total.load_raw([ramp]), lanes, lambda x, y: x + y))
+        with b.lanes(lanes) as lane:
+            one = tirx.const(1.0, "float32")
+            inverse = tirx.Select(top[lane] < finite, zero, one / total[lane])
+            self.inverse.store((r, lane), inverse)
 
-    def _weight(self, score: Expr, high: Expr, key: Expr) -> Expr:
-        value = exp(self.b, score - high)
-        known = as_int(self.keys)
-        if known is not None and known % self.width == 0:
-            return value
-        return tirx.Select(key < index(self.keys), value, tirx.const(0.0, "float32"))
+    def _score_vectors(self) -> Any:
+        known = as_int(self.a.keys)
+        return self.a.tiles * self.a.vectors if known is None else -(-known // self.lanes)
 
-    def _weighted(
-        self, scores: BufferTensor, sums: BufferTensor, n: Expr, h: Expr, row: Expr, size: int
-    ) -> None:
-        b, lanes = self.b, self.lanes
-        chunks = int(self.out_width) // lanes
-        start = 0
-        while start < chunks:
-            count = min(_VECTORS, chunks - start)
+    def _sums(self, row: Expr, size: int) -> None:
+        """Values weighted and summed, a tile of columns after the other."""
+        a, b, lanes = self.a, self.b, self.lanes
+        chunks = int(a.out_width) // lanes
+        copied = self.packed.values
+        values, place = (a.v, self.head) if copied is None else (copied, self.where)
+        for start in range(0, chunks, a.vectors):
+            count = min(a.vectors, chunks - start)
             acc = RegisterTile(b, size, count, FloatDot(lanes))
             acc.zero()
-            first = start
             acc.reduce(
-                (self.keys,),
-                lambda r, k: (scores, (index(r), k[0])),
-                lambda k: (self.v, (n, h, k[0])),
-                first * lanes,
+                (a.keys,),
+                lambda r, k: (self.scores, (index(r), k[0])),
+                lambda k: (values, (*place, k[0])),
+                start * lanes,
             )
             for r in range(size):
                 for v in range(count):
                     with b.lanes(lanes) as lane:
-                        value = acc.value(r, v, lane) / sums[r]
-                        self.ctx.sink((n, h, row + r, (first + v) * lanes + lane), value)
-            start += count
+                        value = acc.value(r, v, lane) * self.inverse[r, lane]
+                        column = (start + v) * lanes + lane
+                        self.ctx.sink((*self.head, row + r, column), value)

@@ -7,7 +7,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ..tir.builder import BufferTensor, Builder, as_int, index
+from ..generic.ops.movement_transpose import transposed_rows
+from ..tir.builder import BufferTensor, Builder, TensorExpr, as_int, index
+from .lanes import load_lanes
 
 Expr = Any
 
@@ -22,23 +24,16 @@ def tiles_of(extent: Any, width: int) -> Any:
 
 def pack_columns(
     b: Builder, out: BufferTensor, lead: tuple[Expr, ...], tile: Expr, depth: Any, columns: Any,
-    width: int, element: Callable[[Expr, Expr], Expr], transposed: bool = False,
+    width: int, element: Callable[[Expr, Expr], Expr],
 ) -> None:  # fmt: skip
-    """out[*lead, k, c] = element(k, tile*width + c) for one tile; columns past the end are zero.
-
-    ``transposed``: the source is contiguous along k, so that is the inner loop.
-    """
+    """out[*lead, k, c] = element(k, tile*width + c) for one tile; columns past the end are zero."""
     start = b.let(tile * width, "start")
     zero = tirx.const(0, out.compute_dtype)
     known = as_int(columns)
 
     def whole() -> None:
-        if transposed:
-            with b.loop(width) as c, b.loop(depth) as k:
-                out.store((*lead, k, c), element(k, start + c))
-        else:
-            with b.loop(depth) as k, b.lanes(width) as c:
-                out.store((*lead, k, c), element(k, start + c))
+        with b.loop(depth) as k, b.lanes(width) as c:
+            out.store((*lead, k, c), element(k, start + c))
 
     def ragged() -> None:
         with b.loop(depth) as k, b.loop(width) as c:
@@ -55,3 +50,31 @@ def pack_columns(
         whole()
     with b.when(tirx.Not(fits)):
         ragged()
+
+
+def pack_rows(
+    b: Builder, out: BufferTensor, lead: tuple[Expr, ...], first: Expr, rows: Any, lanes: int,
+    x: TensorExpr, at: tuple[Expr, ...],
+) -> None:  # fmt: skip
+    """out[*lead, k, c] = x[*at, first + c, k] for float32 ``x``, blocks turned in registers.
+
+    Columns past the last of ``rows`` repeat it.
+    """
+    depth, width = x.shape[-1], int(out.shape[-1])
+    start = b.let(index(first), "start")
+    whole = tirx.floordiv(index(depth), index(lanes))
+
+    def place(column: Expr) -> tuple[Expr, ...]:
+        return (*at, tirx.min(start + column, index(rows) - 1))
+
+    with b.loop(width // lanes) as block, b.loop(whole) as step:
+        turned = transposed_rows(
+            b, [load_lanes(b, x, place(block * lanes + j), step * lanes, lanes)
+                for j in range(lanes)]
+        )  # fmt: skip
+        for i, vector in enumerate(turned):
+            ramp = tirx.Ramp(b.let(block * lanes), index(1), lanes)
+            out.store_raw([*lead, step * lanes + i, ramp], vector)
+    with b.loop(index(depth) - whole * lanes) as k, b.loop(width) as c:
+        rest = whole * lanes + k
+        out.store((*lead, rest, c), x[(*place(c), rest)])

@@ -98,6 +98,18 @@ def test_results_stay_in_range(name):
     assert np.nanmax(np.abs(got)) <= 1
 
 
+@pytest.mark.parametrize("cpu,bound", [(None, 5), ("x86-64-v2", 70)])
+def test_exponentials_of_differences(cpu, bound):
+    y = np.linspace(-50, 50, 100_003, dtype=np.float32)
+    x = y - np.linspace(0, 87, y.size, dtype=np.float32)[::-1]
+    want = np.exp((x - y).clip(-87).astype(np.float64))
+    assert ulps(apply(math.exp_difference, x, y, cpu=cpu), want).max() <= bound
+    low = np.array([-np.inf, -3.4e38, -1000], np.float32)
+    got = apply(math.exp_difference, low, np.zeros(3, np.float32), cpu=cpu)
+    assert np.all((got > 0) & (got < 2e-38))
+    assert np.isnan(apply(math.exp_difference, np.array([np.nan], np.float32), low[1:2], cpu=cpu))
+
+
 def test_flushing():
     x = np.array([-88, -100, -np.inf, 88.5, 100, np.inf], np.float32)
     assert apply(math.exp_flush, x).tolist() == [0.0] * 3 + [np.inf] * 3

@@ -82,13 +82,20 @@ def test_attention_that_has_code_of_its_own(case: Attend, cpu: str) -> None:
     agrees(attention_kernel(case), cpu)
 
 
-@pytest.mark.xfail(reason="the template gives such rows the mean of all values", strict=True)
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
-def test_rows_that_see_no_key_are_zero(cpu: str) -> None:
-    kernel = attention_kernel(Attend(1, 2, 9, 13, 16, 16, mask=(9, 13)))
+@pytest.mark.parametrize("keys", [13, 32])
+def test_rows_that_see_no_key_are_zero(cpu: str, keys: int) -> None:
+    kernel = attention_kernel(Attend(1, 2, 9, keys, 16, 16, mask=(9, keys)))
     kernel.feeds[3][4] = -np.inf
     kernel.want[0][:, :, 4] = 0
     agrees(kernel, cpu)
+
+
+def test_rows_of_the_lowest_number_are_means() -> None:
+    kernel = attention_kernel(Attend(1, 2, 9, 13, 16, 16, mask=(9, 13)))
+    kernel.feeds[3][4] = np.finfo(np.float32).min
+    kernel.want[0][:, :, 4] = kernel.feeds[2].mean(axis=2)
+    agrees(kernel, "")
 
 
 def test_large_scores_do_not_overflow() -> None:
