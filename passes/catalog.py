@@ -12,7 +12,7 @@ LEVELS = {
     # recognition before simplification, which combines constants that patterns look for.
     1: "shapes,fold,dce,sequences,unroll,sequences,shapes,fold,decompose,"
     "recognize{attention=false},simplify,recognize,fold_affine,simplify,qdq_fuse,signs,cse,dce,"
-    "layout,fuse,dce",
+    "widen,layout,fuse,dce",
 }
 """The text of each optimisation level's pipeline."""
 

@@ -30,6 +30,11 @@ class Layouts(Protocol):
         ...
 
     @property
+    def storage_types(self) -> tuple[str, ...]:
+        """Float types that kernels only load and store, computing in float32."""
+        ...
+
+    @property
     def dot_depth(self) -> int:
         """Neighbours that a dot product of 8-bit integers takes; 1 where there is none."""
         ...

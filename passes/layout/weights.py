@@ -14,7 +14,7 @@ _ONE = np.ones((), np.float32)
 
 @dataclass(frozen=True)
 class Weights:
-    """``array * scale``: float32 with a scale of one, or int8.
+    """``array * scale``: float32 or float16 with a scale of one, or int8.
 
     ``scale`` has one element, or broadcasts against the array; ``key`` tells one from others.
     """
@@ -56,13 +56,13 @@ def find_weights(graph: Graph, value: Value) -> Weights | None:
 
 
 def _converted(graph: Graph, value: Value) -> Weights | None:
-    """Cast(int8 constant)."""
+    """Cast(constant of int8 or float16)."""
     node = value.node
     source = graph.input(node, 0) if node.key == "Cast" else None
     if source is None or value.dtype != "float32":
         return None
     array = source.constant
-    if array is None or array.dtype != np.int8:
+    if array is None or array.dtype not in (np.int8, np.float16):
         return None
     return Weights(array, _ONE, source.name, (source,))
 

@@ -23,6 +23,11 @@ class CpuLayouts:
         return self.cpu.lanes
 
     @property
+    def storage_types(self) -> tuple[str, ...]:
+        """Kernels compute float16 in float32."""
+        return ("float16",)
+
+    @property
     def dot_depth(self) -> int:
         """Neighbours that a dot product of 8-bit integers takes."""
         return integer_depth(self.cpu)

@@ -1,0 +1,125 @@
+"""Narrow floats that the target only loads and stores: what lies between them is float32.
+
+A target that computes float16 in float32 anyway would round after every kernel. Here only inputs,
+outputs and stored weights keep the narrow type; a value is converted where a widened operation
+meets one that is not. Results are those of more exact arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.infer import Known, infer_node
+from ..ir.onnx_types import element_code
+from ..ir.registry import has_trait
+from ..ir.types import TensorType
+from .base import Pass, PassContext, register_pass
+
+_FLOAT = 1
+"""ONNX's number of float32."""
+
+_SMALL = 1 << 14
+"""Elements of a constant that is worth storing in float32."""
+
+_OPS = frozenset({
+    "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Gather", "Gemm",
+    "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization",
+    "LayerNormalization", "LogSoftmax", "MatMul", "MaxPool", "Pad", "RMSNormalization", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceSum", "Resize", "Softmax", "Transpose", "kiln.Attention",
+    "kiln.Expand", "kiln.Reshape", "kiln.Slice",
+})  # fmt: skip
+"""Ops beside elementwise ones whose floats all have one type, and may have another one."""
+
+_OWN_TYPES = frozenset({"Cast", "CastLike", "BitCast", "DequantizeLinear", "QuantizeLinear"})
+
+
+@register_pass
+@dataclass(frozen=True)
+class Widen(Pass):
+    """Computes narrow floats in float32; see the file's text."""
+
+    name = "widen"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        layouts = context.target.layouts
+        narrow = () if layouts is None else layouts.storage_types
+        if not narrow:
+            return {}
+        return _Widener(graph, dict(context.known(graph)), narrow).run()
+
+
+class _Widener:
+    def __init__(self, graph: Graph, known: Known, narrow: tuple[str, ...]) -> None:
+        self.graph = graph
+        self.known = known
+        self.narrow = narrow
+        self.wide: dict[Value, Value] = {}
+        self.replaced: list[Node] = []
+
+    def run(self) -> Mapping[str, int]:
+        for node in self.graph.topological():
+            if self._is_ours(node):
+                self._replace(node)
+        gone = set(self.replaced)
+        for node in self.replaced:
+            self._narrow_again(node, gone)
+        self.graph.prune(reversed(self.replaced))
+        return {"widened": len(self.replaced)}
+
+    def _is_ours(self, node: Node) -> bool:
+        plain = node.domain == "" and has_trait(node, "elementwise") and node.op not in _OWN_TYPES
+        if not (plain or node.key in _OPS) or self.graph.bodies(node):
+            return False
+        held = [v for v in (*self.graph.inputs_of(node), *node.values) if v is not None]
+        if not all(isinstance(v.type, TensorType) for v in held):
+            return False
+        return any(v.dtype in self.narrow for v in node.values)
+
+    def _replace(self, node: Node) -> None:
+        inputs = [
+            self._widened(v) if v is not None and v.dtype in self.narrow else v
+            for v in self.graph.inputs_of(node)
+        ]
+        names = [o.name for o in node.outputs]
+        added = self.graph.add_node(
+            node.op, inputs, dict(node.attrs), outputs=names, domain=node.domain, name=node.name
+        )
+        infer_node(self.graph, added, self.known)
+        self.wide.update(zip(node.values, added.values, strict=True))
+        self.replaced.append(node)
+
+    def _widened(self, value: Value) -> Value:
+        found = self.wide.get(value)
+        if found is None:
+            found = self._small(value) or self._cast(value, _FLOAT, f"{value.name}_wide")
+            self.wide[value] = found
+        return found
+
+    def _small(self, value: Value) -> Value | None:
+        """Biases and the like as float32 constants; large weights keep their size."""
+        array = value.constant
+        if array is None or array.size > _SMALL:
+            return None
+        wide = self.graph.add_constant(array.astype(np.float32), f"{value.name}_wide")
+        infer_node(self.graph, wide.node, self.known)
+        return wide
+
+    def _cast(self, value: Value, to: int, name: str) -> Value:
+        node = self.graph.add_node("Cast", [value], {"to": to}, outputs=[name])
+        infer_node(self.graph, node, self.known)
+        return node.out()
+
+    def _narrow_again(self, node: Node, gone: set[Node]) -> None:
+        """Give readers that stay as they were the type that they expect."""
+        for old in node.values:
+            readers = {n for n, _ in self.graph.uses(old)} - gone
+            if not readers:
+                continue
+            new = self.wide[old]
+            if old.dtype != new.dtype:
+                new = self._cast(new, element_code(old.tensor_type.dtype), old.name)
+            self.graph.replace_uses(old, new, readers)
