@@ -15,6 +15,10 @@ from .planner import Planner
 from .weights import Weights, find_weights
 
 
+_SPARSE = 4
+"""Filters in a block below one in so many are better off with vectors of positions."""
+
+
 @dataclass(frozen=True)
 class Work:
     """A convolution of ``x`` [N, C, *S] by constant weights [M, C/g, *K] and a bias [M] or None.
@@ -165,10 +169,15 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
 
 
 def _tile(p: Planner, work: Work) -> int | None:
-    """Output channels of a register tile; None where groups do not fall on blocks."""
+    """Output channels of a register tile.
+
+    None where groups do not fall on blocks, or most lanes would be empty.
+    """
     group = work.group
     channels, filters = work.channels // group, work.filters // group
     if group > 1 and (channels % p.block or filters % p.block):
+        return None
+    if filters <= p.block // _SPARSE:
         return None
     image = tuple(d if isinstance(d, int) else None for d in work.image)
     w = work.window
