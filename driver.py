@@ -17,6 +17,7 @@ from .ir.graph import Graph
 if TYPE_CHECKING:
     from .codegen.artifact import ArtifactContents
     from .codegen.lower import Lowered
+    from .codegen.native import Native
     from .frontend import Imported
     from .passes.bisect import Culprit
     from .passes.manager import PassManager, PassRecord
@@ -262,14 +263,19 @@ class _Compilation:
         version = compiler_version() + foreign_digest()
         lowered = self.timed("lower", lambda: lower_graph(graph, self.target, version))
         objects, device = self.timed("kernels", lambda: self.build(lowered))
+        native = self.timed("native", lambda: self.native(graph, lowered))
         library = self.timed(
             "link",
             lambda: link(
                 lowered.program, objects, lowered.dim_kernels, self.target, self.options.linker,
-                device,
+                device, native,
             ),
         )  # fmt: skip
         manifest = self.manifest(graph, imported, sorted(lowered.program.host_functions))
+        weights = list(lowered.weights)
+        if native is not None:
+            manifest["native"] = {"words": len(weights), "fixups": len(weights) + 1}
+            weights += [("native words", native.words), ("native fixups", native.fixups)]
         self.report.update(
             {
                 "nodes": {"imported": before, "optimised": count_nodes(graph)},
@@ -281,7 +287,7 @@ class _Compilation:
                 "warnings": [*imported.warnings, *self.report.get("warnings", ())],
             }
         )
-        return ArtifactContents(manifest, library, lowered.weights, print_graph(graph), self.report)
+        return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
 
     def build(self, lowered: Lowered) -> tuple[dict[str, bytes], Any]:
         """Object files of the kernels, or (for a GPU) one module that holds them all."""
@@ -294,6 +300,12 @@ class _Compilation:
             progress=lambda done, total: self.listener("kernels", done, total),
         )  # fmt: skip
         return objects, None
+
+    def native(self, graph: Graph, lowered: Lowered) -> Native | None:
+        """Code that runs the kernels without the virtual machine, for models that allow it."""
+        from .codegen.native import native_of
+
+        return native_of(graph, lowered, self.target)
 
     def manifest(self, graph: Graph, imported: Imported, hosts: list[str]) -> dict[str, Any]:
         import tvm

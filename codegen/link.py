@@ -12,6 +12,7 @@ from typing import Any
 from ..targets.base import Target
 from .build import object_of
 from .lower import DimKernel
+from .native import FUNCTIONS, Native
 from .program import Program
 from .vm import assemble
 
@@ -55,10 +56,12 @@ def link(
     target: Target,
     linker: str | None = None,
     device_module: Any = None,
+    native: Native | None = None,
 ) -> bytes:
     """The shared library: bytecode and kernels. ``linker`` is a C compiler driver.
 
-    ``device_module`` holds kernels with code for another device than the host's.
+    ``device_module`` holds kernels with code for another device than the host's, ``native`` code
+    that calls the kernels in the bytecode's place.
 
     Raises :class:`LinkError` when there is none or it fails.
     """
@@ -76,6 +79,8 @@ def link(
                 parts["dims"] = dim_object(dims, program.slots, target)
             symbols = {name: [name] for name in parts}
             symbols["dims"] = [d.name for d in dims] or [NOTHING]
+            if native is not None:
+                parts["native"], symbols["native"] = native.content, list(FUNCTIONS)
             for name, content in parts.items():
                 path = root / f"{name}.o"
                 path.write_bytes(content)

@@ -42,8 +42,13 @@ class LoadedArtifact(NamedTuple):
 
     def weight(self, spec: WeightSpec) -> np.ndarray:
         """One weight in storage dtype, a view of the mapping."""
-        data = self.weights[spec.offset : spec.offset + spec.nbytes]
-        return data.view(STORAGE[spec.dtype]).reshape(spec.shape)
+        return weight_of(self.weights, spec)
+
+
+def weight_of(blob: np.ndarray, spec: WeightSpec) -> np.ndarray:
+    """One weight in storage dtype, a view of the mapping of ``weights.bin``."""
+    data = blob[spec.offset : spec.offset + spec.nbytes]
+    return data.view(STORAGE[spec.dtype]).reshape(spec.shape)
 
 
 def read_artifact(path: str | os.PathLike[str], *, full: bool = False) -> LoadedArtifact:

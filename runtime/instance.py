@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from .dims import SymbolCheck
 from .dtypes import is_plain, public_dtype
-from .errors import InputError
-from .inputs import check_feed
+from .feeds import FeedCheck
 from .manifest import ALIGNMENT, ValueSpec
-from .values import Array, Tensor, aligned_empty, import_array, items, to_vm
+from .values import (
+    Array,
+    Tensor,
+    aligned_empty,
+    array_get,
+    export,
+    from_vm,
+    import_array,
+    items,
+    to_vm,
+)
 
 # Copying this much costs less than exporting the caller's array.
 _SMALL = 32 << 10
@@ -77,15 +86,28 @@ class Slot:
 
 
 class Instance:
-    """A virtual machine's ``main`` with a slot for every input."""
+    """A virtual machine's ``main`` with a slot for every input.
 
-    def __init__(self, main: Callable[..., Any], inputs: Sequence[ValueSpec]) -> None:
+    ``weights`` are its second argument; memory that starts between ``low`` and ``high`` is theirs.
+    """
+
+    def __init__(
+        self, main: Callable[..., Any], inputs: Sequence[ValueSpec], outputs: Sequence[ValueSpec],
+        weights: Any, low: int, high: int,
+    ) -> None:  # fmt: skip
         self.main = main
+        self.weights = weights
+        self._low, self._high = low, high
         self._slots = [Slot(spec) for spec in inputs]
-        self._names = {spec.name for spec in inputs}
-        self._symbols = SymbolCheck(inputs)
+        self._outputs = outputs
+        self._plain = [spec.elem is None and is_plain(spec.dtype) for spec in outputs]
+        self._check = FeedCheck(inputs)
         self._nested: list[tuple[int, int]] = []
         self._lent: tuple[list[int], list[int]] | None = None
+
+    def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
+        """The wanted outputs. Raises InputError for feeds that do not fit."""
+        return self._collect(wanted, self.main(self.bind(feeds), self.weights))
 
     def bind(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments of ``main``. Raises InputError for feeds that do not fit."""
@@ -108,27 +130,12 @@ class Instance:
         return self._bind_checked(feeds)
 
     def _bind_checked(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:
-        self._check_names(feeds)
-        values = [_checked(feeds, slot.spec) for slot in self._slots]
-        self._symbols.check([v.shape if isinstance(v, _ndarray) else None for v in values])
+        values = self._check(feeds)
         self._nested = []
         for slot, value in zip(self._slots, values, strict=True):
             if slot.dtype is not None and value is not None:
                 slot.expect(value.shape)
         return tuple(map(self._hand_over, self._slots, values))
-
-    def _check_names(self, feeds: Mapping[str, Any]) -> None:
-        if not isinstance(feeds, Mapping):
-            raise InputError(
-                f"feeds must be a dict of input name to array, not a {type(feeds).__name__}"
-            )
-        takes = ", ".join(repr(slot.name) for slot in self._slots) or "no inputs"
-        for name in feeds:
-            if name not in self._names:
-                raise InputError(f"there is no input {name!r}: the model takes {takes}")
-        for slot in self._slots:
-            if slot.name not in feeds and not slot.spec.optional:
-                raise InputError(f"input {slot.name!r} is missing: the model takes {takes}")
 
     def _hand_over(self, slot: Slot, value: Any) -> Any:
         if slot.dtype is not None and value is not None:
@@ -145,6 +152,27 @@ class Instance:
         elif isinstance(argument, Array):
             for item in items(argument):
                 self._note_memory(item)
+
+    def _collect(self, wanted: Sequence[int], results: Any) -> list[Any]:
+        """Copies what is not the outputs' own memory: parts of feeds or weights, and repeats."""
+        plain = self._plain
+        seen: set[int] = set()
+        outputs = []
+        for index in wanted:
+            value = array_get(results, index)
+            if plain[index] and type(value) is Tensor:
+                array = export(value)
+                outputs.append(array if self._owns(value.data_ptr(), seen) else array.copy())
+            else:
+                outputs.append(from_vm(value, self._outputs[index], partial(self._owns, seen=seen)))
+        return outputs
+
+    def _owns(self, address: int, seen: set[int]) -> bool:
+        """Whether memory is an output's own and nobody was given it yet."""
+        if address in seen or self._low <= address < self._high:
+            return False
+        seen.add(address)
+        return not self.lends(address)
 
     def lends(self, address: int) -> bool:
         """True if the address lies in memory that the inputs of this run came in."""
@@ -164,10 +192,3 @@ def _joined(ranges: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
     """Ranges in order, each with the highest end so far, so that the last one below decides."""
     ranges.sort()
     return [low for low, _ in ranges], list(accumulate((high for _, high in ranges), max))
-
-
-def _checked(feeds: Mapping[str, Any], spec: ValueSpec) -> Any:
-    value = feeds.get(spec.name)
-    if value is None and spec.optional:
-        return None
-    return check_feed(value, spec)

@@ -80,8 +80,18 @@ class FileSpec(NamedTuple):
     size: int
 
 
+class NativeSpec(NamedTuple):
+    """What native code works on: the template of its frame, and pairs of words to add."""
+
+    words: WeightSpec
+    fixups: WeightSpec
+
+
 class Manifest(NamedTuple):
-    """A validated manifest; ``raw`` is the JSON object it was read from."""
+    """A validated manifest; ``raw`` is the JSON object it was read from.
+
+    ``native`` is None where the model needs the virtual machine.
+    """
 
     target: TargetSpec
     inputs: tuple[ValueSpec, ...]
@@ -90,6 +100,7 @@ class Manifest(NamedTuple):
     files: dict[str, FileSpec]
     checksum: tuple[str, str]
     host_functions: tuple[str, ...]
+    native: NativeSpec | None
     raw: Json
 
 
@@ -105,16 +116,35 @@ def parse_manifest(data: bytes) -> Manifest:
     _get(producer, "graphkiln", str, "producer")
     _get(raw, "provenance", dict, "manifest")
     files = _files(_get(raw, "files", dict, "manifest"))
+    weights = _weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size)
     return Manifest(
         target=_target(_get(raw, "target", dict, "manifest")),
         inputs=_values(raw, "inputs"),
         outputs=_values(raw, "outputs"),
-        weights=_weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size),
+        weights=weights,
         files=files,
         checksum=_checksum(_get(raw, "weights_checksum", dict, "manifest")),
         host_functions=_strings(raw, "host_functions", "manifest"),
+        native=_native(raw, weights),
         raw=raw,
     )
+
+
+def _native(raw: Json, weights: tuple[WeightSpec, ...]) -> NativeSpec | None:
+    if "native" not in raw:
+        return None
+    entry = _get(raw, "native", dict, "manifest")
+    words, fixups = (_weight_at(entry, key, weights) for key in ("words", "fixups"))
+    if len(words.shape) != 1 or len(fixups.shape) != 2 or fixups.shape[1] != 2:
+        raise ArtifactError("native: wrong shapes of words or fixups")
+    return NativeSpec(words, fixups)
+
+
+def _weight_at(entry: Json, key: str, weights: tuple[WeightSpec, ...]) -> WeightSpec:
+    index = _size(entry, key, "native")
+    if index >= len(weights) or weights[index].dtype != "int64":
+        raise ArtifactError(f"native: {key!r} is not the number of an int64 weight")
+    return weights[index]
 
 
 def _decode(data: bytes) -> Json:

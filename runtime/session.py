@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import host
 from . import threads as thread_pool
-from .artifact import LoadedArtifact, load_artifact, read_artifact
-from .dtypes import is_plain
+from .artifact import LoadedArtifact, load_artifact, read_artifact, weight_of
+from .direct import Direct, NativeCode
 from .errors import ArtifactError, ExecutionError, InputError, first_line
 from .instance import Instance
 from .library import load_library
-from .manifest import LIBRARY, Dim, ValueSpec
+from .manifest import LIBRARY, Dim, NativeSpec, ValueSpec
 from .places import Place, place_for
 from .tvm_runtime import load_libraries
-from .values import Tensor, array_get, export, from_vm, tensor_from_storage
+from .values import tensor_from_storage
 
 
 class NodeArg(NamedTuple):
@@ -37,7 +38,8 @@ class NodeArg(NamedTuple):
 class Session:
     """A loaded model. Several threads may call `run` at the same time.
 
-    Every concurrent call has a virtual machine of its own; the weights are shared. Made by `load`.
+    Every concurrent call has buffers of its own, and a virtual machine where the model needs one;
+    the weights are shared. Made by `load`.
     """
 
     def __init__(self, artifact: LoadedArtifact, threads: int | None = None) -> None:
@@ -45,17 +47,16 @@ class Session:
         self._path = artifact.path
         self._raw, self._ir_text, self._report = manifest.raw, artifact.ir_text, artifact.report
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
-        self._plain = [spec.elem is None and is_plain(spec.dtype) for spec in self._outputs]
         self._output_index = {spec.name: i for i, spec in enumerate(self._outputs)}
         self._every_output = range(len(self._outputs))
         self._threads = thread_pool.resolve(threads)
         self._place, self._library = _load_code(artifact)
-        arrays = [artifact.weight(spec) for spec in manifest.weights]
-        self._weights = self._place.keep([tensor_from_storage(array) for array in arrays])
-        self._weights_low = artifact.weights.ctypes.data
-        self._weights_high = self._weights_low + artifact.weights.nbytes
+        self._blob = artifact.weights
+        self._weight_specs = manifest.weights
+        self._weights: Any = None
+        self._native = self._native_code(manifest.native)
         self._closed = False
-        self._idle = [self._new_instance()]
+        self._idle: list[Direct | Instance] = [self._new_instance()]
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
         """Computes outputs from a dict of input name to value, as onnxruntime's ``run`` does.
@@ -73,11 +74,11 @@ class Session:
         except IndexError:
             instance = self._new_instance()
         try:
-            arguments = instance.bind(feeds)
-            try:
-                return self._collect(wanted, instance.main(arguments, self._weights), instance)
-            except Exception as error:
-                raise ExecutionError(f"{self._path}: {first_line(error)}") from error
+            return instance.run(feeds, wanted)
+        except (InputError, ExecutionError):
+            raise
+        except Exception as error:
+            raise ExecutionError(f"{self._path}: {first_line(error)}") from error
         finally:
             self._idle.append(instance)
 
@@ -108,7 +109,8 @@ class Session:
         """Lets go of the weights and machines; a later `run` raises ExecutionError."""
         self._closed = True
         self._idle.clear()
-        self._weights = None
+        self._weights = self._native = None
+        self._blob = np.empty(0, np.uint8)
 
     def __enter__(self) -> Session:
         return self
@@ -132,40 +134,43 @@ class Session:
         wrong = next(n for n in names if not isinstance(n, str) or n not in self._output_index)
         raise InputError(f"there is no output {wrong!r}: the model gives {gives}")
 
-    def _new_instance(self) -> Instance:
+    def _new_instance(self) -> Instance | Direct:
         if self._closed:
             raise ExecutionError(f"{self._path}: the session is closed")
         try:
-            machine = self._library["vm_load_executable"]()
-            machine["vm_initialization"](*self._place.devices)
-            return Instance(self._place.wrap(machine["main"]), self._inputs)
+            if self._native is not None:
+                return Direct(self._native, self._inputs, self._outputs)
+            return self._new_machine()[1]
         except (RuntimeError, AttributeError, ValueError) as error:
             raise ArtifactError(
                 f"{self._path}: the compiled model cannot be started ({first_line(error)})"
             ) from error
 
-    def _collect(self, wanted: Sequence[int], results: Any, instance: Instance) -> list[Any]:
-        """Copies what is not the outputs' own memory: parts of feeds or weights, and repeats."""
-        plain = self._plain
-        seen: set[int] = set()
-        outputs = []
-        for index in wanted:
-            value = array_get(results, index)
-            if plain[index] and type(value) is Tensor:
-                array = export(value)
-                mine = self._owns(value.data_ptr(), instance, seen)
-                outputs.append(array if mine else array.copy())
-            else:
-                owns = partial(self._owns, instance=instance, seen=seen)
-                outputs.append(from_vm(value, self._outputs[index], owns))
-        return outputs
+    def _native_code(self, spec: NativeSpec | None) -> NativeCode | None:
+        if spec is None:
+            return None
+        words, fixups = weight_of(self._blob, spec.words), weight_of(self._blob, spec.fixups)
+        if fixups.size and not 0 <= fixups.min() <= fixups.max() < len(words):
+            raise ArtifactError(f"{self._path}: native code with fixups outside of its frame")
+        try:
+            return NativeCode(self._library, words, fixups, self._blob)
+        except AttributeError as error:
+            raise ArtifactError(
+                f"{self._path}: the compiled model cannot be started ({first_line(error)})"
+            ) from error
 
-    def _owns(self, address: int, instance: Instance, seen: set[int]) -> bool:
-        """Whether memory is an output's own and nobody was given it yet."""
-        if address in seen or self._weights_low <= address < self._weights_high:
-            return False
-        seen.add(address)
-        return not instance.lends(address)
+    def _new_machine(self) -> tuple[Any, Instance]:
+        """A virtual machine for the model, which any model can run on, and what feeds it."""
+        if self._weights is None:
+            arrays = [weight_of(self._blob, spec) for spec in self._weight_specs]
+            self._weights = self._place.keep([tensor_from_storage(array) for array in arrays])
+        machine = self._library["vm_load_executable"]()
+        machine["vm_initialization"](*self._place.devices)
+        low = self._blob.ctypes.data
+        main = self._place.wrap(machine["main"])
+        return machine, Instance(
+            main, self._inputs, self._outputs, self._weights, low, low + self._blob.nbytes
+        )
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:

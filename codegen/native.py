@@ -1,0 +1,337 @@
+"""Straight-line programs as native code: one function calls all kernels.
+
+All that a run needs lies in a *frame*, an array of 64-bit words that the runtime keeps: addresses
+of inputs and outputs, the dims of both, and behind them the kernels' arguments as the packed
+calling convention wants them (``DLTensor`` and ``TVMFFIAny``, see tvm_ffi's ``c_api.h``).
+
+A frame is made from a template, and made ready once for inputs of the same shapes:
+
+1. The runtime fills in the inputs' dims, and ``graphkiln_plan`` computes from them the outputs'
+   dims, other dims, and where each room of scratch memory is and how much there is in all.
+2. The runtime adds to each word that a table of fixups lists another word: an address or a dim.
+
+Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from ..ir.graph import Graph
+from ..ir.types import TensorType, Type
+from ..targets.base import Target
+from ..targets.tir.builder import BufferTensor, Builder, index
+from ..targets.tir.cpu_loops import CpuLoops
+from ..targets.tir.dim_expr import dim_expr
+from .build import object_of
+from .lower import Lowered
+from .memory import ALIGNMENT, aligned
+from .program import DimSlot, Slot
+from .routine import BindInput, Extent, InputDim, Memory, Piece, Routine, Tensor, routine
+from .storage import storage_name
+
+PLAN, RUN = "graphkiln_plan", "graphkiln_run"
+FUNCTIONS = (PLAN, RUN)
+
+MOST_INSTRUCTIONS = 4_000
+"""Longer programs run so long that the virtual machine costs nothing."""
+
+# The first words of a frame; `graphkiln.runtime.direct` knows them too. Then come the addresses
+# of inputs and outputs, the dims of inputs, and the dims of outputs.
+STATUS, FRAME, SCRATCH, WEIGHTS, SCRATCH_BYTES, FIRST = range(6)
+
+_TENSOR_WORDS, _ANY_WORDS = 6, 2
+_INT, _TENSOR = 1, 7  # type indices of TVMFFIAny
+_CPU = 1  # device type of DLTensor
+_SYMBOL = "__tvm_ffi_"
+_ELEMENTS = frozenset({
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
+    "uint64", "bool",
+})  # fmt: skip
+
+Expr: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which word is for what."""
+
+    inputs: tuple[int, ...]
+    """Ranks of the inputs."""
+    outputs: tuple[int, ...]
+
+    def input(self, number: int) -> int:
+        return FIRST + number
+
+    def output(self, number: int) -> int:
+        return FIRST + len(self.inputs) + number
+
+    def input_dim(self, number: int, axis: int) -> int:
+        return self.output(len(self.outputs)) + sum(self.inputs[:number]) + axis
+
+    def output_dim(self, number: int, axis: int) -> int:
+        return self.input_dim(len(self.inputs), 0) + sum(self.outputs[:number]) + axis
+
+    @property
+    def end(self) -> int:
+        return self.output_dim(len(self.outputs), 0)
+
+
+@dataclass(frozen=True)
+class Native:
+    """Compiled native code; ``words`` are the frame's template, ``fixups`` pairs of its words."""
+
+    content: bytes
+    words: np.ndarray
+    fixups: np.ndarray
+
+
+def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | None:
+    """Native code for a lowered graph; None where the virtual machine has to run it."""
+    if target.host is not target or len(lowered.program.body) > MOST_INSTRUCTIONS:
+        return None
+    types = [v.type for v in (*graph.inputs, *graph.outputs)]
+    if not all(_is_plain(t) for t in types):
+        return None
+    inputs = [v.tensor_type for v in graph.inputs]
+    found = routine(lowered, [(t.dtype.name, t.rank) for t in inputs])
+    return None if found is None else native_object(found, [t.rank for t in inputs], target)
+
+
+def _is_plain(t: Type) -> bool:
+    """A tensor of a known rank whose elements NumPy has."""
+    return (
+        isinstance(t, TensorType) and t.shape is not None
+        and storage_name(t.dtype.name) == t.dtype.name and t.dtype.name in _ELEMENTS
+    )  # fmt: skip
+
+
+def native_object(steps: Routine, inputs: Sequence[int], target: Target) -> Native:
+    """The object file of a routine whose inputs have these ranks."""
+    code = _Code(steps, Frame(tuple(inputs), tuple(len(t.shape) for t in steps.results)))
+    functions = {PLAN: code.plan, RUN: code.run}
+    module = tvm.IRModule({name: code.function(name, body) for name, body in functions.items()})
+    fixups = np.array(code.fixups, np.int64).reshape(-1, 2)
+    return Native(object_of(module, target.host), np.array(code.words, np.int64), fixups)
+
+
+class _Code:
+    """The frame and the functions of a routine."""
+
+    def __init__(self, steps: Routine, frame: Frame) -> None:
+        self.steps = steps
+        self.frame = frame
+        self.words = [0] * frame.end
+        self.fixups: list[tuple[int, int]] = []
+        self.slots: dict[int, int] = {}
+        self.homes, rooms = share_memory(steps.pieces)
+        # Rooms of known size come first, so that their places are known too.
+        self.places: dict[int, int] = {}
+        self.static_bytes = 0
+        self.open_rooms: list[tuple[int, list[DimSlot]]] = []
+        self._place_rooms(rooms)
+        self.tensors: dict[Tensor, int] = {}
+        self.shapes: dict[tuple[Extent, ...], int] = {}
+        self.calls = [self._call(operands) for _, operands in steps.calls]
+        self.result_word = self._add([0] * _ANY_WORDS)
+
+    # ---- the frame ---------------------------------------------------------------------------
+
+    def _add(self, words: Sequence[int]) -> int:
+        first = len(self.words)
+        self.words.extend(words)
+        return first
+
+    def _place_rooms(self, rooms: Sequence[list[DimSlot]]) -> None:
+        for n, sizes in enumerate(rooms):
+            known = [d for d in sizes if isinstance(d, int)]
+            if len(known) == len(sizes):
+                self.places[n] = self.static_bytes
+                self.static_bytes += aligned(max(known))
+            else:
+                word = self._add([0])
+                self.fixups.append((word, SCRATCH))
+                self.open_rooms.append((word, sizes))
+                self.places[n] = -word
+
+    def _extent_word(self, d: Extent) -> int:
+        """A word like this dim: its value, or zero and a fixup that adds it."""
+        if isinstance(d, int):
+            return self._add([d])
+        word = self._add([0])
+        self.fixups.append((word, self._source_word(d)))
+        return word
+
+    def _source_word(self, d: Slot | InputDim) -> int:
+        """Where the value of a run-time dim is."""
+        if isinstance(d, InputDim):
+            return self.frame.input_dim(d.number, d.axis)
+        if d.index not in self.slots:
+            self.slots[d.index] = self._add([0])
+        return self.slots[d.index]
+
+    def _shape(self, shape: tuple[Extent, ...]) -> int:
+        if shape not in self.shapes:
+            for d in shape:  # so that the dims' own words come before
+                if isinstance(d, Slot):
+                    self._source_word(d)
+            words = [self._extent_word(d) for d in shape]
+            self.shapes[shape] = words[0] if words else 0
+        return self.shapes[shape]
+
+    def _tensor(self, t: Tensor) -> int:
+        if t not in self.tensors:
+            shape = self._shape(t.shape)
+            rank = _rank_and_dtype(t)
+            at = self._add([self._address(t.memory), _CPU, rank, 8 * shape, 0, 0])
+            self.fixups.append((at + 3, FRAME))
+            base = self._base(t.memory)
+            if base is not None:
+                self.fixups.append((at, base))
+            self.tensors[t] = at
+        return self.tensors[t]
+
+    def _address(self, memory: Memory) -> int:
+        """What is known of an address."""
+        if memory.kind == "piece":
+            return max(self.places[self.homes[memory.number]], 0) + memory.offset
+        return memory.number if memory.kind == "weight" else 0
+
+    def _base(self, memory: Memory) -> int | None:
+        """The word to add to :meth:`_address`; None where a run brings the address."""
+        if memory.kind == "piece":
+            place = self.places[self.homes[memory.number]]
+            return -place if place < 0 else SCRATCH
+        return WEIGHTS if memory.kind == "weight" else None
+
+    def _call(self, operands: tuple[Tensor | DimSlot, ...]) -> int:
+        """Words for a call's arguments; returns the first."""
+        values = []
+        for x in operands:
+            if isinstance(x, Tensor):
+                values.append((_TENSOR, 8 * self._tensor(x), FRAME))
+            elif isinstance(x, Slot):
+                values.append((_INT, 0, self._source_word(x)))
+            else:
+                values.append((_INT, x, -1))
+        first = self._add([word for kind, value, _ in values for word in (kind, value)])
+        bases = [base for _, _, base in values]
+        self.fixups += [(first + 2 * n + 1, base) for n, base in enumerate(bases) if base >= 0]
+        return first
+
+    # ---- the functions -----------------------------------------------------------------------
+
+    def function(self, name: str, body: Callable[[_Writer], None]) -> Any:
+        b = Builder(CpuLoops(1))
+        body(_Writer(b, b.argument("frame", (len(self.words),), "int64"), self.frame))
+        return b.finish(name)
+
+    def plan(self, w: _Writer) -> None:
+        w.learn_dims(self.steps)
+        for slot, word in self.slots.items():
+            w.set(word, w.slots[slot])
+        total: Expr = index(self.static_bytes)
+        for word, sizes in self.open_rooms:
+            w.set(word, total)
+            total = w.b.let(total + w.largest(sizes))
+        w.set(SCRATCH_BYTES, total)
+        for n, t in enumerate(self.steps.results):
+            for axis, d in enumerate(t.shape):
+                w.set(self.frame.output_dim(n, axis), w.extent(d))
+
+    def run(self, w: _Writer) -> None:
+        for t, at in self.tensors.items():
+            if t.memory.kind == "input":
+                w.set(at, w.get(self.frame.input(t.memory.number)))
+            elif t.memory.kind == "output":
+                w.set(at, w.get(self.frame.output(t.memory.number)))
+        frame = w.get(FRAME)
+        status = w.b.scalar("int32", 0)
+        for (name, operands), first in zip(self.steps.calls, self.calls, strict=True):
+            # Addresses are passed as integers of their size, which is the same to the callee.
+            code = tirx.call_extern(
+                "int32", _SYMBOL + name, index(0), frame + 8 * first,
+                tirx.const(len(operands), "int32"), frame + 8 * self.result_word,
+            )  # fmt: skip
+            status.set(tirx.bitwise_or(status.get(), code))
+        w.set(STATUS, index(status.get()))
+
+
+class _Writer:
+    """Reads and writes the words of a frame in a function under construction."""
+
+    def __init__(self, b: Builder, words: BufferTensor, frame: Frame) -> None:
+        self.b, self.words, self.frame = b, words, frame
+        self.slots: dict[int, Expr] = {}
+
+    def get(self, at: int) -> Expr:
+        return self.b.let(self.words[at])
+
+    def set(self, at: int, value: Expr) -> None:
+        self.words.store((at,), value)
+
+    def extent(self, d: Extent) -> Expr:
+        if isinstance(d, Slot):
+            return self.slots[d.index]
+        if isinstance(d, InputDim):
+            return self.get(self.frame.input_dim(d.number, d.axis))
+        return index(d)
+
+    def learn_dims(self, steps: Routine) -> None:
+        """Give the slots their values."""
+        for step in steps.dims:
+            if isinstance(step, BindInput):
+                for axis, d in enumerate(step.dims):
+                    if isinstance(d, Slot):
+                        self.slots[d.index] = self.extent(InputDim(step.number, axis))
+                continue
+            names = {name: self.slots[slot] for name, slot in step.symbols}
+            for slot, expression in step.targets:
+                self.slots[slot] = self.b.let(dim_expr(expression, names.__getitem__))
+
+    def largest(self, sizes: Sequence[DimSlot]) -> Expr:
+        """The largest of these sizes, in whole units of alignment."""
+        most: Expr = index(0)
+        for size in sizes:
+            most = self.b.let(tirx.max(most, self.extent(size)))
+        units = tirx.floordiv(most + (ALIGNMENT - 1), index(ALIGNMENT))
+        return units * ALIGNMENT
+
+
+def share_memory(pieces: Sequence[Piece]) -> tuple[dict[int, int], list[list[DimSlot]]]:
+    """Rooms for pieces such that those in one room are never in use together.
+
+    Returns the room of each piece that is used, and the sizes of the pieces of each room. A piece
+    goes where one of its own size was, rather than where it would make a room larger.
+    """
+    homes: dict[int, int] = {}
+    rooms: list[list[DimSlot]] = []
+    busy_until: list[int] = []
+    used = [n for n, p in enumerate(pieces) if p.start >= 0]
+    for n in sorted(used, key=lambda n: pieces[n].start):
+        piece = pieces[n]
+        free = [r for r, end in enumerate(busy_until) if end < piece.start]
+        room = next((r for r in free if piece.size in rooms[r]), free[0] if free else None)
+        if room is None:
+            room = len(rooms)
+            rooms.append([])
+            busy_until.append(-1)
+        rooms[room].append(piece.size)
+        busy_until[room] = piece.end
+        homes[n] = room
+    return homes, [list(dict.fromkeys(sizes)) for sizes in rooms]
+
+
+def _rank_and_dtype(t: Tensor) -> int:
+    """The word of a DLTensor that holds its rank and its element type."""
+    dtype = tvm.DataType(t.dtype)
+    return len(t.shape) | dtype.type_code << 32 | dtype.bits << 40 | dtype.lanes << 48
+
+
+__all__ = ["FUNCTIONS", "Frame", "Native", "native_object", "native_of", "share_memory"]

@@ -1,0 +1,180 @@
+"""Runs native code: no virtual machine, and buffers that stay from run to run.
+
+The code works on a frame of 64-bit words, see `graphkiln.codegen.native`, which says what is in
+which word. Small inputs and outputs go through buffers whose addresses are in the frame for good;
+large ones are read and written where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .dtypes import public_dtype
+from .errors import ExecutionError
+from .feeds import FeedCheck
+from .manifest import ValueSpec
+from .values import aligned_empty, import_array
+
+_STATUS, _FRAME, _SCRATCH, _WEIGHTS, _SCRATCH_BYTES, _FIRST = range(6)
+_ADDRESSES = (_FRAME, _SCRATCH, _WEIGHTS)
+
+# Copying this much costs less than finding out where an array is.
+_SMALL = 32 << 10
+
+_ndarray = np.ndarray
+_BYTES = np.dtype(np.uint8)
+
+
+class Port:
+    """One input or output: its word, the shape it has now, and its buffer if that is small."""
+
+    __slots__ = ("name", "word", "dtype", "shape", "array")
+
+    def __init__(self, spec: ValueSpec, word: int) -> None:
+        self.name = spec.name
+        self.word = word
+        self.dtype = public_dtype(spec.dtype)
+        self.shape: tuple[int, ...] | None = None
+        self.array: np.ndarray | None = None
+
+    def expect(self, shape: tuple[int, ...], frame: np.ndarray) -> None:
+        """Makes ready for arrays of this shape."""
+        nbytes = self.dtype.itemsize
+        for dim in shape:
+            nbytes *= dim
+        self.array = aligned_empty(shape, self.dtype) if nbytes <= _SMALL else None
+        if self.array is not None:
+            frame[self.word] = self.array.ctypes.data
+        self.shape = shape
+
+
+class NativeCode:
+    """A model's native code, shared by all that run it.
+
+    ``words`` is the frame's template; ``fixups`` are pairs of words of which the second is added
+    to the first. Raises AttributeError where the library has no such code.
+    """
+
+    def __init__(
+        self, library: Any, words: np.ndarray, fixups: np.ndarray, weights: np.ndarray
+    ) -> None:
+        self.plan = library.get_function("graphkiln_plan", True)
+        self.run = library.get_function("graphkiln_run", True)
+        self.words = words
+        self.weights = weights
+        # Addresses first: other fixups add words that hold one by then.
+        first = np.isin(fixups[:, 1], _ADDRESSES)
+        self.fixups = [(pairs[:, 0].copy(), pairs[:, 1].copy())
+                       for pairs in (fixups[first], fixups[~first])]  # fmt: skip
+
+
+class Direct:
+    """Native code with a frame and scratch memory of its own; used by one thread at a time."""
+
+    def __init__(
+        self, code: NativeCode, inputs: Sequence[ValueSpec], outputs: Sequence[ValueSpec]
+    ) -> None:
+        self._code = code
+        self._run = code.run
+        self._frame = aligned_empty(code.words.shape, code.words.dtype)
+        self._tensor = import_array(self._frame)
+        self._ins = [Port(spec, _FIRST + i) for i, spec in enumerate(inputs)]
+        self._outs = [Port(spec, _FIRST + len(inputs) + i) for i, spec in enumerate(outputs)]
+        self._ranks = [len(spec.shape or ()) for spec in outputs]
+        self._check = FeedCheck(inputs)
+        self._scratch = aligned_empty((0,), _BYTES)
+
+    def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
+        """The wanted outputs. Raises InputError for feeds that do not fit."""
+        held = self._take(feeds)
+        if held is None:
+            arrays = self._check(feeds)
+            self._expect([array.shape for array in arrays])
+            held = self._take(dict(zip((port.name for port in self._ins), arrays, strict=True)))
+        frame, results = self._frame, []
+        for port in self._outs:
+            array = port.array
+            if array is None:
+                array = aligned_empty(port.shape or (), port.dtype)
+                frame[port.word] = array.ctypes.data
+            results.append(array)
+        self._run(self._tensor)
+        if frame[_STATUS]:
+            raise ExecutionError("a kernel failed: there may be too little memory")
+        return self._hand_out(results, wanted)
+
+    def _take(self, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
+        """Puts the feeds where the code finds them; None where they are not what is expected.
+
+        Returns arrays that must live until the run is over.
+        """
+        held: list[np.ndarray] = []
+        ports = self._ins
+        try:
+            for port in ports:
+                value = feeds[port.name]
+                if (
+                    type(value) is not _ndarray
+                    or value.dtype is not port.dtype
+                    or value.shape != port.shape
+                ):
+                    return None
+                if port.array is not None:
+                    port.array[...] = value
+                    continue
+                flags = value.flags
+                if not (flags.c_contiguous and flags.aligned):
+                    value = value.copy()
+                held.append(value)
+                self._frame[port.word] = value.ctypes.data
+        except (KeyError, TypeError):
+            return None
+        return held if len(feeds) == len(ports) else None
+
+    def _expect(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Makes ready for inputs of these shapes."""
+        frame, code = self._frame, self._code
+        for port in self._ins:
+            port.shape = None
+        frame[...] = code.words
+        frame[_FRAME] = frame.ctypes.data
+        frame[_WEIGHTS] = code.weights.ctypes.data
+        sizes = [dim for shape in shapes for dim in shape]
+        at = _FIRST + len(self._ins) + len(self._outs)
+        frame[at : at + len(sizes)] = sizes
+        code.plan(self._tensor)
+        frame[_SCRATCH] = self._reserve(int(frame[_SCRATCH_BYTES]))
+        for words, added in code.fixups:
+            frame[words] += frame[added]
+        at += len(sizes)
+        for port, rank in zip(self._outs, self._ranks, strict=True):
+            port.expect(tuple(frame[at : at + rank].tolist()), frame)
+            at += rank
+        for port, shape in zip(self._ins, shapes, strict=True):
+            port.expect(shape, frame)
+
+    def _reserve(self, nbytes: int) -> int:
+        """The address of so much scratch memory."""
+        if nbytes > self._scratch.nbytes:
+            self._scratch = aligned_empty((0,), _BYTES)
+            self._scratch = aligned_empty((nbytes,), _BYTES)
+        return self._scratch.ctypes.data
+
+    def _hand_out(self, results: list[np.ndarray], wanted: Sequence[int]) -> list[Any]:
+        """Arrays that no later run touches, and that are different even where names repeat."""
+        outs = self._outs
+        if type(wanted) is range:
+            return [
+                array if port.array is None else array.copy()
+                for port, array in zip(outs, results, strict=True)
+            ]
+        given: set[int] = set()
+        picked = []
+        for index in wanted:
+            fresh = outs[index].array is None and index not in given
+            picked.append(results[index] if fresh else results[index].copy())
+            given.add(index)
+        return picked
