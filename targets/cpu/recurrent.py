@@ -39,7 +39,7 @@ def recurrent_templates(cpu: CpuFeatures) -> dict[str, Template]:
             layer = Layer(ctx, gates, states, functions, first_state=_FIRST_STATE)
             _Recurrent(ctx, cpu, layer, step).emit()
 
-        return Template(emit)
+        return Template(emit, stores=True)
 
     return {
         "kiln.RNNPacked": template(1, 1, ("Tanh",), _rnn_step),

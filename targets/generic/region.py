@@ -17,7 +17,7 @@ from tvm import tirx
 
 from ...ir.dims import Dim, free_symbols
 from ...ir.graph import Graph, Node, Value
-from ...ir.registry import has_trait
+from ...ir.registry import attribute, has_trait
 from ...ir.types import TensorType, Type, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
 from ..tir.numeric import cast, compute_dtype
@@ -51,7 +51,8 @@ def lower_region(
     """The function of a region; raises :class:`LoweringError` naming the op without a lowering.
 
     ``templates`` are a target's own kernels by op. A region with one such op and elementwise
-    consumers becomes that template with the consumers as its epilogue.
+    consumers, perhaps with a transpose at the end, becomes that template with these as its
+    epilogue.
     """
     b = Builder(loops)
     for s in region_symbols(graph):
@@ -68,7 +69,7 @@ def lower_region(
         destinations.setdefault(v, out)
     anchor = template_anchor(graph, templates or {})
     results = list(zip(graph.outputs, outputs, strict=True))
-    if anchor is not None and templates is not None and len(anchor.outputs) > 1:
+    if anchor is not None and templates is not None and templates[anchor.key].stores:
         _lower_nodes(graph, b, values, {}, skip=anchor)
         context = _context(graph, anchor, b, values, destinations)
         templates[anchor.key].emit(TemplateContext(**vars(context)))
@@ -88,14 +89,16 @@ def lower_region(
 def template_anchor(graph: Graph, templates: Mapping[str, Template]) -> Node | None:
     """The one node with a template, where everything after it is elementwise on its result.
 
-    A template of several outputs has no epilogue: it writes them itself.
+    A template that stores its outputs itself has no epilogue.
     """
     found = [n for n in graph.nx if n.key in templates and templates[n.key].accepts(graph, n)]
     if len(found) != 1:
         return None
     anchor = found[0]
-    if len(anchor.outputs) > 1:
+    if templates[anchor.key].stores:
         return anchor if all(v.node is anchor for v in graph.outputs) else None
+    if len(anchor.outputs) != 1:
+        return None
     shape = anchor.out().tensor_type.shape
     after = nx.descendants(graph.nx, anchor) - {graph.sink}
     fits = all(
@@ -126,7 +129,16 @@ class _Sink:
         """Store everything that follows from the anchor's element ``value`` at ``at``."""
         self.current = self.b.let(cast(value, compute_dtype(self.dtype)))
         for v, out in self.results:
-            out.store(at, self.values[v][at])
+            place = _moved(v.node, at)
+            out.store(place, self.values[v][place])
+
+
+def _moved(node: Node, at: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where a result of ``node`` has the element that the anchor has at ``at``."""
+    if node.key != "Transpose":
+        return at
+    perm = attribute(node, "perm") or range(len(at))[::-1]
+    return tuple(at[axis] for axis in perm)
 
 
 def _lower_nodes(

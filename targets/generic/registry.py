@@ -103,11 +103,12 @@ class Template:
     """A target's own kernel for an op.
 
     ``accepts(graph, node)`` says whether it can compute this node; the generic lowering does
-    otherwise.
+    otherwise. One that ``stores`` writes to ``ctx.result(i)`` and leaves the sink alone.
     """
 
     emit: Callable[[TemplateContext], None]
     accepts: Callable[[Graph, Node], bool] = lambda graph, node: True
+    stores: bool = False
 
 
 Lowering: TypeAlias = "Callable[[LowerContext], TensorExpr | Sequence[TensorExpr | None]]"
