@@ -241,7 +241,47 @@ AROUND = {
     ),
 }  # fmt: skip
 
+TWO = "%c = Conv(%x, %w)\n%d = Conv(%x, %v)\n"
+TWO_6 = {"w": floats(6, 8, 1, 1), "v": floats(6, 8, 1, 1)}
+
+MOVED = {
+    "concat_ragged": Case(X8, TWO + "%y = Concat(%d, %c, %d) {axis=1}", TWO_6),
+    "slice_channels": Case(
+        X8, CONV + "%y = kiln.Slice(%c) {shape=[2,3,5,6], starts=[0,1,0,0], steps=[1,2,1,1]}",
+        CONV_6,
+    ),
+    "slice_image": Case(
+        X8, CONV + "%y = kiln.Slice(%c) {shape=[2,6,2,3], starts=[0,0,4,1], steps=[1,1,-2,2]}",
+        CONV_6,
+    ),
+    "shuffle": Case(
+        X8, TWO + "%j = Concat(%c, %d) {axis=1}\n"
+        "%g = kiln.Reshape(%j) {shape=[2,2,6,5,6]}\n%t = Transpose(%g) {perm=[0,2,1,3,4]}\n"
+        "%s = kiln.Reshape(%t) {shape=[2,12,5,6]}\n"
+        "%y = kiln.Slice(%s) {shape=[2,5,5,6], starts=[0,7,0,0], steps=[1,1,1,1]}", TWO_6,
+    ),
+    "resize_scales": Case(
+        X8, CONV + '%y = Resize(%c, _, %k) {mode="nearest"}',
+        {**CONV_6, "k": np.array([1, 1, 2, 1.5], np.float32)},
+    ),
+    "resize_sizes": Case(
+        X8, CONV + '%y = Resize(%c, _, _, %k) {mode="linear", axes=[3, 2]}',
+        {**CONV_6, "k": np.array([9, 7])},
+    ),
+    "transposed_blocks": Case(
+        X8, "%y = ConvTranspose(%x, %w, %b) {strides=[2,3]}",
+        {"w": floats(8, 6, 2, 3), "b": floats(6)},
+    ),
+    "transposed_few_filters": Case(
+        X8, "%y = ConvTranspose(%x, %w) {strides=[2,2]}", {"w": floats(8, 3, 2, 2)}
+    ),
+}  # fmt: skip
+
 PLAIN = {
+    "plain_transposed_overlap": Case(
+        X8, "%y = ConvTranspose(%x, %w) {strides=[1,2]}", {"w": floats(8, 4, 2, 2)}
+    ),
+    "plain_one_filter": Case(X8, "%y = Conv(%x, %w)", {"w": floats(1, 8, 3, 3)}),
     "plain_volume": Case(
         "%x: float32[1,4,3,3,3]", "%y = Conv(%x, %w)", {"w": floats(4, 4, 1, 1, 1)}
     ),
@@ -271,7 +311,7 @@ PLAIN = {
     "plain_pool": Case(X8, "%y = MaxPool(%x) {kernel_shape=[2,2]}"),
 }  # fmt: skip
 
-CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND}
+CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND, **MOVED}
 ALL = {**CONVERTED, **PLAIN}
 
 
