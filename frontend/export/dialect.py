@@ -216,7 +216,7 @@ def _pool(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 
 def _select(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     names, offsets, total = [], [], 0
-    for x in map(_required, inputs):
+    for x in (v for v in inputs if v is not None):
         form = scope.find_blocked(x)
         channels = int(x.shape[1]) * int(x.shape[-1]) if form is None else form.channels
         names.append(_plain(scope, x, channels))

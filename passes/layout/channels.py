@@ -83,7 +83,7 @@ def shuffle(p: Planner, node: Node) -> bool:
 def _sizes(node: Node, name: str) -> tuple[int, ...]:
     value = node.attrs[name]
     assert isinstance(value, tuple)
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _channels(p: Planner, value: Value, channels: Sequence[int]) -> Picks:

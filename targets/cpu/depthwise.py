@@ -86,8 +86,12 @@ class _Depthwise:
         kernel = (index(kh), index(kw)) if self.rank == 2 else (index(kw),)
         return self.weight.load_raw([block, *kernel, self.lanes_of(part, depth)])
 
-    def add(self, acc: BufferTensor, value: Callable[[Expr], Expr]) -> None:
-        acc.store_raw([self.ramp], value(acc.load_raw([self.ramp])))
+    def old(self, acc: BufferTensor) -> Expr:
+        """The sums so far."""
+        return acc.load_raw([self.ramp])
+
+    def store(self, acc: BufferTensor, value: Expr) -> None:
+        acc.store_raw([self.ramp], value)
 
     def finish(self, acc: Sequence[BufferTensor], at: At, column: Expr, part: int) -> None:
         """Hand the sums of neighbouring positions over."""
@@ -185,7 +189,7 @@ class _Lanewise(_Depthwise):
             x = self.image.tensor.load_raw([*at[:2], row, index(place), self.lanes_of(part, 1)])
             held = b.let(cast(x, kind), "x")
             for r, kw in pairs:
-                self.add(acc[r], lambda old, x=held, w=weights[kw]: old + x * w)
+                self.store(acc[r], self.old(acc[r]) + held * weights[kw])
 
 
 class _Bytes(_Depthwise):
@@ -229,7 +233,7 @@ class _Bytes(_Depthwise):
                 for r in range(size):
                     v = (column + r) * g.strides[1] + kw * self.dot.depth
                     four = self._four((*at[:2], h), v)
-                    self.add(acc[r], lambda old, x=four, w=w: self.dot.add(old, (x,), (w,)))
+                    self.store(acc[r], self.dot.add(self.old(acc[r]), (four,), (w,)))
         self.finish(acc, at, column, 0)
 
     def _four(self, at: At, column: Expr) -> Expr:

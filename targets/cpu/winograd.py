@@ -170,7 +170,7 @@ class Winograd:
             inputs = b.workspace(shape, "float32", "inputs")
 
             def row(at: tuple[Expr, ...]) -> None:
-                self._input_row(n, *at, inputs, at[1] * self.across)
+                self._input_row(n, at[0], at[1], inputs, at[1] * self.across)
 
             cost = (as_int(self.across) or 8) * _TRANSFORM * self.lanes
             b.nest((self.blocks, self.down), row, cost, sequential_last=True)
