@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from ..ir.choices import Choice, KernelShape
 from ..ir.graph import Graph, Node
 from ..ir.registry import has_trait
-from ..ir.windows import ConvShape
 
 CHEAP = frozenset({
     "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
@@ -49,12 +49,8 @@ class Layouts(Protocol):
         """The 8-bit type that dot products take beside int8 weights; None: they take either."""
         ...
 
-    def conv_tile(self, shape: ConvShape) -> int:
-        """Output channels of one register tile, a multiple of ``block``."""
-        ...
-
-    def matmul_tile(self, rows: int | None, columns: int) -> int:
-        """Columns of one register tile of a product with that many rows and columns."""
+    def choose(self, shape: KernelShape) -> Choice:
+        """How a convolution or product is computed; tiles of convolutions are whole blocks."""
         ...
 
 

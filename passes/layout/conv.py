@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...ir.choices import Choice
 from ...ir.dims import Dim, is_static
 from ...ir.graph import Attr, Node, Value
 from ...ir.packing import pack_conv_weight, pack_depthwise_weight
@@ -13,7 +14,6 @@ from ...ir.registry import attribute
 from ...ir.windows import ConvShape, Window, conv_window
 from .planner import Planner
 from .weights import Weights, find_weights
-
 
 _SPARSE = 4
 """Filters in a block below one in so many are better off with vectors of positions."""
@@ -154,10 +154,13 @@ def _depthwise(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value:
 
 
 def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
-    tile = _tile(p, work)
-    if tile is None:
+    choice = _choice(p, work)
+    if choice is None:
         return None
+    tile = choice.tile
     attrs["group"] = work.group
+    if choice.algorithm:
+        attrs["algorithm"] = choice.algorithm
     if work.depth > 1:
         attrs["depth"] = work.depth
     source, in_block = _source(p, work)
@@ -168,8 +171,8 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
     return p.add("ConvBlocked", [source, weight, *_bias(p, work, blocks)], attrs, like=work.node)
 
 
-def _tile(p: Planner, work: Work) -> int | None:
-    """Output channels of a register tile.
+def _choice(p: Planner, work: Work) -> Choice | None:
+    """The register tile and the algorithm.
 
     None where groups do not fall on blocks, or most lanes would be empty.
     """
@@ -185,10 +188,11 @@ def _tile(p: Planner, work: Work) -> int | None:
     shape = ConvShape(
         channels, filters, group, kernel, w.strides, w.dilations, image, work.depth > 1
     )  # fmt: skip
-    tile = p.layouts.conv_tile(shape)
+    choice = p.layouts.choose(shape)
+    tile = choice.tile
     while group > 1 and filters % tile:
         tile -= p.block
-    return tile
+    return replace(choice, tile=tile)
 
 
 def _source(p: Planner, work: Work) -> tuple[Value, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.choices import ProductShape
 from ...ir.graph import Node, Value
 from ...ir.packing import pack_matmul_weight
 from ...ir.registry import attribute
@@ -84,7 +85,8 @@ def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Va
     for d in x.shape[:-1]:
         rows = rows * d if isinstance(d, int) and rows else 0
     columns = weights.array.shape[1]
-    tile = p.layouts.matmul_tile(rows or None, columns)
+    inner, kinds = weights.array.shape[0], (str(x.dtype), str(weights.array.dtype))
+    tile = p.layouts.choose(ProductShape(rows or None, columns, inner, *kinds)).tile
     key = (*weights.key, "matmul", tile, depth)
     packed = pack_matmul_weight(weights.array, tile, depth)
     return p.constant(key, packed, f"{weights.name}_packed")

@@ -20,7 +20,7 @@ from .features import CpuFeatures
 from .image import Geometry, as_image, pad_image
 from .microkernel import Place, RegisterTile, Weights
 from .tiling import accumulator_budget, cover
-from .winograd import Winograd, winograd_tiles
+from .winograd import Winograd, winograd_fits, winograd_tiles
 
 Expr = Any
 
@@ -32,13 +32,23 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
         x, w = ctx.input_types[0], ctx.input_types[1]
         assert x is not None and w is not None
         geometry = Geometry.of(blocked_conv_window(ctx.node, x, w))
-        blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
-        if blocked and winograd_tiles(_shape_of(ctx, geometry), cpu.lanes) is not None:
+        if _is_winograd(ctx, cpu, geometry):
             Winograd(ctx, cpu, as_image(ctx.b, ctx.buffered(0)), geometry, ctx.buffered(1)).emit()
         else:
             _Dense(ctx, cpu, geometry).emit()
 
     return Template(template)
+
+
+def _is_winograd(ctx: TemplateContext, cpu: CpuFeatures, g: Geometry) -> bool:
+    """What the attribute says, or else whether it pays."""
+    algorithm, shape = str(ctx.attr("algorithm")), _shape_of(ctx, g)
+    blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
+    if algorithm == "winograd" and not (blocked and winograd_fits(shape, cpu.lanes)):
+        raise ctx.error("this convolution has no Winograd form")
+    if algorithm:
+        return algorithm == "winograd"
+    return blocked and winograd_tiles(shape, cpu.lanes) is not None
 
 
 def _shape_of(ctx: TemplateContext, g: Geometry) -> ConvShape:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from ...ir.choices import Choice, KernelShape, ProductShape
 from ...ir.windows import ConvShape
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .tiling import choose_tile, product_cycles
 from .winograd import winograd_tiles
+
+Lookup: TypeAlias = Callable[[KernelShape], Choice | None]
+"""What is known to be the fastest for a shape, if anything is."""
+
+
+def nothing_known(_shape: KernelShape) -> Choice | None:
+    """The lookup that leaves everything to the cost model."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,7 @@ class CpuLayouts:
     """Blocks of one SIMD register; tiles by the register file."""
 
     cpu: CpuFeatures
+    lookup: Lookup = nothing_known
 
     @property
     def block(self) -> int:
@@ -41,6 +53,17 @@ class CpuLayouts:
     def activation(self) -> str | None:
         """The 8-bit type that dot products take beside int8 weights."""
         return activation_type(self.cpu)
+
+    def choose(self, shape: KernelShape) -> Choice:
+        """What was found to be fastest, or else the cost model's choice."""
+        found = self.lookup(shape)
+        return self.estimate(shape) if found is None else found
+
+    def estimate(self, shape: KernelShape) -> Choice:
+        """The cost model's choice."""
+        if isinstance(shape, ProductShape):
+            return Choice(self.matmul_tile(shape.rows, shape.columns))
+        return Choice(self.conv_tile(shape))
 
     def conv_tile(self, shape: ConvShape) -> int:
         """Output channels of one register tile."""

@@ -66,16 +66,19 @@ def choose_tile(
 
     ``cycles(rows, vectors)`` estimates one rank-one update.
     """
-    best: tuple[float, Tile] | None = None
+    return rank_tiles(cpu, extent, vectors_wanted, cycles)[0]
+
+
+def rank_tiles(
+    cpu: CpuFeatures, extent: int | None, vectors_wanted: int, cycles: Cycles = step_cycles
+) -> list[Tile]:
+    """One tile for each number of vectors in a row, the cheapest first; see :func:`choose_tile`."""
+    ranked: list[tuple[float, Tile]] = []
     for vectors in range(1, min(6, vectors_wanted) + 1):
         limit = accumulator_budget(cpu, vectors)
-        if limit < 1:
-            continue
         rows = limit if extent is None else min(limit, extent)
         waste = -(-vectors_wanted // vectors) * vectors / vectors_wanted
         size = extent if extent is not None else 64
         cost = row_cost(size, rows, vectors, cycles) * waste
-        if best is None or cost < best[0] - 1e-9:
-            best = (cost, Tile(rows, vectors))
-    assert best is not None
-    return best[1]
+        ranked.append((round(cost, 9), Tile(rows, vectors)))
+    return [tile for _, tile in sorted(ranked, key=lambda r: r[0])]

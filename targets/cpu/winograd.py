@@ -46,16 +46,20 @@ _FAR = 16 * 1024 * 1024
 """Bytes that are not expected to stay in any cache."""
 
 
+def winograd_fits(shape: ConvShape, lanes: int) -> bool:
+    """Can a convolution be computed in this form? Its channels must lie in blocks of ``lanes``."""
+    if shape.integer or shape.group != 1 or shape.channels < lanes or len(shape.image) != 2:
+        return False
+    return (shape.kernel, shape.strides, shape.dilations) == ((3, 3), (1, 1), (1, 1))
+
+
 def winograd_tiles(shape: ConvShape, lanes: int) -> int | None:
     """The tiles of an image where this form of its convolution pays; None where it does not.
 
     It pays for dense 3x3 windows that move by single steps, if a direct convolution takes clearly
-    more vector operations. The channels must lie in blocks of ``lanes``; extents that are not
-    known count as :data:`_GUESS`.
+    more vector operations. Extents that are not known count as :data:`_GUESS`.
     """
-    if shape.integer or shape.group != 1 or shape.channels < lanes or len(shape.image) != 2:
-        return None
-    if (shape.kernel, shape.strides, shape.dilations) != ((3, 3), (1, 1), (1, 1)):
+    if not winograd_fits(shape, lanes):
         return None
     height, width = (_GUESS if d is None else d for d in shape.image)
     blocks, vectors = -(-shape.channels // lanes), -(-shape.filters // lanes)

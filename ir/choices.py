@@ -1,0 +1,69 @@
+"""What can be chosen about a heavy kernel, and what the choice depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+from .windows import ConvShape
+
+
+@dataclass(frozen=True)
+class ProductShape:
+    """A product of ``rows`` (None: not known) x ``inner`` by packed ``inner`` x ``columns``.
+
+    ``operand`` and ``weight`` are the element types of the two sides.
+    """
+
+    rows: int | None
+    columns: int
+    inner: int
+    operand: str = "float32"
+    weight: str = "float32"
+
+
+KernelShape: TypeAlias = ConvShape | ProductShape
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a kernel computes: the columns of its register tile, and for convolutions how.
+
+    ``algorithm`` is ``direct``, ``winograd``, or empty where the kernel goes by its own rule.
+    """
+
+    tile: int
+    algorithm: str = ""
+
+
+def shape_key(shape: KernelShape) -> str:
+    """A name for the shape that tells it from others, for instance
+    ``conv 64x64 group 1 kernel 3x3 strides 1x1 dilations 1x1 image 56x56 float32``.
+    """
+    if isinstance(shape, ProductShape):
+        types = f"{shape.operand} {shape.weight}"
+        return f"product {_extent(shape.rows)}x{shape.inner}x{shape.columns} {types}"
+    return (
+        f"conv {shape.channels}x{shape.filters} group {shape.group} kernel {_by(shape.kernel)}"
+        f" strides {_by(shape.strides)} dilations {_by(shape.dilations)}"
+        f" image {_by(shape.image)} {'int8' if shape.integer else 'float32'}"
+    )
+
+
+def multiply_adds(shape: KernelShape) -> int | None:
+    """How many multiply-adds the kernel of a shape takes; None where extents are not known."""
+    if isinstance(shape, ProductShape):
+        return None if shape.rows is None else shape.rows * shape.columns * shape.inner
+    known = [d for d in shape.image if d is not None]
+    if len(known) < len(shape.image):
+        return None
+    return prod((*known, *shape.kernel, shape.channels, shape.filters, shape.group))
+
+
+def _by(extents: tuple[int | None, ...]) -> str:
+    return "x".join(map(_extent, extents))
+
+
+def _extent(extent: int | None) -> str:
+    return "?" if extent is None else str(extent)
