@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from ..ir.choices import Choice, KernelShape
 from ..ir.graph import Graph, Node
-from ..ir.registry import has_trait
+from ..ir.registry import attribute, has_trait
 
 CHEAP = frozenset({
     "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
@@ -68,7 +68,10 @@ class TargetFacts(Protocol):
         ...
 
     def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        """May ``node`` (elementwise, on the anchor's result) run in the kernel of ``anchor``?"""
+        """May ``node`` run in the kernel of ``anchor``?
+
+        It is elementwise on the anchor's result, or moves it to where it is stored.
+        """
         ...
 
     def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
@@ -90,15 +93,35 @@ class GenericFacts:
         return False
 
     def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        return None
+        if has_trait(node, "elementwise") or self._views(anchor) and keeps_rows(graph, node):
+            return None
+        return "not elementwise"
 
     def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        if has_trait(anchor, "reduction"):
+        if has_trait(anchor, "reduction") or self._views(anchor) and keeps_rows(graph, node):
             return None
         return f"{anchor.op} reads its inputs many times"
+
+    def _views(self, anchor: Node) -> bool:
+        """Does the kernel of ``anchor`` read and write rows of any strides?"""
+        return self.layouts is not None and anchor.key == "kiln.Attention"
 
     def cheap(self, node: Node) -> bool:
         return node.op in CHEAP or has_trait(node, "injective")
 
 
-__all__ = ["CHEAP", "GenericFacts", "Layouts", "TargetFacts"]
+def keeps_rows(graph: Graph, node: Node) -> bool:
+    """Does ``node`` only move rows about, or parts of rows, whose elements stay neighbours?"""
+    if node.key == "Transpose":
+        rank = node.out().rank
+        perm = attribute(node, "perm")
+        return perm is not None and perm[-1] % rank == rank - 1
+    if node.key == "kiln.Slice":
+        return attribute(node, "steps")[-1] == 1
+    if node.key == "kiln.Reshape":
+        x = graph.required_inputs(node)[0]
+        return bool(x.rank and node.out().rank) and x.shape[-1] == node.out().shape[-1]
+    return False
+
+
+__all__ = ["CHEAP", "GenericFacts", "Layouts", "TargetFacts", "keeps_rows"]

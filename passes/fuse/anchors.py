@@ -1,4 +1,4 @@
-"""Regions around a heavy op: the elementwise operations on its result."""
+"""Regions around a heavy op: the elementwise operations on its result, and where it goes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def grow_epilogue(regions: Regions, anchor: Node) -> None:
         if outside is None or not outside:
             break
         candidate = min(outside, key=regions.position)
-        reason = _objection(regions, anchor, candidate)
+        reason = _objection(regions, members, candidate)
         if reason is not None:
             regions.explain(candidate, reason)
             break
@@ -54,14 +54,19 @@ def _leaving(regions: Regions, members: list[Node], inside: set[Node]) -> list[V
     return [n.out() for n in members if any(c not in inside for c in graph.out_edges(n))]
 
 
-def _objection(regions: Regions, anchor: Node, node: Node) -> str | None:
-    """Why ``node`` does not join the epilogue of ``anchor``, or None."""
-    if regions.kinds.get(node) is not Kind.ELEMENTWISE:
+def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
+    """Why ``node`` does not join the epilogue ``members``, anchor first, or None."""
+    anchor, kind = members[0], regions.kinds.get(node)
+    if any(regions.kinds[m] is Kind.MOVE for m in members):
+        return "the result has been moved"
+    if kind is not Kind.ELEMENTWISE and kind is not Kind.MOVE:
         return "not elementwise"
     if regions.region_of(node) is not None:
         return "it has a region already"
-    if node.out().shape != anchor.out().shape:
+    if kind is Kind.ELEMENTWISE and node.out().shape != anchor.out().shape:
         return "its shape is not that of the anchor"
+    if kind is Kind.MOVE and node.key != "Transpose":
+        return "not a transpose"
     return regions.target.fusible_epilogue(regions.graph, anchor, node)
 
 

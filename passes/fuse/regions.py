@@ -23,13 +23,15 @@ class Region:
     """A set of nodes; ``inputs`` are the values from outside that they read.
 
     ``evaluated`` says how many elements of a member are computed, at most: as many as its
-    consumer has, which is more than its own where the consumer broadcasts.
+    consumer has, which is more than its own where the consumer broadcasts. ``front`` holds what
+    the anchor reads.
     """
 
     anchor: Node | None
     members: list[Node] = field(default_factory=list)
     inputs: set[Value] = field(default_factory=set)
     evaluated: dict[Node, Dim] = field(default_factory=dict)
+    front: set[Node] = field(default_factory=set)
 
 
 class Regions:
@@ -79,6 +81,9 @@ class Regions:
         self._of[node] = region
         region.members.append(node)
         region.evaluated[node] = self._evaluated(region, node)
+        consumers = self.graph.out_edges(node)
+        if any(c is region.anchor or c in region.front for c in consumers):
+            region.front.add(node)
         region.inputs.difference_update(node.values)
         region.inputs.update(v for v in self.graph.inputs_of(node) if v is not None)
 
@@ -173,6 +178,10 @@ class Regions:
             return "a consumer reads its elements many times"
         if region.anchor is not None and region.anchor in consumers:
             return self._prologue_objection(region.anchor, node)
+        if region.anchor is not None and any(c in region.front for c in consumers):
+            reason = self.target.fusible_prologue(self.graph, region.anchor, node)
+            if reason is not None:
+                return reason
         if self._evaluated(region, node) != node.out().tensor_type.numel:
             return None if self.target.cheap(node) else "it would be computed several times"
         return None

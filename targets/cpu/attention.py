@@ -88,7 +88,8 @@ class _Attention:
 
         def task(at: At) -> None:
             n, h, group = at
-            memory, where = packed, (n, h)
+            memory: _Packed | None = packed
+            where: At = (n, h)
             if memory is None:
                 memory, where = self._memory(()), ()
                 self._pack(memory, where, (n, h))
@@ -100,25 +101,26 @@ class _Attention:
         panels, rows = (self.tiles, self.depth, self.width), (self.keys, self.out_width)
         keys = self.b.workspace((*lead, *panels), "float32", "keys")
         if isinstance(self.v, BufferTensor):
-            return _Packed(keys, None)
-        return _Packed(keys, self.b.workspace((*lead, *rows), "float32", "values"))
+            return _Packed(keys, self.v, copied=False)
+        return _Packed(keys, self.b.workspace((*lead, *rows), "float32", "values"), copied=True)
 
     def _pack(self, out: _Packed, where: At, head: At) -> None:
         b = self.b
         with b.loop(self.tiles) as tile:
             first = tile * self.width
             pack_rows(b, out.keys, (*where, tile), first, self.keys, self.lanes, self.k, head)
-        if out.values is not None:
+        if out.copied:
             with b.loop(self.keys) as t, b.lanes(as_int(self.out_width)) as e:
                 out.values.store((*where, t, e), self.v[(*head, t, e)])
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """Keys as [.., tile, depth, key], and values as [.., key, width] where they are copied."""
+    """Keys as [.., tile, depth, key], and values as [.., key, width]: a copy, or the operand."""
 
     keys: BufferTensor
-    values: BufferTensor | None
+    values: BufferTensor
+    copied: bool
 
 
 class _Block:
@@ -228,8 +230,8 @@ class _Block:
         """Values weighted and summed, a tile of columns after the other."""
         a, b, lanes = self.a, self.b, self.lanes
         chunks = int(a.out_width) // lanes
-        copied = self.packed.values
-        values, place = (a.v, self.head) if copied is None else (copied, self.where)
+        values = self.packed.values
+        place = self.where if self.packed.copied else self.head
         for start in range(0, chunks, a.vectors):
             count = min(a.vectors, chunks - start)
             acc = RegisterTile(b, size, count, FloatDot(lanes))

@@ -99,14 +99,18 @@ def template_anchor(graph: Graph, templates: Mapping[str, Template]) -> Node | N
         return anchor if all(v.node is anchor for v in graph.outputs) else None
     if len(anchor.outputs) != 1:
         return None
-    shape = anchor.out().tensor_type.shape
     after = nx.descendants(graph.nx, anchor) - {graph.sink}
-    fits = all(
-        has_trait(n, "elementwise") and all(v.tensor_type.shape == shape for v in n.values)
-        for n in after
-    )
     reached = after | {anchor}
+    fits = all(_in_epilogue(graph, anchor, n) for n in after)
     return anchor if fits and all(v.node in reached for v in graph.outputs) else None
+
+
+def _in_epilogue(graph: Graph, anchor: Node, node: Node) -> bool:
+    """Is ``node`` elementwise on the anchor's result, or where that goes in the end?"""
+    if node.key == "Transpose":
+        return all(consumer is graph.sink for consumer, _ in graph.uses(node.out()))
+    shape = anchor.out().tensor_type.shape
+    return has_trait(node, "elementwise") and all(v.tensor_type.shape == shape for v in node.values)
 
 
 class _Sink:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.graph_text import graph_of
 from support.pass_checks import Golden, check, random_feeds, run, same
+from support.toy_layouts import toy_context
 
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.infer import infer_types
@@ -191,6 +192,34 @@ def test_the_target_decides_what_joins_an_anchor() -> None:
     run(graph, "fuse", context)
     assert _regions(graph) == []
     assert {"not here", "nor here"} <= set(reasons)
+
+
+HEADS = """
+graph main(%x: float32[2,5,9,8], %b: float32[8]) -> (y) {
+  %xb = Add(%x, %b)
+  %qs = kiln.Slice(%xb) {starts=[0, 0, 0, 0], shape=[2, 5, 3, 8], steps=[1, 1, 1, 1]}
+  %ks = kiln.Slice(%xb) {starts=[0, 0, 3, 0], shape=[2, 5, 3, 8], steps=[1, 1, 1, 1]}
+  %vs = kiln.Slice(%xb) {starts=[0, 0, 6, 0], shape=[2, 5, 3, 8], steps=[1, 1, 1, 1]}
+  %q = Transpose(%qs) {perm=[0, 2, 1, 3]}
+  %k = Transpose(%ks) {perm=[0, 2, 1, 3]}
+  %v = Transpose(%vs) {perm=[0, 2, 1, 3]}
+  %a = kiln.Attention(%q, %k, %v) {scale=0.5}
+  %t = Transpose(%a) {perm=[0, 2, 1, 3]}
+  %y = Relu(%t)
+  return %y
+}
+"""
+
+
+def test_attention_takes_the_views_around_it_where_the_target_does() -> None:
+    graph = graph_of(HEADS)
+    run(graph, "fuse")
+    assert not any("Attention" in ops for ops in _regions(graph))
+    graph = graph_of(HEADS)
+    run(graph, "fuse", toy_context())
+    (found,) = [ops for ops in _regions(graph) if "Attention" in ops]
+    # What is computed stays outside in front, and nothing follows the transpose.
+    assert sorted(found) == ["Attention", *["Slice"] * 3, *["Transpose"] * 4]
 
 
 def test_vectors_are_inputs_and_scalars_are_code() -> None:

@@ -10,6 +10,7 @@ from support.cpu_kernels import Kernel, cpus, run
 from support.product_kernels import (
     Attend,
     Product,
+    attend,
     attention_kernel,
     attentions,
     product_kernel,
@@ -80,6 +81,31 @@ ATTENTION = {
 @pytest.mark.parametrize("case", ATTENTION.values(), ids=ATTENTION)
 def test_attention_that_has_code_of_its_own(case: Attend, cpu: str) -> None:
     agrees(attention_kernel(case), cpu)
+
+
+def fused_heads(length: str | None) -> Kernel:
+    """Attention whose operands are slices of one [B,S,3*H,D], to a [B,S,H,D]."""
+    x = np.random.default_rng(4).standard_normal((2, 21, 9, 32)).astype(np.float32)
+    kernel = Kernel()
+    source = kernel.input(x, {1: length} if length else None)
+    operands = []
+    for i in range(3):
+        cut = {"starts": (0, 0, 3 * i, 0), "steps": (1, 1, 1, 1),
+               "shape": (2, source.shape[1], 3, 32)}  # fmt: skip
+        part = kernel.node("Slice", [source], cut, "kiln")
+        operands.append(kernel.node("Transpose", [part], {"perm": (0, 2, 1, 3)}))
+    result = kernel.node("Attention", operands, {"scale": 0.2}, "kiln")
+    result = kernel.node("Neg", [result])
+    kernel.finish([kernel.node("Transpose", [result], {"perm": (0, 2, 1, 3)})])
+    q, k, v = (x[:, :, 3 * i : 3 * i + 3].swapaxes(1, 2) for i in range(3))
+    kernel.want = [-attend(q, k, v, None, 0.2).swapaxes(1, 2)]
+    return kernel
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("length", [None, "S"])
+def test_attention_reads_and_writes_rows_of_any_strides(cpu: str, length: str | None) -> None:
+    agrees(fused_heads(length), cpu)
 
 
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
