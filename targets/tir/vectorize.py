@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import tirx
 
 
@@ -21,7 +22,32 @@ def vectorizes(loop: Any) -> bool:
         tirx.transform.StmtSimplify()(module)
     except (RuntimeError, ValueError, TypeError):
         return False
-    return _count_loops(module["probe"].body) < _count_loops(loop)
+    body = module["probe"].body
+    return _count_loops(body) < _count_loops(loop) and not _reads_unguarded(body)
+
+
+def _reads_unguarded(statement: Any) -> bool:
+    """Is there a vector select by index between elements in memory?
+
+    Both sides of it are read, and the simplifier has used the condition to drop what kept the index
+    in bounds. In a scalar loop such a select becomes a branch.
+    """
+    found = tvm_ffi.structural_walk(statement, [(tirx.Select, _stop_at_unguarded)])
+    return found is not None
+
+
+def _stop_at_unguarded(select: Any) -> Any:
+    sides = (select.true_value, select.false_value)
+    if not _has_load(select.condition) and any(map(_has_load, sides)):
+        return tvm_ffi.VisitInterrupt(True)
+    return None
+
+
+def _has_load(expression: Any) -> bool:
+    def stop(_load: Any) -> Any:
+        return tvm_ffi.VisitInterrupt(True)
+
+    return tvm_ffi.structural_walk(expression, [(tvm.ir.TensorLoad, stop)]) is not None
 
 
 def _count_loops(statement: Any) -> int:
