@@ -253,6 +253,7 @@ class _Compilation:
     def generate(self, graph: Graph, imported: Imported, before: int) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
         from .codegen.build import compiler_version
+        from .codegen.costs import kernel_costs
         from .codegen.flops import graph_flops
         from .codegen.link import link
         from .codegen.lower import lower_graph
@@ -280,6 +281,7 @@ class _Compilation:
             {
                 "nodes": {"imported": before, "optimised": count_nodes(graph)},
                 "kernels": len(lowered.kernels),
+                "kernel_costs": kernel_costs(lowered.kernels, lowered.calls),
                 "flops": graph_flops(graph),
                 "weight_bytes": sum(a.nbytes for _, a in lowered.weights),
                 "arena_bytes": lowered.program.arena_bytes,

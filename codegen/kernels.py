@@ -159,13 +159,18 @@ def canonical(region: Graph) -> dict[str, Dim]:
 
 def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
     """The kernel of a node (``main``), or of its data-dependent output sizes (``sizes``)."""
-    from ..targets.generic.region import input_symbols, region_symbols
-
     region, arguments = node_region(graph, node)
     originals = canonical(region)
-    taken = input_symbols(region) if role == "sizes" else region_symbols(region)
+    dims = tuple(originals[s] for s in kernel_symbols(region, role))
     text = print_graph(region, limit=PARAMETER_LIMIT)
-    return KernelSpec(text, role, _title(region), arguments, tuple(originals[s] for s in taken))
+    return KernelSpec(text, role, _title(region), arguments, dims, node.name)
+
+
+def kernel_symbols(region: Graph, role: str) -> list[str]:
+    """The symbols whose values a kernel takes as int64 scalars, in order."""
+    from ..targets.generic.region import input_symbols, region_symbols
+
+    return input_symbols(region) if role == "sizes" else region_symbols(region)
 
 
 def dim_atoms(graph: Graph, node: Node) -> set[Dim]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class Lowered:
     kernels: dict[str, KernelSpec]
     dim_kernels: list[DimKernel]
     weights: list[tuple[str, np.ndarray]]
+    calls: dict[str, list[str]] = field(default_factory=dict)
+    """The node behind each call of a kernel, in order; empty names for what none stands for."""
 
 
 def lower_graph(graph: Graph, target: Target, version: str) -> Lowered:
@@ -96,6 +98,7 @@ class _Lowering:
         self.program = Program()
         self.block: list[Instruction] = self.program.body
         self.kernels: dict[str, KernelSpec] = {}
+        self.calls: dict[str, list[str]] = {}
         self.dim_kernels: list[DimKernel] = []
         self.weights: list[tuple[str, np.ndarray]] = []
         self.weight_index: dict[int, int] = {}
@@ -125,7 +128,7 @@ class _Lowering:
         self.program.result = self.new_reg()
         self.emit(MakeTuple(self.program.result, tuple(results)))
         self.program.slots = len(self.slots)
-        return Lowered(self.program, self.kernels, self.dim_kernels, self.weights)
+        return Lowered(self.program, self.kernels, self.dim_kernels, self.weights, self.calls)
 
     def lower_body(self, frame: _Frame) -> None:
         """The operations of a body whose inputs are in ``frame.env``."""
@@ -297,13 +300,14 @@ class _Lowering:
     def call_kernel(self, spec: KernelSpec, inputs: Sequence[Reg], outputs: Sequence[Reg]) -> None:
         name = spec.name(self.target.spec, self.version)
         self.kernels.setdefault(name, spec)
+        self.calls.setdefault(name, []).append(spec.node)
         dims = [self.dim_reg(d) for d in spec.dims]
         self.emit(Call(name, (*inputs, *outputs, *dims)))
 
     def run_small(self, graph: Graph, inputs: Sequence[Reg]) -> list[Reg]:
         """Call a kernel made from a helper graph of one op; its inputs are in registers."""
         (node,) = graph.nodes
-        spec = kernel_spec(graph, node)
+        spec = replace(kernel_spec(graph, node), node="")
         outputs = [self.allocate(v.tensor_type) for v in graph.outputs]
         self.call_kernel(spec, inputs, outputs)
         return outputs
