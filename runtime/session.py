@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .manifest import LIBRARY, Dim, NativeSpec, ValueSpec
 from .places import Place, place_for
 from .tvm_runtime import load_libraries
 from .values import tensor_from_storage
+
+if TYPE_CHECKING:
+    from .profile import Profiler
 
 
 class NodeArg(NamedTuple):
@@ -104,6 +107,24 @@ class Session:
     def ir_text(self) -> str:
         """The optimised IR that the code was generated from."""
         return self._ir_text
+
+    @property
+    def threads(self) -> int:
+        """Threads that a run may use."""
+        return self._threads
+
+    def profiler(self, feeds: Mapping[str, Any]) -> Profiler:
+        """What runs the model on ``feeds`` and times its kernels; it needs a CPU's artifact.
+
+        Raises InputError for feeds that do not fit, ArtifactError for a GPU's artifact.
+        """
+        from .profile import Profiler
+
+        if self._closed:
+            raise ExecutionError(f"{self._path}: the session is closed")
+        if self._place.cuda:
+            raise ArtifactError(f"{self._path}: only kernels that run on the CPU can be timed")
+        return Profiler(*self._new_machine(), feeds, self._threads)
 
     def close(self) -> None:
         """Lets go of the weights and machines; a later `run` raises ExecutionError."""

@@ -1,0 +1,199 @@
+"""What this machine can do at most: multiply-adds a second of one core, and bytes copied a second.
+
+Multiply-adds are timed in a loop of nothing else: independent accumulators keep every unit busy,
+and no operand comes from memory. The loop is a few instructions of machine code, made here, as a
+compiler is not at hand where artifacts run. Of the vector lengths that the CPU has, the best
+counts. Neighbours on the machine can only slow a measurement down, so the fastest of many counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from .machine import cpu_features, machine_arch
+
+ARITHMETIC = ("float32", "float64", "int8")
+
+_TURNS = 4_000
+_TRIALS = 100
+
+_SMALLEST_COPY, _LARGEST_COPY = 256 << 10, 256 << 20
+_ROUND_BYTES = 64 << 20
+_ROUNDS = 5
+
+
+class Loop(NamedTuple):
+    """Machine code of a C function ``void loop(long turns)``, and its operations in one turn."""
+
+    code: bytes
+    operations: int
+
+
+@cache
+def peak_operations(arithmetic: str) -> float | None:
+    """Operations a second of one core, a multiply-add counting two; measured once a process.
+
+    ``arithmetic`` is ``float32``, ``float64``, or ``int8``: products of 8-bit integers summed up
+    in 32 bits. None where there is no measuring it: on other architectures than x86-64 and
+    aarch64, for int8 where the CPU has no instruction for it, and where the system forbids new
+    machine code.
+    """
+    make = {"x86_64": x86_loops, "aarch64": arm_loops}.get(machine_arch())
+    loops = make(arithmetic, cpu_features()) if make else []
+    try:
+        return max((_time(loop) for loop in loops), default=None)
+    except OSError:
+        return None
+
+
+def _time(loop: Loop) -> float:
+    with open(os.memfd_create("loop"), "wb") as file:
+        file.write(loop.code)
+        file.flush()
+        # Mapped from a file, the code is never writable and executable at once.
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC) as page:
+            view = np.frombuffer(page, np.uint8)
+            run = ctypes.CFUNCTYPE(None, ctypes.c_long)(view.ctypes.data)
+            best = min(_seconds(lambda: run(_TURNS)) for _ in range(_TRIALS))
+            del view
+    return loop.operations * _TURNS / best
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+# ---- x86-64 --------------------------------------------------------------------------------------
+
+_X86_SUMS = 12
+_X86_OPERANDS = (12, 13)
+_FUSED_MULTIPLY_ADD, _DOT_BYTES = 0xB8, 0x50  # vfmadd231ps and pd, vpdpbusd
+
+
+def x86_loops(arithmetic: str, features: frozenset[str]) -> list[Loop]:
+    """A loop for each vector length of a CPU with these features."""
+    bits = []
+    if {"int8": "avx512_vnni"}.get(arithmetic, "avx512f") in features:
+        bits.append(512)
+    if {"int8": "avx_vnni"}.get(arithmetic, "fma") in features:
+        bits.append(256)
+    return [_x86_loop(arithmetic, b) for b in bits]
+
+
+def _x86_loop(arithmetic: str, bits: int) -> Loop:
+    opcode = _DOT_BYTES if arithmetic == "int8" else _FUSED_MULTIPLY_ADD
+    wide = arithmetic == "float64"
+    encode = _evex if bits == 512 else _vex
+    body = b"".join(encode(opcode, n, *_X86_OPERANDS, wide) for n in range(_X86_SUMS))
+    body += bytes.fromhex("48ffcf")  # dec rdi
+    back = len(body) + 6
+    clear = b"".join(_clear(n) for n in range(_X86_SUMS + 2))
+    code = clear + body + b"\x0f\x85" + struct.pack("<i", -back) + bytes.fromhex("c5f877c3")
+    return Loop(code, _X86_SUMS * _operations(arithmetic, bits))
+
+
+def _clear(n: int) -> bytes:
+    """``vxorps xmmN, xmmN, xmmN``, which clears the whole register."""
+    high = n >> 3 ^ 1
+    return bytes([0xC4, high << 7 | 0x40 | high << 5 | 1, (n ^ 15) << 3, 0x57, _registers(n, n)])
+
+
+def _evex(opcode: int, out: int, left: int, right: int, wide: bool) -> bytes:
+    """An instruction on 512-bit registers below 16, of the opcode map 0F38 with prefix 66."""
+    prefix = (out >> 3 ^ 1) << 7 | 0x40 | (right >> 3 ^ 1) << 5 | 0x10 | 2
+    second = wide << 7 | (left ^ 15) << 3 | 4 | 1
+    return bytes([0x62, prefix, second, 0x48, opcode, _registers(out, right)])
+
+
+def _vex(opcode: int, out: int, left: int, right: int, wide: bool) -> bytes:
+    """The same on 256-bit registers."""
+    prefix = (out >> 3 ^ 1) << 7 | 0x40 | (right >> 3 ^ 1) << 5 | 2
+    second = wide << 7 | (left ^ 15) << 3 | 4 | 1
+    return bytes([0xC4, prefix, second, opcode, _registers(out, right)])
+
+
+def _registers(out: int, right: int) -> int:
+    return 0xC0 | (out & 7) << 3 | right & 7
+
+
+# ---- aarch64 -------------------------------------------------------------------------------------
+
+_ARM_SUMS = range(16, 32)  # the callee may use these as it likes
+_ARM_WORDS = {"float32": 0x4E20CC00, "float64": 0x4E60CC00, "int8": 0x4E809400}  # fmla, fmla, sdot
+_ARM_CLEAR, _ARM_RETURN = 0x6F00E400, 0xD65F03C0  # movi v.2d, #0 and ret
+
+
+def arm_loops(arithmetic: str, features: frozenset[str]) -> list[Loop]:
+    """The loop of a CPU with these features, on 128-bit vectors."""
+    if arithmetic == "int8" and "asimddp" not in features:
+        return []
+    word = _ARM_WORDS[arithmetic] | 1 << 16  # out += v0 * v1
+    clear = [_ARM_CLEAR | n for n in (0, 1, *_ARM_SUMS)]
+    body = [*(word | n for n in _ARM_SUMS), 0xF1000400]  # subs x0, x0, #1
+    jump = 0x54000001 | (-len(body) & 0x7FFFF) << 5  # b.ne
+    words = [*clear, *body, jump, _ARM_RETURN]
+    return [Loop(struct.pack(f"<{len(words)}I", *words), len(_ARM_SUMS) * _operations(arithmetic))]
+
+
+def _operations(arithmetic: str, bits: int = 128) -> int:
+    """Multiplications and additions of one instruction."""
+    return 2 * bits // {"float32": 32, "float64": 64, "int8": 8}[arithmetic]
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def copied_bytes(nbytes: int) -> int:
+    """How much :func:`copy_bandwidth` copies for so much memory."""
+    return min(max(nbytes, _SMALLEST_COPY), _LARGEST_COPY)
+
+
+@cache
+def copy_bandwidth(nbytes: int, threads: int) -> float:
+    """Bytes read and written a second while ``threads`` threads copy blocks of memory.
+
+    All blocks together are about ``nbytes`` large, which says what cache they fit in; sizes below
+    256 KiB and above 256 MiB are measured as these.
+    """
+    total = copied_bytes(nbytes)
+    share = total // (2 * threads)
+    blocks = [(np.ones(share, np.uint8), np.ones(share, np.uint8)) for _ in range(threads)]
+    repeats = max(1, _ROUND_BYTES // total)
+    work = [_copying(target, source, repeats) for target, source in blocks]
+    best = _shortest(work)
+    return 2 * share * threads * repeats / best
+
+
+def _copying(target: np.ndarray, source: np.ndarray, repeats: int) -> Callable[[], None]:
+    to, origin, size = target.ctypes.data, source.ctypes.data, target.nbytes
+
+    def copy() -> None:
+        for _ in range(repeats):
+            ctypes.memmove(to, origin, size)
+
+    return copy
+
+
+def _shortest(work: Sequence[Callable[[], None]]) -> float:
+    """Seconds of the fastest round in which every thread does its work."""
+    if len(work) == 1:
+        return min(_seconds(work[0]) for _ in range(_ROUNDS))
+    with ThreadPoolExecutor(len(work)) as pool:
+
+        def together() -> None:
+            for done in [pool.submit(w) for w in work]:
+                done.result()
+
+        return min(_seconds(together) for _ in range(_ROUNDS))
