@@ -146,19 +146,35 @@ class _Dense:
         (stride_h, stride_w), (dilation_h, dilation_w) = g.strides, g.dilations
         channel_block = group * self.in_blocks
 
-        def operand(r: int, k: tuple[Expr, ...]) -> Place:
-            c, kh, kw, i = k
+        def operand(r: int, k: tuple[Expr, ...], c: Expr) -> Place:
+            _, kh, kw, i = k
             h = row * stride_h + kh * dilation_h
             w = (column + r) * stride_w + kw * dilation_w
             return self.image.tensor, (batch, channel_block + c, h, w, i)
 
-        def weights(k: tuple[Expr, ...]) -> Weights:
-            c, kh, kw, i = k
+        def weights(k: tuple[Expr, ...], c: Expr) -> Weights:
+            _, kh, kw, i = k
             kernel = ((kw, kh) if self.tall else (kh, kw)) if self.rank == 2 else (kw,)
             return self.weight, (group, tile, c, *kernel, i)
 
-        acc.reduce((self.in_blocks, *g.kernel, self.steps), operand, weights)
+        def add(first: int, blocks: int, steps: int) -> None:
+            acc.reduce(
+                (blocks, *g.kernel, steps),
+                lambda r, k: operand(r, k, k[0] + first),
+                lambda k: weights(k, k[0] + first),
+            )
+
+        for part in self._sums():
+            add(*part)
         self._finish(acc, batch, group, tile, row, column, size)
+
+    def _sums(self) -> list[tuple[int, int, int]]:
+        """Blocks of input channels: (first, count, steps); the last may hold fewer channels."""
+        channels = int(self.ctx.attr("in_channels")) // self.groups
+        depth = int(self.ctx.attr("depth"))
+        whole, rest = divmod(-(-channels // depth), self.steps)
+        parts = [(0, whole, self.steps), (whole, 1, rest)]
+        return [part for part in parts if part[1] * part[2] > 0]
 
     def _start(self, acc: RegisterTile, group: Expr, tile: Expr) -> None:
         if not self.ctx.has(2):
