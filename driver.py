@@ -6,19 +6,24 @@ import os
 import platform
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .ir.choices import KernelShape
 from .ir.graph import Graph
 
 if TYPE_CHECKING:
     from .codegen.artifact import ArtifactContents
     from .codegen.lower import Lowered
     from .codegen.native import Native
+    from .codegen.tune import Tuner, TuningReport
     from .frontend import Imported
+    from .passes.base import Pass
     from .passes.bisect import Culprit
     from .passes.manager import PassManager, PassRecord
     from .runtime import Session
@@ -36,7 +41,8 @@ class CompileOptions:
     ``passes`` is a pipeline such as ``fold{max-bytes=1048576},cse`` (None: the default one),
     ``dump_ir`` a folder for the numbered text after each pass, ``stop_after`` the name or number
     of the last pass to run, ``jobs`` the number of compiler processes (0: one a core), ``linker``
-    the C compiler driver to link with.
+    the C compiler driver to link with. ``tune`` are the seconds to spend on timing kernels;
+    ``tuned`` uses what was timed before and kept in the user's database.
     """
 
     target: str = "cpu"
@@ -46,6 +52,8 @@ class CompileOptions:
     stop_after: str | None = None
     jobs: int = 0
     linker: str | None = None
+    tune: float = 0.0
+    tuned: bool = False
 
 
 class OptionError(ValueError):
@@ -60,6 +68,7 @@ class Artifact:
     graph: Graph = field(repr=False)
     pass_records: list[PassRecord] = field(repr=False, default_factory=list)
     seconds: dict[str, float] = field(repr=False, default_factory=dict)
+    tuning: TuningReport | None = field(repr=False, default=None)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -194,6 +203,7 @@ class _Compilation:
         self.seconds: dict[str, float] = {}
         self.report: dict[str, Any] = {}
         self.records: list[PassRecord] = []
+        self.tuning: TuningReport | None = None
 
     @cached_property
     def target(self) -> Target:
@@ -208,7 +218,7 @@ class _Compilation:
         self.timed("load compiler", lambda: self.target)
         graph = self.timed("passes", lambda: self.optimize(imported.graph))
         contents = self.generate(graph, imported, before)
-        return Artifact(contents, graph, self.records, self.seconds)
+        return Artifact(contents, graph, self.records, self.seconds, self.tuning)
 
     def timed(self, stage: str, step: Callable[[], Any]) -> Any:
         self.listener(stage, 0, 1)
@@ -218,8 +228,11 @@ class _Compilation:
         self.listener(stage, 1, 1)
         return result
 
-    def manager(self) -> PassManager:
-        """The passes that the options ask for; raises :class:`OptionError`."""
+    def manager(self, tuner: Tuner | None = None) -> PassManager:
+        """The passes that the options ask for; raises :class:`OptionError`.
+
+        With a ``tuner``, the layout pass goes by what it knows, or times before that pass.
+        """
         from .passes.manager import PassManager
         from .passes.pipeline import parse_pipeline
         from .passes.target import GenericFacts
@@ -229,14 +242,41 @@ class _Compilation:
                 parse_pipeline(self.options.passes),
                 dump_dir=self.options.dump_ir,
                 stop_after=self.options.stop_after,
-                facts=GenericFacts(self.target.layouts),
+                facts=GenericFacts(self.target.layouts if tuner is None else tuner.layouts),
+                before=partial(self.tune, tuner) if tuner and self.options.tune else None,
                 on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
             )
         except ValueError as e:
             raise OptionError(str(e)) from e
 
+    def tuner(self) -> Tuner | None:
+        """The choices of the user's own database, where the options ask for them."""
+        if not self.options.tune and not self.options.tuned:
+            return None
+        if not 0 <= self.options.tune < float("inf"):
+            raise OptionError(f"tune is a number of seconds, not {self.options.tune}")
+        from .codegen.tune import Tuner
+
+        return Tuner(self.target, create=self.options.tune > 0)
+
+    def tune(self, tuner: Tuner, p: Pass, graph: Graph) -> None:
+        """Before the layout pass: time the kernels that it would make."""
+        if p.name != "layout" or self.tuning is not None:
+            return
+        from .passes.base import PassContext
+        from .passes.target import GenericFacts
+
+        counts: Counter[KernelShape] = Counter()
+        p.run(graph.copy(), PassContext(GenericFacts(tuner.recorder(counts))))
+        start = time.perf_counter()
+        self.tuning = tuner.tune(
+            counts, self.options.tune, lambda done, total: self.listener("tune", done, total)
+        )
+        self.seconds["tune"] = time.perf_counter() - start
+
     def optimize(self, graph: Graph) -> Graph:
-        result = self.manager().run(graph)
+        with self.tuner() or nullcontext() as tuner:
+            result = self.manager(tuner).run(graph)
         self.records = result.records
         self.report["passes"] = [
             {

@@ -17,6 +17,11 @@ from .tables import facts, milliseconds, number, show, size, table
 @click.argument("model", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="The artifact (default: MODEL.kiln).")
 @click.option("--folder", is_flag=True, help="Write a folder instead of one file.")
+@click.option(
+    "--tune", type=click.FloatRange(0, 1e6, min_open=True), default=0.0, metavar="SECONDS",
+    help="Time the best few ways to compute each heavy kernel for so long, and remember them.",
+)
+@click.option("--tuned", is_flag=True, help="Use what --tune remembers, but time nothing.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
 def command(model: str, output: str | None, folder: bool, quiet: bool, **values: Any) -> None:
@@ -65,8 +70,23 @@ def _summary(artifact: Any, path: Path, seconds: float) -> None:
             },
         )
     )
+    if artifact.tuning is not None:
+        show(facts("Tuning", tuning_facts(artifact.tuning)))
     for warning in report["warnings"]:
         click.echo(f"note: {warning}")
+
+
+def tuning_facts(report: Any) -> dict[str, Any]:
+    """What tuning did, as far as it did anything."""
+    told = {
+        "kernels timed": report.timed,
+        "changed by that": report.changed,
+        "known before": report.known,
+        "not timed, as the time was up": report.late,
+        "not timed, as their size is open": report.open,
+        "candidates that failed": report.failed,
+    }
+    return {what: count for what, count in told.items() if count or what == "kernels timed"}
 
 
 def operations(count: int) -> str:

@@ -7,7 +7,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import parse_target
 from ..targets.base import Target
 from ..targets.generic.registry import LoweringError, foreign_keys
+from .child import start_child
 from .kernels import KernelSpec
 from .pipeline import register_pipeline
 
@@ -72,6 +73,16 @@ def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> An
             raise BuildError(f"the GPU module failed: {reason[-1] if reason else e}") from e
 
 
+def jit_kernel(region: Graph, target: Target) -> Any:
+    """The kernel of a region as a function of this process."""
+    import tvm
+
+    module = tvm.IRModule({"kernel": target.kernel(region, "kernel")})
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        library = tvm.tirx.build(module, target=target.tvm_target(), pipeline=register_pipeline())
+    return library["kernel"]
+
+
 def object_of(module: object, target: Target) -> bytes:
     """The object file of an ``IRModule`` of PrimFuncs."""
     import tvm
@@ -86,19 +97,28 @@ def object_of(module: object, target: Target) -> bytes:
         return file.read()
 
 
+def cache_place() -> Path | None:
+    """What is kept between runs: ``$GRAPHKILN_CACHE``, by default ``~/.cache/graphkiln``.
+
+    None where the variable is empty: nothing is kept.
+    """
+    chosen = os.environ.get("GRAPHKILN_CACHE")
+    if chosen is None:
+        home = os.path.join(os.path.expanduser("~"), ".cache")
+        chosen = os.path.join(os.environ.get("XDG_CACHE_HOME") or home, "graphkiln")
+    return Path(chosen) if chosen else None
+
+
 class ObjectCache:
     """Object files on disk by kernel name, which is a digest of all that goes into them.
 
-    The folder is ``$GRAPHKILN_CACHE``, by default ``~/.cache/graphkiln``; an empty value turns the
-    cache off. Files are written beside and renamed, so a killed process leaves none half-written.
+    They lie in :func:`cache_place`; an empty name turns the cache off. Files are written beside
+    and renamed, so a killed process leaves none half-written.
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        chosen = os.environ.get("GRAPHKILN_CACHE") if folder is None else folder
-        if chosen is None:
-            home = os.path.join(os.path.expanduser("~"), ".cache")
-            chosen = os.path.join(os.environ.get("XDG_CACHE_HOME") or home, "graphkiln")
-        self.folder = Path(chosen) / "kernels" if chosen else None
+        place = cache_place() if folder is None else Path(folder) if folder else None
+        self.folder = None if place is None else place / "kernels"
 
     def get(self, name: str) -> bytes | None:
         if self.folder is None:
@@ -242,19 +262,7 @@ class _Workers:
         self.tasks.put((name, spec))
 
     def _start(self) -> subprocess.Popen[bytes]:
-        package = Path(__file__).parent.parent
-        code = (
-            "import sys, importlib.util as u;"
-            "s = u.spec_from_file_location('graphkiln', sys.argv[1] + '/__init__.py',"
-            " submodule_search_locations=[sys.argv[1]]);"
-            "m = u.module_from_spec(s); sys.modules['graphkiln'] = m; s.loader.exec_module(m);"
-            "from graphkiln.codegen.worker import main; main()"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(package)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is this process's affair; it ends its workers
-        )  # fmt: skip
+        process = start_child("graphkiln.codegen.worker")
         self.processes.append(process)
         return process
 
@@ -295,5 +303,5 @@ def read_reply(stream: IO[bytes], name: str) -> _Result:
     return _Result(name, content, "")
 
 
-__all__ = ["BuildError", "ObjectCache", "build_kernels", "build_object", "compiler_version",
-           "object_of", "parse_target"]  # fmt: skip
+__all__ = ["BuildError", "ObjectCache", "build_kernels", "build_object", "cache_place",
+           "compiler_version", "jit_kernel", "object_of", "parse_target"]  # fmt: skip

@@ -35,6 +35,9 @@ class PassRecord:
         return {**asdict(self), "details": dict(self.details)}
 
 
+BeforePass = Callable[[Pass, Graph], None]
+"""Given each pass and the graph that it will change."""
+
 OnPass = Callable[[str, int, int], None]
 """Told of progress: the name of the pass that ended, passes done, passes in all."""
 
@@ -54,9 +57,9 @@ class PassManager:
     After every pass that changed something types are inferred again and, with ``verify``, the
     graph is verified. ``dump_dir`` receives the text after each pass (``00_import.txt``,
     ``03_fold.txt``); ``stop_after`` names the pass after which the run ends, or gives its number,
-    from 1; ``facts`` answers what passes ask about the hardware; ``on_pass`` hears of each pass
-    as it ends. Raises ``ValueError`` where ``stop_after`` names no pass, or where the order of
-    passes breaks what one of them requires.
+    from 1; ``facts`` answers what passes ask about the hardware; ``before`` is called before each
+    pass, and ``on_pass`` hears of it as it ends. Raises ``ValueError`` where ``stop_after`` names
+    no pass, or where the order of passes breaks what one of them requires.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class PassManager:
         dump_dir: str | os.PathLike[str] | None = None,
         stop_after: str | int | None = None,
         facts: TargetFacts | None = None,
+        before: BeforePass | None = None,
         on_pass: OnPass | None = None,
     ) -> None:
         self.passes = list(passes)
@@ -74,6 +78,7 @@ class PassManager:
         self.dump_dir = None if dump_dir is None else Path(dump_dir)
         self.stop_after = _stop_index(self.passes, stop_after)
         self.facts = facts
+        self.before = before
         self.on_pass = on_pass
         _check_facts(self.passes)
 
@@ -84,6 +89,8 @@ class PassManager:
         self._dump(graph, 0, "import")
         nodes = count_nodes(graph)
         for index, p in enumerate(self.passes[: self.stop_after], 1):
+            if self.before is not None:
+                self.before(p, graph)
             started = time.perf_counter()
             result = self.run_pass(p, graph, context, [r.text for r in records])
             seconds = time.perf_counter() - started

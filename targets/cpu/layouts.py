@@ -6,12 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ...ir.choices import Choice, KernelShape, ProductShape
+from ...ir.choices import Choice, KernelShape, ProductShape, shape_key
 from ...ir.windows import ConvShape
+from .candidates import possible_choices
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .tiling import choose_tile, product_cycles
 from .winograd import winograd_tiles
+
+
+class ChoiceError(ValueError):
+    """What is remembered of a kernel makes no sense."""
+
 
 Lookup: TypeAlias = Callable[[KernelShape], Choice | None]
 """What is known to be the fastest for a shape, if anything is."""
@@ -57,7 +63,11 @@ class CpuLayouts:
     def choose(self, shape: KernelShape) -> Choice:
         """What was found to be fastest, or else the cost model's choice."""
         found = self.lookup(shape)
-        return self.estimate(shape) if found is None else found
+        if found is None:
+            return self.estimate(shape)
+        if all(found not in choices for choices in possible_choices(self.cpu, shape)):
+            raise ChoiceError(f"{found} is remembered for {shape_key(shape)}, which has no such")
+        return found
 
     def estimate(self, shape: KernelShape) -> Choice:
         """The cost model's choice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from tvm import tirx
@@ -16,6 +16,7 @@ from ..generic.registry import Template
 from ..tir.cpu_loops import CpuLoops
 from .attention import attention
 from .conv import conv_blocked
+from .database import find_shipped
 from .depthwise import depthwise_blocked
 from .features import CpuFeatures, features_of
 from .flatten import flatten_pointwise
@@ -47,7 +48,7 @@ class CpuTarget:
     @property
     def layouts(self) -> CpuLayouts:
         """What the layout pass asks."""
-        return CpuLayouts(self.features)
+        return CpuLayouts(self.features, partial(find_shipped, self.spec))
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

@@ -61,13 +61,23 @@ def winograd_tiles(shape: ConvShape, lanes: int) -> int | None:
     """
     if not winograd_fits(shape, lanes):
         return None
-    height, width = (_GUESS if d is None else d for d in shape.image)
+    height, width = _extents(shape)
     blocks, vectors = -(-shape.channels // lanes), -(-shape.filters // lanes)
-    depth, tiles = blocks * lanes, tiles_of(height, _OUT) * tiles_of(width, _OUT)
+    depth, tiles = blocks * lanes, image_tiles(shape)
     direct = height * width * 9 * depth * vectors
     products = tiles * _POINTS * depth * vectors
     transforms = tiles * (blocks + vectors) * _TRANSFORM + depth * vectors * _WEIGHTS
     return tiles if direct > _MARGIN * (products + transforms) else None
+
+
+def image_tiles(shape: ConvShape) -> int:
+    """How many tiles cover an image."""
+    height, width = _extents(shape)
+    return int(tiles_of(height, _OUT) * tiles_of(width, _OUT))
+
+
+def _extents(shape: ConvShape) -> tuple[int, ...]:
+    return tuple(_GUESS if d is None else d for d in shape.image)
 
 
 @dataclass(frozen=True)

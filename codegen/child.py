@@ -1,0 +1,75 @@
+"""Processes of this package's own, that answer requests over pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_START = (
+    "import sys, importlib, importlib.util as u;"
+    "s = u.spec_from_file_location('graphkiln', sys.argv[1] + '/__init__.py',"
+    " submodule_search_locations=[sys.argv[1]]);"
+    "m = u.module_from_spec(s); sys.modules['graphkiln'] = m; s.loader.exec_module(m);"
+    "importlib.import_module(sys.argv[2]).main()"
+)
+
+
+def start_child(
+    module: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A process that runs ``main`` of a module of this package, with pipes to it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _START, str(Path(__file__).parent.parent), module],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=None if environment is None else {**os.environ, **environment},
+        start_new_session=True,  # Ctrl-C is this process's affair; it ends its children
+    )  # fmt: skip
+
+
+class ChildLost(Exception):
+    """A child ended or did not answer in time."""
+
+
+class Child:
+    """One child and its answers, each within a time limit."""
+
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+        self._process = start_child(module, environment)
+        self._read = b""
+
+    def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """The answer to a request; raises :class:`ChildLost` where none comes in time."""
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        deadline = time.monotonic() + seconds
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            while b"\n" not in self._read:
+                left = max(0.0, deadline - time.monotonic())
+                if not select.select([process.stdout], [], [], left)[0]:
+                    raise ChildLost(f"no answer within {seconds:.0f} s")
+                part = os.read(process.stdout.fileno(), 1 << 16)
+                if not part:
+                    raise ChildLost("the process stopped")
+                self._read += part
+        except OSError as e:
+            raise ChildLost(f"the process stopped ({e})") from e
+        line, _, self._read = self._read.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,115 @@
+"""A process that builds kernels and times them: JSON lines in, JSON lines out.
+
+``{"text", "target"}`` builds a kernel, runs it once and keeps it; ``{"seconds"}`` times all that
+were kept in turns for about so long, answers with the least seconds of each and forgets them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Graph
+from ..ir.parser import parse_graph
+from ..targets import parse_target
+from .build import jit_kernel
+from .worker import die_with_parent
+
+_SAMPLE_SECONDS = 2e-4
+_ROUNDS = (3, 200)
+_ALIGNMENT = 64
+
+Kernel = Callable[[], None]
+
+
+class Arguments:
+    """Arrays that all kernels use in turn, by position and type: weights may be large.
+
+    They hold ones, because pages that were never written share one place in the cache.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[int, str], np.ndarray] = {}
+
+    def of(self, region: Graph) -> list[np.ndarray]:
+        """Arrays for the inputs and outputs of a region, all of known extents."""
+        values = [*region.inputs, *region.outputs]
+        return [self._array(i, v.shape, str(v.dtype)) for i, v in enumerate(values)]
+
+    def _array(self, i: int, shape: Sequence[Any], kind: str) -> np.ndarray:
+        size, item = int(np.prod(shape)), np.dtype(kind).itemsize
+        pool = self._pools.get((i, kind))
+        if pool is None or pool.size < size:
+            raw = np.ones(size + _ALIGNMENT // item, kind)
+            skip = -raw.ctypes.data % _ALIGNMENT // item
+            pool = self._pools[i, kind] = raw[skip : skip + size]
+        return pool[:size].reshape([int(d) for d in shape])
+
+
+def time_kernels(kernels: Sequence[Kernel], seconds: float) -> list[float]:
+    """The least processor time of one run of each; they take turns, so noise meets all."""
+    counts = [max(1, round(_SAMPLE_SECONDS / max(_sample(k, 1), 1e-9))) for k in kernels]
+    best = [float("inf")] * len(kernels)
+    end = time.perf_counter() + seconds
+    least, most = _ROUNDS
+    for done in range(most):
+        if done >= least and time.perf_counter() >= end:
+            break
+        for i, (kernel, count) in enumerate(zip(kernels, counts, strict=True)):
+            best[i] = min(best[i], _sample(kernel, count))
+    return best
+
+
+def _sample(kernel: Kernel, count: int) -> float:
+    start = time.thread_time()
+    for _ in range(count):
+        kernel()
+    return (time.thread_time() - start) / count
+
+
+class Bench:
+    """The kernels kept so far."""
+
+    def __init__(self) -> None:
+        self.arguments = Arguments()
+        self.kernels: list[Kernel] = []
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "seconds" in request:
+            kernels, self.kernels = self.kernels, []
+            return {"seconds": time_kernels(kernels, float(request["seconds"]))}
+        try:
+            kernel = self._build(request["text"], request["target"])
+            kernel()
+        except Exception as e:
+            return {"error": str(e)}
+        self.kernels.append(kernel)
+        return {}
+
+    def _build(self, text: str, target: str) -> Kernel:
+        import tvm_ffi
+
+        region = parse_graph(text)
+        function = jit_kernel(region, parse_target(target))
+        arrays = self.arguments.of(region)
+        given = [tvm_ffi.from_dlpack(a) for a in arrays]
+        return lambda: function(*given)
+
+
+def main() -> None:
+    """Serve requests from standard input until it ends."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    bench = Bench()
+    for line in sys.stdin.buffer:
+        out.write(json.dumps(bench.answer(json.loads(line))).encode() + b"\n")
+        out.flush()

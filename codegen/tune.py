@@ -1,0 +1,254 @@
+"""Tuning: times the best few ways to compute each heavy kernel of a model, and remembers them."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..ir.choices import Choice, KernelShape, ProductShape, multiply_adds, shape_key
+from ..ir.text import print_graph
+from ..targets.base import Target
+from ..targets.cpu.candidates import best_choices, kernel_graph
+from ..targets.cpu.database import Database, DatabaseError, Entry, Timing, find_shipped
+from ..targets.cpu.features import CpuFeatures, cpu_flags
+from ..targets.cpu.layouts import CpuLayouts
+from .build import cache_place
+from .child import Child, ChildLost
+
+CANDIDATES = 3
+"""How many tiles of each algorithm are timed."""
+MARGIN = 1.02
+"""How many times faster than the model's own choice another one must be."""
+
+_FILE = "tuned.sqlite"
+_MODULE = "graphkiln.codegen.timing"
+_CANDIDATE_SECONDS = 30.0
+_ROUND_SECONDS = 0.3
+_INTEGER_GAIN = 4
+
+Progress = Callable[[int, int], None]
+
+
+class TuningError(Exception):
+    """Kernels cannot be tuned, and why."""
+
+
+@dataclass
+class TuningReport:
+    """What tuning did with the distinct heavy kernels of a model.
+
+    ``known`` stood in a database, ``timed`` were timed now, ``changed`` of those differ from the
+    cost model's choice; for ``late`` the time was up, ``open`` have extents that only a run can
+    tell, and ``failed`` candidates did not build or run.
+    """
+
+    known: int = 0
+    timed: int = 0
+    changed: int = 0
+    late: int = 0
+    open: int = 0
+    failed: int = 0
+
+
+class Tuner:
+    """The choices for one target out of the user's database and the package's.
+
+    ``create`` makes the user's database where there is none. Raises :class:`TuningError` for
+    targets that have no choices, or whose database does not exist, and
+    :class:`~graphkiln.targets.cpu.database.DatabaseError` for one that cannot be used.
+    """
+
+    def __init__(self, target: Target, *, create: bool) -> None:
+        if not isinstance(target.layouts, CpuLayouts):
+            raise TuningError(f"target {target.spec} has no kernels to tune")
+        self.target = target
+        self.cpu: CpuFeatures = target.layouts.cpu
+        self.database = _open(create)
+        self._plain = target.layouts
+
+    def __enter__(self) -> Tuner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.database.close()
+
+    @property
+    def layouts(self) -> CpuLayouts:
+        """What the layout pass asks: the user's choices come before the package's."""
+        return replace(self._plain, lookup=self.find)
+
+    def find(self, shape: KernelShape) -> Choice | None:
+        """What is remembered of a shape."""
+        found = self.database.find(shape, self.target.spec)
+        return find_shipped(self.target.spec, shape) if found is None else found
+
+    def recorder(self, counts: Counter[KernelShape]) -> CpuLayouts:
+        """Layouts that count the shapes they are asked about."""
+
+        def lookup(shape: KernelShape) -> None:
+            counts[shape] += 1
+
+        return replace(self._plain, lookup=lookup)
+
+    def tune(
+        self, counts: Mapping[KernelShape, int], seconds: float, progress: Progress
+    ) -> TuningReport:
+        """Time what is not known yet, the largest share first, for about ``seconds``."""
+        _check_machine(self.target.spec, self.cpu)
+        report = TuningReport()
+        waiting = []
+        for shape in by_share(counts):
+            if self.find(shape) is not None:
+                report.known += 1
+            elif not (choices := best_choices(self.cpu, shape, CANDIDATES)):
+                report.open += 1
+            elif len(choices) > 1:
+                waiting.append((shape, choices))
+        deadline = time.monotonic() + seconds
+        with _Bench(self.target.spec, self.cpu, deadline) as bench:
+            for done, (shape, choices) in enumerate(waiting):
+                progress(done, len(waiting))
+                timings = bench.time(shape, choices)
+                if timings is None:
+                    report.late = len(waiting) - done
+                    break
+                self._keep(shape, timings, report)
+        progress(len(waiting) - report.late, len(waiting))
+        return report
+
+    def _keep(self, shape: KernelShape, timings: list[Timing], report: TuningReport) -> None:
+        import tvm
+
+        report.timed += 1
+        report.failed += sum(t.seconds is None for t in timings)
+        chosen = fastest(timings)
+        if chosen is None:
+            return
+        report.changed += chosen != timings[0].choice
+        entry = Entry(chosen, tuple(timings), str(tvm.__version__))
+        self.database.store(shape, self.target.spec, entry)
+
+
+def database_path() -> Path | None:
+    """The user's database; None where nothing is kept."""
+    place = cache_place()
+    return None if place is None else place / _FILE
+
+
+def _open(create: bool) -> Database:
+    path = database_path()
+    if path is None:
+        raise TuningError("GRAPHKILN_CACHE is empty, so there is no place for tuned kernels")
+    if not create and not path.exists():
+        raise TuningError(f"there is no database of tuned kernels {path}; --tune makes one")
+    return Database(path, create=create)
+
+
+def _check_machine(spec: str, cpu: CpuFeatures) -> None:
+    machine = platform.machine()
+    if machine != cpu.arch:
+        raise TuningError(f"kernels for {spec} cannot be timed on a machine of type {machine}")
+    missing = sorted(set(cpu.required) - cpu_flags())
+    if missing:
+        lacks = ", ".join(missing)
+        raise TuningError(f"kernels for {spec} cannot be timed here: this CPU lacks {lacks}")
+
+
+def by_share(counts: Mapping[KernelShape, int]) -> list[KernelShape]:
+    """The shapes by their estimated part in a run, the largest first."""
+
+    def share(shape: KernelShape) -> float:
+        whole = (multiply_adds(shape) or 0) * counts[shape]
+        integer = shape.operand != "float32" if isinstance(shape, ProductShape) else shape.integer
+        return whole / (_INTEGER_GAIN if integer else 1)
+
+    return sorted(counts, key=lambda s: (-share(s), shape_key(s)))
+
+
+def fastest(timings: list[Timing], margin: float = MARGIN) -> Choice | None:
+    """The choice that the timings speak for; the first, unless another is clearly faster.
+
+    None where no candidate ran.
+    """
+    ran = [(t.seconds, t.choice) for t in timings if t.seconds is not None]
+    if not ran:
+        return None
+    seconds, choice = min(ran, key=lambda r: r[0])
+    first = timings[0]
+    near = first.seconds is not None and first.seconds <= seconds * margin
+    return first.choice if near else choice
+
+
+class _Bench:
+    """The process that times kernels; one that dies or hangs costs the candidate it was at."""
+
+    def __init__(self, target: str, cpu: CpuFeatures, deadline: float) -> None:
+        self.target = target
+        self.cpu = cpu
+        self.deadline = deadline
+        self.child: Child | None = None
+
+    def __enter__(self) -> _Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def time(self, shape: KernelShape, choices: list[Choice]) -> list[Timing] | None:
+        """The seconds of each candidate; None where the time was up."""
+        bad: set[Choice] = set()
+        while True:
+            good = [c for c in choices if c not in bad]
+            lost = self._prepare(shape, good, bad)
+            if time.monotonic() >= self.deadline:
+                return None
+            if lost:
+                continue  # what else was built went with the process
+            good = [c for c in good if c not in bad]
+            try:
+                seconds = self._ask({"seconds": _ROUND_SECONDS})["seconds"] if good else []
+            except ChildLost:
+                if time.monotonic() >= self.deadline:
+                    return None
+                bad.update(good)
+                seconds, good = [], []
+            found = dict(zip(good, seconds, strict=True))
+            return [Timing(c, found.get(c)) for c in choices]
+
+    def _prepare(self, shape: KernelShape, choices: list[Choice], bad: set[Choice]) -> bool:
+        """Build candidates; adds those that fail to ``bad``. Was the process lost over one?"""
+        for choice in choices:
+            text = print_graph(kernel_graph(self.cpu, shape, choice))
+            try:
+                answer = self._ask({"text": text, "target": self.target})
+            except ChildLost:
+                bad.add(choice)
+                return True
+            if "error" in answer:
+                bad.add(choice)
+        return False
+
+    def _ask(self, request: Mapping[str, object]) -> dict[str, list[float]]:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise ChildLost("no time is left")
+        if self.child is None:
+            self.child = Child(_MODULE, {"TVM_NUM_THREADS": "1"})
+        try:
+            return self.child.ask(request, min(left, _CANDIDATE_SECONDS))
+        except ChildLost:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self.child is not None:
+            self.child.close()
+        self.child = None
+
+
+__all__ = ["CANDIDATES", "MARGIN", "DatabaseError", "Tuner", "TuningError", "TuningReport",
+           "by_share", "database_path", "fastest"]  # fmt: skip

@@ -1,0 +1,103 @@
+"""The ways to compute a convolution or product that are worth timing, and their kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.choices import Choice, KernelShape, ProductShape
+from ...ir.graph import Attr, Graph, Value
+from ...ir.infer import infer_types
+from ...ir.types import TensorType, dtype
+from ...ir.windows import ConvShape
+from .dot import activation_type, integer_depth
+from .features import CpuFeatures
+from .tiling import Cycles, product_cycles, rank_tiles, step_cycles
+from .winograd import image_tiles, winograd_fits, winograd_tiles
+
+
+def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]:
+    """By algorithm, the model's own first: every choice for a shape, the best estimate first.
+
+    None for a shape with extents that are not known.
+    """
+    if isinstance(shape, ProductShape):
+        return [_tiles(cpu, shape.rows, shape.columns, product_cycles)] if shape.rows else []
+    if any(d is None for d in shape.image):
+        return []
+    direct = [
+        c for c in _tiles(cpu, shape.image[-1], shape.filters, step_cycles)
+        if shape.group == 1 or shape.filters % c.tile == 0
+    ]  # fmt: skip
+    if not winograd_fits(shape, cpu.lanes):
+        return [direct]
+    by_points = _tiles(cpu, image_tiles(shape), shape.filters, step_cycles)
+    found = [_by(direct, "direct"), _by(by_points, "winograd")]
+    return found if winograd_tiles(shape, cpu.lanes) is None else found[::-1]
+
+
+def best_choices(cpu: CpuFeatures, shape: KernelShape, count: int) -> list[Choice]:
+    """The ``count`` best estimates of each algorithm; the model's own choice comes first."""
+    return [c for choices in possible_choices(cpu, shape) for c in choices[:count]]
+
+
+def _tiles(cpu: CpuFeatures, rows: int | None, columns: int, cycles: Cycles) -> list[Choice]:
+    ranked = rank_tiles(cpu, rows, _ceil_div(columns, cpu.lanes), cycles)
+    return [Choice(t.vectors * cpu.lanes) for t in ranked]
+
+
+def _by(choices: list[Choice], algorithm: str) -> list[Choice]:
+    return [replace(c, algorithm=algorithm) for c in choices]
+
+
+def kernel_graph(cpu: CpuFeatures, shape: KernelShape, choice: Choice) -> Graph:
+    """The closed region of one kernel: a batch of one, weights and bias as inputs."""
+    graph = Graph("kernel")
+    if isinstance(shape, ProductShape):
+        y = _product(graph, cpu, shape, choice)
+    else:
+        y = _conv(graph, cpu, shape, choice)
+    graph.set_outputs([y], ["y"])
+    infer_types(graph)
+    return graph
+
+
+def _ceil_div(size: int, part: int) -> int:
+    return -(-size // part)
+
+
+def _input(graph: Graph, kind: str, shape: tuple[int, ...]) -> Value:
+    return graph.add_input("in", TensorType(dtype(kind), shape))
+
+
+def _product(graph: Graph, cpu: CpuFeatures, shape: ProductShape, choice: Choice) -> Value:
+    depth = integer_depth(cpu) if shape.operand != "float32" else 1
+    tiles, steps = _ceil_div(shape.columns, choice.tile), _ceil_div(shape.inner, depth)
+    assert shape.rows is not None
+    x = _input(graph, shape.operand, (shape.rows, shape.inner))
+    w = _input(graph, shape.weight, (tiles, steps, choice.tile * depth))
+    attrs: dict[str, Attr] = {"columns": shape.columns, "depth": depth}
+    return graph.add_node("MatMulPacked", [x, w], attrs, domain="kiln").out()
+
+
+def _conv(graph: Graph, cpu: CpuFeatures, shape: ConvShape, choice: Choice) -> Value:
+    block, tile, group = cpu.lanes, choice.tile, shape.group
+    depth = integer_depth(cpu) if shape.integer else 1
+    channels = shape.channels * group
+    in_block = block if channels >= block else depth
+    reach = [(k - 1) * d for k, d in zip(shape.kernel, shape.dilations, strict=True)]
+    image = [(d or 1) - 1 for d in shape.image]
+    extents = [d * s + 1 for d, s in zip(image, shape.strides, strict=True)]
+    kind = activation_type(cpu) or "uint8" if shape.integer else "float32"
+    x = _input(graph, kind, (1, _ceil_div(channels, in_block), *extents, in_block))
+    tiles, blocks = _ceil_div(shape.filters, tile), _ceil_div(shape.channels, in_block)
+    packed = (group, tiles, blocks, *shape.kernel, in_block // depth, tile * depth)
+    w = _input(graph, "int8" if shape.integer else "float32", packed)
+    rows = (group * tiles * (tile // block), *(1,) * len(extents), block)
+    bias = _input(graph, "int32" if shape.integer else "float32", rows)
+    attrs: dict[str, Attr] = {
+        "kernel_shape": shape.kernel, "strides": shape.strides, "dilations": shape.dilations,
+        "pads": (*(r // 2 for r in reach), *(r - r // 2 for r in reach)), "group": group,
+        "in_channels": channels, "out_channels": shape.filters * group, "block": block,
+        "depth": depth, "algorithm": choice.algorithm,
+    }  # fmt: skip
+    return graph.add_node("ConvBlocked", [x, w, bias], attrs, domain="kiln").out()

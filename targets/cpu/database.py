@@ -1,0 +1,180 @@
+"""Databases of kernels' choices: the one that ships with the package, and the user's own.
+
+A row says which choice was the fastest for a shape on a target, and what each candidate took. It
+is valid for one version of the templates, :data:`TEMPLATES`. SQLite's transactions keep the file
+whole when processes write at the same time or are killed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ...ir.choices import Choice, KernelShape, shape_key
+
+TEMPLATES = 1
+"""Rises when the kernel templates change so much that old measurements mean nothing."""
+
+SHIPPED = Path(__file__).parent / "tuned.sqlite"
+
+_APPLICATION = 0x676B6C6E
+_SCHEMA = 1
+_BUSY_SECONDS = 5.0
+_TABLE = """
+CREATE TABLE IF NOT EXISTS choices (
+    kernel TEXT NOT NULL,
+    target TEXT NOT NULL,
+    templates INTEGER NOT NULL,
+    tile INTEGER NOT NULL,
+    algorithm TEXT NOT NULL,
+    candidates TEXT NOT NULL,
+    tvm TEXT NOT NULL,
+    PRIMARY KEY (kernel, target, templates)
+) WITHOUT ROWID
+"""
+
+
+class DatabaseError(Exception):
+    """A database of choices cannot be read or written; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One candidate and the seconds of a run; None where it failed."""
+
+    choice: Choice
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The choice for a kernel, what was timed to find it, and the TVM that built it."""
+
+    choice: Choice
+    timings: tuple[Timing, ...] = ()
+    tvm: str = ""
+
+
+class Database:
+    """An SQLite file of choices; ``create`` makes one where there is none.
+
+    ``fixed`` opens a file that nobody writes, and leaves no other files beside it. Raises
+    :class:`DatabaseError` for a file that is no such database.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = False, fixed: bool = False) -> None:
+        self.path = Path(path).absolute()
+        mode = "mode=ro&immutable=1" if fixed else f"mode={'rwc' if create else 'rw'}"
+        with self._named():
+            if create:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                f"{self.path.as_uri()}?{mode}", uri=True, timeout=_BUSY_SECONDS,
+                isolation_level=None,
+            )  # fmt: skip
+        try:
+            self._open(create)
+        except DatabaseError:
+            self.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        with self._named():
+            empty = not self._value("SELECT count(*) FROM sqlite_master")
+            if empty and create:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute(_TABLE)
+                self._connection.execute(f"PRAGMA application_id={_APPLICATION}")
+                self._connection.execute(f"PRAGMA user_version={_SCHEMA}")
+                self._connection.execute("COMMIT")
+            kind = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
+        if kind != (_APPLICATION, _SCHEMA):
+            raise DatabaseError(f"{self.path} is not a database of kernel choices of this version")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def find(self, shape: KernelShape, target: str) -> Choice | None:
+        """The choice for a shape on a target, if there is one."""
+        with self._named():
+            row = self._connection.execute(
+                "SELECT tile, algorithm FROM choices WHERE kernel=? AND target=? AND templates=?",
+                (shape_key(shape), target, TEMPLATES),
+            ).fetchone()
+        return None if row is None else self._choice(*row)
+
+    def store(self, shape: KernelShape, target: str, entry: Entry) -> None:
+        """Remember an entry; it replaces an older one."""
+        timings = [[t.choice.tile, t.choice.algorithm, t.seconds] for t in entry.timings]
+        chosen = entry.choice
+        row = (shape_key(shape), target, TEMPLATES, chosen.tile, chosen.algorithm,
+               json.dumps(timings), entry.tvm)  # fmt: skip
+        with self._named():
+            self._connection.execute("INSERT OR REPLACE INTO choices VALUES (?,?,?,?,?,?,?)", row)
+
+    def entries(self, target: str) -> dict[str, Entry]:
+        """All entries for a target by the keys of their shapes."""
+        with self._named():
+            rows = self._connection.execute(
+                "SELECT kernel, tile, algorithm, candidates, tvm FROM choices"
+                " WHERE target=? AND templates=? ORDER BY kernel",
+                (target, TEMPLATES),
+            ).fetchall()
+        return {k: Entry(self._choice(t, a), self._timings(c), v) for k, t, a, c, v in rows}
+
+    def _choice(self, tile: object, algorithm: object) -> Choice:
+        if not isinstance(tile, int) or not isinstance(algorithm, str):
+            raise DatabaseError(f"{self.path} is damaged: ({tile!r}, {algorithm!r}) is no choice")
+        return Choice(tile, algorithm)
+
+    def _timings(self, text: str) -> tuple[Timing, ...]:
+        try:
+            return tuple(Timing(Choice(t, a), s) for t, a, s in json.loads(text))
+        except (TypeError, ValueError):
+            raise DatabaseError(f"{self.path} is damaged: {text!r} are no timings") from None
+
+    def _value(self, query: str) -> object:
+        return self._connection.execute(query).fetchone()[0]
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as e:
+            reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+            raise DatabaseError(f"the database of tuned kernels {self.path}: {reason}") from e
+
+
+@cache
+def shipped_choices(target: str) -> dict[str, Choice]:
+    """What ships with the package for a target, by the keys of shapes."""
+    with Database(SHIPPED, fixed=True) as database:
+        return {key: entry.choice for key, entry in database.entries(target).items()}
+
+
+def find_shipped(target: str, shape: KernelShape) -> Choice | None:
+    """The choice that ships with the package, if one does."""
+    return shipped_choices(target).get(shape_key(shape))
+
+
+def write_shipped(path: Path, entries: Sequence[tuple[KernelShape, str, Entry]]) -> None:
+    """Write a database to ship: the same bytes for the same entries, and one file only."""
+    path.unlink(missing_ok=True)
+    with Database(path, create=True) as database:
+        for shape, target, entry in entries:
+            database.store(shape, target, entry)
+        database._value("PRAGMA journal_mode=DELETE")
+        database._connection.execute("VACUUM")
