@@ -41,9 +41,9 @@ class CpuLoops(LoopStrategy):
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
         cost: int, sequential_last: bool,
     ) -> None:  # fmt: skip
-        total = static_product(shape)
-        if total == 0:
+        if any(as_int(extent) == 0 for extent in shape):
             return
+        total = static_product(shape)
         small = total is not None and total * cost < PARALLEL_THRESHOLD
         if small or not shape or b.in_nest:
             _serial(b, shape, body)
