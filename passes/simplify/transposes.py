@@ -5,6 +5,8 @@ Transpose(x) that only moves dims of 1 = Reshape(x)
 Transpose(f(Transpose(x, p), ...), q) = f(x, ...)     f elementwise, p[q] the identity
 Reshape(Transpose(Reshape(x), p)) = Transpose(x, p')  where the views only merge and split
                                                       leading axes that p leaves in place
+Transpose(Reshape(Transpose(x, p)), q) = Reshape(Transpose(x, p'))
+                                                      where the view adds or drops dims of 1
 """
 
 from __future__ import annotations
@@ -87,6 +89,26 @@ def _between_views(m: Match) -> str | None:
 
 def _directly(m: Match, r: Rewriter) -> Value:
     return r.op("Transpose", m["x"], perm=_direct_perm(m))
+
+
+# ---- around views of dims of 1 -------------------------------------------------------------------
+
+
+def _across_ones(m: Match) -> str | None:
+    before, after = m.node("inner").out().shape, m.node("view").out().shape
+    same = [d for d in before if d != 1] == [d for d in after if d != 1]
+    return None if same else "the view changes more than dims of 1"
+
+
+def _joined_across(m: Match, r: Rewriter) -> Value:
+    before, after = m.node("inner").out().shape, m.node("view").out().shape
+    # Axes of the first result for the axes of the view, where both are not of 1.
+    real = iter([i for i, d in enumerate(before) if d != 1])
+    source = {i: next(real) for i, d in enumerate(after) if d != 1}
+    ones = [i for i, d in enumerate(before) if d == 1]
+    order = [source[i] for i in perm_of(m.root, len(after)) if i in source]
+    perm = compose(perm_of(m.node("inner"), len(before)), (*ones, *order))
+    return r.op("kiln.Reshape", r.op("Transpose", m["x"], perm=perm), shape=m.root.out().shape)
 
 
 # ---- across elementwise ops ----------------------------------------------------------------------
@@ -211,6 +233,12 @@ RULES = (
         ),
         _directly,
         _between_views,
+    ),
+    Rule(
+        "transpose-around-ones",
+        Op("Transpose", Op("kiln.Reshape", Op("Transpose", Var("x"), name="inner"), name="view")),
+        _joined_across,
+        _across_ones,
     ),
     Rule("transpose-across", Op("Transpose", Var("x")), _move, _can_move),
 )

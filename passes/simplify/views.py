@@ -4,6 +4,8 @@ f(Reshape(a), b) = Reshape(f(a, b'))         f elementwise, a the result most wo
                                              kernel with; b' is b seen in the shape of a
 Reshape(Slice(x)) = Slice(Reshape(x))        the view splits the sliced axis into whole blocks
 Slice(Transpose(x)) = Transpose(Slice(x))    every use of the transpose is a slice
+Slice(Reshape(Transpose(x))) = Reshape(Slice(Transpose(x)))
+                                             the view only adds or drops dims of 1
 """
 
 from __future__ import annotations
@@ -104,37 +106,42 @@ def _sliced_axis(node: Node, x: Value) -> int | None:
     return axes[0] if len(axes) == 1 and all(s == 1 for s in steps) else None
 
 
-def _blocks(m: Match) -> tuple[int, int, tuple[Dim, ...]] | None:
-    """Sliced axis, block size and the shape in which ``x`` is to be seen."""
+def _blocks(m: Match) -> tuple[int, Dim, tuple[Dim, ...]] | None:
+    """The sliced axis of the result, the first block, and the shape in which ``x`` is to be seen.
+
+    The view's axes up to some point are those in front of the sliced one, perhaps merged or split.
+    The rest of a row is then so many blocks of the view's axes after that point.
+    """
     x, cut, out = m["x"], m.node("slice"), m.root.out().shape
     axis = _sliced_axis(cut, x)
     if axis is None:
         return None
-    after = x.rank - axis - 1
-    inner = out[axis + 1 : len(out) - after]
-    if len(out) <= x.rank or out[:axis] != x.shape[:axis] or out[len(out) - after :] != (
-        x.shape[axis + 1 :]
-    ):
+    lead, row = _product(x.shape[:axis]), _product(x.shape[axis:])
+    place = next((i for i in range(len(out)) if known_equal(_product(out[:i]), lead)), None)
+    if place is None or place == len(out) - 1:
         return None
-    sizes = [d for d in inner if isinstance(d, int)]
-    if len(sizes) != len(inner):
+    block = _product(out[place + 1 :])
+    first = _dims(cut, "starts")[axis] * _product(x.shape[axis + 1 :])
+    if not all(isinstance(d, int) for d in (block, row, first)) or block in (0, 1):
         return None
-    block = prod(sizes)
-    start, total = _dims(cut, "starts")[axis], x.shape[axis]
-    if block == 0 or start % block != 0 or total % block != 0:
+    if first % block or row % block:
         return None
-    return axis, block, (*x.shape[:axis], total // block, *inner, *x.shape[axis + 1 :])
+    return place, first // block, (*out[:place], row // block, *out[place + 1 :])
+
+
+def _product(dims: tuple[Dim, ...]) -> Dim:
+    return prod(dims, start=1)
 
 
 def _view_first(m: Match, r: Rewriter) -> Value | None:
     found = _blocks(m)
     assert found is not None
-    axis, block, shape = found
+    axis, first, shape = found
     if not symbols_bound(shape, input_symbols(m.graph), [m["x"]]):
         return None
     out = m.root.out().shape
     starts: list[Dim] = [0] * len(out)
-    starts[axis] = _dims(m.node("slice"), "starts")[axis] // block
+    starts[axis] = first
     seen = r.op("kiln.Reshape", m["x"], shape=shape)
     return r.op("kiln.Slice", seen, starts=tuple(starts), steps=(1,) * len(out), shape=out)
 
@@ -165,6 +172,30 @@ def _same_extent(m: Match) -> str | None:
     return None if _blocks(m) is not None else "the view does not split the sliced axis in blocks"
 
 
+def _ones_between(m: Match) -> str | None:
+    """An objection to slicing in front of the view."""
+    view = m.node("view")
+    if m["x"].node.key != "Transpose":
+        return "it is no view of a transpose"
+    if any(n.key != "kiln.Slice" for n in m.graph.consumers(view)):
+        return "it is used as a whole"
+    x, out = m["x"].shape, view.out().shape
+    if [d for d in x if d != 1] != [d for d in out if d != 1]:
+        return "the view changes more than dims of 1"
+    cut = _dims(m.root, "shape")
+    return None if all(c == 1 for c, d in zip(cut, out, strict=True) if d == 1) else "it is empty"
+
+
+def _slice_before_ones(m: Match, r: Rewriter) -> Value:
+    x, out = m["x"], m.node("view").out().shape
+    kept = [i for i, d in enumerate(out) if d != 1]
+    attrs = {}
+    for key, usual in (("starts", 0), ("steps", 1), ("shape", 1)):
+        given = iter([_dims(m.root, key)[i] for i in kept])
+        attrs[key] = tuple(usual if d == 1 else next(given) for d in x.shape)
+    return r.op("kiln.Reshape", r.op("kiln.Slice", x, **attrs), shape=m.root.out().shape)
+
+
 ELEMENTWISE = (
     "Abs|Add|Cast|Ceil|Clip|Div|Elu|Erf|Exp|Floor|Gelu|HardSigmoid|HardSwish|LeakyRelu|Log|Max|Min|"
     "Mish|Mul|Neg|Pow|Reciprocal|Relu|Round|Sigmoid|Softplus|Sqrt|Sub|Swish|Tanh"
@@ -183,5 +214,11 @@ RULES = (
         Op("kiln.Slice", Op("Transpose", Var("x"), name="transpose", shared=True)),
         _slice_first,
         _only_sliced,
+    ),
+    Rule(
+        "slice-ones",
+        Op("kiln.Slice", Op("kiln.Reshape", Var("x"), name="view", shared=True)),
+        _slice_before_ones,
+        _ones_between,
     ),
 )

@@ -199,11 +199,33 @@ graph main(%x: float32[2,3,4], %z: float32[2,3,5]) -> (a, b, c) {
 }
 """
 
+# Queries, keys and values of torchvision's attention: one product, taken apart on an axis in front.
+HEADS = """
+graph main(%x: float32[1,N,24]) -> (q, k, v) {
+  %x5 = kiln.Reshape(%x) {shape=[1, <N>, 1, 3, 8]}
+  %t = Transpose(%x5) {perm=[3, 1, 2, 0, 4]}
+  %s = kiln.Reshape(%t) {shape=[3, <N>, 1, 8]}
+  %s0 = kiln.Slice(%s) {starts=[0, 0, 0, 0], steps=[1, 1, 1, 1], shape=[1, <N>, 1, 8]}
+  %s1 = kiln.Slice(%s) {starts=[1, 0, 0, 0], steps=[1, 1, 1, 1], shape=[1, <N>, 1, 8]}
+  %s2 = kiln.Slice(%s) {starts=[2, 0, 0, 0], steps=[1, 1, 1, 1], shape=[1, <N>, 1, 8]}
+  %v0 = kiln.Reshape(%s0) {shape=[<N>, 2, 4]}
+  %v1 = kiln.Reshape(%s1) {shape=[<N>, 2, 4]}
+  %v2 = kiln.Reshape(%s2) {shape=[<N>, 2, 4]}
+  %q = Transpose(%v0) {perm=[1, 0, 2]}
+  %k1 = Transpose(%v1) {perm=[1, 2, 0]}
+  %k2 = kiln.Reshape(%k1) {shape=[1, 2, 4, <N>]}
+  %k = Transpose(%k2) {perm=[0, 1, 3, 2]}
+  %v = Transpose(%v2) {perm=[1, 0, 2]}
+  return %q, %k, %v
+}
+"""
+
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("simplify_sunk", SUNK),
+        ("simplify_heads", HEADS),
         ("simplify_gathers", GATHERS),
         ("simplify_quantized", QUANTIZED),
         ("simplify_reductions", REDUCTIONS),
