@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from ..ir.dims import DimError, evaluate, parse_dim
+from ..ir.dims import evaluate, parse_dim
 from .tables import facts, milliseconds, number, size, table
 
 if TYPE_CHECKING:
     from ..runtime.profile import KernelCall, Profiler
 
 UNKNOWN = "-"
+_MOST = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,12 @@ def _strings(entry: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _value(given: Any, symbols: Mapping[str, int]) -> int | None:
-    """A report's number, or its expression for these sizes."""
-    if isinstance(given, int):
-        return given
-    if not isinstance(given, str):
-        return None
+    """A report's number, or its expression for these sizes; None for what is neither."""
     try:
-        return evaluate(parse_dim(given), symbols)
-    except DimError:
+        count = evaluate(parse_dim(given), symbols) if isinstance(given, str) else given
+    except ValueError:
         return None
+    return count if type(count) is int and 0 <= count <= _MOST else None
 
 
 def working_set(costs: Sequence[Cost], report: Mapping[str, Any]) -> int:
