@@ -17,7 +17,7 @@ COMMANDS = {
     "run": "Run an artifact on given or random inputs.",
     "inspect": "Show what is in a model or an artifact.",
     "check": "Say whether a model compiles, and whether the result is right.",
-    "bench": "Time an artifact, alone or against onnxruntime.",
+    "bench": "Time a model and its kernels, alone or against onnxruntime.",
     "ops": "Print the table of supported ops.",
     "targets": "List targets and what this machine is.",
 }
