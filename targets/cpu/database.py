@@ -8,8 +8,9 @@ whole when processes write at the same time or are killed.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -118,9 +119,13 @@ class Database:
 
     def store(self, shape: KernelShape, target: str, entry: Entry) -> None:
         """Remember an entry; it replaces an older one."""
+        self.put(shape_key(shape), target, entry)
+
+    def put(self, key: str, target: str, entry: Entry) -> None:
+        """Remember an entry for the shape with that key."""
         timings = [[t.choice.tile, t.choice.algorithm, t.seconds] for t in entry.timings]
         chosen = entry.choice
-        row = (shape_key(shape), target, TEMPLATES, chosen.tile, chosen.algorithm,
+        row = (key, target, TEMPLATES, chosen.tile, chosen.algorithm,
                json.dumps(timings), entry.tvm)  # fmt: skip
         with self._named():
             self._connection.execute("INSERT OR REPLACE INTO choices VALUES (?,?,?,?,?,?,?)", row)
@@ -134,6 +139,18 @@ class Database:
                 (target, TEMPLATES),
             ).fetchall()
         return {k: Entry(self._choice(t, a), self._timings(c), v) for k, t, a, c, v in rows}
+
+    def targets(self) -> list[str]:
+        """The targets that there are entries for."""
+        query = "SELECT DISTINCT target FROM choices WHERE templates=? ORDER BY target"
+        with self._named():
+            return [t for (t,) in self._connection.execute(query, (TEMPLATES,))]
+
+    def seal(self) -> None:
+        """Make one small file of the database, for readers only."""
+        with self._named():
+            self._connection.execute("PRAGMA journal_mode=DELETE")
+            self._connection.execute("VACUUM")
 
     def _choice(self, tile: object, algorithm: object) -> Choice:
         if not isinstance(tile, int) or not isinstance(algorithm, str):
@@ -170,11 +187,18 @@ def find_shipped(target: str, shape: KernelShape) -> Choice | None:
     return shipped_choices(target).get(shape_key(shape))
 
 
-def write_shipped(path: Path, entries: Sequence[tuple[KernelShape, str, Entry]]) -> None:
-    """Write a database to ship: the same bytes for the same entries, and one file only."""
-    path.unlink(missing_ok=True)
-    with Database(path, create=True) as database:
-        for shape, target, entry in entries:
-            database.store(shape, target, entry)
-        database._value("PRAGMA journal_mode=DELETE")
-        database._connection.execute("VACUUM")
+def write_shipped(path: Path, entries: Mapping[str, Mapping[str, Entry]]) -> None:
+    """Write the entries of each target to a database to ship, in place of the old one.
+
+    Raises :class:`DatabaseError` where that cannot be done; the old one stays then.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with Database(beside, create=True) as database:
+            for target, rows in sorted(entries.items()):
+                for key, entry in sorted(rows.items()):
+                    database.put(key, target, entry)
+            database.seal()
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -92,7 +92,7 @@ def test_other_files_are_refused(tmp_path: Path, damage: str, create: bool) -> N
     elif damage == "folder":
         path.mkdir()
     else:
-        write_shipped(path, [(ProductShape(i, 64, 48), "cpu:x", ENTRY) for i in range(500)])
+        write_shipped(path, {"cpu:x": {f"product {i}": ENTRY for i in range(500)}})
         path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(DatabaseError, match="tuned.sqlite"), Database(path, create=create) as d:
         d.store(CONV, "cpu:x", ENTRY)
@@ -156,6 +156,18 @@ def test_a_killed_writer_leaves_what_it_wrote(tmp_path: Path) -> None:
     with Database(path) as database:
         assert told <= len(database.entries("cpu:x")) <= told + 1
         assert database._value("PRAGMA integrity_check") == "ok"
+
+
+def test_what_ships_is_one_file_of_the_same_bytes(tmp_path: Path) -> None:
+    rows = {"cpu:y": {"b": ENTRY, "a": Entry(Choice(16))}, "cpu:x": {"a": ENTRY}}
+    contents = []
+    for name in ("first", "second"):
+        write_shipped(tmp_path / name, rows)
+        contents.append((tmp_path / name).read_bytes())
+        with Database(tmp_path / name, fixed=True) as database:
+            assert {t: database.entries(t) for t in database.targets()} == rows
+    assert contents[0] == contents[1]
+    assert {p.name for p in tmp_path.iterdir()} == {"first", "second"}
 
 
 def test_the_shipped_file_opens() -> None:
