@@ -21,6 +21,9 @@ from .builder import (
 PARALLEL_THRESHOLD = 32_768
 """Scalar operations below which a second thread costs more than it brings."""
 
+OPEN_COST = 4_096
+"""Scalar operations of one body up to which loops of unknown extent come in two versions."""
+
 CHUNK = 4_096
 """Elements of one task where a long last dim is cut."""
 
@@ -47,7 +50,19 @@ class CpuLoops(LoopStrategy):
         small = total is not None and total * cost < PARALLEL_THRESHOLD
         if small or not shape or b.in_nest:
             _serial(b, shape, body)
-            return
+        elif total is None and cost <= OPEN_COST:
+            few = b.let(index(product(shape)) * cost < PARALLEL_THRESHOLD)
+            with b.when(few):
+                _serial(b, shape, body)
+            with b.when(tirx.Not(few)):
+                self._parallel(b, shape, body, sequential_last)
+        else:
+            self._parallel(b, shape, body, sequential_last)
+
+    def _parallel(
+        self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
+        sequential_last: bool,
+    ) -> None:  # fmt: skip
         outer = _split_point(shape, self.threads * 4, keep_last=not sequential_last)
         if outer:
             _parallel_outer(b, shape, outer, body)
