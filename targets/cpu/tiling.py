@@ -32,10 +32,12 @@ def step_cycles(rows: int, vectors: int) -> float:
 def product_cycles(rows: int, vectors: int) -> float:
     """:func:`step_cycles` for operands that stream from the second-level cache.
 
-    What loads add was fitted to measurements: squarer tiles load less for each multiply-add, and
-    rows that are more than the ways of the first-level cache evict each other.
+    What loads add was fitted to measurements: squarer tiles load less for each multiply-add, rows
+    that are more than the ways of the first-level cache evict each other, and weights more than
+    four vectors wide come more slowly from memory.
     """
-    return step_cycles(rows, vectors) + 0.03 * rows + 0.06 * vectors + 0.1 * max(0, rows - 8)
+    beyond = 0.1 * max(0, rows - 8) + 0.3 * max(0, vectors - 4)
+    return step_cycles(rows, vectors) + 0.03 * rows + 0.06 * vectors + beyond
 
 
 def cover(extent: int, rows: int) -> list[tuple[int, int]]:
