@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,6 +119,12 @@ class Tuner:
                 self._keep(shape, timings, report)
         progress(len(waiting) - report.late, len(waiting))
         return report
+
+    def measure(self, shapes: Sequence[KernelShape]) -> Iterator[list[Timing]]:
+        """Time the candidates of each shape, whatever is known, and keep nothing."""
+        with _Bench(self.target.spec, self.cpu, float("inf")) as bench:
+            for shape in shapes:
+                yield bench.time(shape, best_choices(self.cpu, shape, CANDIDATES)) or []
 
     def _keep(self, shape: KernelShape, timings: list[Timing], report: TuningReport) -> None:
         import tvm
