@@ -18,10 +18,14 @@ from .dot import dot_of
 from .features import CpuFeatures
 from .matmul_dynamic import store_vector
 from .microkernel import RegisterTile, Weights
+from .prefetch import NextTile
 from .row_tiles import RowTiles
 from .tiling import accumulator_budget
 
 Expr = Any
+
+_MANY = 8
+"""Tiles of columns that keep a few cores busy by themselves."""
 
 
 def matmul_packed(cpu: CpuFeatures) -> Template:
@@ -49,7 +53,17 @@ class _Packed:
         self.rows = product(self.outer)
         self.x = whole_steps(self.b, self.b.view(x, (self.rows, x.shape[-1])), depth)
         self.columns = int(ctx.attr("columns"))
+        self.limit = limit
         self.row_tiles = RowTiles(self.b, self.rows, limit, self.tiles)
+        self.ahead = self._prefetch()
+
+    def _prefetch(self) -> NextTile | None:
+        """For weights that are used several times, by one task or few that follow each other."""
+        uses = self.row_tiles.tiles
+        if self.tiles < _MANY or uses is not None and uses < 2:
+            return None
+        ahead = NextTile(self.b, self.weight, uses)
+        return ahead if ahead.every else None
 
     def emit(self) -> None:
         rows = self.row_tiles
@@ -80,13 +94,24 @@ class _Packed:
     ) -> None:
         acc = RegisterTile(self.b, size, self.vectors, self.dot)
         acc.zero()
-        acc.reduce(
-            (self.steps,), lambda r, k: (self.x, (row + r, k[0])), lambda k: weights(k[0])
-        )
+        self._reduce(acc, weights, tile, row)
         for v in range(self.vectors):
             column = tile * self.tile_width + v * self.lanes
             for r in range(size):
                 self._store(acc, r, v, row + r, column)
+
+    def _reduce(
+        self, acc: RegisterTile, weights: Callable[[Expr], Weights], tile: Expr, row: Expr
+    ) -> None:
+        ahead = self.ahead
+        every = ahead.every if ahead is not None else self.steps
+        use = tirx.floordiv(row, index(self.limit))
+        with self.b.loop(self.steps // every) as turn:
+            if ahead is not None:
+                ahead.one_line(tile, use, turn)
+            with self.b.loop(every) as inner:
+                k = turn * every + inner
+                acc.step(lambda r: (self.x, (row + r, k)), weights(k))
 
     def _store(self, acc: RegisterTile, r: int, v: int, row: Expr, column: Expr) -> None:
         """Hand a vector of results over."""
