@@ -160,16 +160,20 @@ class _Block:
         """All tiles of keys; in a ragged last one only the vectors that hold keys."""
         a, known = self.a, as_int(self.a.keys)
         if known is None:
-            with self.b.loop(a.tiles) as tile:
-                self._score_tile(tile, row, size, a.vectors, ragged=True)
-            return
-        whole, rest = divmod(known, a.width)
-        if whole:
+            keys = index(a.keys)
+            whole = self.b.let(tirx.floordiv(keys, index(a.width)), "whole")
             with self.b.loop(whole) as tile:
                 self._score_tile(tile, row, size, a.vectors, ragged=False)
+            with self.b.when(whole * a.width < keys):
+                self._score_tile(whole, row, size, a.vectors, ragged=True)
+            return
+        count, rest = divmod(known, a.width)
+        if count:
+            with self.b.loop(count) as tile:
+                self._score_tile(tile, row, size, a.vectors, ragged=False)
         if rest:
-            vectors = -(-rest // self.lanes)
-            self._score_tile(index(whole), row, size, vectors, ragged=rest % self.lanes != 0)
+            vectors, ragged = -(-rest // self.lanes), rest % self.lanes != 0
+            self._score_tile(index(count), row, size, vectors, ragged)
 
     def _score_tile(self, tile: Expr, row: Expr, size: int, vectors: int, ragged: bool) -> None:
         a, b, lanes = self.a, self.b, self.lanes
