@@ -93,7 +93,7 @@ class Direct:
         if held is None:
             arrays = self._check(feeds)
             self._expect([array.shape for array in arrays])
-            held = self._take(dict(zip((port.name for port in self._ins), arrays, strict=True)))
+            held = [self._put(port, a) for port, a in zip(self._ins, arrays, strict=True)]
         frame, results = self._frame, []
         for port in self._outs:
             array = port.array
@@ -122,17 +122,21 @@ class Direct:
                     or value.shape != port.shape
                 ):
                     return None
-                if port.array is not None:
-                    port.array[...] = value
-                    continue
-                flags = value.flags
-                if not (flags.c_contiguous and flags.aligned):
-                    value = value.copy()
-                held.append(value)
-                self._frame[port.word] = value.ctypes.data
+                held.append(self._put(port, value))
         except (KeyError, TypeError):
             return None
         return held if len(feeds) == len(ports) else None
+
+    def _put(self, port: Port, value: np.ndarray) -> np.ndarray:
+        """Puts an array that fits where the code finds it; returns the one that must live on."""
+        if port.array is not None:
+            port.array[...] = value
+            return port.array
+        flags = value.flags
+        if not (flags.c_contiguous and flags.aligned):
+            value = value.copy()
+        self._frame[port.word] = value.ctypes.data
+        return value
 
     def _expect(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Makes ready for inputs of these shapes."""
