@@ -85,11 +85,12 @@ class Direct:
         self._outs = [Port(spec, _FIRST + len(inputs) + i) for i, spec in enumerate(outputs)]
         self._ranks = [len(spec.shape or ()) for spec in outputs]
         self._check = FeedCheck(inputs)
+        self._ready = False
         self._scratch = aligned_empty((0,), _BYTES)
 
     def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
         """The wanted outputs. Raises InputError for feeds that do not fit."""
-        held = self._take(feeds)
+        held = self._take(feeds) if self._ready else None
         if held is None:
             arrays = self._check(feeds)
             self._expect([array.shape for array in arrays])
@@ -141,8 +142,7 @@ class Direct:
     def _expect(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Makes ready for inputs of these shapes."""
         frame, code = self._frame, self._code
-        for port in self._ins:
-            port.shape = None
+        self._ready = False
         frame[...] = code.words
         frame[_FRAME] = frame.ctypes.data
         frame[_WEIGHTS] = code.weights.ctypes.data
@@ -159,6 +159,7 @@ class Direct:
             at += rank
         for port, shape in zip(self._ins, shapes, strict=True):
             port.expect(shape, frame)
+        self._ready = True
 
     def _reserve(self, nbytes: int) -> int:
         """The address of so much scratch memory."""

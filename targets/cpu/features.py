@@ -15,6 +15,8 @@ from ..base import TargetError
 class CpuFeatures:
     """Facts of one CPU model that kernels are parametrised by.
 
+    ``required`` are the flags, as Linux spells them, of all instructions that LLVM picks by itself
+    for ``mcpu``: code for it must not run where one is missing.
     ``vector_bytes`` is the width of a SIMD register, ``registers`` their number, ``l1``/``l2``
     data cache sizes in bytes of one core. ``dot`` names the instructions that sum products of
     8-bit integers: ``vnni``, ``madd`` (16-bit pairs), ``sdot``, or None.
@@ -41,8 +43,12 @@ class CpuFeatures:
 
 _X86 = "x86_64-linux-gnu"
 _V2 = ("ssse3", "sse4_1", "sse4_2", "popcnt")
-_V3 = (*_V2, "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "movbe")
+_V3 = (*_V2, "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_ICELAKE = (
+    *_V4, "avx512_vnni", "avx512vbmi", "avx512_vbmi2", "avx512ifma", "avx512_bitalg",
+    "avx512_vpopcntdq", "gfni",
+)  # fmt: skip
 
 _NAMED = {
     f.name: f
@@ -60,8 +66,17 @@ _NAMED = {
             "cascadelake", "x86_64", "cascadelake", _X86, 64, 32, (*_V4, "avx512_vnni"), dot="vnni"
         ),
         CpuFeatures(
-            "znver4", "x86_64", "znver4", _X86, 64, 32,
-            (*_V4, "avx512_vnni", "avx512_bf16"), dot="vnni",
+            "icelake-server", "x86_64", "icelake-server", _X86, 64, 32, _ICELAKE, dot="vnni",
+            l1=48 * 1024, l2=1280 * 1024,
+        ),
+        CpuFeatures(
+            "sapphirerapids", "x86_64", "sapphirerapids", _X86, 64, 32,
+            (*_ICELAKE, "avx512_bf16", "avx512_fp16", "avx_vnni"), dot="vnni",
+            l1=48 * 1024, l2=2048 * 1024,
+        ),
+        CpuFeatures(
+            "znver4", "x86_64", "znver4", _X86, 64, 32, (*_ICELAKE, "avx512_bf16", "sse4a"),
+            dot="vnni",
         ),
         CpuFeatures(
             "aarch64", "aarch64", "generic", "aarch64-linux-gnu", 16, 32, ("asimd",),
@@ -73,6 +88,12 @@ _NAMED = {
         ),
     )
 }  # fmt: skip
+
+_HOSTS = (
+    "sapphirerapids", "znver4", "icelake-server", "cascadelake", "x86-64-v4", "x86-64-v3",
+    "x86-64-v2",
+)  # fmt: skip
+"""x86 CPUs, the most specific first."""
 
 
 def named_cpus() -> tuple[str, ...]:
@@ -100,7 +121,7 @@ def host_features() -> CpuFeatures:
         flags = cpu_flags()
         return _NAMED["aarch64-dotprod" if "asimddp" in flags else "aarch64"]
     flags = cpu_flags()
-    for name in ("znver4", "cascadelake", "x86-64-v4", "x86-64-v3", "x86-64-v2"):
+    for name in _HOSTS:
         if set(_NAMED[name].required) <= flags:
             return _NAMED[name]
     raise TargetError("this CPU lacks SSE4.2, which the oldest known target needs")

@@ -43,6 +43,14 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+def test_a_model_without_inputs_runs() -> None:
+    held = np.arange(20, dtype=np.float32).reshape(4, 5)
+    node = helper.make_node("Constant", [], ["y"], value=numpy_helper.from_array(held))
+    session = graphkiln.compile(model([node], {}, {"y": [4, 5]}), jobs=1).session()
+    for _ in range(2):
+        np.testing.assert_array_equal(session.run(None, {})[0], held)
+
+
 @pytest.fixture(scope="module")
 def session() -> Session:
     """[N, 8, L] through a convolution of stride 2 to three outputs, one of them a view."""
