@@ -24,7 +24,7 @@ from .lanes import all_lanes
 from .microkernel import RegisterTile
 from .packing import pack_rows, tiles_of
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget, choose_tile, product_cycles
+from .tiling import accumulator_budget, choose_tile, product_cycles, rows_cover
 
 Expr = Any
 At = tuple[Expr, ...]
@@ -61,7 +61,8 @@ class _Attention:
         self.batch, self.heads, rows, self.out_width = ctx.out_shape()
         self.keys, self.depth = self.k.shape[2], self.k.shape[3]
         known = as_int(rows)
-        tile = choose_tile(cpu, known, int(self.out_width) // cpu.lanes, product_cycles)
+        columns = int(self.out_width) // cpu.lanes
+        tile = choose_tile(cpu, rows_cover(known), columns, product_cycles)
         self.vectors = tile.vectors
         self.width = tile.vectors * cpu.lanes
         self.tiles = tiles_of(self.keys, self.width)

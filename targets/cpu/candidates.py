@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...ir.choices import Choice, KernelShape, ProductShape
@@ -11,7 +12,8 @@ from ...ir.types import TensorType, dtype
 from ...ir.windows import ConvShape
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
-from .tiling import Cycles, product_cycles, rank_tiles, step_cycles
+from .positions import rank_conv_tiles
+from .tiling import Tile, product_cycles, rank_tiles, rows_cover, streamed_cycles
 from .winograd import image_tiles, winograd_fits, winograd_tiles
 
 
@@ -21,17 +23,18 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
     None for a shape with extents that are not known.
     """
     if isinstance(shape, ProductShape):
-        return [_tiles(cpu, shape.rows, shape.columns, product_cycles)] if shape.rows else []
+        return [_choices(cpu, _product_tiles(cpu, shape))] if shape.rows else []
     if any(d is None for d in shape.image):
         return []
     direct = [
-        c for c in _tiles(cpu, shape.image[-1], shape.filters, step_cycles)
+        c for c in _choices(cpu, rank_conv_tiles(cpu, shape))
         if shape.group == 1 or shape.filters % c.tile == 0
     ]  # fmt: skip
     if not winograd_fits(shape, cpu.lanes):
         return [direct]
-    by_points = _tiles(cpu, image_tiles(shape), shape.filters, step_cycles)
-    found = [_by(direct, "direct"), _by(by_points, "winograd")]
+    vectors = _ceil_div(shape.filters, cpu.lanes)
+    by_points = rank_tiles(cpu, rows_cover(image_tiles(shape)), vectors, streamed_cycles)
+    found = [_by(direct, "direct"), _by(_choices(cpu, by_points), "winograd")]
     return found if winograd_tiles(shape, cpu.lanes) is None else found[::-1]
 
 
@@ -40,9 +43,13 @@ def best_choices(cpu: CpuFeatures, shape: KernelShape, count: int) -> list[Choic
     return [c for choices in possible_choices(cpu, shape) for c in choices[:count]]
 
 
-def _tiles(cpu: CpuFeatures, rows: int | None, columns: int, cycles: Cycles) -> list[Choice]:
-    ranked = rank_tiles(cpu, rows, _ceil_div(columns, cpu.lanes), cycles)
-    return [Choice(t.vectors * cpu.lanes) for t in ranked]
+def _product_tiles(cpu: CpuFeatures, shape: ProductShape) -> list[Tile]:
+    vectors = _ceil_div(shape.columns, cpu.lanes)
+    return rank_tiles(cpu, rows_cover(shape.rows), vectors, product_cycles)
+
+
+def _choices(cpu: CpuFeatures, tiles: Sequence[Tile]) -> list[Choice]:
+    return [Choice(t.vectors * cpu.lanes) for t in tiles]
 
 
 def _by(choices: list[Choice], algorithm: str) -> list[Choice]:

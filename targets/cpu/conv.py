@@ -7,6 +7,7 @@ whole sum. A padded image is copied once, so that the inner loops have no border
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -19,10 +20,17 @@ from .dot import dot_of
 from .features import CpuFeatures
 from .image import Geometry, as_image, pad_image
 from .microkernel import Place, RegisterTile, Weights
-from .tiling import accumulator_budget, cover
+from .positions import rows_of_tile
+from .prefetch import NextTile
+from .row_tiles import RowTiles
+from .tiling import accumulator_budget
 from .winograd import Winograd, winograd_fits, winograd_tiles
 
 Expr = Any
+At = tuple[Expr, ...]
+
+_FEW_USES = 32
+"""Tiles of positions beyond which the first use of weights does not matter."""
 
 
 def conv_blocked(cpu: CpuFeatures) -> Template:
@@ -61,6 +69,24 @@ def _shape_of(ctx: TemplateContext, g: Geometry) -> ConvShape:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Positions:
+    """``size`` output positions from (``row``, ``column``) on: of one row, or whole rows of
+    ``width`` positions.
+    """
+
+    batch: Expr
+    row: Expr
+    column: Expr
+    size: int
+    width: int = 0
+
+    def at(self, r: int) -> tuple[Expr, Expr]:
+        """Row and column of position ``r``."""
+        down, along = divmod(r, self.width) if self.width else (0, r)
+        return self.row + down, self.column + along
+
+
 class _Dense:
     """One dense (possibly grouped) convolution."""
 
@@ -96,77 +122,104 @@ class _Dense:
         self.image = image
         limit = accumulator_budget(self.cpu, self.vectors, self.dot.parts)
         fixed = as_int(width)
-        cost = 2 * self.in_blocks * self.steps * self.tile_width * 64
-        tasks = (n, self.groups, self.tiles, height)
-        if fixed is None:
-            self.b.nest(tasks, lambda at: self._dynamic(at, width, limit), cost, True)
+        whole = rows_of_tile(as_int(height), fixed, limit)
+        if whole:
+            assert fixed is not None
+            self._rows(n, RowTiles(self.b, height, whole, self._others(n)), fixed)
         elif as_int(height) == 1:
-            self._long_row(n, cover(fixed, limit), cost)
+            self._rows(n, RowTiles(self.b, width, limit, self._others(n)), None)
         else:
-            chunks = cover(fixed, limit)
-            self.b.nest(tasks, lambda at: self._row(at, chunks), cost, True)
+            self._by_row(n, height, width, limit)
 
-    def _row(self, at: tuple[Expr, ...], chunks: list[tuple[int, int]]) -> None:
-        batch, group, tile, row = at
-        start: Any = index(0)
-        for size, count in chunks:
-            with self.b.loop(count) as c:
-                self._tile(batch, group, tile, row, start + c * size, size)
-            start = start + size * count
+    def _others(self, n: Any) -> int:
+        return (as_int(n) or 1) * self.groups * self.tiles
 
-    def _long_row(self, n: Any, chunks: list[tuple[int, int]], cost: int) -> None:
-        """Images of one row: its tiles are tasks of their own."""
-        start = 0
-        for size, count in chunks:
-            first = start
+    def _cost(self, positions: int) -> int:
+        """About the operations of a task of so many positions."""
+        kernel = self.geometry.kernel[0] * self.geometry.kernel[1]
+        depth = self.steps * self.dot.depth
+        return 2 * self.in_blocks * depth * kernel * self.tile_width * positions
 
-            def task(at: tuple[Expr, ...], size: int = size, first: int = first) -> None:
-                batch, group, tile, c = at
-                self._tile(batch, group, tile, index(0), index(first) + c * size, size)
+    def _rows(self, n: Any, rows: RowTiles, width: int | None) -> None:
+        """Tiles of whole rows of ``width`` positions, or (None) of parts of a single row."""
+        ahead = self._prefetch(rows.tiles)
 
-            self.b.nest((n, self.groups, self.tiles, count), task, cost, sequential_last=True)
-            start += size * count
+        def task(at: At) -> None:
+            batch, group, tile, part = at
 
-    def _dynamic(self, at: tuple[Expr, ...], columns: Any, limit: int) -> None:
-        """A row whose length is only known at run time: full tiles, then single positions."""
-        batch, group, tile, row = at
-        full = tirx.floordiv(index(columns), index(limit))
-        with self.b.loop(full) as c:
-            self._tile(batch, group, tile, row, self.b.opaque(c * limit), limit)
-        with self.b.loop(index(columns) - full * limit) as c:
-            self._tile(batch, group, tile, row, self.b.opaque(full * limit + c), 1)
+            def one(start: Expr, size: int) -> None:
+                begin = (index(0), start) if width is None else (start, index(0))
+                next_tile = None if ahead is None else (ahead, rows.number(start))
+                there = _Positions(batch, *begin, size * (width or 1), width or 0)
+                self._tile(group, tile, there, next_tile)
+
+            rows.each(part, one)
+
+        cost = self._cost(rows.rows_of_group * (width or 1))
+        tasks = (n, self.groups, self.tiles, rows.groups)
+        self.b.nest(tasks, task, cost, sequential_last=True)
+
+    def _prefetch(self, uses: int | None) -> NextTile | None:
+        """For weights that are used only a few times."""
+        if uses is None or uses > _FEW_USES or self.groups * self.tiles == 1:
+            return None
+        kernel = self.geometry.kernel[0] * self.geometry.kernel[1]
+        turns = self.in_blocks * kernel
+        return NextTile(self.b, self.weight, self.groups * self.tiles, uses, turns)
+
+    def _by_row(self, n: Any, height: Any, width: Any, limit: int) -> None:
+        """A task is a row, cut into tiles."""
+
+        def task(at: At) -> None:
+            batch, group, tile, row = at
+
+            def part(start: Expr, size: int) -> None:
+                self._tile(group, tile, _Positions(batch, row, start, size), None)
+
+            RowTiles(self.b, width, limit, None).each(index(0), part)
+
+        cost = self._cost(as_int(width) or 64)
+        self.b.nest((n, self.groups, self.tiles, height), task, cost, sequential_last=True)
 
     def _tile(
-        self, batch: Expr, group: Expr, tile: Expr, row: Expr, column: Expr, size: int
+        self, group: Expr, tile: Expr, there: _Positions, ahead: tuple[NextTile, Expr] | None
     ) -> None:
-        """``size`` output positions of one row, all channels of one register tile."""
+        """Some output positions, all channels of one register tile."""
         b, g = self.b, self.geometry
-        acc = RegisterTile(b, size, self.vectors, self.dot)
+        acc = RegisterTile(b, there.size, self.vectors, self.dot)
         self._start(acc, group, tile)
         (stride_h, stride_w), (dilation_h, dilation_w) = g.strides, g.dilations
         channel_block = group * self.in_blocks
 
-        def operand(r: int, k: tuple[Expr, ...], c: Expr) -> Place:
+        def operand(r: int, k: At, c: Expr) -> Place:
             _, kh, kw, i = k
+            row, column = there.at(r)
             h = row * stride_h + kh * dilation_h
-            w = (column + r) * stride_w + kw * dilation_w
-            return self.image.tensor, (batch, channel_block + c, h, w, i)
+            w = column * stride_w + kw * dilation_w
+            return self.image.tensor, (there.batch, channel_block + c, h, w, i)
 
-        def weights(k: tuple[Expr, ...], c: Expr) -> Weights:
+        def weights(k: At, c: Expr) -> Weights:
             _, kh, kw, i = k
             kernel = ((kw, kh) if self.tall else (kh, kw)) if self.rank == 2 else (kw,)
             return self.weight, (group, tile, c, *kernel, i)
 
+        def fetch(following: NextTile, use: Expr, window: At, first: int) -> None:
+            block, kh, kw = window
+            turn = ((block + first) * g.kernel[0] + kh) * g.kernel[1] + kw
+            following.fetch(group * self.tiles + tile, use, turn)
+
         def add(first: int, blocks: int, steps: int) -> None:
-            acc.reduce(
-                (blocks, *g.kernel, steps),
-                lambda r, k: operand(r, k, k[0] + first),
-                lambda k: weights(k, k[0] + first),
-            )
+            with b.grid(blocks, *g.kernel) as window:
+                if ahead is not None:
+                    fetch(*ahead, window, first)
+                with b.loop(steps) as i:
+                    k = (*window, i)
+                    c = window[0] + first
+                    acc.step(lambda r: operand(r, k, c), weights(k, c))
 
         for part in self._sums():
             add(*part)
-        self._finish(acc, batch, group, tile, row, column, size)
+        self._finish(acc, group, tile, there)
 
     def _sums(self) -> list[tuple[int, int, int]]:
         """Blocks of input channels: (first, count, steps); the last may hold fewer channels."""
@@ -191,10 +244,7 @@ class _Dense:
 
         acc.fill(value)
 
-    def _finish(
-        self, acc: RegisterTile, batch: Expr, group: Expr, tile: Expr, row: Expr, column: Expr,
-        size: int,
-    ) -> None:  # fmt: skip
+    def _finish(self, acc: RegisterTile, group: Expr, tile: Expr, there: _Positions) -> None:
         b = self.b
         per_tile = self.tile_width // self.block
         blocks = as_int(self.ctx.out_shape()[1])
@@ -204,11 +254,12 @@ class _Dense:
             block = (group * self.tiles + tile) * per_tile + offset // self.block
             whole = self.groups * self.tiles * per_tile == blocks
             with b.when(None if whole else block < blocks):
-                for r in range(size):
-                    position = (row, column + r) if self.rank == 2 else (column + r,)
+                for r in range(there.size):
+                    row, column = there.at(r)
+                    position = (row, column) if self.rank == 2 else (column,)
                     position = position[::-1] if self.tall else position
                     with b.lanes(self.lanes) as lane:
                         self.ctx.sink(
-                            (batch, block, *position, offset % self.block + lane),
+                            (there.batch, block, *position, offset % self.block + lane),
                             acc.value(r, v, lane),
                         )

@@ -11,7 +11,8 @@ from ...ir.windows import ConvShape
 from .candidates import possible_choices
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
-from .tiling import choose_tile, product_cycles
+from .positions import rank_conv_tiles
+from .tiling import choose_tile, product_cycles, rows_cover, streamed_cycles
 from .winograd import winograd_tiles
 
 
@@ -77,14 +78,15 @@ class CpuLayouts:
 
     def conv_tile(self, shape: ConvShape) -> int:
         """Output channels of one register tile."""
-        rows = winograd_tiles(shape, self.cpu.lanes) or shape.image[-1]
-        return self._tile(rows, shape.filters)
+        tiles = winograd_tiles(shape, self.cpu.lanes)
+        if tiles is None:
+            return rank_conv_tiles(self.cpu, shape)[0].vectors * self.cpu.lanes
+        vectors = -(-shape.filters // self.cpu.lanes)
+        chosen = choose_tile(self.cpu, rows_cover(tiles), vectors, streamed_cycles)
+        return chosen.vectors * self.cpu.lanes
 
     def matmul_tile(self, rows: int | None, columns: int) -> int:
         """Columns of one register tile."""
         vectors = -(-columns // self.cpu.lanes)
-        return choose_tile(self.cpu, rows, vectors, product_cycles).vectors * self.cpu.lanes
-
-    def _tile(self, extent: int | None, columns: int) -> int:
-        vectors = -(-columns // self.cpu.lanes)
-        return choose_tile(self.cpu, extent, vectors).vectors * self.cpu.lanes
+        chosen = choose_tile(self.cpu, rows_cover(rows), vectors, product_cycles)
+        return chosen.vectors * self.cpu.lanes

@@ -18,7 +18,7 @@ from .dot import dot_of
 from .features import CpuFeatures
 from .matmul_dynamic import store_vector
 from .microkernel import RegisterTile, Weights
-from .prefetch import NextTile
+from .prefetch import NextTile, lines_of_tile, steps_of_turn
 from .row_tiles import RowTiles
 from .tiling import accumulator_budget
 
@@ -26,6 +26,9 @@ Expr = Any
 
 _MANY = 8
 """Tiles of columns that keep a few cores busy by themselves."""
+
+_MOST_USES = 64
+"""Tiles of rows beyond which the first use of weights does not matter."""
 
 
 def matmul_packed(cpu: CpuFeatures) -> Template:
@@ -55,15 +58,19 @@ class _Packed:
         self.columns = int(ctx.attr("columns"))
         self.limit = limit
         self.row_tiles = RowTiles(self.b, self.rows, limit, self.tiles)
+        self.every = self.steps
         self.ahead = self._prefetch()
 
     def _prefetch(self) -> NextTile | None:
         """For weights that are used several times, by one task or few that follow each other."""
         uses = self.row_tiles.tiles
-        if self.tiles < _MANY or uses is not None and uses < 2:
+        if self.tiles < _MANY or uses is not None and not 2 <= uses <= _MOST_USES:
             return None
-        ahead = NextTile(self.b, self.weight, uses)
-        return ahead if ahead.every else None
+        every = steps_of_turn(self.steps, lines_of_tile(self.weight, self.tiles), uses)
+        if not every:
+            return None
+        self.every = every
+        return NextTile(self.b, self.weight, self.tiles, uses, self.steps // self.every)
 
     def emit(self) -> None:
         rows = self.row_tiles
@@ -103,14 +110,12 @@ class _Packed:
     def _reduce(
         self, acc: RegisterTile, weights: Callable[[Expr], Weights], tile: Expr, row: Expr
     ) -> None:
-        ahead = self.ahead
-        every = ahead.every if ahead is not None else self.steps
-        use = tirx.floordiv(row, index(self.limit))
-        with self.b.loop(self.steps // every) as turn:
-            if ahead is not None:
-                ahead.one_line(tile, use, turn)
-            with self.b.loop(every) as inner:
-                k = turn * every + inner
+        use = self.row_tiles.number(row)
+        with self.b.loop(self.steps // self.every) as turn:
+            if self.ahead is not None:
+                self.ahead.fetch(tile, use, turn)
+            with self.b.loop(self.every) as inner:
+                k = turn * self.every + inner
                 acc.step(lambda r: (self.x, (row + r, k)), weights(k))
 
     def _store(self, acc: RegisterTile, r: int, v: int, row: Expr, column: Expr) -> None:

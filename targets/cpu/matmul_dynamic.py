@@ -22,7 +22,7 @@ from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_columns, tiles_of
 from .row_tiles import RowTiles
-from .tiling import Tile, accumulator_budget, choose_tile, product_cycles
+from .tiling import Tile, accumulator_budget, choose_tile, product_cycles, rows_cover
 
 Expr = Any
 
@@ -72,7 +72,7 @@ class _Product:
     def _choose(self, rows: Any) -> Tile:
         known = as_int(self.columns)
         vectors = 2 if known is None else -(-known // self.cpu.lanes)
-        tile = choose_tile(self.cpu, as_int(rows), vectors, product_cycles)
+        tile = choose_tile(self.cpu, rows_cover(as_int(rows)), vectors, product_cycles)
         return Tile(accumulator_budget(self.cpu, tile.vectors), tile.vectors)
 
     def emit(self) -> None:

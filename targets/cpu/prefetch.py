@@ -6,47 +6,40 @@ from typing import Any
 
 from tvm import DataType, tirx
 
-from ..tir.builder import BufferTensor, Builder, index
+from ..tir.builder import BufferTensor, Builder, index, static_product
 
 Expr = Any
 
 _LINE = 64
 _MOST_STEPS = 8
-_MOST_TILES = 64
-"""Tiles of rows beyond which the first use of weights does not matter."""
+_GUESS = 16
 
 
 class NextTile:
-    """Brings the next of ``weights`` [tiles, steps, width] into the cache, line by line.
+    """Brings the next of ``weights`` [tiles, ...] into the cache, line by line.
 
-    The lines are spread over all uses of the tile before, ``row_tiles`` of them (None: not known),
-    so that memory is busy all the time: one line every ``every`` steps of each use. ``every`` is 0
-    where that would be too few or where it does not pay.
+    The lines are spread over all ``uses`` of the tile before (None: not known) and over ``turns``
+    of each use, so that memory is busy all the time: ``lines`` in each turn.
     """
 
-    def __init__(self, b: Builder, weights: BufferTensor, row_tiles: int | None) -> None:
+    def __init__(
+        self, b: Builder, weights: BufferTensor, tiles: int, uses: int | None, turns: int
+    ) -> None:
         self.b = b
-        self.tiles, self.steps, width = (int(d) for d in weights.shape)
-        size = DataType(str(weights.buffer.dtype)).itemsize
-        self._in_line = _LINE // size
-        self._lines = self.steps * width // self._in_line
-        self._flat = b.view(weights, (self.tiles, self.steps * width))
-        self.every = self._choose(row_tiles)
+        self._tiles, self._turns = tiles, turns
+        self._in_line = _LINE // _item_bytes(weights)
+        self._lines = lines_of_tile(weights, tiles)
+        self._flat = b.view(weights, (tiles, _elements(weights) // tiles))
+        self.lines = -(-self._lines // ((uses or _GUESS) * turns))
 
-    def _choose(self, row_tiles: int | None) -> int:
-        if self.tiles == 1 or self._lines == 0 or row_tiles is not None and row_tiles > _MOST_TILES:
-            return 0
-        uses = row_tiles or 2 * _MOST_STEPS
-        every = _MOST_STEPS
-        while every and (uses * self.steps < every * self._lines or self.steps % every):
-            every //= 2
-        return every
+    def fetch(self, tile: Expr, use: Expr, turn: Expr) -> None:
+        """Emit the prefetches of turn ``turn`` of the ``use``-th use of ``tile``."""
+        for n in range(self.lines):
+            self._one_line(tile, (use * self._turns + turn) * self.lines + n)
 
-    def one_line(self, tile: Expr, use: Expr, turn: Expr) -> None:
-        """Emit the prefetch of turn ``turn`` of the ``use``-th use of ``tile``."""
-        line = use * (self.steps // self.every) + turn
+    def _one_line(self, tile: Expr, line: Expr) -> None:
         line = tirx.min(line, index(self._lines - 1))
-        following = tirx.min(tile + 1, index(self.tiles - 1))
+        following = tirx.min(tile + 1, index(self._tiles - 1))
         place = tirx.BufferLoad(self._flat.buffer, [following, line * self._in_line])
         read, near, data = (tirx.const(n, "int32") for n in (0, 3, 1))
         self.b.evaluate(
@@ -54,3 +47,29 @@ class NextTile:
                 "void", "llvm.prefetch.p0", tirx.address_of(place), read, near, data
             )
         )
+
+
+def lines_of_tile(weights: BufferTensor, tiles: int) -> int:
+    """Whole cache lines of one of ``tiles`` parts of ``weights``."""
+    return _elements(weights) // tiles * _item_bytes(weights) // _LINE
+
+
+def _elements(weights: BufferTensor) -> int:
+    size = static_product(weights.shape)
+    assert size is not None
+    return size
+
+
+def _item_bytes(weights: BufferTensor) -> int:
+    return int(DataType(str(weights.buffer.dtype)).itemsize)
+
+
+def steps_of_turn(steps: int, lines: int, uses: int | None) -> int:
+    """Steps between two lines where ``steps`` steps of each use fetch ``lines`` lines in all.
+
+    A power of two that divides ``steps``; 0 where one line a step is too few.
+    """
+    every = _MOST_STEPS
+    while every and ((uses or _GUESS) * steps < every * lines or steps % every):
+        every //= 2
+    return every

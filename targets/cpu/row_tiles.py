@@ -46,6 +46,12 @@ class RowTiles:
         size = self.limit * _GROUP
         return tirx.floordiv(index(self.rows) + (size - 1), index(size))
 
+    def number(self, row: Expr) -> Expr:
+        """How many tiles there are before the one that starts with ``row``."""
+        if self.tiles is None:
+            return tirx.floordiv(row, index(self.limit))
+        return tirx.floordiv(row * self.tiles, index(self.rows))
+
     @property
     def rows_of_group(self) -> int:
         """About how many rows a group has."""

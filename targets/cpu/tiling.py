@@ -9,6 +9,13 @@ from typing import TypeAlias
 from .features import CpuFeatures
 
 Cycles: TypeAlias = Callable[[int, int], float]
+"""Estimated cycles of one rank-one update of (rows, vectors)."""
+
+Runs: TypeAlias = list[tuple[int, int]]
+"""Tiles as (rows of each, how many)."""
+
+_GUESS = 64
+"""Rows where their number is not known."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,26 @@ def product_cycles(rows: int, vectors: int) -> float:
     return step_cycles(rows, vectors) + 0.03 * rows + 0.06 * vectors + beyond
 
 
-def cover(extent: int, rows: int) -> list[tuple[int, int]]:
+def near_cycles(rows: int, vectors: int) -> float:
+    """:func:`step_cycles` for convolutions, whose operands and weights are near.
+
+    What loads add was fitted to measurements, as for :func:`product_cycles`.
+    """
+    return step_cycles(rows, vectors) + 0.07 * rows
+
+
+def streamed_cycles(rows: int, vectors: int) -> float:
+    """:func:`near_cycles` for weights that come from the second-level cache."""
+    return near_cycles(rows, vectors) + 0.65 * vectors
+
+
+def cover(extent: int, rows: int) -> Runs:
     """How tiles of at most ``rows`` rows cover ``extent``: (rows, count), near-equal tiles."""
     if extent == 0:
         return []
     count = -(-extent // rows)
     small, larger = divmod(extent, count)
-    out = []
+    out: Runs = []
     if larger:
         out.append((small + 1, larger))
     if count - larger:
@@ -54,33 +74,35 @@ def cover(extent: int, rows: int) -> list[tuple[int, int]]:
     return out
 
 
-def row_cost(extent: int, rows: int, vectors: int, cycles: Cycles = step_cycles) -> float:
-    """Estimated cycles per reduction step for all of ``extent`` rows, per vector of columns."""
+def rows_cover(extent: int | None) -> Callable[[int], Runs]:
+    """How tiles of at most so many rows cover ``extent`` rows."""
+    return lambda limit: cover(_GUESS if extent is None else extent, limit)
+
+
+def runs_cost(runs: Runs, vectors: int, cycles: Cycles) -> float:
+    """Estimated cycles per reduction step for all rows of ``runs``, per vector of columns."""
     overhead = 0.5
-    total = sum(n * (cycles(r, vectors) + overhead) for r, n in cover(extent, rows))
-    return total / vectors
+    return sum(n * (cycles(r, vectors) + overhead) for r, n in runs) / vectors
 
 
 def choose_tile(
-    cpu: CpuFeatures, extent: int | None, vectors_wanted: int, cycles: Cycles = step_cycles
+    cpu: CpuFeatures, runs: Callable[[int], Runs], vectors_wanted: int, cycles: Cycles
 ) -> Tile:
-    """The cheapest tile for ``extent`` rows (None: unknown) and that many vectors of columns.
+    """The cheapest tile for so many vectors of columns.
 
-    ``cycles(rows, vectors)`` estimates one rank-one update.
+    ``runs(limit)`` are the tiles of at most ``limit`` rows that cover all rows.
     """
-    return rank_tiles(cpu, extent, vectors_wanted, cycles)[0]
+    return rank_tiles(cpu, runs, vectors_wanted, cycles)[0]
 
 
 def rank_tiles(
-    cpu: CpuFeatures, extent: int | None, vectors_wanted: int, cycles: Cycles = step_cycles
+    cpu: CpuFeatures, runs: Callable[[int], Runs], vectors_wanted: int, cycles: Cycles
 ) -> list[Tile]:
     """One tile for each number of vectors in a row, the cheapest first; see :func:`choose_tile`."""
     ranked: list[tuple[float, Tile]] = []
     for vectors in range(1, min(6, vectors_wanted) + 1):
-        limit = accumulator_budget(cpu, vectors)
-        rows = limit if extent is None else min(limit, extent)
+        tiles = runs(accumulator_budget(cpu, vectors))
         waste = -(-vectors_wanted // vectors) * vectors / vectors_wanted
-        size = extent if extent is not None else 64
-        cost = row_cost(size, rows, vectors, cycles) * waste
-        ranked.append((round(cost, 9), Tile(rows, vectors)))
+        cost = runs_cost(tiles, vectors, cycles) * waste
+        ranked.append((round(cost, 9), Tile(max((r for r, _ in tiles), default=0), vectors)))
     return [tile for _, tile in sorted(ranked, key=lambda r: r[0])]

@@ -143,7 +143,7 @@ class Winograd:
     def _by_rows(self) -> None:
         """All weights first; then row by row of tiles, with its inputs in the cache."""
         b = self.b
-        shape = (self.filter_blocks, self.blocks, _POINTS, self.lanes, self.tile_width)
+        shape = (self.filter_blocks, _POINTS, self.blocks, self.lanes, self.tile_width)
         weights = b.workspace(shape, "float32", "weights")
 
         def transform(at: tuple[Expr, ...]) -> None:
@@ -155,7 +155,7 @@ class Winograd:
 
         def row(at: tuple[Expr, ...]) -> None:
             n, down = at
-            shape = (self.blocks, _POINTS, self._capacity(self.across), self.lanes)
+            shape = (_POINTS, self.blocks, self._capacity(self.across), self.lanes)
             inputs = b.workspace(shape, "float32", "inputs")
             with b.loop(self.blocks) as block:
                 self._input_row(n, block, down, inputs, index(0))
@@ -180,7 +180,7 @@ class Winograd:
         """
         b = self.b
         with b.loop(self.batch) as n:
-            shape = (self.blocks, _POINTS, self._capacity(self.tiles), self.lanes)
+            shape = (_POINTS, self.blocks, self._capacity(self.tiles), self.lanes)
             inputs = b.workspace(shape, "float32", "inputs")
 
             def row(at: tuple[Expr, ...]) -> None:
@@ -206,7 +206,7 @@ class Winograd:
     ) -> None:  # fmt: skip
         b = self.b
         f, share = at
-        shape = (self.blocks, _POINTS, self.lanes, self.tile_width)
+        shape = (_POINTS, self.blocks, self.lanes, self.tile_width)
         weights = b.workspace(shape, "float32", "weights")
         with b.loop(self.blocks) as c, b.loop(self.lanes) as i, b.loop(self.vectors) as v:
             self._transform_weights(weights, (), f, c, i, v)
@@ -260,7 +260,7 @@ class Winograd:
                     for j in range(_IN)
                 ]
                 for j, v in enumerate(self._input(line)):
-                    inputs.store_raw([block, index(i * _IN + j), tile, self._ramp()], v)
+                    inputs.store_raw([index(i * _IN + j), block, tile, self._ramp()], v)
 
     def _pixel(self, n: Expr, block: Expr, row: Expr, column: Expr, whole: bool) -> Expr:
         """A vector of channels; zero outside of the image."""
@@ -288,7 +288,7 @@ class Winograd:
         columns = [self._weight([tap(kh, kw) for kh in range(3)]) for kw in range(3)]
         for row in range(_IN):
             for j, value in enumerate(self._weight([column[row] for column in columns])):
-                weights.store_raw([*lead, c, index(row * _IN + j), i, lanes], value)
+                weights.store_raw([*lead, index(row * _IN + j), c, i, lanes], value)
 
     def _group(
         self, part: _Part, inputs: BufferTensor, weights: BufferTensor, size: int, end: Any
@@ -319,8 +319,8 @@ class Winograd:
         acc.zero()
         acc.reduce(
             (self.blocks, self.lanes),
-            lambda r, k: (inputs, (k[0], p, part.row + offset + r, k[1])),
-            lambda k: (weights, (*part.lead, k[0], p, k[1])),
+            lambda r, k: (inputs, (p, k[0], part.row + offset + r, k[1])),
+            lambda k: (weights, (*part.lead, p, k[0], k[1])),
         )
         for r in range(rows):
             for v in range(self.vectors):

@@ -61,6 +61,11 @@ CASES = {
     "small windows, open": square(FLOAT, 32, 32, 19, 3, vectors=2, batch=2, open_dims="NHW"),
     "tiny and open": square(FLOAT, 32, 20, 3, 3, open_dims="HW", epilogue="relu"),
     "uneven borders": square(FLOAT, 32, 32, 12, 3, pads=((0, 2), (1, 0)), epilogue="both"),
+    "whole rows in a tile": square(
+        FLOAT, 40, 36, 7, 3, vectors=2, batch=2, strides=(2, 2), epilogue="both"
+    ),
+    "whole rows of groups": square(FLOAT, 32, 32, 5, 3, group=2, pads=((1, 1), (0, 0))),
+    "whole rows of bytes": square(BYTES, 20, 36, 6, 3, vectors=2, epilogue="requantize"),
     "pointwise": square(FLOAT, 35, 40, 5, 1, vectors=2, epilogue="channels"),
     "pointwise, open": square(FLOAT, 16, 32, 5, 1, open_dims="NHW", epilogue="residual"),
     "pointwise bytes": square(BYTES, 35, 40, 5, 1, vectors=2, epilogue="requantize channels"),

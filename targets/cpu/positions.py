@@ -1,0 +1,57 @@
+"""How the positions of an image become the rows of register tiles.
+
+Windows that neither move nor reach make one long row of an image. Of other images a tile takes
+whole rows where they fit, or else some positions of a row.
+"""
+
+from __future__ import annotations
+
+from ...ir.windows import ConvShape
+from .features import CpuFeatures
+from .tiling import Runs, Tile, cover, near_cycles, rank_tiles, streamed_cycles
+
+
+def rows_of_tile(height: int | None, width: int | None, limit: int) -> int:
+    """How many whole rows of an image a tile of at most ``limit`` positions takes; 0 for parts."""
+    if width is None or height is None or height < 2:
+        return 0
+    return limit // width
+
+
+def image_runs(height: int | None, width: int | None, limit: int) -> Runs:
+    """Tiles of at most ``limit`` positions that cover an image, as (positions, count).
+
+    An image whose height is not known counts as one row.
+    """
+    whole = rows_of_tile(height, width, limit)
+    if whole and height is not None and width is not None:
+        return [(rows * width, count) for rows, count in cover(height, whole)]
+    rows = 1 if height is None else height
+    return [(size, count * rows) for size, count in cover(limit if width is None else width, limit)]
+
+
+def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
+    """The register tiles of a direct convolution, the best estimate first."""
+    height, width = _image(shape)
+    steps = shape.channels
+    for k in shape.kernel:
+        steps *= k
+    bytes_of_vector = cpu.vector_bytes * steps // (4 if shape.integer else 1)
+
+    def cycles(rows: int, vectors: int) -> float:
+        near = 2 * vectors * bytes_of_vector <= cpu.l1
+        return (near_cycles if near else streamed_cycles)(rows, vectors)
+
+    vectors = -(-shape.filters // cpu.lanes)
+    return rank_tiles(cpu, lambda limit: image_runs(height, width, limit), vectors, cycles)
+
+
+def _image(shape: ConvShape) -> tuple[int | None, int | None]:
+    """Height and width, as the kernel sees them."""
+    *others, width = shape.image
+    if not others:
+        return 1, width
+    height = others[0]
+    if all(n == 1 for n in (*shape.kernel, *shape.strides)):
+        return 1, None if height is None or width is None else height * width
+    return (1, height) if width == 1 else (height, width)

@@ -1,0 +1,54 @@
+"""Positions of images in the rows of register tiles: all of them, and each once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphkiln.ir.windows import ConvShape
+from graphkiln.targets.cpu.features import features_of
+from graphkiln.targets.cpu.positions import image_runs, rank_conv_tiles, rows_of_tile
+
+extents = st.integers(1, 60)
+
+
+@given(extents, extents, st.integers(1, 28))
+def test_tiles_cover_an_image_exactly(height: int, width: int, limit: int) -> None:
+    runs = image_runs(height, width, limit)
+    assert sum(size * count for size, count in runs) == height * width
+    assert max(size for size, _ in runs) <= limit
+
+
+def test_takes_whole_rows_where_they_fit() -> None:
+    assert [rows_of_tile(7, 7, limit) for limit in (6, 7, 13, 14)] == [0, 1, 1, 2]
+    assert image_runs(7, 7, 14) == [(14, 3), (7, 1)]
+    for unknown in ((None, 7), (7, None), (1, 7)):
+        assert rows_of_tile(*unknown, 14) == 0
+
+
+def test_unknown_extents_fill_tiles() -> None:
+    assert image_runs(None, None, 14) == [(14, 1)]
+    assert image_runs(3, None, 14) == [(14, 3)]
+
+
+def shape(image: tuple[int | None, ...], kernel: int, strides: int = 1) -> ConvShape:
+    rank = len(image)
+    return ConvShape(
+        512, 512, 1, (kernel,) * rank, (strides,) * rank, (1,) * rank, image, False
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("cpu", ["sapphirerapids", "x86-64-v3", "aarch64"])
+def test_a_pointwise_image_counts_as_one_row(cpu: str) -> None:
+    features = features_of(cpu)
+    square, row = (rank_conv_tiles(features, shape(i, 1)) for i in ((7, 7), (49,)))
+    assert square == row
+    assert rank_conv_tiles(features, shape((None, 7), 1)) == rank_conv_tiles(
+        features, shape((None,), 1)
+    )
+
+
+def test_weights_that_do_not_stay_near_make_narrow_tiles() -> None:
+    features = features_of("sapphirerapids")
+    assert rank_conv_tiles(features, shape((7, 7), 3))[0].vectors == 2
