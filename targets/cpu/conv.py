@@ -21,7 +21,7 @@ from .features import CpuFeatures
 from .image import Geometry, as_image, pad_image
 from .microkernel import Place, RegisterTile, Weights
 from .positions import rows_of_tile
-from .prefetch import NextTile
+from .prefetch import NextTile, lines_of_tile
 from .row_tiles import RowTiles
 from .tiling import accumulator_budget
 from .winograd import Winograd, winograd_fits, winograd_tiles
@@ -103,6 +103,7 @@ class _Dense:
         self.block = int(ctx.attr("block"))
         self.lanes = min(cpu.lanes, self.block)
         self.vectors = self.tile_width // self.lanes
+        self.pieces = 1
         self.dot = dot_of(cpu, ctx.buffered(0), depth, self.lanes)
 
     def emit(self) -> None:
@@ -163,9 +164,12 @@ class _Dense:
         """For weights that are used only a few times."""
         if uses is None or uses > _FEW_USES or self.groups * self.tiles == 1:
             return None
-        kernel = self.geometry.kernel[0] * self.geometry.kernel[1]
-        turns = self.in_blocks * kernel
-        return NextTile(self.b, self.weight, self.groups * self.tiles, uses, turns)
+        tiles = self.groups * self.tiles
+        places = self.in_blocks * self.geometry.kernel[0] * self.geometry.kernel[1]
+        lines = -(-lines_of_tile(self.weight, tiles) // (places * uses))
+        while 2 * self.pieces <= lines and self.steps % (2 * self.pieces) == 0:
+            self.pieces *= 2
+        return NextTile(self.b, self.weight, tiles, uses, places * self.pieces)
 
     def _by_row(self, n: Any, height: Any, width: Any, limit: int) -> None:
         """A task is a row, cut into tiles."""
@@ -203,17 +207,18 @@ class _Dense:
             kernel = ((kw, kh) if self.tall else (kh, kw)) if self.rank == 2 else (kw,)
             return self.weight, (group, tile, c, *kernel, i)
 
-        def fetch(following: NextTile, use: Expr, window: At, first: int) -> None:
+        def fetch(following: NextTile, use: Expr, window: At, piece: Expr) -> None:
             block, kh, kw = window
-            turn = ((block + first) * g.kernel[0] + kh) * g.kernel[1] + kw
-            following.fetch(group * self.tiles + tile, use, turn)
+            place = (block * g.kernel[0] + kh) * g.kernel[1] + kw
+            following.fetch(group * self.tiles + tile, use, place * self.pieces + piece)
 
         def add(first: int, blocks: int, steps: int) -> None:
-            with b.grid(blocks, *g.kernel) as window:
+            pieces = self.pieces if steps == self.steps else 1
+            with b.grid(blocks, *g.kernel, pieces) as (*window, piece):
                 if ahead is not None:
-                    fetch(*ahead, window, first)
-                with b.loop(steps) as i:
-                    k = (*window, i)
+                    fetch(*ahead, (window[0] + first, *window[1:]), piece)
+                with b.loop(steps // pieces) as inner:
+                    k = (*window, piece * (steps // pieces) + inner)
                     c = window[0] + first
                     acc.step(lambda r: operand(r, k, c), weights(k, c))
 
