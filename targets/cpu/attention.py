@@ -24,7 +24,7 @@ from .lanes import all_lanes
 from .microkernel import RegisterTile
 from .packing import pack_rows, tiles_of
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget, choose_tile, product_cycles, rows_cover
+from .tiling import accumulator_budget, choose_tile, product_cycles, rows_cover, tile_cost
 
 Expr = Any
 At = tuple[Expr, ...]
@@ -85,7 +85,7 @@ class _Attention:
         packed = None
         if as_int(rows.groups) != 1:
             packed = self._memory(lead)
-            b.nest(lead, lambda at: self._pack(packed, at, at), work, sequential_last=True)
+            b.nest(lead, lambda at: self._pack(packed, at, at), work // 2, sequential_last=True)
 
         def task(at: At) -> None:
             n, h, group = at
@@ -96,7 +96,8 @@ class _Attention:
                 self._pack(memory, where, (n, h))
             rows.each(group, _Block(self, memory, where, (n, h)).compute)
 
-        b.nest((*lead, rows.groups), task, work * rows.rows_of_group, sequential_last=True)
+        cost = tile_cost(work * rows.rows_of_group)
+        b.nest((*lead, rows.groups), task, cost, sequential_last=True)
 
     def _memory(self, lead: tuple[Any, ...]) -> _Packed:
         panels, rows = (self.tiles, self.depth, self.width), (self.keys, self.out_width)

@@ -23,7 +23,7 @@ from .microkernel import Place, RegisterTile, Weights
 from .positions import rows_of_tile
 from .prefetch import NextTile, lines_of_tile
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget
+from .tiling import accumulator_budget, tile_cost
 from .winograd import Winograd, winograd_fits, winograd_tiles
 
 Expr = Any
@@ -136,10 +136,10 @@ class _Dense:
         return (as_int(n) or 1) * self.groups * self.tiles
 
     def _cost(self, positions: int) -> int:
-        """About the operations of a task of so many positions."""
+        """The cost of a task of so many positions."""
         kernel = self.geometry.kernel[0] * self.geometry.kernel[1]
         depth = self.steps * self.dot.depth
-        return 2 * self.in_blocks * depth * kernel * self.tile_width * positions
+        return tile_cost(2 * self.in_blocks * depth * kernel * self.tile_width * positions)
 
     def _rows(self, n: Any, rows: RowTiles, width: int | None) -> None:
         """Tiles of whole rows of ``width`` positions, or (None) of parts of a single row."""

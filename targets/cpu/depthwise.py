@@ -19,7 +19,7 @@ from ..tir.numeric import cast
 from .dot import ByteDot, byte_dot_intrinsic
 from .features import CpuFeatures
 from .image import Geometry, as_image, pad_image
-from .tiling import cover
+from .tiling import cover, tile_cost
 
 Expr = Any
 At = tuple[Expr, ...]
@@ -61,7 +61,7 @@ class _Depthwise:
     def nest(self, row: Callable[[At], None]) -> None:
         """Run ``row`` for every (image, block, row)."""
         kernel = self.geometry.kernel
-        cost = 2 * kernel[0] * kernel[1] * 64 * self.block
+        cost = tile_cost(2 * kernel[0] * kernel[1] * (as_int(self.width) or 64) * self.block)
         self.b.nest((self.n, self.blocks, self.height), row, cost=cost, sequential_last=True)
 
     def accumulators(self, block: Expr, part: int, count: int) -> list[BufferTensor]:

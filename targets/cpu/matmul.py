@@ -20,7 +20,7 @@ from .matmul_dynamic import store_vector
 from .microkernel import RegisterTile, Weights
 from .prefetch import NextTile, lines_of_tile, steps_of_turn
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget
+from .tiling import accumulator_budget, tile_cost
 
 Expr = Any
 
@@ -74,7 +74,8 @@ class _Packed:
 
     def emit(self) -> None:
         rows = self.row_tiles
-        cost = 2 * self.steps * self.tile_width * rows.rows_of_group
+        depth = self.steps * self.dot.depth
+        cost = tile_cost(2 * depth * self.tile_width * rows.rows_of_group)
 
         def task(at: tuple[Expr, ...]) -> None:
             tile, group = at

@@ -22,7 +22,7 @@ from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_columns, tiles_of
 from .row_tiles import RowTiles
-from .tiling import Tile, accumulator_budget, choose_tile, product_cycles, rows_cover
+from .tiling import Tile, accumulator_budget, choose_tile, product_cycles, rows_cover, tile_cost
 
 Expr = Any
 
@@ -80,11 +80,11 @@ class _Product:
         rows, b = self.row_tiles, self.b
         spread = as_int(rows.groups) != 1
         lead = (*self.batch, self.tiles)
-        cost = 2 * self.width * (as_int(self.depth) or 64)
+        entries = self.width * (as_int(self.depth) or 64)
         panel = (self.depth, self.width)
         whole = b.workspace((*lead, *panel), "float32", "packed") if spread else None
         if whole is not None:
-            b.nest(lead, lambda at: self._pack(whole, at, at), cost, sequential_last=True)
+            b.nest(lead, lambda at: self._pack(whole, at, at), entries, sequential_last=True)
 
         def task(at: tuple[Expr, ...]) -> None:
             *source, group = at
@@ -94,7 +94,7 @@ class _Product:
                 self._pack(packed, where, tuple(source))
             rows.each(group, lambda row, size: self._tile(packed, where, at, row, size))
 
-        work = cost * rows.rows_of_group
+        work = tile_cost(2 * entries * rows.rows_of_group)
         b.nest((*lead, rows.groups), task, work, sequential_last=True)
 
     def _pack(self, out: BufferTensor, where: tuple[Expr, ...], source: tuple[Expr, ...]) -> None:

@@ -24,7 +24,7 @@ from ..tir.builder import BufferTensor, as_int, index, product
 from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile
-from .tiling import accumulator_budget, cover
+from .tiling import accumulator_budget, cover, tile_cost
 
 Expr = Any
 _FIRST_STATE = 4
@@ -96,7 +96,8 @@ class _Recurrent:
                 with self.b.when(d.equal(index(i))):
                     _Walk(self, d, first, rows, own).emit()
 
-        cost = 2 * layer.gates * self.hidden * self.padded * rows * (as_int(layer.steps) or 16)
+        steps = as_int(layer.steps) or 16
+        cost = tile_cost(2 * layer.gates * self.hidden * self.padded * rows * steps)
         self.b.nest((layer.directions, count), task, cost, sequential_last=True)
 
 

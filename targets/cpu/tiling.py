@@ -26,6 +26,15 @@ class Tile:
     vectors: int
 
 
+_PER_SCALAR = 16
+"""Operations in register tiles that take as long as one scalar operation of a generic loop."""
+
+
+def tile_cost(operations: int) -> int:
+    """The cost of a loop body that does so many operations in register tiles."""
+    return max(1, operations // _PER_SCALAR)
+
+
 def accumulator_budget(cpu: CpuFeatures, vectors: int, parts: int = 1) -> int:
     """Rows that fit beside ``vectors`` weights and one broadcast, of ``parts`` registers each."""
     return max(1, (cpu.registers - parts * (vectors + 1)) // vectors)

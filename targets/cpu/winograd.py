@@ -23,7 +23,7 @@ from .features import CpuFeatures
 from .image import Geometry, Image
 from .microkernel import RegisterTile
 from .packing import tiles_of
-from .tiling import accumulator_budget, cover
+from .tiling import accumulator_budget, cover, tile_cost
 
 Expr = Any
 Vectors = list[Expr]
@@ -150,7 +150,7 @@ class Winograd:
             with b.loop(self.lanes) as i, b.loop(self.vectors) as v:
                 self._transform_weights(weights, (at[0],), at[0], at[1], i, v)
 
-        cost = self.lanes * self.vectors * self.lanes * _WEIGHTS
+        cost = tile_cost(self.lanes * self.vectors * self.lanes * _WEIGHTS)
         b.nest((self.filter_blocks, self.blocks), transform, cost, sequential_last=True)
 
         def row(at: tuple[Expr, ...]) -> None:
@@ -170,7 +170,7 @@ class Winograd:
 
         known = as_int(self.across) or 8
         products = 2 * _POINTS * self.filter_blocks * self.tile_width
-        cost = self.blocks * self.lanes * known * (_TRANSFORM + products)
+        cost = tile_cost(self.blocks * self.lanes * known * (_TRANSFORM + products))
         b.nest((self.batch, self.down), row, cost, sequential_last=True)
 
     def _by_filters(self) -> None:
@@ -186,7 +186,7 @@ class Winograd:
             def row(at: tuple[Expr, ...]) -> None:
                 self._input_row(n, at[0], at[1], inputs, at[1] * self.across)
 
-            cost = (as_int(self.across) or 8) * _TRANSFORM * self.lanes
+            cost = tile_cost((as_int(self.across) or 8) * _TRANSFORM * self.lanes)
             b.nest((self.blocks, self.down), row, cost, sequential_last=True)
             runs = self._runs(self.tiles)
             shares = max(1, _TASKS // self.filter_blocks)
@@ -196,8 +196,8 @@ class Winograd:
             work = 2 * _POINTS * (as_int(self.tiles) or _GROUP) // shares + _WEIGHTS
             b.nest(
                 (self.filter_blocks, shares),
-                lambda at: self._share(n, at, inputs, runs, shares), depth * self.lanes * work,
-                sequential_last=True,
+                lambda at: self._share(n, at, inputs, runs, shares),
+                tile_cost(depth * self.lanes * work), sequential_last=True,
             )  # fmt: skip
 
     def _share(

@@ -18,7 +18,7 @@ from .builder import (
     unflatten,
 )
 
-PARALLEL_THRESHOLD = 1 << 19
+PARALLEL_THRESHOLD = 1 << 16
 """Scalar operations below which a second thread costs more than it brings."""
 
 OPEN_COST = 4_096

@@ -9,10 +9,11 @@ from tvm import tirx
 
 from ....ir.ops.blocked import picked_channels
 from ....ir.windows import Window, pool_window
-from ...tir.builder import BufferTensor, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, TensorExpr, as_int, index, product
 from ...tir.numeric import cast
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
+from .blocked_turn import pack_turned, turns, unpack_turned
 from .quant_math import requantize
 
 Expr = Any
@@ -23,6 +24,11 @@ def lower_pack(ctx: LowerContext) -> TensorExpr:
     x = ctx.input(0)
     block, channels = int(ctx.attr("block")), index(x.shape[1])
     padded = as_int(x.shape[1]) is None or int(x.shape[1]) % block != 0
+    out = ctx.destination()
+    if out is not None and isinstance(x, BufferTensor) and as_int(x.shape[1]) is not None:
+        if turns(ctx.b, x, block, product(x.shape[2:])):
+            pack_turned(ctx.b, x, out)
+            return out
 
     def load(at: tuple[Expr, ...]) -> Expr:
         n, c, *spatial, lane = at
@@ -37,8 +43,13 @@ def lower_pack(ctx: LowerContext) -> TensorExpr:
 
 @lowering("kiln.UnpackChannels")
 def lower_unpack(ctx: LowerContext) -> TensorExpr:
-    x = ctx.input(0)
+    x, out = ctx.input(0), ctx.destination()
     block = index(x.shape[-1])
+    if out is not None and as_int(out.shape[1]) is not None:
+        row = product(out.shape[2:]) if isinstance(x, BufferTensor) else out.shape[-1]
+        if turns(ctx.b, x, int(x.shape[-1]), row):
+            unpack_turned(ctx.b, x, out)
+            return out
 
     def load(at: tuple[Expr, ...]) -> Expr:
         n, c, *spatial = at

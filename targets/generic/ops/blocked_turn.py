@@ -1,0 +1,148 @@
+"""Plain layouts to blocked ones and back, square blocks turned in vector registers.
+
+A block is one block of channels by as many neighbours along the last spatial dim. The last block
+of a row ends with the row, so it may overlap the one before; rows shorter than a block are moved
+element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.numeric import storage_dtype
+from .movement_transpose import MOST_LANES, transposed_rows
+
+At = tuple[Expr, ...]
+
+
+def turns(b: Builder, x: TensorExpr, block: int, last: Any) -> bool:
+    """Can blocks of ``block`` channels by positions of a row of ``last`` be turned?"""
+    stored = storage_dtype(x.dtype)
+    if b.loops.lane_kind != "vectorized" or stored == "bool" or not 2 <= block <= MOST_LANES:
+        return False
+    known = as_int(last)
+    fits = block * tvm.DataType(stored).bits <= 8 * b.loops.vector_bytes
+    return fits and block & (block - 1) == 0 and (known is None or known >= block)
+
+
+def unpack_turned(b: Builder, x: TensorExpr, out: BufferTensor) -> None:
+    """``out`` [N, C, *S] of blocked ``x`` [N, Cb, *S, block]."""
+    n, channels, *spatial = out.shape
+    blocks, block = x.shape[1], int(x.shape[-1])
+    if isinstance(x, BufferTensor):  # one long row
+        x = b.view(x, (n, blocks, product(spatial), block))
+        spatial = [product(spatial)]
+        out = b.view(out, (n, channels, *spatial))
+    rest = int(channels) % block
+
+    def turned(at: At, start: Expr) -> None:
+        image, c, *outer = at
+        columns = [_channels(b, x, (image, c, *outer, start + j), block) for j in range(block)]
+        rows = transposed_rows(b, columns)
+        ramp = tirx.Ramp(start, index(1), block)
+
+        def store(first: int, end: int) -> None:
+            for i in range(first, end):
+                out.store_raw([image, c * block + i, *outer, ramp], rows[i])
+
+        store(0, rest or block)
+        if rest:
+            with b.when(c < index(blocks) - 1):
+                store(rest, block)
+
+    def single(at: At, position: Expr) -> None:
+        image, c, *outer = at
+        inside = tirx.min(index(channels) - c * block, index(block))
+        with b.loop(inside) as i:
+            value = x[(image, c, *outer, position, i)]
+            out.store((image, c * block + i, *outer, position), value)
+
+    _rows(b, (n, blocks, *spatial), block, x.cost, turned, single)
+
+
+def pack_turned(b: Builder, x: BufferTensor, out: BufferTensor) -> None:
+    """Blocked ``out`` [N, Cb, *S, block] of ``x`` [N, C, *S]; channels past C are zero."""
+    n, channels, *spatial = x.shape
+    blocks, block = out.shape[1], int(out.shape[-1])
+    row = product(spatial)
+    flat, packed = b.view(x, (n, channels, row)), b.view(out, (n, blocks, row, block))
+    ramp, padded = tirx.Ramp(index(0), index(1), block), int(channels) % block != 0
+
+    def turned(at: At, start: Expr) -> None:
+        image, c = at
+        rows = []
+        for i in range(block):
+            place = [image, tirx.min(c * block + i, index(channels) - 1)]
+            value = flat.load_raw([*place, tirx.Ramp(start, index(1), block)])
+            rows.append(b.let(value))
+        for j, value in enumerate(transposed_rows(b, rows)):
+            packed.store_raw([image, c, start + j, ramp], value)
+
+    def single(at: At, position: Expr) -> None:
+        image, c = at
+        with b.loop(block) as i:
+            place = (image, tirx.min(c * block + i, index(channels) - 1), position)
+            packed.store((image, c, position, i), flat[place])
+
+    _rows(b, (n, blocks, row), block, 0, turned, single)
+    if padded:
+        _clear_rest(b, packed, int(channels) % block)
+
+
+def _clear_rest(b: Builder, packed: BufferTensor, rest: int) -> None:
+    """Zero the lanes past the last channel."""
+    n, blocks, row, block = packed.shape
+    zero = tirx.const(0, packed.compute_dtype)
+
+    def clear(at: At) -> None:
+        image, position = at
+        with b.loop(block - rest) as i:
+            packed.store((image, index(blocks) - 1, position, rest + i), zero)
+
+    b.nest((n, row), clear, sequential_last=True)
+
+
+def _channels(b: Builder, x: TensorExpr, place: At, block: int) -> Expr:
+    """One position's channels as a vector."""
+    ramp = tirx.Ramp(index(0), index(1), block)
+    if isinstance(x, BufferTensor):
+        return b.let(x.load_raw([*place, ramp]))
+    held = b.local((block,), x.dtype, "lanes")
+    with b.lanes(block) as lane:
+        held.store((lane,), x[(*place, lane)])
+    return b.let(held.load_raw([ramp]))
+
+
+def _rows(
+    b: Builder, shape: tuple[Any, ...], block: int, cost: int,
+    turned: Callable[[At, Expr], None], single: Callable[[At, Expr], None],
+) -> None:  # fmt: skip
+    """Run ``turned`` for all blocks of the last dim of ``shape``, or ``single`` for positions."""
+    *outer, last = shape
+    extent = index(last)
+    tiles = tirx.floordiv(extent + (block - 1), index(block))
+    known = as_int(last)
+    count: Any = tiles if known is None else -(-known // block)
+
+    def whole(at: At) -> None:
+        *lead, t = at
+        turned(tuple(lead), b.opaque(tirx.min(t * block, extent - block)))
+
+    def row() -> None:
+        b.nest((*outer, count), whole, block * block * (1 + cost), sequential_last=True)
+
+    if known is not None:
+        row()
+        return
+    with b.when(extent >= block):
+        row()
+    with b.when(extent < block):
+        b.nest((*outer, last), lambda at: single(at[:-1], at[-1]), block * (1 + cost), True)
+
+
+__all__ = ["pack_turned", "turns", "unpack_turned"]
