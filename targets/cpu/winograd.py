@@ -130,13 +130,16 @@ class Winograd:
         """Is it better to keep the inputs of one row of tiles near than those of one filter block?
 
         The one way reads all weights again for every row, the other all inputs for every block.
+        Where all weights stay near, rows share less between cores.
         """
         across = as_int(self.across) or _GUESS // _OUT
         down = as_int(self.down) or _GUESS // _OUT
         unknown = as_int(self.tiles) is None
         weights = _POINTS * self.blocks * self.lanes * self.filter_blocks * self.tile_width * 4
+        if weights <= _NEAR:
+            return True
         inputs = _POINTS * self.blocks * self.lanes * down * across * 4
-        rows = weights * down * (0.3 if weights <= _NEAR else 1.0)
+        rows = weights * down
         filters = inputs * (1 + self.filter_blocks) * (3.0 if inputs > _FAR or unknown else 1.0)
         return (across >= self.limit or unknown) and rows < filters
 
