@@ -26,9 +26,10 @@ _MOST = 1024
 # TVM's enum of affinity modes has no zero, which means: touch no affinity.
 _KEEP_AFFINITY = 0
 
-# How often an idle worker looks for work before it sleeps: long enough to be awake for the next
-# kernel of a run, not so long (TVM's own number is 300,000) that it takes a core from others.
-_SPINS = "2000"
+# How often an idle worker looks for work before it sleeps, a few milliseconds: long enough to be
+# awake for the next run of a busy session, since one that wakes may share the caller's core for a
+# whole run; not so long (TVM's own number is 300,000) that it takes a core from others.
+_SPINS = "20000"
 
 _lock = threading.Lock()
 _maximum: int | None = None

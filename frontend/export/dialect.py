@@ -229,6 +229,20 @@ def _select(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     _set_blocked(scope, node.out(), Blocked(result, len(picks)))
 
 
+def _depth_to_space(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    x, (kh, kw) = _required(inputs), _dims(node, "window")
+    n, blocks, height, width, block = x.shape
+    channels = int(blocks) * int(block) // (int(kh) * int(kw))
+    unique = scope.shared.names.unique
+    name = _plain(scope, x, int(blocks) * int(block))
+    split = (n, kh, kw, channels, height, width)
+    name = write_reshape(scope, name, split, unique(f"{node.name}_split"))
+    name = scope.emit("Transpose", [name], {"perm": (0, 3, 4, 1, 5, 2)}, name=node.name)
+    merged = (n, channels, height * kh, width * kw)
+    name = write_reshape(scope, name, merged, unique(f"{node.name}_merged"))
+    _set_blocked(scope, node.out(), Blocked(name, channels))
+
+
 def _window(node: Node) -> dict[str, Any]:
     names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode", "count_include_pad")
     return {k: node.attrs[k] for k in names if node.attrs.get(k) is not None}
@@ -319,6 +333,7 @@ EXPORTERS.update(
         "kiln.Require": _require,
         "kiln.Requantize": _requantize,
         "kiln.SelectChannels": _select,
+        "kiln.DepthToSpaceBlocked": _depth_to_space,
         "kiln.Reshape": _reshape,
         "kiln.ShapeValue": _shape_value,
         "kiln.Slice": _slice,

@@ -122,6 +122,29 @@ def _infer_select(ctx: InferContext) -> list[Type]:
     return [x.with_shape((x.dims[0], ceil_div(len(picks), block), *x.dims[2:]))]
 
 
+def _evaluate_depth_to_space(node: Node, inputs: list[Any]) -> list[Any]:
+    (x,) = inputs
+    kh, kw = (int(k) for k in attribute(node, "window"))
+    n, blocks, height, width, block = x.shape
+    parts = x.reshape(n, kh, kw, blocks // (kh * kw), height, width, block)
+    moved = parts.transpose(0, 3, 4, 1, 5, 2, 6)
+    return [moved.reshape(n, blocks // (kh * kw), height * kh, width * kw, block)]
+
+
+@op(
+    "DepthToSpaceBlocked", domain=DOMAIN, arity=(1, 1), evaluate=_evaluate_depth_to_space,
+    traits=("injective",),
+    doc="[N, kh*kw*Cb, H, W, block] to [N, Cb, H*kh, W*kw, block]: every window holds what was one "
+    "position. Attribute window: (kh, kw).",
+)  # fmt: skip
+def _infer_depth_to_space(ctx: InferContext) -> list[Type]:
+    x, (kh, kw) = ctx.tensor(0), ctx.attr("window")
+    n, blocks, height, width, block = x.dims
+    if not isinstance(blocks, int) or blocks % (kh * kw):
+        raise ctx.error(f"{blocks} blocks are not whole windows of {kh}x{kw}")
+    return [x.with_shape((n, blocks // (kh * kw), height * kh, width * kw, block))]
+
+
 # ---- convolution ---------------------------------------------------------------------------------
 
 

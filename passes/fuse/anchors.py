@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...ir.graph import Node, Value
+from ..target import EPILOGUE_MOVES
 from .classify import Kind
 from .regions import Regions
 
@@ -57,16 +58,17 @@ def _leaving(regions: Regions, members: list[Node], inside: set[Node]) -> list[V
 def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
     """Why ``node`` does not join the epilogue ``members``, anchor first, or None."""
     anchor, kind = members[0], regions.kinds.get(node)
-    if any(regions.kinds[m] is Kind.MOVE for m in members):
+    moved = next((m for m in members if regions.kinds[m] is Kind.MOVE), None)
+    if moved is not None and (moved.key == "Transpose" or kind is Kind.MOVE):
         return "the result has been moved"
     if kind is not Kind.ELEMENTWISE and kind is not Kind.MOVE:
         return "not elementwise"
     if regions.region_of(node) is not None:
         return "it has a region already"
-    if kind is Kind.ELEMENTWISE and node.out().shape != anchor.out().shape:
+    if kind is Kind.ELEMENTWISE and node.out().shape != (moved or anchor).out().shape:
         return "its shape is not that of the anchor"
-    if kind is Kind.MOVE and node.key != "Transpose":
-        return "not a transpose"
+    if kind is Kind.MOVE and node.key not in EPILOGUE_MOVES:
+        return "not a move that kernels do where they store"
     return regions.target.fusible_epilogue(regions.graph, anchor, node)
 
 

@@ -31,7 +31,7 @@ class Kind(Enum):
 _MOVES = frozenset({
     "Transpose", "kiln.Slice", "Slice", "kiln.Expand", "Expand", "Tile", "Pad", "Trilu", "Gather",
     "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "ReverseSequence",
-    "kiln.UnpackChannels",
+    "kiln.UnpackChannels", "kiln.DepthToSpaceBlocked",
 })  # fmt: skip
 
 # Each element of a result takes many elements of an input, or none.

@@ -180,7 +180,7 @@ def _choice(p: Planner, work: Work) -> Choice | None:
     channels, filters = work.channels // group, work.filters // group
     if group > 1 and (channels % p.block or filters % p.block):
         return None
-    if filters <= p.block // _SPARSE:
+    if filters <= p.block // _SPARSE and not (work.x in p.blocked and _is_pointwise(work)):
         return None
     image = tuple(d if isinstance(d, int) else None for d in work.image)
     w = work.window
@@ -193,6 +193,11 @@ def _choice(p: Planner, work: Work) -> Choice | None:
     while group > 1 and filters % tile:
         tile -= p.block
     return replace(choice, tile=tile)
+
+
+def _is_pointwise(work: Work) -> bool:
+    """Does it only mix channels, so that taking blocks apart would cost more than empty lanes?"""
+    return all(n == 1 for n in (*work.weight.shape[2:], *work.window.strides))
 
 
 def _source(p: Planner, work: Work) -> tuple[Value, int]:

@@ -46,10 +46,10 @@ def transposed(p: Planner, node: Node) -> None:
         return
     if room == filters and filters < p.block:
         plain = p.add("UnpackChannels", [result], {"channels": len(weight)}, like=node)
-        p.replace(node, _placed(p, node, plain, x, kernel, (filters,), ()), "transposed")
+        p.replace(node, _placed(p, node, plain, x, kernel, filters), "transposed")
         return
-    blocks = (room // p.block,)
-    p.convert(node, _placed(p, node, result, x, kernel, blocks, (p.block,)), "transposed")
+    spread = p.add("DepthToSpaceBlocked", [result], {"window": tuple(kernel)}, like=node)
+    p.convert(node, spread, "transposed")
 
 
 def _apart(node: Node, kernel: tuple[int, ...]) -> bool:
@@ -67,15 +67,13 @@ def _apart(node: Node, kernel: tuple[int, ...]) -> bool:
 
 
 def _placed(
-    p: Planner, node: Node, x: Value, source: Value, kernel: list[int], filters: tuple[int, ...],
-    lanes: tuple[int, ...],
-) -> Value:  # fmt: skip
-    """``[N, kh*kw*M, H, W, ..]`` as ``[N, M, H*kh, W*kw, ..]``."""
+    p: Planner, node: Node, x: Value, source: Value, kernel: list[int], filters: int
+) -> Value:
+    """``[N, kh*kw*M, H, W]`` as ``[N, M, H*kh, W*kw]``."""
     n, _, height, width = source.shape
     kh, kw = kernel
-    split: tuple[Dim, ...] = (n, kh, kw, *filters, height, width, *lanes)
-    order = (0, 3, 4, 1, 5, 2, *range(6, 6 + len(lanes)))
+    split: tuple[Dim, ...] = (n, kh, kw, filters, height, width)
     apart = p.add("Reshape", [x], {"shape": split}, like=node)
-    moved = p.add("Transpose", [apart], {"perm": order}, domain="", like=node)
-    shape = (n, *filters, height * kh, width * kw, *lanes)
+    moved = p.add("Transpose", [apart], {"perm": (0, 3, 4, 1, 5, 2)}, domain="", like=node)
+    shape = (n, filters, height * kh, width * kw)
     return p.add("Reshape", [moved], {"shape": shape}, like=node)

@@ -30,6 +30,8 @@ from .registry import (
     sizes_of,
 )
 
+_SPREAD = "kiln.DepthToSpaceBlocked"
+
 
 def region_symbols(graph: Graph) -> list[str]:
     """The symbols of all types in the region and of its dim attributes, in a stable order."""
@@ -75,7 +77,7 @@ def lower_region(
         templates[anchor.key].emit(TemplateContext(**vars(context)))
         return b.finish(name)
     if anchor is not None and templates is not None:
-        sink = _Sink(anchor.out(), b, results, values)
+        sink = _Sink(anchor.out(), b, results, values, graph)
         values[anchor.out()] = sink.placeholder
         _lower_nodes(graph, b, values, {}, skip=anchor)
         context = _context(graph, anchor, b, values, {})
@@ -106,11 +108,30 @@ def template_anchor(graph: Graph, templates: Mapping[str, Template]) -> Node | N
 
 
 def _in_epilogue(graph: Graph, anchor: Node, node: Node) -> bool:
-    """Is ``node`` elementwise on the anchor's result, or where that goes in the end?"""
+    """Is ``node`` elementwise on the anchor's result, or where that goes?
+
+    What has been transposed is stored; blocks keep their lanes, so more may follow.
+    """
     if node.key == "Transpose":
         return all(consumer is graph.sink for consumer, _ in graph.uses(node.out()))
-    shape = anchor.out().tensor_type.shape
+    if node.key == _SPREAD:
+        return graph.required_inputs(node)[0].shape == anchor.out().shape
+    moved = _move_before(graph, node)
+    shape = (moved or anchor).out().tensor_type.shape
     return has_trait(node, "elementwise") and all(v.tensor_type.shape == shape for v in node.values)
+
+
+def _move_before(graph: Graph, node: Node) -> Node | None:
+    """The movement of blocks that ``node`` is, or follows."""
+    if node.key == _SPREAD:
+        return node
+    before = nx.ancestors(graph.nx, node)
+    return next((n for n in before if n.key == _SPREAD), None)
+
+
+def _move_of(graph: Graph, node: Node) -> Node | None:
+    """The movement between an anchor and what its epilogue ends with."""
+    return node if node.key == "Transpose" else _move_before(graph, node)
 
 
 class _Sink:
@@ -118,10 +139,11 @@ class _Sink:
 
     def __init__(
         self, anchor: Value, b: Builder, results: list[tuple[Value, BufferTensor]],
-        values: dict[Value, TensorExpr],
+        values: dict[Value, TensorExpr], graph: Graph,
     ) -> None:  # fmt: skip
         self.b = b
         self.results = results
+        self.moves = {v: _move_of(graph, v.node) for v, _ in results}
         self.values = values
         self.current: Any = None
         self.dtype = anchor.dtype
@@ -133,14 +155,21 @@ class _Sink:
         """Store everything that follows from the anchor's element ``value`` at ``at``."""
         self.current = self.b.let(cast(value, compute_dtype(self.dtype)))
         for v, out in self.results:
-            place = _moved(v.node, at)
+            place = _moved(self.moves[v], at)
             out.store(place, self.values[v][place])
 
 
-def _moved(node: Node, at: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Where a result of ``node`` has the element that the anchor has at ``at``."""
-    if node.key != "Transpose":
+def _moved(node: Node | None, at: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where a movement puts the element that the anchor has at ``at``."""
+    if node is None:
         return at
+    if node.key == _SPREAD:
+        kh, kw = attribute(node, "window")
+        n, block, h, w, lane = at
+        blocks = node.out().shape[1]
+        window, kept = tirx.floordiv(block, index(blocks)), tirx.floormod(block, index(blocks))
+        down, along = tirx.floordiv(window, index(kw)), tirx.floormod(window, index(kw))
+        return n, kept, h * kh + down, w * kw + along, lane
     perm = attribute(node, "perm") or range(len(at))[::-1]
     return tuple(at[axis] for axis in perm)
 

@@ -151,15 +151,21 @@ def test_the_least_time_counts() -> None:
     assert 4e-4 < seconds < 1.5e-3
 
 
-def test_arguments_are_shared_and_aligned() -> None:
+def test_arguments_are_aligned_and_weights_take_turns() -> None:
     arguments = Arguments()
     cpu = host_features()
     for tile in tiles(PRODUCT):
         region = kernel_graph(cpu, PRODUCT, Choice(tile))
-        arrays = arguments.of(region)
-        assert [a.shape for a in arrays] == [tuple(v.shape) for v in (
-            *region.inputs, *region.outputs)]  # fmt: skip
-        assert all(a.ctypes.data % 64 == 0 for a in arrays)
+        runs = arguments.of(region)
+        for arrays in runs:
+            assert [a.shape for a in arrays] == [tuple(v.shape) for v in (
+                *region.inputs, *region.outputs)]  # fmt: skip
+            assert all(a.ctypes.data % 64 == 0 for a in arrays)
+        x, weights, *_ = zip(*runs, strict=True)
+        assert len({a.ctypes.data for a in x}) == 1
+        places = sorted(a.ctypes.data for a in weights)
+        gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+        assert len(runs) > 1 and min(gaps) >= weights[0].nbytes
 
 
 # ---- compilations ----------------------------------------------------------------------------

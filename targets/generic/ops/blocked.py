@@ -58,6 +58,20 @@ def lower_unpack(ctx: LowerContext) -> TensorExpr:
     return ctx.lazy(load)
 
 
+@lowering("kiln.DepthToSpaceBlocked")
+def lower_depth_to_space(ctx: LowerContext) -> TensorExpr:
+    x, (kh, kw) = ctx.input(0), ctx.attr("window")
+    blocks = ctx.out_shape()[1]
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        n, block, row, column, lane = at
+        window = tirx.floormod(row, index(kh)) * kw + tirx.floormod(column, index(kw))
+        place = (tirx.floordiv(row, index(kh)), tirx.floordiv(column, index(kw)))
+        return x[(n, window * blocks + block, *place, lane)]
+
+    return ctx.lazy(load)
+
+
 @lowering("kiln.SelectChannels")
 def lower_select(ctx: LowerContext) -> TensorExpr:
     """Every vector of lanes is put together from the vectors that its channels lie in."""
