@@ -97,8 +97,6 @@ def measure(peers: list[Peer], seconds: float) -> None:
     for _ in range(rounds):
         for p in alive:
             time.sleep(_PAUSE)
-            p.ask(1)
-            del p.seconds[-1]
             p.ask(batch)
 
 

@@ -1,8 +1,8 @@
 """One process a peer: loads a model, then times runs on request.
 
 Run as ``python peers.py PEER MODEL INPUTS OUTPUTS THREADS``: the first results go to the file
-OUTPUTS; then each count read from standard input is answered by one JSON line of seconds. Used by
-:mod:`.latency`.
+OUTPUTS; then each count read from standard input is answered by one JSON line of seconds, taken
+after some milliseconds of runs that are not counted. Used by :mod:`.latency`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 
 Run = Callable[[], list[Any]]
+
+# A process that wakes up may find all its threads on one core, until the kernel moves them.
+_SETTLING = 0.005
 
 
 def graphkiln(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
@@ -78,11 +81,19 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         seconds = []
+        settle(run)
         for _ in range(int(line)):
             start = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - start)
         print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}), flush=True)
+
+
+def settle(run: Run) -> None:
+    """Run for some milliseconds."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < _SETTLING:
+        run()
 
 
 def peak_bytes() -> int:

@@ -162,7 +162,7 @@ class _Dense:
 
     def _prefetch(self, uses: int | None) -> NextTile | None:
         """For weights that are used only a few times."""
-        if uses is None or uses > _FEW_USES or self.groups * self.tiles == 1:
+        if uses is None or not 2 <= uses <= _FEW_USES or self.groups * self.tiles == 1:
             return None
         tiles = self.groups * self.tiles
         places = self.in_blocks * self.geometry.kernel[0] * self.geometry.kernel[1]
