@@ -4,8 +4,10 @@ TVM keeps one pool of worker threads for every thread that calls a model, and bu
 first parallel kernel from two environment variables that it reads itself. So the number is a
 property of the process: the first `load` fixes the most there can be (``threads=``, else
 ``GRAPHKILN_NUM_THREADS``, else the physical cores this process may use), and later sessions may
-use fewer but never more. With one thread there are no workers at all. Threads are not pinned,
-and the calling thread's affinity is left alone, unless ``TVM_BIND_THREADS=1`` asks for it.
+use fewer but never more. With one thread there are no workers at all. Where there are as many
+threads as the process may use cores, each worker keeps to a core of its own, so that none waits
+behind the caller; ``TVM_BIND_THREADS=0`` forbids that, 1 asks for TVM's own way. The calling
+thread's affinity is left alone.
 
 A process made by ``fork`` has no workers, so models run on one thread in the thread that forked.
 """
@@ -23,16 +25,20 @@ from .tvm_runtime import global_function
 
 VARIABLE = "GRAPHKILN_NUM_THREADS"
 _MOST = 1024
-# TVM's enum of affinity modes has no zero, which means: touch no affinity.
-_KEEP_AFFINITY = 0
+# TVM's affinity modes: each worker has a core of those given, and the caller all of them, which
+# it has anyway; its enum has no zero, which means: touch no affinity.
+_OWN_CORES, _KEEP_AFFINITY = -2, 0
 
 # How often an idle worker looks for work before it sleeps, a few milliseconds: long enough to be
 # awake for the next run of a busy session, since one that wakes may share the caller's core for a
 # whole run; not so long (TVM's own number is 300,000) that it takes a core from others.
 _SPINS = "20000"
 
+_BIND = "TVM_BIND_THREADS"
+
 _lock = threading.Lock()
 _maximum: int | None = None
+_own_cores = False
 
 
 class _Pool(threading.local):
@@ -47,14 +53,16 @@ _pool = _Pool()
 
 def resolve(threads: int | None) -> int:
     """The number of threads for a new session. Raises InputError where it cannot be had."""
-    global _maximum
+    global _maximum, _own_cores
     asked = _validated(threads, "threads") if threads is not None else _from_environment()
     with _lock:
         if _maximum is None:
             limit = _from_environment() if threads is not None else None
             _maximum = max(asked or usable_cores(), limit or 1)
             os.environ["TVM_NUM_THREADS"] = str(_maximum)
-            os.environ.setdefault("TVM_BIND_THREADS", "0")
+            if _BIND not in os.environ:
+                _own_cores = _maximum == len(os.sched_getaffinity(0)) > 1
+                os.environ[_BIND] = str(int(_own_cores))
             os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", _SPINS)
         if threads is not None and threads > _maximum:
             raise InputError(
@@ -71,11 +79,16 @@ def use(threads: int) -> None:
 
 
 def _configure(threads: int) -> None:
-    """Building the pool starts its workers, so leave that to the first parallel kernel."""
-    untouched = _pool.threads is None and threads == _maximum and "tvm" not in sys.modules
-    if not untouched or _pool.forked:
-        wanted = 1 if _pool.forked else threads
-        global_function("runtime.config_threadpool")(_KEEP_AFFINITY, wanted)
+    """Building the pool starts its workers, so leave that to the first parallel kernel if it can
+    be as TVM makes it.
+    """
+    wanted = 1 if _pool.forked else threads
+    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+    own = _own_cores and len(cores) == wanted > 1
+    fits = threads == _maximum and not _own_cores and "tvm" not in sys.modules
+    if _pool.threads is not None or not fits or _pool.forked:
+        mode = _OWN_CORES if own else _KEEP_AFFINITY
+        global_function("runtime.config_threadpool")(mode, wanted, cores)
         got = global_function("runtime.NumThreads")()
         if got < wanted:
             warnings.warn(

@@ -69,6 +69,26 @@ def test_threads_are_as_many_as_asked(models: Any, threads: int) -> None:
     assert int(child(models.path("spread"), code, WANTED=str(threads))) == threads - 1
 
 
+@pytest.mark.skipif(CORES < 2, reason="needs two cores")
+@pytest.mark.parametrize(("threads", "bind", "kept"), [(2, "", 1), (2, "0", 0), (3, "", 0)])
+def test_workers_keep_to_a_core_where_each_has_one(
+    models: Any, threads: int, bind: str, kept: int
+) -> None:
+    code = """
+    cores = set(sorted(os.sched_getaffinity(0))[:2])
+    os.sched_setaffinity(0, cores)
+    earlier = set(os.listdir("/proc/self/task"))
+    load(path, threads=int(os.environ["WANTED"])).run(None, {"x": x})
+    workers = set(os.listdir("/proc/self/task")) - earlier
+    sets = [os.sched_getaffinity(int(t)) for t in workers]
+    assert len(sets) == int(os.environ["WANTED"]) - 1 and all(s <= cores for s in sets)
+    assert os.sched_getaffinity(0) == cores
+    print(sum(len(s) == 1 for s in sets))
+    """
+    environment = {"WANTED": str(threads), **({"TVM_BIND_THREADS": bind} if bind else {})}
+    assert int(child(models.path("spread"), code, **environment)) == kept
+
+
 def test_environment_gives_the_number(models: Any) -> None:
     code = """
     load(path).run(None, {"x": x})
