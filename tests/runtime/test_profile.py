@@ -40,7 +40,7 @@ def test_times_each_call_of_each_run(square: Session) -> None:
     assert [call.name for call in profiler.calls] == ["add_square"]
     seconds = profiler.seconds()
     assert profiler.runs == 20 and seconds.shape == (20, 1)
-    assert (seconds >= 0).all() and 0 < seconds[-1, 0] < last
+    assert (seconds >= 0).all() and seconds[-1, 0] < last
     assert 0 < profiler.hook_seconds < 1e-3
 
 
@@ -58,7 +58,7 @@ def test_the_fastest_run_in_order(models: Any) -> None:
     for _ in range(5):
         profiler.run()
     (timed,) = profiler.fastest()
-    assert timed.call.name == "double" and timed.start > 0
+    assert timed.call.name == "double" and timed.start > 0 and timed.seconds > 0
     assert timed.seconds in profiler.seconds()[:, 0]
 
 
