@@ -218,6 +218,8 @@ def test_interrupted_compile(
          "--jobs", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**command_environment, "GRAPHKILN_CACHE": "", "TMPDIR": str(tmp_path)},
+        # A shell's background jobs ignore interrupts, and so do their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert until(lambda: len(children(process.pid)) == 2, 60)
     workers = children(process.pid)
