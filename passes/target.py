@@ -21,10 +21,6 @@ CHEAP = frozenset({
 """Elementwise ops that cost about one instruction, so computing one twice does not matter."""
 
 
-EPILOGUE_MOVES = frozenset({"Transpose", "kiln.DepthToSpaceBlocked"})
-"""Movements that a kernel may do where it stores its results."""
-
-
 class Layouts(Protocol):
     """Blocked layouts that a target has kernels for."""
 
@@ -97,11 +93,13 @@ class GenericFacts:
         return False
 
     def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        if has_trait(node, "elementwise") or self._views(anchor) and keeps_rows(graph, node):
+        if has_trait(node, "elementwise"):
+            return None
+        if node.key == "Transpose" and self._views(anchor) and keeps_rows(graph, node):
             return None
         if node.key == "kiln.DepthToSpaceBlocked" and anchor.key == "kiln.ConvBlocked":
             return None
-        return "not elementwise"
+        return "not elementwise, and not a move that this kernel does where it stores"
 
     def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
         if has_trait(anchor, "reduction") or self._views(anchor) and keeps_rows(graph, node):
@@ -130,4 +128,4 @@ def keeps_rows(graph: Graph, node: Node) -> bool:
     return False
 
 
-__all__ = ["CHEAP", "EPILOGUE_MOVES", "GenericFacts", "Layouts", "TargetFacts", "keeps_rows"]
+__all__ = ["CHEAP", "GenericFacts", "Layouts", "TargetFacts", "keeps_rows"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...ir.graph import Node, Value
-from ..target import EPILOGUE_MOVES
 from .classify import Kind
 from .regions import Regions
 
@@ -67,8 +66,6 @@ def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
         return "it has a region already"
     if kind is Kind.ELEMENTWISE and node.out().shape != (moved or anchor).out().shape:
         return "its shape is not that of the anchor"
-    if kind is Kind.MOVE and node.key not in EPILOGUE_MOVES:
-        return "not a move that kernels do where they store"
     return regions.target.fusible_epilogue(regions.graph, anchor, node)
 
 

@@ -16,11 +16,11 @@ from ...ir.graph import Graph, Node
 from ..generic.ops.attention import attention_scale
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import BufferTensor, TensorExpr, as_int, index, static_product
+from ..tir.lanes import all_lanes
 from ..tir.math import exp_difference
 from ..tir.reduce import lowest
 from .dot import FloatDot
 from .features import CpuFeatures
-from .lanes import all_lanes
 from .microkernel import RegisterTile
 from .packing import pack_rows, tiles_of
 from .row_tiles import RowTiles

@@ -13,7 +13,7 @@ from ...ir.windows import ConvShape
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
-from .tiling import Tile, product_cycles, rank_tiles, rows_cover, streamed_cycles
+from .tiling import Tile, rank_product_tiles, rank_winograd_tiles
 from .winograd import image_tiles, winograd_fits, winograd_tiles
 
 
@@ -23,7 +23,8 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
     None for a shape with extents that are not known.
     """
     if isinstance(shape, ProductShape):
-        return [_choices(cpu, _product_tiles(cpu, shape))] if shape.rows else []
+        tiles = rank_product_tiles(cpu, shape.rows, shape.columns)
+        return [_choices(cpu, tiles)] if shape.rows else []
     if any(d is None for d in shape.image):
         return []
     direct = [
@@ -32,8 +33,7 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
     ]  # fmt: skip
     if not winograd_fits(shape, cpu.lanes):
         return [direct]
-    vectors = _ceil_div(shape.filters, cpu.lanes)
-    by_points = rank_tiles(cpu, rows_cover(image_tiles(shape)), vectors, streamed_cycles)
+    by_points = rank_winograd_tiles(cpu, image_tiles(shape), shape.filters)
     found = [_by(direct, "direct"), _by(_choices(cpu, by_points), "winograd")]
     return found if winograd_tiles(shape, cpu.lanes) is None else found[::-1]
 
@@ -41,11 +41,6 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
 def best_choices(cpu: CpuFeatures, shape: KernelShape, count: int) -> list[Choice]:
     """The ``count`` best estimates of each algorithm; the model's own choice comes first."""
     return [c for choices in possible_choices(cpu, shape) for c in choices[:count]]
-
-
-def _product_tiles(cpu: CpuFeatures, shape: ProductShape) -> list[Tile]:
-    vectors = _ceil_div(shape.columns, cpu.lanes)
-    return rank_tiles(cpu, rows_cover(shape.rows), vectors, product_cycles)
 
 
 def _choices(cpu: CpuFeatures, tiles: Sequence[Tile]) -> list[Choice]:

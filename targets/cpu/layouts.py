@@ -12,7 +12,7 @@ from .candidates import possible_choices
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
-from .tiling import choose_tile, product_cycles, rows_cover, streamed_cycles
+from .tiling import rank_product_tiles, rank_winograd_tiles
 from .winograd import winograd_tiles
 
 
@@ -80,13 +80,11 @@ class CpuLayouts:
         """Output channels of one register tile."""
         tiles = winograd_tiles(shape, self.cpu.lanes)
         if tiles is None:
-            return rank_conv_tiles(self.cpu, shape)[0].vectors * self.cpu.lanes
-        vectors = -(-shape.filters // self.cpu.lanes)
-        chosen = choose_tile(self.cpu, rows_cover(tiles), vectors, streamed_cycles)
-        return chosen.vectors * self.cpu.lanes
+            ranked = rank_conv_tiles(self.cpu, shape)
+        else:
+            ranked = rank_winograd_tiles(self.cpu, tiles, shape.filters)
+        return ranked[0].vectors * self.cpu.lanes
 
     def matmul_tile(self, rows: int | None, columns: int) -> int:
         """Columns of one register tile."""
-        vectors = -(-columns // self.cpu.lanes)
-        chosen = choose_tile(self.cpu, rows_cover(rows), vectors, product_cycles)
-        return chosen.vectors * self.cpu.lanes
+        return rank_product_tiles(self.cpu, rows, columns)[0].vectors * self.cpu.lanes

@@ -9,7 +9,7 @@ from tvm import tirx
 
 from ..generic.ops.movement_transpose import transposed_rows
 from ..tir.builder import BufferTensor, Builder, TensorExpr, as_int, index
-from .lanes import load_lanes
+from ..tir.lanes import load_lanes
 
 Expr = Any
 

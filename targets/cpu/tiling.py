@@ -115,3 +115,16 @@ def rank_tiles(
         cost = runs_cost(tiles, vectors, cycles) * waste
         ranked.append((round(cost, 9), Tile(max((r for r, _ in tiles), default=0), vectors)))
     return [tile for _, tile in sorted(ranked, key=lambda r: r[0])]
+
+
+def rank_product_tiles(cpu: CpuFeatures, rows: int | None, columns: int) -> list[Tile]:
+    """:func:`rank_tiles` of a product of ``rows`` (None: unknown) by ``columns``."""
+    return rank_tiles(cpu, rows_cover(rows), -(-columns // cpu.lanes), product_cycles)
+
+
+def rank_winograd_tiles(cpu: CpuFeatures, tiles: int, filters: int) -> list[Tile]:
+    """:func:`rank_tiles` of the products of a convolution in Winograd's form.
+
+    ``tiles`` are those of the image; every product reads other weights, so they come from afar.
+    """
+    return rank_tiles(cpu, rows_cover(tiles), -(-filters // cpu.lanes), streamed_cycles)

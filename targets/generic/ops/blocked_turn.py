@@ -14,6 +14,7 @@ import tvm
 from tvm import tirx
 
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.lanes import load_lanes
 from ...tir.numeric import storage_dtype
 from .movement_transpose import MOST_LANES, transposed_rows
 
@@ -42,7 +43,8 @@ def unpack_turned(b: Builder, x: TensorExpr, out: BufferTensor) -> None:
 
     def turned(at: At, start: Expr) -> None:
         image, c, *outer = at
-        columns = [_channels(b, x, (image, c, *outer, start + j), block) for j in range(block)]
+        places = [(image, c, *outer, start + j) for j in range(block)]
+        columns = [load_lanes(b, x, place, index(0), block) for place in places]
         rows = transposed_rows(b, columns)
         ramp = tirx.Ramp(start, index(1), block)
 
@@ -77,9 +79,8 @@ def pack_turned(b: Builder, x: BufferTensor, out: BufferTensor) -> None:
         image, c = at
         rows = []
         for i in range(block):
-            place = [image, tirx.min(c * block + i, index(channels) - 1)]
-            value = flat.load_raw([*place, tirx.Ramp(start, index(1), block)])
-            rows.append(b.let(value))
+            place = (image, tirx.min(c * block + i, index(channels) - 1))
+            rows.append(load_lanes(b, flat, place, start, block))
         for j, value in enumerate(transposed_rows(b, rows)):
             packed.store_raw([image, c, start + j, ramp], value)
 
@@ -105,17 +106,6 @@ def _clear_rest(b: Builder, packed: BufferTensor, rest: int) -> None:
             packed.store((image, index(blocks) - 1, position, rest + i), zero)
 
     b.nest((n, row), clear, sequential_last=True)
-
-
-def _channels(b: Builder, x: TensorExpr, place: At, block: int) -> Expr:
-    """One position's channels as a vector."""
-    ramp = tirx.Ramp(index(0), index(1), block)
-    if isinstance(x, BufferTensor):
-        return b.let(x.load_raw([*place, ramp]))
-    held = b.local((block,), x.dtype, "lanes")
-    with b.lanes(block) as lane:
-        held.store((lane,), x[(*place, lane)])
-    return b.let(held.load_raw([ramp]))
 
 
 def _rows(

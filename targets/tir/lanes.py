@@ -7,13 +7,13 @@ from typing import Any
 
 from tvm import tirx
 
-from ..tir.builder import BufferTensor, Builder, TensorExpr, index
+from .builder import BufferTensor, Builder, TensorExpr, index
 
 Expr = Any
 
 
 def load_lanes(b: Builder, x: TensorExpr, at: Sequence[Expr], first: Expr, lanes: int) -> Expr:
-    """Elements ``[*at, first : first + lanes]`` of float32 ``x`` as one vector."""
+    """Elements ``[*at, first : first + lanes]`` of ``x`` as one vector, as they are stored."""
     if isinstance(x, BufferTensor):
         return b.let(x.load_raw([*at, tirx.Ramp(index(first), index(1), lanes)]))
     held = b.local((lanes,), x.dtype, "lanes")
