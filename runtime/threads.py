@@ -5,9 +5,9 @@ first parallel kernel from two environment variables that it reads itself. So th
 property of the process: the first `load` fixes the most there can be (``threads=``, else
 ``GRAPHKILN_NUM_THREADS``, else the physical cores this process may use), and later sessions may
 use fewer but never more. With one thread there are no workers at all. Where there are as many
-threads as the process may use cores, each worker keeps to a core of its own, so that none waits
-behind the caller; ``TVM_BIND_THREADS=0`` forbids that, 1 asks for TVM's own way. The calling
-thread's affinity is left alone.
+threads as the calling thread may use cores, each worker keeps to a core of its own, so that none
+waits behind the caller; ``TVM_BIND_THREADS=0`` forbids that. The calling thread's affinity is left
+alone.
 
 A process made by ``fork`` has no workers, so models run on one thread in the thread that forked.
 """
@@ -15,9 +15,9 @@ A process made by ``fork`` has no workers, so models run on one thread in the th
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import warnings
+from typing import Any
 
 from .errors import InputError
 from .machine import usable_cores
@@ -38,7 +38,6 @@ _BIND = "TVM_BIND_THREADS"
 
 _lock = threading.Lock()
 _maximum: int | None = None
-_own_cores = False
 
 
 class _Pool(threading.local):
@@ -53,16 +52,13 @@ _pool = _Pool()
 
 def resolve(threads: int | None) -> int:
     """The number of threads for a new session. Raises InputError where it cannot be had."""
-    global _maximum, _own_cores
+    global _maximum
     asked = _validated(threads, "threads") if threads is not None else _from_environment()
     with _lock:
         if _maximum is None:
             limit = _from_environment() if threads is not None else None
             _maximum = max(asked or usable_cores(), limit or 1)
             os.environ["TVM_NUM_THREADS"] = str(_maximum)
-            if _BIND not in os.environ:
-                _own_cores = _maximum == len(os.sched_getaffinity(0)) > 1
-                os.environ[_BIND] = str(int(_own_cores))
             os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", _SPINS)
         if threads is not None and threads > _maximum:
             raise InputError(
@@ -79,25 +75,36 @@ def use(threads: int) -> None:
 
 
 def _configure(threads: int) -> None:
-    """Building the pool starts its workers, so leave that to the first parallel kernel if it can
-    be as TVM makes it.
-    """
+    """Build the calling thread's pool, or change it."""
     wanted = 1 if _pool.forked else threads
-    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
-    own = _own_cores and len(cores) == wanted > 1
-    fits = threads == _maximum and not _own_cores and "tvm" not in sys.modules
-    if _pool.threads is not None or not fits or _pool.forked:
-        mode = _OWN_CORES if own else _KEEP_AFFINITY
-        global_function("runtime.config_threadpool")(mode, wanted, cores)
-        got = global_function("runtime.NumThreads")()
-        if got < wanted:
-            warnings.warn(
-                f"this thread already used TVM with {got} threads, so graphkiln cannot have "
-                f"{wanted}: set {VARIABLE} and TVM_NUM_THREADS before the process starts",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+    cores = sorted(os.sched_getaffinity(0))
+    if os.environ.get(_BIND) != "0" and len(cores) == wanted > 1:
+        _build(True, _OWN_CORES, wanted, [str(core) for core in cores])
+    else:
+        _build(False, _KEEP_AFFINITY, wanted)
+    got = global_function("runtime.NumThreads")()
+    if got < wanted:
+        warnings.warn(
+            f"this thread already used TVM with {got} threads, so graphkiln cannot have "
+            f"{wanted}: set {VARIABLE} and TVM_NUM_THREADS before the process starts",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     _pool.threads = threads
+
+
+def _build(bind: bool, *arguments: Any) -> None:
+    """TVM obeys the mode only where the environment lets it bind, and else always binds first."""
+    with _lock:
+        given = os.environ.get(_BIND)
+        os.environ[_BIND] = str(int(bind))
+        try:
+            global_function("runtime.config_threadpool")(*arguments)
+        finally:
+            if given is None:
+                del os.environ[_BIND]
+            else:
+                os.environ[_BIND] = given
 
 
 def _from_environment() -> int | None:

@@ -70,7 +70,9 @@ def test_threads_are_as_many_as_asked(models: Any, threads: int) -> None:
 
 
 @pytest.mark.skipif(CORES < 2, reason="needs two cores")
-@pytest.mark.parametrize(("threads", "bind", "kept"), [(2, "", 1), (2, "0", 0), (3, "", 0)])
+@pytest.mark.parametrize(
+    ("threads", "bind", "kept"), [(2, "", 1), (2, "1", 1), (2, "0", 0), (3, "", 0), (3, "1", 0)]
+)
 def test_workers_keep_to_a_core_where_each_has_one(
     models: Any, threads: int, bind: str, kept: int
 ) -> None:
@@ -87,6 +89,24 @@ def test_workers_keep_to_a_core_where_each_has_one(
     """
     environment = {"WANTED": str(threads), **({"TVM_BIND_THREADS": bind} if bind else {})}
     assert int(child(models.path("spread"), code, **environment)) == kept
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_affinity_narrowed_later_is_left_alone(models: Any, threads: int) -> None:
+    """As in a process that inherits the environment of one with more cores."""
+    code = """
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    narrow = os.sched_getaffinity(0)
+    session = load(path, threads=int(os.environ["WANTED"]))
+    assert (session.run(None, {"x": x})[0] == 2 * x).all()
+    tids = os.listdir("/proc/self/task")
+    print(all(os.sched_getaffinity(int(t)) == narrow for t in tids if t != str(os.getpid())
+              and t not in earlier), os.sched_getaffinity(0) == narrow, tasks() - before)
+    """
+    code = 'earlier = set(os.listdir("/proc/self/task"))\n' + textwrap.dedent(code)
+    environment = {"WANTED": str(threads), "TVM_BIND_THREADS": "1", "TVM_NUM_THREADS": "2"}
+    printed = child(models.path("spread"), code, **environment).split()
+    assert printed == ["True", "True", str(threads - 1)]
 
 
 def test_environment_gives_the_number(models: Any) -> None:
