@@ -24,7 +24,7 @@ from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_rows, tiles_of
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget, choose_tile, product_cycles, rows_cover, tile_cost
+from .tiling import accumulator_budget, rank_product_tiles, tile_cost
 
 Expr = Any
 At = tuple[Expr, ...]
@@ -61,8 +61,7 @@ class _Attention:
         self.batch, self.heads, rows, self.out_width = ctx.out_shape()
         self.keys, self.depth = self.k.shape[2], self.k.shape[3]
         known = as_int(rows)
-        columns = int(self.out_width) // cpu.lanes
-        tile = choose_tile(cpu, rows_cover(known), columns, product_cycles)
+        tile = rank_product_tiles(cpu, known, int(self.out_width))[0]
         self.vectors = tile.vectors
         self.width = tile.vectors * cpu.lanes
         self.tiles = tiles_of(self.keys, self.width)

@@ -22,7 +22,7 @@ from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_columns, tiles_of
 from .row_tiles import RowTiles
-from .tiling import Tile, accumulator_budget, choose_tile, product_cycles, rows_cover, tile_cost
+from .tiling import Tile, accumulator_budget, rank_product_tiles, tile_cost
 
 Expr = Any
 
@@ -71,8 +71,8 @@ class _Product:
 
     def _choose(self, rows: Any) -> Tile:
         known = as_int(self.columns)
-        vectors = 2 if known is None else -(-known // self.cpu.lanes)
-        tile = choose_tile(self.cpu, rows_cover(as_int(rows)), vectors, product_cycles)
+        columns = 2 * self.cpu.lanes if known is None else known
+        tile = rank_product_tiles(self.cpu, as_int(rows), columns)[0]
         return Tile(accumulator_budget(self.cpu, tile.vectors), tile.vectors)
 
     def emit(self) -> None:

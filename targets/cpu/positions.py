@@ -13,7 +13,7 @@ from .tiling import Runs, Tile, cover, near_cycles, rank_tiles, streamed_cycles
 
 def rows_of_tile(height: int | None, width: int | None, limit: int) -> int:
     """How many whole rows of an image a tile of at most ``limit`` positions takes; 0 for parts."""
-    if width is None or height is None or height < 2:
+    if not width or height is None or height < 2:
         return 0
     return limit // width
 

@@ -94,20 +94,13 @@ def runs_cost(runs: Runs, vectors: int, cycles: Cycles) -> float:
     return sum(n * (cycles(r, vectors) + overhead) for r, n in runs) / vectors
 
 
-def choose_tile(
-    cpu: CpuFeatures, runs: Callable[[int], Runs], vectors_wanted: int, cycles: Cycles
-) -> Tile:
-    """The cheapest tile for so many vectors of columns.
-
-    ``runs(limit)`` are the tiles of at most ``limit`` rows that cover all rows.
-    """
-    return rank_tiles(cpu, runs, vectors_wanted, cycles)[0]
-
-
 def rank_tiles(
     cpu: CpuFeatures, runs: Callable[[int], Runs], vectors_wanted: int, cycles: Cycles
 ) -> list[Tile]:
-    """One tile for each number of vectors in a row, the cheapest first; see :func:`choose_tile`."""
+    """Tiles for ``vectors_wanted`` vectors of columns, one for each width, the cheapest first.
+
+    ``runs(limit)`` are the tiles of at most ``limit`` rows that cover all rows.
+    """
     ranked: list[tuple[float, Tile]] = []
     for vectors in range(1, min(6, vectors_wanted) + 1):
         tiles = runs(accumulator_budget(cpu, vectors))

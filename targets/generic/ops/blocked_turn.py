@@ -73,39 +73,34 @@ def pack_turned(b: Builder, x: BufferTensor, out: BufferTensor) -> None:
     blocks, block = out.shape[1], int(out.shape[-1])
     row = product(spatial)
     flat, packed = b.view(x, (n, channels, row)), b.view(out, (n, blocks, row, block))
-    ramp, padded = tirx.Ramp(index(0), index(1), block), int(channels) % block != 0
+    ramp, rest = tirx.Ramp(index(0), index(1), block), int(channels) % block
+    zero = tirx.const(0, packed.compute_dtype)
+    nothing = tirx.Broadcast(tirx.const(0, packed.buffer.dtype), block)
+
+    def channel(c: Expr, i: Any) -> tuple[Expr, Expr]:
+        """The ``i``-th channel of a block, or the last there is; and whether there is one."""
+        wanted = c * block + i
+        return b.opaque(tirx.min(wanted, index(channels) - 1)), wanted < index(channels)
 
     def turned(at: At, start: Expr) -> None:
         image, c = at
         rows = []
         for i in range(block):
-            place = (image, tirx.min(c * block + i, index(channels) - 1))
-            rows.append(load_lanes(b, flat, place, start, block))
+            place, exists = channel(c, i)
+            row = load_lanes(b, flat, (image, place), start, block)
+            certain = not rest or i < rest
+            rows.append(row if certain else b.let(tirx.Select(exists, row, nothing)))
         for j, value in enumerate(transposed_rows(b, rows)):
             packed.store_raw([image, c, start + j, ramp], value)
 
     def single(at: At, position: Expr) -> None:
         image, c = at
         with b.loop(block) as i:
-            place = (image, tirx.min(c * block + i, index(channels) - 1), position)
-            packed.store((image, c, position, i), flat[place])
+            place, exists = channel(c, i)
+            value = b.let(flat[image, place, position])
+            packed.store((image, c, position, i), tirx.Select(exists, value, zero))
 
     _rows(b, (n, blocks, row), block, 0, turned, single)
-    if padded:
-        _clear_rest(b, packed, int(channels) % block)
-
-
-def _clear_rest(b: Builder, packed: BufferTensor, rest: int) -> None:
-    """Zero the lanes past the last channel."""
-    n, blocks, row, block = packed.shape
-    zero = tirx.const(0, packed.compute_dtype)
-
-    def clear(at: At) -> None:
-        image, position = at
-        with b.loop(block - rest) as i:
-            packed.store((image, index(blocks) - 1, position, rest + i), zero)
-
-    b.nest((n, row), clear, sequential_last=True)
 
 
 def _rows(

@@ -25,6 +25,7 @@ def test_takes_whole_rows_where_they_fit() -> None:
     assert image_runs(7, 7, 14) == [(14, 3), (7, 1)]
     for unknown in ((None, 7), (7, None), (1, 7)):
         assert rows_of_tile(*unknown, 14) == 0
+    assert rows_of_tile(7, 0, 14) == 0 and image_runs(7, 0, 14) == []
 
 
 def test_unknown_extents_fill_tiles() -> None:

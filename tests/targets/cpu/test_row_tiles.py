@@ -9,7 +9,7 @@ from support.product_kernels import Packed, packed_kernel
 
 from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.row_tiles import RowTiles
-from graphkiln.targets.cpu.tiling import choose_tile, product_cycles, rows_cover
+from graphkiln.targets.cpu.tiling import rank_product_tiles
 from graphkiln.targets.tir.builder import Builder, index
 from graphkiln.targets.tir.cpu_loops import CpuLoops
 
@@ -34,6 +34,5 @@ def test_tiles_are_near_equal_and_groups_enough(rows: int, limit: int, others: i
 @pytest.mark.parametrize("rows", [49, 128, 197, 1500, None])
 def test_products_take_tiles_that_the_cache_holds(rows: int | None) -> None:
     for columns in (64, 256, 384, 768, 3072):
-        cpu = features_of("znver4")
-        tile = choose_tile(cpu, rows_cover(rows), columns // 16, product_cycles)
+        tile = rank_product_tiles(features_of("znver4"), rows, columns)[0]
         assert tile.rows <= 9 and tile.rows * tile.vectors >= 24
