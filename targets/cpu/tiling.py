@@ -112,7 +112,8 @@ def rank_tiles(
 
 def rank_product_tiles(cpu: CpuFeatures, rows: int | None, columns: int) -> list[Tile]:
     """:func:`rank_tiles` of a product of ``rows`` (None: unknown) by ``columns``."""
-    return rank_tiles(cpu, rows_cover(rows), -(-columns // cpu.lanes), product_cycles)
+    vectors = -(-max(columns, 1) // cpu.lanes)
+    return rank_tiles(cpu, rows_cover(rows), vectors, product_cycles)
 
 
 def rank_winograd_tiles(cpu: CpuFeatures, tiles: int, filters: int) -> list[Tile]:

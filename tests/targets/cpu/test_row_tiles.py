@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.conv_kernels import FLOAT
-from support.cpu_kernels import run
+from support.cpu_kernels import Kernel, run
 from support.product_kernels import Packed, packed_kernel
 
 from graphkiln.targets.cpu.features import features_of
@@ -36,3 +37,12 @@ def test_products_take_tiles_that_the_cache_holds(rows: int | None) -> None:
     for columns in (64, 256, 384, 768, 3072):
         tile = rank_product_tiles(features_of("znver4"), rows, columns)[0]
         assert tile.rows <= 9 and tile.rows * tile.vectors >= 24
+
+
+@pytest.mark.parametrize("rows,inner,columns", [(3, 4, 0), (0, 4, 5), (3, 0, 5)])
+def test_products_without_elements(rows: int, inner: int, columns: int) -> None:
+    k = Kernel()
+    x = k.input(np.ones((rows, inner), np.float32))
+    k.finish([k.node("MatMul", [x, k.input(np.ones((inner, columns), np.float32))])])
+    k.want = [np.zeros((rows, columns), np.float32)]
+    k.check(run(k, ""))
