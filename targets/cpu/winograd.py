@@ -39,6 +39,8 @@ _MARGIN = 1.2
 _GROUP = 64
 """Tiles whose products are kept until their output transform."""
 _TASKS = 8
+_EXCHANGE = 2
+"""How many times more work than other loops this one needs before a second core helps."""
 _GUESS = 28
 _NEAR = 640 * 1024
 """Bytes that stay in the second cache beside other things."""
@@ -153,8 +155,10 @@ class Winograd:
             with b.loop(self.lanes) as i, b.loop(self.vectors) as v:
                 self._transform_weights(weights, (at[0],), at[0], at[1], i, v)
 
-        cost = tile_cost(self.lanes * self.vectors * self.lanes * _WEIGHTS)
-        b.nest((self.filter_blocks, self.blocks), transform, cost, sequential_last=True)
+        tasks = self.filter_blocks * self.blocks
+        b.nest(
+            (self.filter_blocks, self.blocks), transform, self._cost(tasks), sequential_last=True
+        )
 
         def row(at: tuple[Expr, ...]) -> None:
             n, down = at
@@ -171,9 +175,7 @@ class Winograd:
                         self._group(part, inputs, weights, size, self.across)
                     start = start + size * count
 
-        known = as_int(self.across) or 8
-        products = 2 * _POINTS * self.filter_blocks * self.tile_width
-        cost = tile_cost(self.blocks * self.lanes * known * (_TRANSFORM + products))
+        cost = self._cost(as_int(self.down) or _GUESS // _OUT)
         b.nest((self.batch, self.down), row, cost, sequential_last=True)
 
     def _by_filters(self) -> None:
@@ -189,19 +191,29 @@ class Winograd:
             def row(at: tuple[Expr, ...]) -> None:
                 self._input_row(n, at[0], at[1], inputs, at[1] * self.across)
 
-            cost = tile_cost((as_int(self.across) or 8) * _TRANSFORM * self.lanes)
-            b.nest((self.blocks, self.down), row, cost, sequential_last=True)
+            tasks = self.blocks * (as_int(self.down) or _GUESS // _OUT)
+            b.nest((self.blocks, self.down), row, self._cost(tasks), sequential_last=True)
             runs = self._runs(self.tiles)
             shares = max(1, _TASKS // self.filter_blocks)
             if as_int(self.tiles) is not None:
                 shares = min(shares, sum(count for _, count in runs))
-            depth = self.blocks * self.lanes * self.vectors
-            work = 2 * _POINTS * (as_int(self.tiles) or _GROUP) // shares + _WEIGHTS
             b.nest(
                 (self.filter_blocks, shares),
                 lambda at: self._share(n, at, inputs, runs, shares),
-                tile_cost(depth * self.lanes * work), sequential_last=True,
+                self._cost(self.filter_blocks * shares), sequential_last=True,
             )  # fmt: skip
+
+    def _cost(self, tasks: int) -> int:
+        """The cost of one of so many tasks that share an image's work.
+
+        Every loop counts as the whole kernel: what one core has transformed the other reads, so
+        that small kernels gain nothing from a second core even where one of their loops would.
+        """
+        tiles = as_int(self.tiles) or _GROUP
+        depth, filters = self.blocks * self.lanes, self.filter_blocks * self.tile_width
+        products = 2 * _POINTS * tiles * depth * filters
+        transforms = _WEIGHTS * depth * filters + _TRANSFORM * tiles * (depth + filters)
+        return tile_cost((products + transforms) // (tasks * _EXCHANGE))
 
     def _share(
         self, n: Expr, at: tuple[Expr, ...], inputs: BufferTensor, runs: list[tuple[int, Any]],

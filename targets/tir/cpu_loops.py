@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -20,9 +21,6 @@ from .builder import (
 
 PARALLEL_THRESHOLD = 1 << 16
 """Scalar operations below which a second thread costs more than it brings."""
-
-OPEN_COST = 4_096
-"""Scalar operations of one body up to which loops of unknown extent come in two versions."""
 
 CHUNK = 4_096
 """Elements of one task where a long last dim is cut."""
@@ -50,7 +48,7 @@ class CpuLoops(LoopStrategy):
         small = total is not None and total * cost < PARALLEL_THRESHOLD
         if small or not shape or b.in_nest:
             _serial(b, shape, body)
-        elif total is None and cost <= OPEN_COST:
+        elif total is None and _known(shape) * cost < PARALLEL_THRESHOLD:
             few = b.let(index(product(shape)) * cost < PARALLEL_THRESHOLD)
             with b.when(few):
                 _serial(b, shape, body)
@@ -70,6 +68,11 @@ class CpuLoops(LoopStrategy):
             _chunked(b, shape[0], lambda i: body((i,)))
         else:
             _flat(b, shape, body)
+
+
+def _known(shape: tuple[Any, ...]) -> int:
+    """The bodies there are at least, if no dim is empty."""
+    return prod(as_int(extent) or 1 for extent in shape)
 
 
 def _split_point(shape: tuple[Any, ...], wanted: int, keep_last: bool) -> int:

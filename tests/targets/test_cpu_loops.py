@@ -12,25 +12,24 @@ from tvm import tirx
 
 from graphkiln.ir.dims import sym
 from graphkiln.targets.tir.builder import Builder
-from graphkiln.targets.tir.cpu_loops import OPEN_COST, CpuLoops
+from graphkiln.targets.tir.cpu_loops import PARALLEL_THRESHOLD, CpuLoops
 
 
-def doubling(cost: int) -> Any:
-    """``y = 2 * x`` for a matrix of unknown rows, at a stated cost of a row."""
+def doubling(cost: int, columns: int = 8) -> Any:
+    """``y = 2 * x`` for unknown rows of ``columns`` pieces, at a stated cost of a piece."""
     b = Builder(CpuLoops(2))
-    rows = b.dim(sym("n"))
-    x, y = b.argument("x", (rows, 8), "float32"), b.argument("y", (rows, 8), "float32")
+    shape = (b.dim(sym("n")), columns)
+    x, y = b.argument("x", shape, "float32"), b.argument("y", shape, "float32")
 
-    def row(at: tuple[Any, ...]) -> None:
-        with b.loop(8) as j:
-            y.store((*at, j), x[(*at, j)] * tirx.const(2, "float32"))
+    def piece(at: tuple[Any, ...]) -> None:
+        y.store(at, x[at] * tirx.const(2, "float32"))
 
-    b.nest((rows,), row, cost, sequential_last=True)
+    b.nest(shape, piece, cost, sequential_last=True)
     return b.finish("doubling")
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3, 5000])
-@pytest.mark.parametrize("cost", [8, OPEN_COST + 1])
+@pytest.mark.parametrize("cost", [8, PARALLEL_THRESHOLD])
 def test_every_row_is_computed_once(rows: int, cost: int) -> None:
     x = np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32)
     y = np.full_like(x, 77)
@@ -39,6 +38,7 @@ def test_every_row_is_computed_once(rows: int, cost: int) -> None:
 
 
 def test_cheap_rows_have_a_version_for_one_thread() -> None:
-    cheap, dear = (str(doubling(cost)) for cost in (8, OPEN_COST + 1))
-    assert cheap.count("T.parallel(n)") == dear.count("T.parallel(n)") == 1
-    assert "T.grid(n" in cheap and "T.grid(n" not in dear
+    cheap, dear = (str(doubling(cost)) for cost in (8, PARALLEL_THRESHOLD))
+    wide = str(doubling(PARALLEL_THRESHOLD // 64, columns=64))
+    assert [text.count("T.parallel(n") for text in (cheap, dear, wide)] == [1, 1, 1]
+    assert "T.grid(n" in cheap and "T.grid(n" not in dear and "T.grid(n" not in wide
