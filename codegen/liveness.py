@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import TensorType
 from .classify import is_opaque, is_view
+from .joined import Joined, join, value_bytes
 from .memory import Interval, plan
-from .storage import storage_bytes
 
 
 class Liveness:
@@ -26,6 +26,7 @@ class Liveness:
         self._escapes: set[Value] = set()
         self._scan()
         self._dead: dict[Node, list[Value]] = {}
+        self._joined = Joined()
         self._offsets: dict[Value, int] = {}
         self.arena_bytes = 0
         if planned:
@@ -38,6 +39,10 @@ class Liveness:
     def offset(self, value: Value) -> int | None:
         """The value's byte offset in the arena, or None where it has storage of its own."""
         return self._offsets.get(value)
+
+    def is_joined(self, node: Node) -> bool:
+        """Has the node nothing to do, since its inputs already lie in its output?"""
+        return node in self._joined.nodes
 
     def dead_after(self, node: Node) -> list[Value]:
         """Values with storage of their own that nothing reads after ``node``."""
@@ -61,20 +66,38 @@ class Liveness:
             self._last[self.root(v)] = len(self.order)
 
     def _plan(self) -> None:
-        values = []
-        for node in self.order:
-            if is_opaque(self.graph, node) or is_view(self.graph, node):
-                continue
-            for v in node.values:
-                t = v.type
-                planned = v in self._last and v not in self._escapes
-                if planned and isinstance(t, TensorType) and t.is_static:
-                    values.append(v)
-        intervals = [
-            Interval(self._step[v.node], self._last[v], _bytes(v.tensor_type)) for v in values
-        ]
-        offsets, self.arena_bytes = plan(intervals)
-        self._offsets = dict(zip(values, offsets, strict=True))
+        """Joins values where that takes no more memory than copying them."""
+        joined = join(self.graph, self.order, self.root, self._is_planned)
+        plain = self._places(Joined())
+        best = self._places(joined) if joined.nodes else plain
+        if best[1] > plain[1]:
+            joined, best = Joined(), plain
+        self._joined = joined
+        self._offsets, self.arena_bytes = best
+
+    def _places(self, joined: Joined) -> tuple[dict[Value, int], int]:
+        """Offsets of the planned values, and the arena's size in bytes."""
+        values = [v for node in self.order for v in node.values if self._is_planned(v)]
+        first = {v: self._step[v.node] for v in values if v not in joined.places}
+        last = {v: self._last[v] for v in first}
+        for v, (home, _) in joined.places.items():
+            first[home] = min(first[home], self._step[v.node])
+            last[home] = max(last[home], self._last[v])
+        found, total = plan(
+            [Interval(first[v], last[v], value_bytes(v.tensor_type)) for v in first]
+        )
+        offsets = dict(zip(first, found, strict=True))
+        offsets |= {v: offsets[home] + at for v, (home, at) in joined.places.items()}
+        return offsets, total
+
+    def _is_planned(self, v: Value) -> bool:
+        """May the value lie in the arena? It needs a kernel that writes and one that reads it."""
+        node, t = v.node, v.type
+        if v not in self._last or v in self._escapes or node.op in ("Input", "Constant"):
+            return False
+        if is_opaque(self.graph, node) or is_view(self.graph, node):
+            return False
+        return isinstance(t, TensorType) and t.is_static
 
     def _collect_dead(self) -> None:
         aliases: dict[Value, list[Value]] = {}
@@ -85,10 +108,3 @@ class Liveness:
                 "Input", "Constant",
             ):  # fmt: skip
                 self._dead.setdefault(self.order[step], []).extend([root, *aliases.get(root, [])])
-
-
-def _bytes(t: TensorType) -> int:
-    total = storage_bytes(t.dtype.name)
-    for d in t.static_shape:
-        total *= d
-    return total

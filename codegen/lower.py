@@ -350,7 +350,8 @@ class _Lowering:
                 reg = self.allocate(t)
             frame.env[v] = reg
             outputs.append(reg)
-        self.call_kernel(spec, inputs, outputs)
+        if not live.is_joined(node):
+            self.call_kernel(spec, inputs, outputs)
 
     def _sizes(self, frame: _Frame, node: Node) -> None:
         """Compute the output dims that only the node's data tells."""

@@ -1,0 +1,84 @@
+"""Concat without copies: values that are computed where a ``Concat`` wants them.
+
+Where all dims before the axis are 1, the inputs of a ``Concat`` are contiguous parts of its
+result, so that their kernels can write them there at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.types import TensorType
+from .memory import ALIGNMENT
+from .storage import storage_bytes
+
+Place = tuple[Value, int]
+"""A value that has memory of its own, and a byte offset in it."""
+
+
+@dataclass
+class Joined:
+    """Where the parts of larger values are, and the ``Concat`` nodes that have nothing to do."""
+
+    places: dict[Value, Place] = field(default_factory=dict)
+    nodes: set[Node] = field(default_factory=set)
+
+
+def join(
+    graph: Graph,
+    order: Sequence[Node],
+    root: Callable[[Value], Value],
+    planned: Callable[[Value], bool],
+) -> Joined:
+    """Finds places for the inputs of as many ``Concat`` nodes as possible.
+
+    ``order`` is topological; ``root`` tells whose memory a value shares, and ``planned`` whether
+    a value of static size may lie anywhere in the arena. From the last node back: what a later,
+    larger result takes in, an earlier one may find there side by side (DenseNet's do).
+    """
+    joined = Joined()
+    for node in reversed(order):
+        if node.key == "Concat" and planned(node.out()) and _is_contiguous(node):
+            parts = [root(v) for v in graph.inputs_of(node) if v is not None]
+            if all(planned(v) for v in parts) and _place(joined, node.out(), parts):
+                joined.nodes.add(node)
+    return joined
+
+
+def _is_contiguous(node: Node) -> bool:
+    """Are the inputs whole ranges of the result?"""
+    shape = node.out().tensor_type.static_shape
+    axis = node.attrs["axis"]
+    assert isinstance(axis, int)
+    return all(d == 1 for d in shape[: axis % len(shape)])
+
+
+def _place(joined: Joined, whole: Value, parts: list[Value]) -> bool:
+    offsets = [0]
+    for v in parts:
+        offsets.append(offsets[-1] + value_bytes(v.tensor_type))
+    if len(set(parts)) < len(parts) or any(at % ALIGNMENT for at in offsets[:-1]):
+        return False
+    places = joined.places
+    found = [places.get(v) for v in parts]
+    if not any(found):
+        home, base = places.get(whole, (whole, 0))
+        places.update((v, (home, base + at)) for v, at in zip(parts, offsets, strict=False))
+        return True
+    if found[0] is None or whole in places:
+        return False
+    home, base = found[0]
+    if found != [(home, base + at) for at in offsets[:-1]]:
+        return False
+    places[whole] = (home, base)
+    return True
+
+
+def value_bytes(t: TensorType) -> int:
+    """Bytes in memory of a tensor of static size."""
+    total = storage_bytes(t.dtype.name)
+    for d in t.static_shape:
+        total *= d
+    return total
