@@ -7,7 +7,8 @@ meets all. Prints medians, ratios (peer / graphkiln: above 1 graphkiln is faster
 against onnxruntime's, the largest difference from the first peer's results, seconds of compilation
 and geometric means, and writes JSON with ``--json``. A difference is in units of the tolerance
 (rtol 1e-3 and atol 1e-4 of the output's largest magnitude): above 1 the results disagree.
-``--inputs`` is a folder with NAME/inputs.npz or NAME.npz; random inputs otherwise.
+``--inputs`` is a folder with NAME/inputs.npz or NAME.npz; random inputs otherwise. ``--peers`` may
+also name ``tvm``, its own importer and default pipeline, which takes seconds for a large network.
 """
 
 from __future__ import annotations

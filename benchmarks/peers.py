@@ -62,7 +62,30 @@ def openvino(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
     return lambda: [np.asarray(v) for v in request.infer(given, share_inputs=True).values()]
 
 
-PEERS = {"graphkiln": graphkiln, "onnxruntime": onnxruntime, "openvino": openvino}
+def tvm(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
+    """TVM's own ONNX importer and default pipeline for this CPU, shapes as the inputs have them."""
+    import onnx
+    from tvm import relax, runtime
+    from tvm.relax.frontend.onnx import from_onnx
+
+    from graphkiln.targets import parse_target
+
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    shapes = {n: list(v.shape) for n, v in feeds.items()}
+    module = from_onnx(onnx.load(model), shape_dict=shapes, sanitize_input_names=False)
+    executable = relax.build(module, parse_target("cpu").tvm_target())
+    machine = relax.VirtualMachine(executable, runtime.cpu())
+    function = module["main"]
+    given = [runtime.tensor(feeds[v.name]) for v in function.params]
+
+    def run() -> list[Any]:
+        result = machine["main"](*given)
+        return [v.numpy() for v in ([result] if isinstance(result, runtime.Tensor) else result)]
+
+    return run
+
+
+PEERS = {"graphkiln": graphkiln, "onnxruntime": onnxruntime, "openvino": openvino, "tvm": tvm}
 
 
 def main() -> None:
