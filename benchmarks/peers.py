@@ -54,7 +54,7 @@ def openvino(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
     read.reshape({n: list(feeds[n].shape) for n in names if n in feeds})
     config = {
         "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }  # fmt: skip
     compiled = core.compile_model(read, "CPU", config)
     request = compiled.create_infer_request()

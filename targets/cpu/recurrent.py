@@ -2,14 +2,13 @@
 
 The inputs' share of the gates is there for all steps already (a packed product). A task walks the
 time for a few sequences in one direction; its states stay in memory of its own, h twice, since all
-of the old one is read while the new one is written. Elements past the hidden size fill the last
-block; nothing reads them.
+of the old one is read while the new one is written. Where there is a single task, the cores share
+each step's blocks instead. Elements past the hidden size fill the last block; nothing reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..generic.ops.rnn_dot import each_lane
 from ..generic.ops.rnn_layer import Layer, Place
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import BufferTensor, as_int, index, product
+from ..tir.cpu_loops import PARALLEL_THRESHOLD
 from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile
@@ -28,6 +28,8 @@ from .tiling import accumulator_budget, cover, tile_cost
 
 Expr = Any
 _FIRST_STATE = 4
+_WAIT = 4
+"""How many times longer an operation takes here, as few rows wait for all weights in each step."""
 _FLOAT = "float32"
 
 
@@ -83,6 +85,18 @@ class _Recurrent:
             self._tasks(done, index(self.layer.batch) - done, 1)
 
     def _tasks(self, start: Expr, count: Any, rows: int) -> None:
+        tasks = product((self.layer.directions, count))
+        known = as_int(tasks)
+        if known is not None:
+            self._walks(start, count, rows, alone=known == 1)
+            return
+        alone = self.b.let(index(tasks).equal(index(1)))
+        with self.b.when(alone):
+            self._walks(start, 1, rows, alone=True)
+        with self.b.when(tirx.Not(alone)):
+            self._walks(start, count, rows, alone=False)
+
+    def _walks(self, start: Expr, count: Any, rows: int, alone: bool) -> None:
         layer = self.layer
         functions = layer.functions()
 
@@ -90,12 +104,15 @@ class _Recurrent:
             d, c = at
             first = self.b.let(start + c * rows)
             if len(functions) == 1:
-                _Walk(self, d, first, rows, functions[0]).emit()
+                _Walk(self, d, first, rows, functions[0], alone).emit()
                 return
             for i, own in enumerate(functions):
                 with self.b.when(d.equal(index(i))):
-                    _Walk(self, d, first, rows, own).emit()
+                    _Walk(self, d, first, rows, own, alone).emit()
 
+        if alone:
+            task((index(0), index(0)))
+            return
         steps = as_int(layer.steps) or 16
         cost = tile_cost(2 * layer.gates * self.hidden * self.padded * rows * steps)
         self.b.nest((layer.directions, count), task, cost, sequential_last=True)
@@ -111,13 +128,18 @@ class _Now:
 
 
 class _Walk:
-    """One task: ``rows`` sequences from ``first`` on, in direction ``d``."""
+    """One task: ``rows`` sequences from ``first`` on, in direction ``d``.
+
+    ``alone``: no other task runs, so that all cores may work on a step.
+    """
 
     def __init__(
-        self, kernel: _Recurrent, d: Expr, first: Expr, rows: int, functions: list[Activation]
-    ) -> None:
+        self, kernel: _Recurrent, d: Expr, first: Expr, rows: int, functions: list[Activation],
+        alone: bool,
+    ) -> None:  # fmt: skip
         self.k, self.b, self.layer = kernel, kernel.b, kernel.layer
         self.d, self.first, self.rows, self.functions = d, first, rows, functions
+        self.alone = alone
         self.h = self.b.workspace((2, rows, kernel.padded), _FLOAT, "h")
         self.memory: BufferTensor | None = None
         if self.layer.states > 1:
@@ -204,15 +226,20 @@ class _Walk:
 
     # ---- what steps are made of --------------------------------------------------------------
 
-    @contextmanager
-    def blocks(self, now: _Now) -> Iterator[Expr]:
-        """A loop over the blocks, every other step from the end.
+    def each_block(self, now: _Now, gates: int, body: Callable[[Expr], None]) -> None:
+        """``body(block)`` for all blocks, each with the products of so many gates.
 
-        Weights that just miss fitting a cache would never be found in it if always read in order.
+        One core takes them from the end in every other step: weights that just miss fitting a
+        cache would never be found in it if always read in order. Cores that share them get the
+        same ones in each step.
         """
-        with self.b.loop(self.k.blocks) as i:
-            last = self.k.blocks - 1
-            yield self.b.let(tirx.Select(now.old.equal(index(0)), i, last - i))
+        k = self.k
+        cost = tile_cost(_WAIT * 2 * gates * k.hidden * k.tile * self.rows)
+        if self.alone and cost * k.blocks >= PARALLEL_THRESHOLD:
+            self.b.nest((k.blocks,), lambda at: body(at[0]), cost, sequential_last=True)
+            return
+        with self.b.loop(k.blocks) as i:
+            body(self.b.let(tirx.Select(now.old.equal(index(0)), i, k.blocks - 1 - i)))
 
     def gates(
         self, block: Expr, source: BufferTensor, lead: Sequence[Expr], first: int, count: int
@@ -283,7 +310,8 @@ Step = Callable[[_Walk, _Now], None]
 
 def _rnn_step(w: _Walk, now: _Now) -> None:
     (f,) = w.functions
-    with w.blocks(now) as block:
+
+    def one(block: Expr) -> None:
         tile = w.gates(block, w.h, (now.old,), 0, 1)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -291,11 +319,14 @@ def _rnn_step(w: _Walk, now: _Now) -> None:
 
         w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))
 
+    w.each_block(now, 1, one)
+
 
 def _lstm_step(w: _Walk, now: _Now) -> None:
     coupled, memory = bool(w.k.ctx.attr("input_forget")), w.memory
     assert memory is not None
-    with w.blocks(now) as block:
+
+    def one(block: Expr) -> None:
         tile = w.gates(block, w.h, (now.old,), 0, 4)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -309,6 +340,8 @@ def _lstm_step(w: _Walk, now: _Now) -> None:
 
         w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))
 
+    w.each_block(now, 4, one)
+
 
 def _gru_step(w: _Walk, now: _Now) -> None:
     if w.k.ctx.attr("linear_before_reset"):
@@ -320,7 +353,8 @@ def _gru_step(w: _Walk, now: _Now) -> None:
 def _gru_linear_first(w: _Walk, now: _Now) -> None:
     f, g = w.functions
     bias = w.k.bias
-    with w.blocks(now) as block:
+
+    def one(block: Expr) -> None:
         tile = w.gates(block, w.h, (now.old,), 0, 3)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -334,11 +368,14 @@ def _gru_linear_first(w: _Walk, now: _Now) -> None:
 
         w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))
 
+    w.each_block(now, 3, one)
+
 
 def _gru_reset_first(w: _Walk, now: _Now) -> None:
     f, g = w.functions
     update, reset = (w.b.workspace((w.rows, w.k.padded), _FLOAT, "gate") for _ in range(2))
-    with w.blocks(now) as block:
+
+    def first(block: Expr) -> None:
         tile = w.gates(block, w.h, (now.old,), 0, 2)
 
         def gates(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -347,7 +384,8 @@ def _gru_reset_first(w: _Walk, now: _Now) -> None:
             reset.store((r, j), value * w.h[now.old, r, j])
 
         w.cells(now, block, gates, lambda r, j: reset.store((r, j), tirx.const(0, _FLOAT)))
-    with w.blocks(now) as block:
+
+    def second(block: Expr) -> None:
         tile = w.gates(block, reset, (), 2, 1)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
@@ -355,3 +393,6 @@ def _gru_reset_first(w: _Walk, now: _Now) -> None:
             w.h.store((now.new, r, j), gru_blend(w.h[now.old, r, j], update[r, j], n))
 
         w.cells(now, block, cell, lambda r, j: w.keep(now, r, j))
+
+    w.each_block(now, 2, first)
+    w.each_block(now, 1, second)

@@ -23,9 +23,12 @@ from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph, Value
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import evaluate
+from graphkiln.targets import parse_target
 
 WITHOUT_PEEPHOLES = 15
 WEIGHTS = (1, 2, 3)
+LARGE = 370
+"""A hidden size that makes each step worth the work of several cores."""
 
 
 def packed(
@@ -100,6 +103,29 @@ def test_clip_and_activations_of_each_direction(op: str) -> None:
     attrs = {"direction": "bidirectional", "hidden_size": 20, "clip": 0.3,
              "activations": names[:count]}  # fmt: skip
     compare(op, layer_inputs(rng, op, 2, (5, 3, 6, 20), WITHOUT_PEEPHOLES), attrs)
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("op, attrs", [
+    ("RNN", {}), ("LSTM", {}), ("GRU", {}), ("GRU", {"linear_before_reset": 1}),
+])  # fmt: skip
+def test_cores_share_the_steps_of_large_layers(
+    op: str, attrs: dict[str, Any], batch: int, symbolic: bool
+) -> None:
+    rng = np.random.default_rng(batch)
+    inputs = layer_inputs(rng, op, 1, (4, batch, 3, LARGE), WITHOUT_PEEPHOLES)
+    scale = LARGE**-0.5
+    inputs[1:3] = [(scale * w).astype(np.float32) for w in inputs[1:3]]
+    compare(op, inputs, {**attrs, "hidden_size": LARGE}, symbolic)
+
+
+@pytest.mark.parametrize("hidden, shared", [(LARGE, True), (32, False)])
+def test_only_large_steps_are_shared(hidden: int, shared: bool) -> None:
+    inputs = layer_inputs(np.random.default_rng(0), "LSTM", 1, (4, 1, 3, hidden), 0)
+    graph, _ = packed("", "LSTM", inputs, {"hidden_size": hidden})
+    region, _ = node_region(graph, graph.nodes[-1])
+    assert ("T.parallel" in str(parse_target("cpu").kernel(region, "layer"))) == shared
 
 
 @pytest.mark.parametrize("op", list(GATES))
