@@ -134,7 +134,7 @@ def _window_attrs(work: Work) -> dict[str, Attr] | None:
     window = work.window
     if work.x.rank not in (3, 4) or not is_static(work.x.shape[1]):
         return None
-    if not all(is_static(d) for d in (*window.begin, *window.end)):
+    if not all(isinstance(d, int) and d >= 0 for d in (*window.begin, *window.end)):
         return None
     return {
         "kernel_shape": window.kernel, "strides": window.strides, "dilations": window.dilations,

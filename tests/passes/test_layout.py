@@ -352,6 +352,14 @@ def equivalent(case: Case, feeds: dict[str, Any] | None = None, cpu: str = "") -
     return graph
 
 
+@pytest.mark.parametrize("group, weight", [(1, floats(4, 8, 3, 3)), (8, floats(8, 1, 3, 3))])
+def test_windows_that_leave_out_a_border_stay(group: int, weight: Array) -> None:
+    """The reference does not take negative pads either."""
+    lines = f"%y = Conv(%x, %w) {{group={group}, pads=[1,-2,1,1]}}"
+    graph = Case(X8, lines, {"w": weight}).graph()
+    assert not run(graph, "layout", toy_context()).records[0].changes
+
+
 def count(graph: Graph, key: str) -> int:
     return sum(n.key == key for n in graph.nodes)
 
