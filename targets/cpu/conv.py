@@ -2,12 +2,14 @@
 
 ``y[n, m, o, t] = sum_{c, k} x[n, c, o*stride + k*dilation - pad] * w[m, c, k, t]``: a tile of
 neighbouring output positions times a few vectors of output channels stays in registers over the
-whole sum. A padded image is copied once, so that the inner loops have no borders.
+whole sum. A padded image is copied once, so that the inner loops have no borders. Tiles lie in one
+plane of rows and columns; a volume is one plane after the other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -15,10 +17,10 @@ from tvm import tirx
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.windows import ConvShape
 from ..generic.registry import Template, TemplateContext
-from ..tir.builder import as_int, index
+from ..tir.builder import as_int, flatten_index, index, static_product
 from .dot import dot_of
 from .features import CpuFeatures
-from .image import Geometry, as_image, pad_image
+from .image import Geometry, as_image, long_rows, pad_image
 from .microkernel import Place, RegisterTile, Weights
 from .positions import rows_of_tile
 from .prefetch import NextTile, lines_of_tile
@@ -73,18 +75,21 @@ def _shape_of(ctx: TemplateContext, g: Geometry) -> ConvShape:
 class _Positions:
     """``size`` output positions from (``row``, ``column``) on: of one row, or whole rows of
     ``width`` positions.
+
+    ``plane`` are the indices of the dims before the rows: a volume has one, an image none.
     """
 
     batch: Expr
+    plane: At
     row: Expr
     column: Expr
     size: int
     width: int = 0
 
-    def at(self, r: int) -> tuple[Expr, Expr]:
-        """Row and column of position ``r``."""
+    def at(self, r: int) -> At:
+        """The index of position ``r``."""
         down, along = divmod(r, self.width) if self.width else (0, r)
-        return self.row + down, self.column + along
+        return (*self.plane, self.row + down, self.column + along)
 
 
 class _Dense:
@@ -109,18 +114,15 @@ class _Dense:
     def emit(self) -> None:
         image = as_image(self.b, self.ctx.buffered(0))
         n, _, *spatial, _ = self.ctx.out_shape()
-        height, width = spatial if len(spatial) == 2 else (1, spatial[0])
         self.rank = len(spatial)
-        # A single column is tiled along its height: turned, it is a single row.
-        self.tall = as_int(image.width) == 1 and as_int(image.height) != 1
-        if self.tall and self.geometry.vertical:
-            image = image.turned(self.b)
-            self.geometry = self.geometry.turned()
-            height, width = width, height
-        else:
-            self.tall = False
-        image = pad_image(self.b, image, self.geometry, int(self.ctx.attr("pad_value")))
-        self.image = image
+        extents = spatial if self.rank > 1 else (1, *spatial)
+        self.order = long_rows(image, self.geometry)
+        if self.order != tuple(range(len(extents))):
+            image = image.reordered(self.b, self.order)
+            self.geometry = self.geometry.reordered(self.order)
+        self.image = pad_image(self.b, image, self.geometry, int(self.ctx.attr("pad_value")))
+        *planes, height, width = (extents[i] for i in self.order)
+        self.planes = tuple(planes)
         limit = accumulator_budget(self.cpu, self.vectors, self.dot.parts)
         fixed = as_int(width)
         whole = rows_of_tile(as_int(height), fixed, limit)
@@ -133,31 +135,33 @@ class _Dense:
             self._by_row(n, height, width, limit)
 
     def _others(self, n: Any) -> int:
-        return (as_int(n) or 1) * self.groups * self.tiles
+        return (as_int(n) or 1) * self.groups * self.tiles * (static_product(self.planes) or 1)
 
     def _cost(self, positions: int) -> int:
         """The cost of a task of so many positions."""
-        kernel = self.geometry.kernel[0] * self.geometry.kernel[1]
-        depth = self.steps * self.dot.depth
-        return tile_cost(2 * self.in_blocks * depth * kernel * self.tile_width * positions)
+        steps = self.in_blocks * self.steps * self.dot.depth * prod(self.geometry.kernel)
+        return tile_cost(2 * steps * self.tile_width * positions)
 
     def _rows(self, n: Any, rows: RowTiles, width: int | None) -> None:
         """Tiles of whole rows of ``width`` positions, or (None) of parts of a single row."""
-        ahead = self._prefetch(rows.tiles)
+        planes = static_product(self.planes)
+        uses = None if rows.tiles is None or planes is None else planes * rows.tiles
+        ahead = self._prefetch(uses)
 
         def task(at: At) -> None:
-            batch, group, tile, part = at
+            batch, group, tile, *plane, part = at
+            earlier = flatten_index(plane, self.planes) * (rows.tiles or 0)
 
             def one(start: Expr, size: int) -> None:
                 begin = (index(0), start) if width is None else (start, index(0))
-                next_tile = None if ahead is None else (ahead, rows.number(start))
-                there = _Positions(batch, *begin, size * (width or 1), width or 0)
+                next_tile = None if ahead is None else (ahead, earlier + rows.number(start))
+                there = _Positions(batch, tuple(plane), *begin, size * (width or 1), width or 0)
                 self._tile(group, tile, there, next_tile)
 
             rows.each(part, one)
 
         cost = self._cost(rows.rows_of_group * (width or 1))
-        tasks = (n, self.groups, self.tiles, rows.groups)
+        tasks = (n, self.groups, self.tiles, *self.planes, rows.groups)
         self.b.nest(tasks, task, cost, sequential_last=True)
 
     def _prefetch(self, uses: int | None) -> NextTile | None:
@@ -165,7 +169,7 @@ class _Dense:
         if uses is None or not 2 <= uses <= _FEW_USES or self.groups * self.tiles == 1:
             return None
         tiles = self.groups * self.tiles
-        places = self.in_blocks * self.geometry.kernel[0] * self.geometry.kernel[1]
+        places = self.in_blocks * prod(self.geometry.kernel)
         lines = -(-lines_of_tile(self.weight, tiles) // (places * uses))
         while 2 * self.pieces <= lines and self.steps % (2 * self.pieces) == 0:
             self.pieces *= 2
@@ -175,15 +179,21 @@ class _Dense:
         """A task is a row, cut into tiles."""
 
         def task(at: At) -> None:
-            batch, group, tile, row = at
+            batch, group, tile, *plane, row = at
 
             def part(start: Expr, size: int) -> None:
-                self._tile(group, tile, _Positions(batch, row, start, size), None)
+                there = _Positions(batch, tuple(plane), row, start, size)
+                self._tile(group, tile, there, None)
 
             RowTiles(self.b, width, limit, None).each(index(0), part)
 
         cost = self._cost(as_int(width) or 64)
-        self.b.nest((n, self.groups, self.tiles, height), task, cost, sequential_last=True)
+        tasks = (n, self.groups, self.tiles, *self.planes, height)
+        self.b.nest(tasks, task, cost, sequential_last=True)
+
+    def _outside(self, at: At) -> At:
+        """Indices along this kernel's dims as those along the op's own."""
+        return tuple(at[self.order.index(i)] for i in range(len(at)))[-self.rank :]
 
     def _tile(
         self, group: Expr, tile: Expr, there: _Positions, ahead: tuple[NextTile, Expr] | None
@@ -192,24 +202,20 @@ class _Dense:
         b, g = self.b, self.geometry
         acc = RegisterTile(b, there.size, self.vectors, self.dot)
         self._start(acc, group, tile)
-        (stride_h, stride_w), (dilation_h, dilation_w) = g.strides, g.dilations
         channel_block = group * self.in_blocks
 
         def operand(r: int, k: At, c: Expr) -> Place:
-            _, kh, kw, i = k
-            row, column = there.at(r)
-            h = row * stride_h + kh * dilation_h
-            w = column * stride_w + kw * dilation_w
-            return self.image.tensor, (there.batch, channel_block + c, h, w, i)
+            _, *window, i = k
+            steps = zip(there.at(r), g.strides, window, g.dilations, strict=True)
+            place = (o * stride + t * dilation for o, stride, t, dilation in steps)
+            return self.image.tensor, (there.batch, channel_block + c, *place, i)
 
         def weights(k: At, c: Expr) -> Weights:
-            _, kh, kw, i = k
-            kernel = ((kw, kh) if self.tall else (kh, kw)) if self.rank == 2 else (kw,)
-            return self.weight, (group, tile, c, *kernel, i)
+            _, *window, i = k
+            return self.weight, (group, tile, c, *self._outside(tuple(window)), i)
 
         def fetch(following: NextTile, use: Expr, window: At, piece: Expr) -> None:
-            block, kh, kw = window
-            place = (block * g.kernel[0] + kh) * g.kernel[1] + kw
+            place = flatten_index(window, (self.in_blocks, *g.kernel))
             following.fetch(group * self.tiles + tile, use, place * self.pieces + piece)
 
         def add(first: int, blocks: int, steps: int) -> None:
@@ -260,9 +266,7 @@ class _Dense:
             whole = self.groups * self.tiles * per_tile == blocks
             with b.when(None if whole else block < blocks):
                 for r in range(there.size):
-                    row, column = there.at(r)
-                    position = (row, column) if self.rank == 2 else (column,)
-                    position = position[::-1] if self.tall else position
+                    position = self._outside(there.at(r))
                     with b.lanes(self.lanes) as lane:
                         self.ctx.sink(
                             (there.batch, block, *position, offset % self.block + lane),

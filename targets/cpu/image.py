@@ -1,8 +1,12 @@
-"""Images on blocked layouts as convolution kernels see them: two spatial dims and a border."""
+"""Images on blocked layouts as convolution kernels see them: spatial dims and a border.
+
+The last two spatial dims are rows and columns, and there are always these two; those before them,
+the depth of a volume, only add loops.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,70 +14,93 @@ from tvm import tirx
 
 from ...ir.dims import Dim
 from ...ir.windows import Window
-from ..tir.builder import BufferTensor, Builder, index
+from ..tir.builder import BufferTensor, Builder, as_int, index
 
 Expr = Any
 
 
 @dataclass
 class Image:
-    """An input image of two spatial dims (H is 1 for 1-D), borders included."""
+    """An input image [N, Cb, *extents, block] of two spatial dims or more, borders included."""
 
     tensor: BufferTensor
-    height: Any
-    width: Any
-    block: int
 
-    def turned(self, b: Builder) -> Image:
-        """The image with height and width exchanged, where one of them is 1."""
+    @property
+    def extents(self) -> tuple[Any, ...]:
+        return self.tensor.shape[2:-1]
+
+    @property
+    def height(self) -> Any:
+        return self.extents[-2]
+
+    @property
+    def width(self) -> Any:
+        return self.extents[-1]
+
+    @property
+    def block(self) -> int:
+        return int(self.tensor.shape[-1])
+
+    def reordered(self, b: Builder, order: Sequence[int]) -> Image:
+        """The image with its dims in another order, which must leave the memory as it is."""
         n, blocks = self.tensor.shape[:2]
-        view = b.view(self.tensor, (n, blocks, self.width, self.height, self.block))
-        return Image(view, self.width, self.height, self.block)
+        extents = (self.extents[i] for i in order)
+        return Image(b.view(self.tensor, (n, blocks, *extents, self.block)))
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Window sizes as (height, width) pairs."""
+    """Window sizes by the spatial dims of an :class:`Image`."""
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    begin: tuple[Dim, Dim]
-    end: tuple[Dim, Dim]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[Dim, ...]
+    end: tuple[Dim, ...]
 
     @classmethod
     def of(cls, w: Window) -> Geometry:
-        def pair(values: tuple[Any, ...], filler: int) -> tuple[Any, Any]:
-            return (filler, values[0]) if len(values) == 1 else (values[0], values[1])
+        def filled(values: tuple[Any, ...], filler: int) -> tuple[Any, ...]:
+            return (filler, *values) if len(values) == 1 else tuple(values)
 
         return cls(
-            pair(w.kernel, 1), pair(w.strides, 1), pair(w.dilations, 1), pair(w.begin, 0),
-            pair(w.end, 0),
+            filled(w.kernel, 1), filled(w.strides, 1), filled(w.dilations, 1), filled(w.begin, 0),
+            filled(w.end, 0),
         )  # fmt: skip
 
     @property
     def padded(self) -> bool:
         return any(p != 0 for p in (*self.begin, *self.end))
 
-    @property
-    def vertical(self) -> bool:
-        """Does the window leave the second dim alone?"""
-        return (self.kernel[1], self.strides[1], self.begin[1], self.end[1]) == (1, 1, 0, 0)
+    def leaves_alone(self, i: int) -> bool:
+        """Does the window neither reach nor move along dim ``i``?"""
+        return (self.kernel[i], self.strides[i], self.begin[i], self.end[i]) == (1, 1, 0, 0)
 
-    def turned(self) -> Geometry:
-        """The geometry with height and width exchanged."""
+    def reordered(self, order: Sequence[int]) -> Geometry:
+        """The geometry with the dims in another order."""
+
+        def moved(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[i] for i in order)
+
         return Geometry(
-            self.kernel[::-1], self.strides[::-1], self.dilations[::-1], self.begin[::-1],
-            self.end[::-1],
+            moved(self.kernel), moved(self.strides), moved(self.dilations), moved(self.begin),
+            moved(self.end),
         )  # fmt: skip
 
 
 def as_image(b: Builder, x: BufferTensor) -> Image:
-    """View ``[N, Cb, *S, c]`` with two spatial dims."""
+    """View ``[N, Cb, *S, c]`` with two spatial dims or more (H is 1 for 1-D)."""
     n, blocks, *spatial, block = x.shape
-    height, width = spatial if len(spatial) == 2 else (1, spatial[0])
-    view = x if len(spatial) == 2 else b.view(x, (n, blocks, 1, width, block))
-    return Image(view, height, width, int(block))
+    return Image(x if len(spatial) > 1 else b.view(x, (n, blocks, 1, *spatial, block)))
+
+
+def long_rows(image: Image, g: Geometry) -> tuple[int, ...]:
+    """The order of dims that puts single positions first: a column becomes a row.
+
+    Memory stays as it is, since those dims hold one position that the window leaves alone.
+    """
+    dims = range(len(image.extents))
+    return tuple(sorted(dims, key=lambda i: as_int(image.extents[i]) != 1 or not g.leaves_alone(i)))
 
 
 def pad_image(b: Builder, image: Image, g: Geometry, value: int, slack: int = 0) -> Image:
@@ -83,28 +110,37 @@ def pad_image(b: Builder, image: Image, g: Geometry, value: int, slack: int = 0)
     """
     if not g.padded and not slack:
         return image
-    top, left, right = b.dim(g.begin[0]), b.dim(g.begin[1]), b.dim(g.end[1]) + slack
-    height = image.height + top + b.dim(g.end[0])
-    width = image.width + left + right
+    *before, left = (b.dim(p) for p in g.begin)
+    *after, right = (b.dim(p) for p in g.end)
+    right = right + slack
+    *inner, columns = image.extents
+    outer = [e + p + q for e, p, q in zip(inner, before, after, strict=True)]
+    width = columns + left + right
     n, blocks = image.tensor.shape[:2]
-    out = b.workspace((n, blocks, height, width, image.block), image.tensor.dtype, "padded")
+    out = b.workspace((n, blocks, *outer, width, image.block), image.tensor.dtype, "padded")
     zero = tirx.const(value, image.tensor.compute_dtype)
     lanes = image.block
 
     def row(at: tuple[Expr, ...]) -> None:
-        i, c, h = at
-        inside = tirx.all(h >= index(top), h < index(top) + index(image.height))
+        i, c, *place = at
+        borders = list(zip(place, before, inner, strict=True))
+        source = [p - first for p, first, _ in borders]
+        limits = [
+            t for p, first, extent in borders
+            for t in (p >= index(first), p < index(first) + index(extent))
+        ]  # fmt: skip
+        inside = tirx.all(*limits)
         with b.when(inside):
-            _fill(b, out, (i, c, h), 0, left, lanes, zero)
-            with b.loop(image.width) as w:
+            _fill(b, out, at, 0, left, lanes, zero)
+            with b.loop(columns) as w:
                 _lanes(b, lanes, lambda v: out.store(
-                    (i, c, h, w + left, v), image.tensor[i, c, h - top, w, v]))  # fmt: skip
-            _fill(b, out, (i, c, h), image.width + left, right, lanes, zero)
+                    (*at, w + left, v), image.tensor[(i, c, *source, w, v)]))  # fmt: skip
+            _fill(b, out, at, columns + left, right, lanes, zero)
         with b.when(tirx.Not(inside)):
-            _fill(b, out, (i, c, h), 0, width, lanes, zero)
+            _fill(b, out, at, 0, width, lanes, zero)
 
-    b.nest((n, blocks, height), row, cost=64 * lanes, sequential_last=True)
-    return Image(out, height, width, image.block)
+    b.nest((n, blocks, *outer), row, cost=64 * lanes, sequential_last=True)
+    return Image(out)
 
 
 def _fill(

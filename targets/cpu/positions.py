@@ -1,10 +1,12 @@
 """How the positions of an image become the rows of register tiles.
 
 Windows that neither move nor reach make one long row of an image. Of other images a tile takes
-whole rows where they fit, or else some positions of a row.
+whole rows where they fit, or else some positions of a row. Volumes are images one after another.
 """
 
 from __future__ import annotations
+
+from math import prod
 
 from ...ir.windows import ConvShape
 from .features import CpuFeatures
@@ -47,11 +49,9 @@ def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
 
 
 def _image(shape: ConvShape) -> tuple[int | None, int | None]:
-    """Height and width, as the kernel sees them."""
-    *others, width = shape.image
-    if not others:
-        return 1, width
-    height = others[0]
+    """Height and width, as the kernel sees them: single columns lie on their side."""
     if all(n == 1 for n in (*shape.kernel, *shape.strides)):
-        return 1, None if height is None or width is None else height * width
-    return (1, height) if width == 1 else (height, width)
+        known = [d for d in shape.image if d is not None]
+        return 1, prod(known) if len(known) == len(shape.image) else None
+    height, width = [1, 1, *(d for d in shape.image if d != 1)][-2:]
+    return height, width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,21 +66,27 @@ BYTE_EPILOGUES = ("none", "requantize", "requantize channels", "residual")
 
 @st.composite
 def windows(draw: st.DrawFn, rank: int) -> dict[str, Any]:
-    """Extents, windows, strides, dilations and borders that leave at least one result."""
+    """Extents, windows, strides, dilations and borders that leave at least one result.
+
+    Volumes are smaller along each dim, so that they take no longer.
+    """
     parts = []
     for _ in range(rank):
         kernel, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 2))
         begin, end = draw(st.integers(0, 2)), draw(st.integers(0, 2))
         least = max(1, (kernel - 1) * dilation + 1 - begin - end)
-        extent = least + draw(st.integers(0, 17))
+        extent = least + draw(st.integers(0, 17 if rank < 3 else 6))
         parts.append((extent, kernel, draw(st.integers(1, 3)), dilation, (begin, end)))
     names = ("image", "kernel", "strides", "dilations", "pads")
     return dict(zip(names, zip(*parts, strict=True), strict=True))
 
 
 @st.composite
-def specs(draw: st.DrawFn, kind: str, lanes: int, depthwise: bool = False) -> Spec:
-    """Any convolution that the template takes."""
+def specs(
+    draw: st.DrawFn, kind: str, lanes: int, depthwise: bool = False,
+    ranks: Sequence[int] = (2, 2, 1),
+) -> Spec:  # fmt: skip
+    """Any convolution that the template takes, of one of ``ranks`` spatial dims."""
     if depthwise:
         group = channels = filters = draw(st.integers(2, 2 * lanes + 3))
     elif draw(st.integers(0, 3)) == 0:
@@ -89,7 +96,7 @@ def specs(draw: st.DrawFn, kind: str, lanes: int, depthwise: bool = False) -> Sp
         group, channels = 1, draw(st.integers(1, 2 * lanes + 3))
         filters = draw(st.integers(1, 3 * lanes + 3))
     return Spec(
-        kind, group, channels, filters, **draw(windows(draw(st.sampled_from([2, 2, 1])))),
+        kind, group, channels, filters, **draw(windows(draw(st.sampled_from(ranks)))),
         batch=draw(st.integers(1, 2)), vectors=draw(st.integers(1, 4)), bias=draw(st.booleans()),
         epilogue=draw(st.sampled_from(BYTE_EPILOGUES if kind == BYTES else EPILOGUES)),
         open_dims=draw(st.sampled_from(["", "", "N", "HW", "NHW"])),
@@ -107,7 +114,7 @@ def reference(x: Array, w: Array, spec: Spec, border: float = 0) -> Array:
     seen = seen[(slice(None), slice(None), *steps)]
     seen = seen.reshape(seen.shape[0], g, -1, *seen.shape[2:])
     weight = w.astype(np.float64).reshape(g, -1, *w.shape[1:])
-    o, k = "hw"[:rank], "ij"[:rank]
+    o, k = "xyz"[:rank], "ijk"[:rank]
     y = np.einsum(f"ngc{o}{k},gmc{k}->ngm{o}", seen, weight, optimize=True)
     return y.reshape(y.shape[0], -1, *y.shape[3:])
 

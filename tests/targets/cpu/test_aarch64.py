@@ -32,6 +32,7 @@ FAMILIES: dict[str, tuple[st.SearchStrategy[Any], Make]] = {
     "convolutions": (specs(FLOAT, LANES), kernel_of),
     "convolutions by stored bytes": (specs(STORED, LANES), kernel_of),
     "convolutions of bytes": (specs(BYTES, LANES), kernel_of),
+    "convolutions of volumes": (specs(FLOAT, LANES, ranks=(3,)), kernel_of),
     "depthwise": (specs(FLOAT, LANES, depthwise=True), kernel_of),
     "depthwise of bytes": (specs(BYTES, LANES, depthwise=True), kernel_of),
     "packed products": (packed_products(FLOAT), packed_kernel),

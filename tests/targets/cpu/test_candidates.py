@@ -28,6 +28,7 @@ SHAPES: dict[str, KernelShape] = {
     "groups": conv(32, 32, 7, group=2),
     "row": ConvShape(20, 32, 1, (4,), (1,), (2,), (23,), False),
     "bytes": conv(32, 48, 9, integer=True),
+    "volume": ConvShape(20, 32, 1, (3, 3, 1), (1, 2, 1), (1, 1, 1), (4, 5, 9), False),
     "product": ProductShape(13, 100, 40),
     "bytes by bytes": ProductShape(13, 100, 44, "uint8", "int8"),
     "stored bytes": ProductShape(5, 64, 40, "float32", "int8"),

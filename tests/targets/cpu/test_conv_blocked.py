@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,8 +19,11 @@ def agrees(spec: Spec, cpu: str) -> None:
     kernel.check(run(kernel, cpu))
 
 
-def drawn(data: st.DataObject, kind: str, cpu: str) -> None:
-    agrees(data.draw(specs(kind, features_of(cpu).lanes)), cpu)
+def drawn(data: st.DataObject, kind: str, cpu: str, ranks: Sequence[int] = (2, 2, 1)) -> None:
+    agrees(data.draw(specs(kind, features_of(cpu).lanes, ranks=ranks)), cpu)
+
+
+VOLUME = (3,)
 
 
 DOTS = ("", "x86-64-v3", "x86-64-v4")
@@ -46,6 +50,14 @@ def test_bytes(cpu: str, data: st.DataObject) -> None:
     drawn(data, BYTES, cpu)
 
 
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("kind", [FLOAT, STORED, BYTES])
+@settings(max_examples=5)
+@given(data=st.data())
+def test_volumes(kind: str, cpu: str, data: st.DataObject) -> None:
+    drawn(data, kind, cpu, VOLUME)
+
+
 def square(kind: str, channels: int, filters: int, size: int, window: int, **more: Any) -> Spec:
     """A convolution of a square image by a square window, border and all."""
     given = {
@@ -53,6 +65,16 @@ def square(kind: str, channels: int, filters: int, size: int, window: int, **mor
         "dilations": (1, 1), "pads": ((window // 2, window // 2),) * 2, **more,
     }  # fmt: skip
     return Spec(kind, channels=channels, filters=filters, **given)
+
+
+def volume(kind: str, channels: int, filters: int, *image: int, **more: Any) -> Spec:
+    """A convolution of a volume by a window of three along each long dim, border and all."""
+    kernel = more.pop("kernel", tuple(3 if extent > 1 else 1 for extent in image))
+    given = {
+        "group": 1, "kernel": kernel, "strides": (1, 1, 1), "dilations": (1, 1, 1),
+        "pads": tuple((k // 2, k // 2) for k in kernel), **more,
+    }  # fmt: skip
+    return Spec(kind, channels=channels, filters=filters, image=image, **given)
 
 
 CASES = {
@@ -81,6 +103,31 @@ CASES = {
 }
 
 
+CASES |= {
+    "volume by whole rows": volume(FLOAT, 32, 40, 4, 6, 5, vectors=2, epilogue="residual"),
+    "volume by parts of rows": volume(
+        FLOAT, 20, 20, 3, 4, 37, batch=2, strides=(2, 1, 1), epilogue="both"
+    ),
+    "small volume": volume(FLOAT, 32, 32, 3, 4, 4, epilogue="channels"),
+    "open volume": volume(FLOAT, 16, 33, 4, 5, 21, batch=2, open_dims="NHW", epilogue="residual"),
+    "volume of groups": volume(FLOAT, 32, 32, 3, 4, 5, group=2, dilations=(2, 1, 1)),
+    "volume of bytes": volume(BYTES, 20, 36, 3, 5, 6, vectors=2, epilogue="requantize channels"),
+    "first layer of a volume": volume(
+        FLOAT, 3, 33, 5, 14, 15, kernel=(3, 7, 7), strides=(1, 2, 2), epilogue="relu"
+    ),
+    "pointwise volume": volume(
+        FLOAT, 35, 40, 3, 4, 5, kernel=(1, 1, 1), vectors=2, epilogue="residual"
+    ),
+    "pointwise open volume": volume(
+        FLOAT, 16, 20, 3, 4, 5, kernel=(1, 1, 1), open_dims="NHW", epilogue="relu"
+    ),
+    "volume of one row of planes": volume(FLOAT, 20, 20, 23, 1, 1, strides=(2, 1, 1)),
+    "volume of columns": volume(FLOAT, 20, 20, 5, 9, 1, epilogue="residual"),
+    "volume of rows": volume(FLOAT, 20, 20, 5, 1, 9, strides=(1, 1, 2), epilogue="residual"),
+    "volume of one plane": volume(FLOAT, 20, 20, 1, 5, 9, epilogue="residual"),
+}
+
+
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_shapes_that_have_code_of_their_own(case: Spec, cpu: str) -> None:
@@ -103,6 +150,15 @@ def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int) -> None:
 @given(data=st.data())
 def test_many_floats(kind: str, cpu: str, data: st.DataObject) -> None:
     drawn(data, kind, cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", cpus(*DOTS))
+@pytest.mark.parametrize("kind", [FLOAT, STORED, BYTES])
+@settings(max_examples=60)
+@given(data=st.data())
+def test_many_volumes(kind: str, cpu: str, data: st.DataObject) -> None:
+    drawn(data, kind, cpu, VOLUME)
 
 
 @pytest.mark.slow

@@ -50,6 +50,28 @@ def test_a_pointwise_image_counts_as_one_row(cpu: str) -> None:
     )
 
 
+@pytest.mark.parametrize("cpu", ["sapphirerapids", "x86-64-v3", "aarch64"])
+@pytest.mark.parametrize(
+    "volume, kernel, image, like",
+    [
+        ((4, 5, 9), (1, 3, 3), (5, 9), (3, 3)),
+        ((None, 5, 9), (1, 3, 3), (5, 9), (3, 3)),
+        ((5, 9, 1), (3, 3, 1), (5, 9), (3, 3)),
+        ((5, 1, 9), (3, 1, 3), (5, 9), (3, 3)),
+        ((9, 1, 1), (3, 1, 1), (9,), (3,)),
+        ((3, 4, 5), (1, 1, 1), (60,), (1,)),
+    ],
+)
+def test_volumes_count_as_the_images_they_consist_of(
+    volume: tuple[int | None, ...], kernel: tuple[int, ...], image: tuple[int, ...],
+    like: tuple[int, ...], cpu: str,
+) -> None:  # fmt: skip
+    ones, pair = (1, 1, 1), (1,) * len(image)
+    mine = ConvShape(64, 64, 1, kernel, ones, ones, volume, False)
+    theirs = ConvShape(64, 64, 1, like, pair, pair, image, False)
+    assert rank_conv_tiles(features_of(cpu), mine) == rank_conv_tiles(features_of(cpu), theirs)
+
+
 def test_weights_that_do_not_stay_near_make_narrow_tiles() -> None:
     features = features_of("sapphirerapids")
     assert rank_conv_tiles(features, shape((7, 7), 3))[0].vectors == 2
