@@ -8,6 +8,7 @@ to each other in memory, and one shuffle makes them neighbours by channel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -48,8 +49,7 @@ class _Depthwise:
         self.weight = ctx.buffered(1)
         self.n, self.blocks, *spatial, block = ctx.out_shape()
         self.rank = len(spatial)
-        self.height: Any = spatial[0] if self.rank == 2 else 1
-        self.width = spatial[-1]
+        *self.lines, self.width = spatial if self.rank > 1 else (1, *spatial)
         self.block = int(block)
         self.lanes = min(cpu.lanes, self.block)
         self.sums = "float32" if x.dtype.is_float else "int32"
@@ -59,10 +59,10 @@ class _Depthwise:
             self.bias = self.b.view(ctx.buffered(2), (self.blocks, self.block))
 
     def nest(self, row: Callable[[At], None]) -> None:
-        """Run ``row`` for every (image, block, row)."""
-        kernel = self.geometry.kernel
-        cost = tile_cost(2 * kernel[0] * kernel[1] * (as_int(self.width) or 64) * self.block)
-        self.b.nest((self.n, self.blocks, self.height), row, cost=cost, sequential_last=True)
+        """Run ``row`` for every (image, block, row), with the depth of a volume before the row."""
+        taps = prod(self.geometry.kernel)
+        cost = tile_cost(2 * taps * (as_int(self.width) or 64) * self.block)
+        self.b.nest((self.n, self.blocks, *self.lines), row, cost=cost, sequential_last=True)
 
     def accumulators(self, block: Expr, part: int, count: int) -> list[BufferTensor]:
         """``count`` vectors of sums that start with the bias."""
@@ -82,9 +82,22 @@ class _Depthwise:
         """The lanes of a part of a block, ``depth`` elements each."""
         return tirx.Ramp(index(part * self.lanes * depth), index(1), self.lanes * depth)
 
-    def weights(self, block: Expr, kh: int, kw: int, part: int, depth: int) -> Expr:
-        kernel = (index(kh), index(kw)) if self.rank == 2 else (index(kw),)
+    def weights(self, block: Expr, line: At, kw: int, part: int, depth: int) -> Expr:
+        kernel = (*line, index(kw))[-self.rank :]
         return self.weight.load_raw([block, *kernel, self.lanes_of(part, depth)])
+
+    def kernel_lines(self, at: At, body: Callable[[At, At], None]) -> None:
+        """Run ``body(line, source)`` for every line of the kernel, rows unrolled.
+
+        ``source`` is the row of the padded image that the line meets for the output row ``at``.
+        """
+        g = self.geometry
+        *planes, rows, _ = g.kernel
+        with self.b.grid(*planes) as plane:
+            for kh in range(rows):
+                line = (*plane, index(kh))
+                steps = zip(at[2:], g.strides, line, g.dilations, strict=False)
+                body(line, tuple(o * stride + k * dilation for o, stride, k, dilation in steps))
 
     def old(self, acc: BufferTensor) -> Expr:
         """The sums so far."""
@@ -96,7 +109,7 @@ class _Depthwise:
     def finish(self, acc: Sequence[BufferTensor], at: At, column: Expr, part: int) -> None:
         """Hand the sums of neighbouring positions over."""
         for r, a in enumerate(acc):
-            position = (at[2], column + r) if self.rank == 2 else (column + r,)
+            position = (*at[2:], column + r)[-self.rank :]
             with self.b.lanes(self.lanes) as lane:
                 place = (*at[:2], *position, part * self.lanes + lane)
                 self.ctx.sink(place, a.load_raw([lane]))
@@ -106,7 +119,7 @@ class _Lanewise(_Depthwise):
     """Products of single elements. Every input is loaded once for all the outputs it meets."""
 
     def emit(self) -> None:
-        self.limit = max(1, min(14, self.cpu.registers - self.geometry.kernel[1] - 2))
+        self.limit = max(1, min(14, self.cpu.registers - self.geometry.kernel[-1] - 2))
         known = as_int(self.width), as_int(self.image.width)
         value = int(self.ctx.attr("pad_value"))
         # Borders of zeros add nothing, so windows of known columns simply leave them out.
@@ -146,47 +159,55 @@ class _Lanewise(_Depthwise):
     def _is_inside(self, column: int, size: int) -> bool:
         """Do the windows of these outputs stay off the left and right border?"""
         g = self.geometry
-        first = column * g.strides[1] - self._left
-        last = first + (size - 1) * g.strides[1] + (g.kernel[1] - 1) * g.dilations[1]
+        first = column * g.strides[-1] - self._left
+        last = first + (size - 1) * g.strides[-1] + (g.kernel[-1] - 1) * g.dilations[-1]
         return first >= 0 and last < int(self.image.width)
 
     @property
     def _left(self) -> int:
-        return int(self.geometry.begin[1]) if self.borders else 0
+        return int(self.geometry.begin[-1]) if self.borders else 0
 
     def _tile(self, at: At, column: Any, size: int, part: int, inside: bool = False) -> None:
         """``size`` neighbouring outputs of one vector of channels, from ``column`` on."""
-        b, g = self.b, self.geometry
         acc = self.accumulators(at[1], part, size)
-        top = b.dim(g.begin[0]) if self.borders else 0
-        for kh in range(g.kernel[0]):
-            row = at[2] * g.strides[0] + kh * g.dilations[0] - top
-            crosses = self.borders and any(p != 0 for p in (g.begin[0], g.end[0]))
-            height = index(self.image.height)
-            valid = tirx.all(row >= 0, row < height) if crosses else None
-            with b.when(valid):
-                self._kernel_row(acc, at, row, column, kh, part, inside)
+
+        def line(taps: At, source: At) -> None:
+            place, valid = self._unpadded(source)
+            with self.b.when(valid):
+                self._kernel_row(acc, (*at[:2], *place), column, taps, part, inside)
+
+        self.kernel_lines(at, line)
         self.finish(acc, at, column, part)
 
+    def _unpadded(self, source: At) -> tuple[At, Expr | None]:
+        """The row without the borders that are left out, and whether there is one (None: yes)."""
+        if not self.borders:
+            return source, None
+        g, extents = self.geometry, self.image.extents
+        place = tuple(i - self.b.dim(p) for i, p in zip(source, g.begin, strict=False))
+        crossed = [i for i in range(len(place)) if (g.begin[i], g.end[i]) != (0, 0)]
+        valid = [t for i in crossed for t in (place[i] >= 0, place[i] < index(extents[i]))]
+        return place, tirx.all(*valid) if valid else None
+
     def _kernel_row(
-        self, acc: Sequence[BufferTensor], at: At, row: Expr, column: Any, kh: int, part: int,
-        inside: bool,
-    ) -> None:  # fmt: skip
+        self, acc: Sequence[BufferTensor], at: At, column: Any, line: At, part: int, inside: bool
+    ) -> None:
+        """Add what a line of the kernel makes of the image's row ``at``."""
         b, g = self.b, self.geometry
+        width, stride, dilation = g.kernel[-1], g.strides[-1], g.dilations[-1]
         kind = f"{self.sums}x{self.lanes}"
         weights = [
-            b.let(cast(self.weights(at[1], kh, kw, part, 1), kind), "w")
-            for kw in range(g.kernel[1])
+            b.let(cast(self.weights(at[1], line, kw, part, 1), kind), "w") for kw in range(width)
         ]
         meets: dict[int, list[tuple[int, int]]] = {}
         for r in range(len(acc)):
-            for kw in range(g.kernel[1]):
-                meets.setdefault(r * g.strides[1] + kw * g.dilations[1], []).append((r, kw))
+            for kw in range(width):
+                meets.setdefault(r * stride + kw * dilation, []).append((r, kw))
         for offset, pairs in sorted(meets.items()):
-            place = column * g.strides[1] + offset - self._left
+            place = column * stride + offset - self._left
             if self.borders and not inside and not 0 <= place < int(self.image.width):
                 continue
-            x = self.image.tensor.load_raw([*at[:2], row, index(place), self.lanes_of(part, 1)])
+            x = self.image.tensor.load_raw([*at, index(place), self.lanes_of(part, 1)])
             held = b.let(cast(x, kind), "x")
             for r, kw in pairs:
                 self.store(acc[r], self.old(acc[r]) + held * weights[kw])
@@ -199,11 +220,11 @@ class _Bytes(_Depthwise):
         b = self.b
         self.dot = ByteDot(self.lanes, byte_dot_intrinsic(self.cpu, self.lanes))
         self.limit = self.cpu.registers // 2 - 2
-        slack = -self.geometry.kernel[1] % self.dot.depth
+        slack = -self.geometry.kernel[-1] % self.dot.depth
         value = int(self.ctx.attr("pad_value"))
         self.image = pad_image(b, self.image, self.geometry, value, slack)
-        n, blocks, height, width, block = self.image.tensor.shape
-        self.flat = b.view(self.image.tensor, (n, blocks, height, width * block))
+        *lines, width, block = self.image.tensor.shape
+        self.flat = b.view(self.image.tensor, (*lines, width * block))
         self.nest(self._row)
 
     def _row(self, at: At) -> None:
@@ -224,16 +245,18 @@ class _Bytes(_Depthwise):
 
     def _tile(self, at: At, column: Expr, size: int) -> None:
         """``size`` neighbouring outputs of a block of channels."""
-        b, g = self.b, self.geometry
+        b, g, depth = self.b, self.geometry, self.dot.depth
         acc = self.accumulators(at[1], 0, size)
-        for kh in range(g.kernel[0]):
-            for kw in range(-(-g.kernel[1] // self.dot.depth)):
-                w = b.let(self.weights(at[1], kh, kw, 0, self.dot.depth), "w")
-                h = at[2] * g.strides[0] + kh * g.dilations[0]
+
+        def line(taps: At, source: At) -> None:
+            for kw in range(-(-g.kernel[-1] // depth)):
+                w = b.let(self.weights(at[1], taps, kw, 0, depth), "w")
                 for r in range(size):
-                    v = (column + r) * g.strides[1] + kw * self.dot.depth
-                    four = self._four((*at[:2], h), v)
+                    v = (column + r) * g.strides[-1] + kw * depth
+                    four = self._four((*at[:2], *source), v)
                     self.store(acc[r], self.dot.add(self.old(acc[r]), (four,), (w,)))
+
+        self.kernel_lines(at, line)
         self.finish(acc, at, column, 0)
 
     def _four(self, at: At, column: Expr) -> Expr:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +18,8 @@ def agrees(spec: Spec, cpu: str) -> None:
     kernel.check(run(kernel, cpu))
 
 
-def drawn(data: st.DataObject, kind: str, cpu: str) -> None:
-    agrees(data.draw(specs(kind, features_of(cpu).lanes, depthwise=True)), cpu)
+def drawn(data: st.DataObject, kind: str, cpu: str, ranks: Sequence[int] = (2, 2, 1)) -> None:
+    agrees(data.draw(specs(kind, features_of(cpu).lanes, depthwise=True, ranks=ranks)), cpu)
 
 
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
@@ -41,6 +43,14 @@ def test_bytes(cpu: str, data: st.DataObject) -> None:
     drawn(data, BYTES, cpu)
 
 
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("kind", [FLOAT, BYTES])
+@settings(max_examples=5)
+@given(data=st.data())
+def test_volumes(kind: str, cpu: str, data: st.DataObject) -> None:
+    drawn(data, kind, cpu, (3,))
+
+
 def bytes_spec(kernel: int, stride: int, dilation: int) -> Spec:
     """A row of 20 channels of bytes."""
     return Spec(
@@ -61,4 +71,4 @@ def test_steps_of_four_and_of_one(cpu: str, kernel: int, stride: int, dilation: 
 @settings(max_examples=60)
 @given(data=st.data())
 def test_many(kind: str, cpu: str, data: st.DataObject) -> None:
-    drawn(data, kind, cpu)
+    drawn(data, kind, cpu, (3, 2, 2, 1))
