@@ -132,7 +132,7 @@ def convolve(p: Planner, work: Work) -> Value | None:
 
 def _window_attrs(work: Work) -> dict[str, Attr] | None:
     window = work.window
-    if work.x.rank not in (3, 4) or not is_static(work.x.shape[1]):
+    if not 3 <= work.x.rank <= 5 or not is_static(work.x.shape[1]):
         return None
     if not all(isinstance(d, int) and d >= 0 for d in (*window.begin, *window.end)):
         return None

@@ -282,8 +282,8 @@ PLAIN = {
         X8, "%y = ConvTranspose(%x, %w) {strides=[1,2]}", {"w": floats(8, 4, 2, 2)}
     ),
     "plain_one_filter": Case(X8, "%y = Conv(%x, %w)", {"w": floats(1, 8, 3, 3)}),
-    "plain_volume": Case(
-        "%x: float32[1,4,3,3,3]", "%y = Conv(%x, %w)", {"w": floats(4, 4, 1, 1, 1)}
+    "plain_four_dims": Case(
+        "%x: float32[1,4,2,2,2,2]", "%y = Conv(%x, %w)", {"w": floats(4, 4, 1, 1, 1, 1)}
     ),
     "plain_groups": Case(X6, "%y = Conv(%x, %w) {group=2}", {"w": floats(4, 3, 1, 1)}),
     "plain_weights": Case(f"{X8}, %w: float32[4,8,1,1]", "%y = Conv(%x, %w)"),
@@ -311,7 +311,34 @@ PLAIN = {
     "plain_pool": Case(X8, "%y = MaxPool(%x) {kernel_shape=[2,2]}"),
 }  # fmt: skip
 
-CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND, **MOVED}
+V8 = "%x: float32[1,8,3,4,5]"
+VOLUME_8 = {"w": floats(8, 8, 2, 1, 2)}
+
+VOLUMES = {
+    "volume_few_channels": Case(
+        "%x: float32[N,3,4,5,5]", "%y = Conv(%x, %w, %b) {strides=[1,2,2], pads=[1,0,0,1,1,1]}",
+        {"w": floats(8, 3, 3, 2, 2), "b": floats(8)},
+    ),
+    "volume_chain": Case(
+        V8, "%c = Conv(%x, %w) {pads=[1,0,0,0,0,1]}\n%n = Mul(%c, %row)\n%r = Relu(%n)\n"
+        "%s = Add(%r, %x)\n%m = MaxPool(%s) {kernel_shape=[2,2,2], strides=[1,2,2]}\n"
+        "%d = Conv(%m, %v, %b) {group=8}\n%y = GlobalAveragePool(%d)",
+        {**VOLUME_8, "row": floats(8, 1, 1, 1), "v": floats(8, 1, 2, 1, 1), "b": floats(8)},
+    ),
+    "volume_moved": Case(
+        V8, "%c = Conv(%x, %w)\n%a = AveragePool(%c) {kernel_shape=[1,3,3], pads=[0,1,1,0,1,1]}\n"
+        "%j = Concat(%c, %a) {axis=1}\n"
+        "%s = kiln.Slice(%j) {shape=[1,5,1,4,4], starts=[0,6,0,0,0], steps=[1,1,1,1,1]}\n"
+        '%y = Resize(%s, _, %k) {mode="nearest"}',
+        {"w": floats(8, 8, 3, 1, 2), "k": np.array([1, 1, 3, 2, 1], np.float32)},
+    ),
+    "volume_integer": Case(
+        "%x: uint8[1,6,3,4,4]", f"{QLINEAR_CONV}) {{pads=[1,0,1,0,1,0]}}",
+        {**STEPS, "w": signed(8, 6, 2, 2, 2)},
+    ),
+}  # fmt: skip
+
+CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND, **MOVED, **VOLUMES}
 ALL = {**CONVERTED, **PLAIN}
 
 
