@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tvm import tirx
+from tvm import DataType, tirx
 
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.windows import ConvShape
@@ -23,7 +23,7 @@ from .features import CpuFeatures
 from .image import Geometry, as_image, long_rows, pad_image
 from .microkernel import Place, RegisterTile, Weights
 from .positions import rows_of_tile
-from .prefetch import NextTile, lines_of_tile
+from .prefetch import LINE, NextTile, lines_of_tile, prefetch
 from .row_tiles import RowTiles
 from .tiling import accumulator_budget, tile_cost
 from .winograd import Winograd, winograd_fits, winograd_tiles
@@ -31,6 +31,8 @@ from .winograd import Winograd, winograd_fits, winograd_tiles
 Expr = Any
 At = tuple[Expr, ...]
 
+_TURNS = 4
+"""Pieces of a block's steps over which prefetches of operands are spread."""
 _FEW_USES = 32
 """Tiles of positions beyond which the first use of weights does not matter."""
 
@@ -109,6 +111,7 @@ class _Dense:
         self.lanes = min(cpu.lanes, self.block)
         self.vectors = self.tile_width // self.lanes
         self.pieces = 1
+        """Parts of a block's steps, with prefetches before each."""
         self.dot = dot_of(cpu, ctx.buffered(0), depth, self.lanes)
 
     def emit(self) -> None:
@@ -121,6 +124,9 @@ class _Dense:
             image = image.reordered(self.b, self.order)
             self.geometry = self.geometry.reordered(self.order)
         self.image = pad_image(self.b, image, self.geometry, int(self.ctx.attr("pad_value")))
+        self.leaps = self._leaps()
+        if self.leaps:
+            self.pieces = _TURNS
         *planes, height, width = (extents[i] for i in self.order)
         self.planes = tuple(planes)
         limit = accumulator_budget(self.cpu, self.vectors, self.dot.parts)
@@ -223,6 +229,8 @@ class _Dense:
             with b.grid(blocks, *g.kernel, pieces) as (*window, piece):
                 if ahead is not None:
                     fetch(*ahead, (window[0] + first, *window[1:]), piece)
+                if self.leaps and pieces > 1 and not there.width:
+                    self._fetch_operands(there, group, window[0] + first, piece)
                 with b.loop(steps // pieces) as inner:
                     k = (*window, piece * (steps // pieces) + inner)
                     c = window[0] + first
@@ -231,6 +239,31 @@ class _Dense:
         for part in self._sums():
             add(*part)
         self._finish(acc, group, tile, there)
+
+    def _leaps(self) -> bool:
+        """Is a line of operands used up by a block's steps, and the next one far away?
+
+        That is so where windows are single positions. No hardware foresees the leap.
+        """
+        line = self.block * int(DataType(str(self.image.tensor.buffer.dtype)).itemsize) == LINE
+        whole = self.steps % _TURNS == 0
+        return line and whole and prod(self.geometry.kernel) == 1 and self.in_blocks > 1
+
+    def _fetch_operands(self, there: _Positions, group: Expr, block: Expr, piece: Expr) -> None:
+        """Prefetch a piece of the operands that follow those of a block.
+
+        They are of the next block, or after the last one of the first block at later positions.
+        """
+        b, lines = self.b, -(-there.size // self.pieces)
+        more = block + 1 < index(self.in_blocks)
+        following = b.let(group * self.in_blocks + tirx.Select(more, block + 1, index(0)))
+        *lead, column = there.at(0)
+        first = b.let(column + tirx.Select(more, index(0), index(there.size)))
+        for n in range(lines):
+            r = tirx.min(piece * lines + n, index(there.size - 1))
+            steps = zip((*lead, first + r), self.geometry.strides, strict=True)
+            place = (o * stride for o, stride in steps)
+            prefetch(b, self.image.tensor, (there.batch, following, *place, index(0)))
 
     def _sums(self) -> list[tuple[int, int, int]]:
         """Blocks of input channels: (first, count, steps); the last may hold fewer channels."""

@@ -1,7 +1,8 @@
-"""Prefetching of the weights that a task needs next, while it works on those it has."""
+"""Prefetching of what a task needs next, while it works on what it has."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import DataType, tirx
@@ -10,9 +11,17 @@ from ..tir.builder import BufferTensor, Builder, index, static_product
 
 Expr = Any
 
-_LINE = 64
+LINE = 64
+"""Bytes of a cache line."""
 _MOST_STEPS = 8
 _GUESS = 16
+
+
+def prefetch(b: Builder, tensor: BufferTensor, at: Sequence[Expr]) -> None:
+    """Bring the cache line of an element near; it need not exist."""
+    place = tirx.address_of(tirx.BufferLoad(tensor.buffer, list(at)))
+    read, near, data = (tirx.const(n, "int32") for n in (0, 3, 1))
+    b.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, read, near, data))
 
 
 class NextTile:
@@ -27,7 +36,7 @@ class NextTile:
     ) -> None:
         self.b = b
         self._tiles, self._turns = tiles, turns
-        self._in_line = _LINE // _item_bytes(weights)
+        self._in_line = LINE // _item_bytes(weights)
         self._lines = lines_of_tile(weights, tiles)
         self._flat = b.view(weights, (tiles, _elements(weights) // tiles))
         self.lines = -(-self._lines // ((uses or _GUESS) * turns))
@@ -40,18 +49,12 @@ class NextTile:
     def _one_line(self, tile: Expr, line: Expr) -> None:
         line = tirx.min(line, index(self._lines - 1))
         following = tirx.min(tile + 1, index(self._tiles - 1))
-        place = tirx.BufferLoad(self._flat.buffer, [following, line * self._in_line])
-        read, near, data = (tirx.const(n, "int32") for n in (0, 3, 1))
-        self.b.evaluate(
-            tirx.call_llvm_intrin(
-                "void", "llvm.prefetch.p0", tirx.address_of(place), read, near, data
-            )
-        )
+        prefetch(self.b, self._flat, (following, line * self._in_line))
 
 
 def lines_of_tile(weights: BufferTensor, tiles: int) -> int:
     """Whole cache lines of one of ``tiles`` parts of ``weights``."""
-    return _elements(weights) // tiles * _item_bytes(weights) // _LINE
+    return _elements(weights) // tiles * _item_bytes(weights) // LINE
 
 
 def _elements(weights: BufferTensor) -> int:
