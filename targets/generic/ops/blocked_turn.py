@@ -109,7 +109,8 @@ def _rows(
 ) -> None:  # fmt: skip
     """Run ``turned`` for all blocks of the last dim of ``shape``, or ``single`` for positions."""
     *outer, last = shape
-    extent = index(last)
+    # The analyser divides by zero where it can take a product of dims apart.
+    extent = b.opaque(index(last))
     tiles = tirx.floordiv(extent + (block - 1), index(block))
     known = as_int(last)
     count: Any = tiles if known is None else -(-known // block)

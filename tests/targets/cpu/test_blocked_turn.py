@@ -34,6 +34,23 @@ def test_packs(image: tuple[int, ...], kind: str, cpu: str) -> None:
 
 
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("channels", [16, 17])
+@pytest.mark.parametrize("last", [4, 9, 16, 32])
+def test_volumes_of_known_width_and_open_planes(last: int, channels: int, cpu: str) -> None:
+    block, open_dims = features_of(cpu).lanes, {0: "N", 2: "D", 3: "H"}
+    x = values(channels, (2, 3, last), "float32")
+    k = Kernel()
+    y = k.node("PackChannels", [k.input(x, open_dims)], {"block": block}, "kiln")
+    k.want = [pack_channels(x, block)]
+    k.finish([y]).check(run(k, cpu))
+    k = Kernel()
+    packed = k.input(pack_channels(x, block), open_dims)
+    y = k.node("UnpackChannels", [packed], {"channels": channels}, "kiln")
+    k.want = [x]
+    k.finish([y]).check(run(k, cpu))
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("image", IMAGES)
 def test_unpacks(image: tuple[int, ...], fused: bool, cpu: str) -> None:
