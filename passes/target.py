@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from ..ir.choices import Choice, KernelShape
+from ..ir.elementwise import is_elementwise
 from ..ir.graph import Graph, Node
 from ..ir.registry import attribute, has_trait
 
 CHEAP = frozenset({
     "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
-    "Ceil", "Clip", "Equal", "Floor", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN",
-    "LeakyRelu", "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "PRelu", "Relu",
-    "Sign", "Sub", "Where", "Xor",
+    "Ceil", "Clip", "DequantizeLinear", "Equal", "Floor", "Greater", "GreaterOrEqual", "Identity",
+    "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or",
+    "PRelu", "Relu", "Sign", "Sub", "Where", "Xor",
 })  # fmt: skip
 """Elementwise ops that cost about one instruction, so computing one twice does not matter."""
 
@@ -93,7 +94,7 @@ class GenericFacts:
         return False
 
     def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        if has_trait(node, "elementwise"):
+        if is_elementwise(node, graph.inputs_of(node)):
             return None
         if node.key == "Transpose" and self._views(anchor) and keeps_rows(graph, node):
             return None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.dims import Dim
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Node, Value
 from ...ir.onnx_types import element_code
 from ...ir.ops.blocked import picked_channels, plain_conv_weight
@@ -19,7 +20,7 @@ from ...ir.packing import (
     unpack_channels,
     unpack_matmul_weight,
 )
-from ...ir.registry import attribute, has_trait
+from ...ir.registry import attribute
 from ...ir.types import DTYPES, TensorType
 from .scope import EXPORTERS, Blocked, ExportError, Scope
 
@@ -347,7 +348,7 @@ def plain_elementwise(scope: Scope, node: Node, inputs: list[Value | None]) -> b
 
     Constants are unpacked, scalars stay. Returns whether that was possible.
     """
-    if not has_trait(node, "elementwise") or len(node.outputs) != 1:
+    if not is_elementwise(node, inputs) or len(node.outputs) != 1:
         return False
     forms = [None if v is None else scope.find_blocked(v) for v in inputs]
     channels = {f.channels for f in forms if f is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
 from ...ir.registry import spec
 from ...ir.types import TensorType, Type
@@ -63,7 +64,7 @@ def classify(graph: Graph, node: Node) -> Kind:
         return Kind.ANCHOR if _one_result(graph, node) else Kind.ALONE
     if len(node.outputs) > 1:
         return Kind.ALONE
-    if "elementwise" in found.traits:
+    if is_elementwise(node, graph.inputs_of(node)):
         return Kind.ELEMENTWISE
     return next((kind for kind, keys in _BY_NAME if node.key in keys), Kind.ALONE)
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
-from ...ir.registry import has_trait
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, register_pass
 from . import channels, conv, pointwise, pool, product, quantized, recurrent, transposed
@@ -61,7 +61,7 @@ class Layout(Pass):
                 rule = _RULES.get(node.key)
                 if rule is not None:
                     rule(planner, node)
-                elif has_trait(node, "elementwise"):
+                elif is_elementwise(node, graph.inputs_of(node)):
                     pointwise.elementwise(planner, node)
         return planner.finish()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_axes
 from ...ir.packing import pack_channels
@@ -69,6 +70,8 @@ def operand(p: Planner, value: Value, out: Value) -> Value | None:
     if value.tensor_type.numel == 1:
         if value.rank == 0:
             return value
+        if value.constant is not None:
+            return p.constant((value, "scalar"), value.constant.reshape(()), value.name)
         return p.add("Reshape", [value], {"shape": ()})
     shape = (1,) * (out.rank - value.rank) + tuple(value.shape)
     if shape[1] != out.shape[1]:
@@ -79,4 +82,19 @@ def operand(p: Planner, value: Value, out: Value) -> Value | None:
         return p.constant((value, "channels", out.rank), packed, f"{value.name}_packed")
     if value.rank != out.rank:
         return None
-    return p.as_blocked(value)
+    return _dequantized(p, value) or p.as_blocked(value)
+
+
+def _dequantized(p: Planner, value: Value) -> Value | None:
+    """The blocked form of what is dequantised from bytes that something else wants in blocks too.
+
+    Packed floats would be four times as much.
+    """
+    node = value.node
+    given = p.graph.inputs_of(node)
+    data = given[0] if node.key == "DequantizeLinear" else None
+    if data is None or data not in p.blocked or not is_elementwise(node, given):
+        return None
+    inputs = [None if v is None else operand(p, v, value) for v in given]
+    p.blocked[value] = p.add(node.op, inputs, node.attrs, like=node, domain="")
+    return p.blocked[value]

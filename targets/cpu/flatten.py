@@ -6,8 +6,9 @@ from functools import reduce
 from operator import mul
 
 from ...ir.dims import Dim
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
-from ...ir.registry import attribute, has_trait
+from ...ir.registry import attribute
 from ...ir.types import TensorType, Type
 
 
@@ -37,7 +38,8 @@ def _is_pointwise(conv: Node) -> bool:
 
 
 def _mergeable(region: Graph, node: Node, image: tuple[Dim, ...]) -> bool:
-    if node.key != "kiln.ConvBlocked" and node.op != "Input" and not has_trait(node, "elementwise"):
+    ours = node.key == "kiln.ConvBlocked" or node.op == "Input"
+    if not ours and not is_elementwise(node, region.inputs_of(node)):
         return node.op == "Constant" and node.out().tensor_type.numel == 1
     if node.op == "Input" and all(
         n.key == "kiln.ConvBlocked" and i > 0 for n, i in region.uses(node.out())

@@ -11,8 +11,9 @@ from functools import reduce
 from operator import mul
 
 from ...ir.dims import Dim
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node, Value
-from ...ir.registry import has_trait, spec_of
+from ...ir.registry import spec_of
 from ...ir.shapes import broadcast
 from ...ir.types import Shape, TensorType, type_symbols
 
@@ -25,7 +26,7 @@ def is_elementwise_region(graph: Graph) -> bool:
 
 def _is_free_of_axes(graph: Graph, node: Node) -> bool:
     """Element-wise, and no attribute of the node names an axis that matters."""
-    if not has_trait(node, "elementwise"):
+    if not is_elementwise(node, graph.inputs_of(node)):
         return False
     named = spec_of(node).attributes or frozenset(node.attrs)
     parameters = [v for v in graph.inputs_of(node)[1:] if v is not None]

@@ -16,8 +16,9 @@ import numpy as np
 from tvm import tirx
 
 from ...ir.dims import Dim, free_symbols
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node, Value
-from ...ir.registry import attribute, has_trait
+from ...ir.registry import attribute
 from ...ir.types import TensorType, Type, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
 from ..tir.numeric import cast, compute_dtype
@@ -118,7 +119,8 @@ def _in_epilogue(graph: Graph, anchor: Node, node: Node) -> bool:
         return graph.required_inputs(node)[0].shape == anchor.out().shape
     moved = _move_before(graph, node)
     shape = (moved or anchor).out().tensor_type.shape
-    return has_trait(node, "elementwise") and all(v.tensor_type.shape == shape for v in node.values)
+    free = is_elementwise(node, graph.inputs_of(node))
+    return free and all(v.tensor_type.shape == shape for v in node.values)
 
 
 def _move_before(graph: Graph, node: Node) -> Node | None:

@@ -235,6 +235,22 @@ def test_blocked_layouts_dissolve() -> None:
     assert _ops(model) == ["Conv", "Relu", "Mul", "Add", "MaxPool", "Conv", "Identity"]
 
 
+def test_quantisation_in_blocks_dissolves() -> None:
+    graph = Graph()
+    x = graph.add_input("x", tensor("float32", 2, 3, 8, 8))
+    packed = graph.add_node("PackChannels", [x], {"block": 4}, domain="kiln").out()
+    packed.set_type(_blocked(2, 1, 8))
+    steps = [graph.add_constant(np.float32(0.1)), graph.add_constant(np.array(7, np.int8))]
+    codes = graph.add_node("QuantizeLinear", [packed, *steps]).out()
+    codes.set_type(TensorType(dtype("int8"), packed.shape, "NCHW4c"))
+    value = graph.add_node("DequantizeLinear", [codes, *steps], types=[packed.type]).out()
+    plain = graph.add_node("UnpackChannels", [value], {"channels": 3}, domain="kiln").out()
+    plain.set_type(x.type)
+    graph.set_outputs([plain], ["y"])
+    model = _check(graph, _random(2, 3, 8, 8))
+    assert _ops(model) == ["QuantizeLinear", "DequantizeLinear", "Identity"]
+
+
 def test_a_blocked_value_is_written_where_something_needs_it() -> None:
     graph = _blocked_graph()
     pool = next(n for n in graph.nodes if n.op == "PoolBlocked")

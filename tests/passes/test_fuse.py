@@ -222,6 +222,39 @@ def test_attention_takes_the_views_around_it_where_the_target_does() -> None:
     assert sorted(found) == ["Attention", *["Slice"] * 3, *["Transpose"] * 4]
 
 
+QUANTIZED = """
+graph main(%x: uint8[1,2,4,4], %z: uint8[1,2,4,4]) -> (y, t) {{
+  %s = constant float32[{size}] {values}
+  %w = constant float32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+  %d = DequantizeLinear(%x, %s) {{axis=1}}
+  %e = DequantizeLinear(%z, %s) {{axis=1}}
+  %a = Conv(%d, %w)
+  %b = Add(%a, %e)
+  %y = QuantizeLinear(%b, %s) {{axis=1}}
+  %n = Neg(%e)
+  %t = Exp(%n)
+  return %y, %t
+}}
+"""
+
+
+def test_quantisation_by_one_scale_is_elementwise() -> None:
+    """It ends the anchor's kernel, and what is dequantised is so where it is read."""
+    graph = graph_of(QUANTIZED.format(size="", values="0.5"))
+    feeds = random_feeds(graph)
+    expected = evaluate(graph, feeds)
+    run(graph, "fuse")
+    convolution = ["Add", "Conv", "DequantizeLinear", "QuantizeLinear"]
+    assert sorted(map(sorted, _regions(graph))) == [convolution, ["DequantizeLinear", "Exp", "Neg"]]
+    same(evaluate(graph, feeds), expected)
+
+
+def test_quantisation_by_several_scales_stands_alone() -> None:
+    graph = graph_of(QUANTIZED.format(size="2", values="[0.5, 0.25]"))
+    run(graph, "fuse")
+    assert sorted(map(sorted, _regions(graph))) == [["Add", "Conv"], ["Exp", "Neg"]]
+
+
 def test_vectors_are_inputs_and_scalars_are_code() -> None:
     graph = graph_of("""
     graph main(%x: float32[9]) -> (y) {

@@ -338,7 +338,49 @@ VOLUMES = {
     ),
 }  # fmt: skip
 
-CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND, **MOVED, **VOLUMES}
+QDQ_STEPS = {**STEPS, "sy": scalar(0.9), "sm": np.array([0.0007], np.float32)}
+SECOND = "%z2 = QLinearConv(%q, %sy, %zy, %v, %sw, %zw, %s2, %zx)\n"
+BETWEEN = "%a = QLinearConv(%x, %sx, %zx, %w, %sw, %zw, %sy, %zy)\n"
+BETWEEN += "%f = DequantizeLinear(%a, %sy, %zy)\n"
+WEIGHTS_QDQ = {"w": signed(6, 8, 1, 1), "v": signed(8, 6, 1, 1), "s2": scalar(2.5)}
+
+QDQ = {
+    "qdq_activation": Case(
+        U8, "%i = ConvInteger(%x, %w, %zx)\n%e = Cast(%i) {to=1}\n%m = Mul(%e, %sm)\n"
+        "%l = LeakyRelu(%m) {alpha=0.1}\n%q = QuantizeLinear(%l, %sy, %zy)\n"
+        + SECOND + "%y = DequantizeLinear(%z2, %s2, %zx)",
+        {**QDQ_STEPS, **WEIGHTS_QDQ},
+    ),
+    "qdq_bounds": Case(
+        U8, BETWEEN + "%q = Clip(%a, %zy)\n" + SECOND + "%y = Clip(%z2, _, %zx)",
+        {**QDQ_STEPS, **WEIGHTS_QDQ},
+    ),
+    "qdq_pool": Case(
+        U8, BETWEEN + "%p = AveragePool(%f) {kernel_shape=[2,2]}\n"
+        "%q = QuantizeLinear(%p, %sy, %zy)\n" + SECOND + "%y = Identity(%z2)",
+        {**QDQ_STEPS, **WEIGHTS_QDQ, "sy": np.array([0.9], np.float32)},
+    ),
+    "qdq_squeeze": Case(
+        U8, BETWEEN + "%g = GlobalAveragePool(%f)\n%h = QuantizeLinear(%g, %sx, %zx)\n"
+        "%d = DequantizeLinear(%h, %sx, %zx)\n%s = Sigmoid(%d)\n%m = Mul(%f, %s)\n"
+        "%q = QuantizeLinear(%m, %sy, %zy)\n" + SECOND + "%y = Identity(%z2)",
+        {**QDQ_STEPS, **WEIGHTS_QDQ},
+    ),
+    "qdq_residual": Case(
+        U8, "%d = DequantizeLinear(%x, %sx, %zx)\n%i = ConvInteger(%x, %w, %zx)\n"
+        "%e = Cast(%i) {to=1}\n%m = Mul(%e, %sm)\n%s = Add(%m, %d)\n"
+        "%y = QuantizeLinear(%s, %sy, %zy)",
+        {**QDQ_STEPS, "w": signed(8, 8, 1, 1)},
+    ),
+    "qdq_resize": Case(
+        U8, BETWEEN + '%r = Resize(%f, _, %k) {mode="linear"}\n'
+        "%q = QuantizeLinear(%r, %sy, %zy)\n%n = Resize(%q, _, %k)\n"
+        "%j = Concat(%n, %n) {axis=1}\n%y = Identity(%j)",
+        {**QDQ_STEPS, "w": signed(8, 8, 1, 1), "k": np.array([1, 1, 2, 1], np.float32)},
+    ),
+}  # fmt: skip
+
+CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND, **MOVED, **VOLUMES, **QDQ}
 ALL = {**CONVERTED, **PLAIN}
 
 
@@ -437,6 +479,30 @@ def test_division_by_channels_stays_plain_where_blocks_are_padded() -> None:
     assert count(equivalent(Case(X8, lines, constants)), "kiln.UnpackChannels") == 2
     constants = {"w": floats(8, 8, 1, 1), "v": floats(8, 8, 1, 1), "row": scales(8, 1, 1)}
     assert count(equivalent(Case(X8, lines, constants)), "kiln.UnpackChannels") == 1
+
+
+@pytest.mark.parametrize("name", QDQ)
+def test_quantisation_keeps_to_blocks(name: str) -> None:
+    """At most one pack in front and one unpack at the end."""
+    graph = equivalent(QDQ[name])
+    assert count(graph, "kiln.PackChannels") <= 1
+    assert count(graph, "kiln.UnpackChannels") <= 1
+
+
+def test_quantisation_by_several_scales_leaves_the_blocks() -> None:
+    lines = CONV + "%q = QuantizeLinear(%c, %s, %z) {axis=1}\n"
+    lines += "%y = DequantizeLinear(%q, %s, %z) {axis=1}"
+    constants = {**CONV_6, "s": scales(6), "z": np.full(6, 100, np.uint8)}
+    graph = equivalent(Case(X8, lines, constants))
+    assert graph.outputs[0].node.key == "DequantizeLinear"
+    assert count(graph, "kiln.UnpackChannels") == 1
+
+
+def test_bytes_that_nobody_wants_in_blocks_are_dequantised_first() -> None:
+    lines = CONV + "%d = DequantizeLinear(%z, %s)\n%y = Add(%c, %d)"
+    case = Case(f"{X8}, %z: uint8[2,6,5,6]", lines, {**CONV_6, "s": scalar(0.1)})
+    packed = [n for n in equivalent(case).nodes if n.key == "kiln.PackChannels"]
+    assert [n.out().dtype for n in packed] == ["float32", "float32"]
 
 
 def test_results_with_a_scale_for_each_row_stay() -> None:

@@ -85,6 +85,18 @@ def test_other_regions_are_left_alone():
     assert coalesce(graph) is graph
 
 
+@pytest.mark.parametrize("scale, merged", [(np.float32(0.1), (24,)), (np.ones(3), (2, 3, 4))])
+def test_quantisation_merges_dims_where_it_has_one_scale(scale, merged):
+    graph = Graph()
+    x = graph.add_input("x", tensor("uint8", 2, 3, 4))
+    factor = graph.add_constant(np.asarray(scale, np.float32))
+    value = graph.add_node("DequantizeLinear", [x, factor], {"axis": 1}).out()
+    graph.set_outputs([graph.add_node("Relu", [value]).out()])
+    infer_types(graph)
+    (result,) = coalesce(graph).outputs
+    assert result.shape == merged
+
+
 @pytest.mark.parametrize(
     "shapes, extents",
     [

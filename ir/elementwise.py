@@ -1,0 +1,30 @@
+"""Which operations are elementwise once their parameters are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .graph import Node, Value
+from .registry import has_trait
+
+_GRANULAR = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "com.microsoft.QuantizeLinear",
+    "com.microsoft.DequantizeLinear",
+})  # fmt: skip
+"""Ops whose parameters belong to the whole tensor, to indices of an axis, or to blocks."""
+
+
+def is_elementwise(node: Node, inputs: Sequence[Value | None]) -> bool:
+    """Does the same index go in and out of ``node``, after broadcasting of its ``inputs``?
+
+    By its trait the op says so for all its nodes. Beyond that, it holds for quantization by one
+    scale and one zero point.
+    """
+    if has_trait(node, "elementwise"):
+        return True
+    if node.key not in _GRANULAR:
+        return False
+    return all(v is None or v.tensor_type.numel == 1 for v in inputs[1:])
+
+
+__all__ = ["is_elementwise"]
