@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..ir.graph import Graph, Node, Value
+from ..ir.ops.vision import resize_picks
 from ..ir.types import TensorType, dtype
 from .base import Pass, PassContext, register_pass
 from .rewriter import Rewriter
@@ -58,9 +59,12 @@ _ONE_TYPE = frozenset(_MS + op for op in (
 
 _MOVES = frozenset({
     "MaxPool", "Transpose", "Concat", "Split", "Identity", "GlobalMaxPool", "DepthToSpace",
-    "SpaceToDepth", "kiln.Reshape", "kiln.Slice", "kiln.Expand",
+    "SpaceToDepth", "Resize", "kiln.Reshape", "kiln.Slice", "kiln.Expand",
 })  # fmt: skip
 """Ops that pick elements, all from data of one zero point, and keep their order."""
+
+_BOUNDED = frozenset({"Clip"})
+"""Ops whose inputs after the data are bounds, which change as zero points do."""
 
 _DOTS = frozenset({
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", _MS + "QGemm",
@@ -136,10 +140,20 @@ class _Group:
         return True
 
     def _moved(self, node: Node, open_values: list[Value]) -> bool:
+        if node.key in _BOUNDED:
+            return self._bounded(node, open_values)
         if node.key not in _MOVES or self.graph.bodies(node):
+            return False
+        if node.key == "Resize" and not resize_picks(node):
             return False
         near = [*self.graph.inputs_of(node), *node.values]
         open_values += [v for v in near if v is not None and v.dtype in _BYTES]
+        return True
+
+    def _bounded(self, node: Node, open_values: list[Value]) -> bool:
+        x, *bounds = self.graph.inputs_of(node)
+        self.zeros.update({(node, i): None for i, v in enumerate(bounds, 1) if v is not None})
+        open_values += [v for v in (x, node.out()) if v is not None]
         return True
 
     def _tied(self, node: Node) -> Iterator[Value]:

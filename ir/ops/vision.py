@@ -27,6 +27,12 @@ def infer_resize(c: InferContext) -> list[Type]:
     return [x.with_shape(tuple(dims))]
 
 
+def resize_picks(node: Node) -> bool:
+    """Is every element that this Resize gives one of its input's?"""
+    cropped = attribute(node, "coordinate_transformation_mode") == "tf_crop_and_resize"
+    return attribute(node, "mode") == "nearest" and not cropped
+
+
 def resize_axes(node: Node, rank: int) -> tuple[int, ...]:
     """The axes that ``scales`` and ``sizes`` speak of, in their order."""
     given = attribute(node, "axes")

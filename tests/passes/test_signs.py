@@ -24,6 +24,9 @@ CONSTANTS, ARRAYS = constant_lines({
     "zx": np.array(-9, np.int8),
     "zw": np.array(0, np.int8),
     "zy": np.array(21, np.int8),
+    "low": np.array(-9, np.int8),
+    "high": np.array(40, np.int8),
+    "up": np.array([1, 1, 2, 1], np.float32),
     "k": (np.arange(4) - 2).astype(np.int8).reshape(1, 4, 1, 1),
 })  # fmt: skip
 X = "%x: float32[1,4,4,4]"
@@ -94,6 +97,10 @@ MOVES = {
     "expand": "%p = MaxPool(%q) {kernel_shape=[4,4]}\n%m = kiln.Expand(%p) {shape=[1,4,4,4]}",
     "global maximum": "%m = GlobalMaxPool(%q)",
     "indices unused": "%m, %i = MaxPool(%q) {kernel_shape=[2,2]}",
+    "bounds": "%m = Clip(%q, %low, %high)",
+    "lower bound": "%m = Clip(%q, %low)",
+    "upper bound": "%m = Clip(%q, _, %high)",
+    "nearest": "%m = Resize(%q, _, %up)",
     "split": "%m, %n = Split(%q) {axis=2, num_outputs=2}",
 }
 
@@ -160,6 +167,19 @@ KEPT = {
     ),
     "comparison": (
         QUANTIZE + "%o = Equal(%q, %q)\n" + conv("c", "q") + RESULT.format("c"), X, "%y, %o"
+    ),
+    "run-time bound": (
+        "%b = QuantizeLinear(%s, %sx, %zx)\n" + QUANTIZE + "%m = Clip(%q, %b)\n" + conv("c", "m")
+        + RESULT.format("c"), X + ", %s: float32[]", "%y",
+    ),
+    "interpolation": (
+        QUANTIZE + '%m = Resize(%q, _, %up) {mode="linear"}\n' + conv("c", "m")
+        + RESULT.format("c"), X, "%y",
+    ),
+    "values from outside of an image": (
+        QUANTIZE + "%m = Resize(%q, %roi, %up) "
+        '{coordinate_transformation_mode="tf_crop_and_resize"}\n' + conv("c", "m")
+        + RESULT.format("c"), X + ", %roi: float32[8]", "%y",
     ),
     "joined with a constant": (
         QUANTIZE + "%p = MaxPool(%q) {kernel_shape=[4,4]}\n%j = Concat(%p, %k) {axis=2}\n"
