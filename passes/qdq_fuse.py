@@ -7,10 +7,10 @@
     Conv(DQ(x), DQ(w), b)                 =  Cast(ConvInteger(x, w, zx, zw)) * (sx * sw) + b
     MatMul(DQ(a), DQ(b))                 =  Cast(MatMulInteger(a, b, za, zb)) * (sa * sb)
 
-The last two serve where no Q follows at once. A Relu or Clip before Q goes where quantisation cuts
-off as much. The sums are exact integers, so a result may differ by one step from what floating
-point rounds to. Targets without dot products of bytes are better off with floats, so there the
-pass does nothing unless told to.
+The last two serve where no Q follows at once; bounds such as Relu stand behind Q, where
+``simplify`` puts them. The sums are exact integers, so a result may differ by one step from what
+floating point rounds to. Targets without dot products of bytes are better off with floats, so there
+the pass does nothing unless told to.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _common(m: Match, key: str) -> str | None:
         return "activations have several scales"
     if q.node.out().dtype not in ("int8", "uint8"):
         return "only 8-bit tensors are handled"
-    return _operands_objection(m) or _cut_objection(m, q)
+    return _operands_objection(m)
 
 
 def _operands_objection(m: Match) -> str | None:
@@ -100,27 +100,6 @@ def _operands_objection(m: Match) -> str | None:
     if not x.per_tensor:
         return "activations have several scales"
     return None if x.data.dtype in ("int8", "uint8") else "only 8-bit tensors are handled"
-
-
-def _cut_objection(m: Match, q: _Quantized) -> str | None:
-    """An objection where an activation cuts off more than quantisation does."""
-    node = m.nodes.get("cut")
-    if node is None:
-        return None
-    zero = 0 if q.zero is None else splat(q.zero)
-    scale = splat(q.scale)
-    limits = np.iinfo(q.node.out().dtype)
-    if zero != limits.min or scale is None:
-        return f"{node.op} cuts off more than quantisation"
-    if node.op == "Relu":
-        return None
-    inputs = [*m.graph.inputs_of(node), None, None]
-    low = -np.inf if inputs[1] is None else splat(inputs[1])
-    high = np.inf if inputs[2] is None else splat(inputs[2])
-    top = (int(limits.max) - int(limits.min)) * float(scale)
-    if low is None or high is None or low > 0 or high < top * (1 - 1e-6):
-        return "Clip cuts off more than quantisation"
-    return None
 
 
 def _channels(m: Match, axis: int) -> str | None:
@@ -269,11 +248,6 @@ def _dq(name: str) -> Op:
     return Op("DequantizeLinear", Var(f"{name}_data"), name=name, rest=True, shared=True)
 
 
-def _q(inner: Op) -> list[Op]:
-    cut = Op("Relu|Clip", inner, name="cut", rest=True)
-    return [Op("QuantizeLinear", p, name="q", rest=True) for p in (inner, cut)]
-
-
 def _linear(op: str, *operands: Pattern) -> Op:
     return Op(op, *operands, name="linear")
 
@@ -281,7 +255,7 @@ def _linear(op: str, *operands: Pattern) -> Op:
 _X, _W, _B = _dq("x"), _dq("w"), _dq("b")
 
 RULES = tuple(
-    Rule(name, pattern, build, when)
+    Rule(name, Op("QuantizeLinear", inner, name="q", rest=True), build, when)
     for name, inner, build, when in (
         ("qlinear-conv", _linear("Conv", _X, _W, _B), _to_conv, _conv),
         ("qlinear-conv", _linear("Conv", _X, _W, Const("bias")), _to_conv, _conv),
@@ -292,7 +266,6 @@ RULES = tuple(
         ("qgemm", _linear("Gemm", _X, _W), _to_gemm, _gemm),
         ("qlinear-add", _linear("Add", _X, _W), _to_add, _add),
     )
-    for pattern in _q(inner)
 )
 
 OPEN_RULES = (

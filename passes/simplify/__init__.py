@@ -13,11 +13,21 @@ from dataclasses import dataclass
 from ...ir.graph import Graph
 from ..base import Pass, PassContext, register_pass
 from ..pattern import rewrite
-from . import arithmetic, casts, movement, quantized, reductions, selection, transposes, views
+from . import (
+    arithmetic,
+    casts,
+    movement,
+    quantized,
+    reductions,
+    saturation,
+    selection,
+    transposes,
+    views,
+)
 
 RULES = (
     *casts.RULES, *movement.RULES, *arithmetic.RULES, *selection.RULES, *transposes.RULES,
-    *views.RULES, *quantized.RULES, *reductions.RULES,
+    *views.RULES, *quantized.RULES, *saturation.RULES, *reductions.RULES,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from ..rewriter import Rewriter, splat
 Bounds = tuple[float, float]
 
 
-def _bounds(m: Match, name: str) -> Bounds | None:
+def bounds_of(m: Match, name: str) -> Bounds | None:
     """The constant bounds of a Clip or Relu, infinite where there is none."""
     node = m.node(name)
     if node.op == "Relu":
@@ -37,11 +37,12 @@ def _clippable(m: Match) -> str | None:
         return "only float32 and float64 bounds are merged"
     if m.root.op == m.node("inner").op == "Relu":
         return "a Relu of a Relu is another rule"
-    return None if _bounds(m, "inner") and _bounds(m, "outer") else "the bounds are not constant"
+    known = bounds_of(m, "inner") and bounds_of(m, "outer")
+    return None if known else "the bounds are not constant"
 
 
 def _clip_once(m: Match, r: Rewriter) -> Value | None:
-    first, second = _bounds(m, "inner"), _bounds(m, "outer")
+    first, second = bounds_of(m, "inner"), bounds_of(m, "outer")
     assert first is not None and second is not None
     low, high = (min(max(b, second[0]), second[1]) for b in first)
     kind = to_numpy_dtype(m["x"].dtype)
@@ -54,7 +55,7 @@ def _clip_once(m: Match, r: Rewriter) -> Value | None:
 
 
 def _unbounded(m: Match) -> str | None:
-    bounds, t = _bounds(m, "clip"), dtype(m["x"].dtype)
+    bounds, t = bounds_of(m, "clip"), dtype(m["x"].dtype)
     if bounds is None:
         return "the bounds are not constant"
     low, high = -np.inf, np.inf

@@ -36,13 +36,13 @@ def _graph(lines: str, shape: str) -> Graph:
     return graph_of(f"graph main(%x: uint8[{shape}]) -> (y) {{{CONSTANTS}{lines}\nreturn %y\n}}")
 
 
-def _fused(lines: str, shape: str) -> list[str]:
+def _fused(lines: str, shape: str, pipeline: str = "qdq_fuse{always=true},dce") -> list[str]:
     graph = _graph(lines, shape)
     rng = np.random.default_rng(5)
     dims = [int(d) for d in graph.inputs[0].shape]  # type: ignore[arg-type]
     feeds = {"x": rng.integers(0, 256, dims).astype(np.uint8)}
     expected = evaluate(graph, feeds)[0]
-    run(graph, "qdq_fuse{always=true},dce")
+    run(graph, pipeline)
     actual = evaluate(graph, feeds)[0]
     assert actual.dtype == expected.dtype
     assert np.abs(actual.astype(int) - expected.astype(int)).max() <= 1
@@ -77,18 +77,35 @@ def test_products() -> None:
     assert _fused(lines, "4,3") == ["QLinearMatMul"]
 
 
-def test_activations_that_quantisation_implies() -> None:
-    cut = "%c = Clip(%r, %low, %high)\n%y = QuantizeLinear(%c, %sy, %zero)"
-    lines = f"{WEIGHTS}%r = Conv(%xf, %wf)\n{cut}"
-    assert _fused(lines, "1,2,3,3") == ["QLinearConv"]
-    cut = "%c = Relu(%r)\n%y = QuantizeLinear(%c, %sy, %zero)"
-    assert _fused(f"{WEIGHTS}%r = Conv(%xf, %wf)\n{cut}", "1,2,3,3") == ["QLinearConv"]
+ACTIVATIONS = {
+    "relu": ("Relu(%r)", 100, ["Clip"]),
+    "six": ("Clip(%r, %low, %six)", 100, ["Clip"]),
+    "implied relu": ("Relu(%r)", 0, []),
+    "implied bounds": ("Clip(%r, %low, %high)", 0, []),
+    "upper bound": ("Clip(%r, %low, %six)", 0, ["Clip"]),
+}
+LINEAR = {
+    "conv": ("Conv(%xf, %wf)", WEIGHTS, "1,2,3,3", "QLinearConv"),
+    "matmul": ("MatMul(%xf, %wf)", "%wf = DequantizeLinear(%g, %sw)\n", "4,3", "QLinearMatMul"),
+    "gemm": ("Gemm(%xf, %wf)", "%wf = DequantizeLinear(%g, %sw)\n", "4,3", "QGemm"),
+    "add": ("Add(%xf, %wf)", "%wf = DequantizeLinear(%x, %sw, %zx)\n", "4,3", "QLinearAdd"),
+}
+
+
+@pytest.mark.parametrize("linear", LINEAR)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_before_quantisation(name: str, linear: str) -> None:
+    activation, zero, after = ACTIVATIONS[name]
+    op, weights, shape, fused = LINEAR[linear]
+    given = f"%six = constant float32[] 6.0\n%zero_point = constant uint8[] {zero}\n{weights}"
+    lines = f"{given}%r = {op}\n%c = {activation}\n%y = QuantizeLinear(%c, %sy, %zero_point)"
+    assert _fused(lines, shape, "simplify,qdq_fuse{always=true},dce") == [fused, *after]
 
 
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        (f"{WEIGHTS}%r = Conv(%xf, %wf)\n%f = Relu(%r)\n{QUANTIZE}", "cuts off more"),
+        (f"{WEIGHTS}%r = Conv(%xf, %wf)\n%f = Sigmoid(%r)\n{QUANTIZE}", "comes from Sigmoid"),
         (
             f"{WEIGHTS}%bf = DequantizeLinear(%b, %sw)\n%f = Conv(%xf, %wf, %bf)\n{QUANTIZE}",
             "the bias has another scale",

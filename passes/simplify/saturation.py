@@ -1,0 +1,100 @@
+"""Quantisation to 8 bits goes before bounds and concatenations, where integers may do the rest.
+
+Q(Clip(x, a, b)) = Clip(Q(x), Q(a), Q(b))    Q(Relu(x)) = Clip(Q(x), z)    z the zero point
+Q(Concat(x, y)) = Concat(Q(x), Q(y))
+
+All are exact: a positive scale, rounding and saturation keep the order of numbers, so the bounds of
+a number become those of its quantised form. Bounds that saturation implies vanish.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ir.graph import Value
+from ...ir.registry import attribute
+from ...ir.types import to_numpy_dtype
+from ..pattern import Match, Op, Rule, Var
+from ..rewriter import Rewriter, splat
+from .selection import bounds_of
+
+
+def _bytes_by_one_step(m: Match) -> str | None:
+    """An objection where not all elements become 8-bit integers by one scale and zero point."""
+    if m.root.out().dtype not in ("int8", "uint8"):
+        return "only 8-bit tensors are handled"
+    parameters = m.graph.inputs_of(m.root)[1:]
+    if any(v is not None and v.tensor_type.numel != 1 for v in parameters):
+        return "it has several scales"
+    return None
+
+
+# ---- bounds --------------------------------------------------------------------------------------
+
+
+def _step(m: Match) -> tuple[np.float32, int] | None:
+    """The scale and zero point of the root; None where they are not known."""
+    scale, zero = [*m.graph.inputs_of(m.root)[1:], None][:2]
+    step, start = splat(scale), 0 if zero is None else splat(zero)
+    return None if step is None or start is None else (np.float32(step), int(start))
+
+
+def _cuttable(m: Match) -> str | None:
+    return _bytes_by_one_step(m) or _unknown(m)
+
+
+def _unknown(m: Match) -> str | None:
+    """An objection where the bounds cannot be quantised here as the root would."""
+    scale = m.graph.input(m.root, 1)
+    if scale is None or {m["x"].dtype, scale.dtype} != {"float32"} or m.attr("q", "precision"):
+        return "only float32 is divided by float32"
+    step, bounds = _step(m), bounds_of(m, "cut")
+    if step is None or bounds is None:
+        return "the scale, the zero point or the bounds are not constant"
+    if not 0 < step[0] < np.inf or np.isnan(bounds).any():
+        return "the scale or the bounds are not numbers"
+    return None
+
+
+def _quantized(bound: float, scale: np.float32, zero: int, limits: np.iinfo) -> int:
+    """QuantizeLinear of one number, in float32."""
+    with np.errstate(over="ignore"):
+        steps = np.rint(np.float32(bound) / scale) + np.float32(zero)
+    return int(np.clip(steps, limits.min, limits.max))
+
+
+def _cut_bytes(m: Match, r: Rewriter) -> Value:
+    step, bounds = _step(m), bounds_of(m, "cut")
+    assert step is not None and bounds is not None
+    kind = to_numpy_dtype(m.root.out().dtype)
+    limits = np.iinfo(kind)
+    low, high = (_quantized(b, *step, limits) for b in bounds)
+    q = r.node("QuantizeLinear", [m["x"], *m.graph.inputs_of(m.root)[1:]], dict(m.root.attrs)).out()
+    ends = [
+        r.constant(np.array(low, kind)) if low > limits.min else None,
+        r.constant(np.array(high, kind)) if high < limits.max else None,
+    ]
+    while ends and ends[-1] is None:
+        ends.pop()
+    return r.op("Clip", q, *ends) if ends else q
+
+
+# ---- concatenations ------------------------------------------------------------------------------
+
+
+def _parts(m: Match, r: Rewriter) -> Value:
+    parameters, attrs = m.graph.inputs_of(m.root)[1:], dict(m.root.attrs)
+    parts = [
+        r.node("QuantizeLinear", [part, *parameters], attrs).out()
+        for part in m.graph.required_inputs(m.node("concat"))
+    ]
+    return r.op("Concat", *parts, axis=attribute(m.node("concat"), "axis"))
+
+
+_CUT = Op("Relu|Clip", Var("x"), name="cut", rest=True)
+_CONCAT = Op("Concat", name="concat", rest=True)
+
+RULES = (
+    Rule("quantize-cut", Op("QuantizeLinear", _CUT, name="q", rest=True), _cut_bytes, _cuttable),
+    Rule("quantize-parts", Op("QuantizeLinear", _CONCAT, rest=True), _parts, _bytes_by_one_step),
+)
