@@ -1,8 +1,9 @@
-"""Quantised tensors that are dequantised and quantised again with the same parameters.
+"""Quantised tensors that are dequantised and quantised again.
 
-Q(DQ(x)) = x    Q(f(DQ(x))) = f(x)    f moves elements or takes their maximum
+Q(DQ(x)) = x    with the same parameters    Q(f(DQ(x))) = f(Q(DQ(x)))    f moves elements or takes
+                                                                         their maximum
 
-Both are exact: rounding (x - z) * s / s gives x - z again, and the maximum keeps the order.
+Both are exact: rounding (x - z) * s / s gives x - z again, and all of them keep the order.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.graph import Node, Value
+from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter
 
-_MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|MaxPool"
+_MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|MaxPool|Resize"
 
 
 def _same_array(a: Value | None, b: Value | None) -> bool:
@@ -49,17 +51,20 @@ def _same_parameters(m: Match) -> str | None:
 
 
 def _movable(m: Match) -> str | None:
-    if not _per_tensor(m, m.node("dq")):
+    if not _per_tensor(m, m.node("dq")) or not _per_tensor(m, m.root):
         return "it has several scales"
-    if len(m.node("move").outputs) > 1 or m["x"].dtype not in ("int8", "uint8"):
+    if {m["x"].dtype, m.root.out().dtype} - {"int8", "uint8"} or len(m.node("move").outputs) > 1:
         return "only 8-bit tensors are moved"
-    return _same_parameters(m)
+    if m.node("move").op == "Resize" and not resize_picks(m.node("move")):
+        return "its elements are new ones"
+    return None
 
 
 def _moved(m: Match, r: Rewriter) -> Value:
-    move = m.node("move")
-    inputs = [m["x"], *m.graph.inputs_of(move)[1:]]
-    return r.node(move.op, inputs, dict(move.attrs), domain=move.domain).out()
+    move, (source, *rest) = m.node("move"), m.graph.inputs_of(m.node("move"))
+    inputs = [source, *m.graph.inputs_of(m.root)[1:]]
+    q = r.node("QuantizeLinear", inputs, dict(m.root.attrs)).out()
+    return r.node(move.op, [q, *rest], dict(move.attrs), domain=move.domain).out()
 
 
 _DQ = Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True)

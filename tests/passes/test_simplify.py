@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.graph_text import graph_of
 from support.pass_checks import Golden, check, run
 
+from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.types import dtype
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.simplify.casts import exactly_held
@@ -124,7 +126,8 @@ graph main(%x: float32[N,3,4]) -> (a, b, c, d) {
 """
 
 QUANTIZED = """
-graph main(%x: uint8[1,2,4,4]) -> (a, b, c, d) {
+graph main(%x: uint8[1,2,4,4]) -> (a, b, c, d, e, h) {
+  %k = constant float32[4] [1.0, 1.0, 2.0, 1.0]
   %s = constant float32[] 0.1
   %s2 = constant float32[] 0.1
   %t = constant float32[] 0.2
@@ -139,7 +142,11 @@ graph main(%x: uint8[1,2,4,4]) -> (a, b, c, d) {
   %c = QuantizeLinear(%v, %t, %z)
   %r = Relu(%f)
   %d = QuantizeLinear(%r, %s, %z)
-  return %a, %b, %c, %d
+  %n = Resize(%f, _, %k)
+  %e = QuantizeLinear(%n, %s, %z)
+  %m = MaxPool(%f) {kernel_shape=[2, 2]}
+  %h = QuantizeLinear(%m, %t, %z)
+  return %a, %b, %c, %d, %e, %h
 }
 """
 
@@ -239,6 +246,45 @@ graph main(%x: float32[1,N,24]) -> (q, k, v) {
 )
 def test_golden(golden: Golden, name: str, text: str) -> None:
     check(golden, name, text, "simplify,dce", rtol=1e-5)
+
+
+MOVED = """
+graph main(%x: {source}[1,1,16,16]) -> (y) {{
+  %s = constant float32[] 0.037
+  %z = constant {source}[] {zero}
+  %t = constant float32[] {step}
+  %u = constant {target}[] 3
+  %k = constant float32[4] [1.0, 1.0, 1.0, 2.0]
+  %f = DequantizeLinear(%x, %s, %z)
+  %m = {move}
+  %y = QuantizeLinear(%m, %t, %u)
+  return %y
+}}
+"""
+
+
+@pytest.mark.parametrize("step", [0.037, 0.0185, 0.02, 0.074, 1.0])
+@pytest.mark.parametrize("source, zero, target", [("uint8", 77, "int8"), ("int8", -5, "int8")])
+@pytest.mark.parametrize(
+    "move", ["MaxPool(%f) {kernel_shape=[3,3], pads=[1,1,0,0]}", "Resize(%f, _, %k)"]
+)
+def test_all_bytes_move(move: str, source: str, zero: int, target: str, step: float) -> None:
+    """Halves between two bytes are among what is quantised."""
+    given = {"source": source, "zero": zero, "target": target, "step": step, "move": move}
+    graph = graph_of(MOVED.format(**given))
+    x = np.arange(256).astype(np.uint8).view(source).reshape(1, 1, 16, 16)
+    expected = evaluate(graph, {"x": x})[0]
+    run(graph, "simplify,dce")
+    assert graph.outputs[0].node.op in move
+    assert expected.dtype == target
+    np.testing.assert_array_equal(evaluate(graph, {"x": x})[0], expected)
+
+
+@pytest.mark.parametrize("form", ['{mode="linear"}', '{mode="cubic"}'])
+def test_interpolation_is_not_moved(form: str) -> None:
+    given = {"source": "uint8", "zero": 7, "target": "uint8", "step": 0.037}
+    graph = graph_of(MOVED.format(move=f"Resize(%f, _, %k) {form}", **given))
+    assert not run(graph, "simplify").records[0].changes
 
 
 @pytest.mark.parametrize(
