@@ -9,6 +9,9 @@ from .regions import Regions
 _MAX_EPILOGUE = 24
 _MAX_OPEN = 4
 
+_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
+"""Reductions of whole dims; windows overlap."""
+
 
 def grow_epilogue(regions: Regions, anchor: Node) -> None:
     """Make the region of ``anchor``: the largest set of nodes that only its last value leaves.
@@ -31,7 +34,26 @@ def grow_epilogue(regions: Regions, anchor: Node) -> None:
         inside.add(candidate)
         if len(_leaving(regions, members, inside)) <= 1:
             kept = len(members)
-    regions.start(anchor, members[:kept])
+    regions.start(anchor, _without_widening(regions, members[:kept]))
+
+
+def _without_widening(regions: Regions, members: list[Node]) -> list[Node]:
+    """Bytes are stored, not the floats made of them, where all that reads these may make them."""
+    last = members[-1]
+    if last.key != "DequantizeLinear" or len(members) == 1:
+        return members
+    readers = list(regions.graph.out_edges(last))
+    if readers and all(_takes(regions, last, reader) for reader in readers):
+        return members[:-1]
+    return members
+
+
+def _takes(regions: Regions, node: Node, reader: Node) -> bool:
+    """May the region of ``reader``, which reads every element once, compute ``node`` for itself?"""
+    if reader.key in _REDUCTIONS:
+        return regions.target.fusible_prologue(regions.graph, reader, node) is None
+    kind = regions.kinds.get(reader)
+    return kind is Kind.ELEMENTWISE and reader.out().shape == node.out().shape
 
 
 def _outside_consumers(

@@ -249,6 +249,39 @@ def test_quantisation_by_one_scale_is_elementwise() -> None:
     same(evaluate(graph, feeds), expected)
 
 
+READ_AGAIN = """
+graph main(%x: uint8[1,2,4,4]) -> (y, t) {{
+  %s = constant float32[] 0.5
+  %z = constant uint8[] 100
+  %axes = constant int64[2] [2, 3]
+  %d = DequantizeLinear(%x, %s)
+  %w = constant float32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+  %a = Conv(%d, %w)
+  %q = QuantizeLinear(%a, %s, %z)
+  %e = DequantizeLinear(%q, %s, %z)
+  %g = ReduceMean(%e, %axes)
+  %y = Mul(%e, %g)
+  %t = {last}
+  return %y, %t
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "stored"),
+    [("Neg(%e)", "QuantizeLinear"), ("MaxPool(%e) {kernel_shape=[2,2]}", "DequantizeLinear"),
+     ("Concat(%e, %e) {axis=1}", "DequantizeLinear")],
+)  # fmt: skip
+def test_bytes_are_stored_where_readers_may_dequantise(last: str, stored: str) -> None:
+    graph = graph_of(READ_AGAIN.format(last=last))
+    feeds = random_feeds(graph)
+    expected = evaluate(graph, feeds)
+    run(graph, "fuse")
+    (convolution,) = [ops for ops in _regions(graph) if "Conv" in ops]
+    assert convolution[-1] == stored
+    same(evaluate(graph, feeds), expected)
+
+
 def test_quantisation_by_several_scales_stands_alone() -> None:
     graph = graph_of(QUANTIZED.format(size="2", values="[0.5, 0.25]"))
     run(graph, "fuse")
