@@ -220,8 +220,10 @@ def _build_here(name: str, spec: KernelSpec, target: Target) -> _Result:
 
 def failure(spec: KernelSpec, error: BaseException) -> str:
     """One line that says which node's kernel failed and why."""
-    lines = str(error).strip().splitlines()
-    reason = lines[-1] if lines else type(error).__name__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    # TVM states the check that failed first, and prints pages of code after it.
+    checks = [line for line in lines if line.startswith("Check failed")]
+    reason = (checks or lines[-1:] or [type(error).__name__])[0]
     if isinstance(error, LoweringError):
         # It names the node of the kernel, not the model's.
         reason = reason.partition("): ")[2] or reason

@@ -1,0 +1,33 @@
+"""What is said of kernels that cannot be built."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphkiln.codegen.build import failure
+from graphkiln.codegen.kernels import KernelSpec, kernel_spec
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.types import DTYPES, TensorType
+
+
+@pytest.fixture
+def spec() -> KernelSpec:
+    graph = Graph("g")
+    t = TensorType(DTYPES["float32"], (4,))
+    node = graph.add_node("Relu", [graph.add_input("x", t)], name="act", types=[t])
+    graph.set_outputs([node.out()])
+    return kernel_spec(graph, node)
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("no space left", "no space left"),
+    ("Traceback:\n  a line\nValueError: odd\n", "ValueError: odd"),
+    ("Check failed: (d != 0) is false: by zero\n\nmodule\n(... 272 lines skipped ...)",
+     "Check failed: (d != 0) is false: by zero"),
+])  # fmt: skip
+def test_one_line_gives_the_reason(spec: KernelSpec, text: str, reason: str) -> None:
+    assert failure(spec, RuntimeError(text)) == f"node 'act' (kernel Relu): {reason}"
+
+
+def test_errors_without_a_text_give_their_kind(spec: KernelSpec) -> None:
+    assert failure(spec, MemoryError()) == "node 'act' (kernel Relu): MemoryError"
