@@ -87,7 +87,7 @@ class _Recurrent:
     def _tasks(self, start: Expr, count: Any, rows: int) -> None:
         tasks = product((self.layer.directions, count))
         known = as_int(tasks)
-        if known is not None:
+        if known is not None or self.layer.directions > 1:
             self._walks(start, count, rows, alone=known == 1)
             return
         alone = self.b.let(index(tasks).equal(index(1)))
