@@ -8,6 +8,9 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+# LLVM rounds vectors, too; TVM only has no note of it. The level is above that of its own notes.
+tvm.ir.register_op_attr("tirx.nearbyint", "TVectorizable", True, level=11)
+
 
 def vectorizes(loop: Any) -> bool:
     """Whether the body of a ``vectorized`` loop survives TVM's vectoriser.

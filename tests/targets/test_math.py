@@ -157,3 +157,16 @@ def test_loops_become_vector_code(name, cpu, register):
     code = build(f, target(cpu)).inspect_source("asm")
     assert len(re.findall(f"%{register}", code)) > 40
     assert {c for c in re.findall(r"call\S*\s+(\S+)", code)} <= {"f_compute_"}
+
+
+def test_rounding_becomes_vector_code():
+    b = Builder(CpuLoops(1))
+    x, y = (b.argument(name, (16,), "float32") for name in ("x", "y"))
+    with b.lanes(16) as i:
+        y.store((i,), tirx.nearbyint(x[(i,)]))
+    f = b.finish("f")
+    assert "T.vectorized" in str(f)
+    given = np.linspace(-4, 3.5, 16, dtype=np.float32)
+    got = np.zeros_like(given)
+    build(f, native_target())["f"](tvm_ffi.from_dlpack(given), tvm_ffi.from_dlpack(got))
+    np.testing.assert_array_equal(got, np.rint(given))
