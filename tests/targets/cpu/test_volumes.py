@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.cpu_kernels import cpus
+from support.peer import first_result
 
 import graphkiln
 
@@ -105,15 +105,6 @@ def quantized(shape: list[int | str]) -> onnx.ModelProto:
     return n.model(x)
 
 
-def results(model: onnx.ModelProto, x: Array) -> Array:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    theirs = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return np.asarray(theirs.run(None, {"x": x})[0])
-
-
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHKILN_CACHE", "")
@@ -151,7 +142,7 @@ def test_a_network_of_open_sizes(name: str) -> None:
 
 def agrees(model: onnx.ModelProto, mine: graphkiln.Session, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(1).random(shape, np.float32) - 0.5
-    want = results(model, x)
+    want = first_result(model, x)
     np.testing.assert_allclose(
         mine.run(None, {"x": x})[0], want, rtol=1e-3, atol=1e-4 * np.abs(want).max()
     )
@@ -162,5 +153,5 @@ def test_a_network_of_bytes(cpu: str) -> None:
     model = quantized([1, 20, 4, 7, 9])
     session = in_blocks(model, cpu, 1)
     x = np.random.default_rng(5).random((1, 20, 4, 7, 9), np.float32) * 8 - 4
-    steps = (session.run(None, {"x": x})[0] - results(model, x)) / 2
+    steps = (session.run(None, {"x": x})[0] - first_result(model, x)) / 2
     assert np.abs(steps).max() < 1.01 and (np.abs(steps) > 0.01).mean() < 1e-3
