@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tvm import DataType, tirx
+from tvm import tirx
 
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.windows import ConvShape
@@ -23,7 +23,7 @@ from .features import CpuFeatures
 from .image import Geometry, as_image, long_rows, pad_image
 from .microkernel import Place, RegisterTile, Weights
 from .positions import rows_of_tile
-from .prefetch import LINE, NextTile, lines_of_tile, prefetch
+from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
 from .row_tiles import RowTiles
 from .tiling import accumulator_budget, tile_cost
 from .winograd import Winograd, winograd_fits, winograd_tiles
@@ -245,7 +245,7 @@ class _Dense:
 
         That is so where windows are single positions. No hardware foresees the leap.
         """
-        line = self.block * int(DataType(str(self.image.tensor.buffer.dtype)).itemsize) == LINE
+        line = self.block * item_bytes(self.image.tensor) == LINE
         whole = self.steps % _TURNS == 0
         return line and whole and prod(self.geometry.kernel) == 1 and self.in_blocks > 1
 

@@ -36,7 +36,7 @@ class NextTile:
     ) -> None:
         self.b = b
         self._tiles, self._turns = tiles, turns
-        self._in_line = LINE // _item_bytes(weights)
+        self._in_line = LINE // item_bytes(weights)
         self._lines = lines_of_tile(weights, tiles)
         self._flat = b.view(weights, (tiles, _elements(weights) // tiles))
         self.lines = -(-self._lines // ((uses or _GUESS) * turns))
@@ -54,7 +54,7 @@ class NextTile:
 
 def lines_of_tile(weights: BufferTensor, tiles: int) -> int:
     """Whole cache lines of one of ``tiles`` parts of ``weights``."""
-    return _elements(weights) // tiles * _item_bytes(weights) // LINE
+    return _elements(weights) // tiles * item_bytes(weights) // LINE
 
 
 def _elements(weights: BufferTensor) -> int:
@@ -63,8 +63,9 @@ def _elements(weights: BufferTensor) -> int:
     return size
 
 
-def _item_bytes(weights: BufferTensor) -> int:
-    return int(DataType(str(weights.buffer.dtype)).itemsize)
+def item_bytes(tensor: BufferTensor) -> int:
+    """Bytes of an element in memory."""
+    return int(DataType(str(tensor.buffer.dtype)).itemsize)
 
 
 def steps_of_turn(steps: int, lines: int, uses: int | None) -> int:
