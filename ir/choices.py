@@ -30,7 +30,8 @@ KernelShape: TypeAlias = ConvShape | ProductShape
 class Choice:
     """How a kernel computes: the columns of its register tile, and for convolutions how.
 
-    ``algorithm`` is ``direct``, ``winograd``, or empty where the kernel goes by its own rule.
+    ``algorithm`` is ``direct``, ``winograd_4x4`` or ``winograd_2x2`` (by the outputs of a tile), or
+    empty where the kernel goes by its own rule.
     """
 
     tile: int

@@ -206,8 +206,8 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
     doc="Conv on [N, Cb, *S, c] with weights packed as [g, Mt, Cb/g, *K, c, t] and an optional "
     "bias [Mb, 1, .., block]; the result is [N, Mb, *S', block]. Attributes: Conv's, and "
     "in_channels, out_channels, block. 8-bit integers sum up in int32: their weights are packed by "
-    "depth, and the border holds pad_value. The attribute algorithm (direct, winograd) is how the "
-    "target's kernel computes; empty, the kernel goes by its own rule.",
+    "depth, and the border holds pad_value. The attribute algorithm (direct, winograd_4x4, "
+    "winograd_2x2) is how the target's kernel computes; empty, the kernel goes by its own rule.",
 )  # fmt: skip
 @op(
     "DepthwiseBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv, traits=("anchor",),

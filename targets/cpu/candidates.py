@@ -14,7 +14,8 @@ from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
 from .tiling import Tile, rank_product_tiles, rank_winograd_tiles
-from .winograd import image_tiles, winograd_fits, winograd_tiles
+from .winograd import image_tiles, winograd_fits, winograd_form
+from .winograd_forms import FORMS, Form
 
 
 def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]:
@@ -33,9 +34,15 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
     ]  # fmt: skip
     if not winograd_fits(shape, cpu.lanes):
         return [direct]
-    by_points = rank_winograd_tiles(cpu, image_tiles(shape), shape.filters)
-    found = [_by(direct, "direct"), _by(_choices(cpu, by_points), "winograd")]
-    return found if winograd_tiles(shape, cpu.lanes) is None else found[::-1]
+    found = [_by(direct, "direct")] + [_by_points(cpu, shape, form) for form in FORMS.values()]
+    best = winograd_form(shape, cpu.lanes)
+    own = "direct" if best is None else best.name
+    return sorted(found, key=lambda choices: choices[0].algorithm != own)
+
+
+def _by_points(cpu: CpuFeatures, shape: ConvShape, form: Form) -> list[Choice]:
+    tiles = rank_winograd_tiles(cpu, image_tiles(form, shape), shape.filters)
+    return _by(_choices(cpu, tiles), form.name)
 
 
 def best_choices(cpu: CpuFeatures, shape: KernelShape, count: int) -> list[Choice]:

@@ -26,7 +26,8 @@ from .positions import rows_of_tile
 from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
 from .row_tiles import RowTiles
 from .tiling import accumulator_budget, tile_cost
-from .winograd import Winograd, winograd_fits, winograd_tiles
+from .winograd import Winograd, winograd_fits, winograd_form
+from .winograd_forms import FORMS, Form
 
 Expr = Any
 At = tuple[Expr, ...]
@@ -44,23 +45,25 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
         x, w = ctx.input_types[0], ctx.input_types[1]
         assert x is not None and w is not None
         geometry = Geometry.of(blocked_conv_window(ctx.node, x, w))
-        if _is_winograd(ctx, cpu, geometry):
-            Winograd(ctx, cpu, as_image(ctx.b, ctx.buffered(0)), geometry, ctx.buffered(1)).emit()
-        else:
+        form = _winograd_form(ctx, cpu, geometry)
+        if form is None:
             _Dense(ctx, cpu, geometry).emit()
+            return
+        image = as_image(ctx.b, ctx.buffered(0))
+        Winograd(ctx, cpu, form, image, geometry, ctx.buffered(1)).emit()
 
     return Template(template)
 
 
-def _is_winograd(ctx: TemplateContext, cpu: CpuFeatures, g: Geometry) -> bool:
-    """What the attribute says, or else whether it pays."""
+def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, g: Geometry) -> Form | None:
+    """What the attribute says, or else the form that pays."""
     algorithm, shape = str(ctx.attr("algorithm")), _shape_of(ctx, g)
     blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
-    if algorithm == "winograd" and not (blocked and winograd_fits(shape, cpu.lanes)):
+    if algorithm in FORMS and not (blocked and winograd_fits(shape, cpu.lanes)):
         raise ctx.error("this convolution has no Winograd form")
     if algorithm:
-        return algorithm == "winograd"
-    return blocked and winograd_tiles(shape, cpu.lanes) is not None
+        return FORMS.get(algorithm)
+    return winograd_form(shape, cpu.lanes) if blocked else None
 
 
 def _shape_of(ctx: TemplateContext, g: Geometry) -> ConvShape:

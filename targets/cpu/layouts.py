@@ -13,7 +13,7 @@ from .dot import activation_type, integer_depth
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
 from .tiling import rank_product_tiles, rank_winograd_tiles
-from .winograd import winograd_tiles
+from .winograd import image_tiles, winograd_form
 
 
 class ChoiceError(ValueError):
@@ -78,11 +78,11 @@ class CpuLayouts:
 
     def conv_tile(self, shape: ConvShape) -> int:
         """Output channels of one register tile."""
-        tiles = winograd_tiles(shape, self.cpu.lanes)
-        if tiles is None:
+        form = winograd_form(shape, self.cpu.lanes)
+        if form is None:
             ranked = rank_conv_tiles(self.cpu, shape)
         else:
-            ranked = rank_winograd_tiles(self.cpu, tiles, shape.filters)
+            ranked = rank_winograd_tiles(self.cpu, image_tiles(form, shape), shape.filters)
         return ranked[0].vectors * self.cpu.lanes
 
     def matmul_tile(self, rows: int | None, columns: int) -> int:

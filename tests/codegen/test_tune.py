@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from graphkiln.targets import parse_target
 from graphkiln.targets.cpu.candidates import best_choices, kernel_graph, possible_choices
 from graphkiln.targets.cpu.database import Database, Entry
 from graphkiln.targets.cpu.features import host_features
+from graphkiln.targets.cpu.winograd_forms import FORMS
 
 MODELS = Path(__file__).parent.parent / "models"
 PRODUCT = ProductShape(9, 192, 64)
@@ -126,7 +128,7 @@ def test_real_kernels_are_timed() -> None:
     report = tuned({CONV: 1, PRODUCT: 1})
     assert (report.timed, report.failed, report.late) == (2, 0, 0)
     found = remembered(CONV)
-    assert found is not None and found.algorithm in ("direct", "winograd")
+    assert found is not None and found.algorithm in ("direct", *FORMS)
 
 
 def test_a_bench_tells_what_does_not_build() -> None:
@@ -203,15 +205,16 @@ def test_the_choice_is_in_the_ir_and_is_what_runs() -> None:
         assert artifact.contents.library == again.library
         assert artifact.contents.ir_text == again.ir_text
         results.append(artifact.session().run(None, {"x": x.astype(np.float32)})[0])
-    assert len(results) == 2
-    assert not np.array_equal(*results)
-    np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-3)
+    assert len(results) == 3
+    for first, second in combinations(results, 2):
+        assert not np.array_equal(first, second)
+        np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-3)
 
 
 def test_the_users_database_counts_only_when_asked(cache: Path) -> None:
     plain = algorithm(graphkiln.optimize(conv_model()))
     choices = {c[0].algorithm: c[0] for c in possible_choices(host_features(), CONV)}
-    other = choices["direct" if plain == "winograd" else "winograd"]
+    other = next(choice for name, choice in choices.items() if name != plain)
     with Tuner(parse_target("cpu"), create=True) as tuner:
         tuner.database.store(CONV, tuner.target.spec, Entry(other))
     assert algorithm(graphkiln.optimize(conv_model())) == plain

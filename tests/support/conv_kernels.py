@@ -46,6 +46,7 @@ class Spec:
     epilogue: str = "none"
     open_dims: str = ""
     seed: int = 0
+    algorithm: str = ""
 
     @property
     def is_depthwise(self) -> bool:
@@ -171,7 +172,7 @@ def kernel_of(spec: Spec, cpu: str) -> Kernel:
     if depth > 1:
         attrs["depth"] = depth
     if not spec.is_depthwise:
-        attrs["group"] = spec.group
+        attrs |= {"group": spec.group, "algorithm": spec.algorithm}
     x = kernel.input(pack_channels(data.x, in_block), _open_dims(spec))
     inputs = [x, kernel.input(weight)]
     if data.bias is not None:

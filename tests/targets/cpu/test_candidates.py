@@ -67,12 +67,18 @@ def test_the_models_own_choice_comes_first(name: str, cpu: str) -> None:
     assert all(c.tile % layouts.block == 0 for c in best_choices(layouts.cpu, shape, 3))
 
 
-def test_both_algorithms_where_both_are() -> None:
-    cpu = features_of("znver4")
-    large, small = conv(64, 64, 56), conv(512, 512, 3)
-    assert [c[0].algorithm for c in possible_choices(cpu, large)] == ["winograd", "direct"]
-    assert [c[0].algorithm for c in possible_choices(cpu, small)] == ["direct", "winograd"]
-    assert {c.algorithm for c in best_choices(cpu, conv(64, 64, 56, kernel=5), 9)} == {""}
+@pytest.mark.parametrize(
+    ("size", "first"), [(3, "direct"), (7, "winograd_2x2"), (56, "winograd_4x4")]
+)
+def test_all_algorithms_where_they_are(size: int, first: str) -> None:
+    found = [c[0].algorithm for c in possible_choices(features_of("znver4"), conv(512, 512, size))]
+    assert found[0] == first
+    assert sorted(found) == ["direct", "winograd_2x2", "winograd_4x4"]
+
+
+def test_one_algorithm_where_there_are_no_others() -> None:
+    five = conv(64, 64, 56, kernel=5)
+    assert {c.algorithm for c in best_choices(features_of("znver4"), five, 9)} == {""}
 
 
 @pytest.mark.parametrize("shape", [conv(32, 32, None), ProductShape(None, 64, 64)])
@@ -81,7 +87,7 @@ def test_open_extents_have_none(shape: KernelShape) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [Choice(7), Choice(1024), Choice(32, "fft"), Choice(32, "winograd")]
+    "choice", [Choice(7), Choice(1024), Choice(32, "fft"), Choice(32, "winograd_4x4")]
 )
 def test_what_is_remembered_must_be_possible(choice: Choice) -> None:
     layouts = CpuLayouts(features_of("znver4"), lambda _shape: choice)

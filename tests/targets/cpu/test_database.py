@@ -24,11 +24,14 @@ from graphkiln.targets.cpu.database import (
     write_shipped,
 )
 from graphkiln.targets.cpu.features import features_of, named_cpus
+from graphkiln.targets.cpu.winograd_forms import FORMS
 
 CONV = ConvShape(64, 32, 1, (3, 3), (1, 1), (1, 1), (56, 56), False)
 PRODUCT = ProductShape(8, 64, 48)
 ENTRY = Entry(
-    Choice(32, "winograd"), (Timing(Choice(32, "winograd"), 1e-3), Timing(Choice(16), None)), "0.27"
+    Choice(32, "winograd_4x4"),
+    (Timing(Choice(32, "winograd_4x4"), 1e-3), Timing(Choice(16), None)),
+    "0.27",
 )
 
 
@@ -39,7 +42,7 @@ def test_entries_come_back(tmp_path: Path) -> None:
         database.store(PRODUCT, "cpu:x", Entry(Choice(64)))
         database.store(PRODUCT, "cpu:x", Entry(Choice(48)))
     with Database(path) as database:
-        assert database.find(CONV, "cpu:x") == Choice(32, "winograd")
+        assert database.find(CONV, "cpu:x") == Choice(32, "winograd_4x4")
         assert database.find(PRODUCT, "cpu:x") == Choice(48)
         assert database.find(CONV, "cpu:y") is None
         found = list(database.entries("cpu:x").values())
@@ -177,6 +180,6 @@ def test_the_shipped_file_opens() -> None:
         for key, choice in shipped_choices(f"cpu:{name}").items():
             assert key.startswith(("conv ", "product "))
             assert choice.tile % lanes == 0 < choice.tile
-            assert choice.algorithm in ("", "direct", "winograd")
+            assert choice.algorithm in ("", "direct", *FORMS)
     assert set(SHIPPED.parent.iterdir()) == before
     assert SHIPPED.stat().st_size < 256 * 1024

@@ -1,0 +1,121 @@
+"""The transforms of Winograd convolutions F(m x m, 3x3).
+
+``Y = A^T [(G g G^T) . (B^T d B)] A``: a tile of m x m outputs takes (m + 2)^2 multiplications
+instead of 9 m^2 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). The
+interpolation points are 0, 1, -1 and infinity, for m = 4 also 2 and -2. Here are the
+one-dimensional transforms, of vectors of channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tvm import tirx
+
+from ..tir.builder import Builder
+
+Expr = Any
+Vectors: TypeAlias = list[Expr]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Vectors of ``lanes`` float32 values, each result in a variable of its own."""
+
+    b: Builder
+    lanes: int
+
+    def let(self, value: Expr) -> Expr:
+        return self.b.let(value, "t")
+
+    def all(self, *values: Expr) -> Vectors:
+        return [self.let(v) for v in values]
+
+    def number(self, value: float) -> Expr:
+        return tirx.Broadcast(tirx.const(value, "float32"), self.lanes)
+
+
+Transform: TypeAlias = Callable[[Arithmetic, Vectors], Vectors]
+
+
+@dataclass(frozen=True)
+class Form:
+    """F(outputs x outputs, 3x3).
+
+    ``image_cost`` counts vector operations of an input or output transform of one tile and one
+    vector of channels, ``weight_cost`` those of one input channel's weights for a vector of
+    filters.
+    """
+
+    name: str
+    outputs: int
+    image_cost: int
+    weight_cost: int
+    input: Transform
+    weight: Transform
+    output: Transform
+
+    @property
+    def inputs(self) -> int:
+        """The extent of a tile of inputs."""
+        return self.outputs + 2
+
+    @property
+    def points(self) -> int:
+        """Multiplications of a tile."""
+        return self.inputs**2
+
+
+def _input2(a: Arithmetic, d: Vectors) -> Vectors:
+    """``B^T d``"""
+    return a.all(d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3])
+
+
+def _weight2(a: Arithmetic, g: Vectors) -> Vectors:
+    """``G g``"""
+    outer, inner = a.let((g[0] + g[2]) * a.number(0.5)), a.let(g[1] * a.number(0.5))
+    return a.all(g[0], outer + inner, outer - inner, g[2])
+
+
+def _output2(a: Arithmetic, m: Vectors) -> Vectors:
+    """``A^T m``"""
+    return a.all(m[0] + m[1] + m[2], m[1] - m[2] - m[3])
+
+
+def _input4(a: Arithmetic, d: Vectors) -> Vectors:
+    """``B^T d``"""
+    even, odd = a.let(d[4] - a.number(4) * d[2]), a.let(d[3] - a.number(4) * d[1])
+    near, far = a.let(d[4] - d[2]), a.let((d[3] - d[1]) * a.number(2))
+    return a.all(
+        a.number(4) * d[0] - a.number(5) * d[2] + d[4],
+        even + odd, even - odd, near + far, near - far,
+        a.number(4) * d[1] - a.number(5) * d[3] + d[5],
+    )  # fmt: skip
+
+
+def _weight4(a: Arithmetic, g: Vectors) -> Vectors:
+    """``G g``"""
+    outer, inner = a.let((g[0] + g[2]) * a.number(-1 / 6)), a.let(g[1] * a.number(-1 / 6))
+    wide = a.let(g[0] * a.number(1 / 24) + g[2] * a.number(1 / 6))
+    narrow = a.let(g[1] * a.number(1 / 12))
+    return a.all(
+        g[0] * a.number(1 / 4), outer + inner, outer - inner, wide + narrow, wide - narrow, g[2],
+    )  # fmt: skip
+
+
+def _output4(a: Arithmetic, m: Vectors) -> Vectors:
+    """``A^T m``"""
+    one, two = a.let(m[1] + m[2]), a.let(m[3] + m[4])
+    first, second = a.let(m[1] - m[2]), a.let(m[3] - m[4])
+    return a.all(
+        m[0] + one + two, first + a.number(2) * second, one + a.number(4) * two,
+        first + a.number(8) * second + m[5],
+    )  # fmt: skip
+
+
+F2 = Form("winograd_2x2", 2, 80, 100, _input2, _weight2, _output2)
+F4 = Form("winograd_4x4", 4, 220, 320, _input4, _weight4, _output4)
+FORMS = {form.name: form for form in (F4, F2)}
+"""By the name of their algorithm."""

@@ -1,0 +1,91 @@
+"""Convolutions in Winograd's forms: every form, and every order of their loops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.conv_kernels import EPILOGUES, FLOAT, STORED, Spec, kernel_of
+from support.cpu_kernels import cpus, run
+
+from graphkiln.ir.windows import ConvShape
+from graphkiln.targets.cpu.features import features_of
+from graphkiln.targets.cpu.winograd import winograd_form
+from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, Form
+
+
+def agrees(spec: Spec, cpu: str) -> None:
+    kernel = kernel_of(spec, cpu)
+    kernel.check(run(kernel, cpu))
+
+
+def windows(channels: int, filters: int, *image: int) -> Spec:
+    """Dense 3x3 windows on an image with a border."""
+    return Spec(
+        FLOAT, 1, channels, filters, image, (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)), vectors=2
+    )
+
+
+@st.composite
+def specs(draw: st.DrawFn, lanes: int) -> Spec:
+    pad = st.integers(0, 2)
+    pads = ((draw(pad), draw(pad)), (draw(pad), draw(pad)))
+    image = tuple(draw(st.integers(3, 20)) for _ in range(2))
+    spec = windows(draw(st.integers(lanes, 6 * lanes + 3)), draw(st.integers(1, 70)), *image)
+    return replace(
+        spec, pads=pads, kind=draw(st.sampled_from([FLOAT, FLOAT, STORED])),
+        batch=draw(st.integers(1, 2)), vectors=draw(st.integers(1, 4)), bias=draw(st.booleans()),
+        epilogue=draw(st.sampled_from(EPILOGUES)), seed=draw(st.integers(0, 99)),
+        open_dims=draw(st.sampled_from(["", "", "N", "HW", "NHW"])),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_any_image(form: str, cpu: str, data: st.DataObject) -> None:
+    spec = data.draw(specs(features_of(cpu).lanes))
+    agrees(replace(spec, algorithm=form), cpu)
+
+
+CASES = {
+    "one chunk of channels": windows(16, 33, 11, 9),
+    "chunks of unlike sizes": windows(144, 20, 7, 7),
+    "many weights": windows(200, 200, 9, 10),
+    "many tiles and weights": windows(80, 64, 47, 50),
+    "many tiles and few weights": windows(16, 16, 49, 50),
+    "open, many weights": replace(windows(144, 300, 5, 30), open_dims="NHW"),
+    "open, many tiles and weights": replace(windows(144, 300, 21, 40), open_dims="HW"),
+    "open, few weights": replace(windows(20, 20, 9, 70), open_dims="HW", batch=2),
+    "smaller than a tile": windows(32, 32, 1, 1),
+}
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("spec", CASES.values(), ids=CASES)
+def test_every_order_of_loops(spec: Spec, form: str, cpu: str) -> None:
+    agrees(replace(spec, algorithm=form, epilogue="residual"), cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v2", "x86-64-v3"))
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_many_images(form: str, cpu: str, data: st.DataObject) -> None:
+    spec = data.draw(specs(features_of(cpu).lanes))
+    agrees(replace(spec, algorithm=form), cpu)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "form"),
+    [(512, 4, None), (512, 7, F2), (512, 10, F2), (128, 28, F4), (64, None, F4), (8, 28, None)],
+)
+def test_the_form_that_pays(channels: int, size: int | None, form: Form | None) -> None:
+    image = (size, size)
+    shape = ConvShape(channels, channels, 1, (3, 3), (1, 1), (1, 1), image, False)
+    assert winograd_form(shape, 16) is form
