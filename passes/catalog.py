@@ -11,8 +11,8 @@ LEVELS = {
     # Shapes and folding run again after what settles branches, loops, sequences and their sizes;
     # recognition before simplification, which combines constants that patterns look for.
     1: "shapes,fold,dce,sequences,unroll,sequences,shapes,fold,decompose,"
-    "recognize{attention=false},simplify,recognize,fold_affine,simplify,qdq_fuse,signs,cse,dce,"
-    "widen,layout,fuse,dce",
+    "recognize{attention=false},simplify,recognize,fold_affine,simplify,qdq_fuse,signs,subnormals,"
+    "cse,dce,widen,layout,fuse,dce",
 }
 """The text of each optimisation level's pipeline."""
 
