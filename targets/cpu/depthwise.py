@@ -20,6 +20,7 @@ from ..tir.numeric import cast
 from .dot import ByteDot, byte_dot_intrinsic
 from .features import CpuFeatures
 from .image import Geometry, as_image, pad_image
+from .row_tiles import RowTiles
 from .tiling import cover, tile_cost
 
 Expr = Any
@@ -120,10 +121,10 @@ class _Lanewise(_Depthwise):
 
     def emit(self) -> None:
         self.limit = max(1, min(14, self.cpu.registers - self.geometry.kernel[-1] - 2))
-        known = as_int(self.width), as_int(self.image.width)
         value = int(self.ctx.attr("pad_value"))
-        # Borders of zeros add nothing, so windows of known columns simply leave them out.
-        self.borders = value == 0 and None not in known
+        known = as_int(self.width) is None or as_int(self.image.width) is not None
+        # Borders of zeros add nothing, so windows simply leave them out.
+        self.borders = value == 0 and known
         if not self.borders:
             self.image = pad_image(self.b, self.image, self.geometry, value)
         self.nest(self._row)
@@ -136,12 +137,21 @@ class _Lanewise(_Depthwise):
                 self._closed_row(at, part)
 
     def _open_row(self, at: At, part: int) -> None:
-        b, limit = self.b, self.limit
-        full = tirx.floordiv(index(self.width), index(limit))
-        with b.loop(full) as c:
-            self._tile(at, b.opaque(c * limit), limit, part)
-        with b.loop(index(self.width) - full * limit) as c:
-            self._tile(at, b.opaque(full * limit + c), 1, part)
+        """Tiles of full size ask whether they touch a border; those that remain expect it."""
+        b = self.b
+
+        def tile(start: Expr, size: int) -> None:
+            column = b.opaque(start)
+            if not self.borders or size < self.limit:
+                self._tile(at, column, size, part)
+                return
+            first, last = self._columns(column, size)
+            inside = b.let(tirx.all(first >= 0, last < index(self.image.width)), "inside")
+            for there in (True, False):
+                with b.when(inside if there else tirx.Not(inside)):
+                    self._tile(at, column, size, part, inside=there)
+
+        RowTiles(b, self.width, self.limit, None).each(index(0), tile)
 
     def _closed_row(self, at: At, part: int) -> None:
         """Tiles that touch a border know their place."""
@@ -158,10 +168,14 @@ class _Lanewise(_Depthwise):
 
     def _is_inside(self, column: int, size: int) -> bool:
         """Do the windows of these outputs stay off the left and right border?"""
+        first, last = self._columns(column, size)
+        return first >= 0 and last < int(self.image.width)
+
+    def _columns(self, column: Any, size: int) -> tuple[Any, Any]:
+        """The first and the last column of the image that the windows of outputs meet."""
         g = self.geometry
         first = column * g.strides[-1] - self._left
-        last = first + (size - 1) * g.strides[-1] + (g.kernel[-1] - 1) * g.dilations[-1]
-        return first >= 0 and last < int(self.image.width)
+        return first, first + (size - 1) * g.strides[-1] + (g.kernel[-1] - 1) * g.dilations[-1]
 
     @property
     def _left(self) -> int:
@@ -205,12 +219,16 @@ class _Lanewise(_Depthwise):
                 meets.setdefault(r * stride + kw * dilation, []).append((r, kw))
         for offset, pairs in sorted(meets.items()):
             place = column * stride + offset - self._left
-            if self.borders and not inside and not 0 <= place < int(self.image.width):
+            crosses = self.borders and not inside
+            if crosses and isinstance(place, int) and not 0 <= place < int(self.image.width):
                 continue
-            x = self.image.tensor.load_raw([*at, index(place), self.lanes_of(part, 1)])
-            held = b.let(cast(x, kind), "x")
-            for r, kw in pairs:
-                self.store(acc[r], self.old(acc[r]) + held * weights[kw])
+            ask = crosses and not isinstance(place, int)
+            valid = tirx.all(place >= 0, place < index(self.image.width)) if ask else None
+            with b.when(valid):
+                x = self.image.tensor.load_raw([*at, index(place), self.lanes_of(part, 1)])
+                held = b.let(cast(x, kind), "x")
+                for r, kw in pairs:
+                    self.store(acc[r], self.old(acc[r]) + held * weights[kw])
 
 
 class _Bytes(_Depthwise):
