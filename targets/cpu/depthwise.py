@@ -26,6 +26,11 @@ from .tiling import cover, tile_cost
 Expr = Any
 At = tuple[Expr, ...]
 
+_MOST = 14
+"""Outputs of a tile."""
+_OPEN = 8
+"""The same where the width is open: enough to hide latencies, and few sizes to make code for."""
+
 
 def depthwise_blocked(cpu: CpuFeatures) -> Template:
     """The template of ``kiln.DepthwiseBlocked`` for one CPU."""
@@ -120,7 +125,8 @@ class _Lanewise(_Depthwise):
     """Products of single elements. Every input is loaded once for all the outputs it meets."""
 
     def emit(self) -> None:
-        self.limit = max(1, min(14, self.cpu.registers - self.geometry.kernel[-1] - 2))
+        most = _OPEN if as_int(self.width) is None else _MOST
+        self.limit = max(1, min(most, self.cpu.registers - self.geometry.kernel[-1] - 2))
         value = int(self.ctx.attr("pad_value"))
         known = as_int(self.width) is None or as_int(self.image.width) is not None
         # Borders of zeros add nothing, so windows simply leave them out.
