@@ -1,4 +1,4 @@
-"""Straight-line programs as native code: one function calls all kernels.
+"""Programs without loops as native code: one function calls all kernels.
 
 All that a run needs lies in a *frame*, an array of 64-bit words that the runtime keeps: addresses
 of inputs and outputs, the dims of both, and behind them the kernels' arguments as the packed
@@ -10,7 +10,8 @@ A frame is made from a template, and made ready once for inputs of the same shap
    dims, other dims, and where each room of scratch memory is and how much there is in all.
 2. The runtime adds to each word that a table of fixups lists another word: an address or a dim.
 
-Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels.
+Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels. It
+leaves a status: zero, what failing kernels returned, or :data:`HANDED_OVER`.
 """
 
 from __future__ import annotations
@@ -26,14 +27,28 @@ from tvm import tirx
 from ..ir.graph import Graph
 from ..ir.types import TensorType, Type
 from ..targets.base import Target
-from ..targets.tir.builder import BufferTensor, Builder, index
+from ..targets.tir.builder import BufferTensor, Builder, Scalar, index
 from ..targets.tir.cpu_loops import CpuLoops
 from ..targets.tir.dim_expr import dim_expr
 from .build import object_of
 from .lower import Lowered
 from .memory import ALIGNMENT, aligned
-from .program import DimSlot, Slot
-from .routine import BindInput, Extent, InputDim, Memory, Piece, Routine, Tensor, routine
+from .program import DimSlot, Slot, instruction_count
+from .routine import (
+    BindInput,
+    Branch,
+    Extent,
+    HandOver,
+    InputDim,
+    KernelCall,
+    Memory,
+    Piece,
+    Routine,
+    Step,
+    Tensor,
+    routine,
+    walk,
+)
 from .storage import storage_name
 
 PLAN, RUN = "graphkiln_plan", "graphkiln_run"
@@ -45,6 +60,15 @@ MOST_INSTRUCTIONS = 4_000
 # The first words of a frame; `graphkiln.runtime.direct` knows them too. Then come the addresses
 # of inputs and outputs, the dims of inputs, and the dims of outputs.
 STATUS, FRAME, SCRATCH, WEIGHTS, SCRATCH_BYTES, FIRST = range(6)
+
+HANDED_OVER = 1
+"""The status of a run that only the virtual machine can go through."""
+
+MOST_BYTES = 1 << 48
+"""No more than this is asked for a room, to keep sums small: it cannot be had anyway.
+
+A block that is not taken may be for other sizes, and what its tensors take can be anything.
+"""
 
 _TENSOR_WORDS, _ANY_WORDS = 6, 2
 _INT, _TENSOR = 1, 7  # type indices of TVMFFIAny
@@ -94,13 +118,13 @@ class Native:
 
 def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | None:
     """Native code for a lowered graph; None where the virtual machine has to run it."""
-    if target.host is not target or len(lowered.program.body) > MOST_INSTRUCTIONS:
+    if target.host is not target or instruction_count(lowered.program.body) > MOST_INSTRUCTIONS:
         return None
     types = [v.type for v in (*graph.inputs, *graph.outputs)]
     if not all(_is_plain(t) for t in types):
         return None
     inputs = [v.tensor_type for v in graph.inputs]
-    found = routine(lowered, [(t.dtype.name, t.rank) for t in inputs])
+    found = routine(lowered, inputs)
     return None if found is None else native_object(found, [t.rank for t in inputs], target)
 
 
@@ -138,7 +162,12 @@ class _Code:
         self._place_rooms(rooms)
         self.tensors: dict[Tensor, int] = {}
         self.shapes: dict[tuple[Extent, ...], int] = {}
-        self.calls = [self._call(operands) for _, operands in steps.calls]
+        self.arguments: dict[tuple[Tensor | DimSlot, ...], int] = {}
+        for step in walk(steps.steps):
+            if isinstance(step, KernelCall):
+                self._add_arguments(step.operands)
+            elif isinstance(step, Branch):
+                self._tensor(step.condition)
         self.result_word = self._add([0] * _ANY_WORDS)
 
     # ---- the frame ---------------------------------------------------------------------------
@@ -210,8 +239,10 @@ class _Code:
             return -place if place < 0 else SCRATCH
         return WEIGHTS if memory.kind == "weight" else None
 
-    def _call(self, operands: tuple[Tensor | DimSlot, ...]) -> int:
-        """Words for a call's arguments; returns the first."""
+    def _add_arguments(self, operands: tuple[Tensor | DimSlot, ...]) -> None:
+        """Words for a call's arguments."""
+        if operands in self.arguments:
+            return
         values = []
         for x in operands:
             if isinstance(x, Tensor):
@@ -223,7 +254,7 @@ class _Code:
         first = self._add([word for kind, value, _ in values for word in (kind, value)])
         bases = [base for _, _, base in values]
         self.fixups += [(first + 2 * n + 1, base) for n, base in enumerate(bases) if base >= 0]
-        return first
+        self.arguments[operands] = first
 
     # ---- the functions -----------------------------------------------------------------------
 
@@ -251,16 +282,43 @@ class _Code:
                 w.set(at, w.get(self.frame.input(t.memory.number)))
             elif t.memory.kind == "output":
                 w.set(at, w.get(self.frame.output(t.memory.number)))
-        frame = w.get(FRAME)
-        status = w.b.scalar("int32", 0)
-        for (name, operands), first in zip(self.steps.calls, self.calls, strict=True):
-            # Addresses are passed as integers of their size, which is the same to the callee.
-            code = tirx.call_extern(
-                "int32", _SYMBOL + name, index(0), frame + 8 * first,
-                tirx.const(len(operands), "int32"), frame + 8 * self.result_word,
-            )  # fmt: skip
-            status.set(tirx.bitwise_or(status.get(), code))
-        w.set(STATUS, index(status.get()))
+        run = _Run(w, w.get(FRAME), w.b.scalar("int32", 0))
+        self._emit(run, self.steps.steps)
+        w.set(STATUS, index(run.status.get()))
+
+    def _emit(self, run: _Run, steps: Sequence[Step]) -> None:
+        b = run.writer.b
+        for step in steps:
+            match step:
+                case KernelCall(kernel, operands):
+                    self._emit_call(run, kernel, operands)
+                case Branch(condition, then, orelse):
+                    with b.when(run.writer.flag(self.tensors[condition])):
+                        self._emit(run, then)
+                    with b.otherwise():
+                        self._emit(run, orelse)
+                case HandOver():
+                    run.writer.set(STATUS, index(HANDED_OVER))
+                    b.leave()
+
+    def _emit_call(
+        self, run: _Run, kernel: str, operands: tuple[Tensor | DimSlot, ...]
+    ) -> None:
+        # Addresses are passed as integers of their size, which is the same to the callee.
+        code = tirx.call_extern(
+            "int32", _SYMBOL + kernel, index(0), run.frame + 8 * self.arguments[operands],
+            tirx.const(len(operands), "int32"), run.frame + 8 * self.result_word,
+        )  # fmt: skip
+        run.status.set(tirx.bitwise_or(run.status.get(), code))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the code of a run works with: the frame's address, and what kernels returned."""
+
+    writer: _Writer
+    frame: Expr
+    status: Scalar
 
 
 class _Writer:
@@ -275,6 +333,11 @@ class _Writer:
 
     def set(self, at: int, value: Expr) -> None:
         self.words.store((at,), value)
+
+    def flag(self, tensor: int) -> Expr:
+        """The one bool of a tensor whose ``DLTensor`` begins at a word."""
+        content = self.b.memory_at(self.get(tensor), (1,), "uint8")
+        return content[0] != tirx.const(0, "uint8")
 
     def extent(self, d: Extent) -> Expr:
         if isinstance(d, Slot):
@@ -300,6 +363,7 @@ class _Writer:
         most: Expr = index(0)
         for size in sizes:
             most = self.b.let(tirx.max(most, self.extent(size)))
+        most = tirx.min(most, index(MOST_BYTES))
         units = tirx.floordiv(most + (ALIGNMENT - 1), index(ALIGNMENT))
         return units * ALIGNMENT
 

@@ -7,6 +7,7 @@ it (:mod:`.vm`), and other hosts can be. Registers are numbered; instructions ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -190,6 +191,17 @@ Instruction: TypeAlias = (
     " | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | Copy | Kill | If | Loop"
 )
 Block: TypeAlias = "tuple[Instruction, ...]"
+
+
+def instruction_count(block: Sequence[Instruction]) -> int:
+    """How many instructions a block has, those of blocks inside of it included."""
+    total = len(block)
+    for i in block:
+        if isinstance(i, If):
+            total += instruction_count(i.then) + instruction_count(i.orelse)
+        elif isinstance(i, Loop):
+            total += instruction_count(i.test) + instruction_count(i.body)
+    return total
 
 
 @dataclass

@@ -1,24 +1,30 @@
-"""Straight-line programs as a list of kernel calls on described tensors, for native code.
+"""Programs as kernel calls and branches on described tensors, for native code.
 
-A program of kernel calls only needs no virtual machine: what its registers hold is known when it
-is compiled, but for addresses and run-time dims.
+A program of kernel calls needs no virtual machine: what its registers hold is known when it is
+compiled, but for addresses and run-time dims. The same goes for an `If` where both of its blocks
+can compute their results in one place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from ..ir.dims import is_static
+from ..ir.types import TensorType
 from .lower import DimKernel, Lowered
 from .memory import ALIGNMENT
 from .program import (
     AllocStorage,
     BindShape,
+    Block,
     Call,
+    CallHost,
     ComputeDims,
     Copy,
     DimSlot,
+    If,
     Imm,
     Instruction,
     Kill,
@@ -66,9 +72,41 @@ class Tensor:
     dtype: str
 
 
+@dataclass(frozen=True)
+class KernelCall:
+    kernel: str
+    operands: tuple[Tensor | DimSlot, ...]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Run one of two lists of steps by a bool tensor of one element."""
+
+    condition: Tensor
+    then: tuple[Step, ...]
+    orelse: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """End the run: the virtual machine says what is wrong."""
+
+
+Step: TypeAlias = "KernelCall | Branch | HandOver"
+
+
+def walk(steps: Sequence[Step]) -> Iterator[Step]:
+    """All steps, those inside of branches too: then before else."""
+    for step in steps:
+        yield step
+        if isinstance(step, Branch):
+            yield from walk(step.then)
+            yield from walk(step.orelse)
+
+
 @dataclass
 class Piece:
-    """Scratch memory that is used from call ``start`` to call ``end``."""
+    """Scratch memory that is used from step ``start`` to step ``end`` of :func:`walk`."""
 
     size: DimSlot
     start: int = -1
@@ -77,13 +115,13 @@ class Piece:
 
 @dataclass
 class Routine:
-    """The calls of a program, in order, and what their arguments are.
+    """The steps of a program, in order, and what they work on.
 
     ``dims`` says how slots get their values: from the dims of an input, or by a kernel's
     expressions.
     """
 
-    calls: list[tuple[str, tuple[Tensor | DimSlot, ...]]] = field(default_factory=list)
+    steps: tuple[Step, ...] = ()
     results: list[Tensor] = field(default_factory=list)
     dims: list[BindInput | DimKernel] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
@@ -97,16 +135,15 @@ class BindInput:
     dims: tuple[DimSlot | None, ...]
 
 
-def routine(lowered: Lowered, inputs: Sequence[tuple[str, int]]) -> Routine | None:
-    """The program's calls; None where it has control flow, host functions or sizes from data.
+def routine(lowered: Lowered, inputs: Sequence[TensorType]) -> Routine | None:
+    """The program's steps; None where it has loops, host functions or sizes from data.
 
-    ``inputs`` are the element type and rank of each input.
+    None too where a branch gives something that has its place already, such as an input: another
+    branch cannot compute its result there.
     """
     reader = _Reader(lowered, inputs)
     try:
-        for instruction in lowered.program.body:
-            reader.read(instruction)
-        return reader.finish()
+        return reader.finish(reader.block(lowered.program.body))
     except _Foreign:
         return None
 
@@ -118,11 +155,12 @@ class _Foreign(Exception):
 class _Reader:
     """Runs instructions over descriptions of what registers hold."""
 
-    def __init__(self, lowered: Lowered, inputs: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, lowered: Lowered, inputs: Sequence[TensorType]) -> None:
         self.lowered = lowered
         self.inputs = inputs
         self.kernels = {k.name: k for k in lowered.dim_kernels}
         self.routine = Routine()
+        self.steps: list[Step] = []
         self.held: dict[Reg, Tensor | Slot] = {}
         self.storage: dict[Reg, int] = {}
         self.offsets: list[int] = []
@@ -131,13 +169,24 @@ class _Reader:
             self.offsets.append(total)
             total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
 
-    def read(self, i: Instruction) -> None:
+    def block(self, block: Sequence[Instruction]) -> tuple[Step, ...]:
+        """The steps of a block."""
+        outer, self.steps = self.steps, []
+        for instruction in block:
+            self._read(instruction)
+        steps, self.steps = self.steps, outer
+        return tuple(steps)
+
+    def _read(self, i: Instruction) -> None:
         out = self.routine
         match i:
             case LoadInput(dst, number):
-                dtype, rank = self.inputs[number]
-                shape = tuple(InputDim(number, axis) for axis in range(rank))
-                self.held[dst] = Tensor(Memory("input", number), shape, storage_name(dtype))
+                t = self.inputs[number]
+                shape = tuple(
+                    int(d) if is_static(d) else InputDim(number, axis)
+                    for axis, d in enumerate(t.dims)
+                )
+                self.held[dst] = Tensor(Memory("input", number), shape, storage_name(t.dtype.name))
             case LoadWeight(dst, number):
                 array = self.lowered.weights[number][1]
                 memory = Memory("weight", self.offsets[number])
@@ -163,7 +212,11 @@ class _Reader:
             case ComputeDims(kernel):
                 out.dims.append(self.kernels[kernel])
             case Call(kernel, arguments):
-                out.calls.append((kernel, tuple(self._operand(a) for a in arguments)))
+                self.steps.append(KernelCall(kernel, tuple(map(self._operand, arguments))))
+            case If(condition, then, orelse):
+                self._branch(self._tensor(condition), then, orelse)
+            case CallHost(_, "Refuse", _, ()):
+                self.steps.append(HandOver())
             case MakeTuple(dst, items) if dst == self.lowered.program.result:
                 if None in items:
                     raise _Foreign
@@ -186,24 +239,97 @@ class _Reader:
             raise _Foreign
         return self.held[x]
 
-    def finish(self) -> Routine:
+    def _branch(self, condition: Tensor, then: Block, orelse: Block) -> None:
+        if condition.dtype != "bool" or any(d != 1 for d in condition.shape):
+            raise _Foreign
+        before = dict(self.held)
+        first = len(self.routine.pieces)
+        then_steps = self.block(then)
+        then_held, self.held = self.held, before
+        second = len(self.routine.pieces)
+        else_steps = self.block(orelse)
+        moved = self._join(then_held, first, second)
+
+        def joined(t: Tensor) -> Tensor:
+            return replace(t, memory=moved.get(t.memory, t.memory))
+
+        self.steps.append(Branch(condition, then_steps, _mapped(else_steps, joined)))
+
+    def _join(
+        self, then: dict[Reg, Tensor | Slot], first: int, second: int
+    ) -> dict[Memory, Memory]:
+        """Holds what registers hold whichever block ran; before, it is what the else block left.
+
+        Returns for memory of the else block the then block's that takes its place. Pieces from
+        ``first`` on are the then block's, from ``second`` on the else block's. A register without
+        one place is dropped: whoever reads it needs the virtual machine.
+        """
+        orelse, self.held = self.held, {}
+        moved: dict[Memory, Memory] = {}
+        for reg, a in then.items():
+            b = orelse.get(reg)
+            if a == b:
+                self.held[reg] = a
+            elif isinstance(a, Tensor) and isinstance(b, Tensor) and self._alike(a, b):
+                own = first <= a.memory.number < second <= b.memory.number
+                # Two results of a block may share memory only if they do in the other block too.
+                fresh = b.memory not in moved and a.memory not in moved.values()
+                if own and (fresh or moved.get(b.memory) == a.memory):
+                    moved[b.memory] = a.memory
+                    self.held[reg] = a
+        return moved
+
+    def _alike(self, a: Tensor, b: Tensor) -> bool:
+        """Do two tensors differ in nothing but which piece of scratch memory they fill?"""
+        pieces = self.routine.pieces
+        return (
+            a.memory.kind == b.memory.kind == "piece" and a.memory.offset == b.memory.offset == 0
+            and (a.shape, a.dtype) == (b.shape, b.dtype)
+            and pieces[a.memory.number].size == pieces[b.memory.number].size
+        )  # fmt: skip
+
+    def finish(self, steps: Sequence[Step]) -> Routine:
         """Results go to memory of the caller; what is left of pieces gets its lifetime."""
         out = self.routine
         owners = {t.memory: Memory("output", n) for n, t in enumerate(out.results)}
         if len(owners) < len(out.results) or any(m.kind != "piece" for m in owners):
             raise _Foreign
 
-        def settled(t: Tensor | DimSlot) -> Tensor | DimSlot:
-            if isinstance(t, Tensor):
-                return replace(t, memory=owners.get(t.memory, t.memory))
-            return t
+        def settled(t: Tensor) -> Tensor:
+            return replace(t, memory=owners.get(t.memory, t.memory))
 
-        out.calls = [(name, tuple(map(settled, operands))) for name, operands in out.calls]
-        out.results = [replace(t, memory=owners[t.memory]) for t in out.results]
-        for step, (_, operands) in enumerate(out.calls):
-            for t in operands:
+        out.steps = _mapped(steps, settled)
+        out.results = list(map(settled, out.results))
+        # A run takes some of these steps, in this order: what is apart in all of them is in each.
+        for n, step in enumerate(walk(out.steps)):
+            for t in _operands(step):
                 if isinstance(t, Tensor) and t.memory.kind == "piece":
                     piece = out.pieces[t.memory.number]
-                    piece.start = step if piece.start < 0 else piece.start
-                    piece.end = step
+                    piece.start = n if piece.start < 0 else piece.start
+                    piece.end = n
         return out
+
+
+def _mapped(steps: Sequence[Step], change: Callable[[Tensor], Tensor]) -> tuple[Step, ...]:
+    """The steps with other tensors."""
+
+    def mapped(step: Step) -> Step:
+        match step:
+            case KernelCall(kernel, operands):
+                return KernelCall(
+                    kernel, tuple(change(t) if isinstance(t, Tensor) else t for t in operands)
+                )
+            case Branch(condition, then, orelse):
+                return Branch(change(condition), _mapped(then, change), _mapped(orelse, change))
+        return step
+
+    return tuple(map(mapped, steps))
+
+
+def _operands(step: Step) -> tuple[Tensor | DimSlot, ...]:
+    match step:
+        case KernelCall(_, operands):
+            return operands
+        case Branch(condition):
+            return (condition,)
+    return ()

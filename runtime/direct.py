@@ -19,6 +19,7 @@ from .manifest import ValueSpec
 from .values import aligned_empty, import_array
 
 _STATUS, _FRAME, _SCRATCH, _WEIGHTS, _SCRATCH_BYTES, _FIRST = range(6)
+_HANDED_OVER = 1
 _ADDRESSES = (_FRAME, _SCRATCH, _WEIGHTS)
 
 # Copying this much costs less than finding out where an array is.
@@ -26,6 +27,10 @@ _SMALL = 32 << 10
 
 _ndarray = np.ndarray
 _BYTES = np.dtype(np.uint8)
+
+
+class HandedOver(Exception):
+    """Only the virtual machine can run these feeds, or say what is wrong with them."""
 
 
 class Port:
@@ -89,11 +94,15 @@ class Direct:
         self._scratch = aligned_empty((0,), _BYTES)
 
     def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
-        """The wanted outputs. Raises InputError for feeds that do not fit."""
+        """The wanted outputs. Raises InputError for feeds that do not fit, and HandedOver."""
         held = self._take(feeds) if self._ready else None
         if held is None:
             arrays = self._check(feeds)
-            self._expect([array.shape for array in arrays])
+            try:
+                self._expect([array.shape for array in arrays])
+            except (MemoryError, ValueError) as error:
+                # A block that is not taken, or after a check that fails, may be for other sizes.
+                raise HandedOver from error
             held = [self._put(port, a) for port, a in zip(self._ins, arrays, strict=True)]
         frame, results = self._frame, []
         for port in self._outs:
@@ -103,7 +112,10 @@ class Direct:
                 frame[port.word] = array.ctypes.data
             results.append(array)
         self._run(self._tensor)
-        if frame[_STATUS]:
+        status = frame[_STATUS]
+        if status:
+            if status == _HANDED_OVER:
+                raise HandedOver
             raise ExecutionError("a kernel failed: there may be too little memory")
         return self._hand_out(results, wanted)
 

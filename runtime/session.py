@@ -13,7 +13,7 @@ import numpy as np
 from . import host
 from . import threads as thread_pool
 from .artifact import LoadedArtifact, load_artifact, read_artifact, weight_of
-from .direct import Direct, NativeCode
+from .direct import Direct, HandedOver, NativeCode
 from .errors import ArtifactError, ExecutionError, InputError, first_line
 from .instance import Instance
 from .library import load_library
@@ -41,8 +41,8 @@ class NodeArg(NamedTuple):
 class Session:
     """A loaded model. Several threads may call `run` at the same time.
 
-    Every concurrent call has buffers of its own, and a virtual machine where the model needs one;
-    the weights are shared. Made by `load`.
+    Every concurrent call has buffers of its own, and a virtual machine where the model or its feeds
+    need one; the weights are shared. Made by `load`.
     """
 
     def __init__(self, artifact: LoadedArtifact, threads: int | None = None) -> None:
@@ -77,7 +77,10 @@ class Session:
         except IndexError:
             instance = self._new_instance()
         try:
-            return instance.run(feeds, wanted)
+            try:
+                return instance.run(feeds, wanted)
+            except HandedOver:
+                return self._new_machine()[1].run(feeds, wanted)
         except (InputError, ExecutionError):
             raise
         except Exception as error:

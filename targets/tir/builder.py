@@ -215,6 +215,16 @@ class Builder:
         self.emit(tirx.DeclBuffer(buffer, data=old.data))
         return self._tensor(buffer, shape, tensor.dtype)
 
+    def memory_at(self, address: Expr, shape: Sequence[Any], dtype: str) -> BufferTensor:
+        """The tensor that lies at an address, given as an int64."""
+        stored = storage_dtype(dtype)
+        kind = tvm.ir.PointerType(tvm.ir.PrimType(stored))
+        data = tirx.Var(self._name("at"), kind)
+        self.emit(tirx.Bind(data, tirx.reinterpret(kind, address)))
+        buffer = tirx.decl_buffer([index(s) for s in shape], stored, self._name("there"), data)
+        self.emit(tirx.DeclBuffer(buffer, data=data))
+        return self._tensor(buffer, shape, dtype)
+
     def _allocate(self, shape: Sequence[Any], dtype: str, name: str, scope: str) -> BufferTensor:
         full = tuple(shape) or (1,)
         stored = storage_dtype(dtype)
@@ -342,6 +352,19 @@ class Builder:
         self._scopes.append(_Scope())
         yield
         self.emit(tirx.IfThenElse(condition, self._close(), None))
+
+    @contextmanager
+    def otherwise(self) -> Iterator[None]:
+        """``else:`` of the :meth:`when` that was emitted last."""
+        chosen = self._scopes[-1].statements.pop()
+        assert isinstance(chosen, tirx.IfThenElse)
+        self._scopes.append(_Scope())
+        yield
+        self.emit(tirx.IfThenElse(chosen.condition, chosen.then_case, self._close()))
+
+    def leave(self) -> None:
+        """``return``: nothing after this runs."""
+        self.emit(tirx.Return(tirx.const(0, "int32")))
 
     @contextmanager
     def while_(self, condition: Expr) -> Iterator[None]:

@@ -153,25 +153,6 @@ def test_threads_run_at_the_same_time(session: Session) -> None:
                 assert_same(got, want)
 
 
-def test_models_with_control_flow_use_the_machine() -> None:
-    branches = {}
-    for name, op in (("then_branch", "Neg"), ("else_branch", "Exp")):
-        node = helper.make_node(op, ["x"], [f"{name}_y"])
-        info = helper.make_tensor_value_info(f"{name}_y", FLOAT, ["N"])
-        branches[name] = helper.make_graph([node], name, [], [info])
-    nodes = [
-        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
-        helper.make_node("Greater", ["s", "zero"], ["positive"]),
-        helper.make_node("If", ["positive"], ["y"], **branches),
-    ]
-    proto = model(nodes, {"x": ["N"]}, {"y": ["N"]}, {"zero": np.zeros((), np.float32)})
-    session = graphkiln.compile(proto, jobs=1).session(threads=1)
-    assert not isinstance(session._idle[0], Direct)
-    x = np.array([1, 2], np.float32)
-    np.testing.assert_allclose(session.run(None, {"x": x})[0], -x)
-    np.testing.assert_allclose(session.run(None, {"x": -x})[0], np.exp(-x), rtol=1e-5)
-
-
 def test_inputs_and_constants_as_outputs() -> None:
     nodes = [helper.make_node("Identity", ["x"], ["same"]),
              helper.make_node("Constant", [], ["c"], value_floats=[1.0, 2.0]),
