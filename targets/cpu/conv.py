@@ -8,6 +8,8 @@ plane of rows and columns; a volume is one plane after the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -229,7 +231,7 @@ class _Dense:
 
         def add(first: int, blocks: int, steps: int) -> None:
             pieces = self.pieces if steps == self.steps else 1
-            with b.grid(blocks, *g.kernel, pieces) as (*window, piece):
+            with self._places(blocks, pieces) as (*window, piece):
                 if ahead is not None:
                     fetch(*ahead, (window[0] + first, *window[1:]), piece)
                 if self.leaps and pieces > 1 and not there.width:
@@ -242,6 +244,20 @@ class _Dense:
         for part in self._sums():
             add(*part)
         self._finish(acc, group, tile, there)
+
+    @contextmanager
+    def _places(self, blocks: int, pieces: int) -> Iterator[At]:
+        """A loop over blocks of channels, the window's positions, and pieces of a block.
+
+        Single channels come last: neighbouring positions of a window share operands, which LLVM
+        would keep over the unrolled loop in registers that there are not.
+        """
+        if self.steps > 1:
+            with self.b.grid(blocks, *self.geometry.kernel, pieces) as at:
+                yield at
+        else:
+            with self.b.grid(*self.geometry.kernel, blocks) as (*window, block):
+                yield (block, *window, index(0))
 
     def _leaps(self) -> bool:
         """Is a line of operands used up by a block's steps, and the next one far away?
