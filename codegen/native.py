@@ -55,14 +55,14 @@ PLAN, RUN = "graphkiln_plan", "graphkiln_run"
 FUNCTIONS = (PLAN, RUN)
 
 MOST_INSTRUCTIONS = 4_000
-"""Longer programs run so long that the virtual machine costs nothing."""
+"""Longer programs tend to run so long that the virtual machine costs nothing."""
 
 # The first words of a frame; `graphkiln.runtime.direct` knows them too. Then come the addresses
 # of inputs and outputs, the dims of inputs, and the dims of outputs.
 STATUS, FRAME, SCRATCH, WEIGHTS, SCRATCH_BYTES, FIRST = range(6)
 
-HANDED_OVER = 1
-"""The status of a run that only the virtual machine can go through."""
+HANDED_OVER = 1 << 32
+"""The status of a run that only the virtual machine can go through; no kernel returns so much."""
 
 MOST_BYTES = 1 << 48
 """No more than this is asked for a room, to keep sums small: it cannot be had anyway.

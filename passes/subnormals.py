@@ -1,36 +1,36 @@
-"""Subnormal factors become zero.
+"""Subnormal factors become zero where a sum drowns their products.
 
-A factor below the least normal number (2^-126 in float32) makes a product of less than 2^-126 |x|:
-far below the rounding of what it is added to, unless that is as small itself. Yet CPUs take a
-hundred cycles and more for each such multiplication. Training with weight decay leaves such
-factors, and pruning by scales of batch norms.
+A factor below the least normal number (2^-126 in float32) makes a product of less than 2^-126 |x|.
+Where that is added to a constant of 2^-60 or more, or to products by factors as large, it vanishes
+in rounding, unless x is beyond 2^40. Yet CPUs take a hundred cycles and more for each such
+multiplication. Training with weight decay leaves such factors, and so does pruning by scales.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.graph import Graph, Node
+from ..ir.graph import Graph, Node, Value
+from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
 
-_FACTORS: dict[str, tuple[int, ...]] = {
-    "Mul": (0, 1),
-    "MatMul": (0, 1),
-    "Gemm": (0, 1),
-    "Conv": (1,),
-    "ConvTranspose": (1,),
-    "BatchNormalization": (1,),
-    "InstanceNormalization": (1,),
-    "LayerNormalization": (1,),
-    "RMSNormalization": (1,),
-    "RNN": (1, 2),
-    "GRU": (1, 2),
-    "LSTM": (1, 2),
+_LARGE = 2.0**-60
+
+_SUMMED: dict[tuple[str, int], tuple[int, ...]] = {
+    ("MatMul", 0): (-1,),
+    ("MatMul", 1): (-2,),
+    ("Conv", 1): (1, 2, 3, 4),
+    ("RNN", 1): (2,),
+    ("RNN", 2): (2,),
+    ("GRU", 1): (2,),
+    ("GRU", 2): (2,),
+    ("LSTM", 1): (2,),
+    ("LSTM", 2): (2,),
 }
-"""The inputs that are multiplied, by op."""
+"""By op and input: the axes along which products are added up."""
 
 _PART = 1 << 16
 """Elements that are looked at together: large weights are not copied for it."""
@@ -44,29 +44,81 @@ class Subnormals(Pass):
     name = "subnormals"
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        return {"flushed": sum(_flush(graph, node, i) for node, i in list(_factors(graph)))}
+        inputs = [(node, i) for node in graph.topological() for i in range(3)]
+        return {"flushed": sum(_flush(graph, *at) for at in inputs if _is_factor(*at))}
 
 
-def _factors(graph: Graph) -> Iterator[tuple[Node, int]]:
-    for node in graph.topological():
-        for index in _FACTORS.get(node.key, ()):
-            yield node, index
+def _is_factor(node: Node, index: int) -> bool:
+    return (node.key == "Mul" and index < 2) or bool(_summed(node, index))
 
 
 def _flush(graph: Graph, node: Node, index: int) -> bool:
-    """Clear the subnormal numbers of an input; False where there are none."""
+    """Clear the subnormal numbers of an input that may go; False where there are none."""
     value = graph.input(node, index)
     array = None if value is None else value.constant
-    if value is None or array is None or array.dtype not in (np.float32, np.float64):
+    if value is None or array is None or not _has_subnormals(array):
         return False
-    flat = array.reshape(-1)
-    parts = (flat[start : start + _PART] for start in range(0, array.size, _PART))
-    if not any(_subnormal(part).any() for part in parts):
+    if node.key == "Mul":
+        drowned = _beside_addend(graph, node, array)
+    else:
+        drowned = _beside_factors(graph, node, index, array)
+    gone = _subnormal(array) & drowned
+    if not gone.any():
         return False
-    flushed = np.where(_subnormal(array), array.dtype.type(0), array)
+    flushed = np.where(gone, array.dtype.type(0), array)
     graph.set_input(node, index, graph.add_constant(flushed, value.name))
     return True
 
 
+def _has_subnormals(array: np.ndarray) -> bool:
+    if array.dtype not in (np.float32, np.float64):
+        return False
+    flat = array.reshape(-1)
+    parts = (flat[start : start + _PART] for start in range(0, array.size, _PART))
+    return any(_subnormal(part).any() for part in parts)
+
+
 def _subnormal(array: np.ndarray) -> np.ndarray:
     return (np.abs(array) < np.finfo(array.dtype).tiny) & (array != 0)
+
+
+def _beside_addend(graph: Graph, node: Node, factors: np.ndarray) -> np.ndarray:
+    """Which factors make products that only a large constant is added to."""
+    nothing = np.zeros(factors.shape, bool)
+    uses = graph.uses(node.out())
+    if len(uses) != 1 or graph.is_output(node.out()) or uses[0][0].key != "Add":
+        return nothing
+    consumer, place = uses[0]
+    addend: Value | None = graph.input(consumer, 1 - place)
+    array = None if addend is None else addend.constant
+    if array is None:
+        return nothing
+    large = np.abs(array) >= _LARGE
+    if array.ndim <= factors.ndim and _reaches(array.shape, factors.shape):
+        return np.broadcast_to(large, factors.shape)
+    return nothing | bool(large.all())
+
+
+def _reaches(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Does ``shape`` broadcast to ``target``?"""
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
+
+
+def _beside_factors(graph: Graph, node: Node, index: int, factors: np.ndarray) -> np.ndarray:
+    """Which factors make products that are added to those by a large factor."""
+    if factors.ndim < 2:
+        return np.zeros(factors.shape, bool)
+    axes = tuple(a for a in _summed(node, index) if a < factors.ndim)
+    large = np.abs(factors).max(axis=axes, keepdims=True) >= _LARGE
+    return np.broadcast_to(large, factors.shape)
+
+
+def _summed(node: Node, index: int) -> tuple[int, ...]:
+    """The axes of an input along which its products are added up; none where it is no factor."""
+    if node.key == "Gemm" and index < 2:
+        turned = bool(attribute(node, "transA" if index == 0 else "transB"))
+        return (0,) if (index == 0) == turned else (1,)
+    return _SUMMED.get((node.key, index), ())

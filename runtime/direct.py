@@ -19,7 +19,7 @@ from .manifest import ValueSpec
 from .values import aligned_empty, import_array
 
 _STATUS, _FRAME, _SCRATCH, _WEIGHTS, _SCRATCH_BYTES, _FIRST = range(6)
-_HANDED_OVER = 1
+_HANDED_OVER = 1 << 32
 _ADDRESSES = (_FRAME, _SCRATCH, _WEIGHTS)
 
 # Copying this much costs less than finding out where an array is.

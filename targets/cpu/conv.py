@@ -63,6 +63,8 @@ def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, g: Geometry) -> Form 
     blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
     if algorithm in FORMS and not (blocked and winograd_fits(shape, cpu.lanes)):
         raise ctx.error("this convolution has no Winograd form")
+    if algorithm not in ("", "direct", *FORMS):
+        raise ctx.error(f"there is no algorithm {algorithm!r}: direct, {', '.join(FORMS)}")
     if algorithm:
         return FORMS.get(algorithm)
     return winograd_form(shape, cpu.lanes) if blocked else None

@@ -128,9 +128,10 @@ class _Lanewise(_Depthwise):
         most = _OPEN if as_int(self.width) is None else _MOST
         self.limit = max(1, min(most, self.cpu.registers - self.geometry.kernel[-1] - 2))
         value = int(self.ctx.attr("pad_value"))
-        known = as_int(self.width) is None or as_int(self.image.width) is not None
-        # Borders of zeros add nothing, so windows simply leave them out.
-        self.borders = value == 0 and known
+        # Borders of zeros add nothing, so windows leave them out: those of open columns at run
+        # time, those of known columns here, for which the image must be known as well.
+        decidable = as_int(self.width) is None or as_int(self.image.width) is not None
+        self.borders = value == 0 and decidable
         if not self.borders:
             self.image = pad_image(self.b, self.image, self.geometry, value)
         self.nest(self._row)
@@ -252,20 +253,8 @@ class _Bytes(_Depthwise):
         self.nest(self._row)
 
     def _row(self, at: At) -> None:
-        b, limit = self.b, self.limit
-        fixed = as_int(self.width)
-        if fixed is None:
-            full = tirx.floordiv(index(self.width), index(limit))
-            with b.loop(full) as c:
-                self._tile(at, b.opaque(c * limit), limit)
-            with b.loop(index(self.width) - full * limit) as c:
-                self._tile(at, b.opaque(full * limit + c), 1)
-            return
-        start: Any = index(0)
-        for size, count in cover(fixed, limit):
-            with b.loop(count) as c:
-                self._tile(at, start + c * size, size)
-            start = start + size * count
+        tiles = RowTiles(self.b, self.width, self.limit, None)
+        tiles.each(index(0), lambda start, size: self._tile(at, self.b.opaque(start), size))
 
     def _tile(self, at: At, column: Expr, size: int) -> None:
         """``size`` neighbouring outputs of a block of channels."""

@@ -1,8 +1,8 @@
 """Winograd convolution: 3x3 windows by fewer multiplications.
 
 Inputs and weights are transformed (see :mod:`.winograd_forms`); the sums over channels become
-matrix products, one for each point. Weights are transformed at run time, a block of filters at a
-time, while it fits the cache: stored in that form they would take two to four times the memory.
+matrix products, one for each point. Weights are transformed at run time, as many as fit the cache
+before they are used: stored in that form they would take two to four times the memory.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ Runs: TypeAlias = list[tuple[int, Any]]
 """Register tiles: the rows of each, and how many there are."""
 
 _MARGIN = 1.15
+"""How many times more operations a direct convolution must take."""
 _GROUP = 112
 """Tiles whose products are kept until their output transform."""
 _CHUNK = 4
@@ -39,8 +40,7 @@ _CHUNK = 4
 _EXCHANGE = 2
 """How many times more work than other loops this one needs before a second core helps."""
 _GUESS = 28
-_NEAR = 640 * 1024
-"""Bytes that stay in the second cache beside other things."""
+"""Extents of an image where they are not known."""
 
 
 def winograd_fits(shape: ConvShape, lanes: int) -> bool:
@@ -167,8 +167,8 @@ class Winograd:
         self.tile_width = int(weight.shape[-1])
         self.vectors = self.tile_width // self.lanes
         self.limit = accumulator_budget(cpu, self.vectors)
-        self.cached = cpu.l2 * 5 // 4
-        """Bytes that stay in the second cache for the most part."""
+        self.near, self.cached = cpu.l2 * 5 // 16, cpu.l2 * 5 // 4
+        """Bytes that stay in the second cache beside other things, and that mostly do."""
         self.bias = None
         if ctx.has(2):
             bias = ctx.buffered(2)
@@ -189,7 +189,8 @@ class Winograd:
         weights = self.form.points * self.blocks * self.lanes * self.filter_blocks
         size = weights * self.tile_width * 4
         across = as_int(self.across)
-        return size <= _NEAR or (size <= self.cached and (across is None or across >= self.limit))
+        long = across is None or across >= self.limit
+        return size <= self.near or (size <= self.cached and long)
 
     def _by_rows(self) -> None:
         """All weights first; then row by row of tiles, with its inputs in the cache."""
@@ -295,7 +296,7 @@ class Winograd:
     def _input_row(
         self, n: Expr, block: Expr, down: Expr, inputs: BufferTensor, base: Expr
     ) -> None:
-        """Transform the six image rows under a row of tiles: first down, then across."""
+        """Transform the image rows under a row of tiles: first down, then across."""
         b = self.b
         columns = self.across * self.form.outputs + 2
         rows = b.workspace((self.form.inputs, columns, self.lanes), "float32", "rows")
@@ -334,9 +335,8 @@ class Winograd:
             return self.a.let(x.load_raw([n, block, row, column, self._ramp()]))
         clamped = tirx.max(index(0), tirx.min(row, height - 1))
         inside = tirx.all(row >= 0, row < height)
-        factor = tirx.Select(inside, tirx.const(1.0, "float32"), tirx.const(0.0, "float32"))
         value = x.load_raw([n, block, clamped, column, self._ramp()])
-        return self.a.let(value * tirx.Broadcast(factor, self.lanes))
+        return self.a.let(tirx.Select(inside, value, self.a.number(0)))
 
     # ---- products ----------------------------------------------------------------------------
 

@@ -28,10 +28,10 @@ def _atom_expr(atom: Atom, symbol: Callable[[str], Any]) -> Any:
     if isinstance(atom, Symbol):
         return symbol(atom.text)
     a, b = (dim_expr(arg, symbol) for arg in atom.args)
-    if isinstance(atom, FloorDiv):
-        return tirx.floordiv(a, b)
     if isinstance(atom, Max):
         return tirx.max(a, b)
     if isinstance(atom, Min):
         return tirx.min(a, b)
-    return tirx.floormod(a, b)
+    # Dims of a branch that is not taken are computed too, and may divide by an empty dim.
+    divisor = b if isinstance(b, tirx.IntImm) else tirx.max(b, tirx.IntImm("int64", 1))
+    return (tirx.floordiv if isinstance(atom, FloorDiv) else tirx.floormod)(a, divisor)

@@ -268,6 +268,26 @@ def test_blocks_for_other_sizes_cost_nothing() -> None:
     assert y > 10
 
 
+def test_a_block_may_divide_by_a_dim_that_is_empty() -> None:
+    """The sizes of a block that is not taken are computed, too."""
+    nodes = [
+        node("Shape", "k", "m"), node("Concat", "rest m", "shape", axis=0),
+        choose(
+            "c", "y",
+            block([node("Reshape", "x shape", "r"), node("CumSum", "r one", "s"),
+                   node("ReduceSum", "s", "t", keepdims=0)], "t"),
+            block([node("ReduceMin", "x", "e", keepdims=0)], "e"),
+        ),
+    ]  # fmt: skip
+    inputs = [value("x", ("N",)), value("k", ("M",)), C]
+    weights = {"rest": np.array([-1]), "one": np.array(1)}
+    session = start(model(nodes, inputs, [value("y", ())], weights))
+    x = np.arange(6, dtype=np.float32)
+    for columns, taken, wanted in ((3, True, 26), (0, False, 0), (2, True, 21)):
+        feeds = {"x": x, "k": np.zeros(columns, np.float32), "c": np.array(taken)}
+        assert session.run(None, feeds)[0] == wanted
+
+
 def test_the_profiler_times_the_block_that_runs() -> None:
     session = start(model([choose("c", "y", SOFT, SORT)], [X, C], [value("y", ("N", 8))]))
     for held, op in ((True, "softmax"), (False, "cumsum")):

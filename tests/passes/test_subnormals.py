@@ -1,4 +1,4 @@
-"""Subnormal factors become zero; other constants stay as they are."""
+"""Subnormal factors become zero where sums drown their products, and nowhere else."""
 
 from __future__ import annotations
 
@@ -13,72 +13,116 @@ from graphkiln.ir.interpreter import evaluate
 TINY = np.finfo(np.float32).tiny
 FACTORS = np.array([2.0, TINY, TINY / 2, -TINY / 4, 0.0, -3.0], np.float32)
 FLUSHED = np.array([2.0, TINY, 0.0, 0.0, 0.0, -3.0], np.float32)
+ONES = np.ones(6, np.float32)
 
 
-def graph(line: str, constants: dict[str, np.ndarray], shape: str = "2,6") -> Graph:
+def graph(body: str, constants: dict[str, np.ndarray], shape: str, kind: str = "float32") -> Graph:
     lines, by_hash = constant_lines(constants)
-    text = f"graph main(%x: float32[{shape}]) -> (y) {{\n{lines}\n{line}\nreturn %y\n}}"
+    text = f"graph main(%x: {kind}[{shape}]) -> (y) {{\n{lines}\n{body}\nreturn %y\n}}"
     return graph_of(text, by_hash)
 
 
-def constants_of(g: Graph) -> list[np.ndarray]:
-    return [v.constant for n in g.topological() for v in g.inputs_of(n) if v and v.is_constant]
+def scaled(factors: np.ndarray, addend: np.ndarray, body: str = "%y = Add(%m, %d)") -> Graph:
+    shape = ",".join(map(str, np.broadcast_shapes((2, 6), factors.shape)))
+    return graph(f"%m = Mul(%x, %c)\n{body}", {"c": factors, "d": addend}, shape)
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["%y = Mul(%x, %c)", "%y = Mul(%c, %x)", "%y = LayerNormalization(%x, %c) {axis=-1}"],
-)
-def test_factors_are_flushed(line: str) -> None:
-    g = graph(line, {"c": FACTORS})
-    x = np.arange(12, dtype=np.float32).reshape(2, 6)
+def flushed(g: Graph) -> np.ndarray | None:
+    """What became of the constant ``c``; None where it stayed."""
+    if not run(g, "subnormals,dce").records[0].changes:
+        return None
+    found = [v for n in g.topological() for v in g.inputs_of(n) if v and v.name.startswith("c")]
+    return found[0].constant
+
+
+@pytest.mark.parametrize("body", ["%y = Add(%m, %d)", "%y = Add(%d, %m)"])
+def test_factors_beside_a_large_addend(body: str) -> None:
+    g = scaled(FACTORS, ONES, body)
+    x = np.array([[1e9, -1e9] * 3, [0, 5] * 3], np.float32)
     (before,) = evaluate(g, {"x": x})
-    assert run(g, "subnormals,dce").records[0].details == {"flushed": 1}
-    np.testing.assert_array_equal(constants_of(g), [FLUSHED])
-    (after,) = evaluate(g, {"x": x})
-    np.testing.assert_allclose(after, before, rtol=0, atol=12 * TINY)
+    np.testing.assert_array_equal(flushed(g), FLUSHED)
+    np.testing.assert_array_equal(evaluate(g, {"x": x})[0], before)
 
 
-def test_weights_are_flushed_wherever_they_are() -> None:
-    weights = np.ones((300, 300, 1, 1), np.float32)
-    weights[299, 298] = TINY / 8
-    g = graph("%y = Conv(%x, %w)", {"w": weights}, "1,300,2,2")
-    assert run(g, "subnormals,dce").records[0].changes == 1
-    (flushed,) = constants_of(g)
-    assert flushed[299, 298] == 0
-    assert np.count_nonzero(flushed) == weights.size - 1
+def test_each_channel_has_its_own_addend() -> None:
+    addend = np.array([1, 1, 1, 2.0**-61, 1, 1], np.float32)
+    want = np.where(np.arange(6) == 3, FACTORS, FLUSHED)
+    np.testing.assert_array_equal(flushed(scaled(FACTORS, addend)), want)
+
+
+def test_an_addend_of_more_dims_must_be_large_everywhere() -> None:
+    addend = np.ones((2, 6), np.float32)
+    np.testing.assert_array_equal(flushed(scaled(FACTORS, addend)), FLUSHED)
+    addend[1, 1] = 0
+    assert flushed(scaled(FACTORS, addend)) is None
 
 
 @pytest.mark.parametrize(
-    "line", ["%y = Add(%x, %c)", "%y = Div(%x, %c)", "%y = Max(%x, %c)", "%y = Mul(%x, %n)"]
+    "body", ["%y = Sub(%m, %d)", "%y = Mul(%m, %d)", "%y = Add(%m, %x)", "%y = Add(%m, %m)"]
 )
-def test_other_constants_stay(line: str) -> None:
+def test_products_that_nothing_large_is_added_to_stay(body: str) -> None:
+    assert flushed(scaled(FACTORS, ONES, body)) is None
+
+
+def test_products_that_are_results_stay() -> None:
+    assert flushed(graph("%y = Mul(%x, %c)", {"c": FACTORS}, "2,6")) is None
+
+
+ROWS = np.array([[1, TINY / 2], [TINY / 8, TINY / 4], [TINY / 2, 3]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "want"),
+    [
+        ("%y = MatMul(%x, %c)", "4,3", [[1, 0], [0, 0], [0, 3]]),
+        ("%y = MatMul(%c, %x)", "2,4", [[1, 0], ROWS[1], [0, 3]]),
+        ("%y = Gemm(%x, %c)", "4,3", [[1, 0], [0, 0], [0, 3]]),
+        ("%y = Gemm(%x, %c) {transB=1}", "4,2", [[1, 0], ROWS[1], [0, 3]]),
+        ("%y = Gemm(%c, %x)", "2,4", [[1, 0], ROWS[1], [0, 3]]),
+        ("%y = Gemm(%c, %x) {transA=1}", "3,4", [[1, 0], [0, 0], [0, 3]]),
+    ],
+)
+def test_factors_beside_large_ones_of_the_same_sum(body: str, shape: str, want: object) -> None:
+    g = graph(body, {"c": ROWS}, shape)
+    np.testing.assert_array_equal(flushed(g), np.array(want, np.float32))
+
+
+def test_a_filter_of_nothing_else_stays() -> None:
+    weights = np.ones((300, 300, 1, 1), np.float32)
+    weights[299, 298] = weights[7] = TINY / 8
+    want = weights.copy()
+    want[299, 298] = 0
+    g = graph("%y = Conv(%x, %c)", {"c": weights}, "1,300,2,2")
+    np.testing.assert_array_equal(flushed(g), want)
+
+
+def test_large_data_keeps_its_products() -> None:
+    g = graph("%y = Mul(%x, %c)", {"c": np.float32(1e-40).reshape(1)}, "3")
+    x = np.array([1e38, 3e38, -np.inf], np.float32)
+    run(g, "subnormals,dce")
+    np.testing.assert_allclose(evaluate(g, {"x": x})[0], [1e-2, 3e-2, -np.inf], rtol=1e-4)
+
+
+def test_normal_numbers_stay() -> None:
     normal = np.array([1.0, TINY, 0.0, -0.0, np.inf, np.nan], np.float32)
-    g = graph(line, {"c": FACTORS, "n": normal})
-    (before,) = constants_of(g)
-    assert run(g, "subnormals").records[0].changes == 0
-    assert constants_of(g)[0] is before
+    assert flushed(scaled(normal, ONES)) is None
 
 
 def test_a_constant_that_others_read_too_stays_there() -> None:
-    lines, by_hash = constant_lines({"c": FACTORS})
+    lines, by_hash = constant_lines({"c": FACTORS, "d": ONES})
     text = f"""graph main(%x: float32[6]) -> (y, z) {{
 {lines}
-%y = Mul(%x, %c)
-%z = Add(%x, %c)
+%m = Mul(%x, %c)
+%y = Add(%m, %d)
+%z = Max(%x, %c)
 return %y, %z
 }}"""
     g = graph_of(text, by_hash)
-    x = np.zeros(6, np.float32)
-    run(g, "subnormals,dce")
-    np.testing.assert_array_equal(evaluate(g, {"x": x})[1], FACTORS)
+    assert run(g, "subnormals,dce").records[0].changes == 1
+    np.testing.assert_array_equal(evaluate(g, {"x": np.full(6, -9, np.float32)})[1], FACTORS)
 
 
 def test_double_precision_has_its_own_limit() -> None:
-    factors = np.array([1e-310, 1e-300], np.float64)
-    lines, by_hash = constant_lines({"c": factors})
-    g = graph_of(
-        f"graph main(%x: float64[2]) -> (y) {{\n{lines}\n%y = Mul(%x, %c)\nreturn %y\n}}", by_hash
-    )
-    run(g, "subnormals,dce")
-    np.testing.assert_array_equal(constants_of(g)[0], [0, 1e-300])
+    constants = {"c": np.array([1e-310, 1e-300]), "d": np.ones(2)}
+    g = graph("%m = Mul(%x, %c)\n%y = Add(%m, %d)", constants, "2", "float64")
+    np.testing.assert_array_equal(flushed(g), [0, 1e-300])

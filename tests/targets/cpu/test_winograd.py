@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from graphkiln.ir.windows import ConvShape
 from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.winograd import winograd_form
 from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, Form
+from graphkiln.targets.generic.registry import LoweringError
 
 
 def agrees(spec: Spec, cpu: str) -> None:
@@ -69,6 +71,22 @@ CASES = {
 @pytest.mark.parametrize("spec", CASES.values(), ids=CASES)
 def test_every_order_of_loops(spec: Spec, form: str, cpu: str) -> None:
     agrees(replace(spec, algorithm=form, epilogue="residual"), cpu)
+
+
+@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_without_rows_is_all_border(form: str, cpu: str) -> None:
+    wide = replace(windows(32, 32, 0, 5), pads=((2, 2), (2, 2)), algorithm=form, open_dims="HW")
+    kernel = kernel_of(wide, cpu)
+    n, blocks, _, width, block = kernel.feeds[0].shape
+    kernel.feeds[0] = np.full((n, blocks, 1, width, block), np.nan, np.float32)[:, :, :0]
+    kernel.check(run(kernel, cpu))
+
+
+def test_algorithms_that_there_are_not_are_refused() -> None:
+    kernel = kernel_of(replace(windows(32, 32, 9, 9), algorithm="fft"), "")
+    with pytest.raises(LoweringError, match="no algorithm 'fft'"):
+        run(kernel, "")
 
 
 @pytest.mark.slow
