@@ -39,13 +39,13 @@ def dim_function(kernel: DimKernel, slots: int) -> Any:
     """The function that fills the derived slots of the dim table from the bound ones."""
     from ..targets.tir.builder import Builder, index
     from ..targets.tir.cpu_loops import CpuLoops
-    from ..targets.tir.dim_expr import dim_expr
+    from ..targets.tir.saturated_dim import saturated_dim
 
     b = Builder(CpuLoops())
     table = b.argument("dims", (slots,), "int64")
     values = {name: b.let(table[slot], "s") for name, slot in kernel.symbols}
     for slot, expression in kernel.targets:
-        table.store((index(slot),), dim_expr(expression, values.__getitem__))
+        table.store((index(slot),), saturated_dim(b, expression, values.__getitem__))
     return b.finish(kernel.name)
 
 

@@ -29,7 +29,7 @@ from ..ir.types import TensorType, Type
 from ..targets.base import Target
 from ..targets.tir.builder import BufferTensor, Builder, Scalar, index
 from ..targets.tir.cpu_loops import CpuLoops
-from ..targets.tir.dim_expr import dim_expr
+from ..targets.tir.saturated_dim import saturated_dim
 from .build import object_of
 from .lower import Lowered
 from .memory import ALIGNMENT, aligned
@@ -356,7 +356,8 @@ class _Writer:
                 continue
             names = {name: self.slots[slot] for name, slot in step.symbols}
             for slot, expression in step.targets:
-                self.slots[slot] = self.b.let(dim_expr(expression, names.__getitem__))
+                value = saturated_dim(self.b, expression, names.__getitem__)
+                self.slots[slot] = self.b.let(value)
 
     def largest(self, sizes: Sequence[DimSlot]) -> Expr:
         """The largest of these sizes, in whole units of alignment."""

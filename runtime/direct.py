@@ -98,11 +98,7 @@ class Direct:
         held = self._take(feeds) if self._ready else None
         if held is None:
             arrays = self._check(feeds)
-            try:
-                self._expect([array.shape for array in arrays])
-            except (MemoryError, ValueError) as error:
-                # A block that is not taken, or after a check that fails, may be for other sizes.
-                raise HandedOver from error
+            self._expect([array.shape for array in arrays])
             held = [self._put(port, a) for port, a in zip(self._ins, arrays, strict=True)]
         frame, results = self._frame, []
         for port in self._outs:
@@ -153,8 +149,18 @@ class Direct:
 
     def _expect(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Makes ready for inputs of these shapes."""
-        frame, code = self._frame, self._code
         self._ready = False
+        self._plan(shapes)
+        try:
+            self._make_room(shapes)
+        except (MemoryError, ValueError) as error:
+            # There is not so much. A block that is not taken may be for other sizes.
+            raise HandedOver from error
+        self._ready = True
+
+    def _plan(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Learns from the shapes what depends on them."""
+        frame, code = self._frame, self._code
         frame[...] = code.words
         frame[_FRAME] = frame.ctypes.data
         frame[_WEIGHTS] = code.weights.ctypes.data
@@ -162,16 +168,19 @@ class Direct:
         at = _FIRST + len(self._ins) + len(self._outs)
         frame[at : at + len(sizes)] = sizes
         code.plan(self._tensor)
+
+    def _make_room(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Gives memory to what was planned. Raises MemoryError or ValueError if there is none."""
+        frame = self._frame
         frame[_SCRATCH] = self._reserve(int(frame[_SCRATCH_BYTES]))
-        for words, added in code.fixups:
+        for words, added in self._code.fixups:
             frame[words] += frame[added]
-        at += len(sizes)
+        at = _FIRST + len(self._ins) + len(self._outs) + sum(map(len, shapes))
         for port, rank in zip(self._outs, self._ranks, strict=True):
             port.expect(tuple(frame[at : at + rank].tolist()), frame)
             at += rank
         for port, shape in zip(self._ins, shapes, strict=True):
             port.expect(shape, frame)
-        self._ready = True
 
     def _reserve(self, nbytes: int) -> int:
         """The address of so much scratch memory."""

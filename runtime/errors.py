@@ -19,6 +19,14 @@ class ExecutionError(GraphkilnError, RuntimeError):
     """The compiled model failed while it ran."""
 
 
+def reason(error: BaseException) -> str:
+    """Why a run failed, in one line."""
+    line = first_line(error)
+    if isinstance(error, MemoryError) or line == "std::bad_alloc":
+        return "these inputs need more memory than there is"
+    return line
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says something, or its type's name."""
     for line in str(error).splitlines():

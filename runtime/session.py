@@ -14,7 +14,7 @@ from . import host
 from . import threads as thread_pool
 from .artifact import LoadedArtifact, load_artifact, read_artifact, weight_of
 from .direct import Direct, HandedOver, NativeCode
-from .errors import ArtifactError, ExecutionError, InputError, first_line
+from .errors import ArtifactError, ExecutionError, InputError, first_line, reason
 from .instance import Instance
 from .library import load_library
 from .manifest import LIBRARY, Dim, NativeSpec, ValueSpec
@@ -60,6 +60,8 @@ class Session:
         self._native = self._native_code(manifest.native)
         self._closed = False
         self._idle: list[Direct | Instance] = [self._new_instance()]
+        self._machines: list[Instance] = []
+        """Idle machines for feeds that native code hands over."""
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
         """Computes outputs from a dict of input name to value, as onnxruntime's ``run`` does.
@@ -80,11 +82,11 @@ class Session:
             try:
                 return instance.run(feeds, wanted)
             except HandedOver:
-                return self._new_machine()[1].run(feeds, wanted)
+                return self._run_machine(feeds, wanted)
         except (InputError, ExecutionError):
             raise
         except Exception as error:
-            raise ExecutionError(f"{self._path}: {first_line(error)}") from error
+            raise ExecutionError(f"{self._path}: {reason(error)}") from error
         finally:
             self._idle.append(instance)
 
@@ -133,6 +135,7 @@ class Session:
         """Lets go of the weights and machines; a later `run` raises ExecutionError."""
         self._closed = True
         self._idle.clear()
+        self._machines.clear()
         self._weights = self._native = None
         self._blob = np.empty(0, np.uint8)
 
@@ -169,6 +172,16 @@ class Session:
             raise ArtifactError(
                 f"{self._path}: the compiled model cannot be started ({first_line(error)})"
             ) from error
+
+    def _run_machine(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
+        try:
+            machine = self._machines.pop()
+        except IndexError:
+            machine = self._new_machine()[1]
+        try:
+            return machine.run(feeds, wanted)
+        finally:
+            self._machines.append(machine)
 
     def _native_code(self, spec: NativeSpec | None) -> NativeCode | None:
         if spec is None:

@@ -268,6 +268,35 @@ def test_blocks_for_other_sizes_cost_nothing() -> None:
     assert y > 10
 
 
+CUBE = [
+    node("Reshape", "x s1", "a"), node("Reshape", "x s2", "b"), node("Mul", "a b", "ab"),
+    node("Reshape", "x s3", "abc"), node("Mul", "ab abc", "cube"), node("CumSum", "cube one", "q"),
+    node("ReduceMax", "q", "t", keepdims=0),
+]  # fmt: skip
+CUBE_WEIGHTS = {
+    "s1": np.array([-1, 1, 1]), "s2": np.array([1, -1, 1]), "s3": np.array([1, 1, -1]),
+    "one": np.array(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("branch", [False, True])
+def test_sizes_that_wrap_around_are_errors(branch: bool) -> None:
+    """2^21 cubed floats are 2^65 bytes, in 64 bits none at all."""
+    nodes, inputs = CUBE, [value("x", ("N",))]
+    if branch:
+        smallest = block([node("ReduceMin", "x", "e", keepdims=0)], "e")
+        nodes = [choose("c", "t", block(CUBE, "t"), smallest)]
+        inputs = [*inputs, C]
+    session = start(model(nodes, inputs, [value("t", ())], CUBE_WEIGHTS))
+    taken = {"c": np.array(True)} if branch else {}
+    small, large = (np.ones(n, np.float32) for n in (3, 1 << 21))
+    for _ in range(2):
+        with pytest.raises(ExecutionError, match="more memory than there is"):
+            session.run(None, {"x": large, **taken})
+        assert session.run(None, {"x": small, **taken})[0] == 3
+        assert len(session._machines) == 1
+
+
 def test_a_block_may_divide_by_a_dim_that_is_empty() -> None:
     """The sizes of a block that is not taken are computed, too."""
     nodes = [

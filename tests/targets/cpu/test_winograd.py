@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.conv_kernels import EPILOGUES, FLOAT, STORED, Spec, kernel_of
-from support.cpu_kernels import cpus, run
+from support.cpu_kernels import cpus, lowered, run
 
 from graphkiln.ir.windows import ConvShape
 from graphkiln.targets.cpu.features import features_of
-from graphkiln.targets.cpu.winograd import winograd_form
+from graphkiln.targets.cpu.target import CpuTarget
+from graphkiln.targets.cpu.winograd import Winograd, winograd_form
 from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, Form
 from graphkiln.targets.generic.registry import LoweringError
+from graphkiln.targets.tir.builder import as_int
+
+
+def in_every_form(test: Any) -> Any:
+    """Run a test of (form, cpu) in every form on the CPUs that this machine stands in for."""
+    for name, values in (("cpu", cpus("", "x86-64-v3")), ("form", FORMS)):
+        test = pytest.mark.parametrize(name, values)(test)
+    return test
 
 
 def agrees(spec: Spec, cpu: str) -> None:
@@ -44,8 +54,7 @@ def specs(draw: st.DrawFn, lanes: int) -> Spec:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
-@pytest.mark.parametrize("form", FORMS)
+@in_every_form
 @settings(max_examples=8)
 @given(data=st.data())
 def test_any_image(form: str, cpu: str, data: st.DataObject) -> None:
@@ -57,7 +66,7 @@ CASES = {
     "one chunk of channels": windows(16, 33, 11, 9),
     "chunks of unlike sizes": windows(144, 20, 7, 7),
     "many weights": windows(200, 200, 9, 10),
-    "many tiles and weights": windows(80, 64, 47, 50),
+    "many tiles and weights": windows(144, 300, 36, 50),
     "many tiles and few weights": windows(16, 16, 49, 50),
     "open, many weights": replace(windows(144, 300, 5, 30), open_dims="NHW"),
     "open, many tiles and weights": replace(windows(144, 300, 21, 40), open_dims="HW"),
@@ -66,15 +75,37 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
-@pytest.mark.parametrize("form", FORMS)
+@in_every_form
 @pytest.mark.parametrize("spec", CASES.values(), ids=CASES)
 def test_every_order_of_loops(spec: Spec, form: str, cpu: str) -> None:
     agrees(replace(spec, algorithm=form, epilogue="residual"), cpu)
 
 
-@pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
-@pytest.mark.parametrize("form", FORMS)
+def test_the_cases_reach_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = set()
+
+    def watch(name: str) -> None:
+        emit = getattr(Winograd, name)
+
+        def watched(self: Winograd) -> None:
+            number = as_int(self.across if name == "_by_rows" else self.tiles)
+            groups = "open" if number is None else "several" if number > 112 else "one"
+            reached.add((name, groups))
+            emit(self)
+
+        monkeypatch.setattr(Winograd, name, watched)
+
+    watch("_by_rows")
+    watch("_by_filters")
+    for spec in CASES.values():
+        for form in FORMS:
+            kernel = kernel_of(replace(spec, algorithm=form), "x86-64-v3")
+            lowered(kernel, CpuTarget.parse("x86-64-v3"), "kernel")
+    filters = {("_by_filters", groups) for groups in ("open", "several", "one")}
+    assert reached == filters | {("_by_rows", groups) for groups in ("open", "one")}
+
+
+@in_every_form
 def test_an_image_without_rows_is_all_border(form: str, cpu: str) -> None:
     wide = replace(windows(32, 32, 0, 5), pads=((2, 2), (2, 2)), algorithm=form, open_dims="HW")
     kernel = kernel_of(wide, cpu)
