@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .errors import ArtifactError, ExecutionError, GraphkilnError, InputError
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -20,7 +22,10 @@ _PUBLIC = {
     "Graph": "ir.graph",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+__all__ = [  # noqa: PLE0604
+    "ArtifactError", "ExecutionError", "GraphkilnError", "InputError", "__version__",
+    *sorted(_PUBLIC),
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from .driver import Artifact as Artifact

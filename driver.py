@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import GraphkilnError
 from .ir.choices import KernelShape
 from .ir.graph import Graph
 
@@ -56,7 +57,7 @@ class CompileOptions:
     tuned: bool = False
 
 
-class OptionError(ValueError):
+class OptionError(GraphkilnError, ValueError):
     """An option of a compilation makes no sense."""
 
 

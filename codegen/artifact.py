@@ -35,6 +35,8 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
+from ..errors import GraphkilnError
+
 SCHEMA = 1
 WEIGHT_ALIGNMENT = 64
 FILE_ALIGNMENT = 4096
@@ -65,7 +67,7 @@ Weights: TypeAlias = "Sequence[tuple[str, np.ndarray]]"
 Store: TypeAlias = "Callable[[str, bytes | Iterator[memoryview], int], None]"
 
 
-class ArtifactWriteError(Exception):
+class ArtifactWriteError(GraphkilnError):
     """An artifact could not be written; one line, and nothing half-written is left."""
 
 

@@ -14,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from ..errors import GraphkilnError
 from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import parse_target
@@ -29,7 +30,7 @@ IN_PROCESS_LIMIT = 6
 Progress = Callable[[int, int], None]
 
 
-class BuildError(Exception):
+class BuildError(GraphkilnError):
     """A kernel could not be built; the message names the op and the reason."""
 
 

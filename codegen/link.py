@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import GraphkilnError
 from ..targets.base import Target
 from .build import object_of
+from .dim_code import decide
 from .lower import DimKernel
 from .native import FUNCTIONS, Native
 from .program import Program
@@ -19,7 +21,7 @@ from .vm import assemble
 NOTHING = "dims_none"
 
 
-class LinkError(Exception):
+class LinkError(GraphkilnError):
     """The system's linker is missing or failed."""
 
 
@@ -46,6 +48,11 @@ def dim_function(kernel: DimKernel, slots: int) -> Any:
     values = {name: b.let(table[slot], "s") for name, slot in kernel.symbols}
     for slot, expression in kernel.targets:
         table.store((index(slot),), saturated_dim(b, expression, values.__getitem__))
+    if kernel.verdict is not None:
+        found = decide(b, kernel.verdict, values.__getitem__)
+        places = (kernel.verdict.slot, kernel.verdict.a, kernel.verdict.b)
+        for slot, value in zip(places, found, strict=True):
+            table.store((index(slot),), value)
     return b.finish(kernel.name)
 
 

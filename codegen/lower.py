@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..errors import GraphkilnError
+from ..ir.conditions import Condition
 from ..ir.dims import Dim, Symbol, SymExpr, free_symbols, is_static, sym
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.types import DTYPES, TensorType
 from ..targets.base import Target
 from .attributes import attributes_json
+from .checks import Check, Checks, size_of_values
 from .classify import is_host, is_view, used_values, view_root
 from .kernels import KernelSpec, dim_atoms, kernel_spec, storage_array
 from .liveness import Liveness
@@ -24,6 +27,7 @@ from .program import (
     BindSizes,
     Call,
     CallHost,
+    CheckSizes,
     ComputeDims,
     Copy,
     DimSlot,
@@ -49,17 +53,31 @@ from .support import host_name
 INT64 = DTYPES["int64"]
 
 
-class CodegenError(Exception):
+class CodegenError(GraphkilnError):
     """A node cannot be compiled; the message names it and says why."""
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Conditions on sizes, and the slots that take the result; see :class:`.CheckSizes`."""
+
+    slot: int
+    a: int
+    b: int
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
 class DimKernel:
-    """Derived dims of one binding point: slot <- expression, given the slots of symbols."""
+    """Derived dims of one binding point: slot <- expression, given the slots of symbols.
+
+    ``verdict`` are conditions that can be decided at this point.
+    """
 
     name: str
     targets: tuple[tuple[int, SymExpr], ...]
     symbols: tuple[tuple[str, int], ...]
+    verdict: Verdict | None = None
 
 
 @dataclass
@@ -103,6 +121,8 @@ class _Lowering:
         self.weights: list[tuple[str, np.ndarray]] = []
         self.weight_index: dict[int, int] = {}
         self.slots: dict[Dim, int] = {}
+        self.slot_count = 0
+        self.checks = Checks()
         self.bound: set[str] = set()
         self.dim_regs: dict[Dim, Reg] = {}
         self.pending: dict[str, list[SymExpr]] = {}
@@ -111,12 +131,14 @@ class _Lowering:
 
     def run(self, graph: Graph) -> Lowered:
         self._collect_dims(graph)
+        self.checks.enter(graph)
         frame = _Frame(graph)
         for i, v in enumerate(graph.inputs):
             reg = self.new_reg()
             self.emit(LoadInput(reg, i))
             frame.env[v] = reg
         self.bind_types([(frame.env[v], v) for v in graph.inputs])
+        self.symbols_bound(set())
         live = Liveness(graph)
         arena = self.new_reg() if live.arena_bytes else None
         if arena is not None:
@@ -127,14 +149,17 @@ class _Lowering:
         results = [self.result_reg(frame, v) for v in graph.outputs]
         self.program.result = self.new_reg()
         self.emit(MakeTuple(self.program.result, tuple(results)))
-        self.program.slots = len(self.slots)
+        self.program.slots = self.slot_count
         return Lowered(self.program, self.kernels, self.dim_kernels, self.weights, self.calls)
 
     def lower_body(self, frame: _Frame) -> None:
         """The operations of a body whose inputs are in ``frame.env``."""
+        self.checks.enter(frame.graph)
+        self.symbols_bound(set())
         live = Liveness(frame.graph, planned=False)
         for node in live.order:
             self.lower_node(frame, node, live, None)
+        self.checks.leave()
 
     def result_reg(self, frame: _Frame, value: Value) -> Reg:
         """A register for a graph result; inputs and constants are copied, never handed out."""
@@ -216,11 +241,15 @@ class _Lowering:
     def _slot_for(self, d: Dim) -> None:
         if is_static(d) or d in self.slots:
             return
-        self.slots[d] = len(self.slots)
+        self.slots[d] = self.new_slot()
         for s in sorted(free_symbols(d)):
             if sym(s) != d:
                 self._slot_for(sym(s))
                 self.pending.setdefault(s, []).append(d)  # type: ignore[arg-type]
+
+    def new_slot(self) -> int:
+        self.slot_count += 1
+        return self.slot_count - 1
 
     def slot(self, d: Dim) -> DimSlot:
         if isinstance(d, SymExpr):
@@ -275,15 +304,32 @@ class _Lowering:
             for d in dict.fromkeys(e for s in sorted(fresh) for e in self.pending.get(s, []))
             if free_symbols(d) <= self.bound
         ]
-        if ready:
-            needed = sorted(frozenset().union(*(free_symbols(d) for d in ready)))
-            kernel = DimKernel(
-                f"dims_{len(self.dim_kernels)}",
-                tuple((self.slots[d], d) for d in ready),
-                tuple((s, self.slots[sym(s)]) for s in needed),
-            )
-            self.dim_kernels.append(kernel)
-            self.emit(ComputeDims(kernel.name))
+        checks = self.checks.take(self.bound)
+        if ready or checks:
+            self._compute_dims(ready, checks)
+
+    def _compute_dims(self, ready: list[SymExpr], checks: list[Check]) -> None:
+        """A kernel for derived dims and for conditions, and what follows from its verdict."""
+        verdict = None
+        if checks:
+            places = [self.new_slot() for _ in range(3)]
+            verdict = Verdict(*places, tuple(c.condition for c in checks))
+        symbols = [free_symbols(d) for d in ready] + [c.condition.symbols for c in checks]
+        needed = sorted(frozenset().union(*symbols))
+        for s in needed:
+            self._slot_for(sym(s))
+        kernel = DimKernel(
+            f"dims_{len(self.dim_kernels)}",
+            tuple((self.slots[d], d) for d in ready),
+            tuple((s, self.slots[sym(s)]) for s in needed),
+            verdict,
+        )
+        self.dim_kernels.append(kernel)
+        self.emit(ComputeDims(kernel.name))
+        if verdict is not None:
+            self.program.host_functions.add("RefuseSizes")
+            told = tuple(c.told for c in checks)
+            self.emit(CheckSizes(Slot(verdict.slot), Slot(verdict.a), Slot(verdict.b), told))
 
     # ---- memory ------------------------------------------------------------------------------
 
@@ -318,7 +364,9 @@ class _Lowering:
         from .control import lower_control
 
         try:
-            if has_trait(node, "control_flow"):
+            if has_trait(node, "effect"):
+                pass  # see Checks
+            elif has_trait(node, "control_flow"):
                 lower_control(self, frame, node)
             elif is_host(frame.graph, node):
                 self._host(frame, node)
@@ -375,6 +423,9 @@ class _Lowering:
         self.call_kernel(spec, inputs, [sizes])
         slots = tuple(Slot(self.slots[sym(s)]) if s in unbound else None for s in fresh)
         self.emit(BindSizes(sizes, slots))
+        for s in sorted(unbound):
+            for check in size_of_values(node, s):
+                self.checks.add(check)
         self.symbols_bound(unbound)
 
     def _view(self, frame: _Frame, node: Node) -> None:

@@ -7,7 +7,8 @@ calling convention wants them (``DLTensor`` and ``TVMFFIAny``, see tvm_ffi's ``c
 A frame is made from a template, and made ready once for inputs of the same shapes:
 
 1. The runtime fills in the inputs' dims, and ``graphkiln_plan`` computes from them the outputs'
-   dims, other dims, and where each room of scratch memory is and how much there is in all.
+   dims, other dims, and where each room of scratch memory is and how much there is in all. Where
+   the dims break a condition it leaves the status :data:`HANDED_OVER`.
 2. The runtime adds to each word that a table of fixups lists another word: an address or a dim.
 
 Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels. It
@@ -31,6 +32,7 @@ from ..targets.tir.builder import BufferTensor, Builder, Scalar, index
 from ..targets.tir.cpu_loops import CpuLoops
 from ..targets.tir.saturated_dim import saturated_dim
 from .build import object_of
+from .dim_code import decide
 from .lower import Lowered
 from .memory import ALIGNMENT, aligned
 from .program import DimSlot, Slot, instruction_count
@@ -39,6 +41,7 @@ from .routine import (
     Branch,
     Extent,
     HandOver,
+    HandOverUnless,
     InputDim,
     KernelCall,
     Memory,
@@ -168,6 +171,8 @@ class _Code:
                 self._add_arguments(step.operands)
             elif isinstance(step, Branch):
                 self._tensor(step.condition)
+            elif isinstance(step, HandOverUnless):
+                self._source_word(step.verdict)
         self.result_word = self._add([0] * _ANY_WORDS)
 
     # ---- the frame ---------------------------------------------------------------------------
@@ -265,6 +270,7 @@ class _Code:
 
     def plan(self, w: _Writer) -> None:
         w.learn_dims(self.steps)
+        w.set(STATUS, w.handed_over(self.steps.verdicts))
         for slot, word in self.slots.items():
             w.set(word, w.slots[slot])
         total: Expr = index(self.static_bytes)
@@ -297,6 +303,11 @@ class _Code:
                         self._emit(run, then)
                     with b.otherwise():
                         self._emit(run, orelse)
+                case HandOverUnless(verdict):
+                    verdict_word = run.writer.get(self._source_word(verdict))
+                    with b.when(tirx.NE(verdict_word, index(0))):
+                        run.writer.set(STATUS, index(HANDED_OVER))
+                        b.leave()
                 case HandOver():
                     run.writer.set(STATUS, index(HANDED_OVER))
                     b.leave()
@@ -358,6 +369,16 @@ class _Writer:
             for slot, expression in step.targets:
                 value = saturated_dim(self.b, expression, names.__getitem__)
                 self.slots[slot] = self.b.let(value)
+            if step.verdict is not None:
+                self.slots[step.verdict.slot], *_ = decide(self.b, step.verdict, names.__getitem__)
+
+    def handed_over(self, verdicts: Sequence[Slot]) -> Expr:
+        """The status before a run: handed over where one of these slots is not 0."""
+        status: Expr = index(0)
+        for verdict in verdicts:
+            wrong = tirx.NE(self.slots[verdict.index], index(0))
+            status = self.b.let(tirx.Select(wrong, index(HANDED_OVER), status))
+        return status
 
     def largest(self, sizes: Sequence[DimSlot]) -> Expr:
         """The largest of these sizes, in whole units of alignment."""

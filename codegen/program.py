@@ -154,6 +154,32 @@ class ComputeDims:
 
 
 @dataclass(frozen=True)
+class SizeCheck:
+    """What is said where a condition between two sizes does not hold.
+
+    ``a`` and ``b`` are the sizes as the graph writes them.
+    """
+
+    message: str
+    a: str
+    b: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class CheckSizes:
+    """End the run unless slot ``verdict`` is 0.
+
+    Otherwise it counts from 1 which of ``checks`` failed, and slots ``a`` and ``b`` hold its sizes.
+    """
+
+    verdict: Slot
+    a: Slot
+    b: Slot
+    checks: tuple[SizeCheck, ...]
+
+
+@dataclass(frozen=True)
 class Copy:
     """dst = source (the same object)."""
 
@@ -188,7 +214,8 @@ class Loop:
 
 Instruction: TypeAlias = (
     "LoadWeight | LoadInput | AllocStorage | MakeTensor | View | Call | CallHost | GetItem"
-    " | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | Copy | Kill | If | Loop"
+    " | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | CheckSizes | Copy | Kill | If"
+    " | Loop"
 )
 Block: TypeAlias = "tuple[Instruction, ...]"
 

@@ -21,6 +21,7 @@ from .program import (
     Block,
     Call,
     CallHost,
+    CheckSizes,
     ComputeDims,
     Copy,
     DimSlot,
@@ -92,7 +93,14 @@ class HandOver:
     """End the run: the virtual machine says what is wrong."""
 
 
-Step: TypeAlias = "KernelCall | Branch | HandOver"
+@dataclass(frozen=True)
+class HandOverUnless:
+    """:class:`HandOver`, unless a slot is 0."""
+
+    verdict: Slot
+
+
+Step: TypeAlias = "KernelCall | Branch | HandOver | HandOverUnless"
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
@@ -118,12 +126,13 @@ class Routine:
     """The steps of a program, in order, and what they work on.
 
     ``dims`` says how slots get their values: from the dims of an input, or by a kernel's
-    expressions.
+    expressions. ``verdicts`` are slots that must be 0 for the steps to run at all.
     """
 
     steps: tuple[Step, ...] = ()
     results: list[Tensor] = field(default_factory=list)
     dims: list[BindInput | DimKernel] = field(default_factory=list)
+    verdicts: list[Slot] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
 
 
@@ -161,6 +170,7 @@ class _Reader:
         self.kernels = {k.name: k for k in lowered.dim_kernels}
         self.routine = Routine()
         self.steps: list[Step] = []
+        self.depth = 0
         self.held: dict[Reg, Tensor | Slot] = {}
         self.storage: dict[Reg, int] = {}
         self.offsets: list[int] = []
@@ -172,8 +182,10 @@ class _Reader:
     def block(self, block: Sequence[Instruction]) -> tuple[Step, ...]:
         """The steps of a block."""
         outer, self.steps = self.steps, []
+        self.depth += 1
         for instruction in block:
             self._read(instruction)
+        self.depth -= 1
         steps, self.steps = self.steps, outer
         return tuple(steps)
 
@@ -211,6 +223,12 @@ class _Reader:
                 out.dims.append(BindInput(memory.number, dims))
             case ComputeDims(kernel):
                 out.dims.append(self.kernels[kernel])
+            case CheckSizes(verdict):
+                # What a branch needs counts only where it is taken.
+                if self.depth > 1:
+                    self.steps.append(HandOverUnless(verdict))
+                else:
+                    out.verdicts.append(verdict)
             case Call(kernel, arguments):
                 self.steps.append(KernelCall(kernel, tuple(map(self._operand, arguments))))
             case If(condition, then, orelse):

@@ -41,7 +41,9 @@ def _nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:
 def _reason(
     graph: Graph, node: Node, kernels: Container[str], host_functions: Container[str]
 ) -> str | None:
-    if has_trait(node, "control_flow") or node.key == "kiln.Region" or is_view(graph, node):
+    if any(has_trait(node, t) for t in ("control_flow", "effect")):
+        return None
+    if node.key == "kiln.Region" or is_view(graph, node):
         return None
     if is_host(graph, node):
         there = host_name(node) in host_functions

@@ -13,6 +13,7 @@ from typing import Any
 import tvm
 from tvm.relax import ExecBuilder
 
+from .attributes import attributes_json
 from .program import (
     AllocStorage,
     BindShape,
@@ -20,6 +21,7 @@ from .program import (
     Block,
     Call,
     CallHost,
+    CheckSizes,
     ComputeDims,
     Copy,
     DimSlot,
@@ -163,6 +165,8 @@ class _Assembler:
                 self.call("vm.builtin.make_prim_value", args, self.reg(dst))
             case ComputeDims(kernel):
                 self.call(kernel, [r(self.heap)])
+            case CheckSizes():
+                self._check_sizes(i)
             case Copy(dst, source):
                 self.call("vm.builtin.copy", [r(self.reg(source))], self.reg(dst))
             case Kill(reg):
@@ -192,6 +196,21 @@ class _Assembler:
             args += [self.ib.imm(code), self.ib.imm(value)]
         args.append(self.text_const(f"the shape of {what} is not what the model was compiled for"))
         self.call("vm.builtin.match_shape", args)
+
+    def _read(self, slot: Slot, register: int) -> Any:
+        args = [self.ib.r(self.heap), self.ib.imm(_MAKE_LOAD), self.ib.imm(slot.index)]
+        self.call("vm.builtin.make_prim_value", args, register)
+        return self.ib.r(register)
+
+    def _check_sizes(self, i: CheckSizes) -> None:
+        end = _Label()
+        self._read(i.verdict, 5)
+        self.items.append(_Jump(end, unless=5))
+        told = {"checks": [[c.message, c.a, c.b, c.hint] for c in i.checks]}
+        values = [self._read(slot, n) for slot, n in ((i.verdict, 5), (i.a, 6), (i.b, 7))]
+        args = [self.text_const(attributes_json(told)), *values]
+        self.call("graphkiln.host.RefuseSizes", args, 4)
+        self.items.append(end)
 
     def _test(self, condition: Reg) -> int:
         self.call("vm.builtin.read_if_cond", [self.ib.r(self.reg(condition))], 5)

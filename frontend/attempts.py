@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim, DimError, free_symbols, solve, substitute, sym
 from ..ir.graph import Graph, Value
-from ..ir.registry import Equality, has_trait
+from ..ir.registry import has_trait
 from ..ir.types import TensorType
 from .choices import Choices, guard_messages
 from .errors import FrontendError, shorten
+from .guards import add_guards
 from .importer import Importer
 from .source import Source
 from .valuetypes import Pins
@@ -66,6 +68,7 @@ class _Attempts:
             assert first.error is not None
             raise first.error
         guards = [f"{m}; running it fails for others" for m in guard_messages(found.graph)]
+        add_guards(found.graph, found.importer.inputs_of)
         return found.graph, [*found.importer.warnings, *found.remarks, *guards]
 
     def _import(
@@ -86,7 +89,7 @@ class _Attempts:
                 error = e
             if choices is not None:
                 answers = {**choices.given, **choices.made}
-            bound, notes = _solve(importer.equalities, importer.inputs_of)
+            bound, notes = _solve(importer.needs.conditions, importer.inputs_of)
             if not bound or self._left <= 0:
                 return _Outcome(importer, graph, error, bindings, remarks, answers or {})
             bindings = {**{s: substitute(d, bound) for s, d in bindings.items()}, **bound}
@@ -150,12 +153,14 @@ def _turn(trail: list[_Step], blame: set[str]) -> bool:
 
 
 def _solve(
-    equalities: Iterable[Equality], inputs_of: Mapping[str, str]
+    conditions: Iterable[Condition], inputs_of: Mapping[str, str]
 ) -> tuple[dict[str, Dim], list[str]]:
     """Values of input symbols that follow from equalities, each with a remark."""
     bound: dict[str, Dim] = {}
     notes = []
-    for e in equalities:
+    for e in conditions:
+        if e.relation is not Relation.EQUAL:
+            continue
         found = _binding(substitute(e.a, bound), substitute(e.b, bound), list(inputs_of))
         if found is None:
             continue

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Node, Value
-from ..ir.registry import Equality
 from ..ir.types import TensorType
 from .emit import Emit
 from .errors import ImportFault, shorten
@@ -30,7 +30,7 @@ _THROUGH = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True)
-class Condition:
+class Question:
     """What an If asks: is ``a == b``, or (where there are no dims to compare) is ``root`` true?
 
     ``negated``: the If's condition is the opposite. ``key`` is equal for equal questions.
@@ -48,7 +48,7 @@ class Condition:
         return f"{self.dims[0]} {'==' if answer else '!='} {self.dims[1]}"
 
 
-def condition_of(builder: Builder, value: Value) -> Condition:
+def condition_of(builder: Builder, value: Value) -> Question:
     """The question behind a bool value."""
     negated = False
     while True:
@@ -66,8 +66,8 @@ def condition_of(builder: Builder, value: Value) -> Condition:
         value = source
     dims = _compared(builder, value.node) if value.node.op == "Equal" else None
     if dims is not None:
-        return Condition(f"{dims[0]} == {dims[1]}", negated, dims)
-    return Condition(f"{builder.graph.name}:{value.name}", negated, None)
+        return Question(f"{dims[0]} == {dims[1]}", negated, dims)
+    return Question(f"{builder.graph.name}:{value.name}", negated, None)
 
 
 def _compared(builder: Builder, node: Node) -> tuple[Dim, Dim] | None:
@@ -199,11 +199,11 @@ def _rank(value: Value) -> int | None:
     return len(t.shape) if isinstance(t, TensorType) and t.shape is not None else None
 
 
-def equality(condition: Condition, answer: bool, node: str, branch: str) -> list[Equality]:
+def equality(condition: Question, answer: bool, node: str, branch: str) -> list[Condition]:
     """The dims that an answer makes equal, if any."""
     if condition.dims is None or not answer:
         return []
-    return [Equality(*condition.dims, node, f"its {branch} taken")]
+    return [Condition(Relation.EQUAL, *condition.dims, node, f"its {branch} taken")]
 
 
 def guard_messages(graph: Graph) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor
-from .choices import Condition, Guard, condition_of, disagree, equality
+from .choices import Guard, Question, condition_of, disagree, equality
 from .emit import Emit
 from .errors import ImportFault, shorten, text
 from .node import Body, OnnxNode
@@ -100,7 +100,7 @@ def _place_both(
 
 
 def _place_chosen(
-    at: _Site, cond: Value, branches: Sequence[Body], question: Condition, answer: bool
+    at: _Site, cond: Value, branches: Sequence[Body], question: Question, answer: bool
 ) -> Sequence[Slot]:
     """The branch that an assumed answer selects, behind a guard."""
     importer, choices, builder = at.importer, at.importer.choices, at.scope.builder
@@ -119,7 +119,7 @@ def _place_chosen(
     choices.note(question.key, builder, results)
     if builder.parent is None:
         name = "then_branch" if taken else "else_branch"
-        importer.equalities += equality(question, answer, origin, name)
+        importer.needs.conditions += equality(question, answer, origin, name)
     return results
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import GraphkilnError
+
 _LONGEST = 400
 
 
@@ -23,7 +25,7 @@ class Blocker:
         return f"node '{shorten(self.node, 120)}' ({shorten(self.op, 80)}): {reason}"
 
 
-class FrontendError(Exception):
+class FrontendError(GraphkilnError):
     """A model cannot be imported.
 
     ``file`` is the model's name, ``blockers`` every reason found. ``node``, ``op`` and ``reason``

@@ -12,7 +12,7 @@ import onnx
 from ..ir.dims import Dim
 from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
-from ..ir.registry import Equality, spec
+from ..ir.registry import Needs, spec
 from ..ir.types import TensorType, Type, type_symbols
 from .choices import Choices
 from .constants import constant_array
@@ -65,8 +65,8 @@ class Importer:
     """The state of one import: symbols, functions, blockers and warnings.
 
     ``bindings`` replace symbols of the inputs, ``choices`` are assumptions about conditions that
-    decide ranks; an import with choices ends at its first blocker. It leaves the ``equalities``
-    that must hold of the symbols of its inputs (``inputs_of``: the first input that has each),
+    decide ranks; an import with choices ends at its first blocker. It leaves what the
+    model ``needs`` of the symbols of its inputs (``inputs_of``: the first input that has each),
     and tells whether a rank was ``undecided``.
     """
 
@@ -77,7 +77,7 @@ class Importer:
         self.bindings = bindings
         self.choices = choices
         self.undecided = False
-        self.equalities: list[Equality] = []
+        self.needs = Needs()
         self.inputs_of: dict[str, str] = {}
         self.symbols = Symbols()
         self.blockers: list[Blocker] = []
@@ -310,7 +310,7 @@ class Importer:
             domain=node.domain, name=scope.prefix + node.name,
         )  # fmt: skip
         # What a body needs counts only where it runs.
-        needs = self.equalities if builder.parent is None else None
+        needs = self.needs if builder.parent is None else None
         infer_node(builder.graph, made, builder.known, needs)
         for value in made.values:
             check_size(value.type)

@@ -73,6 +73,12 @@ def has_symbols(node: Node) -> bool:
     return any(True for _ in _symbolic(tuple(node.attrs.values())))
 
 
+def attribute_symbols(node: Node) -> frozenset[str]:
+    """The symbols in the attributes (not inside of bodies) of a node."""
+    dims = _symbolic(tuple(node.attrs.values()))
+    return frozenset().union(*(free_symbols(d) for d in dims))
+
+
 def _symbolic(value: Any) -> Iterator[SymExpr]:
     if isinstance(value, SymExpr):
         yield value

@@ -83,6 +83,12 @@ class Min(Atom):
     __slots__ = ()
 
 
+class Broadcast(Atom):
+    """The common size of two dimensions of which one is 1 or both are equal."""
+
+    __slots__ = ()
+
+
 Monomial: TypeAlias = tuple[Atom, ...]
 
 
@@ -182,6 +188,36 @@ def dim_max(a: Dim, b: Dim) -> Dim:
 def dim_min(a: Dim, b: Dim) -> Dim:
     """The smaller of two dimensions; an atom only where the order cannot be proved."""
     return _extremum(Min, a, b)
+
+
+def dim_broadcast(a: Dim, b: Dim) -> Dim:
+    """The size that `a` and `b` have together where both are equal or one is 1.
+
+    Of a constant other than 1 and a symbol it is the constant. Unlike the maximum it is right for
+    0 against 1, which is 0. Raises DimError for two constants that do not fit.
+    """
+    leaves: list[Dim] = []
+    for dim in (a, b):
+        for leaf in _broadcast_leaves(dim):
+            if leaf != 1 and leaf not in leaves:
+                leaves.append(leaf)
+    constants = [leaf for leaf in leaves if isinstance(leaf, int)]
+    if len(constants) > 1:
+        raise DimError(f"dimensions {constants[0]} and {constants[1]} do not broadcast")
+    if constants:
+        return constants[0]
+    leaves.sort(key=str)
+    common: Dim = leaves[0] if leaves else 1
+    for leaf in leaves[1:]:
+        common = _make_atom(Broadcast, common, leaf)
+    return common
+
+
+def _broadcast_leaves(dim: Dim) -> list[Dim]:
+    atom = _lone_atom(dim)
+    if not isinstance(atom, Broadcast):
+        return [dim]
+    return [leaf for arg in atom.args for leaf in _broadcast_leaves(arg)]
 
 
 def _operand(value: object) -> Dim | None:
@@ -546,6 +582,8 @@ def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:
 
 def _atom_bounds(kind: type[Atom], a: Dim, b: Dim) -> tuple[int | None, int | None]:
     lows, highs = (lower_bound(a), lower_bound(b)), (upper_bound(a), upper_bound(b))
+    if kind is Broadcast:
+        return _strictest(min, lows, need_all=True), _strictest(max, highs, need_all=True)
     if kind is Max:
         return _strictest(max, lows), _strictest(max, highs, need_all=True)
     if kind is Min:

@@ -1,14 +1,14 @@
 """Symbolic dimensions of tensor shapes.
 
 A dimension is a `Dim`: a plain `int`, or a `SymExpr` such as `2*N+1`, `(N+1)//2` or `max(N,3)`.
-Build them with `sym`, the operators `+ - * // %`, `dim_max`, `dim_min` and `ceil_div`; whatever is
-constant is an `int`. Equal structure compares and hashes equal. `str` writes an expression and
-`parse_dim` reads it back:
+Build them with `sym`, the operators `+ - * // %`, `dim_max`, `dim_min`, `dim_broadcast` and
+`ceil_div`; whatever is constant is an `int`. Equal structure compares and hashes equal. `str`
+writes an expression and `parse_dim` reads it back:
 
     sum     := product (('+' | '-') product)*
     product := unary (('*' | '//' | '%') unary)*
     unary   := '-'* primary
-    primary := integer | name | '(' sum ')' | ('max' | 'min') '(' sum ',' sum ')'
+    primary := integer | name | '(' sum ')' | ('max' | 'min' | 'broadcast') '(' sum ',' sum ')'
 
 `//` and `%` round as in Python. Symbols stand for sizes, so they are never negative.
 """
@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from .dim_algebra import (
     MAX_DEPTH,
     Atom,
+    Broadcast,
     Dim,
     DimError,
     FloorDiv,
@@ -29,6 +30,7 @@ from .dim_algebra import (
     Mod,
     Symbol,
     SymExpr,
+    dim_broadcast,
     dim_max,
     dim_min,
     from_atom,
@@ -42,6 +44,7 @@ from .dim_algebra import (
 
 __all__ = [
     "Atom",
+    "Broadcast",
     "Dim",
     "DimError",
     "FloorDiv",
@@ -51,6 +54,7 @@ __all__ = [
     "SymExpr",
     "Symbol",
     "ceil_div",
+    "dim_broadcast",
     "dim_max",
     "dim_min",
     "divides",
@@ -70,6 +74,7 @@ __all__ = [
 
 # An atom brackets its operands once and is bracketed itself inside a product.
 _MAX_NESTING = 2 * MAX_DEPTH + 8
+_CALLS = {"max": dim_max, "min": dim_min, "broadcast": dim_broadcast}
 _TOKEN = re.compile(r"[0-9]+|[A-Za-z_][A-Za-z0-9_]*|//|[-+*%(),]")
 
 
@@ -190,9 +195,18 @@ def _apply(atom: Atom, a: Dim, b: Dim) -> Dim:
         return dim_max(a, b)
     if isinstance(atom, Min):
         return dim_min(a, b)
+    if isinstance(atom, Broadcast):
+        return _together(a, b)
     if b == 0:
         raise DimError(f"the divisor in {atom} is zero")
     return a // b if isinstance(atom, FloorDiv) else a % b
+
+
+def _together(a: Dim, b: Dim) -> Dim:
+    """The common size of two dims; of two numbers that do not fit (a condition says so), one."""
+    if isinstance(a, int) and isinstance(b, int):
+        return b if a == 1 else a
+    return dim_broadcast(a, b)
 
 
 class _Parser:
@@ -272,7 +286,7 @@ class _Parser:
             return self._integer(token)
         if token[:1].isalpha() or token[:1] == "_":
             self._next += 1
-            called = token in ("max", "min") and self._peek() == "("
+            called = token in _CALLS and self._peek() == "("
             return self._extremum(token) if called else sym(token)
         return self._bracketed()[0]
 
@@ -286,7 +300,7 @@ class _Parser:
 
     def _extremum(self, name: str) -> Dim:
         a, b = self._bracketed(count=2)
-        return dim_max(a, b) if name == "max" else dim_min(a, b)
+        return _CALLS[name](a, b)
 
     def _bracketed(self, count: int = 1) -> list[Dim]:
         if self._peek() != "(":

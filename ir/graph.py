@@ -376,7 +376,9 @@ class Graph:
         removed = 0
         while work:
             node = work.pop()
-            if node not in self._succ or self._succ[node] or node.op in ("Input", "Output"):
+            if node not in self._succ or self._succ[node] or node.op == "Input":
+                continue
+            if not node.outputs:  # the results, and what stays for its effect
                 continue
             work.extend(self._pred[node])
             self.remove(node)

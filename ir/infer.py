@@ -15,7 +15,7 @@ import numpy as np
 
 from .dims import Dim, sym
 from .graph import Graph, GraphError, Node, Value
-from .registry import Equality, InferContext, InferenceError, spec_of
+from .registry import InferContext, InferenceError, Needs, spec_of
 from .types import Type, array_type
 
 KNOWN_LIMIT = 4096
@@ -24,31 +24,39 @@ KNOWN_LIMIT = 4096
 Known: TypeAlias = "dict[Value, np.ndarray]"
 
 
-def infer_types(graph: Graph, known: Known | None = None) -> Known:
+def infer_types(
+    graph: Graph, known: Known | None = None, collect: dict[Graph, Needs] | None = None
+) -> Known:
     """Give every value of ``graph`` (and of its bodies) its type.
 
-    ``known`` holds values of graph inputs that the caller knows. Returns the known values of all
-    tensors. Raises :class:`InferenceError` naming the node that does not fit.
+    ``known`` holds values of graph inputs that the caller knows; ``collect`` takes what the nodes
+    of each graph need. Returns the known values of all tensors. Raises :class:`InferenceError`
+    naming the node that does not fit.
     """
     values: Known = dict(known or {})
+    needs = None
+    if collect is not None:
+        # A loop's body is inferred again until its types settle: what counts is the last time.
+        needs = collect[graph] = Needs()
     for node in graph.topological_all():
-        infer_node(graph, node, values)
+        infer_node(graph, node, values, needs, collect)
     return values
 
 
 def infer_node(
-    graph: Graph, node: Node, values: Known, equalities: list[Equality] | None = None
-) -> None:
+    graph: Graph, node: Node, values: Known, needs: Needs | None = None,
+    collect: dict[Graph, Needs] | None = None,
+) -> None:  # fmt: skip
     """Infer one node whose inputs have types, and record known results in ``values``.
 
-    What the node needs of symbolic dims is added to ``equalities``.
+    What the node needs is added to ``needs``, what nodes of its bodies need to ``collect``.
     """
     if node.op in ("Input", "Output"):
         return
     if node.op == "Constant":
         types = make_known(node, values)
     else:
-        types = infer_outputs(graph, node, values, equalities=equalities)
+        types = infer_outputs(graph, node, values, needs=needs, collect=collect)
     for out, t in zip(node.outputs, types, strict=False):
         out.type = t
 
@@ -67,7 +75,8 @@ def infer_outputs(
     node: Node,
     values: Known,
     sources: list[Value | None] | None = None,
-    equalities: list[Equality] | None = None,
+    needs: Needs | None = None,
+    collect: dict[Graph, Needs] | None = None,
 ) -> list[Type]:
     """The types of an operation's outputs, which are left as they are; see :func:`infer_node`.
 
@@ -75,8 +84,9 @@ def infer_outputs(
     """
     inputs = graph.inputs_of(node) if sources is None else sources
     context = make_context(graph, node, inputs, values)
-    if equalities is not None:
-        context.equalities = equalities
+    if needs is not None:
+        context.needs = needs
+    context.collect = collect
     spec = spec_of(node)
     context.results = types = _checked(context, spec.infer, node)
     if spec.propagate is not None:

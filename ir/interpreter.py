@@ -13,7 +13,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .bindings import Bindings, bind_inputs, bind_type, concrete, has_symbols, mismatch
+from .bindings import (
+    Bindings,
+    attribute_symbols,
+    bind_inputs,
+    bind_type,
+    concrete,
+    has_symbols,
+    mismatch,
+)
 from .control import CONTROL
 from .dims import DimError
 from .evaluators import EVALUATORS
@@ -109,11 +117,14 @@ class _Step:
 
 @dataclass
 class _Plan:
+    """``checks`` are nodes without results, run as soon as their symbols have values."""
+
     slots: int
     inputs: list[int]
     constants: list[tuple[int, Any]]
     steps: list[_Step]
     outputs: list[int]
+    checks: list[tuple[Node, frozenset[str]]] = field(default_factory=list)
 
 
 def _plan(graph: Graph) -> _Plan:
@@ -124,15 +135,18 @@ def _plan(graph: Graph) -> _Plan:
 
     constants: list[tuple[int, Any]] = []
     steps: list[_Step] = []
+    checks: list[tuple[Node, frozenset[str]]] = []
     for node in graph.topological_all():
-        if node.op == "Constant" and "value" in node.attrs:
+        if not node.outputs and node.op != "Output":
+            checks.append((node, attribute_symbols(node)))
+        elif node.op == "Constant" and "value" in node.attrs:
             constants.append((slot(node.out()), node.attrs["value"]))
         elif node.op not in ("Input", "Output"):
             inputs = [-1 if v is None else slot(v) for v in graph.inputs_of(node)]
             outputs = [slot(v) for v in node.values]
             steps.append(_Step(node, inputs, outputs, has_symbols(node)))
     results = [slot(v) for v in graph.outputs]
-    plan = _Plan(0, [slot(v) for v in graph.inputs], constants, steps, results)
+    plan = _Plan(0, [slot(v) for v in graph.inputs], constants, steps, results, checks)
     plan.slots = len(slots)
     _mark_dead(plan)
     return plan
@@ -165,9 +179,23 @@ class _Engine:
         for v, slot, value in zip(graph.inputs, plan.inputs, inputs, strict=True):
             slots[slot] = value
             self._tell(v, value)
+        waiting = self._run_checks(plan.checks, bindings)
         for step in plan.steps:
             self._run_step(step, slots, bindings)
+            waiting = self._run_checks(waiting, bindings)
         return [slots[slot] for slot in plan.outputs]
+
+    def _run_checks(
+        self, checks: list[tuple[Node, frozenset[str]]], bindings: Bindings
+    ) -> list[tuple[Node, frozenset[str]]]:
+        """Run those whose symbols have values; returns the others."""
+        waiting = []
+        for node, symbols in checks:
+            if symbols <= bindings.keys():
+                self.run_node(node, [], bindings, symbolic=True)
+            else:
+                waiting.append((node, symbols))
+        return waiting
 
     def _run_step(self, step: _Step, slots: list[Any], bindings: Bindings) -> None:
         arguments = [None if i < 0 else slots[i] for i in step.inputs]

@@ -14,9 +14,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .conditions import Condition, Relation
 from .dims import Dim
 from .graph import Attr, Graph, GraphError, Node, Value
-from .types import TensorType, Type
+from .shapes import broadcast, broadcast_dim
+from .types import Shape, TensorType, Type
 
 OPSET = 28
 """The ai.onnx opset every graph is in after import."""
@@ -30,13 +32,29 @@ class InferenceError(GraphError):
 
 
 @dataclass(frozen=True)
-class Equality:
-    """Two dims that are the same wherever the model is right; ``why`` says what ``node`` needs."""
+class ValueNeed:
+    """What the elements of input ``index`` of ``node`` must be: at least ``low``, at most ``high``
+    (None: not bounded), and not 0 where ``nonzero``; ``why`` completes "it needs ...".
 
-    a: Dim
-    b: Dim
-    node: str
+    Only each ``stride``-th element is meant, from element ``offset`` on.
+    """
+
+    node: Node
+    index: int
+    low: Dim | None
+    high: Dim | None
     why: str
+    nonzero: bool = False
+    stride: int = 1
+    offset: int = 0
+
+
+@dataclass
+class Needs:
+    """What the nodes of one graph need in order to run, where inference cannot prove it."""
+
+    conditions: list[Condition] = field(default_factory=list)
+    values: list[ValueNeed] = field(default_factory=list)
 
 
 @dataclass
@@ -46,8 +64,8 @@ class InferContext:
     ``inputs`` are the input types (None: omitted), ``known(i)`` the compile-time value of input
     ``i`` as an int64/object array of dims (symbolic entries are ``SymExpr``), or a plain array
     for constants of any dtype, or None when it is only known at run time. ``results`` are the
-    output types that inference gave, for propagate rules; ``equalities`` what
-    :meth:`require_equal` found.
+    output types that inference gave, for propagate rules; ``needs`` what the ``require`` methods
+    found. ``collect`` holds the same for every graph where a caller wants those of bodies too.
     """
 
     graph: Graph
@@ -57,7 +75,8 @@ class InferContext:
     _fresh: Callable[[str], Dim]
     outer: Mapping[Value, Any] = field(default_factory=dict)
     results: list[Type] = field(default_factory=list)
-    equalities: list[Equality] = field(default_factory=list)
+    needs: Needs = field(default_factory=Needs)
+    collect: dict[Graph, Needs] | None = None
 
     def attr(self, name: str) -> Any:
         """An attribute's value, or the schema's default, or None."""
@@ -84,16 +103,107 @@ class InferContext:
         """
         return self._fresh(hint)
 
-    def require_equal(self, a: Dim, b: Dim, why: str) -> None:
-        """Note that the op cannot run unless ``a == b``; ``why`` completes "it needs ...".
+    # ---- conditions ----------------------------------------------------------------------------
 
-        Raises :class:`InferenceError` where both are known and differ.
+    def require(self, relation: Relation, a: Dim, b: Dim, why: str) -> None:
+        """Note that the op cannot run unless ``a`` stands in ``relation`` to ``b``.
+
+        ``why`` completes "it needs ...". Raises :class:`InferenceError` where that can never be.
         """
-        if a == b:
-            return
-        if isinstance(a, int) and isinstance(b, int):
+        condition = Condition(relation, a, b, f"node {self.node.name!r} ({self.node.key})", why)
+        if condition.refuted():
             raise self.error(f"needs {why}, not {a} and {b}")
-        self.equalities.append(Equality(a, b, f"node {self.node.name!r} ({self.node.key})", why))
+        if not condition.proved():
+            self.needs.conditions.append(condition)
+
+    def require_equal(self, a: Dim, b: Dim, why: str) -> None:
+        """:meth:`require` that ``a == b``."""
+        self.require(Relation.EQUAL, a, b, why)
+
+    def require_at_most(self, a: Dim, b: Dim, why: str) -> None:
+        """:meth:`require` that ``a <= b``."""
+        self.require(Relation.AT_MOST, a, b, why)
+
+    def require_multiple(self, a: Dim, b: Dim, why: str) -> None:
+        """:meth:`require` that ``b`` divides ``a``."""
+        self.require(Relation.MULTIPLE, a, b, why)
+
+    def require_same_shape(self, a: Shape, b: Shape, why: str) -> None:
+        """:meth:`require_equal`, dim by dim; raises where the ranks differ."""
+        if len(a) != len(b):
+            raise self.error(f"needs {why}, not ranks {len(a)} and {len(b)}")
+        for x, y in zip(a, b, strict=True):
+            self.require_equal(x, y, why)
+
+    def broadcast(self, *shapes: Shape) -> Shape:
+        """The common shape of ``shapes``; that they broadcast is required."""
+        out: Shape = ()
+        for shape in shapes:
+            longer, shorter = (out, shape) if len(out) >= len(shape) else (shape, out)
+            for a, b in zip(reversed(longer), reversed(shorter), strict=False):
+                broadcast_dim(a, b)  # raises where a constant and a bound can never agree
+                self.require(Relation.BROADCAST, a, b, "operands that broadcast")
+            out = broadcast([out, shape])
+        return out
+
+    def broadcast_known(self, *shapes: Shape | None) -> Shape | None:
+        """:meth:`broadcast`, or None where the rank of one shape is not known."""
+        known = [s for s in shapes if s is not None]
+        return self.broadcast(*known) if len(known) == len(shapes) else None
+
+    def broadcast_to(self, shape: Shape, target: Shape, what: str = "an operand") -> Shape:
+        """``target``; that ``shape`` broadcasts to it in this one direction is required."""
+        if len(shape) > len(target):
+            raise self.error(f"rank {len(shape)} does not broadcast to rank {len(target)}")
+        for have, want in zip(reversed(shape), reversed(target), strict=False):
+            why = f"{what} that broadcasts to ({', '.join(map(str, target))})"
+            self.require(Relation.BROADCAST_TO, have, want, why)
+        return target
+
+    def require_values(self, index: int, low: Dim | None, high: Dim | None, why: str) -> None:
+        """Note that all elements of integer input ``index`` must lie between ``low`` and ``high``.
+
+        Both ends count; None is no bound. Elements that are known are compared at once.
+        """
+        entries = self.known(index)
+        if entries is None:
+            if self.has(index) and self.tensor(index).shape != (0,):
+                self.needs.values.append(ValueNeed(self.node, index, low, high, why))
+            return
+        for entry in {str(e): e for e in entries.reshape(-1).tolist()}.values():
+            if low is not None:
+                self.require_at_most(low, entry, why)
+            if high is not None:
+                self.require_at_most(entry, high, why)
+
+    def require_indices(self, index: int, size: Dim, why: str = "") -> None:
+        """Note that all elements of input ``index`` are positions on an axis of ``size``.
+
+        Negative ones count from the end.
+        """
+        self.require_values(index, -size, size - 1, why or f"indices within an axis of {size}")
+
+    def require_column(
+        self, index: int, column: int, columns: int, low: Dim, high: Dim, why: str
+    ) -> None:
+        """:meth:`require_values` for one column of a tensor whose last axis has ``columns``."""
+        entries = self.known(index)
+        if entries is None:
+            need = ValueNeed(self.node, index, low, high, why, False, columns, column)
+            self.needs.values.append(need)
+            return
+        for entry in {str(e): e for e in entries.reshape(-1, columns)[:, column].tolist()}.values():
+            self.require_at_most(low, entry, why)
+            self.require_at_most(entry, high, why)
+
+    def require_nonzero(self, index: int, why: str) -> None:
+        """Note that no element of integer input ``index`` may be 0."""
+        entries = self.known(index)
+        if entries is None:
+            if self.has(index):
+                self.needs.values.append(ValueNeed(self.node, index, None, None, why, True))
+        elif any(isinstance(e, int) and e == 0 for e in entries.reshape(-1).tolist()):
+            raise self.error(f"needs {why}, not 0")
 
     def error(self, message: str) -> InferenceError:
         return InferenceError(f"node {self.node.name!r} ({self.node.key}): {message}")
@@ -117,6 +227,7 @@ class OpSpec:
     ``reduction``, ``commutative``, ``associative``, ``idempotent``, ``involution``,
     ``stochastic`` (results differ between runs), ``host`` (runs as a host function),
     ``shape_only`` (looks at the shapes of its inputs, not at their data),
+    ``effect`` (has no result and stays in the graph for what it does),
     ``control_flow``.
     """
 
@@ -159,11 +270,13 @@ def op(
     defaults: Mapping[str, Attr] | None = None,
     doc: str = "",
     arity: tuple[int, int] | None = None,
+    results: tuple[int, int] | None = None,
 ) -> Callable[[Infer], Infer]:
     """Decorator: register the function as type inference of the named ops.
 
     For the standard domains the arity, attribute names, defaults and documentation are taken
-    from onnx's schema; ``defaults`` add to them.
+    from onnx's schema; ``defaults`` add to them. ``arity`` and ``results`` are the least and most
+    inputs and outputs of other ops.
     """
 
     def wrap(infer: Infer) -> Infer:
@@ -172,6 +285,8 @@ def op(
             merged = {**facts.pop("defaults", {}), **(defaults or {})}
             if arity is not None:
                 facts["min_inputs"], facts["max_inputs"] = arity
+            if results is not None:
+                facts["min_outputs"], facts["max_outputs"] = results
             facts.setdefault("doc", doc)
             register(
                 OpSpec(name, domain, infer, evaluate, propagate, frozenset(traits), merged, **facts)
@@ -268,6 +383,6 @@ def has_trait(node: Node, trait: str) -> bool:
 
 
 __all__ = [
-    "ML_OPSET", "OPSET", "Equality", "InferContext", "InferenceError", "OpSpec", "Value",
+    "ML_OPSET", "OPSET", "InferContext", "InferenceError", "Needs", "OpSpec", "Value", "ValueNeed",
     "attribute", "has_trait", "op", "register", "spec", "spec_of", "specs",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .dims import Dim, dim_max, known_equal, lower_bound
+from .dims import Dim, dim_broadcast, known_equal, lower_bound
 from .types import Shape
 
 
@@ -12,8 +12,8 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     """The common shape of ``shapes`` under NumPy's rules (none given: the scalar shape).
 
     Two dims agree where they are equal or one is 1. A symbol against an int above 1 gives the int,
-    and two symbols that may differ give their maximum, which is right wherever the model is.
-    Raises ``ValueError`` where two dims can never agree.
+    and two symbols that may differ give ``broadcast(a, b)``. That they agree is a condition, which
+    ``InferContext.broadcast`` notes. Raises ``ValueError`` where two dims can never agree.
     """
     rank = max((len(s) for s in shapes), default=0)
     out: list[Dim] = [1] * rank
@@ -35,7 +35,7 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
         if isinstance(known, int):
             _check_reachable(other, known)
             return known
-    return a if known_equal(a, b) else dim_max(a, b)
+    return a if known_equal(a, b) else dim_broadcast(a, b)
 
 
 def _check_reachable(symbolic: Dim, known: int) -> None:

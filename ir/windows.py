@@ -8,7 +8,7 @@ from typing import Any
 
 from .dims import Dim, ceil_div, dim_max, dim_min, is_static
 from .graph import Node
-from .registry import attribute
+from .registry import InferContext, attribute
 from .types import Shape
 
 
@@ -139,6 +139,16 @@ def window_output(window: Window, spatial: Shape, ceil_mode: bool = False) -> Sh
     return tuple(_slides(window, i, extent, ceil_mode) for i, extent in enumerate(spatial))
 
 
+def require_fit(ctx: InferContext, window: Window, spatial: Shape) -> None:
+    """Note that a window must fit into the padded image; automatic padding makes it fit."""
+    if window.mode.startswith("SAME"):
+        return
+    for i, extent in enumerate(spatial):
+        padded = extent + window.begin[i] + window.end[i]
+        why = f"a window that fits the padded spatial dim {i}"
+        ctx.require_at_most(window.reach(i), padded, why)
+
+
 def _slides(window: Window, i: int, extent: Dim, ceil_mode: bool) -> Dim:
     stride = window.strides[i]
     if window.mode.startswith("SAME"):
@@ -201,6 +211,7 @@ __all__ = [
     "Window",
     "conv_window",
     "pool_window",
+    "require_fit",
     "transpose_window",
     "unpool_shape",
     "window_output",

@@ -168,6 +168,8 @@ class Direct:
         at = _FIRST + len(self._ins) + len(self._outs)
         frame[at : at + len(sizes)] = sizes
         code.plan(self._tensor)
+        if frame[_STATUS]:
+            raise HandedOver
 
     def _make_room(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Gives memory to what was planned. Raises MemoryError or ValueError if there is none."""

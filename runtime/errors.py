@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
+from ..errors import ArtifactError, ExecutionError, GraphkilnError, InputError
 
-class GraphkilnError(Exception):
-    """Base of everything the runtime raises on purpose."""
-
-
-class ArtifactError(GraphkilnError):
-    """The artifact cannot be read, was damaged, or does not fit this machine."""
-
-
-class InputError(GraphkilnError, ValueError):
-    """A feed, an output name or a thread count is wrong."""
-
-
-class ExecutionError(GraphkilnError, RuntimeError):
-    """The compiled model failed while it ran."""
+__all__ = [
+    "ArtifactError", "ExecutionError", "GraphkilnError", "InputError", "first_line", "reason",
+]  # fmt: skip
 
 
 def reason(error: BaseException) -> str:

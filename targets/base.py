@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import GraphkilnError
 from ..ir.graph import Graph
 
 if TYPE_CHECKING:
     from tvm import tirx
 
 
-class TargetError(ValueError):
+class TargetError(GraphkilnError, ValueError):
     """A target's name or its options are not understood."""
 
 

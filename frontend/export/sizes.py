@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...ir.dim_algebra import Atom, FloorDiv, Max, Min, Mod, Symbol
+from ...ir.dim_algebra import Atom, Broadcast, FloorDiv, Max, Min, Mod, Symbol
 from ...ir.dims import Dim, SymExpr
 from ...ir.graph import GraphError, Value
 from ...ir.types import TensorType
@@ -80,6 +80,9 @@ class Sizes:
         a, b = (self.scalar(arg) for arg in atom.args)
         if isinstance(atom, Max | Min):
             return self._scope.emit("Max" if isinstance(atom, Max) else "Min", [a, b])
+        if isinstance(atom, Broadcast):
+            one = self._scope.emit("Equal", [a, self._constant(1)])
+            return self._scope.emit("Where", [one, b, a])
         rest = self._scope.emit("Mod", [a, b])
         if isinstance(atom, Mod):
             return rest

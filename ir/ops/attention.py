@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim
+from ..dims import Dim, dim_max
 from ..graph import Node
 from ..registry import InferContext, attribute, op
-from ..shapes import broadcast_to
-from ..types import TensorType, Type
+from ..types import Shape, TensorType, Type
 
 
 def head_shape(ctx: InferContext, i: int, heads: int | None) -> tuple[Dim, Dim, Dim, Dim]:
@@ -25,8 +24,7 @@ def head_shape(ctx: InferContext, i: int, heads: int | None) -> tuple[Dim, Dim, 
     if not heads:
         raise ctx.error("inputs of 3 axes need the numbers of heads")
     batch, length, hidden = x.dims
-    if isinstance(hidden, int) and hidden % heads:
-        raise ctx.error(f"{heads} heads do not divide the last axis of {x}")
+    ctx.require_multiple(hidden, heads, f"a last axis of input {i} that {heads} heads divide")
     return batch, heads, length, hidden // heads
 
 
@@ -38,12 +36,24 @@ def _infer_attention(ctx: InferContext) -> list[Type]:
     if ctx.has(4) and ctx.has(6):
         raise ctx.error("nonpad_kv_seqlen and a past cache exclude each other")
     batch, heads, length, _ = head_shape(ctx, 0, ctx.attr("q_num_heads"))
-    _, kv_heads, new, depth = head_shape(ctx, 1, ctx.attr("kv_num_heads"))
-    width = head_shape(ctx, 2, ctx.attr("kv_num_heads"))[3]
-    if isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads:
-        raise ctx.error(f"{kv_heads} key heads do not divide {heads} query heads")
+    keyed = head_shape(ctx, 1, ctx.attr("kv_num_heads"))
+    _, kv_heads, new, depth = keyed
+    valued = head_shape(ctx, 2, ctx.attr("kv_num_heads"))
+    width = valued[3]
+    ctx.require_equal(batch, keyed[0], "queries and keys of one batch size")
+    ctx.require_same_shape(valued[:3], keyed[:3], "keys and values that differ in width only")
+    query_width = head_shape(ctx, 0, ctx.attr("q_num_heads"))[3]
+    ctx.require_equal(query_width, depth, "queries and keys of one width")
+    ctx.require_multiple(heads, kv_heads, "query heads that the key heads divide")
     keys = ctx.tensor(4).dims[2] + new if ctx.has(4) else new
-    _check_mask(ctx)
+    if ctx.has(4):
+        past = ctx.tensor(4).dims[2]
+        ctx.require_same_shape(ctx.tensor(4).dims, (batch, kv_heads, past, depth), "past keys")
+        ctx.require_same_shape(ctx.tensor(5).dims, (batch, kv_heads, past, width), "past values")
+    if ctx.has(6):
+        ctx.require_same_shape(ctx.tensor(6).dims, (batch,), "a length for each of the batch")
+        ctx.require_values(6, 0, keys, "lengths within the keys")
+    _check_mask(ctx, (batch, heads, length, keys))
     shape = (batch, heads, length, width) if q.rank == 4 else (batch, length, heads * width)
     return [
         q.with_shape(shape),
@@ -53,23 +63,35 @@ def _infer_attention(ctx: InferContext) -> list[Type]:
     ]
 
 
-def _check_mask(ctx: InferContext) -> None:
-    if ctx.has(3) and not 1 <= ctx.tensor(3).rank <= 4:
-        raise ctx.error(f"the mask must have 1 to 4 axes, not {ctx.tensor(3)}")
+def _check_mask(ctx: InferContext, scores: Shape) -> None:
+    if not ctx.has(3):
+        return
+    mask = ctx.tensor(3)
+    if not 1 <= mask.rank <= 4:
+        raise ctx.error(f"the mask must have 1 to 4 axes, not {mask}")
+    # A mask may end before the keys do: what it does not cover is masked (ONNX's Attention-24).
+    ctx.broadcast_to(mask.dims[:-1], scores[: -1], "a mask")
+    ctx.require_at_most(mask.dims[-1], dim_max(scores[-1], 1), "a mask no longer than the keys")
 
 
 @op("RotaryEmbedding")
 def _infer_rotary(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
-    width = head_shape(ctx, 0, ctx.attr("num_heads"))[3]
+    batch, _, length, width = head_shape(ctx, 0, ctx.attr("num_heads"))
     rotated = ctx.attr("rotary_embedding_dim") or width
+    ctx.require_multiple(rotated, 2, "an even number of rotated elements")
+    ctx.require_at_most(rotated, width, "no more rotated elements than a head has")
+    if ctx.has(3):
+        ctx.require_same_shape(ctx.tensor(3).dims, (batch, length), "a position for each element")
     for i in (1, 2):
         cache = ctx.tensor(i)
         if cache.rank != (2 if ctx.has(3) else 3):
             raise ctx.error(f"input {i} has {cache.rank} axes")
-        half = cache.dims[-1]
-        if isinstance(half, int) and isinstance(rotated, int) and 2 * half != rotated:
-            raise ctx.error(f"input {i} holds {half} angles for {rotated} rotated elements")
+        ctx.require_equal(2 * cache.dims[-1], rotated, "an angle for two rotated elements")
+        if ctx.has(3):
+            ctx.require_indices(3, cache.dims[0], "positions that the table of angles has")
+        else:
+            ctx.broadcast_to(cache.dims[:2], (batch, length), "angles")
     return [x]
 
 
@@ -104,6 +126,8 @@ def _infer_dialect_attention(ctx: InferContext) -> list[Type]:
             raise ctx.error(f"operands must have 4 axes, not {x}")
     if ctx.has(3):
         _check_dialect_mask(ctx, q, k)
+    ctx.require_equal(q.dims[3], k.dims[3], "queries and keys of one width")
+    ctx.require_same_shape(k.dims[:3], v.dims[:3], "keys and values that differ in width only")
     return [q.with_shape((*q.dims[:3], v.dims[3]))]
 
 
@@ -111,7 +135,7 @@ def _check_dialect_mask(ctx: InferContext, q: TensorType, k: TensorType) -> None
     mask = ctx.tensor(3)
     if not mask.dtype.is_float:
         raise ctx.error(f"the mask is added, so it must be of floats, not {mask}")
-    broadcast_to(mask.dims, (*q.dims[:3], k.dims[2]))
+    ctx.broadcast_to(mask.dims, (*q.dims[:3], k.dims[2]), "a mask")
 
 
 # ---- recurrent relatives -------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..conditions import Relation
 from ..dims import Dim
 from ..registry import InferContext, op
-from ..shapes import broadcast_dim
 from ..types import Type
 from .attention import head_shape
 from .attention_microsoft_evaluate import attention, multi_head_attention, rotary_embedding
@@ -76,8 +76,12 @@ def _infer_attention(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"takes x [batch, length, hidden] and a matrix, not {x}, {ctx.tensor(1)}")
     heads = ctx.attr("num_heads")
     sizes = projection_sizes(ctx)
-    if any(isinstance(s, int) and s % heads for s in sizes):
-        raise ctx.error(f"{heads} heads do not divide the projection {sizes}")
+    for size in sizes:
+        ctx.require_multiple(size, heads, f"a projection that {heads} heads divide")
+    whole = sizes[0] + sizes[1] + sizes[2]
+    ctx.require_same_shape(ctx.tensor(1).dims, (x.dims[2], whole), "weights of the projection")
+    if ctx.has(2):
+        ctx.require_same_shape(ctx.tensor(2).dims, (whole,), "a bias for each projected column")
     batch, length, _ = x.dims
     keys = length + ctx.tensor(4).dims[3] if ctx.has(4) else length
     check_key_mask(ctx, 3, batch, keys)
@@ -102,6 +106,6 @@ def check_key_mask(ctx: InferContext, i: int, batch: Dim, keys: Dim) -> None:
     mask = ctx.tensor(i)
     if not mask.dtype.is_integer or not 1 <= mask.rank <= 3:
         raise ctx.error(f"masks of type {mask} are not supported")
-    broadcast_dim(mask.dims[0], batch)
     if mask.rank > 1:
-        broadcast_dim(mask.dims[-1], keys)
+        ctx.require(Relation.BROADCAST_TO, mask.dims[0], batch, "a mask for each of the batch")
+        ctx.require(Relation.BROADCAST_TO, mask.dims[-1], keys, "a mask as long as the keys")

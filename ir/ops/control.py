@@ -43,7 +43,7 @@ def _infer_body(
         array = ctx.known(i + offset) if i >= first else None
         if array is not None:
             known[value] = array
-    infer_types(body, known)
+    infer_types(body, known, ctx.collect)
     return [v.type for v in body.outputs]
 
 

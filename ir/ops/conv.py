@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from ..dims import is_static
+from ..dims import Dim
 from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type
-from ..windows import conv_window, transpose_window, window_output
+from ..windows import conv_window, require_fit, transpose_window, window_output
 from .quant_evaluate import fused_conv
 
 
 @op("Conv")
 @op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv)
 def infer_conv(c: InferContext) -> list[Type]:
-    x = c.tensor(0)
-    return [x.with_shape(conv_shape(c, x, c.tensor(1)))]
+    x, w = c.tensor(0), c.tensor(1)
+    require_bias(c, 2, w.dims[0])
+    return [x.with_shape(conv_shape(c, x, w))]
 
 
 @op("ConvInteger")
@@ -32,14 +33,47 @@ def infer_qlinear_conv(c: InferContext) -> list[Type]:
 def infer_deform_conv(c: InferContext) -> list[Type]:
     x, w, offset = c.tensor(0), c.tensor(1), c.tensor(2)
     _check_ranks(c, x, w)
+    _require_deform(c, x, w, offset)
     return [x.with_shape((x.dims[0], w.dims[0], *offset.dims[2:]))]
+
+
+def _require_deform(c: InferContext, x: TensorType, w: TensorType, offset: TensorType) -> None:
+    """What ONNX's DeformConv-22 says of the sizes of its inputs."""
+    groups, offset_groups = c.attr("group") or 1, c.attr("offset_group") or 1
+    c.require_equal(x.dims[1], w.dims[1] * groups, f"channels that fit {groups} groups of weights")
+    c.require_multiple(w.dims[0], groups, f"output channels that divide into {groups} groups")
+    c.require_multiple(x.dims[1], offset_groups, "channels that divide into groups of offsets")
+    window = conv_window(c.node, x.dims[2:], w.dims[2:])
+    require_fit(c, window, x.dims[2:])
+    places: Dim = 1
+    for k in w.dims[2:]:
+        places = places * k
+    image = window_output(window, x.dims[2:])
+    shape = (x.dims[0], len(image) * offset_groups * places, *image)
+    c.require_same_shape(offset.dims, shape, "one offset for each place of the window")
+    require_bias(c, 3, w.dims[0])
+    if c.has(4):
+        shape = (x.dims[0], offset_groups * places, *image)
+        c.require_same_shape(c.tensor(4).dims, shape, "one mask for each place of the window")
+
+
+def require_bias(c: InferContext, i: int, filters: Dim) -> None:
+    """Note that input ``i``, where it is given, holds one number for each of ``filters``."""
+    if c.has(i):
+        c.require_same_shape(c.tensor(i).dims, (filters,), "a bias with one entry a filter")
 
 
 @op("ConvTranspose")
 def infer_conv_transpose(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     _check_ranks(c, x, w)
+    groups = c.attr("group") or 1
+    c.require_equal(x.dims[1], w.dims[0], "as many channels as the weights have")
+    c.require_multiple(x.dims[1], groups, f"channels that divide into {groups} groups")
+    require_bias(c, 2, w.dims[1] * groups)
     _, spatial = transpose_window(c.node, x.dims[2:], w.dims[2:])
+    for extent in spatial:
+        c.require_at_most(0, extent, "an image larger than what its pads cut off")
     return [x.with_shape((x.dims[0], w.dims[1] * c.attr("group"), *spatial))]
 
 
@@ -47,12 +81,10 @@ def conv_shape(c: InferContext, x: TensorType, w: TensorType) -> Shape:
     """Output shape of a convolution of ``x`` (N, C, ...) by ``w`` (M, C/group, ...)."""
     _check_ranks(c, x, w)
     groups = c.attr("group") or 1
-    channels = w.dims[1] * groups
-    if is_static(channels) and is_static(x.dims[1]) and channels != x.dims[1]:
-        raise c.error(f"{x.dims[1]} channels do not fit weights {w} in {groups} groups")
-    if is_static(w.dims[0]) and w.dims[0] % groups:
-        raise c.error(f"{w.dims[0]} output channels do not divide into {groups} groups")
+    c.require_equal(x.dims[1], w.dims[1] * groups, f"channels that fit {groups} groups of weights")
+    c.require_multiple(w.dims[0], groups, f"output channels that divide into {groups} groups")
     window = conv_window(c.node, x.dims[2:], w.dims[2:])
+    require_fit(c, window, x.dims[2:])
     return (x.dims[0], w.dims[0], *window_output(window, x.dims[2:]))
 
 
@@ -61,4 +93,4 @@ def _check_ranks(c: InferContext, x: TensorType, w: TensorType) -> None:
         raise c.error(f"the input {x} and the weight {w} must have one rank of at least 3")
 
 
-__all__ = ["conv_shape"]
+__all__ = ["conv_shape", "require_bias"]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..registry import InferContext, op
-from ..shapes import broadcast_to
 from ..types import TensorType, Type
 from .elementwise_values import dim_abs, dim_sign, elementwise_value
 
@@ -136,7 +135,7 @@ def _prelu(ctx: InferContext) -> list[Type]:
     if x.dtype != slope.dtype:
         raise ctx.error(f"x holds {x.dtype}, slope {slope.dtype}")
     if x.shape is not None and slope.shape is not None:
-        broadcast_to(slope.shape, x.shape)
+        ctx.broadcast_to(slope.shape, x.shape, "a slope")
     return [x]
 
 
@@ -147,8 +146,8 @@ def _swiglu(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"A holds {a.dtype}, B {b.dtype}")
     if a.shape is None or b.shape is None:
         return [a if b.shape is None else b]
-    broadcast_to(a.shape, b.shape)
-    return [a.with_shape(broadcast_to(b.shape, a.shape))]
+    ctx.require_same_shape(a.shape, b.shape, "operands of one shape")
+    return [a]
 
 
 @op("Clip", traits=(*ELEMENTWISE, "idempotent"))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..registry import InferContext, Propagate, op
-from ..shapes import broadcast_known
 from ..types import TensorType, Type
 from . import elementwise_values as values
 from .elementwise import ELEMENTWISE, boolean, integral, numeric
@@ -23,7 +22,7 @@ def broadcasting(ctx: InferContext, *inputs: int) -> TensorType:
     for i, t in enumerate(types[1:], 1):
         if t.dtype != types[0].dtype:
             raise ctx.error(f"input 0 holds {types[0].dtype}, input {i} {t.dtype}")
-    return types[0].with_shape(broadcast_known([t.shape for t in types]))
+    return types[0].with_shape(ctx.broadcast_known(*(t.shape for t in types)))
 
 
 def _register(
@@ -95,11 +94,11 @@ _register("Mod", numeric, _mod_value)
 @op("Pow", traits=ELEMENTWISE, propagate=elementwise_value(np.power))
 def _pow(ctx: InferContext) -> list[Type]:
     x, y = numeric(ctx), numeric(ctx, 1)
-    return [x.with_shape(broadcast_known([x.shape, y.shape]))]
+    return [x.with_shape(ctx.broadcast_known(x.shape, y.shape))]
 
 
 @op("Where", traits=ELEMENTWISE, propagate=elementwise_value(np.where, values.dim_where))
 def _where(ctx: InferContext) -> list[Type]:
     condition = boolean(ctx)
     t = broadcasting(ctx, 1, 2)
-    return [t.with_shape(broadcast_known([condition.shape, t.shape]))]
+    return [t.with_shape(ctx.broadcast_known(condition.shape, t.shape))]

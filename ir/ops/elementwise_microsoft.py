@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..registry import InferContext, op
-from ..shapes import broadcast_to
 from ..types import Type
 from .elementwise import ELEMENTWISE, floating
 
@@ -46,7 +45,7 @@ def _with_bias(ctx: InferContext) -> list[Type]:
         if bias.dtype != x.dtype:
             raise ctx.error(f"the input holds {x.dtype}, the bias {bias.dtype}")
         if x.shape is not None and bias.shape is not None:
-            broadcast_to(bias.shape, x.shape)
+            ctx.broadcast_to(bias.shape, x.shape, "a bias")
     return [x]
 
 

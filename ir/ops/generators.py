@@ -61,6 +61,8 @@ def _arange(_node: Any, inputs: list[Any]) -> list[Any]:
 @op("Range", domain="com.microsoft", propagate=_range_value, evaluate=_arange, arity=(2, 3),
     doc="Numbers from ``start`` by ``delta`` (default 1) up to ``limit``, exclusive.")  # fmt: skip
 def _range(ctx: InferContext) -> list[Type]:
+    if ctx.has(2) and ctx.tensor(2).dtype.is_integer:
+        ctx.require_nonzero(2, "a delta other than 0")
     length = _range_length(ctx)
     return [ctx.tensor(0).with_shape((ctx.fresh_dim() if length is None else length,))]
 

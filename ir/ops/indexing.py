@@ -45,9 +45,7 @@ def _in_range(indices: Array, size: int) -> bool:
 def _gather(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
-    known, size = ints_of(ctx.known(1)), x.dims[axis]
-    if known is not None and isinstance(size, int) and not _in_range(np.array(known), size):
-        raise ctx.error(f"an index is out of range for axis {axis} of {x}")
+    ctx.require_indices(1, x.dims[axis])
     return [x.with_shape((*x.dims[:axis], *indices.dims, *x.dims[axis + 1 :]))]
 
 
@@ -68,9 +66,11 @@ def _gather_elements_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 )  # fmt: skip
 def _gather_elements(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
-    normalize_axis(ctx.attr("axis"), x.rank)
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
     if indices.rank != x.rank:
         raise ctx.error(f"the indices have rank {indices.rank}, the data rank {x.rank}")
+    ctx.require_indices(1, x.dims[axis])
+    _require_inside(ctx, indices, x, axis)
     return [x.with_shape(indices.dims)]
 
 
@@ -83,7 +83,16 @@ def _gather_nd(ctx: InferContext) -> list[Type]:
     depth = _tuple_length(ctx, indices)
     if batch + depth > x.rank or batch >= indices.rank:
         raise ctx.error(f"{depth} indices after {batch} batch dims do not fit {x}")
+    for a, b in zip(x.dims[:batch], indices.dims[:batch], strict=True):
+        ctx.require_equal(a, b, "data and indices of one batch")
+    _require_tuples(ctx, x.dims[batch : batch + depth])
     return [x.with_shape((*indices.dims[:-1], *x.dims[batch + depth :]))]
+
+
+def _require_tuples(ctx: InferContext, dims: Shape) -> None:
+    """Column ``k`` of the indices counts along ``dims[k]``."""
+    for k, size in enumerate(dims):
+        ctx.require_column(1, k, len(dims), -size, size - 1, f"indices within axis {k} of {size}")
 
 
 def _tuple_length(ctx: InferContext, indices: TensorType) -> int:
@@ -97,8 +106,16 @@ def _array_feature_extractor(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     if x.rank == 0:
         raise ctx.error("the data must not be a scalar")
+    ctx.require_values(1, 0, x.dims[-1] - 1, "indices within its last axis")
     lead: Shape = x.dims[:-1] if x.rank > 1 else (1,)
     return [x.with_shape((*lead, numel(indices.dims)))]
+
+
+def _require_inside(ctx: InferContext, indices: TensorType, x: TensorType, axis: int) -> None:
+    """Along the other axes an element of the data stands for each index."""
+    for i, (have, most) in enumerate(zip(indices.dims, x.dims, strict=True)):
+        if i != axis:
+            ctx.require_at_most(have, most, f"no more indices along axis {i} than elements")
 
 
 # ---- scatters ------------------------------------------------------------------------------------
@@ -133,10 +150,13 @@ def _check_reduction(ctx: InferContext) -> None:
 )  # fmt: skip
 def _scatter_elements(ctx: InferContext) -> list[Type]:
     x, indices, updates = (ctx.tensor(i) for i in range(3))
-    normalize_axis(ctx.attr("axis"), x.rank)
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
     _check_reduction(ctx)
     if not x.rank == indices.rank == updates.rank:
         raise ctx.error(f"data, indices and updates differ in rank: {x}, {indices}, {updates}")
+    ctx.require_same_shape(indices.dims, updates.dims, "an update for each index")
+    ctx.require_indices(1, x.dims[axis])
+    _require_inside(ctx, indices, x, axis)
     return [x]
 
 
@@ -157,6 +177,9 @@ def _scatter_nd(ctx: InferContext) -> list[Type]:
     _check_reduction(ctx)
     if depth > x.rank or updates.rank != indices.rank - 1 + x.rank - depth:
         raise ctx.error(f"updates {updates} at {indices} do not fit {x}")
+    shape = (*indices.dims[:-1], *x.dims[depth:])
+    ctx.require_same_shape(updates.dims, shape, "an update for each index")
+    _require_tuples(ctx, x.dims[:depth])
     return [x]
 
 
@@ -187,7 +210,9 @@ def _depth(ctx: InferContext) -> Dim:
     if known is None:
         return ctx.fresh_dim()
     entry = known.reshape(-1)[0]
-    return entry if known.dtype == object else int(entry)
+    depth: Dim = entry if known.dtype == object else int(entry)
+    ctx.require_at_most(0, depth, "a depth that is not negative")
+    return depth
 
 
 # ---- results whose size depends on the data ------------------------------------------------------

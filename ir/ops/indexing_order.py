@@ -14,8 +14,8 @@ def _top_k(ctx: InferContext) -> list[Type]:
     axis = normalize_axis(ctx.attr("axis"), x.rank)
     known, size = dims_of(ctx.known(1)), x.dims[axis]
     k = known[0] if known else ctx.fresh_dim()
-    if isinstance(k, int) and isinstance(size, int) and not 0 <= k <= size:
-        raise ctx.error(f"k is {k}, axis {axis} has {size} elements")
+    ctx.require_at_most(0, k, "a k that is not negative")
+    ctx.require_at_most(k, size, f"no more than the elements of axis {axis}")
     shape = (*x.dims[:axis], k, *x.dims[axis + 1 :])
     return [x.with_shape(shape), tensor("int64", *shape)]
 
@@ -25,4 +25,6 @@ def _cumulative(ctx: InferContext) -> list[Type]:
     x, axis = ctx.tensor(0), int_of(ctx.known(1))
     if axis is not None:
         normalize_axis(axis, x.rank)
+    else:
+        ctx.require_values(1, -x.rank, x.rank - 1, "an axis of its input")
     return [x]

@@ -6,36 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, attribute, op
-from ..shapes import broadcast, broadcast_dim, broadcast_to
 from ..types import Shape, TensorType, Type
 
 
-def matmul_shape(a: Shape, b: Shape) -> Shape:
-    """The shape of NumPy's ``matmul``; raises ``ValueError`` where the operands do not fit."""
+def matmul_shape(ctx: InferContext, a: Shape, b: Shape) -> Shape:
+    """The shape of NumPy's ``matmul``; raises ``InferenceError`` where the operands do not fit."""
     if not a or not b:
-        raise ValueError("a matrix product takes no scalars")
+        raise ctx.error("a matrix product takes no scalars")
     left = a if len(a) > 1 else (1, *a)
     right = b if len(b) > 1 else (*b, 1)
-    _check_inner(left[-1], right[-2])
-    lead = broadcast([left[:-2], right[:-2]])
+    ctx.require_equal(left[-1], right[-2], "operands with equal inner dimensions")
+    lead = ctx.broadcast(left[:-2], right[:-2])
     rows = left[-2:-1] if len(a) > 1 else ()
     columns = right[-1:] if len(b) > 1 else ()
     return (*lead, *rows, *columns)
-
-
-def _check_inner(a: Dim, b: Dim) -> None:
-    if isinstance(a, int) and isinstance(b, int) and a != b:
-        raise ValueError(f"inner dimensions {a} and {b} differ")
-
-
-def _match_inner(ctx: InferContext, a: Dim, b: Dim) -> None:
-    """Two inner dims are one size, which is worth noting where one is known."""
-    _check_inner(a, b)
-    if isinstance(a, int) or isinstance(b, int):
-        ctx.require_equal(a, b, "operands with equal inner dimensions")
 
 
 def _same_dtype(ctx: InferContext) -> TensorType:
@@ -49,9 +35,7 @@ def _same_dtype(ctx: InferContext) -> TensorType:
 @op("MatMul")
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
-    shape = matmul_shape(a.dims, b.dims)
-    _match_inner(ctx, a.dims[-1], b.dims[-2:][0])
-    return [a.with_shape(shape)]
+    return [a.with_shape(matmul_shape(ctx, a.dims, b.dims))]
 
 
 @op("Gemm")
@@ -61,9 +45,9 @@ def _infer_gemm(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"multiplies matrices, not {a} and {b}")
     m, k = reversed(a.dims) if ctx.attr("transA") else a.dims
     inner, n = reversed(b.dims) if ctx.attr("transB") else b.dims
-    _match_inner(ctx, k, inner)
+    ctx.require_equal(k, inner, "operands with equal inner dimensions")
     if ctx.has(2):
-        broadcast_to(ctx.tensor(2).dims, (m, n))
+        ctx.broadcast_to(ctx.tensor(2).dims, (m, n), "a bias")
     return [a.with_shape((m, n))]
 
 
@@ -91,7 +75,7 @@ def _infer_fused_matmul(ctx: InferContext) -> list[Type]:
         raise ctx.error("transposed batch axes are not supported")
     left = _swapped(a.dims) if ctx.attr("transA") else a.dims
     right = _swapped(b.dims) if ctx.attr("transB") else b.dims
-    return [a.with_shape(matmul_shape(left, right))]
+    return [a.with_shape(matmul_shape(ctx, left, right))]
 
 
 def _swapped(shape: Shape) -> Shape:
@@ -103,5 +87,5 @@ def _infer_det(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank < 2:
         raise ctx.error(f"takes square matrices, not {x}")
-    broadcast_dim(x.dims[-2], x.dims[-1])
+    ctx.require_equal(x.dims[-2], x.dims[-1], "square matrices")
     return [x.with_shape(x.dims[:-2])]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..conditions import Relation
 from ..dims import Dim
 from ..registry import InferContext, op
 from ..shapes import broadcast_dim
@@ -81,4 +82,8 @@ def _infer_einsum(ctx: InferContext) -> list[Type]:
     types = [ctx.tensor(i) for i in range(len(ctx.inputs))]
     einsum = parse_einsum(ctx.attr("equation"), [t.rank for t in types])
     extents = einsum.extents([t.dims for t in types])
+    for labels, t in zip(einsum.operands, types, strict=True):
+        for label, d in zip(labels, t.dims, strict=True):
+            why = f"one size of index {label!r}"
+            ctx.require(Relation.BROADCAST_TO, d, extents[label], why)
     return [types[0].with_shape(tuple(extents[label] for label in einsum.output))]

@@ -49,6 +49,8 @@ def _infer_dft(ctx: InferContext) -> list[Type]:
 
 def _transformed(ctx: InferContext, extent: Dim) -> Dim:
     known = ctx.known(1)
+    if ctx.has(1):
+        ctx.require_values(1, 1, None, "a positive dft_length")
     if known is not None:
         return _bins(ctx, known.reshape(-1)[0].item())
     if ctx.has(1):
@@ -65,6 +67,15 @@ def _infer_stft(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"the signal must be [batch, length, 1 or 2], not {x}")
     n = _stft_length(ctx, x.dims[1])
     step = ctx.known(1)
+    ctx.require_values(1, 1, None, "a positive frame_step")
+    if n is not None:
+        ctx.require_at_most(n, x.dims[1], "frames no longer than the signal")
+        ctx.require_at_most(1, n, "frames of at least 1 sample")
+    if ctx.has(3):
+        ctx.require_values(3, 1, x.dims[1], "a frame_length within the signal")
+        if ctx.has(2):
+            window = ctx.tensor(2).dims[0]
+            ctx.require_values(3, window, window, "a window of one frame's length")
     if step is None or n is None:
         frames: Dim = ctx.fresh_dim()
     else:

@@ -55,9 +55,12 @@ def _tile(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     repeats = dims_of(ctx.known(1))
     if repeats is None:
+        ctx.require_values(1, 0, None, "repeats that are not negative")
         return [x.with_shape(tuple(0 if d == 0 else ctx.fresh_dim() for d in x.dims))]
     if len(repeats) != x.rank:
         raise ctx.error(f"{len(repeats)} repeats do not fit rank {x.rank}")
+    for repeat in repeats:
+        ctx.require_at_most(0, repeat, "repeats that are not negative")
     return [x.with_shape(tuple(d * r for d, r in zip(x.dims, repeats, strict=True)))]
 
 
@@ -91,9 +94,7 @@ def _common_dim(ctx: InferContext, dims: Sequence[Dim]) -> Dim:
     known = {d for d in dims if isinstance(d, int)}
     if len(known) > 1:
         raise ctx.error(f"dimensions {', '.join(map(str, sorted(known)))} differ")
-    if not known:
-        return dims[0]
-    size = known.pop()
+    size = known.pop() if known else dims[0]
     for d in dims:
         ctx.require_equal(d, size, "inputs that differ along its axis only")
     return size
@@ -130,19 +131,36 @@ def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
         last = total - chunk * (count - 1)
         if isinstance(last, int) and last < 0:
             raise ctx.error(f"{total} elements do not split into {count} parts")
+        ctx.require_at_most(0, last, f"an axis that splits into {count} parts")
         return [chunk] * (count - 1) + [last]
     sizes = dims_of(ctx.known(1))
     if sizes is None:
-        return [ctx.fresh_dim() for _ in ctx.node.outputs]
-    if all(isinstance(d, int) for d in (*sizes, total)) and sum(sizes) != total:
-        raise ctx.error(f"the parts {tuple(sizes)} do not add up to {total}")
+        sizes = [ctx.fresh_dim() for _ in ctx.node.outputs]
+    if len(sizes) != len(ctx.node.outputs):
+        raise ctx.error(f"has {len(sizes)} parts and {len(ctx.node.outputs)} outputs")
+    whole: Dim = 0
+    for size in sizes:
+        ctx.require_at_most(0, size, "parts that are not negative")
+        whole = whole + size
+    ctx.require_equal(whole, total, "parts that add up to the axis")
     return sizes
 
 
 # ---- ops that keep the shape ---------------------------------------------------------------------
 
 
-@op("Trilu", "ReverseSequence", traits=MOVES)
+@op("ReverseSequence", traits=MOVES)
+def _reverse_sequence(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    batch, time = ctx.attr("batch_axis"), ctx.attr("time_axis")
+    if x.rank < 2 or {batch, time} != {0, 1}:
+        raise ctx.error(f"takes batch and time axes 0 and 1 of {x}, not {batch} and {time}")
+    ctx.require_same_shape(ctx.tensor(1).dims, (x.dims[batch],), "a length for each sequence")
+    ctx.require_values(1, 0, x.dims[time], "lengths within the time axis")
+    return [x]
+
+
+@op("Trilu", traits=MOVES)
 @op("Trilu", domain="com.microsoft", traits=MOVES, arity=(1, 2), defaults={"upper": 1},
     doc="ONNX's Trilu.", evaluate=lambda node, inputs: [_triangle(node, *inputs)])  # fmt: skip
 def _same_type(ctx: InferContext) -> list[Type]:
@@ -168,8 +186,7 @@ def _block(ctx: InferContext) -> tuple[TensorType, int]:
 
 
 def _divided(ctx: InferContext, d: Dim, by: int) -> Dim:
-    if isinstance(d, int) and d % by:
-        raise ctx.error(f"dimension {d} is not divisible by {by}")
+    ctx.require_multiple(d, by, f"a dimension that {by} divides")
     return d // by
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim
+from ..dims import Dim, dim_max, dim_min
 from ..graph import Node
 from ..registry import InferContext, op
 from ..shapes import normalize_axes
 from ..slices import slice_range
-from ..types import Type
+from ..types import TensorType, Type
 from .shape_values import Arrays, dims_of, inferred_shape, ints_of, numel
 
 MOVES = ("injective",)
@@ -39,6 +39,10 @@ def _slice_count(ctx: InferContext) -> int | None:
 def _slice(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axes = _slice_axes(ctx, _slice_count(ctx))
+    if ctx.has(3):
+        ctx.require_values(3, -x.rank, x.rank - 1, "axes of its input")
+    if ctx.has(4):
+        ctx.require_nonzero(4, "steps other than 0")
     if axes is None:
         return [x.with_shape(tuple(ctx.fresh_dim() for _ in x.dims))]
     if len(axes) > x.rank:
@@ -154,9 +158,20 @@ def _pad(ctx: InferContext) -> list[Type]:
         ctx.fresh_dim() if width is None else d + width[0] + width[1]
         for d, width in zip(x.dims, pad_amounts(ctx), strict=True)
     ]
-    if any(isinstance(d, int) and d < 0 for d in out):
-        raise ctx.error(f"the pads leave a negative shape ({', '.join(map(str, out))})")
+    for d, extent, width in zip(x.dims, out, pad_amounts(ctx), strict=True):
+        ctx.require_at_most(0, extent, "pads that cut off no more than there is")
+        if ctx.attr("mode") != "constant":
+            ctx.require_at_most(dim_min(extent, 1), d, "elements to fill its pads with")
+        if width is not None and width != (0, 0):
+            _require_source(ctx, d, width)
     return [x.with_shape(tuple(out))]
+
+
+def _require_source(ctx: InferContext, d: Dim, width: tuple[Dim, Dim]) -> None:
+    """Note what a dim must have for what these pads show of it."""
+    for pad in width:
+        if ctx.attr("mode") == "reflect":
+            ctx.require_at_most(pad, dim_max(d - 1, 0), "reflected pads shorter than the dim")
 
 
 # ---- CenterCropPad, Col2Im -----------------------------------------------------------------------
@@ -173,7 +188,27 @@ def _center_crop_pad(ctx: InferContext) -> list[Type]:
     out = list(x.dims)
     for k, a in enumerate(axes):
         out[a] = ctx.fresh_dim() if target is None else target[k]
+        ctx.require_at_most(0, out[a], "sizes that are not negative")
     return [x.with_shape(tuple(out))]
+
+
+def _require_columns(
+    ctx: InferContext, x: TensorType, image: Sequence[Dim], block: Sequence[Dim]
+) -> None:
+    """As many rows as elements of blocks, and as many columns as blocks in the image."""
+    count = len(image)
+    strides = ctx.attr("strides") or (1,) * count
+    dilations = ctx.attr("dilations") or (1,) * count
+    pads = ctx.attr("pads") or (0,) * (2 * count)
+    blocks: Dim = 1
+    for k in range(count):
+        reach = dilations[k] * (block[k] - 1) + 1
+        padded = image[k] + pads[k] + pads[count + k]
+        ctx.require_at_most(1, block[k], "blocks of at least 1 element")
+        ctx.require_at_most(reach, padded, f"a block that fits dim {k} of the image")
+        blocks = blocks * ((padded - reach) // strides[k] + 1)
+    ctx.require_multiple(x.dims[1], numel(tuple(block)), "rows for whole blocks")
+    ctx.require_equal(x.dims[2], blocks, "a column for each place of the block")
 
 
 @op("Col2Im")
@@ -185,4 +220,6 @@ def _col2im(ctx: InferContext) -> list[Type]:
     block, image = dims_of(ctx.known(2)), dims_of(ctx.known(1))
     channels = ctx.fresh_dim() if block is None else x.dims[1] // numel(tuple(block))
     sizes = image or [ctx.fresh_dim() for _ in range(count)]
+    if block is not None:
+        _require_columns(ctx, x, sizes, block)
     return [x.with_shape((x.dims[0], channels, *sizes))]

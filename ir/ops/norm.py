@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ..dims import divides
 from ..onnx_types import element_type
 from ..registry import InferContext, op
-from ..shapes import broadcast_dim, broadcast_to, normalize_axes, normalize_axis
+from ..shapes import normalize_axes, normalize_axis
 from ..types import TensorType, Type
 
 
@@ -43,7 +42,7 @@ def channels_of(ctx: InferContext, x: TensorType, parameters: range) -> None:
         p = ctx.tensor(i)
         if p.rank != 1:
             raise ctx.error(f"input {i} must be a vector, not {p}")
-        broadcast_dim(p.dims[0], x.dims[1])
+        ctx.require_equal(p.dims[0], x.dims[1], "parameters for each channel")
 
 
 @op("InstanceNormalization", traits=("reduction",))
@@ -58,8 +57,9 @@ def _infer_group(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
     groups = ctx.attr("num_groups")
-    if groups < 1 or (isinstance(x.dims[1], int) and not divides(groups, x.dims[1])):
-        raise ctx.error(f"num_groups {groups} does not divide the channels of {x}")
+    if groups < 1:
+        raise ctx.error(f"num_groups must be positive, not {groups}")
+    ctx.require_multiple(x.dims[1], groups, "a number of groups that divides the channels")
     return [x]
 
 
@@ -83,7 +83,7 @@ def _infer_layer(ctx: InferContext) -> list[Type]:
     axis = normalize_axis(ctx.attr("axis"), x.rank)
     for i in (1, 2):
         if ctx.has(i):
-            broadcast_to(ctx.tensor(i).dims, x.dims)
+            ctx.broadcast_to(ctx.tensor(i).dims, x.dims, "scale and bias")
     shape = (*x.dims[:axis], *([1] * (x.rank - axis)))
     stash = TensorType(element_type(ctx.attr("stash_type")), shape)
     return [x, stash, stash]
@@ -93,5 +93,5 @@ def _infer_layer(ctx: InferContext) -> list[Type]:
 def _infer_rms(ctx: InferContext) -> list[Type]:
     x, scale = ctx.tensor(0), ctx.tensor(1)
     normalize_axis(ctx.attr("axis"), x.rank)
-    broadcast_to(scale.dims, x.dims)
+    ctx.broadcast_to(scale.dims, x.dims, "a scale")
     return [x.with_dtype(scale.dtype)]

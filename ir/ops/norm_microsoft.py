@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph import Node
 from ..registry import InferContext, attribute, op
-from ..shapes import broadcast_to, normalize_axis
+from ..shapes import normalize_axis
 from ..types import Type, tensor
 
 DOMAIN = "com.microsoft"
@@ -43,7 +43,7 @@ def _evaluate_simplified(node: Node, inputs: list[Any]) -> list[Any]:
 def _infer_simplified(ctx: InferContext) -> list[Type]:
     x, scale = ctx.tensor(0), ctx.tensor(1)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
-    broadcast_to(scale.dims, x.dims)
+    ctx.broadcast_to(scale.dims, x.dims, "a scale")
     statistics = tensor("float32", *x.dims[:axis], *([1] * (x.rank - axis)))
     return [x.with_dtype(scale.dtype), statistics]
 
@@ -92,10 +92,10 @@ def _evaluate_skip(node: Node, inputs: list[Any]) -> list[Any]:
 )  # fmt: skip
 def _infer_skip(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
-    broadcast_to(ctx.tensor(1).dims, x.dims)
+    ctx.broadcast_to(ctx.tensor(1).dims, x.dims, "a residual")
     for i in range(2, len(ctx.inputs)):
         if ctx.has(i):
-            broadcast_to(ctx.tensor(i).dims, x.dims[-1:])
+            ctx.broadcast_to(ctx.tensor(i).dims, x.dims[-1:], "gamma, beta and bias")
     statistics = tensor("float32", *x.dims[:-1], 1)
     return [x, statistics, statistics, x]
 

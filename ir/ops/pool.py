@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type, tensor
-from ..windows import pool_window, unpool_shape, window_output
+from ..windows import pool_window, require_fit, unpool_shape, window_output
 from . import quant_evaluate as evaluate
 from .shape_values import dims_of
 
@@ -65,6 +65,7 @@ def pool_shape(c: InferContext, x: TensorType) -> Shape:
     """Output shape of a pool over ``x`` (N, C, ...)."""
     _check_rank(c, x)
     window = pool_window(c.node, x.dims[2:])
+    require_fit(c, window, x.dims[2:])
     return (*x.dims[:2], *window_output(window, x.dims[2:], bool(c.attr("ceil_mode"))))
 
 

@@ -63,7 +63,7 @@ def _product(c: InferContext, a: int, b: int, result: DType | str) -> list[Type]
     left, right = c.tensor(a), c.tensor(b)
     if left.dtype.is_float or right.dtype.is_float:
         raise c.error(f"products of {left.dtype} and {right.dtype} are not supported")
-    return [left.with_dtype(result).with_shape(matmul_shape(left.dims, right.dims))]
+    return [left.with_dtype(result).with_shape(matmul_shape(c, left.dims, right.dims))]
 
 
 @op("MatMulInteger")
@@ -84,7 +84,7 @@ def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
 @op("DynamicQuantizeMatMul", domain=_MS, arity=(3, 5), evaluate=evaluate.dynamic_quantize_matmul)
 def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
     a = c.tensor(0)
-    return [a.with_shape(matmul_shape(a.dims, c.tensor(1).dims))]
+    return [a.with_shape(matmul_shape(c, a.dims, c.tensor(1).dims))]
 
 
 @op(
@@ -116,7 +116,7 @@ def _gemm(c: InferContext, a: int, b: int) -> TensorType:
         raise c.error(f"multiplies matrices, not {left} and {right}")
     rows = left.dims[::-1] if c.attr("transA") else left.dims
     columns = right.dims[::-1] if c.attr("transB") else right.dims
-    return left.with_shape(matmul_shape(rows, columns))
+    return left.with_shape(matmul_shape(c, rows, columns))
 
 
 @op(
@@ -130,4 +130,4 @@ def infer_matmul_nbits(c: InferContext) -> list[Type]:
     a = c.tensor(0)
     if c.attr("bits") not in (2, 4, 8) or c.attr("weight_prepacked") or c.has(4):
         raise c.error("takes weights of 2, 4 or 8 bits, not prepacked and without g_idx")
-    return [a.with_shape(matmul_shape(a.dims, (int(c.attr("K")), int(c.attr("N")))))]
+    return [a.with_shape(matmul_shape(c, a.dims, (int(c.attr("K")), int(c.attr("N")))))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..dims import Dim
 from ..registry import InferContext, op
-from ..shapes import broadcast_dim, broadcast_known, normalize_axis
+from ..shapes import broadcast_dim, normalize_axis
 from ..types import Type
 from . import quant_evaluate as evaluate
 from .elementwise import ELEMENTWISE
@@ -16,7 +16,7 @@ _MS = "com.microsoft"
 @op("QLinearMul", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, evaluate=evaluate.qlinear_mul)
 def infer_qlinear_binary(c: InferContext) -> list[Type]:
     a, b = c.tensor(0), c.tensor(3)
-    return [a.with_shape(broadcast_known([a.shape, b.shape]))]
+    return [a.with_shape(c.broadcast_known(a.shape, b.shape))]
 
 
 @op(

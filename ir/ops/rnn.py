@@ -49,6 +49,7 @@ def infer_layer(
         raise c.error(f"the weight {w} must hold {count} directions")
     if w.rank == 3:
         c.require_equal(x.dims[2], w.dims[features], "X and W with as many features")
+    _require_weights(c, w, hidden, count, features)
     last: TensorType
     if c.attr("layout"):
         batch, steps, _ = x.dims
@@ -59,12 +60,39 @@ def infer_layer(
         y = x.with_shape((steps, count, batch, hidden))
         last = x.with_shape((count, batch, hidden))
     _relate(c, first_state - 1, (batch,), ("X and sequence_lens of one batch size",))
+    if c.has(first_state - 1):
+        c.require_values(first_state - 1, 0, steps, "sequence_lens within the steps of X")
     for i, name in enumerate(("initial_h", "initial_c")[:states]):
         needs = [f"{name} with one state a direction", f"X and {name} of one batch size"]
         if c.attr("layout"):
             needs.reverse()
         _relate(c, first_state + i, last.dims, (*needs, f"R and {name} of one hidden size"))
     return [y, *[last] * states]
+
+
+_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4, "DynamicQuantizeLSTM": 4}
+
+
+def _require_weights(
+    c: InferContext, w: TensorType, hidden: Dim, count: int, features: int
+) -> None:
+    """W, R and B of one hidden size, as the layers of ONNX and com.microsoft take them."""
+    gates = _GATES.get(c.node.op)
+    if gates is None or w.rank != 3:
+        return
+    given = c.attr("hidden_size")
+    if given is not None:
+        c.require_equal(hidden, int(given), "weights of the given hidden_size")
+    rows = 3 - features
+    r = c.tensor(2)
+    c.require_equal(w.dims[rows], gates * hidden, "W with the rows of all gates")
+    shape: Shape = (count, gates * hidden, hidden)
+    c.require_same_shape(r.dims, shape if features == 2 else (count, hidden, gates * hidden),
+                         "R with the rows of all gates")  # fmt: skip
+    if c.has(3):
+        c.require_same_shape(c.tensor(3).dims, (count, 2 * gates * hidden), "biases of all gates")
+    if c.node.op == "LSTM" and c.has(7):
+        c.require_same_shape(c.tensor(7).dims, (count, 3 * hidden), "peepholes of three gates")
 
 
 def _relate(c: InferContext, index: int, shape: Shape, needs: Sequence[str]) -> None:

@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
-from ..dims import Dim
+from ..dims import Dim, SymExpr
 from ..registry import InferContext, op
-from ..shapes import broadcast, normalize_axes
+from ..shapes import normalize_axes
 from ..types import Shape, TensorType, Type, tensor
 from .shape_values import (
     Arrays,
@@ -120,11 +120,25 @@ def _reshape(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     target = dims_of(ctx.known(1))
     if target is not None:
-        return [x.with_shape(reshape_shape(x.dims, target, bool(ctx.attr("allowzero"))))]
+        return [x.with_shape(_reshaped_to(ctx, x.dims, target))]
     rank = _length(ctx, 1)
-    if rank < 2:
-        return [x.with_shape((x.numel,) * rank)]
-    return [x.with_shape(tuple(ctx.fresh_dim() for _ in range(rank)))]
+    ctx.require_values(1, -1, None, "a target of sizes, or -1")
+    shape: Shape = tuple(ctx.fresh_dim() for _ in range(rank))
+    ctx.require_equal(x.numel, numel(shape), "a target of as many elements")
+    return [x.with_shape(shape)]
+
+
+def _reshaped_to(ctx: InferContext, shape: Shape, target: Sequence[Dim]) -> Shape:
+    out = reshape_shape(shape, target, bool(ctx.attr("allowzero")))
+    for d in target:
+        if isinstance(d, SymExpr):
+            ctx.require_at_most(0, d, "a target of sizes that are not negative")
+    if -1 not in target:
+        ctx.require_equal(numel(shape), numel(out), "a target of as many elements")
+        return out
+    rest = numel(tuple(d for i, d in enumerate(out) if target[i] != -1))
+    ctx.require_multiple(numel(shape), rest, "a number of elements that fits the target")
+    return out
 
 
 @op("Flatten", propagate=reshaped, traits=VIEW)
@@ -150,8 +164,7 @@ def _squeeze(ctx: InferContext) -> list[Type]:
         return [x.with_shape(_squeeze_unknown(ctx, x))]
     gone = normalize_axes(axes, x.rank)
     for a in gone:
-        if isinstance(x.dims[a], int) and x.dims[a] != 1:
-            raise ctx.error(f"axis {a} has {x.dims[a]} elements, not 1")
+        ctx.require_equal(x.dims[a], 1, f"axis {a} of 1 element")
     return [x.with_shape(tuple(d for i, d in enumerate(x.dims) if i not in gone))]
 
 
@@ -171,7 +184,10 @@ def _squeeze_unknown(ctx: InferContext, x: TensorType) -> Shape:
         return kept
     if count > x.rank:
         raise ctx.error(f"{count} axes are more than rank {x.rank}")
-    return tuple(ctx.fresh_dim() for _ in range(x.rank - count))
+    ctx.require_values(1, -x.rank, x.rank - 1, "axes of its input")
+    shape: Shape = tuple(ctx.fresh_dim() for _ in range(x.rank - count))
+    ctx.require_equal(x.numel, numel(shape), "axes of one element")
+    return shape
 
 
 def unsqueeze_shape(shape: Shape, axes: Sequence[int]) -> Shape:
@@ -194,7 +210,10 @@ def _unsqueeze(ctx: InferContext) -> list[Type]:
     rank = x.rank + _length(ctx, 1)
     if x.rank == 0:
         return [x.with_shape((1,) * rank)]
-    return [x.with_shape(tuple(ctx.fresh_dim() for _ in range(rank)))]
+    ctx.require_values(1, -rank, rank - 1, "axes of its result")
+    shape: Shape = tuple(ctx.fresh_dim() for _ in range(rank))
+    ctx.require_equal(x.numel, numel(shape), "axes that differ")
+    return [x.with_shape(shape)]
 
 
 # ---- Expand, ConstantOfShape ---------------------------------------------------------------------
@@ -205,10 +224,14 @@ def _expand(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     target = dims_of(ctx.known(1))
     if target is not None:
-        return [x.with_shape(broadcast([x.dims, tuple(target)]))]
+        for d in target:
+            ctx.require_at_most(0, d, "a target of sizes that are not negative")
+        return [x.with_shape(ctx.broadcast(x.dims, tuple(target)))]
     rank = max(x.rank, _length(ctx, 1))
     padded = (1,) * (rank - x.rank) + x.dims
-    return [x.with_shape(tuple(_expanded_dim(ctx, d) for d in padded))]
+    shape = tuple(_expanded_dim(ctx, d) for d in padded)
+    ctx.broadcast_to(x.dims, shape, "an input")
+    return [x.with_shape(shape)]
 
 
 def _expanded_dim(ctx: InferContext, d: Dim) -> Dim:
@@ -236,8 +259,8 @@ def _constant_of_shape(ctx: InferContext) -> list[Type]:
     target = dims_of(ctx.known(0))
     if target is None:
         target = [ctx.fresh_dim() for _ in range(_length(ctx, 0))]
-    if any(isinstance(d, int) and d < 0 for d in target):
-        raise ctx.error(f"the shape [{_text(target)}] is negative")
+    for d in target:
+        ctx.require_at_most(0, d, "a shape that is not negative")
     return [TensorType(element, tuple(target))]
 
 

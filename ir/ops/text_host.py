@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from ..dims import Dim
 from ..registry import InferContext, op
-from ..shapes import broadcast
 from ..types import TensorType, Type, dtype, tensor
 
 
 @op("StringConcat", traits=("host",))
 def _concat(ctx: InferContext) -> list[Type]:
     a, b = ctx.tensor(0), ctx.tensor(1)
-    return [a.with_shape(broadcast([a.dims, b.dims]))]
+    return [a.with_shape(ctx.broadcast(a.dims, b.dims))]
 
 
 @op("StringNormalizer", traits=("host",))

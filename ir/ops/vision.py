@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim, is_static
+from ..dims import Dim, dim_min, is_static
 from ..graph import Graph, Node
 from ..reference import reference_runner
 from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axes
-from ..types import Type, dtype
+from ..types import Shape, Type, dtype
 from .shape_values import dims_of, ints_of
 
 
@@ -114,6 +114,13 @@ def _evaluate_grid_sample(node: Node, inputs: list[Any]) -> list[Any]:
     return reference_runner(twin, [True, True])(inputs)
 
 
+def _places(dims: Shape) -> Dim:
+    total: Dim = 1
+    for d in dims:
+        total = total * d
+    return total
+
+
 @op("GridSample")
 @op(
     "GridSample",
@@ -126,8 +133,11 @@ def infer_grid_sample(c: InferContext) -> list[Type]:
     x, grid = c.tensor(0), c.tensor(1)
     if x.rank < 3 or x.rank != grid.rank:
         raise c.error(f"the input {x} and the grid {grid} must have one rank of at least 3")
-    if is_static(grid.dims[-1]) and grid.dims[-1] != x.rank - 2:
-        raise c.error(f"the grid {grid} must hold {x.rank - 2} coordinates")
+    c.require_equal(grid.dims[-1], x.rank - 2, f"a grid of {x.rank - 2} coordinates")
+    c.require_equal(grid.dims[0], x.dims[0], "a grid for each image")
+    empty = "an image with elements where the grid has places"
+    for d in x.dims[2:]:
+        c.require_at_most(dim_min(_places(grid.dims[1:-1]), 1), d, empty)
     return [x.with_shape((*x.dims[:2], *grid.dims[1:-1]))]
 
 
@@ -146,6 +156,9 @@ def infer_affine_grid(c: InferContext) -> list[Type]:
 @op("RoiAlign")
 def infer_roi_align(c: InferContext) -> list[Type]:
     x, rois = c.tensor(0), c.tensor(1)
+    c.require_same_shape(c.tensor(2).dims, (rois.dims[0],), "an image for each region")
+    c.require_equal(rois.dims[1], 4, "regions of 4 coordinates")
+    c.require_values(2, 0, x.dims[0] - 1, "regions of images of the batch")
     size = (int(c.attr("output_height")), int(c.attr("output_width")))
     return [x.with_shape((rois.dims[0], x.dims[1], *size))]
 

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..dtypes import STRING, public_dtype, to_storage
-from ..errors import ArtifactError
+from ..errors import ArtifactError, InputError
 from ..values import StringTensor, ValueList, items, tensor_from_storage, tvm_ffi
 
 Attrs: TypeAlias = "dict[str, Any]"
@@ -32,7 +32,7 @@ _PREFIX = "graphkiln.host."
 # Which module of this package holds an operation.
 _HOMES = {
     "cast": ("Cast", "CastLike"),
-    "guards": ("Refuse",),
+    "guards": ("Refuse", "RefuseSizes"),
     "images": ("ImageDecoder",),
     "labels": ("LabelEncoder", "OneHotEncoder"),
     "movement": (
@@ -53,15 +53,12 @@ _HOMES = {
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-# Ctrl-C in a host function reaches the caller as what it is.
+# These reach the caller as what they are.
 tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
+tvm_ffi.register_error("InputError", InputError)
 
 _registry: dict[str, HostFunction] = {}
 _raw: set[str] = set()
-
-
-class Refusal(Exception):
-    """The model does not take these inputs; the text says all there is to say."""
 
 
 def host_function(name: str, *, raw: bool = False) -> Callable[[HostFunction], HostFunction]:
@@ -124,8 +121,8 @@ def _packed(name: str) -> Callable[..., Any]:
     return call
 
 
-def _named(name: str, error: Exception) -> RuntimeError:
-    return RuntimeError(str(error) if isinstance(error, Refusal) else f"{name}: {error}")
+def _named(name: str, error: Exception) -> Exception:
+    return error if isinstance(error, InputError) else RuntimeError(f"{name}: {error}")
 
 
 @lru_cache(maxsize=1024)

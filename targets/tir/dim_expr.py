@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ...ir.dims import Atom, Dim, FloorDiv, Max, Min, Symbol, SymExpr
+from ...ir.dims import Atom, Broadcast, Dim, FloorDiv, Max, Min, Symbol, SymExpr
 
 
 def dim_expr(
@@ -40,6 +40,8 @@ def _atom_expr(
         return tirx.max(a, b)
     if isinstance(atom, Min):
         return tirx.min(a, b)
+    if isinstance(atom, Broadcast):
+        return tirx.Select(a == tirx.IntImm("int64", 1), b, a)
     # Dims of a branch that is not taken are computed too, and may divide by an empty dim.
     divisor = b if isinstance(b, tirx.IntImm) else tirx.max(b, tirx.IntImm("int64", 1))
     return (tirx.floordiv if isinstance(atom, FloorDiv) else tirx.floormod)(a, divisor)

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 import graphkiln
 from graphkiln.codegen.native import MOST_BYTES, SCRATCH_BYTES
-from graphkiln.runtime import ExecutionError, Session
+from graphkiln.runtime import ExecutionError, InputError, Session
 from graphkiln.runtime.direct import Direct
 
 Array = np.ndarray
@@ -235,7 +235,7 @@ def test_a_check_that_fails_is_told_by_the_machine() -> None:
     feeds = {"x": rows(3)[:, None], "c": np.array(True)}
     (wanted,) = session.run(None, feeds)
     for _ in range(2):
-        with pytest.raises(ExecutionError, match="'c' that is true, which does not hold"):
+        with pytest.raises(InputError, match="'c' that is true, which does not hold"):
             session.run(None, {**feeds, "c": np.array(False)})
         np.testing.assert_array_equal(session.run(None, feeds)[0], wanted)
 

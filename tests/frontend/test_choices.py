@@ -53,7 +53,7 @@ def _imported(nodes: Sequence[onnx.NodeProto], **extra: Any) -> Any:
 
 
 def _ops(graph: Graph) -> list[str]:
-    return [n.key for n in graph.nodes if n.op != "Constant"]
+    return [n.key for n in graph.nodes if n.op not in ("Constant", "Assert")]
 
 
 def _guards(graph: Graph) -> list[Node]:
@@ -83,7 +83,7 @@ def test_the_branch_that_fits_stays_behind_a_guard() -> None:
         x = np.random.default_rng(0).random((2, steps, 3), np.float32)
         (y,) = evaluate(found.graph, {"x": x}, check_types=True)
         np.testing.assert_allclose(y, x[:, 0] @ W["w"], rtol=1e-5)
-    with pytest.raises(EvaluationError, match="node 'sq' .If.: the model was .* does not hold"):
+    with pytest.raises(EvaluationError, match="needs axis 1 of 1 element"):
         evaluate(found.graph, {"x": np.zeros((2, 3, 3), np.float32)})
 
 
@@ -107,8 +107,8 @@ def test_an_assumption_that_gives_a_symbol_its_value_needs_no_guard() -> None:
     assert str(found.graph.inputs[0].type) == "float32[N,1,3]"
     assert not _guards(found.graph)
     assert found.warnings == [
-        "input 'x': dimension T is taken to be 1, because node 'sq' (If) needs its then_branch "
-        "taken"
+        "input 'x': dimension T is taken to be 1, because node 'sq/Squeeze' (Squeeze) "
+        "needs axis 1 of 1 element"
     ]
 
 
@@ -216,7 +216,7 @@ def test_guards_stay_in_the_body_that_needs_them() -> None:
     assert len(found.warnings) == 1
     x = np.ones((2, 5, 3), np.float32)
     assert evaluate(found.graph, {"x": x, "c": np.array(False)})[0].shape == (2, 4)
-    with pytest.raises(EvaluationError, match="does not hold"):
+    with pytest.raises(EvaluationError, match="needs axis 1 of 1 element"):
         evaluate(found.graph, {"x": x, "c": np.array(True)})
     assert evaluate(found.graph, {"x": x[:, :2], "c": np.array(True)})[0].shape == (2, 4)
 
@@ -254,7 +254,7 @@ def test_nested_conditions() -> None:
                   {**W, "w4": np.ones((4, 2), np.float32)})  # fmt: skip
     found = load_model(proto)
     verify(found.graph)
-    assert len(_guards(found.graph)) == 2 and len(found.warnings) == 2
+    assert len(_guards(found.graph)) == 1 and len(found.warnings) == 2
     (y,) = evaluate(found.graph, {"x": np.ones((1, 2, 3), np.float32)}, check_types=True)
     assert y.shape == (1, 2)
 

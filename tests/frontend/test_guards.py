@@ -10,7 +10,7 @@ from frontend.build import BOOL, graph, model, node, value
 from onnx import TensorProto
 
 import graphkiln
-from graphkiln.runtime import ExecutionError
+from graphkiln.runtime import InputError
 
 W = {"w": np.arange(12, dtype=np.float32).reshape(3, 4)}
 
@@ -39,9 +39,9 @@ def test_a_guard_lets_values_through_or_ends_the_run(kind: str) -> None:
     (y,) = session.run(None, {"x": x, "c": np.array(True)})
     wanted = np.exp(x[:, 0]) if kind == "result" else x[:, 0]
     np.testing.assert_allclose(y, wanted @ W["w"], rtol=1e-5)
-    with pytest.raises(ExecutionError) as error:
+    with pytest.raises(InputError) as error:
         session.run(None, {"x": x, "c": np.array(False)})
-    assert str(error.value).endswith(f": {message}, which does not hold for these inputs")
+    assert str(error.value).endswith(f"{message}, which does not hold for these inputs")
     (again,) = session.run(None, {"x": x, "c": np.array(True)})
     np.testing.assert_array_equal(again, y)
 
@@ -57,7 +57,7 @@ def test_a_guard_in_a_branch_only_counts_there() -> None:
     for c, d in ((True, True), (False, True), (False, False)):
         (y,) = session.run(None, {"x": x, "c": np.array(c), "d": np.array([d])})
         np.testing.assert_allclose(y, x[:, 0] @ W["w"])
-    with pytest.raises(ExecutionError, match="'d' that is true, which does not hold"):
+    with pytest.raises(InputError, match="'d' that is true, which does not hold"):
         session.run(None, {"x": x, "c": np.array(True), "d": np.array([False])})
 
 
@@ -70,5 +70,5 @@ def test_guards_of_strings() -> None:
     x = np.full((2, 1, 3), "a", object)
     (y,) = session.run(None, {"x": x, "c": np.array(True)})
     np.testing.assert_allclose(y, np.ones((2, 3)) @ W["w"])
-    with pytest.raises(ExecutionError, match="does not hold"):
+    with pytest.raises(InputError, match="does not hold"):
         session.run(None, {"x": x, "c": np.array(False)})

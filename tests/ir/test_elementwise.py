@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graphkiln.ir.dims import dim_max, sym
+from graphkiln.ir.dims import dim_broadcast, dim_max, sym
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.onnx_types import element_code
@@ -34,7 +34,7 @@ def test_broadcasting():
     assert infer("Max", tensor("int32", 2, 1), tensor("int32", 1, 3), tensor("int32")) == tensor(
         "int32", 2, 3
     )
-    assert infer("Mul", tensor("int8", N), tensor("int8", M)) == tensor("int8", dim_max(N, M))
+    assert infer("Mul", tensor("int8", N), tensor("int8", M)) == tensor("int8", dim_broadcast(N, M))
     assert infer("Less", tensor("int64", 4, 1), tensor("int64", N)) == tensor("bool", 4, N)
     assert infer("Add", TensorType(dtype("int8"), None), tensor("int8", 3)).shape is None
 

@@ -247,16 +247,16 @@ def test_symbolic_output_shapes(op, shapes, rest, attrs, want):
         ("Transpose", [(2, 3)], (), {"perm": (0,)}, "does not fit"),
         ("Concat", [(2, 3), (3, 3)], (), {"axis": 1}, "differ"),
         ("Concat", [(2, 3), (3,)], (), {"axis": 0}, "cannot be joined"),
-        ("Gather", [(2, 3)], ([2],), {"axis": 0}, "out of range"),
+        ("Gather", [(2, 3)], ([2],), {"axis": 0}, "indices within"),
         ("Reshape", [(2, 3)], ([4, 2],), {}, "does not reshape"),
         ("Split", [(5,)], ([2, 2],), {"outputs": 2}, "add up"),
         ("Slice", [(5,)], ([0], [2], [0], [0]), {}, "step"),
         ("Slice", [(5,)], ([0, 0], [2, 2]), {}, "do not fit"),
-        ("Pad", [(5,)], ([-3, -3],), {}, "negative"),
+        ("Pad", [(5,)], ([-3, -3],), {}, "cut off"),
         ("Pad", [(5,)], ([1, 1],), {"mode": "mirror"}, "not known"),
         ("Tile", [(5,)], ([1, 1],), {}, "do not fit"),
-        ("DepthToSpace", [(1, 6, 2, 2)], (), {"blocksize": 2}, "divisible"),
-        ("TopK", [(5,)], ([6],), {"outputs": 2}, "k is 6"),
+        ("DepthToSpace", [(1, 6, 2, 2)], (), {"blocksize": 2}, "divides"),
+        ("TopK", [(5,)], ([6],), {"outputs": 2}, "no more than"),
         ("ConstantOfShape", [], ([-1],), {}, "negative"),
         ("kiln.Slice", [(5,)], (), {"starts": (3,), "steps": (1,), "shape": (3,)}, "leave"),
         ("ScatterND", [(5,)], ([[0]], [[1]]), {}, "do not fit"),
@@ -275,7 +275,7 @@ def test_unknown_numbers_give_fresh_dims_of_the_right_rank():
         shape = g(op, x, vector, *rest).shape
         assert len(shape) == 3, op
         assert len({d for d in shape if not isinstance(d, int)}) >= 2, op
-    assert g("Reshape", x, g.x(1, dtype="int64")).shape == (4 * N * S,)
+    assert len(g("Reshape", x, g.x(1, dtype="int64")).shape) == 1
     assert g("Expand", x, vector).shape[2] == 4
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphkiln.ir.dims import dim_max, sym
+from graphkiln.ir.dims import dim_broadcast, sym
 from graphkiln.ir.onnx_types import element_code, element_type
 from graphkiln.ir.shapes import (
     broadcast,
@@ -35,7 +35,7 @@ def test_broadcast_of_symbols():
     assert broadcast([(N, 1), (3,)]) == (N, 3)
     assert broadcast([(N,), (4,)]) == (4,)
     assert broadcast([(N, 1), (N, M)]) == (N, M)
-    assert broadcast([(N,), (M,)]) == (dim_max(N, M),)
+    assert broadcast([(N,), (M,)]) == (dim_broadcast(N, M),)
     assert broadcast([(N * 2 + N,), (N * 3,)]) == (3 * N,)
     with pytest.raises(ValueError, match="do not broadcast"):
         broadcast([(N + 5,), (3,)])

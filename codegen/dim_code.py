@@ -1,0 +1,46 @@
+"""Code that computes with dims at run time: derived dims, and conditions between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from tvm import tirx
+
+from ..ir.conditions import Relation
+from ..targets.tir.builder import Builder, index
+from ..targets.tir.saturated_dim import saturated_dim
+from .lower import Verdict
+
+Expr: TypeAlias = Any
+
+
+def decide(
+    b: Builder, verdict: Verdict, symbol: Callable[[str], Expr]
+) -> tuple[Expr, Expr, Expr]:
+    """Which condition fails (counted from 1; 0 for none), and the two sizes of the first that does.
+
+    ``symbol`` gives the value of a symbol's name.
+    """
+    failed, first, second = index(0), index(0), index(0)
+    for n, c in reversed(list(enumerate(verdict.conditions, 1))):
+        x = b.let(saturated_dim(b, c.a, symbol))
+        y = b.let(saturated_dim(b, c.b, symbol))
+        wrong = b.let(_broken(c.relation, x, y))
+        failed = b.let(tirx.Select(wrong, index(n), failed))
+        first, second = b.let(tirx.Select(wrong, x, first)), b.let(tirx.Select(wrong, y, second))
+    return failed, first, second
+
+
+def _broken(relation: Relation, a: Expr, b: Expr) -> Expr:
+    one = index(1)
+    if relation is Relation.EQUAL:
+        return tirx.NE(a, b)
+    if relation is Relation.AT_MOST:
+        return a > b
+    if relation is Relation.MULTIPLE:
+        rest = tirx.floormod(a, tirx.Select(b < one, one, b))
+        return tirx.NE(tirx.Select(b.equal(index(0)), a, rest), index(0))
+    if relation is Relation.BROADCAST_TO:
+        return tirx.all(tirx.NE(a, b), tirx.NE(a, one))
+    return tirx.all(tirx.NE(a, b), tirx.NE(a, one), tirx.NE(b, one))

@@ -1,0 +1,94 @@
+"""What the model assumes of sizes and values becomes checks of the run.
+
+Inference of a finished graph tells what its nodes need and what it cannot prove. Of sizes:
+
+    kiln.Assert{a, relation, b}
+
+stands in the graph, checked as soon as a run knows both. Of the elements of an input:
+
+    Op(x, i)  ->  Op(x, kiln.Require(i, kiln.Within{low, high}(i)))
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from ..ir.conditions import Condition, multiple_that_fits
+from ..ir.graph import Graph, Node, Value
+from ..ir.infer import infer_node, infer_types
+from ..ir.registry import Needs, ValueNeed
+from .errors import shorten
+
+
+def add_guards(graph: Graph, inputs_of: Mapping[str, str]) -> None:
+    """Add the checks of a whole model, those of its bodies included.
+
+    ``inputs_of`` names an input that has each symbol of the model's inputs.
+    """
+    collect: dict[Graph, Needs] = {}
+    infer_types(graph, None, collect)
+    for inner, needs in collect.items():
+        _Guards(inner, inputs_of).add(needs)
+
+
+class _Guards:
+    def __init__(self, graph: Graph, inputs_of: Mapping[str, str]) -> None:
+        self._graph = graph
+        self._inputs_of = inputs_of
+        self._made: dict[tuple[object, ...], Value] = {}
+
+    def add(self, needs: Needs) -> None:
+        asked = {(c.relation, c.a, c.b): c for c in reversed(needs.conditions)}
+        hints = self._hints(list(asked.values()))
+        for condition in reversed(asked.values()):
+            self._assert(condition, hints)
+        for need in needs.values:
+            self._require(need)
+
+    def _hints(self, conditions: list[Condition]) -> dict[str, str]:
+        """For an input's symbol: the sizes that fit, where they are the multiples of something."""
+        alone: dict[str, list[Condition]] = defaultdict(list)
+        for c in conditions:
+            if len(c.symbols) == 1:
+                alone[min(c.symbols)].append(c)
+        hints = {}
+        for symbol, own in alone.items():
+            step = multiple_that_fits(own, symbol) if symbol in self._inputs_of else None
+            if step is not None:
+                source = self._inputs_of[symbol]
+                hints[symbol] = f"{symbol!r} of input {source!r} should be a multiple of {step}"
+        return hints
+
+    def _assert(self, c: Condition, hints: Mapping[str, str]) -> None:
+        hint = hints.get(min(c.symbols), "") if len(c.symbols) == 1 else ""
+        attrs = {
+            "a": c.a, "relation": c.relation.value, "b": c.b,
+            "message": shorten(f"{c.node} needs {c.why}"), "hint": shorten(hint),
+        }  # fmt: skip
+        name = self._graph.unique_name("assert")
+        made = self._graph.add_node("Assert", [], attrs, outputs=0, domain="kiln", name=name)
+        infer_node(self._graph, made, {})
+
+    def _require(self, need: ValueNeed) -> None:
+        value = self._graph.input(need.node, need.index)
+        if value is None or value.is_constant:
+            return
+        why = f"node {need.node.name!r} ({need.node.key}) needs {need.why}"
+        asked = {"low": need.low, "high": need.high, "nonzero": need.nonzero,
+                 "stride": need.stride, "offset": need.offset}  # fmt: skip
+        key = (value, *asked.values())
+        if key not in self._made:
+            fits = self._node("Within", [value], asked, f"{value.name}_fits").out()
+            attrs = {"message": shorten(why)}
+            node = self._node("Require", [value, fits], attrs, f"{value.name}_checked")
+            self._made[key] = node.out()
+        self._graph.set_input(need.node, need.index, self._made[key])
+
+    def _node(self, op: str, inputs: list[Value], attrs: Mapping[str, object], name: str) -> Node:
+        made = self._graph.add_node(
+            op, inputs, attrs, outputs=[name], domain="kiln"  # type: ignore[arg-type]
+        )
+        infer_node(self._graph, made, {})
+        return made
+

@@ -1,0 +1,134 @@
+"""Conditions that ops put on sizes, and how far they are known to hold.
+
+Inference of a node notes what the node needs of symbolic dims. A condition is proved or refuted
+here where the dims alone decide, solved for an input's dim by the importer, or kept in the graph as
+a ``kiln.Assert`` node that a run checks: it is never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from .dims import (
+    Dim,
+    DimError,
+    evaluate,
+    free_symbols,
+    known_equal,
+    known_le,
+    lower_bound,
+    upper_bound,
+)
+
+
+class Relation(Enum):
+    """What must hold between two sizes ``a`` and ``b``; the value is how the text writes it."""
+
+    EQUAL = "=="
+    AT_MOST = "<="
+    MULTIPLE = "multiple of"
+    """``a`` is a multiple of ``b`` (0 is the only multiple of 0)."""
+    BROADCAST = "broadcasts with"
+    """``a == b``, or one of them is 1."""
+    BROADCAST_TO = "broadcasts to"
+    """``a == b``, or ``a`` is 1."""
+
+    def holds(self, a: int, b: int) -> bool:
+        """Does it hold between two numbers?"""
+        if self is Relation.EQUAL:
+            return a == b
+        if self is Relation.AT_MOST:
+            return a <= b
+        if self is Relation.MULTIPLE:
+            return a == 0 if b == 0 else a % b == 0
+        return a == b or a == 1 or (b == 1 and self is Relation.BROADCAST)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """``a`` stands in ``relation`` to ``b`` wherever ``node`` can run.
+
+    ``node`` names the ONNX node and its op; ``why`` completes "it needs ...".
+    """
+
+    relation: Relation
+    a: Dim
+    b: Dim
+    node: str
+    why: str
+
+    def proved(self) -> bool:
+        """True if it holds for all values of the symbols."""
+        a, b = self.a, self.b
+        if isinstance(a, int) and isinstance(b, int):
+            return self.relation.holds(a, b)
+        if self.relation is Relation.AT_MOST:
+            return known_le(a, b)
+        if self.relation is Relation.MULTIPLE:
+            return _known_multiple(a, b)
+        if a == 1 and self.relation in (Relation.BROADCAST, Relation.BROADCAST_TO):
+            return True
+        return known_equal(a, b) or (b == 1 and self.relation is Relation.BROADCAST)
+
+    def refuted(self) -> bool:
+        """True if it holds for no values of the symbols."""
+        a, b = self.a, self.b
+        if isinstance(a, int) and isinstance(b, int):
+            return not self.relation.holds(a, b)
+        if self.relation is Relation.MULTIPLE:
+            return False
+        low = lower_bound(a - b)
+        if self.relation is Relation.AT_MOST:
+            return low is not None and low > 0
+        high = upper_bound(a - b)
+        apart = (low is not None and low > 0) or (high is not None and high < 0)
+        if self.relation is Relation.EQUAL or not apart:
+            return apart
+        both = self.relation is Relation.BROADCAST
+        return not _may_be_one(a) and not (both and _may_be_one(b))
+
+    def holds(self, bindings: Mapping[str, int]) -> bool:
+        """Does it hold where the symbols have these values? Raises DimError for a missing one."""
+        return self.relation.holds(evaluate(self.a, bindings), evaluate(self.b, bindings))
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        return free_symbols(self.a) | free_symbols(self.b)
+
+    def __str__(self) -> str:
+        return f"{self.a} {self.relation.value} {self.b}"
+
+
+_STEPS = (2, 4, 8, 16, 32, 64, 128, 256)
+_TRIED = 12
+
+
+def multiple_that_fits(conditions: list[Condition], symbol: str) -> int | None:
+    """The smallest power of two, at most 256, all of whose multiples fulfil ``conditions``.
+
+    ``symbol`` is the only one in them. Tried, not proved: it serves as a hint to people.
+    """
+    for step in _STEPS:
+        try:
+            if all(c.holds({symbol: step * k}) for k in range(1, _TRIED) for c in conditions):
+                return step
+        except DimError:
+            return None
+    return None
+
+
+def _known_multiple(a: Dim, b: Dim) -> bool:
+    try:
+        return a == b or (b != 0 and a % b == 0)
+    except DimError:
+        return False
+
+
+def _may_be_one(d: Dim) -> bool:
+    low, high = lower_bound(d), upper_bound(d)
+    return (low is None or low <= 1) and (high is None or high >= 1)
+
+
+__all__ = ["Condition", "Relation", "multiple_that_fits"]
