@@ -13,6 +13,7 @@ from typing import Any
 from tvm import tirx
 
 from ...ir.graph import Graph, Node
+from ..generic.broadcast import broadcast_index
 from ..generic.ops.attention import attention_scale
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import BufferTensor, TensorExpr, as_int, index, static_product
@@ -200,10 +201,8 @@ class _Block:
         if self.ctx.has(3):
             mask = self.ctx.input(3)
             column = tirx.min(key, keys - 1) if ragged else key
-            place = (*self.head, row, column)[4 - mask.rank :]
-            at = tuple(
-                index(0) if as_int(d) == 1 else i for d, i in zip(mask.shape, place, strict=True)
-            )
+            scores = (*self.ctx.out_shape()[:3], self.a.keys)
+            at = broadcast_index((*self.head, row, column), mask.shape, scores)
             value = value + self.b.let(mask[at])  # read here: TVM drops the clamp in a Select
         return tirx.Select(key < keys, value, lowest("float32")) if ragged else value
 

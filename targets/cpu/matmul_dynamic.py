@@ -7,6 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from ...ir.graph import Graph, Node
+from ..generic.broadcast import broadcast_index
 from ..generic.registry import Template, TemplateContext
 from ..tir.builder import (
     BufferTensor,
@@ -103,9 +104,17 @@ class _Product:
         chosen = tuple(batch) or (index(0),) * (self.right.rank - 2)
 
         def element(k: Expr, column: Expr) -> Expr:
-            return self.right[_place(self.right, chosen, k, column)]
+            return self.right[self._place(self.right, chosen, k, column)]
 
         pack_columns(self.b, out, where, tile, self.depth, self.columns, self.width, element)
+
+    def _place(
+        self, x: TensorExpr, at: tuple[Expr, ...], row: Expr, column: Expr
+    ) -> tuple[Expr, ...]:
+        """The index of an element of the matrix that belongs to ``at`` of the batch."""
+        own = x.shape[:-2]
+        full = self.batch or own
+        return (*broadcast_index(at, own, full), row, column)
 
     def _tile(
         self, packed: BufferTensor, where: tuple[Expr, ...], at: tuple[Expr, ...], row: Expr,
@@ -117,7 +126,7 @@ class _Product:
         acc.zero()
         acc.reduce(
             (self.depth,),
-            lambda r, k: (self.left, _place(self.left, tuple(batch), row + r, k[0])),
+            lambda r, k: (self.left, self._place(self.left, tuple(batch), row + r, k[0])),
             lambda k: (packed, (*where, k[0])),
         )
         for v in range(self.vectors):
@@ -153,9 +162,3 @@ def store_vector(
         element(lane)
 
 
-def _place(x: TensorExpr, batch: tuple[Expr, ...], row: Expr, column: Expr) -> tuple[Expr, ...]:
-    """The index of an element of a matrix of a batch that broadcasts."""
-    own = x.shape[:-2]
-    lead = batch[len(batch) - len(own) :]
-    at = tuple(index(0) if as_int(d) == 1 else i for d, i in zip(own, lead, strict=True))
-    return (*at, row, column)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from tvm import tirx
 
 from ...ir.types import Shape
-from ..tir.builder import Expr, TensorExpr, index
+from ..tir.builder import Expr, TensorExpr, as_int, index, same_extent
 from .registry import LowerContext
 
 Load: TypeAlias = "Callable[[tuple[Expr, ...]], Expr]"
@@ -39,6 +39,22 @@ def broadcast_load(x: TensorExpr, dims: Shape, target: Shape) -> Load:
         return x.load(tuple(where))
 
     return load
+
+
+def broadcast_index(
+    at: tuple[Expr, ...], extents: Sequence[Any], full: Sequence[Any]
+) -> tuple[Expr, ...]:
+    """The index into axes ``extents`` that belongs to ``at`` among the axes ``full`` they become.
+
+    Extents that are only known at run time may turn out to be 1.
+    """
+    skipped = len(full) - len(extents)
+    where = []
+    for i, extent, whole in zip(at[skipped:], extents, full[skipped:], strict=True):
+        exact = as_int(extent) is not None or same_extent(extent, whole)
+        first = index(0) if as_int(extent) == 1 else tirx.min(i, index(extent) - 1)
+        where.append(i if exact and as_int(extent) != 1 else first)
+    return tuple(where)
 
 
 def scalar(ctx: LowerContext, i: int) -> Expr:

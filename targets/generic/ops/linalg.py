@@ -14,13 +14,11 @@ from ...tir.builder import (
     Expr,
     TensorExpr,
     as_int,
-    index,
     product,
-    same_extent,
 )
 from ...tir.contract import At, Contraction, contract
 from ...tir.numeric import cast, dtype_of
-from ..broadcast import aligned
+from ..broadcast import aligned, broadcast_index
 from ..registry import LowerContext, lowering
 
 
@@ -42,19 +40,8 @@ class _Matrix:
 
     def load(self, batch: Sequence[Any], at: At, i: Expr, j: Expr) -> Expr:
         """Element ``i, j`` of the matrix that belongs to ``at`` of the broadcast ``batch``."""
-        lead = _lead(at, self.batch, batch)
+        lead = broadcast_index(at, self.batch, batch)
         return self.tensor[(*lead, j, i) if self.swapped else (*lead, i, j)]
-
-
-def _lead(at: At, extents: Sequence[Any], full: Sequence[Any]) -> At:
-    """The index into leading axes ``extents`` that belongs to ``at`` among those they become."""
-    skipped = len(full) - len(extents)
-    where = []
-    for i, extent, whole in zip(at[skipped:], extents, full[skipped:], strict=True):
-        exact = as_int(extent) is not None or same_extent(extent, whole)
-        first = index(0) if as_int(extent) == 1 else tirx.min(i, index(extent) - 1)
-        where.append(i if exact and as_int(extent) != 1 else first)
-    return tuple(where)
 
 
 def _matrix(b: Builder, x: BufferTensor, swapped: bool, column: bool) -> _Matrix:
