@@ -14,7 +14,7 @@ def _top_k(ctx: InferContext) -> list[Type]:
     axis = normalize_axis(ctx.attr("axis"), x.rank)
     known, size = dims_of(ctx.known(1)), x.dims[axis]
     k = known[0] if known else ctx.fresh_dim()
-    ctx.require_at_most(0, k, "a k that is not negative")
+    ctx.require_values(1, 0, size, f"a k between 0 and the elements of axis {axis}")
     ctx.require_at_most(k, size, f"no more than the elements of axis {axis}")
     shape = (*x.dims[:axis], k, *x.dims[axis + 1 :])
     return [x.with_shape(shape), tensor("int64", *shape)]

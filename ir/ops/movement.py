@@ -135,6 +135,7 @@ def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
         return [chunk] * (count - 1) + [last]
     sizes = dims_of(ctx.known(1))
     if sizes is None:
+        ctx.require_values(1, 0, total, "parts that add up to the axis")
         sizes = [ctx.fresh_dim() for _ in ctx.node.outputs]
     if len(sizes) != len(ctx.node.outputs):
         raise ctx.error(f"has {len(sizes)} parts and {len(ctx.node.outputs)} outputs")

@@ -38,7 +38,8 @@ def _lower_within(ctx: LowerContext) -> TensorExpr:
 
     def program(g: Group) -> None:
         worst = g.fold(wrong, MAX, dtype)
-        g.once(lambda at: out.store(at, worst().equal(zero)))
+        # Of no elements the worst is the least number there is.
+        g.once(lambda at: out.store(at, tirx.LE(worst(), zero)))
 
     for_groups(b, (count,), [0], program, dtype, cost=2)
     return out

@@ -1,0 +1,186 @@
+"""What a model assumes of sizes and values: runs that break it are refused, with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from frontend.build import BOOL, graph, model, node, value
+from onnx import TensorProto
+
+import graphkiln
+from graphkiln.frontend import load_model
+from graphkiln.ir.interpreter import EvaluationError, evaluate
+from graphkiln.runtime import InputError
+
+INT64 = TensorProto.INT64
+
+
+def f(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).random(shape, np.float32)
+
+
+def i(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+Feeds = Mapping[str, np.ndarray]
+
+_OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], list[Feeds]]] = {
+    # name: nodes, inputs, parts of the message, feeds that fit, feeds that do not
+    "add": (
+        [node("Add", "x z", "y", name="Add_45")], [value("x", ("N",)), value("z", ("M",))],
+        ["node 'Add_45' (Add)", "broadcast", "N is 4", "M is 9"],
+        [{"x": f(4), "z": f(4)}, {"x": f(4), "z": f(1)}, {"x": f(0), "z": f(1)}],
+        [{"x": f(4), "z": f(9)}],
+    ),
+    "where": (
+        [node("Where", "c x z", "y")],
+        [value("c", ("A",), BOOL), value("x", ("B",)), value("z", ("C",))], ["broadcast"],
+        [{"c": np.ones(1, bool), "x": f(5), "z": f(1)}],
+        [{"c": np.ones(3, bool), "x": f(1), "z": f(5)}],
+    ),
+    "matmul": (
+        [node("MatMul", "x z", "y")], [value("x", ("B", 2, 3)), value("z", ("C", 3, 2))],
+        ["B is 2", "C is 5"],
+        [{"x": f(5, 2, 3), "z": f(1, 3, 2)}, {"x": f(1, 2, 3), "z": f(5, 3, 2)}],
+        [{"x": f(2, 2, 3), "z": f(5, 3, 2)}],
+    ),
+    "reshape": (
+        [node("Reshape", "x t", "y")], [value("x", ("N", "M")), value("t", (2,), INT64)],
+        ["as many elements"],
+        [{"x": f(4, 3), "t": i(6, 2)}, {"x": f(4, 3), "t": i(-1, 6)}, {"x": f(4, 3), "t": i(0, 3)}],
+        [{"x": f(4, 3), "t": i(6, 3)}, {"x": f(4, 3), "t": i(-1, 5)}, {"x": f(4, 3), "t": i(-2, 6)},
+         {"x": f(4, 3), "t": i(2**62, 4)}],
+    ),
+    "gather": (
+        [node("Gather", "x j", "y")], [value("x", ("N", 2)), value("j", ("K",), INT64)],
+        ["indices within an axis of N"],
+        [{"x": f(4, 2), "j": i(3, -4, 0)}, {"x": f(0, 2), "j": i()}],
+        [{"x": f(4, 2), "j": i(4)}, {"x": f(4, 2), "j": i(0, -5)}, {"x": f(0, 2), "j": i(0)},
+         {"x": f(4, 2), "j": i(2**62)}],
+    ),
+    "gather_nd": (
+        [node("GatherND", "x j", "y")], [value("x", ("N", "M")), value("j", ("K", 2), INT64)],
+        ["indices within axis"],
+        [{"x": f(4, 2), "j": i(3, 1).reshape(1, 2)}, {"x": f(4, 2), "j": i(-4, -2).reshape(1, 2)}],
+        [{"x": f(4, 2), "j": i(1, 3).reshape(1, 2)}, {"x": f(4, 2), "j": i(4, 0).reshape(1, 2)}],
+    ),
+    "scatter": (
+        [node("ScatterElements", "x j u", "y")],
+        [value("x", ("N",)), value("j", ("K",), INT64), value("u", ("K",))], ["indices within"],
+        [{"x": f(4), "j": i(3, -4), "u": f(2)}], [{"x": f(4), "j": i(3, 4), "u": f(2)}],
+    ),
+    "top_k": (
+        [node("TopK", "x k", "y w")], [value("x", ("N",)), value("k", (1,), INT64)],
+        ["elements of axis 0"],
+        [{"x": f(4), "k": i(4)}, {"x": f(4), "k": i(1)}],
+        [{"x": f(4), "k": i(5)}, {"x": f(4), "k": i(-1)}, {"x": f(4), "k": i(2**62)}],
+    ),
+    "split": (
+        [node("Split", "x s", "y w")], [value("x", ("N",)), value("s", (2,), INT64)], ["add up"],
+        [{"x": f(4), "s": i(1, 3)}, {"x": f(4), "s": i(4, 0)}],
+        [{"x": f(4), "s": i(1, 2)}, {"x": f(4), "s": i(5, -1)},
+         {"x": f(4), "s": i(2**63 - 1, -(2**63) + 5)}],
+    ),
+    "slice": (
+        [node("Slice", "x a b ax st", "y")],
+        [value("x", ("N",)), *(value(n, (1,), INT64) for n in ("a", "b", "ax", "st"))], ["Slice"],
+        [{"x": f(4), "a": i(0), "b": i(4), "ax": i(0), "st": i(-1)}],
+        [{"x": f(4), "a": i(0), "b": i(4), "ax": i(0), "st": i(0)},
+         {"x": f(4), "a": i(0), "b": i(4), "ax": i(1), "st": i(1)}],
+    ),
+    "conv": (
+        [node("Conv", "x w", "y")], [value("x", (1, 2, "H", "W")), value("w", ("F", 2, 3, 3))],
+        ["a window that fits"],
+        [{"x": f(1, 2, 3, 4), "w": f(4, 2, 3, 3)}], [{"x": f(1, 2, 2, 4), "w": f(4, 2, 3, 3)}],
+    ),
+    "space_to_depth": (
+        [node("SpaceToDepth", "x", "y", blocksize=4)], [value("x", (1, 1, "H", "W"))],
+        ["'H' of input 'x' should be a multiple of 4"],
+        [{"x": f(1, 1, 8, 4)}], [{"x": f(1, 1, 6, 4)}],
+    ),
+    "range": (
+        [node("Range", "a b d", "y")], [value(n, (), INT64) for n in "abd"], ["delta"],
+        [{"a": np.int64(0), "b": np.int64(4), "d": np.int64(2)}],
+        [{"a": np.int64(0), "b": np.int64(4), "d": np.int64(0)}],
+    ),
+}  # fmt: skip
+
+
+def _model(nodes: Sequence[onnx.NodeProto], inputs: Sequence[Any]) -> onnx.ModelProto:
+    return model(nodes, inputs, list(nodes[-1].output))
+
+
+@pytest.fixture(scope="module", params=sorted(_OPEN))
+def case(request: pytest.FixtureRequest) -> tuple[str, onnx.ModelProto]:
+    nodes, inputs, *_ = _OPEN[request.param]
+    return request.param, _model(nodes, inputs)
+
+
+def test_compiled_code_refuses_what_does_not_fit(case: tuple[str, onnx.ModelProto]) -> None:
+    name, proto = case
+    _, _, parts, fitting, others = _OPEN[name]
+    plain = load_model(proto).graph
+    session = graphkiln.compile(proto).session(threads=1)
+    for n, feeds in enumerate([*others, *fitting, *others]):
+        feeds = {k: np.asarray(v) for k, v in feeds.items()}
+        if n in range(len(others), len(others) + len(fitting)):
+            wanted = evaluate(plain, feeds)
+            for a, b in zip(session.run(None, feeds), wanted, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5)
+            continue
+        with pytest.raises(InputError) as error:
+            session.run(None, feeds)
+        if n == 0:
+            assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+def test_the_interpreter_refuses_what_does_not_fit(case: tuple[str, onnx.ModelProto]) -> None:
+    name, proto = case
+    plain = load_model(proto).graph
+    for feeds in _OPEN[name][4]:
+        with pytest.raises(EvaluationError):
+            evaluate(plain, {k: np.asarray(v) for k, v in feeds.items()})
+
+
+def test_a_branch_is_only_checked_where_it_runs() -> None:
+    then = graph([node("Add", "x z", "s", name="inner")], [], ["s"])
+    other = graph([node("Identity", "x", "e")], [], ["e"])
+    nodes = [node("If", "c", "y", then_branch=then, else_branch=other)]
+    inputs = [value("c", (), BOOL), value("x", ("N",)), value("z", ("M",))]
+    session = graphkiln.compile(_model(nodes, inputs)).session(threads=1)
+    yes, no = np.array(True), np.array(False)
+    assert session.run(None, {"c": no, "x": f(3), "z": f(5)})[0].shape == (3,)
+    assert session.run(None, {"c": yes, "x": f(3), "z": f(1)})[0].shape == (3,)
+    with pytest.raises(InputError, match="node 'inner' .Add.* N is 3 and M is 5"):
+        session.run(None, {"c": yes, "x": f(3), "z": f(5)})
+    assert session.run(None, {"c": yes, "x": f(5), "z": f(5)})[0].shape == (5,)
+
+
+def test_each_turn_of_a_loop_is_checked() -> None:
+    body = graph(
+        [node("Concat", "v one", "longer", axis=0), node("Add", "longer x", "s", name="inner"),
+         node("Identity", "go", "again")],
+        [value("n", (), INT64), value("go", (), BOOL), value("v", ("L",))],
+        ["again", "longer", "s"],
+        {"one": np.ones(1, np.float32)},
+    )  # fmt: skip
+    nodes = [node("Loop", "times - v0", "last all", body=body)]
+    inputs = [value("times", (), INT64), value("v0", ("A",)), value("x", ("N",))]
+    proto = _model(nodes, inputs)
+    session = graphkiln.compile(proto).session(threads=1)
+    fits = {"times": np.int64(1), "v0": f(2), "x": f(3)}
+    assert session.run(None, {k: np.asarray(v) for k, v in fits.items()})[1].shape == (1, 3)
+    with pytest.raises(InputError, match="node 'inner'"):
+        session.run(None, {**{k: np.asarray(v) for k, v in fits.items()}, "times": np.array(2)})
+
+
+def test_conditions_that_sizes_decide_leave_nothing_to_check() -> None:
+    nodes = [node("MatMul", "x w", "h"), node("Add", "h b", "y")]
+    weights = {"w": f(3, 4), "b": f(4)}
+    found = load_model(model(nodes, [value("x", ("N", 3))], ["y"], weights)).graph
+    assert [n.op for n in found.nodes] == ["MatMul", "Add"]
