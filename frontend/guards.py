@@ -64,8 +64,10 @@ class _Guards:
         hint = hints.get(min(c.symbols), "") if len(c.symbols) == 1 else ""
         attrs = {
             "a": c.a, "relation": c.relation.value, "b": c.b,
-            "message": shorten(f"{c.node} needs {c.why}"), "hint": shorten(hint),
+            "message": shorten(f"{c.node} needs {c.why}"),
         }  # fmt: skip
+        if hint:
+            attrs["hint"] = shorten(hint)
         name = self._graph.unique_name("assert")
         made = self._graph.add_node("Assert", [], attrs, outputs=0, domain="kiln", name=name)
         infer_node(self._graph, made, {})
@@ -75,9 +77,8 @@ class _Guards:
         if value is None or value.is_constant:
             return
         why = f"node {need.node.name!r} ({need.node.key}) needs {need.why}"
-        asked = {"low": need.low, "high": need.high, "nonzero": need.nonzero,
-                 "stride": need.stride, "offset": need.offset}  # fmt: skip
-        key = (value, *asked.values())
+        asked = _within(need)
+        key = (value, *asked.items())
         if key not in self._made:
             fits = self._node("Within", [value], asked, f"{value.name}_fits").out()
             attrs = {"message": shorten(why)}
@@ -92,3 +93,8 @@ class _Guards:
         infer_node(self._graph, made, {})
         return made
 
+
+def _within(need: ValueNeed) -> dict[str, object]:
+    """The attributes of the ``kiln.Within`` that tells whether values are as needed."""
+    usual = {"low": None, "high": None, "nonzero": False, "stride": 1, "offset": 0}
+    return {k: v for k, usually in usual.items() if (v := getattr(need, k)) != usually}
