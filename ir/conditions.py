@@ -101,19 +101,20 @@ class Condition:
         return f"{self.a} {self.relation.value} {self.b}"
 
 
-_STEPS = (2, 4, 8, 16, 32, 64, 128, 256)
+_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TRIED = 12
 
 
 def multiple_that_fits(conditions: list[Condition], symbol: str) -> int | None:
     """The smallest power of two, at most 256, all of whose multiples fulfil ``conditions``.
 
-    ``symbol`` is the only one in them. Tried, not proved: it serves as a hint to people.
+    None where there is none, and where every size but 0 does. ``symbol`` is the only one in them.
+    Tried, not proved: it serves as a hint to people.
     """
     for step in _STEPS:
         try:
             if all(c.holds({symbol: step * k}) for k in range(1, _TRIED) for c in conditions):
-                return step
+                return None if step == 1 else step
         except DimError:
             return None
     return None

@@ -160,7 +160,7 @@ def _pad(ctx: InferContext) -> list[Type]:
     ]
     for d, extent, width in zip(x.dims, out, pad_amounts(ctx), strict=True):
         ctx.require_at_most(0, extent, "pads that cut off no more than there is")
-        if ctx.attr("mode") != "constant":
+        if ctx.attr("mode") != "constant" and width != (0, 0):
             ctx.require_at_most(dim_min(extent, 1), d, "elements to fill its pads with")
         if width is not None and width != (0, 0):
             _require_source(ctx, d, width)
