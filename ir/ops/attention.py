@@ -103,11 +103,12 @@ def _evaluate_attention(node: Node, inputs: list[Any]) -> list[Any]:
     scores = scale * wide[0] @ np.swapaxes(wide[1], -1, -2)
     if mask is not None:
         scores = scores + mask
-    peak = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    weights = np.exp(scores - np.where(np.isneginf(peak), 0.0, peak))
-    total = weights.sum(axis=-1, keepdims=True)
-    result = weights / np.where(total == 0, 1.0, total) @ wide[2]
-    return [result.astype(q.dtype)]
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-np.inf))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        if attribute(node, "guarded"):
+            weights = np.where(np.isnan(weights), 0.0, weights)
+        return [(weights @ wide[2]).astype(q.dtype)]
 
 
 @op(
@@ -116,8 +117,9 @@ def _evaluate_attention(node: Node, inputs: list[Any]) -> list[Any]:
     evaluate=_evaluate_attention,
     arity=(3, 4),
     doc="softmax(scale * q k^T + mask) v: q [B,H,S,D], k [B,H,T,D], v [B,H,T,E], a float mask that "
-    "broadcasts to [B,H,S,T]; the result is [B,H,S,E]. A row whose mask is -inf throughout gives "
-    "zeros. Attribute scale: 1/sqrt(D) where it is missing.",
+    "broadcasts to [B,H,S,T]; the result is [B,H,S,E]. Attribute scale: 1/sqrt(D) where it is "
+    "missing. A row of scores of nothing but -inf is NaN, as softmax is; with guarded=1 weights "
+    "that are NaN count as 0.",
 )
 def _infer_dialect_attention(ctx: InferContext) -> list[Type]:
     q, k, v = (ctx.tensor(i) for i in range(3))

@@ -3,14 +3,15 @@
     softmax(scale * q k^T + mask) v  =  kiln.Attention(q, k, v, mask){scale}
 
 ``scale`` may stand on the product, on q, on k, or on both as its root. A guard against rows that
-are masked altogether, ``where(isnan(p), 0, p)``, belongs to the operation. q [B,H,S,D],
-k [B,H,T,D], v [B,H,T,E]; operands of rank 3 get one head.
+are masked altogether, ``where(isnan(p), 0, p)``, becomes ``guarded=1``; without one such a row is
+NaN, as its softmax is. q [B,H,S,D], k [B,H,T,D], v [B,H,T,E]; operands of rank 3 get one head.
 
 Source: Vaswani et al., "Attention Is All You Need".
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...ir.graph import Graph, Node, Value
@@ -32,6 +33,7 @@ class _Parts:
     v: Value
     mask: Value | None
     scale: float
+    guarded: bool
 
 
 def _parts(graph: Graph, root: Node) -> _Parts | str:
@@ -48,7 +50,11 @@ def _parts(graph: Graph, root: Node) -> _Parts | str:
     q, keys = graph.required_inputs(product)
     q, by_q = _unscaled(graph, q)
     keys, by_k = _unscaled(graph, keys)
-    parts = _Parts(q, keys, v, mask, scale * by_q * by_k)
+    guarded = p.node.key == "Where"
+    factor = scale * by_q * by_k
+    if factor == 0 or not math.isfinite(factor):
+        return f"the scores are scaled by {factor}"
+    parts = _Parts(q, keys, v, mask, factor, guarded)
     return _shape_objection(parts) or parts
 
 
@@ -167,7 +173,8 @@ def _build(m: Match, r: Rewriter) -> Value:
     flat = parts.q.rank == 3
     if flat:
         operands = [_with_head(r, v, i == 3) for i, v in enumerate(operands)]
-    result = r.node("Attention", operands, {"scale": parts.scale}, domain="kiln").out()
+    attrs = {"scale": parts.scale} | ({"guarded": 1} if parts.guarded else {})
+    result = r.node("Attention", operands, attrs, domain="kiln").out()
     return r.op("kiln.Reshape", result, shape=m.root.out().shape) if flat else result
 
 

@@ -19,7 +19,7 @@ from ..generic.registry import Template, TemplateContext
 from ..tir.builder import BufferTensor, TensorExpr, as_int, index, static_product
 from ..tir.lanes import all_lanes
 from ..tir.math import exp_difference
-from ..tir.reduce import lowest
+from ..tir.reduce import is_nan, lowest
 from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile
@@ -32,8 +32,6 @@ At = tuple[Expr, ...]
 
 _PAGE = 4096
 """Rows this far apart share the sets of the first-level cache."""
-
-_LOWEST_FINITE = -3.4028234663852886e38
 
 
 def attention(cpu: CpuFeatures) -> Template:
@@ -207,14 +205,17 @@ class _Block:
         return tirx.Select(key < keys, value, lowest("float32")) if ragged else value
 
     def _weights(self, r: Expr) -> None:
-        """Exponentials of a row in place, and one over their sum: 0 where all is masked."""
+        """Exponentials of a row in place, and one over their sum.
+
+        Softmax of a row is NaN throughout or nowhere: where its greatest score is infinite, or
+        a score is NaN. Guarded attention takes such weights for 0.
+        """
         b, lanes, ramp = self.b, self.lanes, self._ramp
-        top, peak, total = (b.local((lanes,), "float32", n) for n in ("top", "peak", "total"))
-        zero, finite = tirx.const(0.0, "float32"), tirx.const(_LOWEST_FINITE, "float32")
-        top.store_raw([ramp], all_lanes(b, self.peaks.load_raw([r, ramp]), lanes, tirx.max))
+        total = b.local((lanes,), "float32", "total")
+        peak = b.local((lanes,), "float32", "peak")
+        peak.store_raw([ramp], all_lanes(b, self.peaks.load_raw([r, ramp]), lanes, tirx.max))
         with b.lanes(lanes) as lane:
-            peak.store((lane,), tirx.Select(top[lane] < finite, zero, top[lane]))
-            total.store((lane,), zero)
+            total.store((lane,), tirx.const(0.0, "float32"))
         with b.loop(self._score_vectors()) as j, b.lanes(lanes) as lane:
             at = (r, j * lanes + lane)
             weight = b.let(exp_difference(b, b.let(self.scores[at]), peak[lane]))
@@ -222,9 +223,18 @@ class _Block:
             total.store((lane,), total[lane] + weight)
         total.store_raw([ramp], all_lanes(b, total.load_raw([ramp]), lanes, lambda x, y: x + y))
         with b.lanes(lanes) as lane:
-            one = tirx.const(1.0, "float32")
-            inverse = tirx.Select(top[lane] < finite, zero, one / total[lane])
-            self.inverse.store((r, lane), inverse)
+            self.inverse.store((r, lane), tirx.const(1.0, "float32") / total[lane])
+        if self.ctx.attr("guarded"):
+            with b.when(is_nan(total[0])):
+                self._clear(r)
+
+    def _clear(self, r: Expr) -> None:
+        """Make the weights of a row zeros."""
+        b, zero = self.b, tirx.const(0.0, "float32")
+        with b.loop(self._score_vectors()) as j, b.lanes(self.lanes) as lane:
+            self.scores.store((r, j * self.lanes + lane), zero)
+        with b.lanes(self.lanes) as lane:
+            self.inverse.store((r, lane), zero)
 
     def _score_vectors(self) -> Any:
         known = as_int(self.a.keys)

@@ -107,7 +107,9 @@ def exp_difference(b: Builder, x: Expr, y: Expr) -> Expr:
     one = constant(1.0, x)
     power = b.let(r * (r * horner(_EXP_SHORT, r) + one) + one)
     bits = bits_of(s)
-    return from_bits(bits_of(power) + tirx.shift_left(bits, tirx.const(23, dtype_of(bits))))
+    shifted = tirx.shift_left(bits, tirx.const(23, dtype_of(bits)))
+    # A product, since the sum of bits could make a number of a NaN.
+    return power * from_bits(shifted + tirx.const(0x3F800000, dtype_of(bits)))
 
 
 def expm1(b: Builder, x: Expr) -> Expr:

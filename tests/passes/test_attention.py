@@ -82,22 +82,29 @@ def test_operands_of_rank_three_get_one_head() -> None:
     assert _attention(_graph(lines, parameters))["inputs"] == 4
 
 
-def test_rows_that_are_masked_altogether_give_zeros() -> None:
-    graph = _graph("""
-    %s = MatMul(%q, %t)
-    %a = Add(%s, %m)
-    %p = Softmax(%a)
-    %n = IsNaN(%p)
-    %g = Where(%n, %zero, %p)
-    %y = MatMul(%g, %v)
-    """)
+GUARD = "%n = IsNaN(%p)\n%g = Where(%n, %zero, %p)\n%y = MatMul(%g, %v)"
+
+
+@pytest.mark.parametrize("rest", [GUARD, "%y = MatMul(%p, %v)"])
+@pytest.mark.parametrize("bad", [-np.inf, np.inf, np.nan])
+def test_rows_without_a_softmax(rest: str, bad: float) -> None:
+    graph = _graph(f"%s = MatMul(%q, %t)\n%a = Add(%s, %m)\n%p = Softmax(%a)\n{rest}")
     feeds = random_feeds(graph)
-    feeds["m"] = np.where(np.arange(4)[:, None] == 1, -np.inf, feeds["m"]).astype(np.float32)
+    feeds["m"] = np.where(np.arange(4)[:, None] == 1, bad, feeds["m"]).astype(np.float32)
     expected = evaluate(graph, feeds)
     run(graph, "recognize,dce")
     assert [n.op for n in graph.topological()] == ["Transpose", "Attention"]
     same(evaluate(graph, feeds), expected)
-    assert not expected[0][:, :, 1].any()
+    wrong = expected[0][:, :, 1]
+    assert (wrong == 0).all() if rest == GUARD else np.isnan(wrong).all()
+
+
+def test_a_factor_of_zero_is_no_scale() -> None:
+    """An attribute of 0 would read as one that is missing."""
+    graph = _graph("%s = MatMul(%q, %t)\n%f = Mul(%s, %zero)\n%p = Softmax(%f)\n"
+                   "%y = MatMul(%p, %v)")  # fmt: skip
+    run(graph, "recognize,dce")
+    assert "kiln.Attention" not in {n.key for n in graph.nodes}
 
 
 @pytest.mark.parametrize(

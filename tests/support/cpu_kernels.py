@@ -85,9 +85,9 @@ class Kernel:
         return [np.full(s, 77, v.dtype) for s, v in zip(shapes, self.graph.outputs, strict=True)]
 
     def check(self, results: Sequence[Array]) -> None:
-        """Compare results with what is expected; all of them must be finite."""
+        """Compare results with what is expected; where that is finite, all of them must be."""
         for got, want in zip(results, self.want, strict=True):
-            assert np.isfinite(got).all()
+            assert np.isfinite(got).all() or not np.isfinite(want).all()
             viewed = self.view(got)
             assert viewed.shape == want.shape
             if got.dtype.kind in "iu":

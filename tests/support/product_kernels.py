@@ -255,16 +255,15 @@ def attention_kernel(spec: Attend) -> Kernel:
 
 
 def attend(q: Array, k: Array, v: Array, mask: Array | None, scale: float | None) -> Array:
-    """Attention in float64; rows that see no key are zero."""
+    """Attention in float64; rows that see no key are NaN."""
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
     factor = 1 / np.sqrt(q.shape[-1]) if scale is None else scale
     scores = factor * q @ k.swapaxes(-1, -2)
     if mask is not None:
         scores = scores + mask
-    top = scores.max(axis=-1, keepdims=True)
-    weights = np.exp(scores - np.where(np.isfinite(top), top, 0))
-    total = weights.sum(axis=-1, keepdims=True)
-    return ((weights / np.where(total == 0, 1, total)) @ v).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return ((weights / weights.sum(axis=-1, keepdims=True)) @ v).astype(np.float32)
 
 
 def _attention_dims(shape: tuple[int, ...], spec: Attend, names: str) -> dict[int, str]:

@@ -70,13 +70,16 @@ def test_dialect_attention(mask, symbolic):
     assert_close(got, run_node(node, inputs)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_dialect_attention_of_masked_rows_is_zero():
-    inputs = [normal(1, 1, 2, 4), normal(1, 1, 3, 4), normal(1, 1, 3, 4)]
-    mask = np.array([[0, 0, -np.inf], [-np.inf] * 3], np.float32)
-    got = run_op("Attention", [*inputs, mask], {}, "kiln")[0]
-    node = one_node("Attention", [*inputs, mask], {}, "kiln").nodes[0]
+@pytest.mark.parametrize("guarded", [0, 1])
+def test_dialect_attention_of_rows_without_a_softmax(guarded):
+    inputs = [normal(1, 1, 5, 4), normal(1, 1, 3, 4), normal(1, 1, 3, 4)]
+    undefined = [[-np.inf] * 3, [0, np.inf, 0], [0, np.nan, 0], [np.inf, 0, np.inf]]
+    mask = np.array([[0, 0, -np.inf], *undefined], np.float32)
+    attrs = {"guarded": guarded}
+    got = run_op("Attention", [*inputs, mask], attrs, "kiln")[0]
+    node = one_node("Attention", [*inputs, mask], attrs, "kiln").nodes[0]
     assert_close(got, run_node(node, [*inputs, mask])[0], rtol=1e-5)
-    assert not got[0, 0, 1].any()
+    assert (got[0, 0, 1:] == 0).all() if guarded else np.isnan(got[0, 0, 1:]).all()
 
 
 def agree(op: str, inputs: list[Any], attrs: dict[str, Any], outputs: int = 1) -> None:

@@ -36,7 +36,8 @@ def _lower_dialect_attention(ctx: LowerContext) -> TensorExpr:
     def score(at: At, value: Expr) -> Expr:
         return value * scale if mask is None else value * scale + mask(at)
 
-    attend(ctx.b, heads, score, out.store)
+    guarded = bool(ctx.attr("guarded"))
+    attend(ctx.b, heads, score, out.store, masked=False, guarded=guarded)
     return out
 
 

@@ -10,8 +10,8 @@ from tvm import tirx
 
 from ...tir.builder import BufferTensor, Builder, Expr, as_int, index
 from ...tir.contract import Contraction, contract
-from ...tir.numeric import compute_dtype
-from ...tir.reduce import At, RowGroup, ceil_div
+from ...tir.numeric import compute_dtype, dtype_of
+from ...tir.reduce import At, RowGroup, ceil_div, is_nan
 from ...tir.scratch import scratch
 from ...tir.softmax import softmax
 
@@ -50,11 +50,14 @@ def attend(
     score: Callable[[At, Expr], Expr],
     store: Callable[[At, Expr], None],
     weight: Callable[[At, Expr], None] | None = None,
+    masked: bool = True,
+    guarded: bool = False,
 ) -> None:
     """Compute attention.
 
     ``score(at, product)`` makes the score at ``at = (b, h, s, t)`` of the plain product of query
-    and key; a row of scores -inf gives zeros. ``weight(at, value)`` sees every softmax weight,
+    and key; a row of scores -inf gives zeros if ``masked``, else NaN. Weights that are NaN count
+    as 0 if ``guarded``. ``weight(at, value)`` sees every softmax weight,
     ``store((b, h, s, e), value)`` every result, perhaps twice.
     """
     block = min(as_int(a.queries) or BLOCK // 2, BLOCK)
@@ -70,7 +73,9 @@ def attend(
         scores = memory(at)
         _scores(b, a, (n, h), first, rows, scores, score)
         with b.loop(rows) as r:
-            _softmax_row(b, a.element, scores, r)
+            _softmax_row(b, a.element, scores, r, masked)
+            if guarded:
+                _clear_nan(b, scores, r, a.keys)
             if weight is not None:
                 with b.loop(a.keys) as t:
                     weight((n, h, first + r, t), scores[r, t])
@@ -94,9 +99,16 @@ def _scores(
     contract(b, product, "inner")
 
 
-def _softmax_row(b: Builder, element: str, scores: BufferTensor, r: Expr) -> None:
+def _softmax_row(b: Builder, element: str, scores: BufferTensor, r: Expr, masked: bool) -> None:
     g = RowGroup(b, scores.shape, (1,), (r,), b.loops.vector_bytes)
-    softmax(b, g, element, scores.load, scores.store, scores.load, masked=True)
+    softmax(b, g, element, scores.load, scores.store, scores.load, masked)
+
+
+def _clear_nan(b: Builder, scores: BufferTensor, r: Expr, keys: Any) -> None:
+    with b.loop(keys) as t:
+        value = b.let(scores[r, t])
+        zero = tirx.const(0, dtype_of(value))
+        scores.store((r, t), tirx.Select(is_nan(value), zero, value))
 
 
 def _weighted_sum(

@@ -108,12 +108,21 @@ def test_attention_reads_and_writes_rows_of_any_strides(cpu: str, length: str | 
     agrees(fused_heads(length), cpu)
 
 
+ODD_NAN = np.array(0x7FC00001, np.uint32).view(np.float32)
+
+
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
+@pytest.mark.parametrize("guarded", [0, 1])
 @pytest.mark.parametrize("keys", [13, 32])
-def test_rows_that_see_no_key_are_zero(cpu: str, keys: int) -> None:
+def test_rows_whose_softmax_is_undefined(cpu: str, keys: int, guarded: int) -> None:
+    """Rows of -inf, and rows with an infinity or a NaN: NaN, or 0 behind a guard."""
     kernel = attention_kernel(Attend(1, 2, 9, keys, 16, 16, mask=(9, keys)))
+    (node,) = [n for n in kernel.graph.nodes if n.op == "Attention"]
+    node.attrs["guarded"] = guarded
     kernel.feeds[3][4] = -np.inf
-    kernel.want[0][:, :, 4] = 0
+    for row, score in ((1, np.inf), (6, np.nan), (7, ODD_NAN)):
+        kernel.feeds[3][row, 3] = score
+    kernel.want[0][:, :, [1, 4, 6, 7]] = 0 if guarded else np.nan
     agrees(kernel, cpu)
 
 
