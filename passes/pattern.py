@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.registry import attribute, has_trait
 from .base import Explain, PassContext
+from .precision import is_number
 from .rewriter import Rewriter, can_replace, splat
 
 AttrTest: TypeAlias = "Callable[[Any], bool]"
@@ -38,11 +37,13 @@ class Var:
 
 @dataclass(frozen=True)
 class Const:
-    """A constant; with ``value`` one whose elements all are that number (within ``rtol``)."""
+    """A constant; with ``value`` one whose elements all are that number.
+
+    They are to the last bits of their type: see :func:`~.precision.is_number`.
+    """
 
     name: str = ""
     value: float | None = None
-    rtol: float = 1e-3
     scalar: bool = False
 
 
@@ -231,7 +232,7 @@ def _const(p: Const, v: Value, m: Match, t: _Tracer | None) -> Iterator[Match]:
         return
     if p.value is not None:
         number = splat(v)
-        if number is None or not np.isclose(number, p.value, rtol=p.rtol, atol=0.0):
+        if number is None or not is_number(number, p.value, v.tensor_type.dtype.name):
             if t is not None:
                 t.miss(f"constant {v.name!r} is {number}, not {p.value}", m)
             return

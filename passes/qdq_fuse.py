@@ -25,6 +25,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
 from .base import Pass, PassContext, register_pass
 from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
+from .precision import FLOATS, ULPS, is_number
 from .rewriter import Rewriter, splat
 
 
@@ -129,9 +130,17 @@ def _bias_objection(m: Match) -> str | None:
         return "the bias is not int32 with a known scale"
     if bias.zero is not None and splat(bias.zero) != 0:
         return "the bias has a zero point"
-    if not np.allclose(own.reshape(-1), product, rtol=1e-5, atol=0):
-        return "the bias has another scale than the product"
-    return None
+    return _same_scale(own.reshape(-1), product, bias.scale.dtype)
+
+
+def _same_scale(own: np.ndarray, product: np.ndarray, kind: str) -> str | None:
+    """An objection where the bias has another scale than the rounded product."""
+    if own.size not in (1, product.size):
+        return "the bias has other channels than the product"
+    pairs = zip(np.broadcast_to(own, product.shape), product, strict=True)
+    if all(is_number(float(a), float(b), kind) for a, b in pairs):
+        return None
+    return "the bias has another scale than the product"
 
 
 def _conv(m: Match) -> str | None:
@@ -192,7 +201,8 @@ def _rounded_bias(m: Match) -> tuple[np.ndarray, str | None]:
     rounded = np.round(steps)
     if np.any(np.abs(rounded) > np.iinfo(np.int32).max):
         return nothing, "the bias is too large"
-    if np.any(np.abs(steps - rounded) > 1e-3 * np.maximum(1, np.abs(rounded))):
+    last = ULPS * 2.0 ** (1 - FLOATS[m["bias"].dtype][0])
+    if np.any(np.abs(steps - rounded) > last * np.abs(rounded)):
         return nothing, "the bias does not fall on steps of the product's scale"
     return rounded.astype(np.int32), None
 

@@ -10,10 +10,9 @@ Source: ONNX Swish (opset 24), HardSigmoid, HardSwish, Mish.
 
 from __future__ import annotations
 
-import math
-
 from ...ir.graph import Value
 from ..pattern import Const, Either, Match, Op, Rule, Var
+from ..precision import is_number
 from ..rewriter import Rewriter, splat
 from .common import product
 
@@ -43,7 +42,7 @@ def _hard_sigmoid(m: Match, r: Rewriter) -> Value:
 
 
 def _is_sixth(value: object) -> bool:
-    return isinstance(value, float) and math.isclose(value, 1 / 6, rel_tol=1e-3)
+    return isinstance(value, float) and is_number(value, 1 / 6, "float32")
 
 
 _UNIT = Op(

@@ -23,7 +23,7 @@ _SLOPE = math.sqrt(2.0 / math.pi)
 
 _ERF = Op(
     "Erf",
-    Either(Op("Mul", _X, Const(value=1 / _ROOT)), Op("Div", _X, Const(value=_ROOT))),
+    Either(Op("Mul", _X, Const(value=math.sqrt(0.5))), Op("Div", _X, Const(value=_ROOT))),
 )
 _SQUARE = Op("Mul", _X, _X)
 _C = Const(value=0.044715)

@@ -92,22 +92,22 @@ def _one_input(m: Match) -> str | None:
 
 
 RULES = (
-    Rule("mul-one", Op("Mul", Var("x"), Const(value=1.0, rtol=0.0)), _x, same_type),
-    Rule("div-one", Op("Div", Var("x"), Const(value=1.0, rtol=0.0)), _x, same_type),
+    Rule("mul-one", Op("Mul", Var("x"), Const(value=1.0)), _x, same_type),
+    Rule("div-one", Op("Div", Var("x"), Const(value=1.0)), _x, same_type),
     Rule("add-zero", Op("Add", Var("x"), Const(value=0.0)), _x, same_type),
     Rule("sub-zero", Op("Sub", Var("x"), Const(value=0.0)), _x, same_type),
-    Rule("pow-one", Op("Pow", Var("x"), Const(value=1.0, rtol=0.0)), _x, same_type),
+    Rule("pow-one", Op("Pow", Var("x"), Const(value=1.0)), _x, same_type),
     Rule("max-lowest", Op("Max", Var("x"), Const(value=-np.inf)), _x, same_type),
     Rule("min-highest", Op("Min", Var("x"), Const(value=np.inf)), _x, same_type),
     Rule(
         "pow-two",
-        Op("Pow", Var("x"), Const(value=2.0, rtol=0.0)),
+        Op("Pow", Var("x"), Const(value=2.0)),
         lambda m, r: r.op("Mul", m["x"], m["x"]),
         same_type,
     ),
     Rule(
         "pow-half",
-        Op("Pow", Var("x"), Const(value=0.5, rtol=0.0)),
+        Op("Pow", Var("x"), Const(value=0.5)),
         lambda m, r: r.op("Sqrt", m["x"]),
         lambda m: same_type(m) or (None if _float(m) else "not float32 or float64"),
     ),

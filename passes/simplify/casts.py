@@ -1,36 +1,18 @@
 """Casts and other ops that change nothing.
 
 Identity(x) = x    Dropout(x) = x (inference)    Cast(x, to its own type) = x
-Cast(Cast(x, a), b) = Cast(x, b)    where a holds every value of x's type exactly
+Cast(Cast(x, a), b) = Cast(x, b)    where a holds every value of x's type exactly, and casting to b
+                                    asks for no more than the value: integers wrap where floats
+                                    are undefined, and texts show which type a number had
 """
 
 from __future__ import annotations
 
 from ...ir.graph import Value
-from ...ir.types import DType, TensorType
+from ...ir.types import TensorType
 from ..pattern import Match, Op, Rule, Var
+from ..precision import exactly_held
 from ..rewriter import Rewriter, splat
-
-# Bits of the significand (with the hidden one) and of the exponent.
-_FLOATS = {"float16": (11, 5), "bfloat16": (8, 8), "float32": (24, 8), "float64": (53, 11)}
-
-
-def exactly_held(source: DType, target: DType) -> bool:
-    """Can ``target`` hold every value of ``source``?"""
-    if source == target or source.kind == "b" and target.kind in "iuf":
-        return True
-    if source.is_integer and target.is_integer:
-        signed = source.kind == "i"
-        if signed and target.kind == "u":
-            return False
-        return source.bits + (0 if signed or target.kind == "u" else 1) <= target.bits
-    wide = _FLOATS.get(target.name)
-    if wide is None:
-        return False
-    if source.is_integer:
-        return source.bits - (source.kind == "i") <= wide[0]
-    narrow = _FLOATS.get(source.name)
-    return narrow is not None and narrow[0] <= wide[0] and narrow[1] <= wide[1]
 
 
 def _x(m: Match, _: Rewriter) -> Value:
@@ -54,7 +36,12 @@ def _exact_inner(m: Match) -> str | None:
     x, inner = m["x"].type, m.node("inner").out().type
     if not isinstance(x, TensorType) or not isinstance(inner, TensorType):
         return "not a tensor"
-    return None if exactly_held(x.dtype, inner.dtype) else f"{inner.dtype} rounds {x.dtype}"
+    if not exactly_held(x.dtype, inner.dtype):
+        return f"{inner.dtype} rounds {x.dtype}"
+    final = m.root.out().tensor_type.dtype
+    if final.kind == "s" or final.is_integer and inner.dtype.is_float:
+        return f"a {x.dtype} becomes another {final} than a {inner.dtype} does"
+    return None
 
 
 def _cast_once(m: Match, r: Rewriter) -> Value:

@@ -14,6 +14,7 @@ from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ...ir.shapes import normalize_axes
 from ..pattern import Const, Match, Op, Rule, Var
+from ..precision import is_number
 from ..rewriter import Rewriter, splat
 from .movement import same_type
 
@@ -60,9 +61,11 @@ def _is_mean(m: Match) -> str | None:
     sizes = [d for d in (x.shape[a] for a in axes or ()) if isinstance(d, int)]
     if not axes or len(sizes) != len(axes):
         return "the number of elements is not known"
-    if factor is None or not np.isclose(float(factor) * prod(sizes), 1, rtol=1e-6, atol=0):
+    if x.dtype not in ("float32", "float64"):
+        return "not float32 or float64"
+    if factor is None or not prod(sizes) or not is_number(factor, 1 / prod(sizes), x.dtype):
         return "the factor is not one over the number of elements"
-    return None if x.dtype in ("float32", "float64") else "not float32 or float64"
+    return None
 
 
 def _mean(m: Match, r: Rewriter) -> Value:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -225,3 +227,88 @@ def test_golden(golden: object) -> None:
     }}
     """
     check(golden, "recognize", text, "recognize,dce")  # type: ignore[arg-type]
+
+
+# ---- constants are what they should be to the last bits of their type ----------------------------
+
+SPELLED = {
+    "gelu": f"{ERF}%m = Mul(%x, %g)\n%y = Mul(%m, %half)",
+    "gelu by product": f"{ERF_MUL}%m = Mul(%x, %g)\n%y = Mul(%m, %half)",
+    "gelu of tanh": f"{CUBE_POW}{TANH}%m = Mul(%x, %g)\n%y = Mul(%m, %half)",
+    "hard-swish": "%a = Add(%x, %three)\n%b = Clip(%a, %zero, %six)\n%m = Mul(%x, %b)\n"
+    "%y = Mul(%m, %sixth)",
+    "hard-sigmoid": "%a = Mul(%x, %sixth)\n%b = Add(%a, %half)\n%y = Clip(%b, %zero, %one)",
+    "layer-norm": "%m = ReduceMean(%x, %axis)\n%d = Sub(%x, %m)\n%q = Pow(%d, %two)\n"
+    "%v = ReduceMean(%q, %axis)\n%e = Add(%v, %eps)\n%r = Pow(%e, %minus_half)\n%y = Mul(%d, %r)",
+    "rms-norm": "%q = Mul(%x, %x)\n%v = ReduceMean(%q, %axis)\n%e = Add(%v, %eps)\n"
+    "%r = Sqrt(%e)\n%i = Div(%one, %r)\n%y = Mul(%x, %i)",
+}
+NAMES = {
+    "half": 0.5, "one": 1.0, "two": 2.0, "three": 3.0, "six": 6.0, "minus_half": -0.5,
+    "sixth": 1 / 6, "root": math.sqrt(2), "inverse_root": math.sqrt(0.5), "c": 0.044715,
+    "slope": math.sqrt(2 / math.pi),
+}  # fmt: skip
+
+
+def _constants(kind: str, changed: Mapping[str, float]) -> str:
+    """The constants by name in another type, some of them replaced."""
+    told = [
+        f"%{name} = constant {kind}[] {_held(changed.get(name, number), kind)!r}"
+        for name, number in {**NAMES, "zero": 0.0, "eps": 1e-5}.items()
+    ]
+    return "\n".join([*told, "%axis = constant int64[1] [-1]"])
+
+
+def _held(number: float, kind: str) -> float:
+    return float(np.dtype(kind).type(number))
+
+
+def _recognised(lines: str, kind: str, changed: Mapping[str, float]) -> bool:
+    text = f"graph main(%x: {kind}[2,3,6]) -> (y) {{\n{_constants(kind, changed)}\n{lines}\n"
+    graph = graph_of(f"{text}return %y\n}}")
+    run(graph, "recognize,dce")
+    return len([n for n in graph.nodes if n.op != "Constant"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("lines", SPELLED.values(), ids=SPELLED)
+def test_constants_are_rounded_to_their_type(lines: str, kind: str) -> None:
+    assert _recognised(lines, kind, {})
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("lines", SPELLED.values(), ids=SPELLED)
+def test_constants_that_are_off_are_not_what_they_resemble(lines: str, kind: str) -> None:
+    """Numbers that the type holds may not be off at all, others by two units."""
+    used = [name for name in NAMES if f"%{name}" in re.split(r"[\s(),]+", lines)]
+    assert used
+    for name in used:
+        exact = _held(NAMES[name], "float16") == NAMES[name]
+        for steps in (1, -1) if exact else (3, -3):
+            wrong = _steps_away(NAMES[name], kind, steps)
+            assert not _recognised(lines, kind, {name: wrong}), name
+        if not exact:
+            assert _recognised(lines, kind, {name: _steps_away(NAMES[name], kind, 1)}), name
+
+
+def _steps_away(number: float, kind: str, steps: int) -> float:
+    held = np.dtype(kind).type(number)
+    for _ in range(abs(steps)):
+        held = np.nextafter(held, held.dtype.type(math.copysign(math.inf, steps)))
+    return float(held)
+
+
+def test_a_group_norm_keeps_a_scale_close_to_one() -> None:
+    """Instance norms by 1.0009 are not taken for those by 1."""
+    text = """
+    graph main(%x: float32[2,6,4]) -> (y) {
+      %s = constant float32[3] [1.0009, 1.0009, 1.0009]
+      %b = constant float32[3] [0.0, 0.0, 0.0]
+      %v = kiln.Reshape(%x) {shape=[2, 3, 8]}
+      %n = InstanceNormalization(%v, %s, %b)
+      %y = kiln.Reshape(%n) {shape=[2, 6, 4]}
+      return %y
+    }"""
+    graph = graph_of(text)
+    run(graph, "recognize,dce")
+    assert "GroupNormalization" not in {n.op for n in graph.nodes}

@@ -10,7 +10,7 @@ from support.pass_checks import Golden, check, run
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.types import dtype
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.simplify.casts import exactly_held
+from graphkiln.passes.precision import exactly_held
 
 NEUTRAL = """
 graph main(%x: float32[N,4], %i: int64[N]) -> (a, b, c, d, e, f, g) {

@@ -1,0 +1,67 @@
+"""What element types can hold: bits of floats, and when a number is another to the last bits."""
+
+from __future__ import annotations
+
+import math
+
+from ..ir.types import DType
+
+FLOATS = {"float16": (11, 5), "bfloat16": (8, 8), "float32": (24, 8), "float64": (53, 11)}
+"""Bits of the significand (with the hidden one) and of the exponent."""
+
+ULPS = 2
+"""How far a constant may lie from the rounded number that it is read as.
+
+Exporters round the factors of a constant before they multiply them, and print as many decimals as
+their language does: either costs a unit in the last place.
+"""
+
+
+def unit(number: float, kind: str) -> float:
+    """The distance of ``number`` from the next one of float type ``kind``, at least."""
+    bits, exponent = FLOATS[kind]
+    least = 2 - 2 ** (exponent - 1)
+    return math.ldexp(1.0, max(math.frexp(number)[1] - 1, least) - bits + 1)
+
+
+def rounded(number: float, kind: str) -> float:
+    """``number`` rounded to float type ``kind``; ties to even, infinite beyond the greatest."""
+    if number == 0 or not math.isfinite(number):
+        return number
+    step = unit(number, kind)
+    nearest = round(number / step) * step
+    fits = math.frexp(nearest)[1] <= 2 ** (FLOATS[kind][1] - 1)
+    return nearest if fits else math.copysign(math.inf, number)
+
+
+def is_number(number: float, wanted: float, kind: str) -> bool:
+    """Is ``number``, a constant of type ``kind``, ``wanted`` to the last bits of that type?
+
+    Numbers of few bits (1, 0.5, infinity, whatever float16 holds) have to be there exactly, zero
+    with its sign. Anything else may be :data:`ULPS` from the rounded number.
+    """
+    nearest = rounded(wanted, kind) if kind in FLOATS else wanted
+    if kind not in FLOATS or nearest == wanted == rounded(wanted, "float16"):
+        return number == wanted and math.copysign(1, number) == math.copysign(1, wanted)
+    return abs(number - nearest) <= ULPS * unit(nearest, kind)
+
+
+def exactly_held(source: DType, target: DType) -> bool:
+    """Can ``target`` hold every value of ``source``?"""
+    if source == target or source.kind == "b" and target.kind in "iuf":
+        return True
+    if source.is_integer and target.is_integer:
+        signed = source.kind == "i"
+        if signed and target.kind == "u":
+            return False
+        return source.bits + (0 if signed or target.kind == "u" else 1) <= target.bits
+    wide = FLOATS.get(target.name)
+    if wide is None:
+        return False
+    if source.is_integer:
+        return source.bits - (source.kind == "i") <= wide[0]
+    narrow = FLOATS.get(source.name)
+    return narrow is not None and narrow[0] <= wide[0] and narrow[1] <= wide[1]
+
+
+__all__ = ["FLOATS", "ULPS", "exactly_held", "is_number", "rounded", "unit"]
