@@ -115,8 +115,12 @@ def _channels(m: Match, axis: int) -> str | None:
 
 
 def _product_scale(m: Match) -> np.ndarray | None:
-    x, w = _scale(_quantized(m, "x")), _scale(_quantized(m, "w"))
-    return None if x is None or w is None else x.reshape(-1) * w.reshape(-1)
+    """The scale of the sums, and so of a bias; a Gemm's factor is part of it."""
+    x, w, node = _scale(_quantized(m, "x")), _scale(_quantized(m, "w")), m.node("linear")
+    if x is None or w is None:
+        return None
+    alpha = float(attribute(node, "alpha")) if node.key == "Gemm" else 1.0
+    return x.reshape(-1) * w.reshape(-1) * alpha
 
 
 def _bias_objection(m: Match) -> str | None:
@@ -154,8 +158,8 @@ def _matmul(m: Match) -> str | None:
 
 def _gemm(m: Match) -> str | None:
     node = m.node("linear")
-    if attribute(node, "beta") != 1.0:
-        return "beta is not 1"
+    if attribute(node, "beta") != 1.0 or not attribute(node, "alpha"):
+        return "beta is not 1, or alpha 0"
     axis = 0 if attribute(node, "transB") else 1
     return _common(m, "com.microsoft.QGemm") or _channels(m, axis) or _bias_objection(m)
 

@@ -39,7 +39,7 @@ def product(p: Planner, node: Node) -> None:
         row = np.broadcast_to(bias.constant.reshape(-1), (columns,)) * np.float32(beta)
     p.replace(node, _multiply(p, node, x, weights, factor, row), "matmuls")
     if w.node.key == "Transpose":
-        _share_with_gathers(p, w.node, packed_weights(p, x, weights))
+        _share_with_gathers(p, w.node, weights, packed_weights(p, x, weights))
 
 
 def _scale(weights: Weights, columns: int) -> np.ndarray | None:
@@ -92,13 +92,14 @@ def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Va
     return p.constant(key, packed, f"{weights.name}_packed")
 
 
-def _share_with_gathers(p: Planner, transpose: Node, packed: Value) -> None:
+def _share_with_gathers(p: Planner, transpose: Node, weights: Weights, packed: Value) -> None:
     """Let Gather take rows of a matrix [V, K] out of its packed transpose [Vt, K, t].
 
-    Language models use one table for the first layer and the last: it is then stored once.
+    Language models use one table for the first layer and the last: it is then stored once. The
+    weights must be that transpose as it is, neither turned back nor scaled.
     """
     table = p.graph.required_inputs(transpose)[0]
-    if table.constant is None or packed.dtype != table.dtype:
+    if table.constant is None or packed.dtype != table.dtype or weights.key != (table, "T"):
         return
     gathers = [
         n for n, i in p.graph.uses(table)

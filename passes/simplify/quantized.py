@@ -3,19 +3,24 @@
 Q(DQ(x)) = x    with the same parameters    Q(f(DQ(x))) = f(Q(DQ(x)))    f moves elements or takes
                                                                          their maximum
 
-Both are exact: rounding (x - z) * s / s gives x - z again, and all of them keep the order.
+Both are exact. With a significand of p bits the two roundings of (x - z) * s / s are off by less
+than a half where |x - z| is below 2^(p - 2), so that x - z comes out again; the product must not
+overflow. A maximum stays the maximum where the scale that quantises it is positive.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from ml_dtypes import finfo
 
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
 from ..pattern import Match, Op, Rule, Var
-from ..rewriter import Rewriter
+from ..precision import FLOATS
+from ..rewriter import Rewriter, splat
 
+_ORDERED = "MaxPool"
 _MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|MaxPool|Resize"
 
 
@@ -47,7 +52,26 @@ def _same_parameters(m: Match) -> str | None:
         return "they are quantised along different axes"
     if attribute(dq, "block_size") or attribute(m.root, "block_size"):
         return "it is quantised in blocks"
-    return None
+    return _rounds(m)
+
+
+def _rounds(m: Match) -> str | None:
+    """An objection where an integer may not come out of its own product with the scale."""
+    x, dq, scale = m["x"], m.node("dq"), m.graph.input(m.node("dq"), 1)
+    array = None if scale is None else scale.constant
+    if scale is None or array is None:
+        return "the scale is not known"
+    kind = scale.dtype
+    if not x.tensor_type.dtype.is_integer or {kind, dq.out().dtype} - FLOATS.keys():
+        return "it is not quantised to integers"
+    if dq.out().dtype != kind or attribute(m.root, "precision"):
+        return "it is not computed in the type of its scale"
+    largest = 2 ** x.tensor_type.dtype.bits - 1
+    if largest >= 2 ** (FLOATS[kind][0] - 2):
+        return f"{kind} rounds {x.dtype}"
+    steps = np.abs(array.astype(np.float64))
+    fits = (steps > 0) & (steps * largest <= float(finfo(array.dtype).max))
+    return None if fits.all() else "a scale is zero, or overflows"
 
 
 def _movable(m: Match) -> str | None:
@@ -57,6 +81,8 @@ def _movable(m: Match) -> str | None:
         return "only 8-bit tensors are moved"
     if m.node("move").op == "Resize" and not resize_picks(m.node("move")):
         return "its elements are new ones"
+    if m.node("move").op == _ORDERED and not (splat(m.graph.input(m.root, 1)) or 0) > 0:
+        return "a scale that is not positive turns the order around"
     return None
 
 

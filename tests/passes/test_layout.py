@@ -114,6 +114,16 @@ FLOAT = {
         "%x = Gather(%w, %i)\n%t = Transpose(%w) {perm=[1,0]}\n%y = MatMul(%x, %t)",
         {"w": floats(10, 7)}, {"i": np.array([[0, 9, -1], [-10, 4, 7]])},
     ),
+    "gemm_tied_by_half": Case(
+        "%i: int64[5]",
+        "%x = Gather(%w, %i)\n%t = Transpose(%w) {perm=[1,0]}\n%y = Gemm(%x, %t) {alpha=0.5}",
+        {"w": floats(10, 7)}, {"i": np.array([0, 9, -1, 4, 7])},
+    ),
+    "gemm_tied_and_turned": Case(
+        "%i: int64[5]",
+        "%x = Gather(%w, %i)\n%t = Transpose(%w) {perm=[1,0]}\n%y = Gemm(%x, %t) {transB=1}",
+        {"w": floats(7, 7)}, {"i": np.array([0, 6, -1, 4, 2])},
+    ),
     "gemm": Case(
         "%x: float32[5,7]", "%y = Gemm(%x, %w, %b) {alpha=0.5, beta=2.0, transB=1}",
         {"w": floats(10, 7), "b": floats(10)},

@@ -102,6 +102,24 @@ def test_activations_before_quantisation(name: str, linear: str) -> None:
     assert _fused(lines, shape, "simplify,qdq_fuse{always=true},dce") == [fused, *after]
 
 
+@pytest.mark.parametrize("alpha", [0.5, 3.0, -1.0])
+@pytest.mark.parametrize(
+    ("bias", "fits"),
+    [
+        ("%bf = DequantizeLinear(%b, %sb)\n", False),
+        ("%sab = constant float32[] {product}\n%bf = DequantizeLinear(%b, %sab)\n", True),
+        ("%bf = constant float32[2] [{first}, {second}]\n", True),
+        ("%bf = constant float32[2] [0.0006, 0.25]\n", False),
+    ],
+)
+def test_the_bias_of_a_gemm_with_a_factor(bias: str, fits: bool, alpha: float) -> None:
+    """The sums of QGemm, its bias among them, are in steps of alpha times both scales."""
+    step = alpha * float(np.float32(0.05)) * float(np.float32(0.02))
+    given = bias.format(product=repr(float(np.float32(step))), first=700 * step, second=-90 * step)
+    lines = f"%wf = DequantizeLinear(%g, %sw)\n{given}%f = Gemm(%xf, %wf, %bf) {{alpha={alpha}}}\n"
+    assert _fused(lines + QUANTIZE, "4,3")[-1] == ("QGemm" if fits else "QuantizeLinear")
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from support.graph_text import graph_of
 from support.pass_checks import Golden, check, run
 
 from graphkiln.ir.interpreter import evaluate
-from graphkiln.ir.types import dtype
+from graphkiln.ir.types import dtype, to_numpy_dtype
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.precision import exactly_held
 
@@ -278,6 +280,53 @@ def test_all_bytes_move(move: str, source: str, zero: int, target: str, step: fl
     assert graph.outputs[0].node.op in move
     assert expected.dtype == target
     np.testing.assert_array_equal(evaluate(graph, {"x": x})[0], expected)
+
+
+@pytest.mark.parametrize("dq, q", [(0.037, -0.02), (-0.037, -0.037), (-0.02, 0.037), (0.5, 0.0)])
+def test_a_maximum_moves_only_where_the_order_stays(dq: float, q: float) -> None:
+    given = {"source": "uint8", "zero": 7, "target": "uint8", "step": q}
+    text = MOVED.format(move="MaxPool(%f) {kernel_shape=[3,3]}", **given)
+    graph = graph_of(text.replace("0.037", str(dq), 1))
+    x = np.random.default_rng(3).permutation(256).astype(np.uint8).reshape(1, 1, 16, 16)
+    expected = evaluate(graph, {"x": x})[0]
+    run(graph, "simplify,dce")
+    assert (graph.outputs[0].node.op == "MaxPool") == (q > 0)
+    np.testing.assert_array_equal(evaluate(graph, {"x": x})[0], expected)
+
+
+AGAIN = """
+graph main(%x: {code}[{count}]) -> (y) {{
+  %s = constant {kind}[] {step}
+  %z = constant {code}[] {zero}
+  %f = DequantizeLinear(%x, %s, %z)
+  %y = QuantizeLinear(%f, %s, %z)
+  return %y
+}}
+"""
+STEPS = {
+    "float16": (0.037, 6e-8, 3e-5, -0.3, 60000.0, 250.0, 0.0, math.inf),
+    "bfloat16": (0.037, 1e-39, -0.3, 3e38, 0.0),
+    "float32": (0.037, 1e-45, 1.5e-38, -0.3, 3e38, 5e33, 0.0, math.nan),
+}
+
+
+@pytest.mark.parametrize("code", ["int4", "uint8", "int8", "int16", "uint16"])
+@pytest.mark.parametrize("kind, step", [(k, s) for k, steps in STEPS.items() for s in steps])
+def test_codes_come_back_where_quantisation_is_dropped(code: str, kind: str, step: float) -> None:
+    """Every code of a type, by scales that round, overflow, underflow or make no sense."""
+    t = dtype(code)
+    low = -(2 ** (t.bits - 1)) if t.kind == "i" else 0
+    x = np.arange(low, low + 2**t.bits).astype(to_numpy_dtype(t))
+    for zero in (low, 0, low + 2**t.bits - 1):
+        text = AGAIN.format(code=code, count=x.size, kind=kind, step=step, zero=zero)
+        graph = graph_of(text)
+        with np.errstate(all="ignore"):
+            expected = evaluate(graph, {"x": x})[0]
+        run(graph, "simplify,dce")
+        if graph.outputs[0].node.op == "QuantizeLinear":
+            assert not (kind == "float32" and abs(step) in (0.037, 0.3))
+        else:
+            np.testing.assert_array_equal(expected.astype(np.int64), x.astype(np.int64))
 
 
 @pytest.mark.parametrize("form", ['{mode="linear"}', '{mode="cubic"}'])
