@@ -21,6 +21,7 @@ from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
+from .claims import ACTIVATION, SUMS, exact, rounds
 from .pattern import Match, Op, Rule, rewrite
 from .rewriter import Rewriter, input_symbols, symbols_bound
 
@@ -59,7 +60,7 @@ def _chain(m: Match, r: Rewriter) -> Value:
     total = reduce(lambda a, b: r.op(op, a, b), operands)
     if m.root.op != "Mean":
         return total
-    return r.op("Mul", total, r.scalar(1 / len(operands), total))
+    return r.op("Div", total, r.scalar(len(operands), total))
 
 
 # ---- split ---------------------------------------------------------------------------------------
@@ -164,15 +165,53 @@ def _gemm(m: Match, r: Rewriter) -> Value:
 
 
 RULES = (
-    Rule("split", Op("Split", rest=True), _slices, _sizes_known),
-    Rule("chain", Op("Sum|Mean|Max|Min", rest=True), _chain, _several),
-    Rule("batch-norm", Op("BatchNormalization", rest=True), _normalised, _at_inference),
+    Rule(
+        "split",
+        Op("Split", rest=True),
+        _slices,
+        _sizes_known,
+        claim=exact("split(x) = a slice for each part"),
+    ),
+    Rule(
+        "chain",
+        Op("Sum|Mean|Max|Min", rest=True),
+        _chain,
+        _several,
+        claim=exact("sum, mean, max, min of n operands = binary ones in a row"),
+    ),
+    Rule(
+        "batch-norm",
+        Op("BatchNormalization", rest=True),
+        _normalised,
+        _at_inference,
+        claim=rounds(
+            "batch norm = scale * (x - mean) / sqrt(var + e) + bias", "4 ulp of each term"
+        ),
+    ),
     Rule(
         "gelu",
         Op("com.microsoft.FastGelu|com.microsoft.BiasGelu|com.microsoft.Gelu", rest=True),
         _gelu,
+        claim=rounds("FastGelu, BiasGelu, Gelu of com.microsoft = Gelu(x + b)", ACTIVATION),
     ),
-    Rule("quick-gelu", Op("com.microsoft.QuickGelu", rest=True), _quick_gelu),
-    Rule("fused-conv", Op("com.microsoft.FusedConv", rest=True), _conv, _known_activation),
-    Rule("fused-gemm", Op("com.microsoft.FusedGemm", rest=True), _gemm, _known_activation),
+    Rule(
+        "quick-gelu",
+        Op("com.microsoft.QuickGelu", rest=True),
+        _quick_gelu,
+        claim=rounds("QuickGelu(x) = Swish(x)", ACTIVATION),
+    ),
+    Rule(
+        "fused-conv",
+        Op("com.microsoft.FusedConv", rest=True),
+        _conv,
+        _known_activation,
+        claim=rounds("FusedConv(x) = activation(Conv(x) + z)", SUMS),
+    ),
+    Rule(
+        "fused-gemm",
+        Op("com.microsoft.FusedGemm", rest=True),
+        _gemm,
+        _known_activation,
+        claim=rounds("FusedGemm(x) = activation(Gemm(x))", SUMS),
+    ),
 )

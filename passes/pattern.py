@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.registry import attribute, has_trait
 from .base import Explain, PassContext
+from .claims import Claim
 from .precision import is_number
 from .rewriter import Rewriter, can_replace, splat
 
@@ -151,13 +152,14 @@ class Rule:
     is replaced by what ``replace`` builds.
 
     ``replace`` may return a list with a value for each result of the root (None for those without
-    uses), or None where it does not apply after all.
+    uses), or None where it does not apply after all. ``claim`` says what happens to the numbers.
     """
 
     name: str
     pattern: Op
     replace: Replace
     when: Condition | None = None
+    claim: Claim = field(kw_only=True)
 
 
 class _Tracer:
@@ -403,6 +405,6 @@ def apply_rule(
 
 
 __all__ = [
-    "Const", "Either", "Match", "Maybe", "Op", "Pattern", "Rule", "Var", "apply_rule", "match",
-    "rewrite",
+    "Const", "Either", "Match", "Maybe", "Op", "Pattern", "Replace", "Rule", "Var", "apply_rule",
+    "match", "rewrite",
 ]  # fmt: skip

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from ml_dtypes import finfo
+
 from ..ir.types import DType
 
 FLOATS = {"float16": (11, 5), "bfloat16": (8, 8), "float32": (24, 8), "float64": (53, 11)}
@@ -64,4 +67,25 @@ def exactly_held(source: DType, target: DType) -> bool:
     return narrow is not None and narrow[0] <= wide[0] and narrow[1] <= wide[1]
 
 
-__all__ = ["FLOATS", "ULPS", "exactly_held", "is_number", "rounded", "unit"]
+DROWNING = 2.0**-60
+"""A sum with a term by such a factor drowns those whose factors are below the normal numbers."""
+
+
+def narrowed(
+    wide: np.ndarray, kind: np.dtype, drowned: np.ndarray | bool = False
+) -> np.ndarray | None:
+    """``wide`` (float64) in type ``kind``; None where an element loses more than its last bit.
+
+    Numbers that overflow or are NaN do, and those too small to keep all of their digits, unless
+    they are ``drowned``.
+    """
+    with np.errstate(all="ignore"):
+        narrow: np.ndarray = wide.astype(kind)
+        back = narrow.astype(np.float64)
+    kept = (np.abs(back) >= float(finfo(kind).tiny)) | (back == wide) | drowned
+    return narrow if np.all(np.isfinite(back) & kept) else None
+
+
+__all__ = [
+    "DROWNING", "FLOATS", "ULPS", "exactly_held", "is_number", "narrowed", "rounded", "unit",
+]  # fmt: skip

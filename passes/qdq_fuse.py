@@ -24,6 +24,7 @@ import numpy as np
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
 from .base import Pass, PassContext, register_pass
+from .claims import SUMS, rounds
 from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
 from .precision import FLOATS, ULPS, is_number
 from .rewriter import Rewriter, splat
@@ -91,7 +92,21 @@ def _common(m: Match, key: str) -> str | None:
         return "activations have several scales"
     if q.node.out().dtype not in ("int8", "uint8"):
         return "only 8-bit tensors are handled"
-    return _operands_objection(m)
+    return _operands_objection(m) or _extreme(m)
+
+
+def _extreme(m: Match) -> str | None:
+    """An objection where scales that are known leave float32 when they are combined."""
+    product, step = _product_scale(m), _scale(_quantized(m, "q"))
+    known = [] if product is None else [product, product if step is None else product / step]
+    return None if all(map(_normal, known)) else "the scales leave float32"
+
+
+def _normal(scale: np.ndarray) -> bool:
+    """Are all elements normal numbers of float32?"""
+    limits = np.finfo(np.float32)
+    size = np.abs(scale)
+    return bool(np.all((size >= float(limits.tiny)) & (size <= float(limits.max))))
 
 
 def _operands_objection(m: Match) -> str | None:
@@ -167,8 +182,11 @@ def _gemm(m: Match) -> str | None:
 def _open(m: Match) -> str | None:
     """An objection to exact sums whose scale comes afterwards."""
     node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
-    if _product_scale(m) is None or x.scale.dtype != "float32" or w.scale.dtype != "float32":
+    product = _product_scale(m)
+    if product is None or x.scale.dtype != "float32" or w.scale.dtype != "float32":
         return "the scales are not known"
+    if not _normal(product):
+        return "the scales leave float32"
     if w.data.constant is None:
         return "the weights are not known"
     axis = 0 if node.key == "Conv" else w.data.rank - 1
@@ -268,22 +286,46 @@ def _linear(op: str, *operands: Pattern) -> Op:
 
 _X, _W, _B = _dq("x"), _dq("w"), _dq("b")
 
+_STEP = "one step of the result, where no scale overflows or vanishes"
+_CONV = rounds("Q(Conv(DQ(x), DQ(w), DQ(b))) = QLinearConv(x, w, b)", _STEP)
+_MATMUL = rounds("Q(MatMul(DQ(a), DQ(b))) = QLinearMatMul(a, b)", _STEP)
+_GEMM = rounds("Q(Gemm(DQ(a), DQ(b), DQ(c))) = QGemm(a, b, c)", _STEP)
+_ADD = rounds("Q(DQ(a) + DQ(b)) = QLinearAdd(a, b)", _STEP)
+
 RULES = tuple(
-    Rule(name, Op("QuantizeLinear", inner, name="q", rest=True), build, when)
-    for name, inner, build, when in (
-        ("qlinear-conv", _linear("Conv", _X, _W, _B), _to_conv, _conv),
-        ("qlinear-conv", _linear("Conv", _X, _W, Const("bias")), _to_conv, _conv),
-        ("qlinear-conv", _linear("Conv", _X, _W), _to_conv, _conv),
-        ("qlinear-matmul", _linear("MatMul", _X, _W), _to_matmul, _matmul),
-        ("qgemm", _linear("Gemm", _X, _W, _B), _to_gemm, _gemm),
-        ("qgemm", _linear("Gemm", _X, _W, Const("bias")), _to_gemm, _gemm),
-        ("qgemm", _linear("Gemm", _X, _W), _to_gemm, _gemm),
-        ("qlinear-add", _linear("Add", _X, _W), _to_add, _add),
+    Rule(name, Op("QuantizeLinear", inner, name="q", rest=True), build, when, claim=claim)
+    for name, inner, build, when, claim in (
+        ("qlinear-conv", _linear("Conv", _X, _W, _B), _to_conv, _conv, _CONV),
+        ("qlinear-conv", _linear("Conv", _X, _W, Const("bias")), _to_conv, _conv, _CONV),
+        ("qlinear-conv", _linear("Conv", _X, _W), _to_conv, _conv, _CONV),
+        ("qlinear-matmul", _linear("MatMul", _X, _W), _to_matmul, _matmul, _MATMUL),
+        ("qgemm", _linear("Gemm", _X, _W, _B), _to_gemm, _gemm, _GEMM),
+        ("qgemm", _linear("Gemm", _X, _W, Const("bias")), _to_gemm, _gemm, _GEMM),
+        ("qgemm", _linear("Gemm", _X, _W), _to_gemm, _gemm, _GEMM),
+        ("qlinear-add", _linear("Add", _X, _W), _to_add, _add, _ADD),
     )
 )
 
 OPEN_RULES = (
-    Rule("conv-integer", _linear("Conv", _X, _W, Const("bias")), _to_open, _open),
-    Rule("conv-integer", _linear("Conv", _X, _W), _to_open, _open),
-    Rule("matmul-integer", _linear("MatMul", _X, _W), _to_open, _open),
+    Rule(
+        "conv-integer",
+        _linear("Conv", _X, _W, Const("bias")),
+        _to_open,
+        _open,
+        claim=rounds("Conv(DQ(x), DQ(w)) = Cast(ConvInteger(x, w)) * (sx * sw)", SUMS),
+    ),
+    Rule(
+        "conv-integer",
+        _linear("Conv", _X, _W),
+        _to_open,
+        _open,
+        claim=rounds("Conv(DQ(x), DQ(w)) = Cast(ConvInteger(x, w)) * (sx * sw)", SUMS),
+    ),
+    Rule(
+        "matmul-integer",
+        _linear("MatMul", _X, _W),
+        _to_open,
+        _open,
+        claim=rounds("MatMul(DQ(a), DQ(b)) = Cast(MatMulInteger(a, b)) * (sa * sb)", SUMS),
+    ),
 )

@@ -16,8 +16,7 @@ import numpy as np
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
-
-_LARGE = 2.0**-60
+from .precision import DROWNING
 
 _SUMMED: dict[tuple[str, int], tuple[int, ...]] = {
     ("MatMul", 0): (-1,),
@@ -93,7 +92,7 @@ def _beside_addend(graph: Graph, node: Node, factors: np.ndarray) -> np.ndarray:
     array = None if addend is None else addend.constant
     if array is None:
         return nothing
-    large = np.abs(array) >= _LARGE
+    large = np.abs(array) >= DROWNING
     if array.ndim <= factors.ndim and _reaches(array.shape, factors.shape):
         return np.broadcast_to(large, factors.shape)
     return nothing | bool(large.all())
@@ -112,7 +111,7 @@ def _beside_factors(graph: Graph, node: Node, index: int, factors: np.ndarray) -
     if factors.ndim < 2:
         return np.zeros(factors.shape, bool)
     axes = tuple(a for a in _summed(node, index) if a < factors.ndim)
-    large = np.abs(factors).max(axis=axes, keepdims=True) >= _LARGE
+    large = np.abs(factors).max(axis=axes, keepdims=True) >= DROWNING
     return np.broadcast_to(large, factors.shape)
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.graph import Value
+from ..claims import AFFINE, rounds
 from ..pattern import Const, Match, Op, Rule, Var
+from ..precision import narrowed
 from ..rewriter import Rewriter
 from .linear import OPS, Channels, Linear, channels_of
 
@@ -30,7 +32,7 @@ def _applies(m: Match) -> str | None:
     return None
 
 
-def _fold(m: Match, r: Rewriter) -> Value:
+def _fold(m: Match, r: Rewriter) -> Value | None:
     found, array = channels_of(m.graph, m.node("linear")), m["c"].constant
     assert isinstance(found, Channels) and array is not None
     c = found.spread(array, m.node("linear").out().rank, found.outputs)
@@ -48,7 +50,7 @@ def _negatable(m: Match) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _negate(m: Match, r: Rewriter) -> Value:
+def _negate(m: Match, r: Rewriter) -> Value | None:
     found = channels_of(m.graph, m.node("linear"))
     assert isinstance(found, Channels)
     linear = Linear(m.graph, found)
@@ -56,11 +58,19 @@ def _negate(m: Match, r: Rewriter) -> Value:
     return linear.build(r, m["x"])
 
 
-def _distribute(m: Match, r: Rewriter) -> Value:
-    s, t = m["s"].constant, m["t"].constant
-    assert s is not None and t is not None
-    scaled = r.op("Mul", m.node("linear").out(), m["s"])
-    return r.op("Add", scaled, r.constant((s * t).astype(t.dtype)))
+def _distribute(m: Match, r: Rewriter) -> Value | None:
+    found, s, t = channels_of(m.graph, m.node("linear")), m["s"].constant, m["t"].constant
+    assert isinstance(found, Channels) and s is not None and t is not None
+    factors = found.spread(s, m.node("linear").out().rank, found.outputs)
+    assert factors is not None
+    linear = Linear(m.graph, found)
+    linear.scale_outputs(factors)
+    scaled = linear.build(r, m["x"])
+    with np.errstate(all="ignore"):
+        shift = narrowed(s.astype(np.float64) * t.astype(np.float64), t.dtype, True)
+    if scaled is None or shift is None:
+        return None
+    return r.op("Add", scaled, r.constant(shift))
 
 
 def _distributes(m: Match) -> str | None:
@@ -77,8 +87,22 @@ def _distributes(m: Match) -> str | None:
 _LINEAR = Op(OPS, Var("x"), Const(), name="linear", rest=True)
 
 RULES = (
-    Rule("affine-after", Op("Mul|Add|Sub", _LINEAR, Const("c")), _fold, _applies),
-    Rule("negative", Op("Neg", _LINEAR), _negate, _negatable),
+    Rule(
+        "affine-after",
+        Op("Mul|Add|Sub", _LINEAR, Const("c")),
+        _fold,
+        _applies,
+        claim=rounds("s * linear(x, W, b) + t = linear(x, s*W, s*b + t)", AFFINE),
+    ),
+    Rule(
+        "negative",
+        Op("Neg", _LINEAR),
+        _negate,
+        _negatable,
+        claim=rounds(
+            "-linear(x, W, b) = linear(x, -W, -b)", "0 ulp; a zero may have the other sign"
+        ),
+    ),
     Rule(
         "scale-bias",
         Op(
@@ -88,5 +112,6 @@ RULES = (
         ),
         _distribute,
         _distributes,
+        claim=rounds("s * (x W + t) = x (s*W) + s*t", AFFINE),
     ),
 )

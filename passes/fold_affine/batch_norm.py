@@ -8,7 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.graph import Value
+from ...ir.types import to_numpy_dtype
+from ..claims import AFFINE, rounds
 from ..pattern import Const, Match, Op, Rule, Var
+from ..precision import DROWNING, narrowed
 from ..rewriter import Rewriter
 
 _PATTERN = Op(
@@ -19,18 +22,27 @@ _PATTERN = Op(
 
 
 def _at_inference(m: Match) -> str | None:
-    return "it is in training mode" if m.attr("bn", "training_mode") else None
+    if m.attr("bn", "training_mode"):
+        return "it is in training mode"
+    return None if _coefficients(m) is not None else "its factor or its shift is no normal number"
+
+
+def _coefficients(m: Match) -> tuple[np.ndarray, np.ndarray] | None:
+    """``s`` and ``t`` in the type of ``x``; None where that cannot hold them."""
+    scale, bias, mean, var = (_wide(m[n]) for n in ("scale", "bias", "mean", "var"))
+    with np.errstate(all="ignore"):
+        s = scale / np.sqrt(var + float(m.attr("bn", "epsilon")))
+        t = bias - mean * s
+    kind = to_numpy_dtype(m["x"].dtype)
+    factor, shift = narrowed(s, kind, np.abs(t) >= DROWNING), narrowed(t, kind, True)
+    return None if factor is None or shift is None else (factor, shift)
 
 
 def _affine(m: Match, r: Rewriter) -> Value:
-    scale, bias, mean, var = (_wide(m[n]) for n in ("scale", "bias", "mean", "var"))
-    s = scale / np.sqrt(var + float(m.attr("bn", "epsilon")))
-    t = bias - mean * s
-    x = m["x"]
-    kind = r.scalar(0, x).constant.dtype  # type: ignore[union-attr]
-    shape = (-1, *(1,) * (x.rank - 2))
-    scaled = r.op("Mul", x, r.constant(s.astype(kind).reshape(shape)))
-    return r.op("Add", scaled, r.constant(t.astype(kind).reshape(shape)))
+    found, x = _coefficients(m), m["x"]
+    assert found is not None
+    s, t = (r.constant(c.reshape(-1, *(1,) * (x.rank - 2))) for c in found)
+    return r.op("Add", r.op("Mul", x, s), t)
 
 
 def _wide(v: Value) -> np.ndarray:
@@ -39,4 +51,12 @@ def _wide(v: Value) -> np.ndarray:
     return array.astype(np.float64)
 
 
-RULES = (Rule("batch-norm", _PATTERN, _affine, _at_inference),)
+RULES = (
+    Rule(
+        "batch-norm",
+        _PATTERN,
+        _affine,
+        _at_inference,
+        claim=rounds("scale * (x - mean) / sqrt(var + e) + bias = s*x + t", AFFINE),
+    ),
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ...ir.graph import Value
 from ...ir.registry import attribute
+from ..claims import AFFINE, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter
 from .linear import Channels, Linear, channels_of
@@ -40,7 +41,7 @@ def _shift_objection(m: Match, found: Channels) -> str | None:
     return "it pads with zeros" if automatic or any(attribute(m.root, "pads") or ()) else None
 
 
-def _fold(m: Match, r: Rewriter) -> Value:
+def _fold(m: Match, r: Rewriter) -> Value | None:
     found, array = channels_of(m.graph, m.root), m["c"].constant
     assert isinstance(found, Channels) and array is not None
     c = found.spread(array, m["x"].rank, found.inputs)
@@ -59,5 +60,6 @@ RULES = (
         Op(_OPS, Op("Mul|Add|Sub", Var("x"), Const("c"), name="inner"), Const(), rest=True),
         _fold,
         _applies,
+        claim=rounds("linear(s*x + t, W, b) = linear(x, W*s, b + W t)", AFFINE),
     ),
 )

@@ -15,9 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from ml_dtypes import finfo
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute
+from ..precision import DROWNING, narrowed
 from ..rewriter import Rewriter, single_use
 
 OPS = "Conv|ConvTranspose|Gemm|MatMul"
@@ -91,15 +93,39 @@ class Linear:
         self._original = w.constant
         self._names = w.name, (bias or w).name
         self.weights = _unpacked(self.node, w.constant.astype(np.float64))
+        self._subnormal = np.abs(self.weights) < float(finfo(w.constant.dtype).tiny)
+        self._vanished = np.zeros(self.weights.shape, bool)
         self.bias = None if bias is None else _bias(bias, channels.outputs)
-        if self.bias is not None and self.node.op == "Gemm":
-            self.bias = self.bias * float(attribute(self.node, "beta"))
+        if self.node.op == "Gemm":
+            self.weights = self._product(self.weights, np.float64(attribute(self.node, "alpha")))
+            if self.bias is not None:
+                self.bias = self.bias * float(attribute(self.node, "beta"))
 
     def scale_outputs(self, s: np.ndarray) -> None:
         """y -> s*y."""
-        self.weights = self.weights * s.reshape(self._groups, 1, -1, 1)
+        self.weights = self._product(self.weights, s.reshape(self._groups, 1, -1, 1))
         if self.bias is not None:
-            self.bias = self.bias * s
+            with np.errstate(all="ignore"):
+                self.bias = self.bias * s
+
+    def _product(self, a: np.ndarray, b: np.ndarray | np.float64) -> np.ndarray:
+        """``a * b``; remembers where that is 0 although neither is."""
+        with np.errstate(all="ignore"):
+            product: np.ndarray = a * b
+        self._vanished |= (product == 0) & (a != 0) & (b != 0)
+        return product
+
+    def _drowned(self) -> np.ndarray:
+        """The weights that may lose digits.
+
+        Those below the normal numbers that were so before, or whose output has another weight or
+        a bias so large that it drowns them.
+        """
+        large = np.abs(self.weights).max(axis=(1, 3), keepdims=True, initial=0) >= DROWNING
+        if self.bias is not None:
+            large |= (np.abs(self.bias) >= DROWNING).reshape(large.shape)
+        subnormal: np.ndarray = self._subnormal | large
+        return subnormal
 
     def shift_outputs(self, t: np.ndarray) -> None:
         """y -> y + t."""
@@ -107,20 +133,30 @@ class Linear:
 
     def scale_inputs(self, s: np.ndarray) -> None:
         """x -> s*x."""
-        self.weights = self.weights * s.reshape(self._groups, -1, 1, 1)
+        self.weights = self._product(self.weights, s.reshape(self._groups, -1, 1, 1))
 
     def shift_inputs(self, t: np.ndarray) -> None:
         """x -> x + t, for an op that pads nothing."""
-        per_input = self.weights.sum(axis=3) * t.reshape(self._groups, -1, 1)
-        self.shift_outputs(per_input.sum(axis=1).reshape(-1))
+        with np.errstate(all="ignore"):
+            per_input = self.weights.sum(axis=3) * t.reshape(self._groups, -1, 1)
+            self.shift_outputs(per_input.sum(axis=1).reshape(-1))
 
-    def build(self, r: Rewriter, x: Value) -> Value:
-        """The op with the new weights, applied to ``x``."""
+    def build(self, r: Rewriter, x: Value) -> Value | None:
+        """The op with the new weights, applied to ``x``.
+
+        None where a weight overflowed, vanished, or became too small for all of its digits.
+        """
         kind = self._original.dtype
-        packed = _packed(self.node, self.weights, self._original.shape)
-        inputs = [x, r.constant(np.ascontiguousarray(packed.astype(kind)), self._names[0])]
-        if self.bias is not None:
-            inputs.append(r.constant(self.bias.astype(kind), self._names[1]))
+        drowned = self._drowned()
+        weights = narrowed(self.weights, kind, drowned)
+        bias = None if self.bias is None else narrowed(self.bias, kind, True)
+        lost = weights is None or self.bias is not None and bias is None
+        if weights is None or lost or np.any(self._vanished & ~drowned):
+            return None
+        packed = _packed(self.node, weights, self._original.shape)
+        inputs = [x, r.constant(np.ascontiguousarray(packed), self._names[0])]
+        if bias is not None:
+            inputs.append(r.constant(bias, self._names[1]))
         attrs = {k: v for k, v in self.node.attrs.items() if k not in ("alpha", "beta")}
         return r.node(self.node.op, inputs, attrs).out()
 
@@ -138,7 +174,7 @@ def _unpacked(node: Node, w: np.ndarray) -> np.ndarray:
         return w[None, :, :, None]
     if node.op == "Gemm":
         kn = w.T if attribute(node, "transB") else w
-        return float(attribute(node, "alpha")) * kn[None, :, :, None]
+        return kn[None, :, :, None]
     g = int(attribute(node, "group"))
     flat = w.reshape(g, w.shape[0] // g, w.shape[1], -1)
     return flat.swapaxes(1, 2) if node.op == "Conv" else flat

@@ -1,7 +1,7 @@
 """A Pad in front of a window op becomes pads of that op.
 
-Conv pads zeros, AveragePool with ``count_include_pad`` too, MaxPool minus infinity. Zeros in front
-of a MaxPool do where the input has no negative elements and every window meets the input.
+Conv pads zeros, AveragePool with ``count_include_pad`` too, MaxPool minus infinity. Any number up
+to zero does in front of a MaxPool whose input has no negative elements and meets every window.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
+from ..claims import SUMS, rounds
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 
@@ -77,9 +78,9 @@ def _max_objection(m: Match, fill: float, pads: list[int]) -> str | None:
     if sparse or any(p >= k for p, k in zip(pads, kernel * 2, strict=True)):
         return "a window may lie in the padding"
     x = m["x"]
-    if x.dtype in ("float32", "float64", "float16") and fill <= np.finfo(x.dtype).min:
+    if fill == -np.inf:
         return None
-    if fill == 0 and x.node.op in _NONNEGATIVE and not x.node.domain:
+    if fill <= 0 and x.node.op in _NONNEGATIVE and not x.node.domain:
         return None
     return f"it pads with {fill}"
 
@@ -108,5 +109,6 @@ RULES = (
         ),
         _fold,
         _applies,
+        claim=rounds("window(pad(x)) = window(x) with larger pads", SUMS),
     ),
 )

@@ -32,8 +32,9 @@ def product(p: Planner, node: Node) -> None:
     if scale is None or not _fits_columns(bias, columns):
         return
     factor = scale * np.float32(alpha)
-    if weights.array.dtype == np.float32:
-        weights, factor = weights.scaled(factor), np.ones((), np.float32)
+    scaled = weights.scaled(factor) if weights.array.dtype == np.float32 else None
+    if scaled is not None:
+        weights, factor = scaled, np.ones((), np.float32)
     row = None
     if bias is not None and bias.constant is not None:
         row = np.broadcast_to(bias.constant.reshape(-1), (columns,)) * np.float32(beta)

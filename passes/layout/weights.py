@@ -28,12 +28,19 @@ class Weights:
         """Of the transposed matrix."""
         return replace(self, array=self.array.T, scale=self.scale.T, key=(*self.key, "T"))
 
-    def scaled(self, factor: np.ndarray) -> Weights:
-        """Of the float32 matrix times ``factor``."""
+    def scaled(self, factor: np.ndarray) -> Weights | None:
+        """Of the float32 matrix times one number; None where an element would overflow or vanish.
+
+        What is too small to keep all of its digits counts as vanished.
+        """
         if np.all(factor == 1):
             return self
-        key = (*self.key, float(factor.flat[0]))
-        return replace(self, array=self.array * factor, key=key)
+        with np.errstate(all="ignore"):
+            array = self.array * factor
+        size, tiny = np.abs(array), np.finfo(np.float32).tiny
+        if not np.all(np.isfinite(array) & ((size >= tiny) | (self.array == 0))):
+            return None
+        return replace(self, array=array, key=(*self.key, float(factor.flat[0])))
 
 
 def find_weights(graph: Graph, value: Value) -> Weights | None:

@@ -11,6 +11,7 @@ Source: ONNX Swish (opset 24), HardSigmoid, HardSwish, Mish.
 from __future__ import annotations
 
 from ...ir.graph import Value
+from ..claims import ACTIVATION, rounds
 from ..pattern import Const, Either, Match, Op, Rule, Var
 from ..precision import is_number
 from ..rewriter import Rewriter, splat
@@ -59,18 +60,62 @@ _GATE = Either(
 )
 
 RULES = (
-    Rule("silu", Op("Mul", _X, Op("Sigmoid", _X)), _swish),
+    Rule(
+        "silu",
+        Op("Mul", _X, Op("Sigmoid", _X)),
+        _swish,
+        claim=rounds("x * sigmoid(x) = swish(x)", ACTIVATION),
+    ),
     Rule(
         "swish",
         Op("Mul", _X, Op("Sigmoid", Op("Mul", _X, Const("alpha")))),
         _swish,
         _scalar,
+        claim=rounds("x * sigmoid(a*x) = swish(x, a)", ACTIVATION),
     ),
-    Rule("mish", Op("Mul", _X, Op("Tanh", Op("Softplus", _X))), lambda m, r: r.op("Mish", m["x"])),
-    Rule("hard-swish", Op("Mul", _X, _GATE), _hard_swish),
-    *(Rule("hard-swish", tree, _hard_swish) for tree in product(_X, _RELU6, _SIXTH)),
-    Rule("hard-swish", Op("Div", Op("Mul", _X, _RELU6), Const(value=6.0)), _hard_swish),
-    Rule("hard-sigmoid", Op("Mul", _RELU6, _SIXTH), _hard_sigmoid),
-    Rule("hard-sigmoid", Op("Div", _RELU6, Const(value=6.0)), _hard_sigmoid),
-    Rule("hard-sigmoid", _UNIT, _hard_sigmoid),
+    Rule(
+        "mish",
+        Op("Mul", _X, Op("Tanh", Op("Softplus", _X))),
+        lambda m, r: r.op("Mish", m["x"]),
+        claim=rounds("x * tanh(softplus(x)) = mish(x)", ACTIVATION),
+    ),
+    Rule(
+        "hard-swish",
+        Op("Mul", _X, _GATE),
+        _hard_swish,
+        claim=rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION),
+    ),
+    *(
+        Rule(
+            "hard-swish",
+            tree,
+            _hard_swish,
+            claim=rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION),
+        )
+        for tree in product(_X, _RELU6, _SIXTH)
+    ),
+    Rule(
+        "hard-swish",
+        Op("Div", Op("Mul", _X, _RELU6), Const(value=6.0)),
+        _hard_swish,
+        claim=rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION),
+    ),
+    Rule(
+        "hard-sigmoid",
+        Op("Mul", _RELU6, _SIXTH),
+        _hard_sigmoid,
+        claim=rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION),
+    ),
+    Rule(
+        "hard-sigmoid",
+        Op("Div", _RELU6, Const(value=6.0)),
+        _hard_sigmoid,
+        claim=rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION),
+    ),
+    Rule(
+        "hard-sigmoid",
+        _UNIT,
+        _hard_sigmoid,
+        claim=rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION),
+    ),
 )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute
+from ..claims import ATTENTION, rounds
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter, single_use, sole_consumer, splat
 from ..simplify.transposes import compose, perm_of
@@ -196,4 +197,12 @@ def _with_head(r: Rewriter, v: Value, is_mask: bool) -> Value:
     return r.op("kiln.Reshape", v, shape=(v.shape[0], 1, *v.shape[1:]))
 
 
-RULES = (Rule("attention", Op("MatMul", Var("p"), Var("v")), _build, _recognised),)
+RULES = (
+    Rule(
+        "attention",
+        Op("MatMul", Var("p"), Var("v")),
+        _build,
+        _recognised,
+        claim=rounds("softmax(scale * q k^T + mask) v = attention(q, k, v, mask)", ATTENTION),
+    ),
+)

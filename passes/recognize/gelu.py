@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 
 from ...ir.graph import Value
-from ..pattern import Const, Either, Match, Op, Pattern, Rule, Var
+from ..claims import ACTIVATION, rounds
+from ..pattern import Const, Either, Match, Op, Pattern, Replace, Rule, Var
 from ..rewriter import Rewriter
 from .common import product
 
@@ -52,7 +53,10 @@ _INNER = Either(
 )
 
 
-def _gelu(approximate: str) -> object:
+_PARTS = {"none": "erf(x / sqrt 2)", "tanh": "tanh(sqrt(2/pi) * (x + 0.044715 x^3))"}
+
+
+def _gelu(approximate: str) -> Replace:
     def replace(m: Match, r: Rewriter) -> Value:
         return r.op("Gelu", m["x"], approximate=approximate)
 
@@ -64,7 +68,8 @@ def _rules(name: str, part: Pattern) -> list[Rule]:
     # Half may stand inside: 0.5 + 0.5 * erf.
     folded = Op("Add", Op("Mul", part, _HALF), _HALF)
     trees = [*product(_X, gate, _HALF), Op("Mul", _X, folded)]
-    return [Rule(f"gelu-{name}", tree, _gelu(name)) for tree in trees]  # type: ignore[arg-type]
+    claim = rounds(f"x * (1 + {_PARTS[name]}) / 2 = gelu(x)", ACTIVATION)
+    return [Rule(f"gelu-{name}", tree, _gelu(name), claim=claim) for tree in trees]
 
 
 RULES = (*_rules("none", _ERF), *_rules("tanh", Op("Tanh", _INNER)))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...ir.graph import Value
 from ...ir.types import to_numpy_dtype
+from ..claims import NORM, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 
@@ -79,6 +80,18 @@ def _affine(m: Match, r: Rewriter) -> Value:
 
 
 RULES = (
-    Rule("group-norm", _CORE, _core, _groups),
-    Rule("group-norm-affine", Op("Mul|Add", _NORM, Const("c")), _affine, _applies),
+    Rule(
+        "group-norm",
+        _CORE,
+        _core,
+        _groups,
+        claim=rounds("reshape(instancenorm(reshape(x))) = groupnorm(x)", NORM),
+    ),
+    Rule(
+        "group-norm-affine",
+        Op("Mul|Add", _NORM, Const("c")),
+        _affine,
+        _applies,
+        claim=rounds("groupnorm(x) * c + d = groupnorm(x, c, d)", NORM),
+    ),
 )

@@ -13,6 +13,7 @@ import numpy as np
 from ...ir.dims import is_static
 from ...ir.graph import Value
 from ...ir.types import to_numpy_dtype
+from ..claims import NORM, Claim, rounds
 from ..pattern import Const, Either, Match, Op, Pattern, Rule, Var
 from ..rewriter import Rewriter, splat
 from .common import reduced_axes, trailing
@@ -123,18 +124,37 @@ _NORM = Op("LayerNormalization", _X, Const("scale"), name="norm")
 
 
 def core_rules(name: str, numerator: Pattern, variances: tuple[Op, ...], replace: object,
-               when: object) -> list[Rule]:  # fmt: skip
+               when: object, claim: Claim) -> list[Rule]:  # fmt: skip
     """One rule for each spelling of ``numerator / sqrt(variance + epsilon)``."""
     rules = []
     for variance in variances:
         for tree in inverse_root(numerator, variance).choices:
             assert isinstance(tree, Op)
-            rules.append(Rule(name, tree, replace, when))  # type: ignore[arg-type]
+            rules.append(Rule(name, tree, replace, when, claim=claim))  # type: ignore[arg-type]
     return rules
 
 
 RULES = (
-    *core_rules("layer-norm", _D, tuple(_variance(s) for s in _SQUARES), _core, _normalises),
-    Rule("layer-norm-scale", Op("Mul", _NORM, Const("c")), scaled, unit_scale),
-    Rule("layer-norm-bias", Op("Add", _NORM, Const("c")), _biased, fits),
+    *core_rules(
+        "layer-norm",
+        _D,
+        tuple(_variance(s) for s in _SQUARES),
+        _core,
+        _normalises,
+        rounds("(x - mean x) / sqrt(var x + e) = layernorm(x)", NORM),
+    ),
+    Rule(
+        "layer-norm-scale",
+        Op("Mul", _NORM, Const("c")),
+        scaled,
+        unit_scale,
+        claim=rounds("layernorm(x) * c = layernorm(x, c)", NORM),
+    ),
+    Rule(
+        "layer-norm-bias",
+        Op("Add", _NORM, Const("c")),
+        _biased,
+        fits,
+        claim=rounds("layernorm(x, s) + c = layernorm(x, s, c)", NORM),
+    ),
 )

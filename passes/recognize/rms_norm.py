@@ -9,6 +9,7 @@ Source: Zhang and Sennrich, "Root Mean Square Layer Normalization"; ONNX RMSNorm
 from __future__ import annotations
 
 from ...ir.graph import Value
+from ..claims import NORM, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 from .layer_norm import core_rules, first_axis, needs_static, ones, scaled, unit_scale
@@ -33,11 +34,19 @@ def _core(m: Match, r: Rewriter) -> Value:
 
 
 RULES = (
-    *core_rules("rms-norm", _X, _MEAN_SQUARES, _core, _normalises),
+    *core_rules(
+        "rms-norm",
+        _X,
+        _MEAN_SQUARES,
+        _core,
+        _normalises,
+        rounds("x / sqrt(mean x^2 + e) = rmsnorm(x)", NORM),
+    ),
     Rule(
         "rms-norm-scale",
         Op("Mul", Op("RMSNormalization", _X, Const("scale"), name="norm"), Const("c")),
         scaled,
         unit_scale,
+        claim=rounds("rmsnorm(x) * c = rmsnorm(x, c)", NORM),
     ),
 )

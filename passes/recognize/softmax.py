@@ -1,15 +1,16 @@
 """Softmax and its logarithm, sums and norms that are built of simpler reductions.
 
-    Softmax:    exp(x - max x) / sum exp(x - max x), with or without the maximum
-    LogSoftmax: log softmax x = (x - max x) - log sum exp(x - max x) = x - logsumexp x
-    ReduceL2:   sqrt sum x^2        ReduceSumSquare: sum x*x
+Softmax:    exp(x - max x) / sum exp(x - max x), with or without the maximum
+LogSoftmax: log softmax x = (x - max x) - log sum exp(x - max x) = x - logsumexp x
+ReduceL2:   sqrt sum x^2        ReduceSumSquare: sum x*x
 """
 
 from __future__ import annotations
 
 from ...ir.graph import Value
 from ...ir.registry import attribute
-from ..pattern import Match, Op, Rule, Var
+from ..claims import SOFTMAX, SUMS, rounds
+from ..pattern import Match, Op, Pattern, Replace, Rule, Var
 from ..rewriter import Rewriter
 from .common import reduced_axes
 
@@ -18,8 +19,8 @@ _KEPT = {"keepdims": 1}
 _SHIFTED = Op("Sub", _X, Op("ReduceMax", _X, rest=True, attrs=_KEPT, name="max"))
 
 
-def _exp_over_sum(inner: object) -> Op:
-    e = Op("Exp", inner)  # type: ignore[arg-type]
+def _exp_over_sum(inner: Pattern) -> Op:
+    e = Op("Exp", inner)
     return Op("Div", e, Op("ReduceSum", e, rest=True, attrs=_KEPT, name="sum"))
 
 
@@ -32,7 +33,7 @@ def _one_axis(m: Match) -> str | None:
     return None
 
 
-def _as(op: str) -> object:
+def _as(op: str) -> Replace:
     def replace(m: Match, r: Rewriter) -> Value:
         axes = reduced_axes(m, m.node("sum"))
         assert axes is not None
@@ -45,7 +46,7 @@ def _log(m: Match, r: Rewriter) -> Value:
     return r.op("LogSoftmax", m["x"], axis=attribute(m.node("softmax"), "axis"))
 
 
-def _reduce(op: str) -> object:
+def _reduce(op: str) -> Replace:
     def replace(m: Match, r: Rewriter) -> Value:
         node = m.node("sum")
         inputs = [m["x"], *m.graph.inputs_of(node)[1:]]
@@ -60,24 +61,50 @@ def _log_of_sum(inner: Op) -> Op:
 
 
 RULES = (
-    Rule("softmax", _exp_over_sum(_SHIFTED), _as("Softmax"), _one_axis),  # type: ignore[arg-type]
-    Rule("softmax-plain", _exp_over_sum(_X), _as("Softmax"), _one_axis),  # type: ignore[arg-type]
-    Rule("log-softmax", Op("Log", Op("Softmax", _X, name="softmax")), _log),
-    Rule("log-softmax", _log_of_sum(_SHIFTED), _as("LogSoftmax"), _one_axis),  # type: ignore[arg-type]
+    Rule(
+        "softmax",
+        _exp_over_sum(_SHIFTED),
+        _as("Softmax"),
+        _one_axis,
+        claim=rounds("exp(x - max x) / sum exp(x - max x) = softmax(x)", SOFTMAX),
+    ),
+    Rule(
+        "softmax-plain",
+        _exp_over_sum(_X),
+        _as("Softmax"),
+        _one_axis,
+        claim=rounds("exp x / sum exp x = softmax(x)", SOFTMAX),
+    ),
+    Rule(
+        "log-softmax",
+        Op("Log", Op("Softmax", _X, name="softmax")),
+        _log,
+        claim=rounds("log softmax x = x - log sum exp x", SOFTMAX),
+    ),
+    Rule(
+        "log-softmax",
+        _log_of_sum(_SHIFTED),
+        _as("LogSoftmax"),
+        _one_axis,
+        claim=rounds("log softmax x = x - log sum exp x", SOFTMAX),
+    ),
     Rule(
         "log-softmax",
         Op("Sub", _X, Op("ReduceLogSumExp", _X, rest=True, attrs=_KEPT, name="sum")),
-        _as("LogSoftmax"),  # type: ignore[arg-type]
+        _as("LogSoftmax"),
         _one_axis,
+        claim=rounds("log softmax x = x - log sum exp x", SOFTMAX),
     ),
     Rule(
         "sum-square",
         Op("ReduceSum", Op("Mul", _X, _X), rest=True, name="sum"),
-        _reduce("ReduceSumSquare"),  # type: ignore[arg-type]
+        _reduce("ReduceSumSquare"),
+        claim=rounds("sum (x * x) = sumsquare(x)", SUMS),
     ),
     Rule(
         "l2",
         Op("Sqrt", Op("ReduceSumSquare", _X, rest=True, name="sum")),
-        _reduce("ReduceL2"),  # type: ignore[arg-type]
+        _reduce("ReduceL2"),
+        claim=rounds("sqrt sum x^2 = l2(x)", SUMS),
     ),
 )

@@ -16,6 +16,7 @@ from ml_dtypes import finfo
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
+from ..claims import exact
 from ..pattern import Match, Op, Rule, Var
 from ..precision import FLOATS
 from ..rewriter import Rewriter, splat
@@ -66,7 +67,7 @@ def _rounds(m: Match) -> str | None:
         return "it is not quantised to integers"
     if dq.out().dtype != kind or attribute(m.root, "precision"):
         return "it is not computed in the type of its scale"
-    largest = 2 ** x.tensor_type.dtype.bits - 1
+    largest = 2**x.tensor_type.dtype.bits - 1
     if largest >= 2 ** (FLOATS[kind][0] - 2):
         return f"{kind} rounds {x.dtype}"
     steps = np.abs(array.astype(np.float64))
@@ -97,7 +98,8 @@ _DQ = Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True)
 
 RULES = (
     Rule("quantize-again", Op("QuantizeLinear", _DQ, rest=True), lambda m, _: m["x"],
-         _same_parameters),
+         _same_parameters, claim=exact("Q(DQ(x)) = x, the same scale and zero point")),
     Rule("move-quantized", Op("QuantizeLinear", Op(_MOVES, _DQ, name="move", rest=True), rest=True),
-         _moved, _movable),
+         _moved, _movable,
+         claim=exact("Q(f(DQ(x))) = f(Q(DQ(x))), f moves elements or takes their maximum")),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Reductions in their plainest form.
 
 Reduce(x, axes of size 1) = x    Reshape(Reduce(x), ones for axes) = Reduce(x) keeping dims
-Sum(x) * (1/n) = Mean(x)         n the number of elements summed
+Sum(x) * (1/n) = Mean(x)         n, the number of elements summed, a power of two
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ...ir.shapes import normalize_axes
+from ..claims import exact, rounds
 from ..pattern import Const, Match, Op, Rule, Var
-from ..precision import is_number
 from ..rewriter import Rewriter, splat
 from .movement import same_type
 
@@ -40,6 +40,17 @@ def _reduces_ones(m: Match) -> str | None:
     return same_type(m) if all(m["x"].shape[a] == 1 for a in axes) else "it reduces"
 
 
+def _sums_ones(m: Match) -> str | None:
+    added = m.root.op in ("ReduceSum", "ReduceMean") and m["x"].tensor_type.dtype.is_float
+    return _reduces_ones(m) if added else "it is no sum of floats"
+
+
+def _picks_ones(m: Match) -> str | None:
+    picks = m.root.op in ("ReduceMax", "ReduceMin", "ReduceProd")
+    whole = picks or not m["x"].tensor_type.dtype.is_float
+    return _reduces_ones(m) if whole else "a sum starts at +0"
+
+
 def _restores_dims(m: Match) -> str | None:
     node = m.node("reduce")
     axes = _axes(m, node)
@@ -61,10 +72,11 @@ def _is_mean(m: Match) -> str | None:
     sizes = [d for d in (x.shape[a] for a in axes or ()) if isinstance(d, int)]
     if not axes or len(sizes) != len(axes):
         return "the number of elements is not known"
+    count = prod(sizes)
     if x.dtype not in ("float32", "float64"):
         return "not float32 or float64"
-    if factor is None or not prod(sizes) or not is_number(factor, 1 / prod(sizes), x.dtype):
-        return "the factor is not one over the number of elements"
+    if not count or count & (count - 1) or factor != 1 / count:
+        return "the factor is not one over the number of elements, or is rounded"
     return None
 
 
@@ -75,17 +87,32 @@ def _mean(m: Match, r: Rewriter) -> Value:
 
 
 RULES = (
-    Rule("reduce-ones", Op(_PLAIN, Var("x"), rest=True), lambda m, _: m["x"], _reduces_ones),
+    Rule(
+        "reduce-ones",
+        Op(_PLAIN, Var("x"), rest=True),
+        lambda m, _: m["x"],
+        _picks_ones,
+        claim=exact("reduce(x, axes of size 1) = x, no sum of floats"),
+    ),
+    Rule(
+        "sum-ones",
+        Op(_PLAIN, Var("x"), rest=True),
+        lambda m, _: m["x"],
+        _sums_ones,
+        claim=rounds("sum(x, axes of size 1) = x, and mean", "0 ulp; -0 may have been +0"),
+    ),
     Rule(
         "reduce-keeping",
         Op("kiln.Reshape", Op(_ANY, Var("x"), rest=True, name="reduce")),
         _keeping,
         _restores_dims,
+        claim=exact("reshape(reduce(x), ones for axes) = reduce(x) keeping dims"),
     ),
     Rule(
         "mean",
         Op("Mul", Op("ReduceSum", Var("x"), rest=True, name="reduce"), Const("c")),
         _mean,
         _is_mean,
+        claim=exact("sum(x) * (1/n) = mean(x), n a power of two"),
     ),
 )

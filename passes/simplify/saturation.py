@@ -14,6 +14,7 @@ import numpy as np
 from ...ir.graph import Value
 from ...ir.registry import attribute
 from ...ir.types import to_numpy_dtype
+from ..claims import exact, rounds
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 from .selection import bounds_of
@@ -95,6 +96,21 @@ _CUT = Op("Relu|Clip", Var("x"), name="cut", rest=True)
 _CONCAT = Op("Concat", name="concat", rest=True)
 
 RULES = (
-    Rule("quantize-cut", Op("QuantizeLinear", _CUT, name="q", rest=True), _cut_bytes, _cuttable),
-    Rule("quantize-parts", Op("QuantizeLinear", _CONCAT, rest=True), _parts, _bytes_by_one_step),
+    Rule(
+        "quantize-cut",
+        Op("QuantizeLinear", _CUT, name="q", rest=True),
+        _cut_bytes,
+        _cuttable,
+        claim=rounds(
+            "Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))",
+            "0 steps; NaN, which has no code, may become another one",
+        ),
+    ),
+    Rule(
+        "quantize-parts",
+        Op("QuantizeLinear", _CONCAT, rest=True),
+        _parts,
+        _bytes_by_one_step,
+        claim=exact("Q(concat(x, y)) = concat(Q(x), Q(y))"),
+    ),
 )

@@ -7,10 +7,13 @@ Where(true, x, y) = x    Where(false, x, y) = y
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ...ir.graph import Value
 from ...ir.types import dtype, to_numpy_dtype
+from ..claims import exact
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 
@@ -37,8 +40,12 @@ def _clippable(m: Match) -> str | None:
         return "only float32 and float64 bounds are merged"
     if m.root.op == m.node("inner").op == "Relu":
         return "a Relu of a Relu is another rule"
-    known = bounds_of(m, "inner") and bounds_of(m, "outer")
-    return None if known else "the bounds are not constant"
+    inner, outer = bounds_of(m, "inner"), bounds_of(m, "outer")
+    if inner is None or outer is None:
+        return "the bounds are not constant"
+    if any(math.isnan(b) or b == 0 and math.copysign(1, b) < 0 for b in (*inner, *outer)):
+        return "a bound is NaN or -0"
+    return None
 
 
 def _clip_once(m: Match, r: Rewriter) -> Value | None:
@@ -46,9 +53,7 @@ def _clip_once(m: Match, r: Rewriter) -> Value | None:
     assert first is not None and second is not None
     low, high = (min(max(b, second[0]), second[1]) for b in first)
     kind = to_numpy_dtype(m["x"].dtype)
-    ends = [
-        r.constant(np.array(b, kind)) if np.isfinite(b) else None for b in (low, high)
-    ]
+    ends = [r.constant(np.array(b, kind)) if np.isfinite(b) else None for b in (low, high)]
     while ends and ends[-1] is None:
         ends.pop()
     return r.op("Clip", m["x"], *ends)
@@ -62,7 +67,8 @@ def _unbounded(m: Match) -> str | None:
     if t.is_integer:
         low = -(2 ** (t.bits - 1)) if t.kind == "i" else 0
         high = low + 2**t.bits - 1
-    return None if bounds[0] <= low and bounds[1] >= high else "it has bounds"
+    reaches = bounds[0] <= low and bounds[1] >= high
+    return None if reaches else "it has bounds"
 
 
 def _settled(m: Match) -> str | None:
@@ -88,17 +94,20 @@ RULES = (
         ),
         _clip_once,
         _clippable,
+        claim=exact("clip(clip(x, a, b), c, d) = clip(x, clip(a, c, d), clip(b, c, d))"),
     ),
     Rule(
         "clip-none",
         Op("Clip", Var("x"), name="clip", rest=True),
         lambda m, _: m["x"],
         _unbounded,
+        claim=exact("clip(x, a, b) = x, a and b beyond the type"),
     ),
     Rule(
         "where-constant",
         Op("Where", Const("c"), Var("x"), Var("y")),
         lambda m, _: _chosen(m),
         _settled,
+        claim=exact("where(true, x, y) = x, where(false, x, y) = y"),
     ),
 )

@@ -15,6 +15,7 @@ from math import prod
 from ...ir.dims import Dim, known_equal
 from ...ir.graph import Node, Value
 from ...ir.registry import has_trait
+from ..claims import exact
 from ..heavy import is_anchor
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter, input_symbols, single_use, symbols_bound
@@ -83,9 +84,7 @@ def _sink(m: Match, r: Rewriter) -> Value:
     view = _viewed(m)
     a = None if view is None else m.graph.input(view.node, 0)
     assert view is not None and a is not None
-    inputs = [
-        None if v is None else _other(m, r, v, view, a) for v in m.graph.inputs_of(m.root)
-    ]
+    inputs = [None if v is None else _other(m, r, v, view, a) for v in m.graph.inputs_of(m.root)]
     inner = r.node(m.root.op, inputs, dict(m.root.attrs), domain=m.root.domain).out()
     return r.op("kiln.Reshape", inner, shape=m.root.out().shape)
 
@@ -202,23 +201,32 @@ ELEMENTWISE = (
 )
 
 RULES = (
-    Rule("view-below", Op(ELEMENTWISE, rest=True), _sink, _can_sink),
+    Rule(
+        "view-below",
+        Op(ELEMENTWISE, rest=True),
+        _sink,
+        _can_sink,
+        claim=exact("f(reshape(a), b) = reshape(f(a, reshape(b))), f elementwise"),
+    ),
     Rule(
         "view-slice",
         Op("kiln.Reshape", Op("kiln.Slice", Var("x"), name="slice")),
         _view_first,
         _same_extent,
+        claim=exact("reshape(slice(x)) = slice(reshape(x)), whole blocks"),
     ),
     Rule(
         "slice-transpose",
         Op("kiln.Slice", Op("Transpose", Var("x"), name="transpose", shared=True)),
         _slice_first,
         _only_sliced,
+        claim=exact("slice(transpose(x)) = transpose(slice(x))"),
     ),
     Rule(
         "slice-ones",
         Op("kiln.Slice", Op("kiln.Reshape", Var("x"), name="view", shared=True)),
         _slice_before_ones,
         _ones_between,
+        claim=exact("slice(reshape(x)) = reshape(slice(x)), adding or dropping dims of 1"),
     ),
 )

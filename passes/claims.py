@@ -1,0 +1,73 @@
+"""What a rewrite promises about the numbers: every rule and every pass makes such a claim.
+
+``docs/REWRITES.md`` lists all of them; ``tests/proofs`` proves those that can be proved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Exactness(Enum):
+    """How close the results of a rewritten graph are to those of the graph as it was."""
+
+    EXACT = "exact"
+    """Every element has the same bits, whatever the inputs; any NaN counts as any other."""
+
+    ROUNDING = "rounding"
+    """The same function of real numbers, rounded elsewhere: within a bound that is stated."""
+
+    LOSSY = "lossy"
+    """Another function, which is near enough for those who ask for it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``equation`` says what takes the place of what, ``bound`` how far results may move.
+
+    Raises ``ValueError`` where a claim of rounding or loss states no bound.
+    """
+
+    exactness: Exactness
+    equation: str
+    bound: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.exactness is Exactness.EXACT) == bool(self.bound):
+            raise ValueError(f"{self.equation}: exact claims have no bound, all others have one")
+
+    @property
+    def is_exact(self) -> bool:
+        return self.exactness is Exactness.EXACT
+
+
+# Bounds that several rules share. ``u`` is half a unit in the last place of 1: 2^-24 in float32.
+
+SUMS = "(n + 4) u of the sum of the n terms' magnitudes; zeros may change sign"
+AFFINE = "(n + 8) u of the sum of the n terms' magnitudes, where nothing overflows in between"
+ACTIVATION = "32 u of |x| + |b|"
+NORM = "(n + 32) u of max |x| / sqrt(var + e) * |scale| + |bias|, where no square overflows"
+SOFTMAX = "(n + 64) u (1 + max |x|), where no exponential overflows and their sum is not 0"
+ATTENTION = "(n + 64) u (1 + max |score|) of max |v|, where no score overflows"
+
+
+def exact(equation: str) -> Claim:
+    """The claim that no bit changes."""
+    return Claim(Exactness.EXACT, equation)
+
+
+def rounds(equation: str, bound: str) -> Claim:
+    """The claim that results are equal in the reals, and off by ``bound`` at most."""
+    return Claim(Exactness.ROUNDING, equation, bound)
+
+
+def lossy(equation: str, bound: str) -> Claim:
+    """The claim that results differ; ``bound`` says by what."""
+    return Claim(Exactness.LOSSY, equation, bound)
+
+
+__all__ = [
+    "ACTIVATION", "AFFINE", "ATTENTION", "NORM", "SOFTMAX", "SUMS", "Claim", "Exactness", "exact",
+    "lossy", "rounds",
+]  # fmt: skip
