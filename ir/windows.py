@@ -139,14 +139,20 @@ def window_output(window: Window, spatial: Shape, ceil_mode: bool = False) -> Sh
     return tuple(_slides(window, i, extent, ceil_mode) for i, extent in enumerate(spatial))
 
 
-def require_fit(ctx: InferContext, window: Window, spatial: Shape) -> None:
-    """Note that a window must fit into the padded image; automatic padding makes it fit."""
+def require_fit(
+    ctx: InferContext, window: Window, spatial: Shape, ceil_mode: bool = False
+) -> None:
+    """Note that a window must fit into the padded image.
+
+    Automatic padding makes it fit; with ``ceil_mode`` a part of it is enough.
+    """
     if window.mode.startswith("SAME"):
         return
     for i, extent in enumerate(spatial):
         padded = extent + window.begin[i] + window.end[i]
+        partial = window.strides[i] if ceil_mode and window.mode == "NOTSET" else 0
         why = f"a window that fits the padded spatial dim {i}"
-        ctx.require_at_most(window.reach(i), padded, why)
+        ctx.require_at_most(window.reach(i) - partial, padded, why)
 
 
 def _slides(window: Window, i: int, extent: Dim, ceil_mode: bool) -> Dim:
@@ -154,7 +160,8 @@ def _slides(window: Window, i: int, extent: Dim, ceil_mode: bool) -> Dim:
     if window.mode.startswith("SAME"):
         return ceil_div(extent, stride)
     free = extent + window.begin[i] + window.end[i] - window.reach(i)
-    if is_static(free) and free < 0:
+    partial = stride if ceil_mode and window.mode == "NOTSET" else 0
+    if is_static(free) and free + partial < 0:
         raise ValueError(
             f"a window of {window.reach(i)} does not fit spatial dim {i} "
             f"of {extent} padded by {window.begin[i]} and {window.end[i]}"

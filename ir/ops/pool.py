@@ -65,8 +65,9 @@ def pool_shape(c: InferContext, x: TensorType) -> Shape:
     """Output shape of a pool over ``x`` (N, C, ...)."""
     _check_rank(c, x)
     window = pool_window(c.node, x.dims[2:])
-    require_fit(c, window, x.dims[2:])
-    return (*x.dims[:2], *window_output(window, x.dims[2:], bool(c.attr("ceil_mode"))))
+    ceil_mode = bool(c.attr("ceil_mode"))
+    require_fit(c, window, x.dims[2:], ceil_mode)
+    return (*x.dims[:2], *window_output(window, x.dims[2:], ceil_mode))
 
 
 def _check_rank(c: InferContext, x: TensorType) -> None:

@@ -79,7 +79,7 @@ def feeds(rows: int) -> dict[str, Any]:
 def test_pipeline() -> None:
     proto = pipeline()
     artifact = graphkiln.compile(proto, jobs=1)
-    hosts = ["Constant", "Gather", "LabelEncoder", "OneHotEncoder"]
+    hosts = ["Constant", "Gather", "LabelEncoder", "OneHotEncoder", "Refuse"]
     assert artifact.report["host_functions"] == hosts
     mine, theirs = artifact.session(threads=2), session(proto)
     for rows in (1, 7, 40):
