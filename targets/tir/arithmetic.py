@@ -8,7 +8,6 @@ what is costly.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import copysign
 from typing import Any
 
 import tvm
@@ -43,11 +42,16 @@ def literal_value(value: Expr) -> float | None:
 
 
 def _wrapping(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
-    """32-bit integers go through 64 bits and back: LLVM may assume that they never overflow."""
+    """The result of integer arithmetic that wraps around.
+
+    TVM and LLVM assume that integers of 32 bits and more never overflow, ``x * 2 / 2`` being ``x``.
+    So they go through twice as many bits and back; LLVM makes plain instructions of that.
+    """
     dtype = dtype_of(a)
-    if is_float(a) or width(a) != 32:
+    if is_float(a) or width(a) < 32:
         return function(a, b)
-    return tirx.Cast(dtype, function(tirx.Cast("int64", a), tirx.Cast("int64", b)))
+    wide = f"int{2 * width(a)}"
+    return tirx.Cast(dtype, function(tirx.Cast(wide, a), tirx.Cast(wide, b)))
 
 
 def bind(builder: Builder, value: Expr) -> Expr:
@@ -56,12 +60,9 @@ def bind(builder: Builder, value: Expr) -> Expr:
     ``Builder.let`` takes int64 for index arithmetic, and makes variables of it and of truth
     values, which TVM expands wherever they are used; long chains of elements must not be.
     """
-    if literal_value(value) is not None or dtype_of(value) not in ("int64", "bool"):
-        return builder.let(value)
-    if dtype_of(value) == "bool":
+    if literal_value(value) is None and dtype_of(value) == "bool":
         return tirx.NE(builder.let(tirx.Cast("uint8", value)), tirx.const(0, "uint8"))
-    # Not casts: TVM takes an int64 that was cast from unsigned to be no less than 0.
-    return tirx.reinterpret("int64", builder.let(tirx.reinterpret("uint64", value)))
+    return builder.element(value)
 
 
 def add(a: Expr, b: Expr) -> Expr:
@@ -76,18 +77,8 @@ def subtract(a: Expr, b: Expr) -> Expr:
 
 def multiply(a: Expr, b: Expr) -> Expr:
     if is_float(a):
-        return _keep_zero(a) * _keep_zero(b)
+        return floats.keep_zero(a) * floats.keep_zero(b)
     return _wrapping(lambda x, y: x * y, a, b)
-
-
-def _keep_zero(value: Expr) -> Expr:
-    """TVM folds ``x * 0.0`` to 0 even where ``x`` may be NaN; a zero in disguise is not folded."""
-    number = literal_value(value)
-    if number != 0:
-        return value
-    bits, lowest = ("int64", -(2**63)) if floats.is_double(value) else ("int32", -(2**31))
-    minus_zero = floats.from_bits(tirx.const(lowest, bits))
-    return minus_zero if copysign(1, number) < 0 else floats.negate(minus_zero)
 
 
 def negate(a: Expr) -> Expr:
@@ -107,7 +98,7 @@ def absolute(a: Expr) -> Expr:
 def divide(builder: Builder, a: Expr, b: Expr) -> Expr:
     """Quotient; integers truncate towards zero."""
     if is_float(a):
-        return _keep_zero(a) / b
+        return floats.divide(a, b)
     if literal_value(b) is not None:
         return tirx.truncdiv(a, b) if literal_value(b) else tirx.const(0, dtype_of(a))
     if width(a) > 32:
@@ -121,8 +112,10 @@ def remainder(builder: Builder, a: Expr, b: Expr) -> Expr:
     if is_float(a):
         name = "fmod" if floats.is_double(a) else "fmodf"
         return tirx.call_pure_extern(dtype_of(a), name, a, b)
+    if literal_value(b) in (-1, 0, 1):
+        return tirx.const(0, dtype_of(a))
     if literal_value(b) is not None:
-        return tirx.truncmod(a, b) if literal_value(b) else tirx.const(0, dtype_of(a))
+        return tirx.truncmod(a, b)
     if width(a) > 32:  # a divisor of 0 or -1 has become 1, which leaves 0
         return tirx.truncmod(a, _safe_divisor(builder, b))
     rest = cast(a, "int64") - _quotient(a, b) * cast(b, "int64")
@@ -227,7 +220,8 @@ def convert(value: Expr, to: str) -> Expr:
     if source == to:
         return value
     if to == "bool":
-        return tirx.NE(value, tirx.const(0, source))
+        nonzero = tirx.NE(value, tirx.const(0, source))
+        return tirx.Or(nonzero, floats.is_nan(value)) if is_float(value) else nonzero
     if is_float(value) and to in ("int8", "uint8", "int16", "uint16"):
         return tirx.Cast(to, tirx.Cast("int32", value))
     if is_float(value) and to in ("uint32", "uint64"):

@@ -277,6 +277,12 @@ class Builder:
         self.emit(tirx.Bind(var, value))
         return var
 
+    def element(self, value: Expr, hint: str = "v") -> Expr:
+        """:meth:`let` for an element of a tensor: int64 is no index and goes into memory."""
+        if dtype_of(value) == "int64" and not isinstance(value, tirx.Var | tirx.IntImm):
+            return self._register(value, "int64", hint)
+        return self.let(value, hint)
+
     def _register(self, value: Expr, dtype: str, hint: str) -> Expr:
         """``value`` by way of memory that is stored once (a register after LLVM)."""
         if isinstance(value, tvm.ir.TensorLoad) and str(value.source.name) in self._registers:

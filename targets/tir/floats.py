@@ -9,6 +9,7 @@ depends on rounding or on NaN is therefore written with :func:`subtract` and :fu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import copysign
 from typing import Any
 
 from tvm import tirx
@@ -145,3 +146,19 @@ def horner(coefficients: Sequence[float], x: Expr) -> Expr:
 def libm(name: str, *operands: Expr) -> Expr:
     """A call of the C library's function for float64 (scalar expressions only)."""
     return tirx.call_pure_extern("float64", name, *operands)
+
+def keep_zero(value: Expr) -> Expr:
+    """A zero in disguise, which TVM does not fold; other values as they are.
+
+    It makes 0 of ``x * 0.0`` even where ``x`` may be NaN, and an error of ``x / 0.0``.
+    """
+    if not isinstance(value, tirx.FloatImm) or value.value != 0:
+        return value
+    bits, lowest = ("int64", -(2**63)) if is_double(value) else ("int32", -(2**31))
+    minus_zero = from_bits(tirx.const(lowest, bits))
+    return minus_zero if copysign(1, value.value) < 0 else negate(minus_zero)
+
+
+def divide(a: Expr, b: Expr) -> Expr:
+    """The quotient of floats, also where the compiler knows that the divisor is 0."""
+    return keep_zero(a) / keep_zero(b)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import tirx
 
+from . import arithmetic
 from .builder import BufferTensor, Builder, Expr, as_int, index
 from .numeric import dtype_of
+
+Combine: TypeAlias = "Callable[[Expr, Expr], Expr]"
 
 RUN = 128
 """Blocks of lanes that are added up before they join the total of a long row."""
@@ -23,7 +26,7 @@ class Monoid:
     ``ordered`` asks for the elements of a group one after the other.
     """
 
-    combine: Callable[[Expr, Expr], Expr]
+    combine: Combine
     identity: Callable[[str], Expr]
     ordered: bool = False
 
@@ -60,8 +63,13 @@ def _smaller(a: Expr, b: Expr) -> Expr:
     return tirx.Select(tirx.any(a < b, is_nan(a)), a, b)
 
 
-SUM = Monoid(lambda a, b: a + b, lambda t: tirx.const(0, t))
-PRODUCT = Monoid(lambda a, b: a * b, lambda t: tirx.const(1, t))
+def _wrapping(integers: Combine, floats: Combine) -> Combine:
+    """Integers wrap around; floats may be folded by TVM, since partial results are no literals."""
+    return lambda a, b: (floats if dtype_of(a).startswith("float") else integers)(a, b)
+
+
+SUM = Monoid(_wrapping(arithmetic.add, lambda a, b: a + b), lambda t: tirx.const(0, t))
+PRODUCT = Monoid(_wrapping(arithmetic.multiply, lambda a, b: a * b), lambda t: tirx.const(1, t))
 MAX = Monoid(_larger, lowest)
 """The maximum; NaN wins, as in NumPy."""
 MAX_NUMBER = Monoid(tirx.max, lowest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from ...tir import arithmetic
 from ...tir.builder import Expr, TensorExpr, as_int, index, unflatten
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering, sizes
@@ -118,10 +119,6 @@ def _one_hot_sizes(ctx: LowerContext) -> list[Expr]:
 # ---- results whose size depends on the data ------------------------------------------------------
 
 
-def _is_set(value: Expr, dtype: str) -> Expr:
-    return value if dtype == "bool" else tirx.NE(value, tirx.const(0, dtype))
-
-
 @sizes("NonZero")
 def _non_zero_sizes(ctx: LowerContext) -> list[Expr]:
     x = ctx.input(0)
@@ -132,7 +129,7 @@ def _count(ctx: LowerContext, x: TensorExpr, shape: object) -> Expr:
     """How many elements of ``x`` are not zero."""
     total = ctx.b.scalar("int64", 0)
     with ctx.b.grid(*shape) as at:  # type: ignore[misc]
-        total.set(total.get() + cast(_is_set(x[at], x.compute_dtype), "int64"))
+        total.set(total.get() + cast(arithmetic.convert(x[at], "bool"), "int64"))
     return total.get()
 
 
@@ -142,7 +139,7 @@ def _non_zero(ctx: LowerContext) -> TensorExpr:
 
     def body(_at: At) -> None:
         found = b.scalar("int64", 0)
-        with b.grid(*x.shape) as at, b.when(_is_set(x[at], x.compute_dtype)):
+        with b.grid(*x.shape) as at, b.when(arithmetic.convert(x[at], "bool")):
             for axis, i in enumerate(at):
                 out.store((index(axis), found.get()), i)
             found.set(found.get() + 1)

@@ -10,6 +10,7 @@ from tvm import tirx
 from ....ir.onnx_types import element_type
 from ....ir.shapes import normalize_axis
 from ....ir.types import dtype as element
+from ...tir import floats
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
 from ...tir.numeric import cast, compute_dtype, dtype_of, round_to
 from ...tir.reduce import MAX, MIN, Group, collapse, for_groups
@@ -61,7 +62,7 @@ def lower_quantize(c: LowerContext) -> TensorExpr:
     def quotient(at: tuple[Expr, ...]) -> Expr:
         dividend = round_to(b.let(cast(x.load(at), wide)), name)
         divisor = round_to(b.let(cast(scale(at), wide)), name)
-        return round_to(b.let(dividend / divisor), name)
+        return round_to(b.let(floats.divide(dividend, divisor)), name)
 
     def load(at: tuple[Expr, ...]) -> Expr:
         value = quotient(at)
@@ -134,5 +135,5 @@ def range_parameters(b: Builder, least: Expr, most: Expr) -> tuple[Expr, Expr]:
 
 def quantized_byte(x: Expr, scale: Expr, zero: Expr) -> Expr:
     """``x`` as uint8 under a scale and a zero point."""
-    value: Any = round_even(x / scale) + cast(zero, "float32")
+    value: Any = round_even(floats.divide(x, scale)) + cast(zero, "float32")
     return saturate(value, "uint8")

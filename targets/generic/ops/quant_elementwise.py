@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tvm import tirx
 
 from ....ir.shapes import normalize_axis
-from ...tir import math
+from ...tir import floats, math
 from ...tir.builder import Expr, TensorExpr, index
 from ...tir.numeric import cast
 from ...tir.reduce import MAX, SUM, Group, for_groups
@@ -34,7 +34,7 @@ def _centered(c: LowerContext, value: Expr, zero: int) -> Expr:
 
 def quantized(c: LowerContext, value: Expr, scale: int, zero: int) -> Expr:
     """A float as the output's element type under inputs ``scale`` and ``zero``."""
-    whole = round_even(value / scalar_of(c.input(scale)))
+    whole = round_even(floats.divide(value, scalar_of(c.input(scale))))
     if c.has(zero):
         whole = whole + cast(scalar_of(c.input(zero)), "float32")
     return saturate(whole, c.out_dtype())
@@ -54,7 +54,7 @@ def lower_qlinear_mul(c: LowerContext) -> TensorExpr:
 
     def load(at: tuple[Expr, ...]) -> Expr:
         product = _centered(c, a(at), 2) * _centered(c, b(at), 5)
-        scale = scalar_of(c.input(1)) * scalar_of(c.input(4)) / scalar_of(c.input(6))
+        scale = floats.divide(scalar_of(c.input(1)) * scalar_of(c.input(4)), scalar_of(c.input(6)))
         whole = round_even(cast(product, "float32") * scale)
         if c.has(7):
             whole = whole + cast(scalar_of(c.input(7)), "float32")

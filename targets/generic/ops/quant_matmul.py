@@ -8,6 +8,7 @@ from typing import Any
 
 from tvm import tirx
 
+from ...tir import floats
 from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index, product
 from ...tir.contract import At, Contraction, contract
 from ...tir.numeric import cast, dtype_of, round_to
@@ -127,7 +128,8 @@ def lower_qlinear_matmul(c: LowerContext) -> TensorExpr:
         *batch, i, j = at
         left = vector_entry(c.input(1), tuple(batch), i, True)
         right = vector_entry(c.input(4), tuple(batch), j, False)
-        scale = round_to(c.b.let(left * right), name) / scalar_of(c.input(6))
+        product = round_to(c.b.let(left * right), name)
+        scale = floats.divide(product, scalar_of(c.input(6)))
         scale = cast(round_to(c.b.let(scale), name), "float32")
         return requantize(total, scale, scalar_of(c.input(7)), target)
 
@@ -187,7 +189,7 @@ def lower_qgemm(c: LowerContext) -> TensorExpr:
         if not c.has(8):
             return cast(total, "float32") * scale
         return requantize(
-            total, scale / scalar_of(c.input(7)), scalar_of(c.input(8)), c.out_dtype()
+            total, floats.divide(scale, scalar_of(c.input(7))), scalar_of(c.input(8)), c.out_dtype()
         )
 
     return integer_product(c, a, b, finish)

@@ -8,6 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.windows import pool_window
+from ...tir import floats
 from ...tir.builder import Expr, TensorExpr, index, product
 from ...tir.numeric import cast
 from ...tir.reduce import SUM, Group, for_groups
@@ -67,7 +68,7 @@ def lower_qlinear_global_average_pool(c: LowerContext) -> TensorExpr:
 
         def store(at: tuple[Expr, ...]) -> None:
             elements = cast(index(count), "float32")
-            scale = scalar_of(c.input(1)) / (scalar_of(c.input(3)) * elements)
+            scale = floats.divide(scalar_of(c.input(1)), scalar_of(c.input(3)) * elements)
             out.store(at, requantize(total(), scale, scalar_of(c.input(4)), out.dtype))
 
         g.once(store)

@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.ops.reduce import REDUCTIONS, static_axes
-from ...tir import math
+from ...tir import arithmetic, math
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import (
@@ -69,9 +69,9 @@ _KINDS = {
     "ReduceMin": _Reduction(MIN),
     "ReduceProd": _Reduction(PRODUCT),
     "ReduceL1": _Reduction(SUM, before=_magnitude),
-    "ReduceL2": _Reduction(SUM, before=lambda v: v * v, after=_sqrt),
+    "ReduceL2": _Reduction(SUM, before=lambda v: arithmetic.multiply(v, v), after=_sqrt),
     "ReduceLogSum": _Reduction(SUM, after=lambda total, _count: tirx.log(total)),
-    "ReduceSumSquare": _Reduction(SUM, before=lambda v: v * v),
+    "ReduceSumSquare": _Reduction(SUM, before=lambda v: arithmetic.multiply(v, v)),
 }
 
 
@@ -114,7 +114,7 @@ def _program(op: str, x: TensorExpr, out: BufferTensor, b: Builder) -> Callable[
 
     def simple(g: Group) -> None:
         kind = _KINDS[op]
-        total = g.fold(lambda at: kind.before(b.let(cast(x[at], dtype))), kind.monoid, dtype)
+        total = g.fold(lambda at: kind.before(b.element(cast(x[at], dtype))), kind.monoid, dtype)
         count = product(g.extents)
         g.once(lambda at: out.store(at, kind.after(total(), count)))
 
@@ -134,7 +134,7 @@ def _lower_pointwise(ctx: LowerContext) -> TensorExpr:
     if kind is None:
         return ctx.lazy(x.load, cost=x.cost)  # log(exp(x))
     return ctx.lazy(
-        lambda at: kind.after(kind.before(ctx.b.let(x.load(at))), 1), cost=x.cost + 2
+        lambda at: kind.after(kind.before(ctx.b.element(x.load(at))), 1), cost=x.cost + 2
     )
 
 

@@ -24,7 +24,7 @@ def pick(g: Group, x: TensorExpr, axis: int, best: Monoid, last: bool = False) -
     peak = g.fold(lambda at: x[at], best, x.compute_dtype)
 
     def place(at: At) -> Expr:
-        value = g.b.let(x[at])
+        value = g.b.element(x[at])
         hit = value.equal(peak())
         if x.compute_dtype.startswith("float"):
             hit = tirx.any(hit, is_nan(value))

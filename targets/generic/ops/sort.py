@@ -53,12 +53,12 @@ class _Line:
 
     def worse(self, i: Expr, j: Expr) -> Expr:
         """Element ``i`` of the list comes after element ``j``; of equals the later place."""
-        a, c = self.b.let(self.value(i)), self.b.let(self.value(j))
+        a, c = self.b.element(self.value(i)), self.b.element(self.value(j))
         later = self.place(i) > self.place(j)
         return tirx.any(self.better(c, a), tirx.all(tirx.Not(self.better(a, c)), later))
 
     def swap(self, i: Expr, j: Expr) -> None:
-        value, place = self.b.let(self.value(i)), self.b.let(self.place(i))
+        value, place = self.b.element(self.value(i)), self.b.let(self.place(i))
         self.put(i, self.value(j), self.place(j))
         self.put(j, value, place)
 
@@ -77,7 +77,8 @@ def _top_k(ctx: LowerContext) -> list[TensorExpr]:
             return (*rest[:axis], index(i), *rest[axis:])
 
         line = _Line(b, values, places, at, bool(ctx.attr("largest")))
-        keep(line, lambda j: round_to(x[at(j)], x.dtype), index(n), k)
+        with b.when(k > index(0)):  # without results there is no first one to compare with
+            keep(line, lambda j: round_to(x[at(j)], x.dtype), index(n), k)
 
     if known != 0:
         lines = (*x.shape[:axis], *x.shape[axis + 1 :])
@@ -89,7 +90,7 @@ def _insert_sorted(line: _Line, load: Callable[[Expr], Expr], n: Expr, k: Expr) 
     """Insert every element into the sorted list of the best so far."""
     b = line.b
     with b.loop(n) as j:
-        value = b.let(load(j))
+        value = b.element(load(j))
         full = j >= k
         with b.when(tirx.any(tirx.Not(full), line.better(value, line.value(k - 1)))):
             hole = b.scalar("int64", tirx.min(j, k - 1))
@@ -111,7 +112,7 @@ def _keep_heap(line: _Line, load: Callable[[Expr], Expr], n: Expr, k: Expr) -> N
     with b.loop(tirx.floordiv(k, index(2))) as i:
         _sift_down(line, tirx.floordiv(k, index(2)) - 1 - i, k)
     with b.loop(n - k) as j:
-        value = b.let(load(k + j))
+        value = b.element(load(k + j))
         with b.when(line.better(value, line.value(index(0)))):
             line.put(index(0), value, k + j)
             _sift_down(line, index(0), k)
