@@ -166,6 +166,21 @@ def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
     return KernelSpec(text, role, _title(region), arguments, dims, node.name)
 
 
+def computed_sizes(graph: Graph, node: Node) -> list[Dim]:
+    """The dims that a node's ``sizes`` kernel writes, in order.
+
+    Besides the symbols that the node introduces they may be quotients and the like, which are
+    symbols of their own to the kernel.
+    """
+    from ..targets.generic.region import fresh_symbols
+
+    region, _ = node_region(graph, node)
+    originals = canonical(region)
+    (twin,) = region.nodes
+    inputs = [None if v is None else v.type for v in region.inputs_of(twin)]
+    return [originals[s] for s in fresh_symbols([o.type for o in twin.outputs], inputs)]
+
+
 def kernel_symbols(region: Graph, role: str) -> list[str]:
     """The symbols whose values a kernel takes as int64 scalars, in order."""
     from ..targets.generic.region import input_symbols, region_symbols

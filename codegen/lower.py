@@ -18,7 +18,7 @@ from ..targets.base import Target
 from .attributes import attributes_json
 from .checks import Check, Checks, size_of_values
 from .classify import is_host, is_view, used_values, view_root
-from .kernels import KernelSpec, dim_atoms, kernel_spec, storage_array
+from .kernels import KernelSpec, computed_sizes, dim_atoms, kernel_spec, storage_array
 from .liveness import Liveness
 from .memory import aligned
 from .program import (
@@ -419,9 +419,10 @@ class _Lowering:
             )
         spec = kernel_spec(frame.graph, node, "sizes")
         inputs = [self.reg(frame, v) for i in spec.arguments if (v := sources[i]) is not None]
-        sizes = self.allocate(TensorType(INT64, (len(fresh),)))
+        computed = [symbol_name(d) for d in computed_sizes(frame.graph, node)]
+        sizes = self.allocate(TensorType(INT64, (len(computed),)))
         self.call_kernel(spec, inputs, [sizes])
-        slots = tuple(Slot(self.slots[sym(s)]) if s in unbound else None for s in fresh)
+        slots = tuple(None if s not in unbound else Slot(self.slots[sym(s)]) for s in computed)
         self.emit(BindSizes(sizes, slots))
         for s in sorted(unbound):
             for check in size_of_values(node, s):

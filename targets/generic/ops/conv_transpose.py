@@ -104,7 +104,7 @@ class _Kernel:
             clear(b, sums, self.tile)
             with b.grid(*self.kernel) as k:
                 places, valid = self._outer_places(lead, k)
-                moved = r + self.pads[-1] - k[-1] * self.dilations[-1]
+                moved = self._moved(r + self.pads[-1] - k[-1] * self.dilations[-1], stride)
                 valid.append(tirx.floormod(moved, index(stride)).equal(index(0)))
                 with b.when(tirx.all(*valid)):
                     shift = b.let(tirx.floordiv(moved, index(stride)) - self.offset + start)
@@ -117,14 +117,22 @@ class _Kernel:
         """The input's outer indices that meet output row ``lead`` at ``k``, and when they exist."""
         places, valid = [], []
         for d, o in enumerate(lead):
-            moved = o + self.pads[d] - k[d] * self.dilations[d]
             stride = index(self.strides[d])
+            moved = o + self.pads[d] - k[d] * self.dilations[d]
+            moved = self._moved(moved, self.strides[d])
             place = self.b.let(tirx.floordiv(moved, stride))
             valid += [place >= 0, place < index(self.extents[d])]
             if self.strides[d] > 1:
                 valid.append(tirx.floormod(moved, stride).equal(index(0)))
             places.append(place)
         return places, valid
+
+    def _moved(self, position: Expr, stride: int) -> Expr:
+        """A position that is divided where the stride divides it.
+
+        Under that condition TVM makes ``k // -2`` of ``(1 - k) // 2``: it must not see the sum.
+        """
+        return position if stride == 1 else self.b.opaque(position)
 
     def _accumulate(self, sums: BufferTensor, channel: tuple[Expr, Expr, Expr],
                     places: list[Expr], k: Sequence[Expr], shift: Expr) -> None:  # fmt: skip

@@ -186,7 +186,8 @@ def _col2im(ctx: LowerContext) -> TensorExpr:
         with b.grid(*block) as offset:
             row, column, inside = at[1], index(0), []
             for k in range(count):
-                position = b.let(at[2 + k] + pads[k] - offset[k] * dilations[k])
+                # TVM divides a difference wrongly where it knows that there is no rest.
+                position = b.opaque(at[2 + k] + pads[k] - offset[k] * dilations[k])
                 number = tirx.floordiv(position, index(strides[k]))
                 inside += [
                     tirx.floormod(position, index(strides[k])).equal(index(0)),
@@ -203,7 +204,26 @@ def _col2im(ctx: LowerContext) -> TensorExpr:
 
 @sizes("Col2Im")
 def _col2im_sizes(ctx: LowerContext) -> list[Expr]:
-    x = ctx.input(0)
-    area = tirx.max(index(product(int_params(ctx, 2))), index(1))
-    channels = tirx.floordiv(index(x.shape[1]), area)
-    return fresh_sizes(ctx, [x.shape[0], channels, *int_params(ctx, 1)])
+    """The image as given; channels below 0 where rows and columns do not fit image and block."""
+    b, x = ctx.b, ctx.input(0)
+    rows, columns = index(x.shape[1]), index(x.shape[2])
+    image = [b.let(index(v)) for v in int_params(ctx, 1)]
+    block = [b.let(index(v)) for v in int_params(ctx, 2)]
+    fits = [tirx.all(e >= 1, e <= rows) for e in block]
+    area = b.let(tirx.max(index(product(block)), index(1)))
+    places = index(1)
+    for k, (extent, size) in enumerate(zip(block, image, strict=True)):
+        stride, dilation, before, after = _col2im_window(ctx, k, len(image))
+        free = b.let(size + (before + after - 1) - dilation * (extent - 1))
+        fits.append(free >= 0)
+        places = b.let(places * (tirx.floordiv(free, index(stride)) + 1))
+    fits += [tirx.floormod(rows, area).equal(index(0)), places.equal(columns)]
+    channels = tirx.Select(tirx.all(*fits), tirx.floordiv(rows, area), index(-1))
+    return fresh_sizes(ctx, [x.shape[0], channels, *image])
+
+
+def _col2im_window(ctx: LowerContext, k: int, count: int) -> tuple[int, int, int, int]:
+    """Stride, dilation and pads along dim ``k`` of the image."""
+    pads = ctx.attr("pads") or (0,) * (2 * count)
+    strides, dilations = (ctx.attr(n) or (1,) * count for n in ("strides", "dilations"))
+    return strides[k], dilations[k], pads[k], pads[count + k]
