@@ -57,6 +57,10 @@ class Emit:
 
         return self.constant(np.array(number).astype(to_numpy_dtype(like.dtype)), hint)
 
+    def is_used(self, output: str) -> bool:
+        """May anything in the model use the value of this name?"""
+        return bool(output) and output in self.importer.used_names
+
     def known(self, value: Value | None) -> np.ndarray | None:
         """The value at compile time, where it is known."""
         return None if value is None else self.scope.builder.known.get(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
@@ -31,13 +32,22 @@ from .keys import (
 )
 from .library import default_attributes, function_body, has_body
 from .node import Body, OnnxNode, attribute_value, attributes
-from .order import sorted_nodes
+from .order import sorted_nodes, used_names
 from .schema import LATEST, VARIADIC, check, check_registered, signature
 from .scope import BROKEN, Broken, Builder, Scope, Slot
 from .source import Source
 from .tensors import to_array, to_dense
 from .upgrade import bring_up, rules
-from .valuetypes import Pins, Symbols, check_size, pin_types, substitute_type, value_type
+from .valuetypes import (
+    Pins,
+    Symbols,
+    check_size,
+    pin_types,
+    settle_expressions,
+    substitute_type,
+    value_type,
+)
+from .zero_points import fill_zero_points
 
 MAX_NODES = 1_000_000
 """Functions that call functions can grow without bounds; more nodes than this are refused."""
@@ -115,6 +125,15 @@ class Importer:
         self._declare_outputs(proto.graph, scope)
         return scope.builder.graph
 
+    @cached_property
+    def used_names(self) -> set[str]:
+        """The names that anything in the model uses, wherever it stands."""
+        found = used_names(self.source.proto.graph)
+        for function in self.source.proto.functions:
+            found.update(function.output)
+            found.update(name for node in function.node for name in node.input)
+        return found
+
     def block(self, reason: str, node: str = "", op: str = "") -> None:
         self.blockers.append(Blocker(reason, node, op))
 
@@ -159,6 +178,7 @@ class Importer:
                 self.block(f"input '{shorten(info.name, 120)}': {e}")
                 scope.values.setdefault(info.name, BROKEN)
         pinned = pin_types(types, shapes, self.symbols)
+        pinned = settle_expressions(pinned, self.symbols)
         pinned = {name: substitute_type(t, self.bindings) for name, t in pinned.items()}
         for name, t in pinned.items():
             for symbol in sorted(type_symbols(t)):
@@ -303,6 +323,7 @@ class Importer:
             raise ImportFault(unknown_op(node.key))
         if node.domain not in LATEST:
             check_registered(node, known)
+            fill_zero_points(node, scope)
         builder = scope.builder
         made = builder.graph.add_node(
             node.op, node.inputs, node.attrs,  # type: ignore[arg-type]

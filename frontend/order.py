@@ -10,6 +10,20 @@ import onnx
 from .errors import ImportFault, shorten, text
 
 
+def used_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name that a node, or the results, of a graph or of a body inside of it use."""
+    found = {o.name for o in graph.output}
+    work = list(graph.node)
+    while work:
+        node = work.pop()
+        found.update(node.input)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                found.update(o.name for o in body.output)
+                work.extend(body.node)
+    return found
+
+
 def sorted_nodes(
     nodes: Sequence[onnx.NodeProto], defined: Callable[[str], bool]
 ) -> list[onnx.NodeProto]:

@@ -15,8 +15,9 @@ from .tensors import MAX_ELEMENTS, element_type
 
 _UNNAMED = frozenset({"", "?", "*", "-1", "none", "null", "unknown"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Type inference names the dims it does not know like this; max and min are functions.
-_RESERVED = re.compile(r"(.*_)?u[0-9]+_[0-9]+|.*_(carried|element)[0-9]+_[0-9]+|max|min")
+# Type inference names the dims it does not know like this; max, min and
+# broadcast are functions.
+_RESERVED = re.compile(r"(.*_)?u[0-9]+_[0-9]+|.*_(carried|element)[0-9]+_[0-9]+|max|min|broadcast")
 
 
 class Symbols:
@@ -77,6 +78,41 @@ def value_type(proto: onnx.TypeProto, name: str, symbols: Symbols) -> Type:
     raise ImportFault(f"values of {kind.removesuffix('_type').replace('_', ' ')} type")
 
 
+def settle_expressions(types: Mapping[str, Type], symbols: Symbols) -> dict[str, Type]:
+    """The types of a model's inputs with a symbol for each expression that no input explains.
+
+    ``past+1`` is what it says where ``past`` is a dim of some input by itself; otherwise it is a
+    name like any other.
+    """
+    dims = [d for t in types.values() for d in _all_dims(t)]
+    alone = {str(d) for d in dims if isinstance(d, SymExpr) and sym_name(d)}
+    renamed: dict[Dim, Dim] = {}
+    for d in dims:
+        if not free_symbols(d) <= alone and d not in renamed:
+            renamed[d] = symbols.fresh(str(d))
+    return {name: _with_dims(t, renamed) for name, t in types.items()} if renamed else dict(types)
+
+
+def sym_name(d: Dim) -> str:
+    """The name of a dim that is a symbol by itself, else an empty text."""
+    names = free_symbols(d)
+    return min(names) if len(names) == 1 and d == sym(min(names)) else ""
+
+
+def _all_dims(t: Type) -> Sequence[Dim]:
+    if isinstance(t, SequenceType | OptionalType):
+        return _all_dims(t.elem)
+    return t.shape or ()
+
+
+def _with_dims(t: Type, renamed: Mapping[Dim, Dim]) -> Type:
+    if isinstance(t, SequenceType | OptionalType):
+        return type(t)(_with_dims(t.elem, renamed))
+    if t.shape is None:
+        return t
+    return t.with_shape(tuple(renamed.get(d, d) for d in t.shape))
+
+
 def _tensor_type(proto: onnx.TypeProto.Tensor, name: str, symbols: Symbols) -> TensorType:
     element = element_type(proto.elem_type)
     if not proto.HasField("shape"):
@@ -102,9 +138,8 @@ def _sizes(t: TensorType) -> list[int]:
 def _dim(proto: onnx.TensorShapeProto.Dimension, hint: str, symbols: Symbols) -> Dim:
     kind = proto.WhichOneof("value")
     if kind == "dim_value":
-        if proto.dim_value < 0:
-            raise ImportFault(f"negative dimension {proto.dim_value}")
-        return proto.dim_value
+        # Exporters write -1 for a dimension that is open.
+        return proto.dim_value if proto.dim_value >= 0 else symbols.fresh(hint)
     name = text(proto.dim_param).strip() if kind == "dim_param" else ""
     return symbols.fresh(hint) if name.lower() in _UNNAMED else symbols.named(name)
 

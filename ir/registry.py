@@ -246,6 +246,8 @@ class OpSpec:
     min_outputs: int = 1
     max_outputs: int = 2**31
     attributes: frozenset[str] | None = None
+    omitted: frozenset[int] = frozenset()
+    """Inputs below ``min_inputs`` that may be left out."""
 
     @property
     def key(self) -> str:
@@ -273,12 +275,13 @@ def op(
     doc: str = "",
     arity: tuple[int, int] | None = None,
     results: tuple[int, int] | None = None,
+    omitted: Iterable[int] = (),
 ) -> Callable[[Infer], Infer]:
     """Decorator: register the function as type inference of the named ops.
 
     For the standard domains the arity, attribute names, defaults and documentation are taken
     from onnx's schema; ``defaults`` add to them. ``arity`` and ``results`` are the least and most
-    inputs and outputs of other ops.
+    inputs and outputs of other ops; ``omitted`` are those of the first inputs that may be left out.
     """
 
     def wrap(infer: Infer) -> Infer:
@@ -290,6 +293,8 @@ def op(
             if results is not None:
                 facts["min_outputs"], facts["max_outputs"] = results
             facts.setdefault("doc", doc)
+            if omitted:
+                facts["omitted"] = frozenset(omitted)
             register(
                 OpSpec(name, domain, infer, evaluate, propagate, frozenset(traits), merged, **facts)
             )

@@ -122,9 +122,8 @@ class _Verifier:
         count = max(used, default=-1) + 1
         if count > op.max_inputs:
             self._fail(node, f"takes at most {op.max_inputs} inputs, has {count}")
-        # Loop counts M and cond as required, though either may be left out.
-        missing = [i for i in range(op.min_inputs) if i not in used]
-        if missing and node.key != "Loop":
+        missing = [i for i in range(op.min_inputs) if i not in used and i not in op.omitted]
+        if missing:
             self._fail(node, f"input {missing[0]} is required")
         if not op.min_outputs <= len(node.outputs) <= op.max_outputs:
             self._fail(

@@ -58,7 +58,7 @@ def non_spatial(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
 @upgrade("BatchNormalization", until=13)
 def training_outputs(node: OnnxNode, emit: Emit) -> None:
     """More than one output meant training; the saved statistics had no defined value."""
-    if any(node.outputs[3:]):
+    if any(emit.is_used(name) for name in node.outputs[3:]):
         raise ImportFault("outputs saved_mean and saved_var are not supported")
     del node.outputs[3:]
     if any(node.outputs[1:]):

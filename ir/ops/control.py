@@ -148,7 +148,8 @@ def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
     return unify(a, b, lambda: sym(f"{name}_element{index}_{next(counter)}"))
 
 
-@op("Loop", traits=("control_flow",), arity=(2, MANY))
+# M and cond count as required, though either may be left out.
+@op("Loop", traits=("control_flow",), arity=(2, MANY), omitted=(0, 1))
 def _infer_loop(ctx: InferContext) -> list[Type]:
     body = _body(ctx, "body")
     count = int(ctx.attr("num_carried") or 0)

@@ -26,6 +26,7 @@ def infer_lstm(c: InferContext) -> list[Type]:
     domain="com.microsoft",
     arity=(12, 12),
     defaults={"direction": "forward", "input_forget": 0},
+    omitted=(3, 4, 5, 6, 7),
 )
 def infer_dynamic_quantize_lstm(c: InferContext) -> list[Type]:
     return infer_layer(c, c.tensor(2).dims[1], states=2, features=1)

@@ -65,6 +65,7 @@ def _multiply(
 ) -> Value:
     """``x @ weights * factor + bias``; a product without factors takes the bias itself."""
     plain = bool(np.all(factor == 1))
+    x = with_depth(p, x, weights.array.shape[0])
     inputs = [x, packed_weights(p, x, weights)]
     if plain and bias is not None:
         inputs.append(p.constant((node, "bias"), bias, f"{node.out().name}_bias"))
@@ -78,6 +79,13 @@ def _multiply(
         row = p.constant((node, "bias"), bias, f"{node.out().name}_bias")
         result = p.add("Add", [result, row], domain="", like=node)
     return result
+
+
+def with_depth(p: Planner, x: Value, depth: int) -> Value:
+    """``x`` with its last dim, which a condition of the model says is ``depth``, as that number."""
+    if x.shape[-1] == depth:
+        return x
+    return p.add("Reshape", [x], {"shape": (*x.shape[:-1], depth)})
 
 
 def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Value:

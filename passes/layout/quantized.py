@@ -14,7 +14,7 @@ from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from .conv import Work, by_channel, convolve
 from .planner import Planner
-from .product import packed_weights
+from .product import packed_weights, with_depth
 from .weights import Weights
 
 _F32 = np.float32
@@ -206,7 +206,7 @@ def _product(p: Planner, node: Node, o: _Operands, bias: np.ndarray) -> Value:
     depth = p.layouts.dot_depth
     transposed = bool(attribute(node, "transB"))
     weights = Weights(o.weight, np.ones((), _F32), o.key.name, (o.key, "signed", transposed))
-    inputs = [o.x, packed_weights(p, o.x, weights, depth)]
+    inputs = [with_depth(p, o.x, weights.array.shape[0]), packed_weights(p, o.x, weights, depth)]
     if np.any(start):
         inputs.append(p.constant((node, "start"), start, f"{node.out().name}_bias"))
     attrs = {"columns": columns, "depth": depth}

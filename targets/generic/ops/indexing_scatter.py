@@ -99,8 +99,10 @@ def _scatter_nd(ctx: LowerContext) -> TensorExpr:
         with b.loop(tuples) as t:
             lead = tuple(b.let(v) for v in unflatten(t, indices.shape[:-1]))
             where = [_from_end(b, indices[(*lead, k)], x.shape[k]) for k in range(depth)]
-            inside = tirx.all(*(within(w, x.shape[k]) for k, w in enumerate(where)))
-            with b.when(inside), b.loop(size) as i:
+            inside = [within(w, x.shape[k]) for k, w in enumerate(where)]
+            # Tuples of no indices name the whole tensor.
+            met = tirx.all(*inside) if inside else tirx.const(True, "bool")
+            with b.when(met), b.loop(size) as i:
                 rest = tuple(b.let(v) for v in unflatten(start + i, tail))
                 update((*where, *rest), updates[(*lead, *rest)])
 
