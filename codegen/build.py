@@ -22,6 +22,7 @@ from ..targets.base import Target
 from ..targets.generic.registry import LoweringError, foreign_keys
 from .child import start_child
 from .kernels import KernelSpec
+from .objects import ObjectCache
 from .pipeline import register_pipeline
 
 IN_PROCESS_LIMIT = 6
@@ -96,50 +97,6 @@ def object_of(module: object, target: Target) -> bytes:
     with open(descriptor, "rb") as file:
         library.write_to_file(f"/proc/self/fd/{descriptor}", "o")
         return file.read()
-
-
-def cache_place() -> Path | None:
-    """What is kept between runs: ``$GRAPHKILN_CACHE``, by default ``~/.cache/graphkiln``.
-
-    None where the variable is empty: nothing is kept.
-    """
-    chosen = os.environ.get("GRAPHKILN_CACHE")
-    if chosen is None:
-        home = os.path.join(os.path.expanduser("~"), ".cache")
-        chosen = os.path.join(os.environ.get("XDG_CACHE_HOME") or home, "graphkiln")
-    return Path(chosen) if chosen else None
-
-
-class ObjectCache:
-    """Object files on disk by kernel name, which is a digest of all that goes into them.
-
-    They lie in :func:`cache_place`; an empty name turns the cache off. Files are written beside
-    and renamed, so a killed process leaves none half-written.
-    """
-
-    def __init__(self, folder: str | None = None) -> None:
-        place = cache_place() if folder is None else Path(folder) if folder else None
-        self.folder = None if place is None else place / "kernels"
-
-    def get(self, name: str) -> bytes | None:
-        if self.folder is None:
-            return None
-        try:
-            return (self.folder / f"{name}.o").read_bytes()
-        except OSError:
-            return None
-
-    def put(self, name: str, content: bytes) -> None:
-        """Keep an object; a cache that cannot be written is no error."""
-        if self.folder is None:
-            return
-        temporary = self.folder / f".{name}.{os.getpid()}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, self.folder / f"{name}.o")
-        except OSError:
-            temporary.unlink(missing_ok=True)
 
 
 def build_kernels(
@@ -306,5 +263,7 @@ def read_reply(stream: IO[bytes], name: str) -> _Result:
     return _Result(name, content, "")
 
 
-__all__ = ["BuildError", "ObjectCache", "build_kernels", "build_object", "cache_place",
-           "compiler_version", "jit_kernel", "object_of", "parse_target"]  # fmt: skip
+__all__ = [
+    "BuildError", "build_kernels", "build_object", "compiler_version", "jit_kernel", "object_of",
+    "parse_target",
+]  # fmt: skip

@@ -16,8 +16,8 @@ from ..targets.cpu.candidates import best_choices, kernel_graph
 from ..targets.cpu.database import Database, DatabaseError, Entry, Timing, find_shipped
 from ..targets.cpu.features import CpuFeatures, cpu_flags
 from ..targets.cpu.layouts import CpuLayouts
-from .build import cache_place
 from .child import Child, ChildLost
+from .objects import cache_place
 
 CANDIDATES = 3
 """How many tiles of each algorithm are timed."""
