@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oputil import assert_close, backend_cases, run_case, run_op
 from reference import code, reference, runtime
+from support.integer_products import dynamic_matmul, matmul_to_float, qgemm
 
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import run_node
@@ -160,6 +161,13 @@ def f32(*values: float) -> list[np.ndarray]:
 def check_ms(op: str, inputs: list[Any], attrs: dict[str, Any] | None = None, off: int = 0) -> None:
     """Kernel and evaluator against onnxruntime; quantized results may be ``off`` by so much."""
     (want,) = runtime(op, inputs, attrs, MS)
+    compare_ms(op, inputs, want, attrs, off)
+
+
+def compare_ms(
+    op: str, inputs: list[Any], want: np.ndarray, attrs: dict[str, Any] | None = None, off: int = 0
+) -> None:
+    """:func:`check_ms` against given results."""
     node = Graph().add_node(op, [], attrs, domain=MS)
     for got in (*run_op(op, inputs, attrs, MS), *run_node(node, inputs)):
         assert got.dtype == want.dtype and got.shape == want.shape
@@ -227,7 +235,9 @@ def test_qgemm(transposed: int, quantized: bool) -> None:
     inputs = [a, np.float32(0.02), np.uint8(120), b, scales, integers(rng, "int8", 9), bias]
     if quantized:
         inputs += [np.float32(0.5), np.uint8(130)]
-    check_ms("QGemm", inputs, {"transA": transposed, "transB": transposed, "alpha": 0.8})
+    attrs = {"transA": transposed, "transB": transposed, "alpha": 0.8}
+    want = qgemm(*inputs[:7], bool(transposed), 0.8, inputs[7:])
+    compare_ms("QGemm", inputs, want, attrs)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -237,9 +247,11 @@ def test_float_results_of_integer_products(bias: bool) -> None:
     scales = rng.uniform(0.01, 0.03, 9).astype(np.float32)
     addend = [rng.standard_normal(9).astype(np.float32)] if bias else []
     zeros = [np.uint8(120), integers(rng, "int8", 9)]
-    check_ms("MatMulIntegerToFloat", [a, b, np.float32(0.02), scales, *zeros, *addend])
+    inputs = [a, b, np.float32(0.02), scales, *zeros, *addend]
+    compare_ms("MatMulIntegerToFloat", inputs, matmul_to_float(*inputs))
     x = rng.standard_normal((2, 6, 31)).astype(np.float32)
-    check_ms("DynamicQuantizeMatMul", [x, b, scales, zeros[1], *addend])
+    inputs = [x, b, scales, zeros[1], *addend]
+    compare_ms("DynamicQuantizeMatMul", inputs, dynamic_matmul(*inputs))
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

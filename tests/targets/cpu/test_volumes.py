@@ -153,5 +153,6 @@ def test_a_network_of_bytes(cpu: str) -> None:
     model = quantized([1, 20, 4, 7, 9])
     session = in_blocks(model, cpu, 1)
     x = np.random.default_rng(5).random((1, 20, 4, 7, 9), np.float32) * 8 - 4
-    steps = (session.run(None, {"x": x})[0] - first_result(model, x)) / 2
+    want = first_result(model, x, optimised=False)  # in floats, whose sums do not saturate
+    steps = (session.run(None, {"x": x})[0] - want) / 2
     assert np.abs(steps).max() < 1.01 and (np.abs(steps) > 0.01).mean() < 1e-3
