@@ -19,6 +19,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-goldens", action="store_true", help="write the golden files instead of comparing"
     )
+    parser.addoption(
+        "--cpu", metavar="NAME", help="take this machine for a CPU such as x86-64-v3, if it is one"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``--cpu``, the target ``cpu`` is the named one wherever this process compiles."""
+    name = config.getoption("--cpu")
+    if not name:
+        return
+    from graphkiln.targets.cpu import features
+
+    chosen = features.features_of(name)
+    missing = set(chosen.required) - features.cpu_flags()
+    if missing:
+        pytest.exit(f"this CPU cannot run code for {name}: it lacks {', '.join(sorted(missing))}")
+    features.host_features = lambda: chosen
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

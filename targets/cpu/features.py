@@ -116,6 +116,11 @@ def features_of(name: str) -> CpuFeatures:
 
 @cache
 def host_features() -> CpuFeatures:
+    """What the target ``cpu`` is on this machine."""
+    return detected_features()
+
+
+def detected_features() -> CpuFeatures:
     """The most specific named CPU whose features this machine has."""
     if platform.machine() in ("aarch64", "arm64"):
         flags = cpu_flags()

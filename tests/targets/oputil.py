@@ -16,6 +16,7 @@ from graphkiln.ir.dims import Dim, evaluate, free_symbols, sym
 from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.types import TensorType, array_type, to_numpy_dtype
+from graphkiln.targets import parse_target
 from graphkiln.targets.generic.region import (
     fresh_symbols,
     input_symbols,
@@ -32,9 +33,8 @@ Array = np.ndarray
 
 @cache
 def native_target() -> tvm.target.Target:
-    """This machine as a TVM target."""
-    cpu = tvm.target.codegen.llvm_get_system_cpu()
-    return tvm.target.Target({"kind": "llvm", "mcpu": cpu, "num-cores": 2})
+    """The CPU that ``cpu`` stands for, as a TVM target."""
+    return parse_target("cpu").tvm_target()
 
 
 def build(function: Any, target: tvm.target.Target | None = None) -> Any:

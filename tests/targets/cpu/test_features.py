@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphkiln.targets.cpu.features import features_of, host_features, named_cpus
+from graphkiln.targets.cpu.features import detected_features, features_of, named_cpus
 from graphkiln.targets.cpu.target import CpuTarget
 
 CHOSEN_BY_LLVM = {
@@ -46,4 +46,4 @@ def test_takes_the_most_specific_cpu_that_a_machine_is(
     flags = frozenset(features_of(model).required) - set(missing)
     monkeypatch.setattr("graphkiln.targets.cpu.features.cpu_flags", lambda: flags)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    assert host_features.__wrapped__().name == name
+    assert detected_features().name == name
