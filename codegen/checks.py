@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from ..ir.conditions import Condition, Relation
@@ -57,7 +57,7 @@ class Checks:
         return ready
 
 
-def _check(attrs: dict[str, object]) -> Check:
+def _check(attrs: Mapping[str, object]) -> Check:
     a, b = attrs["a"], attrs["b"]
     assert isinstance(a, Dim) and isinstance(b, Dim)
     message = str(attrs["message"])

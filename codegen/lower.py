@@ -312,8 +312,8 @@ class _Lowering:
         """A kernel for derived dims and for conditions, and what follows from its verdict."""
         verdict = None
         if checks:
-            places = [self.new_slot() for _ in range(3)]
-            verdict = Verdict(*places, tuple(c.condition for c in checks))
+            slot, a, b = (self.new_slot() for _ in range(3))
+            verdict = Verdict(slot, a, b, tuple(c.condition for c in checks))
         symbols = [free_symbols(d) for d in ready] + [c.condition.symbols for c in checks]
         needed = sorted(frozenset().union(*symbols))
         for s in needed:

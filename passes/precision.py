@@ -82,10 +82,21 @@ def narrowed(
     with np.errstate(all="ignore"):
         narrow: np.ndarray = wide.astype(kind)
         back = narrow.astype(np.float64)
-    kept = (np.abs(back) >= float(finfo(kind).tiny)) | (back == wide) | drowned
+    kept = (np.abs(back) >= least_normal(kind)) | (back == wide) | drowned
     return narrow if np.all(np.isfinite(back) & kept) else None
 
 
+def least_normal(kind: np.dtype | str) -> float:
+    """The smallest positive number of a float type with all of its digits."""
+    return float(finfo(kind).tiny)  # type: ignore[no-untyped-call]
+
+
+def largest_number(kind: np.dtype | str) -> float:
+    """The largest number of a float type."""
+    return float(finfo(kind).max)  # type: ignore[no-untyped-call]
+
+
 __all__ = [
-    "DROWNING", "FLOATS", "ULPS", "exactly_held", "is_number", "narrowed", "rounded", "unit",
+    "DROWNING", "FLOATS", "ULPS", "exactly_held", "is_number", "largest_number", "least_normal",
+    "narrowed", "rounded", "unit",
 ]  # fmt: skip

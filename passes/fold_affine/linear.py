@@ -15,11 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from ml_dtypes import finfo
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute
-from ..precision import DROWNING, narrowed
+from ..precision import DROWNING, least_normal, narrowed
 from ..rewriter import Rewriter, single_use
 
 OPS = "Conv|ConvTranspose|Gemm|MatMul"
@@ -93,7 +92,7 @@ class Linear:
         self._original = w.constant
         self._names = w.name, (bias or w).name
         self.weights = _unpacked(self.node, w.constant.astype(np.float64))
-        self._subnormal = np.abs(self.weights) < float(finfo(w.constant.dtype).tiny)
+        self._subnormal = np.abs(self.weights) < least_normal(w.constant.dtype)
         self._vanished = np.zeros(self.weights.shape, bool)
         self.bias = None if bias is None else _bias(bias, channels.outputs)
         if self.node.op == "Gemm":

@@ -14,13 +14,12 @@ x/a = x*(1/a)          a a power of two: both are one rounding of the same numbe
 from __future__ import annotations
 
 import numpy as np
-from ml_dtypes import finfo
 
 from ...ir.graph import Value
 from ...ir.registry import has_trait
 from ..claims import exact, rounds
 from ..pattern import Const, Match, Op, Rule, Var
-from ..precision import FLOATS
+from ..precision import FLOATS, least_normal
 from ..rewriter import Rewriter
 from ..signedness import is_sum, never_negative_zero, not_negative, zeros_look_alike
 from .movement import same_type
@@ -107,7 +106,7 @@ def _invertible(m: Match) -> str | None:
         return "the divisor is no power of two, so that its inverse rounds"
     with np.errstate(all="ignore"):
         inverse = np.abs((1 / c).astype(c.dtype))
-    normal = (inverse >= finfo(c.dtype).tiny) & np.isfinite(inverse.astype(np.float64))
+    normal = (inverse >= least_normal(c.dtype)) & np.isfinite(inverse.astype(np.float64))
     return None if np.all(normal) else "1/divisor is not a normal number"
 
 

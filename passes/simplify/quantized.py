@@ -11,14 +11,13 @@ overflow. A maximum stays the maximum where the scale that quantises it is posit
 from __future__ import annotations
 
 import numpy as np
-from ml_dtypes import finfo
 
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
 from ..claims import exact
 from ..pattern import Match, Op, Rule, Var
-from ..precision import FLOATS
+from ..precision import FLOATS, largest_number
 from ..rewriter import Rewriter, splat
 
 _ORDERED = "MaxPool"
@@ -71,7 +70,7 @@ def _rounds(m: Match) -> str | None:
     if largest >= 2 ** (FLOATS[kind][0] - 2):
         return f"{kind} rounds {x.dtype}"
     steps = np.abs(array.astype(np.float64))
-    fits = (steps > 0) & (steps * largest <= float(finfo(array.dtype).max))
+    fits = (steps > 0) & (steps * largest <= largest_number(array.dtype))
     return None if fits.all() else "a scale is zero, or overflows"
 
 
