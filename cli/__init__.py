@@ -1,4 +1,4 @@
-"""The command line: ``graphkiln compile | run | inspect | check | bench | ops | targets``.
+"""The command line: ``graphkiln compile | run | inspect | check | bench | ops | ...``.
 
 Exit codes: 0 fine, 1 the model, an input or the machine is at fault, 2 usage.
 """
@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "Say whether a model compiles, and whether the result is right.",
     "bench": "Time a model and its kernels, alone or against onnxruntime.",
     "ops": "Print the table of supported ops.",
+    "rewrites": "Print the table of rewrites and what they promise about numbers.",
     "targets": "List targets and what this machine is.",
 }
 

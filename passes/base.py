@@ -10,13 +10,17 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from ..ir.graph import Graph, GraphError, Node
 from ..ir.infer import Known, infer_types
 from .captures import captured_inputs
+from .claims import Claim, Exactness
 from .symbols import Renames, collect_renames, rename_symbols
 from .target import GenericFacts, TargetFacts
+
+if TYPE_CHECKING:
+    from .pattern import Rule
 
 Explain = Callable[[str, Node, str], None]
 
@@ -105,10 +109,14 @@ class Pass(ABC):
     """One transformation of a graph and of the bodies in it.
 
     ``requires`` and ``ensures`` name facts about the graph (such as ``no-shape-ops``); the
-    manager checks that what a pass requires was ensured before it.
+    manager checks that what a pass requires was ensured before it. ``rules`` are the rewrites that
+    it consists of, ``claims`` what its other edits promise, by the names it counts them under: a
+    pass has at least one of these.
     """
 
     name: ClassVar[str] = ""
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    claims: ClassVar[Mapping[str, Claim]] = {}
     requires: ClassVar[frozenset[str]] = frozenset()
     ensures: ClassVar[frozenset[str]] = frozenset()
 
@@ -122,6 +130,18 @@ class Pass(ABC):
         for part in reversed(parts):
             counts.update(self.apply(part, context))
         return PassResult.of(counts)
+
+    @classmethod
+    def promises(cls) -> list[tuple[str, Claim]]:
+        """Every rule and other edit of the pass by name, with its claim; equal ones once."""
+        found = [(r.name, r.claim) for r in cls.rules]
+        return list(dict.fromkeys([*found, *cls.claims.items()]))
+
+    @classmethod
+    def exactness(cls) -> Exactness:
+        """The least exact of what the pass may do."""
+        kinds = {claim.exactness for _, claim in cls.promises()}
+        return next(e for e in (Exactness.LOSSY, Exactness.ROUNDING, Exactness.EXACT) if e in kinds)
 
     @abstractmethod
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
@@ -145,9 +165,14 @@ _PASSES: dict[str, type[Pass]] = {}
 
 
 def register_pass(cls: P) -> P:
-    """Class decorator: make the pass known under its name."""
+    """Class decorator: make the pass known under its name.
+
+    Raises ``ValueError`` where it has none of its own, or claims nothing about the numbers.
+    """
     if not cls.name or cls.name in _PASSES:
         raise ValueError(f"pass name {cls.name!r} is empty or taken")
+    if not cls.promises():
+        raise ValueError(f"pass {cls.name!r} has neither rules nor claims")
     _PASSES[cls.name] = cls
     return cls
 

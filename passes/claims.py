@@ -26,12 +26,14 @@ class Exactness(Enum):
 class Claim:
     """``equation`` says what takes the place of what, ``bound`` how far results may move.
 
-    Raises ``ValueError`` where a claim of rounding or loss states no bound.
+    ``is_proved``: there is a proof in ``tests/proofs``; others are tested. Raises
+    ``ValueError`` where a claim of rounding or loss states no bound.
     """
 
     exactness: Exactness
     equation: str
     bound: str = ""
+    is_proved: bool = False
 
     def __post_init__(self) -> None:
         if (self.exactness is Exactness.EXACT) == bool(self.bound):
@@ -53,8 +55,13 @@ ATTENTION = "(n + 64) u (1 + max |score|) of max |v|, where no score overflows"
 
 
 def exact(equation: str) -> Claim:
-    """The claim that no bit changes."""
+    """The claim that no bit changes, which tests hold."""
     return Claim(Exactness.EXACT, equation)
+
+
+def proved(equation: str) -> Claim:
+    """The claim that no bit changes, with a proof in ``tests/proofs``."""
+    return Claim(Exactness.EXACT, equation, is_proved=True)
 
 
 def rounds(equation: str, bound: str) -> Claim:
@@ -69,5 +76,5 @@ def lossy(equation: str, bound: str) -> Claim:
 
 __all__ = [
     "ACTIVATION", "AFFINE", "ATTENTION", "NORM", "SOFTMAX", "SUMS", "Claim", "Exactness", "exact",
-    "lossy", "rounds",
+    "lossy", "proved", "rounds",
 ]  # fmt: skip

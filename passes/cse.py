@@ -18,6 +18,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.literals import constant_hash
 from ..ir.registry import OpSpec, spec
 from .base import Pass, PassContext, register_pass
+from .claims import exact
 from .rewriter import Rewriter
 
 _SAMPLES = 16
@@ -29,6 +30,10 @@ class CommonSubexpressions(Pass):
     """Merges equal operations and equal constants."""
 
     name = "cse"
+    claims = {
+        "constants": exact("equal constants = one"),
+        "nodes": exact("f(x), f(x) = one f(x)"),
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         rewriter = Rewriter(graph, context.known(graph))

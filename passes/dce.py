@@ -10,6 +10,7 @@ from ..ir.graph import Graph, Node
 from ..ir.registry import spec
 from .base import Pass, PassContext, register_pass
 from .captures import captured_inputs, drop_inputs
+from .claims import exact
 
 _MANY = 16
 """Ops that may have more results than this have them by count: none can be left out."""
@@ -24,6 +25,10 @@ class DeadCode(Pass):
     """
 
     name = "dce"
+    claims = {
+        "nodes": exact("what no result needs = nothing"),
+        "results": exact("results that nothing uses = none"),
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         counts: Counter[str] = Counter()

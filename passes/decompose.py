@@ -22,27 +22,8 @@ from ..ir.graph import Graph, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
 from .claims import ACTIVATION, SUMS, exact, rounds
-from .pattern import Match, Op, Rule, rewrite
+from .pattern import Match, Op, Rule, exact_rules, rewrite
 from .rewriter import Rewriter, input_symbols, symbols_bound
-
-
-@register_pass
-@dataclass(frozen=True)
-class Decompose(Pass):
-    """Takes apart what the target has no kernel for."""
-
-    name = "decompose"
-
-    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        def unwanted(rule: Rule) -> Rule:
-            def when(m: Match) -> str | None:
-                if context.target.wants(m.root.key):
-                    return "the target has a kernel for it"
-                return rule.when(m) if rule.when is not None else None
-
-            return replace(rule, when=when)
-
-        return rewrite(graph, [unwanted(r) for r in RULES], context)
 
 
 def _operands(m: Match) -> list[Value]:
@@ -215,3 +196,26 @@ RULES = (
         claim=rounds("FusedGemm(x) = activation(Gemm(x))", SUMS),
     ),
 )
+
+
+@register_pass
+@dataclass(frozen=True)
+class Decompose(Pass):
+    """Takes apart what the target has no kernel for; with ``exact`` only what is exact."""
+
+    exact: bool = False
+
+    name = "decompose"
+    rules = RULES
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        def unwanted(rule: Rule) -> Rule:
+            def when(m: Match) -> str | None:
+                if context.target.wants(m.root.key):
+                    return "the target has a kernel for it"
+                return rule.when(m) if rule.when is not None else None
+
+            return replace(rule, when=when)
+
+        rules = exact_rules(RULES) if self.exact else RULES
+        return rewrite(graph, [unwanted(r) for r in rules], context)

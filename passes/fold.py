@@ -25,6 +25,7 @@ from ..ir.types import TensorType, array_type
 from .base import Pass, PassContext, PassResult, all_graphs, register_pass
 from .bodies import inline
 from .captures import captured_inputs, drop_inputs
+from .claims import exact, rounds
 from .rewriter import Rewriter, sole_consumer
 
 _PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")
@@ -39,6 +40,14 @@ class Fold(Pass):
     max_widened: int = 16
 
     name = "fold"
+    claims = {
+        "values": exact("f(constants) = its value, f integer, moving or rounding once"),
+        "functions": rounds(
+            "f(constants) = its value, f any", "what the kernel of f may differ from a rounded f"
+        ),
+        "captured": exact("a captured constant = a constant of the body"),
+        "If": exact("if(true, a, b) = a, if(false, a, b) = b"),
+    }
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         counts: Counter[str] = Counter()

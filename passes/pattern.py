@@ -162,6 +162,11 @@ class Rule:
     claim: Claim = field(kw_only=True)
 
 
+def exact_rules(rules: Sequence[Rule]) -> list[Rule]:
+    """Those of ``rules`` that claim to change no bit."""
+    return [rule for rule in rules if rule.claim.is_exact]
+
+
 class _Tracer:
     """Remembers why a pattern did not match, where it came furthest."""
 
@@ -406,5 +411,5 @@ def apply_rule(
 
 __all__ = [
     "Const", "Either", "Match", "Maybe", "Op", "Pattern", "Replace", "Rule", "Var", "apply_rule",
-    "match", "rewrite",
+    "exact_rules", "match", "rewrite",
 ]  # fmt: skip

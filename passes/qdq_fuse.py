@@ -30,27 +30,6 @@ from .precision import FLOATS, ULPS, is_number
 from .rewriter import Rewriter, splat
 
 
-@register_pass
-@dataclass(frozen=True)
-class QdqFuse(Pass):
-    """Computes in integers what stands between DequantizeLinear and QuantizeLinear.
-
-    ``always``: also for targets without dot products of bytes.
-    """
-
-    always: bool = False
-
-    name = "qdq_fuse"
-
-    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        layouts = context.target.layouts
-        if not self.always and (layouts is None or layouts.dot_depth == 1):
-            return {}
-        counts = Counter(rewrite(graph, RULES, context))
-        counts.update(rewrite(graph, OPEN_RULES, context))
-        return counts
-
-
 @dataclass
 class _Quantized:
     """A quantised tensor: integers, scale and zero point."""
@@ -329,3 +308,25 @@ OPEN_RULES = (
         claim=rounds("MatMul(DQ(a), DQ(b)) = Cast(MatMulInteger(a, b)) * (sa * sb)", SUMS),
     ),
 )
+
+
+@register_pass
+@dataclass(frozen=True)
+class QdqFuse(Pass):
+    """Computes in integers what stands between DequantizeLinear and QuantizeLinear.
+
+    ``always``: also for targets without dot products of bytes.
+    """
+
+    always: bool = False
+
+    name = "qdq_fuse"
+    rules = (*RULES, *OPEN_RULES)
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        layouts = context.target.layouts
+        if not self.always and (layouts is None or layouts.dot_depth == 1):
+            return {}
+        counts = Counter(rewrite(graph, RULES, context))
+        counts.update(rewrite(graph, OPEN_RULES, context))
+        return counts

@@ -17,6 +17,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 from ..ir.types import SequenceType, TensorType
 from .base import Pass, PassContext, register_pass
+from .claims import exact
 from .rewriter import Rewriter
 
 
@@ -28,6 +29,10 @@ class Sequences(Pass):
     max_elements: int = 256
 
     name = "sequences"
+    claims = {
+        "sequences": exact("at([a, b], 1) = b, and the length, parts and joins of known sequences"),
+        "optionals": exact("get(optional(x)) = x, has(optional(x)) = true"),
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         resolver = _Resolver(graph, context, self.max_elements)

@@ -31,6 +31,7 @@ from ..ir.registry import attribute, has_trait
 from ..ir.shapes import normalize_axes
 from ..ir.types import TensorType, to_numpy_dtype
 from .base import Pass, PassContext, register_pass
+from .claims import exact
 from .rewriter import Rewriter, input_symbols, symbols_bound
 
 
@@ -40,6 +41,13 @@ class Shapes(Pass):
     """Replaces computed shapes by what they are."""
 
     name = "shapes"
+    claims = {
+        "constant": exact("a known tensor of integers = a constant"),
+        "shapevalue": exact("a known tensor with symbolic dims = kiln.ShapeValue"),
+        "reshape": exact("reshape, flatten, squeeze, unsqueeze = kiln.Reshape"),
+        "expand": exact("expand, constantofshape = kiln.Expand"),
+        "slice": exact("slice = kiln.Slice"),
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         editor = _Editor(graph, context)

@@ -17,6 +17,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.ops.vision import resize_picks
 from ..ir.types import TensorType, dtype
 from .base import Pass, PassContext, register_pass
+from .claims import exact
 from .rewriter import Rewriter
 
 _MS = "com.microsoft."
@@ -77,6 +78,7 @@ class Signs(Pass):
     """Flips the sign bit of 8-bit activations to suit the target; see the file's text."""
 
     name = "signs"
+    claims = {"flipped": exact("(x, scale, zero) = (x ^ 128, scale, zero ^ 128), the other sign")}
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.target.layouts

@@ -16,6 +16,7 @@ import numpy as np
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
+from .claims import rounds
 from .precision import DROWNING
 
 _SUMMED: dict[tuple[str, int], tuple[int, ...]] = {
@@ -41,6 +42,12 @@ class Subnormals(Pass):
     """Replaces subnormal numbers in constant factors by zero; see the file's text."""
 
     name = "subnormals"
+    claims = {
+        "flushed": rounds(
+            "w x + b = b, w below the normal numbers, b or another factor at least 2^-60",
+            "2^-66 |x| of the greatest factor or of b",
+        )
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         inputs = [(node, i) for node in graph.topological() for i in range(3)]

@@ -17,6 +17,7 @@ from ..ir.registry import attribute
 from ..ir.types import TensorType
 from .base import Pass, PassContext, all_graphs, register_pass
 from .bodies import inline
+from .claims import exact
 from .rewriter import Rewriter, splat
 
 
@@ -29,6 +30,7 @@ class Unroll(Pass):
     max_nodes: int = 512
 
     name = "unroll"
+    claims = {"loops": exact("loop(n, body) = body after body, n times")}
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         rewriter = Rewriter(graph, context.known(graph))

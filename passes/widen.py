@@ -18,6 +18,7 @@ from ..ir.onnx_types import element_code
 from ..ir.registry import has_trait
 from ..ir.types import TensorType
 from .base import Pass, PassContext, register_pass
+from .claims import rounds
 
 _FLOAT = 1
 """ONNX's number of float32."""
@@ -43,6 +44,12 @@ class Widen(Pass):
     """Computes narrow floats in float32; see the file's text."""
 
     name = "widen"
+    claims = {
+        "widened": rounds(
+            "f(x) in float16 = f(x) in float32 between storage",
+            "the roundings to float16 that are left out",
+        )
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.target.layouts

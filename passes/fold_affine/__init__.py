@@ -29,6 +29,7 @@ class FoldAffine(Pass):
     """Moves batch norms, per-channel constants and pads into neighbouring linear ops."""
 
     name = "fold_affine"
+    rules = RULES
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         return rewrite(graph, RULES, context)

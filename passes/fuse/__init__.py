@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from ...ir.graph import Graph
 from ..base import Pass, PassContext, register_pass
+from ..claims import rounds
 from .anchors import grow_epilogue
 from .classify import Kind, classify
 from .outline import outline
@@ -44,6 +45,12 @@ class Fuse(Pass):
     max_inputs: int = 48
 
     name = "fuse"
+    claims = {
+        "regions": rounds(
+            "a kernel for each of several ops = one for all",
+            "u of each product that a sum takes without rounding it",
+        )
+    }
     ensures = frozenset({"regions"})
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:

@@ -16,6 +16,7 @@ from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, register_pass
+from ..claims import SUMS, exact, rounds
 from . import channels, conv, pointwise, pool, product, quantized, recurrent, transposed
 from .planner import Planner
 
@@ -50,6 +51,33 @@ class Layout(Pass):
     """Chooses blocked layouts where the target has kernels for them; see the file's text."""
 
     name = "layout"
+    claims = {
+        **{
+            kind: rounds(f"{kind} = the same with packed operands", SUMS)
+            for kind in ("depthwise", "transposed", "matmuls", "recurrent", "pools")
+        },
+        "convolutions": rounds("convolutions = the same with packed operands", SUMS),
+        "winograd": rounds(
+            "conv3x3(x, W) = A (G W G^T * B^T x B) A^T", "(n + 4) 100 u of max |x| sum |W|"
+        ),
+        **{
+            kind: rounds(f"{kind} = sums of integers * (sx * sw / sy)", "one step of the result")
+            for kind in ("integer convolutions", "integer matmuls")
+        },
+        **{
+            kind: exact(f"{kind} of x = {kind} of x in blocks")
+            for kind in (
+                "elementwise",
+                "concats",
+                "slices",
+                "selections",
+                "gathers",
+                "resizes",
+                "reshapes",
+            )
+        },
+        "packs": exact("unpack(pack(x)) = x"),
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.target.layouts

@@ -20,6 +20,9 @@ RULES = (
 )  # fmt: skip
 
 
+_ALL = (*RULES, *attention.RULES)
+
+
 @register_pass
 @dataclass(frozen=True)
 class Recognize(Pass):
@@ -28,6 +31,7 @@ class Recognize(Pass):
     attention: bool = True
 
     name = "recognize"
+    rules = _ALL
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         counts = rewrite(graph, RULES, context)

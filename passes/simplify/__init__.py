@@ -1,8 +1,7 @@
 """Algebraic simplification: rules that replace an operation by a simpler one, or by its input.
 
 Each file of this folder holds the rules of one subject as ``RULES``; see their texts for the
-equations. Floating-point constants may be combined (``x*a*b = x*(a*b)``), so results can differ in
-the last bits.
+equations.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 from ...ir.graph import Graph
 from ..base import Pass, PassContext, register_pass
-from ..pattern import rewrite
+from ..pattern import exact_rules, rewrite
 from . import (
     arithmetic,
     casts,
@@ -34,9 +33,12 @@ RULES = (
 @register_pass
 @dataclass(frozen=True)
 class Simplify(Pass):
-    """Applies the algebraic rules until none matches."""
+    """Applies the algebraic rules until none matches; with ``exact`` only those that are."""
+
+    exact: bool = False
 
     name = "simplify"
+    rules = RULES
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        return rewrite(graph, RULES, context)
+        return rewrite(graph, exact_rules(RULES) if self.exact else RULES, context)

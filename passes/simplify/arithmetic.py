@@ -17,7 +17,7 @@ import numpy as np
 
 from ...ir.graph import Value
 from ...ir.registry import has_trait
-from ..claims import exact, rounds
+from ..claims import exact, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..precision import FLOATS, least_normal
 from ..rewriter import Rewriter
@@ -154,25 +154,21 @@ def _once(m: Match, r: Rewriter) -> Value | None:
 _ONE = Const(value=1.0)
 
 RULES = (
-    Rule("mul-one", Op("Mul", Var("x"), _ONE), _x, same_type, claim=exact("x * 1 = x")),
-    Rule("div-one", Op("Div", Var("x"), _ONE), _x, same_type, claim=exact("x / 1 = x")),
+    Rule("mul-one", Op("Mul", Var("x"), _ONE), _x, same_type, claim=proved("x * 1 = x")),
+    Rule("div-one", Op("Div", Var("x"), _ONE), _x, same_type, claim=proved("x / 1 = x")),
     Rule(
         "add-zero",
         Op("Add", Var("x"), Const("c")),
         _x,
         _adds_nothing,
-        claim=exact(
-            "x + 0 = x, where x is never -0, or the zero is, or no use tells"
-        ),
+        claim=proved("x + 0 = x, where x is never -0, or the zero is, or no use tells"),
     ),
     Rule(
         "sub-zero",
         Op("Sub", Var("x"), Const("c")),
         _x,
         _adds_nothing,
-        claim=exact(
-            "x - 0 = x, where x is never -0, or the zero is +0, or no use tells"
-        ),
+        claim=proved("x - 0 = x, where x is never -0, or the zero is +0, or no use tells"),
     ),
     Rule(
         "sum-zero",
@@ -187,14 +183,14 @@ RULES = (
         Op("Max", Var("x"), Const(value=-np.inf)),
         _x,
         same_type,
-        claim=exact("max(x, -inf) = x"),
+        claim=proved("max(x, -inf) = x"),
     ),
     Rule(
         "min-highest",
         Op("Min", Var("x"), Const(value=np.inf)),
         _x,
         same_type,
-        claim=exact("min(x, inf) = x"),
+        claim=proved("min(x, inf) = x"),
     ),
     Rule(
         "pow-two",
@@ -215,34 +211,34 @@ RULES = (
         Op("Mul", Op("Mul", Var("x"), Const("a")), Const("b")),
         _combined,
         _combinable,
-        claim=exact("(x * a) * b = x * (a * b), integers, or a = 2^k >= 1 and |b| >= 1"),
+        claim=proved("(x * a) * b = x * (a * b), integers, or a = 2^k >= 1 and |b| >= 1"),
     ),
     Rule(
         "add-add",
         Op("Add", Op("Add", Var("x"), Const("a")), Const("b")),
         _combined,
         _combinable,
-        claim=exact("(x + a) + b = x + (a + b), integers"),
+        claim=proved("(x + a) + b = x + (a + b), integers"),
     ),
     Rule(
         "div-constant",
         Op("Div", Var("x"), Const("c")),
         _by_inverse,
         _invertible,
-        claim=exact("x / c = x * (1 / c), c a power of two"),
+        claim=proved("x / c = x * (1 / c), c a power of two"),
     ),
     Rule(
         "twice",
         Op(_UNARY, Var("y")),
         _once,
         _twice,
-        claim=exact("f(f(x)) = x or f(x): -(-x), not not x, floor floor x"),
+        claim=proved("f(f(x)) = x or f(x): -(-x), not not x, floor floor x"),
     ),
     Rule(
         "one-operand",
         Op("Min|Max|Sum|Mean", Var("x")),
         _x,
         same_type,
-        claim=exact("max(x) = x, and min, sum, mean of one"),
+        claim=proved("max(x) = x, and min, sum, mean of one"),
     ),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ...ir.graph import Value
 from ...ir.types import TensorType
-from ..claims import exact
+from ..claims import proved
 from ..pattern import Match, Op, Rule, Var
 from ..precision import exactly_held
 from ..rewriter import Rewriter, splat
@@ -50,26 +50,26 @@ def _cast_once(m: Match, r: Rewriter) -> Value:
 
 
 RULES = (
-    Rule("identity", Op("Identity", Var("x")), _x, claim=exact("identity(x) = x")),
+    Rule("identity", Op("Identity", Var("x")), _x, claim=proved("identity(x) = x")),
     Rule(
         "dropout",
         Op("Dropout", Var("x"), rest=True),
         _x,
         _not_dropping,
-        claim=exact("dropout(x) = x at inference"),
+        claim=proved("dropout(x) = x at inference"),
     ),
     Rule(
         "cast-same",
         Op("Cast|CastLike", Var("x"), rest=True),
         _x,
         _same_type,
-        claim=exact("cast(x) = x, to the type of x"),
+        claim=proved("cast(x) = x, to the type of x"),
     ),
     Rule(
         "cast-cast",
         Op("Cast", Op("Cast", Var("x"), name="inner", shared=True)),
         _cast_once,
         _exact_inner,
-        claim=exact("cast(cast(x, a), b) = cast(x, b), a holds all of x's type"),
+        claim=proved("cast(cast(x, a), b) = cast(x, b), a holds all of x's type"),
     ),
 )

@@ -13,7 +13,7 @@ import numpy as np
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ...ir.shapes import normalize_axes
-from ..claims import exact, rounds
+from ..claims import exact, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 from .movement import same_type
@@ -92,7 +92,7 @@ RULES = (
         Op(_PLAIN, Var("x"), rest=True),
         lambda m, _: m["x"],
         _picks_ones,
-        claim=exact("reduce(x, axes of size 1) = x, no sum of floats"),
+        claim=proved("reduce(x, axes of size 1) = x, no sum of floats"),
     ),
     Rule(
         "sum-ones",
@@ -113,6 +113,6 @@ RULES = (
         Op("Mul", Op("ReduceSum", Var("x"), rest=True, name="reduce"), Const("c")),
         _mean,
         _is_mean,
-        claim=exact("sum(x) * (1/n) = mean(x), n a power of two"),
+        claim=proved("sum(x) * (1/n) = mean(x), n a power of two"),
     ),
 )

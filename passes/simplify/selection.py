@@ -13,7 +13,7 @@ import numpy as np
 
 from ...ir.graph import Value
 from ...ir.types import dtype, to_numpy_dtype
-from ..claims import exact
+from ..claims import proved
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 
@@ -94,20 +94,20 @@ RULES = (
         ),
         _clip_once,
         _clippable,
-        claim=exact("clip(clip(x, a, b), c, d) = clip(x, clip(a, c, d), clip(b, c, d))"),
+        claim=proved("clip(clip(x, a, b), c, d) = clip(x, clip(a, c, d), clip(b, c, d))"),
     ),
     Rule(
         "clip-none",
         Op("Clip", Var("x"), name="clip", rest=True),
         lambda m, _: m["x"],
         _unbounded,
-        claim=exact("clip(x, a, b) = x, a and b beyond the type"),
+        claim=proved("clip(x, a, b) = x, a and b beyond the type"),
     ),
     Rule(
         "where-constant",
         Op("Where", Const("c"), Var("x"), Var("y")),
         lambda m, _: _chosen(m),
         _settled,
-        claim=exact("where(true, x, y) = x, where(false, x, y) = y"),
+        claim=proved("where(true, x, y) = x, where(false, x, y) = y"),
     ),
 )

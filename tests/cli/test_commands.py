@@ -162,6 +162,20 @@ def test_ops(graphkiln_command: Run, domain: str) -> None:
     assert all(part in done.out for part in wanted)
 
 
+def test_rewrites(graphkiln_command: Run) -> None:
+    done = graphkiln_command("rewrites", "--pass", "cse")
+    assert done.code == 0
+    assert "exact" in done.out and "simplify" not in done.out
+
+
+def test_rewrites_page_is_up_to_date(graphkiln_command: Run, tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "REWRITES.md"
+    written = tmp_path / "REWRITES.md"
+    assert graphkiln_command("rewrites", "--markdown", str(written)).code == 0
+    told = "graphkiln rewrites --markdown docs/REWRITES.md writes it again"
+    assert page.read_text(encoding="utf-8") == written.read_text(encoding="utf-8"), told
+
+
 def test_ops_page_is_up_to_date(graphkiln_command: Run, tmp_path: Path) -> None:
     page = Path(__file__).parents[2] / "docs" / "OPS.md"
     # A process of its own: other tests register ops in this one.

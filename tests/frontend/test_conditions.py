@@ -125,7 +125,7 @@ def test_compiled_code_refuses_what_does_not_fit(case: tuple[str, onnx.ModelProt
     name, proto = case
     _, _, parts, fitting, others = _OPEN[name]
     plain = load_model(proto).graph
-    session = graphkiln.compile(proto).session(threads=1)
+    session = graphkiln.compile(proto).session()
     for n, feeds in enumerate([*others, *fitting, *others]):
         feeds = {k: np.asarray(v) for k, v in feeds.items()}
         if n in range(len(others), len(others) + len(fitting)):
@@ -152,7 +152,7 @@ def test_a_branch_is_only_checked_where_it_runs() -> None:
     other = graph([node("Identity", "x", "e")], [], ["e"])
     nodes = [node("If", "c", "y", then_branch=then, else_branch=other)]
     inputs = [value("c", (), BOOL), value("x", ("N",)), value("z", ("M",))]
-    session = graphkiln.compile(_model(nodes, inputs)).session(threads=1)
+    session = graphkiln.compile(_model(nodes, inputs)).session()
     yes, no = np.array(True), np.array(False)
     assert session.run(None, {"c": no, "x": f(3), "z": f(5)})[0].shape == (3,)
     assert session.run(None, {"c": yes, "x": f(3), "z": f(1)})[0].shape == (3,)
@@ -172,7 +172,7 @@ def test_each_turn_of_a_loop_is_checked() -> None:
     nodes = [node("Loop", "times - v0", "last all", body=body)]
     inputs = [value("times", (), INT64), value("v0", ("A",)), value("x", ("N",))]
     proto = _model(nodes, inputs)
-    session = graphkiln.compile(proto).session(threads=1)
+    session = graphkiln.compile(proto).session()
     fits = {"times": np.int64(1), "v0": f(2), "x": f(3)}
     assert session.run(None, {k: np.asarray(v) for k, v in fits.items()})[1].shape == (1, 3)
     with pytest.raises(InputError, match="node 'inner'"):

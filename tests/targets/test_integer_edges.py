@@ -57,7 +57,7 @@ class Cases:
         )  # fmt: skip
         opsets = [helper.make_opsetid("", 18)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-        got = graphkiln.compile(model).session(threads=1).run(None, {"x": self.x})
+        got = graphkiln.compile(model).session().run(None, {"x": self.x})
         for result, (name, wanted) in zip(got, self.wanted.items(), strict=True):
             node = next(n for n in self.nodes if n.output[0] == name)
             told = f"{node.op_type}({', '.join(node.input)})"
@@ -128,7 +128,7 @@ def test_sums_of_64_bits_wrap() -> None:
         [onnx.ValueInfoProto(name="y")], [numpy_helper.from_array(np.array([1]), "axes")],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    (y,) = graphkiln.compile(model).session(threads=1).run(None, {"x": x})
+    (y,) = graphkiln.compile(model).session().run(None, {"x": x})
     np.testing.assert_array_equal(y, x.sum(axis=1))
 
 
@@ -146,7 +146,7 @@ def test_truth_of_floats(dtype: str) -> None:
         [onnx.ValueInfoProto(name=n) for n in "bn"],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    truth, places = graphkiln.compile(model).session(threads=1).run(None, {"x": x})
+    truth, places = graphkiln.compile(model).session().run(None, {"x": x})
     np.testing.assert_array_equal(truth, x.astype(bool))
     np.testing.assert_array_equal(places, np.nonzero(x))
 
@@ -160,6 +160,6 @@ def test_a_constant_divisor_of_zero(zero: float) -> None:
         [onnx.ValueInfoProto(name="y")], [numpy_helper.from_array(np.float32([zero]), "c")],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    (y,) = graphkiln.compile(model).session(threads=1).run(None, {"x": x})
+    (y,) = graphkiln.compile(model).session().run(None, {"x": x})
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(y, x / np.float32(zero))
