@@ -20,16 +20,18 @@ def decide(
 ) -> tuple[Expr, Expr, Expr]:
     """Which condition fails (counted from 1; 0 for none), and the two sizes of the first that does.
 
-    ``symbol`` gives the value of a symbol's name.
+    ``symbol`` gives the value of a symbol's name. All goes through memory, since TVM expands chains
+    of variables, which takes a time that is exponential in their length.
     """
-    failed, first, second = index(0), index(0), index(0)
+    failed, first, second = (b.scalar("int64", 0) for _ in range(3))
     for n, c in reversed(list(enumerate(verdict.conditions, 1))):
-        x = b.let(saturated_dim(b, c.a, symbol))
-        y = b.let(saturated_dim(b, c.b, symbol))
-        wrong = b.let(_broken(c.relation, x, y))
-        failed = b.let(tirx.Select(wrong, index(n), failed))
-        first, second = b.let(tirx.Select(wrong, x, first)), b.let(tirx.Select(wrong, y, second))
-    return failed, first, second
+        x = b.opaque(saturated_dim(b, c.a, symbol))
+        y = b.opaque(saturated_dim(b, c.b, symbol))
+        with b.when(_broken(c.relation, x, y)):
+            failed.set(index(n))
+            first.set(x)
+            second.set(y)
+    return b.let(failed.get()), b.let(first.get()), b.let(second.get())
 
 
 def _broken(relation: Relation, a: Expr, b: Expr) -> Expr:

@@ -206,11 +206,23 @@ def dim_broadcast(a: Dim, b: Dim) -> Dim:
         raise DimError(f"dimensions {constants[0]} and {constants[1]} do not broadcast")
     if constants:
         return constants[0]
+    leaves = [p for p in leaves if not any(_yields(p, q) for q in leaves if q is not p)]
     leaves.sort(key=str)
     common: Dim = leaves[0] if leaves else 1
     for leaf in leaves[1:]:
         common = _make_atom(Broadcast, common, leaf)
     return common
+
+
+def _yields(p: Dim, q: Dim) -> bool:
+    """Is `q` the size of both wherever `p` and `q` broadcast? So for p = min(q, 512), for instance.
+
+    It is where p is at most q, and is not 0 unless q is: then neither is 1 where the other differs.
+    """
+    atom = _lone_atom(p)
+    if isinstance(atom, Min) and q in atom.args:
+        return all(arg == q or known_le(1, arg) for arg in atom.args)
+    return known_le(1, p) and known_le(p, q)
 
 
 def _broadcast_leaves(dim: Dim) -> list[Dim]:

@@ -95,6 +95,19 @@ def test_a_common_size_with_constants() -> None:
         dim_broadcast(3, 4)
 
 
+def test_a_common_size_that_one_operand_is() -> None:
+    """Tables of 512 positions: what is cut to 512 fits only where nothing was cut off."""
+    assert dim_broadcast(dim_min(N, 512), N) == N
+    assert dim_broadcast(N + 1, N + 3) == N + 3
+    assert dim_broadcast(dim_min(N, M), N) != N, "M may be 0"
+    for a, b in ((dim_min(N, 2), N), (N + 1, N + 3), (dim_min(N, M), N), (N // 2, N)):
+        for sizes in SIZES:
+            x, y = evaluate(a, sizes), evaluate(b, sizes)
+            if x == y or 1 in (x, y):
+                (wanted,) = np.broadcast_shapes((x,), (y,))
+                assert evaluate(dim_broadcast(a, b), sizes) == wanted
+
+
 def test_hints_name_the_least_power_of_two() -> None:
     half = Condition(Relation.EQUAL, N // 2 + (N + 1) // 2, 2 * (N // 2), "node", "halves")
     eighth = Condition(Relation.MULTIPLE, N, 8, "node", "eighths")
