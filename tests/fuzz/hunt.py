@@ -1,0 +1,111 @@
+"""Many graphs, in children; those that fail are judged again and made smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from . import workers
+from .judge import Finding, Subject, judge
+from .make import make
+from .shrink import Shrinker
+
+
+@dataclass(frozen=True)
+class Item:
+    """One graph by what it is made from."""
+
+    family: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of an item: ``status`` is ``right``, ``unfit`` (no such graph) or ``found``."""
+
+    item: Item
+    status: str
+    seconds: float
+    finding: Finding | None = None
+    subject: Subject | None = None
+
+
+def items(names: Sequence[str], seed: int, count: int) -> Iterator[Item]:
+    """Families in turn; the numbers go up from ``seed``."""
+    for n in range(count):
+        yield Item(names[n % len(names)], seed + n)
+
+
+def hunt(
+    wanted: Iterator[Item], *, jobs: int, limit: float, target: str, shrink: bool
+) -> Iterator[Found]:
+    """The items as they end; what is found comes with a subject of one feed, made smaller."""
+    from graphkiln import onnx_backend
+
+    onnx_backend.warmup()
+    import onnxruntime  # noqa: F401 - before the children are forked
+
+    for done in workers.run(wanted, partial(judge_item, target=target), jobs=jobs, limit=limit):
+        if done.status == "done":
+            finding = done.answer
+        else:
+            finding = Finding(done.status, -1, f"exit code {done.answer}")
+        if not isinstance(finding, Finding):
+            yield Found(done.item, finding, done.seconds)
+            continue
+        subject = _reduced(done.item, finding, limit, target) if shrink else make(*_key(done.item))
+        yield Found(done.item, "found", done.seconds, finding, subject)
+
+
+def _key(item: Item) -> tuple[str, int]:
+    return item.family, item.seed
+
+
+def judge_item(item: Item, target: str = "cpu") -> Finding | str:
+    """A finding, ``right``, or ``unfit`` where the reference cannot even import the graph."""
+    try:
+        subject = make(item.family, item.seed)
+    except Exception as e:
+        return Finding("failed", -1, f"import: {type(e).__name__}: {e}")
+    return judge(subject, target) or "right"
+
+
+def _reduced(item: Item, finding: Finding, limit: float, target: str) -> Subject | None:
+    """The smallest subject with the same fault; each attempt has a child of its own."""
+    try:
+        subject = make(item.family, item.seed)
+    except Exception:
+        return None
+    pipelines = [finding.passes] if finding.passes is not None else []
+    numbers = range(len(subject.feeds)) if finding.feeds < 0 else [finding.feeds]
+
+    def shows(candidate: Subject) -> bool:
+        work = partial(_judge_raw, target=target)
+        raw = candidate.model.SerializeToString(), candidate.feeds, candidate.pipelines
+        (done,) = workers.run(iter([raw]), work, jobs=1, limit=limit)
+        if done.status != "done":
+            return finding.kind == done.status
+        return isinstance(done.answer, Finding) and finding.same_fault(done.answer)
+
+    for n in numbers:
+        one = replace_feeds(subject, n, pipelines)
+        if shows(one):
+            return Shrinker(shows).shrink(one)
+    return replace_feeds(subject, numbers[0], pipelines)
+
+
+def replace_feeds(subject: Subject, number: int, pipelines: Sequence[str]) -> Subject:
+    """The subject with one of its feeds."""
+    return replace(subject, feeds=[subject.feeds[number]], pipelines=pipelines)
+
+
+def _judge_raw(raw: tuple[bytes, Any, Any], target: str) -> Finding | None:
+    import onnx
+
+    model, feeds, pipelines = raw
+    return judge(Subject(onnx.ModelProto.FromString(model), feeds, pipelines), target)
+
+
+__all__ = ["Found", "Item", "hunt", "items", "judge_item"]

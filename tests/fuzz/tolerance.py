@@ -1,0 +1,211 @@
+"""How far results may lie apart: from the rounding errors that each operation may make.
+
+A graph is evaluated by the reference several times, each time with every inexact operation wrong
+by as much as its class allows (:data:`UNITS`, in units of its type's precision): all up, all down,
+and at random. An output may differ from the plain evaluation by :data:`SAFETY` times what these
+evaluations differ, and by two units in the last place. So the bound grows with depth and
+cancellation, is none for integers and movement, and where a rounding decides (Floor, ArgMax, a
+quantisation step), only those elements are free whose value lies within rounding of the border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphkiln.ir.bindings import Bindings
+from graphkiln.ir.graph import Graph, Node
+from graphkiln.ir.interpreter import Interpreter
+
+SAFETY = 4.0
+SAMPLES = 5
+
+UNITS = {
+    1.0: "Add Sub Mul Div Sqrt Reciprocal Sum Mean Cast CastLike",
+    4.0: "Exp Log Pow PRelu LeakyRelu HardSigmoid HardSwish ThresholdedRelu Shrink Mod "
+         "DequantizeLinear Softplus Sin Cos Tan Atan Asin Acos Sinh Cosh Asinh Acosh Atanh",
+    8.0: "Tanh Sigmoid Erf Gelu Elu Selu Celu Mish Softsign QuickGelu BiasGelu FastGelu Swish",
+}  # fmt: skip
+"""Relative errors of a result, in units of precision, by kind of operation."""
+
+_UNITS = {name: units for units, names in UNITS.items() for name in names.split()}
+
+# Results that are one of the operands, or that no rounding touches.
+EXACT = frozenset(
+    "Identity Neg Abs Relu Max Min Clip Sign Floor Ceil Round Where Equal Greater Less "
+    "GreaterOrEqual LessOrEqual Not And Or Xor IsNaN IsInf Reshape Transpose Concat Split Slice "
+    "Gather GatherElements GatherND ScatterElements ScatterND Scatter Squeeze Unsqueeze Flatten "
+    "Expand Tile Pad DepthToSpace SpaceToDepth Shape Size ConstantOfShape Constant Range Trilu "
+    "EyeLike OneHot NonZero Compress TopK ArgMax ArgMin ReduceMax ReduceMin MaxPool "
+    "GlobalMaxPool ReverseSequence BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot "
+    "QuantizeLinear Dropout If Loop Scan SequenceAt SequenceConstruct ConcatFromSequence "
+    "SplitToSequence SequenceInsert SequenceErase SequenceLength CenterCropPad MaxUnpool "
+    "MaxRoiPool".split()
+)
+
+
+def precision(dtype: np.dtype[Any]) -> float:
+    """The relative distance of neighbours; 0 for what is no float."""
+    if dtype == ml_dtypes.bfloat16:
+        return 2.0**-7
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
+
+
+class Perturbed(Interpreter):
+    """The reference, with each operation wrong by what it may be; ``sign`` is 1, -1 or 0 (random).
+
+    ``factor`` scales the errors.
+    """
+
+    def __init__(self, graph: Graph, sign: int, seed: int, factor: float = 1.0) -> None:
+        super().__init__(graph)
+        self._sign = sign
+        self._factor = factor
+        self._rng = np.random.default_rng(seed)
+        engine = self._engine
+        exactly = engine.run_node
+
+        def run_node(
+            node: Node, inputs: list[Any], bindings: Bindings, *, symbolic: bool | None = None
+        ) -> list[Any]:
+            inputs = self._inputs(node, inputs)
+            return self._outputs(node, exactly(node, inputs, bindings, symbolic=symbolic))
+
+        engine.run_node = run_node  # type: ignore[method-assign]
+
+    def _inputs(self, node: Node, inputs: list[Any]) -> list[Any]:
+        """Operands of sums are wrong: their error counts where large terms cancel."""
+        if node.op in EXACT or node.op in _UNITS:
+            return inputs
+        steps = terms(inputs)
+        return [self._wrong(x, 2.0 * steps**0.5) for x in inputs]
+
+    def _outputs(self, node: Node, outputs: list[Any]) -> list[Any]:
+        if node.op in EXACT:
+            return outputs
+        return [self._wrong(x, _UNITS.get(node.op, 4.0)) for x in outputs]
+
+    def _wrong(self, value: Any, units: float) -> Any:
+        if not isinstance(value, np.ndarray) or not precision(value.dtype):
+            return value
+        by = units * self._factor * precision(value.dtype)
+        signs = self._sign or self._rng.choice((-1.0, 1.0), value.shape)
+        with np.errstate(all="ignore"):
+            return np.asarray(value.astype(np.float64) * (1 + by * signs)).astype(value.dtype)
+
+
+def terms(inputs: list[Any]) -> int:
+    """About how many terms a result has: no more than the smallest large operand's elements."""
+    sizes = sorted(x.size for x in inputs if isinstance(x, np.ndarray) and x.ndim > 0)
+    large = [s for s in sizes if s > 1]
+    return max(1, min(large[0], 4_096)) if large else 1
+
+
+def samples(graph: Graph, feeds: Mapping[str, Any]) -> list[list[Any]]:
+    """The outputs of evaluations whose operations are wrong by what they may be.
+
+    Those that fail, because rounding decided something about shapes, are left out.
+    """
+    found = []
+    for n in range(SAMPLES):
+        sign = (1, -1, 0)[min(n, 2)]
+        try:
+            found.append(Perturbed(graph, sign, n).run(feeds))
+        except Exception:
+            continue
+    return found
+
+
+def difference(got: Any, base: Any, wrong: list[Any]) -> str | None:
+    """Why ``got`` is not ``base`` up to the bound; None where it is.
+
+    ``wrong`` are the perturbed evaluations of the same output.
+    """
+    if isinstance(base, list):
+        return _difference_of_lists(got, base, wrong)
+    if base is None or got is None:
+        return None if got is base else "an empty optional on one side"
+    if not isinstance(got, np.ndarray):
+        return f"a {type(got).__name__} instead of an array"
+    if got.dtype != base.dtype:
+        return f"{got.dtype} instead of {base.dtype}"
+    if any(w.shape != base.shape for w in wrong):
+        return None  # rounding decides the shape
+    if got.shape != base.shape:
+        return f"shape {got.shape} instead of {base.shape}"
+    if base.dtype == object:
+        return None if (got == base).all() else "texts differ"
+    return _difference_of_arrays(got, base, wrong)
+
+
+def _difference_of_lists(got: Any, base: list[Any], wrong: list[Any]) -> str | None:
+    if any(len(w) != len(base) for w in wrong):
+        return None
+    if not isinstance(got, list) or len(got) != len(base):
+        return "sequences of other lengths"
+    for i, b in enumerate(base):
+        found = difference(got[i], b, [w[i] for w in wrong])
+        if found is not None:
+            return f"item {i}: {found}"
+    return None
+
+
+def _difference_of_arrays(got: np.ndarray, base: np.ndarray, wrong: list[np.ndarray]) -> str | None:
+    if not precision(base.dtype):
+        return _difference_of_integers(got, base, wrong)
+    # In 80 bits, where the platform has them, so that float64 is compared without error.
+    g, b = got.astype(np.longdouble), base.astype(np.longdouble)
+    stack = np.stack([w.astype(np.longdouble) for w in wrong] or [b])
+    with np.errstate(all="ignore"):
+        spread = np.abs(stack - b).max(axis=0)
+        units = 2 * np.maximum(np.abs(b) * precision(base.dtype), smallest(base.dtype))
+        bad = ~(np.abs(g - b) <= SAFETY * spread + units)
+        # Equal infinities have no difference, NaN must be NaN; rounding may decide between them.
+        odd = ~np.isfinite(g) | ~np.isfinite(b) | ~np.isfinite(stack).all(axis=0)
+        same = (g == b) | (np.isnan(g) & np.isnan(b))
+        for w in stack:
+            same |= (g == w) | (np.isnan(g) & np.isnan(w))
+        undecided = (np.isfinite(stack) != np.isfinite(b)).any(axis=0)
+        near = np.abs(b) > float(largest(base.dtype)) / 8
+        bad = np.where(odd, ~same & ~undecided & ~near, bad)
+    if not bad.any():
+        return None
+    where = tuple(int(i) for i in np.argwhere(bad)[0])
+    allowed = float((SAFETY * spread + units)[where])
+    return (
+        f"{int(bad.sum())} of {bad.size} differ, at {where} {got[where]!s} instead of "
+        f"{base[where]!s}, allowed {allowed:.3g}"
+    )
+
+
+def _difference_of_integers(
+    got: np.ndarray, base: np.ndarray, wrong: list[np.ndarray]
+) -> str | None:
+    bad = got != base
+    if base.dtype.kind in "iu":
+        low = np.minimum.reduce([base, *wrong]).astype(object)
+        high = np.maximum.reduce([base, *wrong]).astype(object)
+        free = low != high
+        slack = high - low
+        wide = got.astype(object)
+        bad &= ~np.asarray(free & (wide >= low - slack) & (wide <= high + slack), bool)
+    else:
+        for w in wrong:
+            bad &= w == base
+    if not bad.any():
+        return None
+    where = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"{int(bad.sum())} of {bad.size} differ, at {where} {got[where]} not {base[where]}"
+
+
+def smallest(dtype: np.dtype[Any]) -> float:
+    """The least normal number's last place: below it, precision is absolute."""
+    info = ml_dtypes.finfo(dtype)
+    return float(info.smallest_normal) * precision(dtype)
+
+
+def largest(dtype: np.dtype[Any]) -> float:
+    return float(ml_dtypes.finfo(dtype).max)
