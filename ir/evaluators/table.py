@@ -6,6 +6,7 @@ from ..registry import Evaluate
 from .activation import erf, gelu, sigmoid
 from .conv import conv, conv_integer, conv_transpose, qlinear_conv
 from .matmul import gemm, matmul, matmul_integer, qlinear_matmul
+from .norm import lrn
 from .pool import (
     average_pool,
     global_average_pool,
@@ -29,6 +30,7 @@ EVALUATORS: dict[str, Evaluate] = {
     "GlobalAveragePool": global_average_pool,
     "GlobalLpPool": global_lp_pool,
     "GlobalMaxPool": global_max_pool,
+    "LRN": lrn,
     "LSTM": lstm,
     "LpPool": lp_pool,
     "MatMul": matmul,

@@ -277,3 +277,18 @@ def test_an_empty_optional_is_none() -> None:
     assert not run_node(_node("OptionalHasElement"), [None])[0]
     with pytest.raises(EvaluationError, match="holds no value"):
         run_node(_node("OptionalGetElement"), [None])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("shape", [(1, 6, 3), (4, 3, 2, 2), (2, 1)])
+def test_lrn_is_its_definition(size: int, shape: tuple[int, ...]) -> None:
+    x = _random(*shape)
+    attrs = {"size": size, "alpha": 0.7, "beta": 0.6, "bias": 1.5}
+    (got,) = run_node(_node("LRN", **attrs), [x])
+    want = np.empty(shape)
+    for c in range(shape[1]):
+        # Every channel i with c - floor((size-1)/2) <= i <= c + ceil((size-1)/2).
+        low, high = max(0, c - (size - 1) // 2), min(shape[1] - 1, c + size // 2)
+        squares = (x[:, low : high + 1].astype(np.float64) ** 2).sum(axis=1)
+        want[:, c] = x[:, c] / (1.5 + 0.7 / size * squares) ** 0.6
+    np.testing.assert_allclose(got, want, rtol=1e-6)
