@@ -55,6 +55,7 @@ def _tile(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     repeats = dims_of(ctx.known(1))
     if repeats is None:
+        ctx.require_same_shape(ctx.tensor(1).dims, (x.rank,), "repeats for each axis")
         ctx.require_values(1, 0, None, "repeats that are not negative")
         return [x.with_shape(tuple(0 if d == 0 else ctx.fresh_dim() for d in x.dims))]
     if len(repeats) != x.rank:
@@ -135,6 +136,8 @@ def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
         return [chunk] * (count - 1) + [last]
     sizes = dims_of(ctx.known(1))
     if sizes is None:
+        parts = len(ctx.node.outputs)
+        ctx.require_same_shape(ctx.tensor(1).dims, (parts,), "a size for each part")
         ctx.require_values(1, 0, total, "parts that add up to the axis")
         sizes = [ctx.fresh_dim() for _ in ctx.node.outputs]
     if len(sizes) != len(ctx.node.outputs):

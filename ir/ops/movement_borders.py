@@ -99,6 +99,9 @@ def pad_amounts(ctx: InferContext) -> list[tuple[Dim, Dim] | None]:
         return [None] * rank
     out: list[tuple[Dim, Dim] | None] = [(0, 0)] * rank
     pads = dims_of(ctx.known(1))
+    if pads is None:
+        count = numel(ctx.tensor(1).dims)
+        ctx.require_equal(count, 2 * len(axes), "pads before and after each axis")
     if pads is not None and len(pads) != 2 * len(axes):
         raise ctx.error(f"{len(pads)} pads do not fit {len(axes)} axes")
     for k, a in enumerate(axes):

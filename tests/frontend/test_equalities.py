@@ -135,3 +135,18 @@ def test_what_a_branch_needs_is_not_needed_elsewhere() -> None:
     nodes = [node("If", "c", "y", then_branch=then, else_branch=other)]
     found = _loaded(model(nodes, [value("x", ("N", "K")), value("c", (), BOOL)], ["y"], W))
     assert _inputs(found) == ["float32[N,K]", "bool[]"] and not found.warnings
+
+
+@pytest.mark.parametrize(
+    ("made", "length"),
+    [
+        (node("Split", "x p", "y z", axis=0), 2),
+        (node("Tile", "x p", "y"), 2),
+        (node("Pad", "x p", "y"), 4),
+    ],
+)
+def test_lengths_of_parameters_are_solved(made: onnx.NodeProto, length: int) -> None:
+    """Outputs or the rank say how many numbers a parameter of the run holds."""
+    infos = [value("x", ("A", "B")), value("p", ("K",), onnx.TensorProto.INT64)]
+    found = load_model(model([made], infos, list(made.output)))
+    assert str(found.graph.inputs[1].type) == f"int64[{length}]"
