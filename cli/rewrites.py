@@ -38,7 +38,8 @@ def rewrites() -> list[Rewrite]:
         cls = pass_class(name)
         assert cls is not None
         for rule, claim in cls.promises():
-            known = PROVED if claim.is_proved else f"bound: {claim.bound}" if claim.bound else TESTED
+            stated = f"bound: {claim.bound}" if claim.bound else TESTED
+            known = PROVED if claim.is_proved else stated
             row = Rewrite(name, rule, claim.equation, claim.exactness.value, known)
             rows.append(row)
     return rows
