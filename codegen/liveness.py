@@ -55,7 +55,7 @@ class Liveness:
                 if v is not None:
                     root = self.root(v)
                     self._last[root] = step
-                    if opaque:
+                    if opaque or self._is_condition(node, v):
                         self._escapes.add(root)
             if is_view(self.graph, node):
                 source = self.graph.input(node, 0)
@@ -64,6 +64,13 @@ class Liveness:
         for v in self.graph.outputs:
             self._escapes.add(self.root(v))
             self._last[self.root(v)] = len(self.order)
+
+    def _is_condition(self, node: Node, value: Value) -> bool:
+        """Does the virtual machine branch on the value?
+
+        It reads the first byte of a tensor's storage, wherever in there the tensor begins.
+        """
+        return node.key == "kiln.Require" and self.graph.input(node, 1) == value
 
     def _plan(self) -> None:
         """Joins values where that takes no more memory than copying them."""

@@ -215,7 +215,8 @@ class Graph:
         if types is not None:
             for out, t in zip(outs, types, strict=True):
                 out.type = t
-        node = self._new_node(op, domain, name or outs[0].name, dict(attrs or {}), outs)
+        title = name or (outs[0].name if outs else self.unique_name(op.lower()))
+        node = self._new_node(op, domain, title, dict(attrs or {}), outs)
         for i, v in enumerate(inputs):
             if v is not None:
                 self._connect(v, node, i)

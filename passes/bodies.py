@@ -6,18 +6,23 @@ from collections.abc import Sequence
 
 from ..ir.graph import Graph, GraphError, Value
 from .rewriter import Rewriter
-from .symbols import Renames, collect_renames, rename_attrs
+from .symbols import Renames, collect_arguments, collect_renames, rename_attrs
 
 
 def inline(rewriter: Rewriter, body: Graph, inputs: Sequence[Value | None]) -> list[Value]:
     """Copy a closed body to where ``rewriter`` works; returns what its outputs are there.
 
-    Symbols of data-dependent sizes get the names of the copied nodes.
+    Symbols of the body's inputs become the dims that its arguments have, and symbols of
+    data-dependent sizes get the names of the copied nodes.
     """
     rewriter.start()
     mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
     renames: Renames = {}
-    for node in body.topological_all():
+    for parameter, argument in mapping.items():
+        if argument is not None:
+            collect_arguments(parameter.type, argument.type, renames)
+    # Checks last: they take no inputs, but may speak of sizes that other nodes introduce.
+    for node in sorted(body.topological_all(), key=lambda n: not n.outputs):
         if node.op == "Constant":
             mapping[node.out()] = rewriter.constant(node.attrs["value"], node.outputs[0].name)  # type: ignore[arg-type]
         elif node.op not in ("Input", "Output"):

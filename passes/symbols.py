@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..ir.dims import Dim, SymExpr, free_symbols, substitute
+from ..ir.dims import Dim, SymExpr, free_symbols, substitute, sym
 from ..ir.graph import Attr, Graph, Node
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
 
@@ -42,6 +42,24 @@ def collect_renames(node: Node, old: Type | None, new: Type | None, renames: Ren
         symbol = own_symbol(a, node)
         if symbol is not None and a != b and symbol not in free_symbols(b):
             renames[symbol] = b
+
+
+def collect_arguments(parameter: Type | None, argument: Type | None, renames: Renames) -> None:
+    """Add what the symbols in the type of a body's input are where the body is inlined."""
+    nested = SequenceType | OptionalType
+    if isinstance(parameter, nested) and isinstance(argument, nested):
+        collect_arguments(parameter.elem, argument.elem, renames)
+    if not isinstance(parameter, TensorType) or not isinstance(argument, TensorType):
+        return
+    if parameter.shape is None or argument.shape is None:
+        return
+    if len(parameter.shape) != len(argument.shape):
+        return
+    for old, new in zip(parameter.shape, argument.shape, strict=True):
+        if isinstance(old, SymExpr) and old != new:
+            symbol = next(iter(free_symbols(old)), "")
+            if symbol and old == sym(symbol):
+                renames.setdefault(symbol, new)
 
 
 def rename_symbols(graph: Graph, renames: Mapping[str, Dim]) -> None:
@@ -92,4 +110,7 @@ def _attr(value: Any, renames: Mapping[str, Dim]) -> Any:
     return value
 
 
-__all__ = ["Renames", "collect_renames", "own_symbol", "rename_attrs", "rename_symbols"]
+__all__ = [
+    "Renames", "collect_arguments", "collect_renames", "own_symbol", "rename_attrs",
+    "rename_symbols",
+]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..dims import Dim
 from ..graph import Node
-from ..registry import InferContext, op
+from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axis
 from ..types import Shape, TensorType, Type, tensor
 from . import indexing_evaluate
@@ -233,11 +233,23 @@ def _non_zero(ctx: InferContext) -> list[Type]:
     return [tensor("int64", x.rank, count)]
 
 
-@op("Compress", traits=READS)
+def _evaluate_compress(node: Node, inputs: list[Array]) -> list[Array]:
+    x, picks = inputs
+    axis = attribute(node, "axis")
+    extent = x.size if axis is None else x.shape[axis]
+    return [np.compress(picks[:extent], x, axis=axis)]
+
+
+@op("Compress", traits=READS, evaluate=_evaluate_compress)
 def _compress(ctx: InferContext) -> list[Type]:
+    """A condition may be shorter than the axis; what it has beyond it is ignored."""
     x, axis = ctx.tensor(0), ctx.attr("axis")
     picks = ctx.known(1)
-    count = ctx.fresh_dim() if picks is None else int(np.count_nonzero(picks))
+    extent = x.numel if axis is None else x.dims[normalize_axis(axis, x.rank)]
+    if picks is not None and (isinstance(extent, int) or not picks.any()):
+        count: Dim = int(np.count_nonzero(picks[: extent if isinstance(extent, int) else 0]))
+    else:
+        count = ctx.fresh_dim()
     if axis is None:
         return [x.with_shape((count,))]
     at = normalize_axis(axis, x.rank)

@@ -202,8 +202,13 @@ def _grid(indices: np.ndarray, data: np.ndarray, axis: int) -> tuple[Any, ...]:
 
 @host_function("Compress")
 def compress(attrs: Attrs, data: np.ndarray, condition: np.ndarray) -> Arrays:
-    """Slices along ``axis``, or elements, for which the condition is true."""
-    return (np.compress(condition, data, axis=attrs.get("axis")),)
+    """Slices along ``axis``, or elements, for which the condition is true.
+
+    A condition may be shorter than the axis; what it has beyond it is ignored.
+    """
+    axis = attrs.get("axis")
+    extent = data.size if axis is None else data.shape[axis]
+    return (np.compress(condition[:extent], data, axis=axis),)
 
 
 @host_function("Pad")

@@ -209,7 +209,12 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
     out = b.argument("sizes", (len(fresh),), "int64")
 
     def compute(_at: tuple[Any, ...]) -> None:
-        for i, size in enumerate(rule(_context(graph, node, b, values, {}))):
+        found = rule(_context(graph, node, b, values, {}))
+        if len(found) != len(fresh):
+            raise LoweringError(
+                f"node {node.name!r} ({node.key}): {len(found)} sizes for the dims {fresh}"
+            )
+        for i, size in enumerate(found):
             out.store((index(i),), cast(size, "int64"))
 
     b.nest((), compute)

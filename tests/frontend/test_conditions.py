@@ -184,3 +184,36 @@ def test_conditions_that_sizes_decide_leave_nothing_to_check() -> None:
     weights = {"w": f(3, 4), "b": f(4)}
     found = load_model(model(nodes, [value("x", ("N", 3))], ["y"], weights)).graph
     assert [n.op for n in found.nodes] == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_a_condition_behind_other_values_in_memory(axis: int) -> None:
+    """The machine reads conditions from the start of their storage, which no other value shares."""
+    nodes = [node("Abs", "x", "a"), node("ReduceSum", "a axes", "y", keepdims=0)]
+    session = graphkiln.compile(
+        _model(nodes, [value("x", (3, 2, 2)), value("axes", (1,), INT64)])
+    ).session()
+    x = f(3, 2, 2) - 0.5
+    (y,) = session.run(None, {"x": x, "axes": i(axis)})
+    np.testing.assert_allclose(y, np.abs(x).sum(axis=axis), rtol=1e-5)
+    # What lies at the front of the memory must not pass for a condition that holds, either.
+    for far in (3, -4, 2**62):
+        with pytest.raises(InputError, match="axes of its input"):
+            session.run(None, {"x": np.frombuffer(b"\1" * 48, np.float32).reshape(3, 2, 2),
+                               "axes": i(far)})  # fmt: skip
+
+
+@pytest.mark.parametrize("turns", [2, 3])
+def test_checks_of_an_unrolled_loop_are_of_its_own_sizes(turns: int) -> None:
+    body = graph(
+        [node("Add", "v x", "s", name="inner"), node("Identity", "go", "again")],
+        [value("n", (), INT64), value("go", (), BOOL), value("v", ("L",))], ["again", "s"],
+    )  # fmt: skip
+    nodes = [node("Loop", "times - v0", "last", body=body)]
+    inputs = [value("v0", ("A",)), value("x", ("N",))]
+    proto = model(nodes, inputs, ["last"], {"times": np.int64(turns)})
+    session = graphkiln.compile(proto).session()
+    (y,) = session.run(None, {"v0": f(3), "x": f(1)})
+    np.testing.assert_allclose(y, f(3) + turns * f(1), rtol=1e-5)
+    with pytest.raises(InputError, match="node 'inner'.*broadcast"):
+        session.run(None, {"v0": f(3), "x": f(5)})

@@ -216,3 +216,17 @@ def test_constant_of_shape_at_run_time() -> None:
     check("ConstantOfShape", [ints(2, 0, 3)], {"value": value}, modes=STATIC)
     (got,) = run_op("ConstantOfShape", [ints(2, 3)], {"value": value}, const_inputs=[0])
     assert_close(got, np.full((2, 3), 2.5, np.float16))
+
+
+@pytest.mark.parametrize("symbolic", [False, "distinct"])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_compress_ignores_what_a_condition_has_beyond_the_axis(axis, symbolic):
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    extent = x.size if axis is None else x.shape[axis]
+    attrs = {} if axis is None else {"axis": axis}
+    for picks in ([1, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1], [1], [0, 1]):
+        mask = np.array(picks, bool)
+        want = np.compress(mask[:extent], x, axis=axis)
+        for known in ((), (1,)):
+            (got,) = run_op("Compress", [x, mask], attrs, symbolic=symbolic, const_inputs=known)
+            assert_close(got, want)

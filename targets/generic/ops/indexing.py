@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from ...tir import arithmetic
-from ...tir.builder import Expr, TensorExpr, as_int, index, unflatten
+from ...tir.builder import Expr, TensorExpr, as_int, index, product, unflatten
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import At, clamp, fresh_sizes, replaced, scalar_param, within, wrapped
@@ -151,9 +151,15 @@ def _non_zero(ctx: LowerContext) -> TensorExpr:
 @sizes("Compress")
 def _compress_sizes(ctx: LowerContext) -> list[Expr]:
     x, condition = ctx.input(0), ctx.input(1)
-    count = _count(ctx, condition, condition.shape)
     axis = ctx.attr("axis")
+    count = _count(ctx, condition, (_length(x, condition, axis),))
     return fresh_sizes(ctx, (count,) if axis is None else replaced(x.shape, axis % x.rank, count))
+
+
+def _length(x: TensorExpr, condition: TensorExpr, axis: int | None) -> Expr:
+    """How far a condition counts: a longer one than the axis says nothing of what is not there."""
+    extent = product(x.shape) if axis is None else x.shape[axis % x.rank]
+    return tirx.min(index(condition.shape[0]), index(extent))
 
 
 @lowering("Compress")
@@ -165,7 +171,7 @@ def _compress(ctx: LowerContext) -> TensorExpr:
 
     def body(_at: At) -> None:
         found = b.scalar("int64", 0)
-        with b.loop(condition.shape[0]) as i, b.when(condition[i]):
+        with b.loop(_length(x, condition, axis)) as i, b.when(condition[i]):
             picked.store((found.get(),), i)
             found.set(found.get() + 1)
 
