@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from ..ir.conditions import Condition, Relation
-from ..ir.dims import Dim, sym
+from ..ir.conditions import Condition, Relation, asserted
+from ..ir.dims import sym
 from ..ir.graph import Graph, Node
 from .program import SizeCheck
 
 
 @dataclass(frozen=True)
 class Check:
-    """A condition, and a remark that may help where it does not hold."""
+    """A condition, and what is said where it does not hold."""
 
     condition: Condition
-    hint: str
-    message: str = ""
+    message: str
+    hint: str = ""
 
     @property
     def told(self) -> SizeCheck:
-        c = self.condition
-        return SizeCheck(self.message or f"{c.node} needs {c.why}", str(c.a), str(c.b), self.hint)
+        return SizeCheck(self.message, str(self.condition.a), str(self.condition.b), self.hint)
 
 
 class Checks:
@@ -58,11 +57,7 @@ class Checks:
 
 
 def _check(attrs: Mapping[str, object]) -> Check:
-    a, b = attrs["a"], attrs["b"]
-    assert isinstance(a, Dim) and isinstance(b, Dim)
-    message = str(attrs["message"])
-    condition = Condition(Relation(attrs["relation"]), a, b, "", "")
-    return Check(condition, str(attrs.get("hint", "")), message)
+    return Check(asserted(attrs), str(attrs["message"]), str(attrs.get("hint", "")))
 
 
 MOST = 1 << 48
@@ -71,7 +66,12 @@ MOST = 1 << 48
 
 def size_of_values(node: Node, symbol: str) -> list[Check]:
     """What every size that ``node`` computes from its values must be."""
-    where, size = f"node {node.name!r} ({node.key})", sym(symbol)
-    low = Condition(Relation.AT_MOST, 0, size, where, "a size that is not negative")
-    high = Condition(Relation.AT_MOST, size, MOST, where, "a size that memory can hold")
-    return [Check(low, ""), Check(high, "")]
+    size, where = sym(symbol), f"node {node.name!r} ({node.key})"
+    limits = (
+        (0, size, "a size that is not negative"),
+        (size, MOST, "a size that memory can hold"),
+    )
+    return [
+        Check(Condition(Relation.AT_MOST, a, b, where, why), f"{where} needs {why}")
+        for a, b, why in limits
+    ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir.dims import Dim, is_static
+from ..ir.dims import Dim, is_static, symbol_name
 from ..ir.graph import Attr, Graph, Node, Value
 from ..ir.infer import infer_types
 from ..ir.registry import attribute
@@ -148,8 +148,6 @@ def _bind_carried(lowering: _Lowering, body: Graph, registers: Sequence[Reg]) ->
 
 
 def _own_symbols(lowering: _Lowering, body: Graph) -> set[str]:
-    from .lower import symbol_name
-
     outer = lowering.bound
     return {
         name
@@ -161,8 +159,6 @@ def _own_symbols(lowering: _Lowering, body: Graph) -> set[str]:
 
 
 def _mentions(t: TensorType, names: set[str]) -> bool:
-    from .lower import symbol_name
-
     return any(symbol_name(d) in names for d in t.dims)
 
 

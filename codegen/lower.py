@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import GraphkilnError
 from ..ir.conditions import Condition
-from ..ir.dims import Dim, Symbol, SymExpr, free_symbols, is_static, sym
+from ..ir.dims import Dim, SymExpr, free_symbols, is_static, sym, symbol_name
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.types import DTYPES, TensorType
@@ -474,16 +474,6 @@ class _Lowering:
             self.emit(GetItem(reg, holder, i))
         self.emit(Kill(holder))
         return results
-
-
-def symbol_name(d: Dim) -> str | None:
-    """The name of a dim that is a bare symbol."""
-    if not isinstance(d, SymExpr) or len(d.terms) != 1:
-        return None
-    (monomial, coefficient) = d.terms[0]
-    if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
-        return monomial[0].text
-    return None
 
 
 def size_of(t: TensorType) -> Dim:

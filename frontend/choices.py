@@ -199,11 +199,11 @@ def _rank(value: Value) -> int | None:
     return len(t.shape) if isinstance(t, TensorType) and t.shape is not None else None
 
 
-def equality(condition: Question, answer: bool, node: str, branch: str) -> list[Condition]:
+def equality(question: Question, answer: bool, node: str, branch: str) -> list[Condition]:
     """The dims that an answer makes equal, if any."""
-    if condition.dims is None or not answer:
+    if question.dims is None or not answer:
         return []
-    return [Condition(Relation.EQUAL, *condition.dims, node, f"its {branch} taken")]
+    return [Condition(Relation.EQUAL, *question.dims, node, f"its {branch} taken")]
 
 
 def guard_messages(graph: Graph) -> Iterator[str]:

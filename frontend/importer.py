@@ -323,7 +323,7 @@ class Importer:
             raise ImportFault(unknown_op(node.key))
         if node.domain not in LATEST:
             check_registered(node, known)
-            fill_zero_points(node, scope)
+            fill_zero_points(node, known.zero_points, scope)
         builder = scope.builder
         made = builder.graph.add_node(
             node.op, node.inputs, node.attrs,  # type: ignore[arg-type]

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from ..ir.dims import Dim, DimError, SymExpr, free_symbols, parse_dim, solve, substitute, sym
+from ..ir.dims import (
+    Dim,
+    DimError,
+    SymExpr,
+    free_symbols,
+    parse_dim,
+    solve,
+    substitute,
+    sym,
+    symbol_name,
+)
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
 from .errors import ImportFault, shorten, text
 from .tensors import MAX_ELEMENTS, element_type
@@ -85,18 +95,12 @@ def settle_expressions(types: Mapping[str, Type], symbols: Symbols) -> dict[str,
     name like any other.
     """
     dims = [d for t in types.values() for d in _all_dims(t)]
-    alone = {str(d) for d in dims if isinstance(d, SymExpr) and sym_name(d)}
+    alone = {symbol_name(d) for d in dims}
     renamed: dict[Dim, Dim] = {}
     for d in dims:
         if not free_symbols(d) <= alone and d not in renamed:
             renamed[d] = symbols.fresh(str(d))
     return {name: _with_dims(t, renamed) for name, t in types.items()} if renamed else dict(types)
-
-
-def sym_name(d: Dim) -> str:
-    """The name of a dim that is a symbol by itself, else an empty text."""
-    names = free_symbols(d)
-    return min(names) if len(names) == 1 and d == sym(min(names)) else ""
 
 
 def _all_dims(t: Type) -> Sequence[Dim]:
@@ -203,7 +207,7 @@ def _bind(name: str, have: Dim, want: Dim, bound: dict[str, Dim]) -> None:
 
 
 def _solve(have: SymExpr, symbol: str, want: Dim) -> Dim | None:
-    if have == sym(symbol):
+    if symbol_name(have) == symbol:
         return want
     return solve(have, want, symbol) if isinstance(want, int) else None
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..ir.types import to_numpy_dtype
 from .node import OnnxNode
 from .scope import Scope
 
-_HOMES = {
-    "QLinearAdd": {2: 0, 5: 3},
-    "QLinearMul": {2: 0, 5: 3},
-    "QLinearLeakyRelu": {2: 0},
-    "QLinearSigmoid": {2: 0},
-    "QLinearSoftmax": {2: 0},
-    "QLinearAveragePool": {2: 0},
-}
-"""By op: which input is a zero point, and which one it belongs to."""
 
-
-def fill_zero_points(node: OnnxNode, scope: Scope) -> None:
-    """Give a QLinear node a zero for each zero point that it omits."""
-    if node.domain != "com.microsoft":
-        return
-    for i, home in _HOMES.get(node.op, {}).items():
+def fill_zero_points(node: OnnxNode, zero_points: Mapping[int, int], scope: Scope) -> None:
+    """Give ``node`` a zero for each of its ``zero_points`` that it omits."""
+    for i, home in zero_points.items():
         data = node.inputs[home] if home < len(node.inputs) else None
         if i < len(node.inputs) and node.inputs[i] is None and data is not None:
             zero = np.zeros((), to_numpy_dtype(data.dtype))

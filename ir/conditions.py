@@ -17,7 +17,6 @@ from .dims import (
     evaluate,
     free_symbols,
     known_equal,
-    known_le,
     lower_bound,
     upper_bound,
 )
@@ -64,13 +63,14 @@ class Condition:
         a, b = self.a, self.b
         if isinstance(a, int) and isinstance(b, int):
             return self.relation.holds(a, b)
-        if self.relation is Relation.AT_MOST:
-            return known_le(a, b)
         if self.relation is Relation.MULTIPLE:
             return _known_multiple(a, b)
+        if self.relation is Relation.AT_MOST:
+            low, _ = _bounds(b, a)
+            return low is not None and low >= 0
         if a == 1 and self.relation in (Relation.BROADCAST, Relation.BROADCAST_TO):
             return True
-        return known_equal(a, b) or (b == 1 and self.relation is Relation.BROADCAST)
+        return _known_equal(a, b) or (b == 1 and self.relation is Relation.BROADCAST)
 
     def refuted(self) -> bool:
         """True if it holds for no values of the symbols."""
@@ -79,10 +79,9 @@ class Condition:
             return not self.relation.holds(a, b)
         if self.relation is Relation.MULTIPLE:
             return False
-        low = lower_bound(a - b)
+        low, high = _bounds(a, b)
         if self.relation is Relation.AT_MOST:
             return low is not None and low > 0
-        high = upper_bound(a - b)
         apart = (low is not None and low > 0) or (high is not None and high < 0)
         if self.relation is Relation.EQUAL or not apart:
             return apart
@@ -120,6 +119,31 @@ def multiple_that_fits(conditions: list[Condition], symbol: str) -> int | None:
     return None
 
 
+def asserted(attrs: Mapping[str, object]) -> Condition:
+    """The condition that a ``kiln.Assert`` with these attributes states."""
+    a, b = attrs["a"], attrs["b"]
+    assert isinstance(a, Dim) and isinstance(b, Dim)
+    return Condition(Relation(attrs["relation"]), a, b, "", str(attrs["message"]))
+
+
+# Sums of large expressions are refused: nothing is proved of them then.
+
+
+def _bounds(a: Dim, b: Dim) -> tuple[int | None, int | None]:
+    """What ``a - b`` is at least and at most, as far as that is known."""
+    try:
+        return lower_bound(a - b), upper_bound(a - b)
+    except DimError:
+        return None, None
+
+
+def _known_equal(a: Dim, b: Dim) -> bool:
+    try:
+        return known_equal(a, b)
+    except DimError:
+        return False
+
+
 def _known_multiple(a: Dim, b: Dim) -> bool:
     try:
         return a == b or (b != 0 and a % b == 0)
@@ -132,4 +156,4 @@ def _may_be_one(d: Dim) -> bool:
     return (low is None or low <= 1) and (high is None or high >= 1)
 
 
-__all__ = ["Condition", "Relation", "multiple_that_fits"]
+__all__ = ["Condition", "Relation", "asserted", "multiple_that_fits"]

@@ -1,4 +1,4 @@
-"""The algebra behind `dims`: integer polynomials over symbols, //, %, max and min, kept canonical.
+"""The algebra behind `dims`: integer polynomials over symbols, // and %, kept canonical.
 
 A dimension (`Dim`) is a plain `int` or a `SymExpr`. Expressions are kept in a canonical form, so
 equal structure compares and hashes equal, and whatever turns out constant is an `int` again.
@@ -180,58 +180,6 @@ def sym(name: str) -> SymExpr:
     return from_atom(Symbol(name))
 
 
-def dim_max(a: Dim, b: Dim) -> Dim:
-    """The larger of two dimensions; an atom only where the order cannot be proved."""
-    return _extremum(Max, a, b)
-
-
-def dim_min(a: Dim, b: Dim) -> Dim:
-    """The smaller of two dimensions; an atom only where the order cannot be proved."""
-    return _extremum(Min, a, b)
-
-
-def dim_broadcast(a: Dim, b: Dim) -> Dim:
-    """The size that `a` and `b` have together where both are equal or one is 1.
-
-    Of a constant other than 1 and a symbol it is the constant. Unlike the maximum it is right for
-    0 against 1, which is 0. Raises DimError for two constants that do not fit.
-    """
-    leaves: list[Dim] = []
-    for dim in (a, b):
-        for leaf in _broadcast_leaves(dim):
-            if leaf != 1 and leaf not in leaves:
-                leaves.append(leaf)
-    constants = [leaf for leaf in leaves if isinstance(leaf, int)]
-    if len(constants) > 1:
-        raise DimError(f"dimensions {constants[0]} and {constants[1]} do not broadcast")
-    if constants:
-        return constants[0]
-    leaves = [p for p in leaves if not any(_yields(p, q) for q in leaves if q is not p)]
-    leaves.sort(key=str)
-    common: Dim = leaves[0] if leaves else 1
-    for leaf in leaves[1:]:
-        common = _make_atom(Broadcast, common, leaf)
-    return common
-
-
-def _yields(p: Dim, q: Dim) -> bool:
-    """Is `q` the size of both wherever `p` and `q` broadcast? So for p = min(q, 512), for instance.
-
-    It is where p is at most q, and is not 0 unless q is: then neither is 1 where the other differs.
-    """
-    atom = _lone_atom(p)
-    if isinstance(atom, Min) and q in atom.args:
-        return all(arg == q or known_le(1, arg) for arg in atom.args)
-    return known_le(1, p) and known_le(p, q)
-
-
-def _broadcast_leaves(dim: Dim) -> list[Dim]:
-    atom = _lone_atom(dim)
-    if not isinstance(atom, Broadcast):
-        return [dim]
-    return [leaf for arg in atom.args for leaf in _broadcast_leaves(arg)]
-
-
 def _operand(value: object) -> Dim | None:
     if isinstance(value, SymExpr):
         return value
@@ -283,7 +231,11 @@ def _build(coeffs: Mapping[Monomial, int]) -> Dim:
     return SymExpr(tuple(terms))
 
 
-def _make_atom(kind: type[Atom], a: Dim, b: Dim) -> SymExpr:
+def make_atom(kind: type[Atom], a: Dim, b: Dim) -> SymExpr:
+    """The expression that is just the atom of this kind over `a` and `b`, not both constant.
+
+    Nothing is simplified here. Raises DimError where it nests too deeply or is too long.
+    """
     if kind in (FloorDiv, Mod):
         text = f"{_wrapped(a)}{'//' if kind is FloorDiv else '%'}{_wrapped(b)}"
     else:
@@ -297,7 +249,7 @@ def _make_atom(kind: type[Atom], a: Dim, b: Dim) -> SymExpr:
 
 
 def _wrapped(dim: Dim) -> str:
-    atom = _lone_atom(dim)
+    atom = lone_atom(dim)
     plain = dim >= 0 if isinstance(dim, int) else atom and not isinstance(atom, FloorDiv | Mod)
     return str(dim) if plain else f"({dim})"
 
@@ -313,7 +265,8 @@ def _term_text(monomial: Monomial, coeff: int) -> str:
     return {1: "", -1: "-"}.get(coeff, f"{coeff}*") + "*".join(factors)
 
 
-def _lone_atom(dim: Dim) -> Atom | None:
+def lone_atom(dim: Dim) -> Atom | None:
+    """The atom that `dim` is, or None where it is anything else."""
     if isinstance(dim, SymExpr) and len(dim.terms) == 1:
         monomial, coeff = dim.terms[0]
         if coeff == 1 and len(monomial) == 1:
@@ -362,14 +315,14 @@ def _floor_div(a: Dim, b: Dim) -> Dim:
     if _within(rest, b):
         return quotient
     if isinstance(b, int):
-        offset, atom = _offset(rest, b), _lone_atom(rest - _constant(rest))
+        offset, atom = _offset(rest, b), lone_atom(rest - _constant(rest))
         if offset:
             return quotient + _floor_div(rest - offset, b)
         if isinstance(atom, FloorDiv) and isinstance(divisor := atom.args[1], int):
             return quotient + _floor_div(atom.args[0] + divisor * _constant(rest), b * divisor)
     if quotient != 0:
         return quotient + _floor_div(rest, b)
-    return _make_atom(FloorDiv, rest, b)
+    return make_atom(FloorDiv, rest, b)
 
 
 def _modulo(a: Dim, b: Dim) -> Dim:
@@ -387,7 +340,7 @@ def _modulo(a: Dim, b: Dim) -> Dim:
             return offset + _modulo(rest - offset, b)
         if inner != rest:
             return _modulo(inner, b)
-    return _modulo(rest, b) if quotient != 0 else _make_atom(Mod, rest, b)
+    return _modulo(rest, b) if quotient != 0 else make_atom(Mod, rest, b)
 
 
 def _nonzero(divisor: int) -> int:
@@ -494,26 +447,6 @@ def _drop_inner_mod(dim: Dim, b: int) -> Dim:
         return from_atom(atom)
 
     return map_atoms(dim, unwrap)
-
-
-def _extremum(kind: type[Atom], a: Dim, b: Dim) -> Dim:
-    pick = max if kind is Max else min
-    if isinstance(a, int) and isinstance(b, int):
-        return pick(a, b)
-    a, b = sorted((a, b), key=lambda dim: (isinstance(dim, int), str(dim)))
-    if known_le(a, b):
-        return b if kind is Max else a
-    if known_le(b, a):
-        return a if kind is Max else b
-    for nested, other in ((a, b), (b, a)):
-        atom = _lone_atom(nested)
-        # max(min(x, y), x) = x, and the other way round.
-        if isinstance(atom, Max | Min) and type(atom) is not kind and other in atom.args:
-            return other
-    inner = _lone_atom(a)
-    if isinstance(b, int) and type(inner) is kind and isinstance(limit := inner.args[1], int):
-        return _extremum(kind, inner.args[0], pick(limit, b))
-    return _make_atom(kind, a, b)
 
 
 # --- Bounds and proofs --------------------------------------------------------------------------

@@ -30,17 +30,16 @@ from .dim_algebra import (
     Mod,
     Symbol,
     SymExpr,
-    dim_broadcast,
-    dim_max,
-    dim_min,
     from_atom,
     known_le,
+    lone_atom,
     lower_bound,
     map_atoms,
     sym,
     terms_of,
     upper_bound,
 )
+from .dim_extrema import dim_broadcast, dim_max, dim_min
 
 __all__ = [
     "Atom",
@@ -69,6 +68,7 @@ __all__ = [
     "solve",
     "substitute",
     "sym",
+    "symbol_name",
     "upper_bound",
 ]
 
@@ -88,6 +88,12 @@ def ceil_div(a: Dim, b: Dim) -> Dim:
 def is_static(dim: Dim) -> bool:
     """True if the dimension is a plain int."""
     return isinstance(dim, int)
+
+
+def symbol_name(dim: Dim) -> str | None:
+    """The name of a dim that is a symbol and nothing else."""
+    atom = lone_atom(dim)
+    return atom.text if isinstance(atom, Symbol) else None
 
 
 def free_symbols(dim: Dim) -> frozenset[str]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .conditions import Condition, Relation
-from .dims import Dim
+from .dims import Dim, SymExpr, known_le
 from .graph import Attr, Graph, GraphError, Node, Value
 from .shapes import broadcast, broadcast_dim
 from .types import Shape, TensorType, Type
@@ -204,8 +204,12 @@ class InferContext:
         if entries is None:
             if self.has(index):
                 self.needs.values.append(ValueNeed(self.node, index, None, None, why, True))
-        elif any(isinstance(e, int) and e == 0 for e in entries.reshape(-1).tolist()):
-            raise self.error(f"needs {why}, not 0")
+            return
+        for entry in {str(e): e for e in entries.reshape(-1).tolist()}.values():
+            if isinstance(entry, SymExpr):
+                self.require_at_most(1, entry if known_le(0, entry) else entry * entry, why)
+            elif isinstance(entry, int) and entry == 0:
+                raise self.error(f"needs {why}, not 0")
 
     def error(self, message: str) -> InferenceError:
         return InferenceError(f"node {self.node.name!r} ({self.node.key}): {message}")
@@ -230,6 +234,9 @@ class OpSpec:
     ``stochastic`` (results differ between runs), ``host`` (runs as a host function),
     ``shape_only`` (looks at the shapes of its inputs, not at their data),
     ``effect`` (has no result and stays in the graph for what it does),
+    ``nonnegative`` (floats it returns are +0 or greater, or NaN),
+    ``unordered_sum`` (ends in a sum in an order of its own: its zeros have no defined sign),
+    ``ignores_zero_sign`` (gives the same for -0 and +0),
     ``control_flow``.
     """
 
@@ -248,6 +255,8 @@ class OpSpec:
     attributes: frozenset[str] | None = None
     omitted: frozenset[int] = frozenset()
     """Inputs below ``min_inputs`` that may be left out."""
+    zero_points: Mapping[int, int] = field(default_factory=dict)
+    """Zero points among the inputs, by number, and the inputs they belong to: 0 where left out."""
 
     @property
     def key(self) -> str:
@@ -276,12 +285,14 @@ def op(
     arity: tuple[int, int] | None = None,
     results: tuple[int, int] | None = None,
     omitted: Iterable[int] = (),
+    zero_points: Mapping[int, int] | None = None,
 ) -> Callable[[Infer], Infer]:
     """Decorator: register the function as type inference of the named ops.
 
     For the standard domains the arity, attribute names, defaults and documentation are taken
     from onnx's schema; ``defaults`` add to them. ``arity`` and ``results`` are the least and most
-    inputs and outputs of other ops; ``omitted`` are those of the first inputs that may be left out.
+    inputs and outputs of other ops; ``omitted`` are those of the first inputs that may be left out,
+    ``zero_points`` are described at :class:`OpSpec`.
     """
 
     def wrap(infer: Infer) -> Infer:
@@ -295,6 +306,8 @@ def op(
             facts.setdefault("doc", doc)
             if omitted:
                 facts["omitted"] = frozenset(omitted)
+            if zero_points is not None:
+                facts["zero_points"] = zero_points
             register(
                 OpSpec(name, domain, infer, evaluate, propagate, frozenset(traits), merged, **facts)
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from ..ir.graph import Graph, GraphError, Node
 from ..ir.infer import Known, infer_types
 from .captures import captured_inputs
-from .claims import Claim, Exactness
+from .claims import Claim
 from .symbols import Renames, collect_renames, rename_symbols
 from .target import GenericFacts, TargetFacts
 
@@ -110,8 +110,8 @@ class Pass(ABC):
 
     ``requires`` and ``ensures`` name facts about the graph (such as ``no-shape-ops``); the
     manager checks that what a pass requires was ensured before it. ``rules`` are the rewrites that
-    it consists of, ``claims`` what its other edits promise, by the names it counts them under: a
-    pass has at least one of these.
+    it consists of, ``claims`` what its other edits promise, by what is edited: a pass has at least
+    one of these.
     """
 
     name: ClassVar[str] = ""
@@ -136,12 +136,6 @@ class Pass(ABC):
         """Every rule and other edit of the pass by name, with its claim; equal ones once."""
         found = [(r.name, r.claim) for r in cls.rules]
         return list(dict.fromkeys([*found, *cls.claims.items()]))
-
-    @classmethod
-    def exactness(cls) -> Exactness:
-        """The least exact of what the pass may do."""
-        kinds = {claim.exactness for _, claim in cls.promises()}
-        return next(e for e in (Exactness.LOSSY, Exactness.ROUNDING, Exactness.EXACT) if e in kinds)
 
     @abstractmethod
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:

@@ -89,7 +89,7 @@ def _sample(array: np.ndarray) -> Hashable:
 def _key(graph: Graph, node: Node) -> Hashable | None:
     """Equal for nodes that compute the same; None for those that are never merged."""
     found = spec(node.key)
-    if found is None or "stochastic" in found.traits or graph.bodies(node):
+    if found is None or "stochastic" in found.traits or graph.bodies(node) or not node.outputs:
         return None
     inputs: list[Value | None] = graph.inputs_of(node)
     if "commutative" in found.traits:

@@ -112,7 +112,7 @@ class _Folder:
 
     def _objection(self, node: Node, inputs: list[Value | None]) -> str | None:
         """Why ``node`` is not evaluated; an empty string where that is not worth telling."""
-        if any(v is not None and v.constant is None for v in inputs):
+        if not node.outputs or any(v is not None and v.constant is None for v in inputs):
             return ""
         if not inputs and node.key == "kiln.ShapeValue":
             return ""

@@ -97,14 +97,8 @@ class PassManager:
             before, nodes = nodes, count_nodes(graph)
             records.append(
                 PassRecord(
-                    index,
-                    p.name,
-                    format_pass(p),
-                    seconds,
-                    before,
-                    nodes,
-                    result.changes,
-                    result.details,
+                    index, p.name, format_pass(p), seconds, before, nodes,
+                    result.changes, result.details,
                 )  # fmt: skip
             )
             self._dump(graph, index, p.name)

@@ -285,28 +285,16 @@ RULES = tuple(
     )
 )
 
-OPEN_RULES = (
-    Rule(
-        "conv-integer",
-        _linear("Conv", _X, _W, Const("bias")),
-        _to_open,
-        _open,
-        claim=rounds("Conv(DQ(x), DQ(w)) = Cast(ConvInteger(x, w)) * (sx * sw)", SUMS),
-    ),
-    Rule(
-        "conv-integer",
-        _linear("Conv", _X, _W),
-        _to_open,
-        _open,
-        claim=rounds("Conv(DQ(x), DQ(w)) = Cast(ConvInteger(x, w)) * (sx * sw)", SUMS),
-    ),
-    Rule(
-        "matmul-integer",
-        _linear("MatMul", _X, _W),
-        _to_open,
-        _open,
-        claim=rounds("MatMul(DQ(a), DQ(b)) = Cast(MatMulInteger(a, b)) * (sa * sb)", SUMS),
-    ),
+_OPEN_CONV = rounds("Conv(DQ(x), DQ(w)) = Cast(ConvInteger(x, w)) * (sx * sw)", SUMS)
+_OPEN_MATMUL = rounds("MatMul(DQ(a), DQ(b)) = Cast(MatMulInteger(a, b)) * (sa * sb)", SUMS)
+
+OPEN_RULES = tuple(
+    Rule(name, inner, _to_open, _open, claim=claim)
+    for name, inner, claim in (
+        ("conv-integer", _linear("Conv", _X, _W, Const("bias")), _OPEN_CONV),
+        ("conv-integer", _linear("Conv", _X, _W), _OPEN_CONV),
+        ("matmul-integer", _linear("MatMul", _X, _W), _OPEN_MATMUL),
+    )
 )
 
 

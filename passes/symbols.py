@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..ir.dims import Dim, SymExpr, free_symbols, substitute, sym
+from ..ir.dims import Dim, SymExpr, free_symbols, substitute, symbol_name
 from ..ir.graph import Attr, Graph, Node
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
 
@@ -56,10 +56,9 @@ def collect_arguments(parameter: Type | None, argument: Type | None, renames: Re
     if len(parameter.shape) != len(argument.shape):
         return
     for old, new in zip(parameter.shape, argument.shape, strict=True):
-        if isinstance(old, SymExpr) and old != new:
-            symbol = next(iter(free_symbols(old)), "")
-            if symbol and old == sym(symbol):
-                renames.setdefault(symbol, new)
+        symbol = symbol_name(old)
+        if symbol is not None and old != new:
+            renames.setdefault(symbol, new)
 
 
 def rename_symbols(graph: Graph, renames: Mapping[str, Dim]) -> None:

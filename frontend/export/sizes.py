@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...ir.dim_algebra import Atom, Broadcast, FloorDiv, Max, Min, Mod, Symbol
-from ...ir.dims import Dim, SymExpr
+from ...ir.dims import Dim, SymExpr, symbol_name
 from ...ir.graph import GraphError, Value
 from ...ir.types import TensorType
 
@@ -31,7 +31,7 @@ class Sizes:
         if not isinstance(t, TensorType) or t.shape is None:
             return
         for axis, d in enumerate(t.shape):
-            name = _bare_symbol(d)
+            name = symbol_name(d)
             if name is not None:
                 self._sources.setdefault(name, (value, axis))
 
@@ -105,11 +105,3 @@ def _chain(scope: Scope) -> list[Scope]:
     while found[-1].parent is not None:
         found.append(found[-1].parent)
     return found
-
-
-def _bare_symbol(d: Dim) -> str | None:
-    if isinstance(d, SymExpr) and len(d.terms) == 1:
-        monomial, coefficient = d.terms[0]
-        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
-            return monomial[0].text
-    return None

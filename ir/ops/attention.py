@@ -70,7 +70,7 @@ def _check_mask(ctx: InferContext, scores: Shape) -> None:
     if not 1 <= mask.rank <= 4:
         raise ctx.error(f"the mask must have 1 to 4 axes, not {mask}")
     # A mask may end before the keys do: what it does not cover is masked (ONNX's Attention-24).
-    ctx.broadcast_to(mask.dims[:-1], scores[: -1], "a mask")
+    ctx.broadcast_to(mask.dims[:-1], scores[:-1], "a mask")
     ctx.require_at_most(mask.dims[-1], dim_max(scores[-1], 1), "a mask no longer than the keys")
 
 

@@ -7,9 +7,10 @@ from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type
 from ..windows import conv_window, require_fit, transpose_window, window_output
 from .quant_evaluate import fused_conv
+from .shape_values import numel
 
 
-@op("Conv")
+@op("Conv", traits=("unordered_sum",))
 @op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv)
 def infer_conv(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
@@ -45,9 +46,7 @@ def _require_deform(c: InferContext, x: TensorType, w: TensorType, offset: Tenso
     c.require_multiple(x.dims[1], offset_groups, "channels that divide into groups of offsets")
     window = conv_window(c.node, x.dims[2:], w.dims[2:])
     require_fit(c, window, x.dims[2:])
-    places: Dim = 1
-    for k in w.dims[2:]:
-        places = places * k
+    places = numel(w.dims[2:])
     image = window_output(window, x.dims[2:])
     shape = (x.dims[0], len(image) * offset_groups * places, *image)
     c.require_same_shape(offset.dims, shape, "one offset for each place of the window")
@@ -63,7 +62,7 @@ def require_bias(c: InferContext, i: int, filters: Dim) -> None:
         c.require_same_shape(c.tensor(i).dims, (filters,), "a bias with one entry a filter")
 
 
-@op("ConvTranspose")
+@op("ConvTranspose", traits=("unordered_sum",))
 def infer_conv_transpose(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     _check_ranks(c, x, w)

@@ -49,10 +49,12 @@ def boolean(ctx: InferContext, i: int = 0) -> TensorType:
 # ---- floats --------------------------------------------------------------------------------------
 
 
+@op("Exp", "Sigmoid", traits=(*ELEMENTWISE, "nonnegative", "ignores_zero_sign"))
+@op("Cos", "Cosh", traits=(*ELEMENTWISE, "ignores_zero_sign"))
 @op(
-    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Erf", "Exp", "Log",
-    "Sigmoid", "Sin", "Sinh", "Tan", "Tanh", "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish",
-    "LeakyRelu", "Mish", "Selu", "Softplus", "Softsign", "Swish", "ThresholdedRelu",
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Erf", "Log", "Sin", "Sinh", "Tan", "Tanh",
+    "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Softplus",
+    "Softsign", "Swish", "ThresholdedRelu",
     traits=ELEMENTWISE,
 )  # fmt: skip
 def _same_float(ctx: InferContext) -> list[Type]:
@@ -75,12 +77,12 @@ _register_rounding("Sqrt", np.sqrt)
 _register_rounding("Reciprocal", np.reciprocal, "involution")
 
 
-@op("IsNaN", traits=ELEMENTWISE)
+@op("IsNaN", traits=(*ELEMENTWISE, "ignores_zero_sign"))
 def _is_nan(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
 
-@op("IsInf", traits=ELEMENTWISE)
+@op("IsInf", traits=(*ELEMENTWISE, "ignores_zero_sign"))
 def _is_inf(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
@@ -98,7 +100,10 @@ def _shrink(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
 
-@op("Abs", traits=(*ELEMENTWISE, "idempotent"), propagate=elementwise_value(np.abs, dim_abs))
+@op(
+    "Abs", traits=(*ELEMENTWISE, "idempotent", "nonnegative", "ignores_zero_sign"),
+    propagate=elementwise_value(np.abs, dim_abs),
+)  # fmt: skip
 def _abs(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 

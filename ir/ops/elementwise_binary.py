@@ -68,13 +68,15 @@ def _not_more(a: Any, b: Any) -> bool:
     return not values.dim_less(b, a)
 
 
-_register(
-    "Equal", _anything, elementwise_value(np.equal, values.dim_equal), "commutative", result="bool"
-)
-_register("Less", numeric, elementwise_value(np.less, values.dim_less), result="bool")
-_register("LessOrEqual", numeric, elementwise_value(np.less_equal, _not_more), result="bool")
-_register("Greater", numeric, elementwise_value(np.greater, _more), result="bool")
-_register("GreaterOrEqual", numeric, elementwise_value(np.greater_equal, _not_less), result="bool")
+def _compare(name: str, check: Check, value: Propagate, *traits: str) -> None:
+    _register(name, check, value, "ignores_zero_sign", *traits, result="bool")
+
+
+_compare("Equal", _anything, elementwise_value(np.equal, values.dim_equal), "commutative")
+_compare("Less", numeric, elementwise_value(np.less, values.dim_less))
+_compare("LessOrEqual", numeric, elementwise_value(np.less_equal, _not_more))
+_compare("Greater", numeric, elementwise_value(np.greater, _more))
+_compare("GreaterOrEqual", numeric, elementwise_value(np.greater_equal, _not_less))
 
 _register("Max", numeric, elementwise_value(values.fold(np.maximum), values.dim_maximum), *_ACI)
 _register("Min", numeric, elementwise_value(values.fold(np.minimum), values.dim_minimum), *_ACI)

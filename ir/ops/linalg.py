@@ -32,13 +32,13 @@ def _same_dtype(ctx: InferContext) -> TensorType:
     return first
 
 
-@op("MatMul")
+@op("MatMul", traits=("unordered_sum",))
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     return [a.with_shape(matmul_shape(ctx, a.dims, b.dims))]
 
 
-@op("Gemm")
+@op("Gemm", traits=("unordered_sum",))
 def _infer_gemm(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     if a.rank != 2 or b.rank != 2:

@@ -157,24 +157,19 @@ def _pad(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if ctx.attr("mode") not in ("constant", "reflect", "edge", "wrap"):
         raise ctx.error(f"mode {ctx.attr('mode')!r} is not known")
+    amounts = pad_amounts(ctx)
     out = [
         ctx.fresh_dim() if width is None else d + width[0] + width[1]
-        for d, width in zip(x.dims, pad_amounts(ctx), strict=True)
+        for d, width in zip(x.dims, amounts, strict=True)
     ]
-    for d, extent, width in zip(x.dims, out, pad_amounts(ctx), strict=True):
+    for d, extent, width in zip(x.dims, out, amounts, strict=True):
         ctx.require_at_most(0, extent, "pads that cut off no more than there is")
         if ctx.attr("mode") != "constant" and width != (0, 0):
             ctx.require_at_most(dim_min(extent, 1), d, "elements to fill its pads with")
-        if width is not None and width != (0, 0):
-            _require_source(ctx, d, width)
-    return [x.with_shape(tuple(out))]
-
-
-def _require_source(ctx: InferContext, d: Dim, width: tuple[Dim, Dim]) -> None:
-    """Note what a dim must have for what these pads show of it."""
-    for pad in width:
         if ctx.attr("mode") == "reflect":
-            ctx.require_at_most(pad, dim_max(d - 1, 0), "reflected pads shorter than the dim")
+            for pad in width or ():
+                ctx.require_at_most(pad, dim_max(d - 1, 0), "reflected pads shorter than the dim")
+    return [x.with_shape(tuple(out))]
 
 
 # ---- CenterCropPad, Col2Im -----------------------------------------------------------------------

@@ -8,7 +8,8 @@ from ..shapes import normalize_axes, normalize_axis
 from ..types import TensorType, Type
 
 
-@op("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", traits=("reduction",))
+@op("Softmax", traits=("reduction", "nonnegative", "ignores_zero_sign"))
+@op("LogSoftmax", "Hardmax", "LpNormalization", traits=("reduction",))
 def _infer_along_axis(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     normalize_axis(ctx.attr("axis"), x.rank)
@@ -45,14 +46,14 @@ def channels_of(ctx: InferContext, x: TensorType, parameters: range) -> None:
         ctx.require_equal(p.dims[0], x.dims[1], "parameters for each channel")
 
 
-@op("InstanceNormalization", traits=("reduction",))
+@op("InstanceNormalization", traits=("reduction", "unordered_sum"))
 def _infer_instance(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
     return [x]
 
 
-@op("GroupNormalization", traits=("reduction",))
+@op("GroupNormalization", traits=("reduction", "unordered_sum"))
 def _infer_group(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
@@ -63,7 +64,7 @@ def _infer_group(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("BatchNormalization")
+@op("BatchNormalization", traits=("unordered_sum",))
 def _infer_batch(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank == 1:  # no channel axis: one channel
@@ -77,7 +78,7 @@ def _infer_batch(ctx: InferContext) -> list[Type]:
     return [x, statistics, statistics]
 
 
-@op("LayerNormalization", traits=("reduction",))
+@op("LayerNormalization", traits=("reduction", "unordered_sum"))
 def _infer_layer(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)

@@ -17,7 +17,8 @@ def infer_max_pool(c: InferContext) -> list[Type]:
     return [c.tensor(0).with_shape(shape), tensor("int64", *shape)]
 
 
-@op("AveragePool", "LpPool")
+@op("AveragePool", traits=("unordered_sum",))
+@op("LpPool")
 def infer_pool(c: InferContext) -> list[Type]:
     return [c.tensor(0).with_shape(pool_shape(c, c.tensor(0)))]
 
@@ -26,6 +27,7 @@ def infer_pool(c: InferContext) -> list[Type]:
     "QLinearAveragePool",
     domain=_MS,
     arity=(4, 5),
+    zero_points={2: 0},
     evaluate=evaluate.qlinear_average_pool,
     defaults={"auto_pad": "NOTSET", "ceil_mode": 0, "count_include_pad": 0, "channels_last": 0},
 )
@@ -38,7 +40,8 @@ def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
     return [x.with_shape((batch, *moved[2:], channels))]
 
 
-@op("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", traits=("reduction",))
+@op("GlobalAveragePool", traits=("reduction", "unordered_sum"))
+@op("GlobalMaxPool", "GlobalLpPool", traits=("reduction",))
 def infer_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     _check_rank(c, x)

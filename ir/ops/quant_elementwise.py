@@ -12,8 +12,10 @@ from .elementwise import ELEMENTWISE
 _MS = "com.microsoft"
 
 
-@op("QLinearAdd", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, evaluate=evaluate.qlinear_add)
-@op("QLinearMul", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, evaluate=evaluate.qlinear_mul)
+@op("QLinearAdd", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, zero_points={2: 0, 5: 3},
+    evaluate=evaluate.qlinear_add)
+@op("QLinearMul", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, zero_points={2: 0, 5: 3},
+    evaluate=evaluate.qlinear_mul)  # fmt: skip
 def infer_qlinear_binary(c: InferContext) -> list[Type]:
     a, b = c.tensor(0), c.tensor(3)
     return [a.with_shape(c.broadcast_known(a.shape, b.shape))]
@@ -24,6 +26,7 @@ def infer_qlinear_binary(c: InferContext) -> list[Type]:
     domain=_MS,
     arity=(4, 5),
     traits=ELEMENTWISE,
+    zero_points={2: 0},
     evaluate=evaluate.qlinear_sigmoid,
 )
 @op(
@@ -31,6 +34,7 @@ def infer_qlinear_binary(c: InferContext) -> list[Type]:
     domain=_MS,
     arity=(4, 5),
     traits=ELEMENTWISE,
+    zero_points={2: 0},
     evaluate=evaluate.qlinear_leaky_relu,
     defaults={"alpha": 0.01},
 )
@@ -42,6 +46,7 @@ def infer_qlinear_unary(c: InferContext) -> list[Type]:
     "QLinearSoftmax",
     domain=_MS,
     arity=(5, 5),
+    zero_points={2: 0},
     evaluate=evaluate.qlinear_softmax,
     defaults={"axis": -1, "opset": 13},
 )

@@ -53,18 +53,6 @@ def reduced_shape(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
     return tuple(d for i, d in enumerate(shape) if i not in axes)
 
 
-def _infer_reduce(ctx: InferContext) -> list[Type]:
-    x = ctx.tensor(0)
-    keepdims = bool(ctx.attr("keepdims"))
-    if x.shape is None:
-        raise ctx.error("the rank of its input must be known")
-    axes = static_axes(ctx, x.rank)
-    if axes is not None:
-        return [x.with_shape(reduced_shape(x.dims, axes, keepdims))]
-    ctx.require_values(1, -x.rank, x.rank - 1, "axes of its input")
-    return [x.with_shape(_unknown_shape(ctx, x.rank, keepdims))]
-
-
 def _unknown_shape(ctx: InferContext, rank: int, keepdims: bool) -> Shape:
     """The shape where the axes are only known at run time."""
     if keepdims:
@@ -93,12 +81,21 @@ def _propagate_reduce(
     return [np.asarray(result, dtype=data.dtype)]
 
 
-for _name in REDUCTIONS:
-    op(
-        _name,
-        traits=("reduction",),
-        propagate=_propagate_reduce if _name in ("ReduceSum", "ReduceProd") else None,
-    )(_infer_reduce)
+@op("ReduceSum", traits=("reduction", "unordered_sum"), propagate=_propagate_reduce)
+@op("ReduceProd", traits=("reduction",), propagate=_propagate_reduce)
+@op("ReduceMean", traits=("reduction", "unordered_sum"))
+@op("ReduceL1", "ReduceL2", "ReduceSumSquare", traits=("reduction", "nonnegative"))
+@op("ReduceMax", "ReduceMin", "ReduceLogSum", "ReduceLogSumExp", traits=("reduction",))
+def _infer_reduce(ctx: InferContext) -> list[Type]:
+    x = ctx.tensor(0)
+    keepdims = bool(ctx.attr("keepdims"))
+    if x.shape is None:
+        raise ctx.error("the rank of its input must be known")
+    axes = static_axes(ctx, x.rank)
+    if axes is not None:
+        return [x.with_shape(reduced_shape(x.dims, axes, keepdims))]
+    ctx.require_values(1, -x.rank, x.rank - 1, "axes of its input")
+    return [x.with_shape(_unknown_shape(ctx, x.rank, keepdims))]
 
 
 @op("ArgMax", "ArgMin", traits=("reduction",))

@@ -11,14 +11,22 @@ from ..types import Shape, TensorType, Type
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 
-@op("RNN", "GRU")
+@op("RNN")
 def infer_rnn(c: InferContext) -> list[Type]:
-    return infer_layer(c, c.tensor(2).dims[2], states=1)
+    return infer_layer(c, c.tensor(2).dims[2], states=1, gates=1)
+
+
+@op("GRU")
+def infer_gru(c: InferContext) -> list[Type]:
+    return infer_layer(c, c.tensor(2).dims[2], states=1, gates=3)
 
 
 @op("LSTM")
 def infer_lstm(c: InferContext) -> list[Type]:
-    return infer_layer(c, c.tensor(2).dims[2], states=2)
+    if c.has(7):
+        shape = (c.tensor(2).dims[0], 3 * c.tensor(2).dims[2])
+        c.require_same_shape(c.tensor(7).dims, shape, "peepholes of three gates")
+    return infer_layer(c, c.tensor(2).dims[2], states=2, gates=4)
 
 
 @op(
@@ -29,17 +37,19 @@ def infer_lstm(c: InferContext) -> list[Type]:
     omitted=(3, 4, 5, 6, 7),
 )
 def infer_dynamic_quantize_lstm(c: InferContext) -> list[Type]:
-    return infer_layer(c, c.tensor(2).dims[1], states=2, features=1)
+    return infer_layer(c, c.tensor(2).dims[1], states=2, gates=4, features=1)
 
 
 def infer_layer(
-    c: InferContext, hidden: Dim, states: int, features: int = 2, first_state: int = 5
+    c: InferContext, hidden: Dim, states: int, gates: int | None, features: int = 2,
+    first_state: int = 5,
 ) -> list[Type]:
     """Y, then the last value of each state, as ONNX's ``layout`` orders their dims.
 
-    ``features`` is the axis of W that is as long as one step of X; the initial states are inputs
-    from ``first_state`` on, behind the lengths.
-    """
+    W and R hold the rows of ``gates``, or are packed where that is None. ``features`` is the axis
+    of W that is as long as one step of X; the initial states are inputs from ``first_state`` on,
+    behind the lengths.
+    """  # fmt: skip
     x, w = c.tensor(0), c.tensor(1)
     if x.rank != 3:
         raise c.error(f"the input {x} must have rank 3")
@@ -50,7 +60,8 @@ def infer_layer(
         raise c.error(f"the weight {w} must hold {count} directions")
     if w.rank == 3:
         c.require_equal(x.dims[2], w.dims[features], "X and W with as many features")
-    _require_weights(c, w, hidden, count, features)
+    if gates is not None:
+        _require_weights(c, hidden, count, gates * hidden, features)
     last: TensorType
     if c.attr("layout"):
         batch, steps, _ = x.dims
@@ -71,29 +82,21 @@ def infer_layer(
     return [y, *[last] * states]
 
 
-_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4, "DynamicQuantizeLSTM": 4}
+def _require_weights(c: InferContext, hidden: Dim, count: int, rows: Dim, features: int) -> None:
+    """W, R and B of one hidden size, as the layers of ONNX and com.microsoft take them.
 
-
-def _require_weights(
-    c: InferContext, w: TensorType, hidden: Dim, count: int, features: int
-) -> None:
-    """W, R and B of one hidden size, as the layers of ONNX and com.microsoft take them."""
-    gates = _GATES.get(c.node.op)
-    if gates is None or w.rank != 3:
-        return
+    ``rows`` are those of all gates; with ``features`` 1 they are the last axis, not the middle one.
+    """
+    w, r = c.tensor(1), c.tensor(2)
     given = c.attr("hidden_size")
     if given is not None:
         c.require_equal(hidden, int(given), "weights of the given hidden_size")
-    rows = 3 - features
-    r = c.tensor(2)
-    c.require_equal(w.dims[rows], gates * hidden, "W with the rows of all gates")
-    shape: Shape = (count, gates * hidden, hidden)
-    c.require_same_shape(r.dims, shape if features == 2 else (count, hidden, gates * hidden),
-                         "R with the rows of all gates")  # fmt: skip
+    if w.rank == 3:
+        c.require_equal(w.dims[3 - features], rows, "W with the rows of all gates")
+    shape = (count, rows, hidden) if features == 2 else (count, hidden, rows)
+    c.require_same_shape(r.dims, shape, "R with the rows of all gates")
     if c.has(3):
-        c.require_same_shape(c.tensor(3).dims, (count, 2 * gates * hidden), "biases of all gates")
-    if c.node.op == "LSTM" and c.has(7):
-        c.require_same_shape(c.tensor(7).dims, (count, 3 * hidden), "peepholes of three gates")
+        c.require_same_shape(c.tensor(3).dims, (count, 2 * rows), "biases of all gates")
 
 
 def _relate(c: InferContext, index: int, shape: Shape, needs: Sequence[str]) -> None:

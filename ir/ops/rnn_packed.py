@@ -85,7 +85,7 @@ def _infer(c: InferContext) -> list[Type]:
     count = DIRECTIONS.get(c.attr("direction"), 0)
     if hidden != c.attr("hidden_size") or gates.dims[-1] != count * blocks * width:
         raise c.error(f"{gates} does not fit weights {r}")
-    return infer_layer(c, hidden, STATES[c.node.op], first_state=FIRST_STATE)
+    return infer_layer(c, hidden, STATES[c.node.op], gates=None, first_state=FIRST_STATE)
 
 
 @op(

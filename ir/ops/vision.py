@@ -11,8 +11,8 @@ from ..graph import Graph, Node
 from ..reference import reference_runner
 from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axes
-from ..types import Shape, Type, dtype
-from .shape_values import dims_of, ints_of
+from ..types import Type, dtype
+from .shape_values import dims_of, ints_of, numel
 
 
 @op("Resize")
@@ -114,13 +114,6 @@ def _evaluate_grid_sample(node: Node, inputs: list[Any]) -> list[Any]:
     return reference_runner(twin, [True, True])(inputs)
 
 
-def _places(dims: Shape) -> Dim:
-    total: Dim = 1
-    for d in dims:
-        total = total * d
-    return total
-
-
 @op("GridSample")
 @op(
     "GridSample",
@@ -137,7 +130,7 @@ def infer_grid_sample(c: InferContext) -> list[Type]:
     c.require_equal(grid.dims[0], x.dims[0], "a grid for each image")
     empty = "an image with elements where the grid has places"
     for d in x.dims[2:]:
-        c.require_at_most(dim_min(_places(grid.dims[1:-1]), 1), d, empty)
+        c.require_at_most(dim_min(numel(grid.dims[1:-1]), 1), d, empty)
     return [x.with_shape((*x.dims[:2], *grid.dims[1:-1]))]
 
 

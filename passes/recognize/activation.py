@@ -59,6 +59,9 @@ _GATE = Either(
     Op("Div", _RELU6, Const(value=6.0)),
 )
 
+_HARD_SWISH = rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION)
+_HARD_SIGMOID = rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION)
+
 RULES = (
     Rule(
         "silu",
@@ -79,43 +82,16 @@ RULES = (
         lambda m, r: r.op("Mish", m["x"]),
         claim=rounds("x * tanh(softplus(x)) = mish(x)", ACTIVATION),
     ),
-    Rule(
-        "hard-swish",
-        Op("Mul", _X, _GATE),
-        _hard_swish,
-        claim=rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION),
+    *(
+        Rule("hard-swish", pattern, _hard_swish, claim=_HARD_SWISH)
+        for pattern in (
+            Op("Mul", _X, _GATE),
+            *product(_X, _RELU6, _SIXTH),
+            Op("Div", Op("Mul", _X, _RELU6), Const(value=6.0)),
+        )
     ),
     *(
-        Rule(
-            "hard-swish",
-            tree,
-            _hard_swish,
-            claim=rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION),
-        )
-        for tree in product(_X, _RELU6, _SIXTH)
-    ),
-    Rule(
-        "hard-swish",
-        Op("Div", Op("Mul", _X, _RELU6), Const(value=6.0)),
-        _hard_swish,
-        claim=rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION),
-    ),
-    Rule(
-        "hard-sigmoid",
-        Op("Mul", _RELU6, _SIXTH),
-        _hard_sigmoid,
-        claim=rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION),
-    ),
-    Rule(
-        "hard-sigmoid",
-        Op("Div", _RELU6, Const(value=6.0)),
-        _hard_sigmoid,
-        claim=rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION),
-    ),
-    Rule(
-        "hard-sigmoid",
-        _UNIT,
-        _hard_sigmoid,
-        claim=rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION),
+        Rule("hard-sigmoid", pattern, _hard_sigmoid, claim=_HARD_SIGMOID)
+        for pattern in (Op("Mul", _RELU6, _SIXTH), Op("Div", _RELU6, Const(value=6.0)), _UNIT)
     ),
 )

@@ -53,7 +53,9 @@ def _clip_once(m: Match, r: Rewriter) -> Value | None:
     assert first is not None and second is not None
     low, high = (min(max(b, second[0]), second[1]) for b in first)
     kind = to_numpy_dtype(m["x"].dtype)
-    ends = [r.constant(np.array(b, kind)) if np.isfinite(b) else None for b in (low, high)]
+    ends = [
+        r.constant(np.array(b, kind)) if np.isfinite(b) else None for b in (low, high)
+    ]
     while ends and ends[-1] is None:
         ends.pop()
     return r.op("Clip", m["x"], *ends)
@@ -67,8 +69,7 @@ def _unbounded(m: Match) -> str | None:
     if t.is_integer:
         low = -(2 ** (t.bits - 1)) if t.kind == "i" else 0
         high = low + 2**t.bits - 1
-    reaches = bounds[0] <= low and bounds[1] >= high
-    return None if reaches else "it has bounds"
+    return None if bounds[0] <= low and bounds[1] >= high else "it has bounds"
 
 
 def _settled(m: Match) -> str | None:

@@ -160,5 +160,3 @@ def store_vector(
     rest = tirx.max(index(columns) - column, index(0))
     with b.when(tirx.Not(fits)), b.loop(rest) as lane:
         element(lane)
-
-

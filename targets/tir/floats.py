@@ -147,6 +147,7 @@ def libm(name: str, *operands: Expr) -> Expr:
     """A call of the C library's function for float64 (scalar expressions only)."""
     return tirx.call_pure_extern("float64", name, *operands)
 
+
 def keep_zero(value: Expr) -> Expr:
     """A zero in disguise, which TVM does not fold; other values as they are.
 

@@ -13,6 +13,7 @@ columns is reduced at once, a lane each. Kernels are written once against :class
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -41,7 +42,7 @@ Held: TypeAlias = "Callable[[], Expr]"
 Program: TypeAlias = "Callable[[Group], None]"
 
 
-class Group:
+class Group(ABC):
     """Elements that are reduced together: all indices of ``axes``, at one index of the rest.
 
     Functions given to its methods get the index of an element in the whole space; values that
@@ -70,21 +71,21 @@ class Group:
             full[a] = i
         return tuple(full)
 
+    @abstractmethod
     def fold(self, load: Load, monoid: Monoid, dtype: str) -> Held:
         """Combine ``load(at)`` over the group in TVM dtype ``dtype``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hold(self, value: Callable[[], Expr], dtype: str) -> Held:
         """A scalar of the group of TVM dtype ``dtype``, computed once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def each(self, body: Callable[[At], None]) -> None:
         """Run ``body(at)`` for every element of the group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def once(self, body: Callable[[At], None]) -> None:
         """Run ``body(kept)`` for the group, with its index among the kept axes."""
-        raise NotImplementedError
 
 
 class RowGroup(Group):

@@ -56,6 +56,13 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"x": f(4, 3), "t": i(6, 3)}, {"x": f(4, 3), "t": i(-1, 5)}, {"x": f(4, 3), "t": i(-2, 6)},
          {"x": f(4, 3), "t": i(2**62, 4)}],
     ),
+    "range-by-a-size": (
+        [node("Shape", "x", "s"), node("Squeeze", "s", "n"), node("Range", "a b n", "y")],
+        [value("x", ("N",)), value("a", (), INT64), value("b", (), INT64)],
+        ["a delta other than 0", "N is 0"],
+        [{"x": f(3), "a": np.array(0), "b": np.array(10)}],
+        [{"x": f(0), "a": np.array(0), "b": np.array(10)}],
+    ),
     "gather": (
         [node("Gather", "x j", "y")], [value("x", ("N", 2)), value("j", ("K",), INT64)],
         ["indices within an axis of N"],

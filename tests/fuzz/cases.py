@@ -11,7 +11,7 @@ import onnx
 from graphkiln.ir.interpreter import evaluate
 
 from .hunt import Found
-from .judge import peer_results
+from .judge import Subject, peer_results
 
 
 def save(out: Path, found: Found) -> Path:
@@ -35,7 +35,7 @@ def save(out: Path, found: Found) -> Path:
     return folder
 
 
-def _expected(subject: Any) -> list[Any] | None:
+def _expected(subject: Subject) -> list[Any] | None:
     """onnxruntime's results, else the reference's; None where a refusal is expected."""
     (peer,) = peer_results(subject.model, subject.feeds[:1])
     if isinstance(peer, list):

@@ -23,7 +23,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Found:
-    """What became of an item: ``status`` is ``right``, ``unfit`` (no such graph) or ``found``."""
+    """What became of an item: ``status`` is ``right`` or ``found``."""
 
     item: Item
     status: str
@@ -64,7 +64,7 @@ def _key(item: Item) -> tuple[str, int]:
 
 
 def judge_item(item: Item, target: str = "cpu") -> Finding | str:
-    """A finding, ``right``, or ``unfit`` where the reference cannot even import the graph."""
+    """What is wrong with the graph of an item, or ``right``."""
     try:
         subject = make(item.family, item.seed)
     except Exception as e:

@@ -20,9 +20,8 @@ def _lower_within(ctx: LowerContext) -> TensorExpr:
     count = tirx.floordiv(index(total), index(stride)) if stride > 1 else total
     dtype = flat.compute_dtype
     one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
-    limits = {name: d for name in ("low", "high") if (d := ctx.attr(name)) is not None}
-    bounds = {name: b.let(b.dim(d)) if not isinstance(d, int) else b.dim(d)
-              for name, d in limits.items()}  # fmt: skip
+    limits = {name: ctx.attr(name) for name in ("low", "high")}
+    bounds = {name: b.let(index(b.dim(d))) for name, d in limits.items() if d is not None}
 
     def wrong(at: At) -> Expr:
         value = b.let(flat[(at[0] * index(stride) + offset,)])

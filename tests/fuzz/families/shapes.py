@@ -177,10 +177,7 @@ def scatter(net: Net) -> None:
         keep = [slice(None)] * v.rank
         keep[axis] = slice(0, net.between(1, v.shape[axis]))
         at = np.ascontiguousarray(order[tuple(keep)])
-        if at.ndim > 1 and net.chance(0.3) is False:
-            updates = net.random(v.dtype, at.shape, -3, 3)
-        else:
-            updates = net.random(v.dtype, at.shape, 0, 3)
+        updates = net.random(v.dtype, at.shape, net.choose((-3, 0)), 3)
         net.op("ScatterElements", v, net.constant(at), updates, axis=axis)
     else:
         count = net.between(1, v.shape[0])
