@@ -192,12 +192,8 @@ class Importer:
         if not graph.output:
             raise Fatal("the graph has no outputs")
         values, names = [], []
-        seen: set[str] = set()
         for info in graph.output:
             try:
-                if info.name in seen:
-                    raise ImportFault("is there twice")
-                seen.add(info.name)
                 slot = scope.lookup(text(info.name))
             except ImportFault as e:
                 self.block(f"output '{shorten(str(info.name), 120)}': {e}")

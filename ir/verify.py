@@ -91,10 +91,10 @@ class _Verifier:
         if sinks != [self._graph.sink] or self._graph.sink.outputs:
             self._fail(None, "a graph has one Output node, without values")
         names = self._graph.output_names
-        count = self._graph.nx.in_degree(self._graph.sink)
+        values, count = self._graph.outputs, self._graph.nx.in_degree(self._graph.sink)
         if len(names) != count:
             self._fail(None, f"{count} outputs, {len(names)} output names")
-        if self._depth == 0 and len(set(names)) != len(names):
+        if self._depth == 0 and len(set(names)) != len(set(zip(names, values, strict=True))):
             self._fail(None, "two outputs have one name")
 
     def _edges(self, node: Node) -> None:

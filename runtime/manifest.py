@@ -224,7 +224,9 @@ def _checksum(obj: Json) -> tuple[str, str]:
 def _values(raw: Json, key: str) -> tuple[ValueSpec, ...]:
     entries = _get(raw, key, list, "manifest")
     specs = tuple(_value(entry, f"{key}[{i}]") for i, entry in enumerate(entries))
-    if len({spec.name for spec in specs}) != len(specs):
+    # A model may give one output twice; then everything about the two is the same.
+    distinct = set(specs) if key == "outputs" else specs
+    if len({spec.name for spec in specs}) != len(distinct):
         raise ArtifactError(f"{key}: two values have the same name")
     return specs
 

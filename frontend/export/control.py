@@ -85,15 +85,16 @@ def _graph(
 
 
 def close(scope: Scope, graph: Graph, names: Sequence[str | None]) -> None:
-    """Write a graph's outputs: values its own nodes wrote, each once, called ``names`` if given.
+    """Write a graph's outputs: values its own nodes wrote, called ``names`` if given.
 
-    What is not, such as an input or an outer value handed on, goes through an ``Identity``.
+    What is not, such as an input or an outer value handed on, goes through an ``Identity``, and so
+    does what a body gives twice. A name that is given twice stands for one value.
     """
     seen: set[str] = set()
     for v, wanted in zip(graph.outputs, names, strict=True):
-        name = scope.name(v)
-        fits = name == wanted if wanted is not None else name in scope.own
-        if not fits or name in seen:
+        name = wanted if wanted in seen else scope.name(v)
+        fits = name == wanted if wanted is not None else name in scope.own and name not in seen
+        if not fits:
             target = wanted or scope.shared.names.unique(v.name)
             name = scope.emit("Identity", [name], outputs=[target])
         seen.add(name)

@@ -90,8 +90,9 @@ def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
         scope.bind(v, shared.names.unique(v.name))
         model.graph.input.append(scope.info(v.type, v.name))
     inputs = {v.name for v in graph.inputs}
+    for name in set(graph.output_names) - inputs:
+        shared.names.unique(name)
     for v, name in zip(graph.outputs, graph.output_names, strict=True):
-        _reserve(scope, name, inputs)
         if v.node.op not in ("Input", "Constant"):
             scope.want(v, name)
     scope.run(graph)
@@ -100,11 +101,6 @@ def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
     version = find_min_ir_version_for(model.opset_import, ignore_unknown=True)
     model.ir_version = max([version, *(_IR_VERSIONS.get(e, 0) for e in shared.elements)])
     return model
-
-
-def _reserve(scope: Scope, name: str, inputs: set[str]) -> None:
-    if name not in inputs and scope.shared.names.unique(name) != name:
-        raise ExportError(f"two outputs are called {name!r}")
 
 
 def _opsets(used: set[tuple[str, str]]) -> list[onnx.OperatorSetIdProto]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...ir.registry import OPSET
 from ..emit import Emit
 from ..errors import ImportFault
 from ..node import OnnxNode
@@ -103,3 +104,11 @@ def dft_axis(node: OnnxNode, emit: Emit) -> None:
     """The axis was an attribute with the default 1; as an input it defaults to -2."""
     axis = emit.constant(np.array(node.attrs.pop("axis", 1), np.int64), "axis")
     node.set_input(2, axis)
+
+
+@upgrade("STFT", until=OPSET)
+def stft_signal(node: OnnxNode, emit: Emit) -> None:
+    """Exporters leave the last axis of a real signal out, so [batch, length] is read too."""
+    signal = node.required(0)
+    if emit.rank(signal) == 2:
+        node.inputs[0] = emit("Unsqueeze", signal, emit.ints([2]))

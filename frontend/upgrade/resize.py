@@ -62,15 +62,45 @@ def _nearest(x: Value, factors: np.ndarray, rounding: str, emit: Emit) -> Value:
 
 
 @upgrade("Resize", until=12)
-def resize_tf_half_pixel(node: OnnxNode, emit: Emit) -> None:
-    """floor((x + 0.5) / s) = round_half_up((x + 0.5) / s - 0.5), which is ``half_pixel``."""
+def resize_tf_half_pixel(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
+    """Position ``(x + 0.5) / s``, which no later opset has, is ``(2 x + 1) / (2 s)``.
+
+    So what is asked for stands in every second element of a resize to twice the size. Axes of
+    scale 1 keep their elements.
+    """
     if node.attrs.get("coordinate_transformation_mode") != "tf_half_pixel_for_nn":
-        return
-    if node.attrs.get("mode") != "nearest" or node.attrs.get("nearest_mode") != "floor":
-        raise ImportFault("tf_half_pixel_for_nn is supported with mode=nearest, "
-                          "nearest_mode=floor")  # fmt: skip
-    node.attrs["coordinate_transformation_mode"] = "half_pixel"
-    node.attrs["nearest_mode"] = "round_prefer_ceil"
+        return None
+    if node.attrs.get("mode") == "nearest" and node.attrs.get("nearest_mode") == "floor":
+        # floor((x + 0.5) / s) = round_half_up((x + 0.5) / s - 0.5)
+        node.attrs["coordinate_transformation_mode"] = "half_pixel"
+        node.attrs["nearest_mode"] = "round_prefer_ceil"
+        return None
+    x = node.required(0)
+    scales, sizes = _given(node, 2, emit), _given(node, 3, emit)
+    if scales is not None:
+        resized = np.flatnonzero(scales != 1)
+        twice = emit.constant(np.where(scales != 1, 2 * scales, 1).astype(np.float32), "scales")
+        inputs = [x, node.input(1), twice]
+    elif sizes is not None:
+        dims = emit.dims(x)
+        resized = np.array([i for i, d in enumerate(dims) if d != sizes[i]], np.int64)
+        if not all(isinstance(dims[i], int) for i in resized):
+            raise ImportFault("tf_half_pixel_for_nn with sizes needs an input of known sizes")
+        factors = [2 if i in resized else 1 for i in range(len(dims))]
+        inputs = [x, node.input(1), None, emit.ints(sizes * np.array(factors), "sizes")]
+    else:
+        raise ImportFault("tf_half_pixel_for_nn needs scales or sizes that are constants")
+    attrs = {**node.attrs, "coordinate_transformation_mode": "asymmetric"}
+    doubled = emit("Resize", *inputs, **attrs)
+    axes = [int(a) for a in resized]
+    ones, ends = emit.ints([1] * len(axes)), emit.ints([np.iinfo(np.int64).max] * len(axes))
+    return [emit("Slice", doubled, ones, ends, emit.ints(axes), emit.ints([2] * len(axes)))]
+
+
+def _given(node: OnnxNode, index: int, emit: Emit) -> np.ndarray | None:
+    """The numbers of a constant input that is there and not empty."""
+    known = emit.known(node.input(index))
+    return None if known is None or known.size == 0 or known.dtype == object else known
 
 
 @upgrade("Resize", until=OPSET)

@@ -12,6 +12,7 @@ from frontend.build import BOOL, FLOAT, INT64, graph, model, node, refusal, run,
 from onnx import numpy_helper
 
 from graphkiln.frontend import load_model
+from graphkiln.frontend.export import to_onnx
 from graphkiln.ir import registry
 from graphkiln.ir.registry import OpSpec, register
 
@@ -201,9 +202,16 @@ def test_bad_nodes(case: str) -> None:
     assert first.startswith(f"<model>: node '{bad.name}' ({error.op}): ")
 
 
-def test_an_output_twice() -> None:
-    twice = model([node("Neg", "x", "y")], [value("x")], ["y", "y"])
-    assert refusal(twice).reason == "output 'y': is there twice"
+@pytest.mark.parametrize("names", ["y y", "y z y", "x y x"])
+def test_an_output_twice(names: str) -> None:
+    nodes = [node("Neg", "x", "y"), node("Abs", "x", "z")]
+    twice = model(nodes, [value("x")], names.split())
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    expected = [{"x": x, "y": -x, "z": abs(x)}[name] for name in names.split()]
+    assert load_model(twice).graph.output_names == tuple(names.split())
+    for proto in (twice, to_onnx(load_model(twice).graph)):
+        for got, wanted in zip(run(proto, {"x": x}), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
 
 
 def test_an_attribute_twice() -> None:

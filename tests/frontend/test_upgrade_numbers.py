@@ -243,6 +243,22 @@ CASES: dict[str, Case] = {
          "coordinate_transformation_mode": "tf_half_pixel_for_nn"},
         weights="rs",
     ),
+    **{
+        f"resize like tensorflow, {mode} {rounding} {given}": Case(
+            11, "Resize",
+            {"x": X, "r": np.zeros(0, np.float32),
+             "s": np.array([1, 1, 2, 0.7] if given == "scales" else [], np.float32),
+             **({"n": np.array([2, 3, 7, 3])} if given == "sizes" else {})},
+            {"mode": mode, "nearest_mode": rounding,
+             "coordinate_transformation_mode": "tf_half_pixel_for_nn"},
+            weights="rsn" if given == "sizes" else "rs",
+        )
+        for mode, rounding, given in (
+            ("nearest", "round_prefer_floor", "scales"), ("nearest", "round_prefer_ceil", "sizes"),
+            ("nearest", "ceil", "scales"), ("linear", "floor", "scales"),
+            ("linear", "floor", "sizes"), ("cubic", "floor", "scales"),
+        )
+    },
     "grid sample": Case(
         16, "GridSample", {"x": X, "g": RNG.uniform(-1, 1, (2, 3, 2, 2)).astype(np.float32)},
         {"mode": "bicubic"},
@@ -251,6 +267,11 @@ CASES: dict[str, Case] = {
         10, "RoiAlign",
         {"x": X, "r": np.array([[0, 0, 3, 3]], np.float32), "b": np.array([1])},
         {"output_height": 2, "output_width": 2, "sampling_ratio": 2},
+    ),
+    "stft of a signal without a last axis": Case(
+        17, "STFT", {"x": M[:, [0, 1, 2, 0, 1, 2, 1, 0]], "s": np.array(2), "w": None,
+                     "n": np.array(4)},
+        {"onesided": 1}, weights="sn",
     ),
     # Renamed, respelled, redefined.
     "scatter": Case(
@@ -356,7 +377,7 @@ def test_training_outputs_of_batch_norm() -> None:
         (
             Case(11, "Resize", {"x": X, "r": C[:0], "s": np.ones(4, np.float32)},
                  {"mode": "linear", "coordinate_transformation_mode": "tf_half_pixel_for_nn"}),
-            "tf_half_pixel_for_nn",
+            "tf_half_pixel_for_nn needs scales or sizes that are constants",
         ),
     ],
 )  # fmt: skip
