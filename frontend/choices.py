@@ -102,9 +102,9 @@ class Choices:
     def find(self, key: str) -> bool | None:
         return self.given.get(key, self.made.get(key))
 
-    def make(self, key: str) -> bool:
-        """Answer a new question; exporters write the usual case as the first branch."""
-        return self.made.setdefault(key, True)
+    def make(self, key: str, usual: bool) -> bool:
+        """Answer a new question as it usually is answered."""
+        return self.made.setdefault(key, usual)
 
     def note(self, key: str, builder: Builder, values: Iterable[Slot]) -> None:
         """``values`` of ``builder`` are what they are because of the answer to ``key``."""

@@ -81,7 +81,8 @@ def _place_if(at: _Site) -> Sequence[Slot]:
             at.importer.undecided = True
             return results
         builder.graph.remove(made)
-        answer = choices.make(question.key)
+        # Exporters write the usual case as the first branch.
+        answer = choices.make(question.key, not question.negated)
     return _place_chosen(at, cond, branches, question, answer)
 
 

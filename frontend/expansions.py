@@ -11,9 +11,11 @@ from .errors import ImportFault
 from .gradient import gradient
 from .ml import RULES
 from .node import OnnxNode
+from .ranks import gather_nd_open, squeeze_open
+from .scope import Slot
 from .training import adagrad, adam, momentum
 
-Expand = Callable[[OnnxNode, Emit], "Sequence[Value] | None"]
+Expand = Callable[[OnnxNode, Emit], "Sequence[Slot] | None"]
 
 
 def _affine_grid(node: OnnxNode, emit: Emit) -> Sequence[Value]:
@@ -60,6 +62,8 @@ def _coordinates(count: Value, like: Value, aligned: bool, emit: Emit) -> Value:
 
 EXPANSIONS: Mapping[str, Expand] = {
     "AffineGrid": _affine_grid,
+    "GatherND": gather_nd_open,
+    "Squeeze": squeeze_open,
     "ai.onnx.preview.training.Adagrad": adagrad,
     "ai.onnx.preview.training.Adam": adam,
     "ai.onnx.preview.training.Gradient": gradient,

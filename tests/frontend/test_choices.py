@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from frontend.build import BOOL, FLOAT, graph, model, node, refusal, value
+from frontend.build import BOOL, FLOAT, INT64, graph, model, node, refusal, value
 
 from graphkiln.frontend import attempts, load_model
 from graphkiln.ir.graph import Graph, Node
@@ -262,3 +262,70 @@ def test_nested_conditions() -> None:
 def _halved_rows(x: str, y: str) -> list[onnx.NodeProto]:
     parts = [node("Constant", "-", f"{y}_{i}", value_ints=[v]) for i, v in enumerate((0, 99, 0, 2))]
     return [*parts, node("Slice", f"{x} {y}_0 {y}_1 {y}_2 {y}_3", y)]
+
+
+# ---- ops whose rank open dims decide -------------------------------------------------------------
+
+
+def test_squeeze_without_axes_assumes_that_open_dims_stay() -> None:
+    inputs = [value("x", (1, "C", "T", 1))]
+    found = _imported([node("Squeeze", "x", "s"), node("Transpose", "s", "y", perm=[1, 0])],
+                      inputs=inputs)  # fmt: skip
+    assert [w.partition(" for ")[2].partition(";")[0] for w in found.warnings] == [
+        "T != 1", "C != 1"
+    ]  # fmt: skip
+    x = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
+    np.testing.assert_array_equal(evaluate(found.graph, {"x": x})[0], x.reshape(2, 3).T)
+    for shape in ((1, 1, 3, 1), (1, 2, 1, 1)):
+        with pytest.raises(EvaluationError, match="compiled for . != 1"):
+            evaluate(found.graph, {"x": np.ones(shape, np.float32)})
+
+
+def test_squeeze_without_axes_drops_a_dim_where_only_that_fits() -> None:
+    inputs = [value("x", ("N", "C", "T"))]
+    found = _imported([node("Squeeze", "x", "s"), node("Transpose", "s", "y", perm=[0])],
+                      inputs=inputs)  # fmt: skip
+    left = [shape for shape in ((4, 1, 1), (1, 4, 1), (1, 1, 4), (1, 2, 4))
+            if _runs(found.graph, np.ones(shape, np.float32))]  # fmt: skip
+    assert len(left) == 1
+
+
+def _runs(graph: Graph, x: np.ndarray) -> bool:
+    try:
+        return evaluate(graph, {"x": x})[0].shape == np.squeeze(x).shape
+    except EvaluationError:
+        return False
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_squeeze_without_axes_gives_either_rank_where_nothing_needs_it(opset: int) -> None:
+    found = _imported([node("Squeeze", "x", "y")], inputs=[value("x", ("N", 1))], opset=opset)
+    for shape, expected in (((4, 1), (4,)), ((1, 1), ()), ((0, 1), (0,))):
+        assert evaluate(found.graph, {"x": np.ones(shape, np.float32)})[0].shape == expected
+
+
+def test_gather_nd_of_open_depth_goes_as_deep_as_it_can() -> None:
+    inputs = [value("x", ("N", 3)), value("i", ("K", "R"), INT64)]
+    found = _imported([node("GatherND", "x i", "g"), node("Relu", "g", "y")], inputs=inputs)
+    assert "R is taken to be 2" in found.warnings[0]
+    x, i = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([[1, 2], [0, -1]])
+    np.testing.assert_array_equal(evaluate(found.graph, {"x": x, "i": i})[0], [5, 2])
+
+
+def test_gather_nd_of_open_depth_is_as_deep_as_what_follows_needs() -> None:
+    inputs = [value("x", ("N", 3)), value("i", ("K", "R"), INT64)]
+    found = _imported([node("GatherND", "x i", "s"), GEMM], inputs=inputs)
+    assert "for R != 2" in found.warnings[0]
+    x, i = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([[1], [0]])
+    np.testing.assert_array_equal(evaluate(found.graph, {"x": x, "i": i})[0], x[[1, 0]] @ W["w"])
+
+
+def test_gather_nd_of_open_depth_where_nothing_needs_it() -> None:
+    inputs = [value("x", (2, 3)), value("i", ("K", "R"), INT64)]
+    found = _imported([node("GatherND", "x i", "y")], inputs=inputs)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for i in ([[1, 2], [0, -1]], [[1], [0]]):
+        picked = x[tuple(np.array(i).T)]
+        np.testing.assert_array_equal(evaluate(found.graph, {"x": x, "i": np.array(i)})[0], picked)
+    with pytest.raises(EvaluationError):
+        evaluate(found.graph, {"x": x, "i": np.zeros((1, 3), np.int64)})
