@@ -8,16 +8,17 @@ answers that led to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim, DimError, free_symbols, solve, substitute, sym
-from ..ir.graph import Graph, Value
+from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.types import TensorType
 from .choices import Choices, guard_messages
-from .errors import FrontendError, shorten
+from .control import SCALARS
+from .errors import Blocker, FrontendError, shorten
 from .guards import add_guards
 from .importer import Importer
 from .source import Source
@@ -62,11 +63,14 @@ class _Attempts:
 
     def run(self) -> tuple[Graph, list[str]]:
         first = found = self._import({}, (), None)
-        if first.importer.undecided and (first.graph is None or _needs_ranks(first.graph)):
+        if first.importer.undecided and (first.graph is None or any(_unranked(first.graph))):
             found = self._search(first) or first
         if found.graph is None:
             assert first.error is not None
             raise first.error
+        blockers = [_unranked_blocker(n, v) for n, v in _unranked(found.graph)]
+        if blockers:
+            raise FrontendError(self._source.name, blockers)
         guards = [f"{m}; running it fails for others" for m in guard_messages(found.graph)]
         add_guards(found.graph, found.importer.inputs_of)
         return found.graph, [*found.importer.warnings, *found.remarks, *guards]
@@ -121,22 +125,33 @@ class _Attempts:
         return best
 
 
-def _needs_ranks(graph: Graph) -> bool:
-    """Does anything but control flow compute with a tensor whose rank is not known?"""
+def _unranked(graph: Graph) -> Iterator[tuple[Node, Value]]:
+    """Tensors of unknown rank and the nodes that compute with them.
+
+    Control flow hands such tensors on, but for its counts and conditions.
+    """
     work = [graph]
     while work:
         current = work.pop()
         for node in current.nodes:
             work += [body for _, body in current.bodies(node)]
-            if node.key != "Identity" and not has_trait(node, "control_flow"):
-                if any(_is_unranked(v) for v in current.inputs_of(node)):
-                    return True
-    return False
+            inputs = current.inputs_of(node)
+            if node.key == "Identity":
+                continue
+            if has_trait(node, "control_flow"):
+                inputs = inputs[: SCALARS.get(node.op, 0)]
+            for value in inputs:
+                if value is not None and _is_unranked(value):
+                    yield node, value
 
 
-def _is_unranked(value: Value | None) -> bool:
-    t = None if value is None else value.type
-    return isinstance(t, TensorType) and t.shape is None
+def _unranked_blocker(node: Node, value: Value) -> Blocker:
+    reason = f"the rank of its input {value.name!r} is not known when the model is compiled"
+    return Blocker(reason, node.name, node.key)
+
+
+def _is_unranked(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.shape is None
 
 
 def _turn(trail: list[_Step], blame: set[str]) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import onnx
+
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor
@@ -29,6 +31,20 @@ if TYPE_CHECKING:
 
 
 CONTROL_OPS = ("If", "Loop", "Scan")
+
+SCALARS = {"If": 1, "Loop": 2}
+"""How many inputs are a count or a condition, which have one element."""
+
+
+def scalar_inputs(graph: onnx.GraphProto) -> set[str]:
+    """The names that stand for a count or a condition of control flow in a graph or its bodies."""
+    found: set[str] = set()
+    for node in graph.node:
+        found.update(node.input[: SCALARS.get(node.op_type, 0)])
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                found |= scalar_inputs(body)
+    return found
 
 
 class _Unfinished(Exception):

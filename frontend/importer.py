@@ -17,7 +17,7 @@ from ..ir.registry import Needs, spec
 from ..ir.types import TensorType, Type, type_symbols
 from .choices import Choices
 from .constants import constant_array
-from .control import CONTROL_OPS, place_control
+from .control import CONTROL_OPS, place_control, scalar_inputs
 from .emit import Emit
 from .errors import Blocker, FrontendError, ImportFault, shorten, text
 from .expansions import EXPANSIONS
@@ -53,6 +53,9 @@ MAX_NODES = 1_000_000
 """Functions that call functions can grow without bounds; more nodes than this are refused."""
 
 MAX_CALLS = 64
+
+RANKS = range(1, 7)
+"""Numbers of dimensions that are tried for an input whose shape the file leaves out."""
 
 
 def reads(key: str) -> bool:
@@ -178,6 +181,11 @@ class Importer:
                 self.block(f"input '{shorten(info.name, 120)}': {e}")
                 scope.values.setdefault(info.name, BROKEN)
         pinned = pin_types(types, shapes, self.symbols)
+        asked: dict[str, list[str]] = {}
+        scalars = scalar_inputs(graph)
+        for name, t in pinned.items():
+            if isinstance(t, TensorType) and t.shape is None:
+                pinned[name], asked[name] = self._ranked(name, t, name in scalars)
         pinned = settle_expressions(pinned, self.symbols)
         pinned = {name: substitute_type(t, self.bindings) for name, t in pinned.items()}
         for name, t in pinned.items():
@@ -186,7 +194,30 @@ class Importer:
         still_open = [f"{n}: {t}" for n, t in pinned.items() if not _is_static(t)]
         self._open = shorten(", ".join(still_open), 200)
         for name, t in pinned.items():
-            scope.values.setdefault(name, scope.builder.graph.add_input(name, t))
+            made = scope.builder.graph.add_input(name, t)
+            scope.values.setdefault(name, made)
+            for key in asked.get(name, ()):
+                assert self.choices is not None
+                self.choices.note(key, scope.builder, [made])
+
+    def _ranked(self, name: str, t: TensorType, scalar: bool) -> tuple[TensorType, list[str]]:
+        """An input without a shape with the first rank that may fit, and what that assumes."""
+        if self.choices is None:
+            self.undecided = True
+            return t, []
+        asked = []
+        for rank in (0, *RANKS) if scalar else (*RANKS, 0):
+            asked.append(f"the rank of {name} is {rank}")
+            answer = self.choices.find(asked[-1])
+            if self.choices.make(asked[-1], True) if answer is None else answer:
+                break
+        else:
+            raise Fatal(f"input '{shorten(name, 120)}' has no shape: give it one")
+        self.warn(
+            f"input {shorten(name, 120)!r} has no shape: it is taken to have {rank} dimensions; "
+            "give it a shape if it has others"
+        )
+        return t.with_shape(tuple(self.symbols.fresh(f"{name}_d{i}") for i in range(rank))), asked
 
     def _declare_outputs(self, graph: onnx.GraphProto, scope: Scope) -> None:
         if not graph.output:

@@ -329,3 +329,45 @@ def test_gather_nd_of_open_depth_where_nothing_needs_it() -> None:
         np.testing.assert_array_equal(evaluate(found.graph, {"x": x, "i": np.array(i)})[0], picked)
     with pytest.raises(EvaluationError):
         evaluate(found.graph, {"x": x, "i": np.zeros((1, 3), np.int64)})
+
+
+# ---- inputs without a shape ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "expected"),
+    [
+        ([node("Relu", "x", "y")], ["y"], "float32[x_d0]"),
+        ([node("Relu", "x", "y")], [value("y", ("A", "B", 3))], "float32[x_d0,x_d1,x_d2]"),
+        ([node("Gemm", "x w", "y")], ["y"], "float32[x_d0,3]"),
+        (_conv("x", "y"), ["y"], "float32[x_d0,1,x_d2]"),
+        ([node("MatMul", "x w", "m"), node("Transpose", "m", "y", perm=[2, 0, 1])], ["y"],
+         "float32[x_d0,x_d1,3]"),
+    ],
+)  # fmt: skip
+def test_an_input_without_a_shape_gets_the_first_rank_that_fits(
+    nodes: list[onnx.NodeProto], outputs: list[Any], expected: str
+) -> None:
+    found = _imported(nodes, inputs=[value("x", None)], outputs=outputs)
+    assert str(found.graph.inputs[0].type) == expected
+    rank = found.graph.inputs[0].rank
+    assert f"input 'x' has no shape: it is taken to have {rank} dimensions" in found.warnings[0]
+
+
+def test_counts_and_conditions_without_a_shape_are_scalars() -> None:
+    turn = [value("i", (), INT64), value("go", (), BOOL), value("v")]
+    body = graph([node("Add", "v v", "w"), node("Identity", "go", "on")], turn, ["on", "w"])
+    loop = node("Loop", "m c x", "l", body=body)
+    then, other = (graph([node(op, "x", "r")], [], ["r"]) for op in ("Neg", "Abs"))
+    choice = node("If", "k", "h", then_branch=then, else_branch=other)
+    inputs = [value("m", None, INT64), value("c", None, BOOL), value("k", None, BOOL), value("x")]
+    found = _imported([loop, choice, node("Add", "l h", "y")], inputs=inputs)
+    assert [v.rank for v in found.graph.inputs] == [0, 0, 0, 2]
+
+
+def test_what_computes_with_an_unknown_rank_is_named() -> None:
+    elements = onnx.helper.make_tensor_type_proto(FLOAT, None)
+    many = onnx.helper.make_value_info("q", onnx.helper.make_sequence_type_proto(elements))
+    nodes = [node("SequenceAt", "q i", "t"), node("Relu", "t", "y", name="after")]
+    error = refusal(model(nodes, [many, value("i", (), INT64)], ["y"]))
+    assert error.node == "after" and "the rank of its input 't' is not known" in error.reason

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx
 import pytest
-from frontend.build import model, node, refusal, value
+from frontend.build import INT64, model, node, refusal, value
 from onnx import helper
 
 from graphkiln.frontend import load_model
@@ -133,9 +133,9 @@ def test_zero_sized_dims_are_allowed() -> None:
 
 
 def test_open_dims_that_hide_a_rank_are_named() -> None:
-    proto = model([node("Squeeze", "x", "y")], [value("x", ("N", 3))], ["y"])
-    assert "(x: float32[N,3])" in refusal(proto).reason
-    assert str(load_model(proto, shapes={"x": (1, 3)}).graph.outputs[0].type) == "float32[3]"
+    proto = model([node("ConstantOfShape", "s", "y")], [value("s", ("N",), INT64)], ["y"])
+    assert "(s: int64[N])" in refusal(proto).reason
+    assert load_model(proto, shapes={"s": (3,)}).graph.outputs[0].rank == 3
 
 
 def test_a_dim_below_zero_is_open() -> None:
