@@ -77,9 +77,14 @@ def _verdict(culprit: Any) -> str:
 
 def _reference(graph: Any, feeds: Mapping[str, Any]) -> list[Any]:
     from ..ir.interpreter import evaluate
+    from ..ir.registry import attribute
+    from ..runtime.values import as_maps
 
     outputs: list[Any] = evaluate(graph, _complete(graph, feeds))
-    return outputs
+    return [
+        as_maps(a, attribute(v.node, "keys")) if v.node.key == "kiln.ZipMap" else a
+        for v, a in zip(graph.outputs, outputs, strict=True)
+    ]
 
 
 def _complete(graph: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,6 +136,8 @@ def compare(mine: Any, wanted: Any, tolerances: Tolerances | None) -> tuple[floa
         return 0.0, "" if mine is wanted else "one is empty, the other is not"
     if isinstance(wanted, list) or isinstance(mine, list):
         return _compare_lists(mine, wanted, tolerances)
+    if isinstance(wanted, dict) and isinstance(mine, dict) and mine.keys() == wanted.keys():
+        mine, wanted = list(mine.values()), [wanted[key] for key in mine]
     a, b = np.asarray(mine), np.asarray(wanted)
     if a.dtype != b.dtype or a.shape != b.shape:
         return 0.0, f"{a.dtype} {list(a.shape)} instead of {b.dtype} {list(b.shape)}"

@@ -120,8 +120,20 @@ def size_of(dim: int | str | None, sizes: Mapping[str, int]) -> int:
         return 1
 
 
+def _arrays(name: str, value: Any) -> list[tuple[str, Any]]:
+    if not (isinstance(value, list) and value and all(isinstance(row, dict) for row in value)):
+        return [(name, value)]
+    keys = list(value[0])
+    rows = np.array([[row[key] for key in keys] for row in value], np.float32)
+    return [(f"{name}/keys", np.array(keys)), (f"{name}/values", rows)]
+
+
 def save_outputs(path: str, outputs: Mapping[str, Any]) -> None:
-    """Write arrays to an ``.npz`` file, complete or not at all."""
+    """Write arrays to an ``.npz`` file, complete or not at all.
+
+    A list of maps that have the same keys becomes ``NAME/keys`` and ``NAME/values``.
+    """
+    outputs = {k: a for name, value in outputs.items() for k, a in _arrays(name, value)}
     bad = [n for n, v in outputs.items() if not isinstance(v, np.ndarray) or v.dtype == object]
     if bad:
         raise click.ClickException(f"output {bad[0]!r} is no plain array: it cannot be written")

@@ -43,7 +43,8 @@ def describe(value: Any) -> str:
     if value is None:
         return "empty"
     if isinstance(value, list):
-        return f"list of {len(value)}"
+        first = f", the first {value[0]}" if value and isinstance(value[0], dict) else ""
+        return f"list of {len(value)}{first}"
     array = np.asarray(value)
     with np.printoptions(threshold=8, edgeitems=3, precision=5, linewidth=200):
         text = " ".join(str(array.reshape(-1)).split())

@@ -6,7 +6,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.types import TensorType, Type
 
-_SAME = frozenset({"Identity", "kiln.Require"})
+_SAME = frozenset({"Identity", "kiln.Require", "kiln.ZipMap"})
 
 VIEWS = _SAME | {"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..ir.graph import Value
+from ..ir.registry import attribute
 from ..ir.types import OptionalType, SequenceType, Type
 
 
 def value_specs(values: Sequence[Value], names: Sequence[str]) -> list[dict[str, Any]]:
     """One manifest entry a value; symbolic dims are given as text."""
-    return [
-        {"name": name, **type_spec(v.type)} for v, name in zip(values, names, strict=True)
-    ]
+    return [_value_spec(v, name) for v, name in zip(values, names, strict=True)]
+
+
+def _value_spec(value: Value, name: str) -> dict[str, Any]:
+    spec = {"name": name, **type_spec(value.type)}
+    if value.node.key == "kiln.ZipMap":
+        spec["keys"] = list(attribute(value.node, "keys"))
+    return spec
 
 
 def type_spec(t: Type) -> dict[str, Any]:

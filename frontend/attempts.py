@@ -21,6 +21,7 @@ from .control import SCALARS
 from .errors import Blocker, FrontendError, shorten
 from .guards import add_guards
 from .importer import Importer
+from .ml.maps import misplaced_maps
 from .source import Source
 from .valuetypes import Pins
 
@@ -69,6 +70,7 @@ class _Attempts:
             assert first.error is not None
             raise first.error
         blockers = [_unranked_blocker(n, v) for n, v in _unranked(found.graph)]
+        blockers += misplaced_maps(found.graph)
         if blockers:
             raise FrontendError(self._source.name, blockers)
         guards = [f"{m}; running it fails for others" for m in guard_messages(found.graph)]

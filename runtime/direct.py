@@ -16,7 +16,7 @@ from .dtypes import public_dtype
 from .errors import ExecutionError
 from .feeds import FeedCheck
 from .manifest import ValueSpec
-from .values import aligned_empty, import_array
+from .values import aligned_empty, as_maps, import_array
 
 _STATUS, _FRAME, _SCRATCH, _WEIGHTS, _SCRATCH_BYTES, _FIRST = range(6)
 _HANDED_OVER = 1 << 32
@@ -88,6 +88,7 @@ class Direct:
         self._tensor = import_array(self._frame)
         self._ins = [Port(spec, _FIRST + i) for i, spec in enumerate(inputs)]
         self._outs = [Port(spec, _FIRST + len(inputs) + i) for i, spec in enumerate(outputs)]
+        self._keys = {i: spec.keys for i, spec in enumerate(outputs) if spec.keys}
         self._ranks = [len(spec.shape or ()) for spec in outputs]
         self._check = FeedCheck(inputs)
         self._ready = False
@@ -113,7 +114,8 @@ class Direct:
             if status == _HANDED_OVER:
                 raise HandedOver
             raise ExecutionError("a kernel failed: there may be too little memory")
-        return self._hand_out(results, wanted)
+        given = self._hand_out(results, wanted)
+        return self._with_maps(given, wanted) if self._keys else given
 
     def _take(self, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
         """Puts the feeds where the code finds them; None where they are not what is expected.
@@ -190,6 +192,13 @@ class Direct:
             self._scratch = aligned_empty((0,), _BYTES)
             self._scratch = aligned_empty((nbytes,), _BYTES)
         return self._scratch.ctypes.data
+
+    def _with_maps(self, given: list[Any], wanted: Sequence[int]) -> list[Any]:
+        """What is handed out, with lists of maps for matrices whose columns have keys."""
+        return [
+            as_maps(array, self._keys[index]) if index in self._keys else array
+            for index, array in zip(wanted, given, strict=True)
+        ]
 
     def _hand_out(self, results: list[np.ndarray], wanted: Sequence[int]) -> list[Any]:
         """Arrays that no later run touches, and that are different even where names repeat."""

@@ -35,7 +35,8 @@ class ValueSpec(NamedTuple):
 
     ``kind`` is ``tensor``, ``sequence`` or ``optional``. ``shape`` is None for an unknown rank; a
     dimension is an int, the text of a symbolic expression, or None. ``optional`` inputs may be
-    left out of the feeds.
+    left out of the feeds. ``keys`` are the names of the columns of an output that is a matrix here
+    and a list of maps for users.
     """
 
     name: str
@@ -44,10 +45,14 @@ class ValueSpec(NamedTuple):
     shape: tuple[Dim, ...] | None
     optional: bool = False
     elem: ValueSpec | None = None
+    keys: tuple[int | str, ...] = ()
 
     @property
     def ort_type(self) -> str:
         """onnxruntime's spelling: ``tensor(float)``, ``seq(tensor(int64))``, ``optional(...)``."""
+        if self.keys:
+            key = "string" if type(self.keys[0]) is str else "int64"
+            return f"seq(map({key},tensor({ort_name(self.dtype)})))"
         if self.elem is None:
             return f"tensor({ort_name(self.dtype)})"
         return f"{'seq' if self.kind == 'sequence' else 'optional'}({self.elem.ort_type})"
@@ -249,7 +254,16 @@ def _value(entry: Any, where: str, depth: int = 0) -> ValueSpec:
     dtype = _get(entry, "dtype", str, where)
     if dtype not in KNOWN:
         raise ArtifactError(f"{where}: unknown element type {dtype!r}")
-    return ValueSpec(name, kind, dtype, _shape(entry, where), optional)
+    spec = ValueSpec(name, kind, dtype, _shape(entry, where), optional)
+    return spec._replace(keys=_keys(entry["keys"], spec, where)) if "keys" in entry else spec
+
+
+def _keys(keys: Any, spec: ValueSpec, where: str) -> tuple[int | str, ...]:
+    if type(keys) is not list or {type(k) for k in keys} not in ({int}, {str}):
+        raise ArtifactError(f"{where}: 'keys' must be a list of ints or of strings")
+    if spec.dtype != "float32" or spec.shape is None or spec.shape[1:] != (len(keys),):
+        raise ArtifactError(f"{where}: {len(keys)} keys do not fit a {spec.dtype} {spec.shape}")
+    return tuple(keys)
 
 
 def _shape(entry: Json, where: str) -> tuple[Dim, ...] | None:

@@ -68,7 +68,7 @@ class Session:
 
         ``output_names`` picks and orders the outputs; None or an empty list means all of them.
         Tensors come as NumPy arrays that no later run touches, strings as object arrays,
-        sequences as lists, an empty optional as None.
+        sequences as lists, maps as dicts, an empty optional as None.
 
         Raises InputError for feeds or names that do not fit, ExecutionError if the model fails.
         """
@@ -255,4 +255,4 @@ def _load_code(artifact: LoadedArtifact) -> tuple[Place, Any]:
 
 
 def _node_arg(spec: ValueSpec) -> NodeArg:
-    return NodeArg(spec.name, spec.ort_type, list(spec.shape or ()))
+    return NodeArg(spec.name, spec.ort_type, [] if spec.keys else list(spec.shape or ()))

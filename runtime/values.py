@@ -7,7 +7,7 @@ Python object, a `StringTensor`, which the machine only hands on from one host f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def to_vm(value: Any, spec: ValueSpec) -> Any:
 
 
 def from_vm(value: Any, spec: ValueSpec, owns: Callable[[int], bool]) -> Any:
-    """What users get for a value of the machine: arrays, lists, None.
+    """What users get for a value of the machine: arrays, lists, maps, None.
 
     An array keeps the tensor's memory alive, or copies it where ``owns(address)`` denies
     that the memory is the tensor's own.
@@ -86,6 +86,8 @@ def from_vm(value: Any, spec: ValueSpec, owns: Callable[[int], bool]) -> Any:
         array = export(value)
         if not owns(value.data_ptr()):
             array = array.copy()
+        if spec.keys:
+            return as_maps(array, spec.keys)
         return from_storage(array, spec.dtype) if is_exotic(spec.dtype) else array
     if value is None:
         return None
@@ -95,6 +97,13 @@ def from_vm(value: Any, spec: ValueSpec, owns: Callable[[int], bool]) -> Any:
     if spec.kind == "optional":
         return from_vm(value, elem, owns)
     return [from_vm(item, elem, owns) for item in items(value)]
+
+
+def as_maps(rows: np.ndarray, keys: Sequence[int | str]) -> list[dict[int | str, float]]:
+    """For each row a map from ``keys`` to its numbers; the first of equal keys counts."""
+    columns = {key: at for at, key in reversed(list(enumerate(keys)))}
+    places = sorted(columns.items(), key=lambda pair: pair[1])
+    return [{key: row[at] for key, at in places} for row in rows.tolist()]
 
 
 def items(array: Any) -> list[Any]:

@@ -9,6 +9,7 @@ import onnx
 from ...ir.graph import Attr, Graph, Node, Value
 from ...ir.reference import node_proto
 from ...ir.registry import attribute
+from .ml import maps_info
 from .scope import EXPORTERS, ExportError, Scope
 
 # Attributes that only closed bodies have.
@@ -98,7 +99,8 @@ def close(scope: Scope, graph: Graph, names: Sequence[str | None]) -> None:
             target = wanted or scope.shared.names.unique(v.name)
             name = scope.emit("Identity", [name], outputs=[target])
         seen.add(name)
-        scope.proto.output.append(scope.info(v.type, name))
+        info = maps_info(v.node, name) if v.node.key == "kiln.ZipMap" else scope.info(v.type, name)
+        scope.proto.output.append(info)
 
 
 def _write(

@@ -51,6 +51,32 @@ def _entries(array: np.ndarray) -> tuple[Any, ...]:
     return tuple(array.tolist())
 
 
+# ---- kiln.ZipMap ---------------------------------------------------------------------------------
+
+
+def _zip_map(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    labels = {f"classlabels_{_key_type(node)}s": node.attrs["keys"]}
+    scope.emit(
+        "ZipMap", scope.names(inputs), labels, outputs=[scope.result(node.out())],
+        domain=_DOMAIN, name=node.name,
+    )  # fmt: skip
+
+
+def _key_type(node: Node) -> str:
+    keys = node.attrs["keys"]
+    assert isinstance(keys, tuple)
+    return "string" if isinstance(keys[0], str) else "int64"
+
+
+def maps_info(node: Node, name: str) -> onnx.ValueInfoProto:
+    """The typed name of what ``kiln.ZipMap`` gives."""
+    info = onnx.ValueInfoProto(name=name)
+    of = info.type.sequence_type.elem_type.map_type
+    of.key_type = element_code(DTYPES[_key_type(node)])
+    of.value_type.tensor_type.elem_type = element_code(DTYPES["float32"])
+    return info
+
+
 # ---- kiln.TreeEnsemble ---------------------------------------------------------------------------
 
 
@@ -297,4 +323,5 @@ ML_EXPORTERS: dict[str, Exporter] = {
     "kiln.CoupledProbabilities": _coupled,
     "kiln.Lookup": _lookup,
     "kiln.TreeEnsemble": _tree_ensemble,
+    "kiln.ZipMap": _zip_map,
 }

@@ -11,27 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ...ir.graph import Value
 from ..emit import Emit
-from ..errors import ImportFault
 from ..node import OnnxNode
 from .encoders import category_mapper, label_encoder, one_hot_encoder
 from .features import binarizer, feature_vectorizer, imputer, normalizer, scaler
 from .linear import linear_classifier, linear_regressor
+from .maps import no_maps, zip_map
 from .svm import svm_classifier, svm_regressor
 from .trees import tree_classifier, tree_ensemble, tree_regressor
 
-
-def _maps(_node: OnnxNode, _emit: Emit) -> Sequence[Value]:
-    raise ImportFault(
-        "maps are not supported, only tensors; export the model without this step "
-        "(skl2onnx: options={'zipmap': False})"
-    )
-
-
 RULES: Mapping[str, Callable[[OnnxNode, Emit], Sequence[Value] | None]] = {
     "ai.onnx.ml.Binarizer": binarizer,
-    "ai.onnx.ml.CastMap": _maps,
+    "ai.onnx.ml.CastMap": no_maps,
     "ai.onnx.ml.CategoryMapper": category_mapper,
-    "ai.onnx.ml.DictVectorizer": _maps,
+    "ai.onnx.ml.DictVectorizer": no_maps,
     "ai.onnx.ml.FeatureVectorizer": feature_vectorizer,
     "ai.onnx.ml.Imputer": imputer,
     "ai.onnx.ml.LabelEncoder": label_encoder,
@@ -45,6 +37,6 @@ RULES: Mapping[str, Callable[[OnnxNode, Emit], Sequence[Value] | None]] = {
     "ai.onnx.ml.TreeEnsemble": tree_ensemble,
     "ai.onnx.ml.TreeEnsembleClassifier": tree_classifier,
     "ai.onnx.ml.TreeEnsembleRegressor": tree_regressor,
-    "ai.onnx.ml.ZipMap": _maps,
+    "ai.onnx.ml.ZipMap": zip_map,
 }
 """Op key -> the values of a node's outputs, or None where the op stays as it is."""

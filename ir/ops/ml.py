@@ -38,6 +38,25 @@ def _one_hot(ctx: InferContext) -> list[Type]:
     return [TensorType(dtype("float32"), (*x.dims, len(categories)))]
 
 
+# ---- kiln.ZipMap ---------------------------------------------------------------------------------
+
+
+@op(
+    "ZipMap", domain=DOMAIN, arity=(1, 1), evaluate=lambda _node, inputs: [inputs[0]],
+    doc="A float32 matrix [N, C] as it is; whoever runs the model gets it as a list of N maps from "
+    "``keys`` (C ints or strings, the first of equal ones counts) to the numbers of a row. "
+    "Only outputs of a model are that.",
+)  # fmt: skip
+def _zip_map(ctx: InferContext) -> list[Type]:
+    x, keys = ctx.tensor(0), ctx.attr("keys")
+    if x.rank != 2 or x.dtype.name != "float32":
+        raise ctx.error(f"takes the rows of a float32 matrix, not {x}")
+    if not isinstance(keys, tuple) or {type(k) for k in keys} not in ({int}, {str}):
+        raise ctx.error("its keys must be ints or strings")
+    ctx.require_equal(x.dims[1], len(keys), f"a number for each of its {len(keys)} keys")
+    return [x]
+
+
 # ---- kiln.Lookup ---------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from frontend.build import model, node, refusal, value
 from frontend.ml_models import DOMAIN, random_trees, same, session
 
 import graphkiln
+from graphkiln.frontend import load_model
+from graphkiln.frontend.export import to_onnx
 
 WIDTH = 5
 """Three numbers and two categories."""
@@ -96,10 +98,72 @@ def test_unknown_categories_may_be_errors() -> None:
         compiled.run(None, given)
 
 
-def test_maps_are_named() -> None:
-    proto = pipeline()
-    zipped = ml("ZipMap", "r", "map", classlabels_strings=["x", "y", "z"])
-    proto.graph.node.append(zipped)
-    proto.graph.output.append(onnx.ValueInfoProto(name="map"))
+# ---- lists of maps -------------------------------------------------------------------------------
+
+NAMES, NUMBERS = {"classlabels_strings": ["x", "y", "z"]}, {"classlabels_int64s": [7, -1, 3]}
+
+
+def scored(*extra: onnx.NodeProto, outputs: tuple[str, ...], rank: int = 2) -> onnx.ModelProto:
+    """A softmax and lists of maps of it."""
+    nodes = [node("Softmax", "x", "p", axis=-1), *extra]
+    proto = model(nodes, [value("x", ("N", 3)[2 - rank :])], ["p"], ai_onnx_ml=3)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return proto
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_lists_of_maps(native: bool, rank: int) -> None:
+    zipped = [ml("ZipMap", "p", "by_name", **NAMES), ml("ZipMap", "p", "by_number", **NUMBERS)]
+    if not native:
+        zipped.append(node("NonZero", "x", "where"))
+    proto = scored(*zipped, outputs=("by_name", "by_number"), rank=rank)
+    if not native:
+        proto.graph.output.append(onnx.ValueInfoProto(name="where"))
+    types = ["tensor(float)", "seq(map(string,tensor(float)))", "seq(map(int64,tensor(float)))"]
+    mine = graphkiln.compile(proto, jobs=1).session()
+    assert [(o.type, o.shape) for o in mine.get_outputs()][:3] == [
+        (types[0], ["N", 3][2 - rank :]), (types[1], []), (types[2], [])
+    ]  # fmt: skip
+    again = onnx.load_from_string(to_onnx(load_model(proto).graph).SerializeToString())
+    judge = session(again)
+    for rows in (4, 1, 0)[: 3 if rank == 2 else 1]:
+        x = np.random.default_rng(rows).standard_normal((rows, 3)[2 - rank :]).astype(np.float32)
+        probabilities, names, numbers, *_ = mine.run(None, {"x": x})
+        matrix = probabilities.reshape(-1, 3).tolist()
+        assert names == [dict(zip("xyz", row, strict=True)) for row in matrix]
+        assert numbers == [dict(zip((7, -1, 3), row, strict=True)) for row in matrix]
+        assert mine.run(["by_number", "by_name"], {"x": x}) == [numbers, names]
+        theirs = judge.run(["by_name", "by_number"], {"x": x})
+        for ours, expected in zip((names, numbers), theirs, strict=True):
+            assert [row.keys() for row in ours] == [row.keys() for row in expected]
+            for row, other in zip(ours, expected, strict=True):
+                assert row == pytest.approx(other, rel=1e-5, abs=1e-6)
+
+
+def test_of_equal_keys_the_first_counts() -> None:
+    zipped = ml("ZipMap", "p", "m", classlabels_strings=["a", "b", "a"])
+    mine = graphkiln.compile(scored(zipped, outputs=("m",)), jobs=1).session()
+    probabilities, maps = mine.run(None, {"x": np.array([[1, 2, 3]], np.float32)})
+    assert maps == [{"a": probabilities[0, 0].item(), "b": probabilities[0, 1].item()}]
+
+
+def test_a_width_that_does_not_fit_the_keys() -> None:
+    proto = model([ml("ZipMap", "x", "m", **NAMES)], [value("x", ("N", "C"))], [], ai_onnx_ml=3)
+    proto.graph.output.append(onnx.ValueInfoProto(name="m"))
+    mine = graphkiln.compile(proto, jobs=1).session()
+    assert len(mine.run(None, {"x": np.ones((2, 3), np.float32)})[0]) == 2
+    with pytest.raises(graphkiln.InputError, match="4 in dimension 1"):
+        mine.run(None, {"x": np.ones((2, 4), np.float32)})
+
+
+def test_maps_that_are_no_outputs() -> None:
+    zipped = ml("ZipMap", "p", "m", **NAMES)
+    error = refusal(scored(zipped, node("Neg", "m", "n"), outputs=("n",)))
+    assert error.node.startswith(zipped.name) and "list of maps" in error.reason
+    inside = onnx.helper.make_graph([zipped], "b", [], [onnx.ValueInfoProto(name="m")])
+    choice = node("If", "c", "y", then_branch=inside, else_branch=inside)
+    proto = scored(choice, outputs=("y",))
+    proto.graph.input.append(value("c", (), onnx.TensorProto.BOOL))
     error = refusal(proto)
-    assert "zipmap" in error.reason and error.node == zipped.name
+    assert error.node.startswith(zipped.name) and "list of maps" in error.reason

@@ -147,8 +147,9 @@ def test_label_encoder_of_tensors(kind: str) -> None:
         ("LabelEncoder", X, {"keys_floats": [1.0], "values_floats": [1.0, 2.0]}, "1 keys and 2"),
         ("LabelEncoder", X, {"keys_int64s": [1], "values_floats": [1.0]}, "its keys are int64"),
         ("LabelEncoder", X, {"keys_int64s": [1]}, "has no values"),
-        ("ZipMap", X, {"classlabels_int64s": [1, 2]}, "maps are not supported"),
-        ("CastMap", X, {}, "maps are not supported"),
+        ("ZipMap", X, {"classlabels_int64s": [1, 2]}, "a number for each of its 2 keys"),
+        ("ZipMap", X, {}, "needs either classlabels_int64s or classlabels_strings"),
+        ("CastMap", X, {}, "takes maps, which are not supported"),
     ],
 )
 def test_refusals(op: str, x: np.ndarray, attrs: dict[str, Any], reason: str) -> None:
