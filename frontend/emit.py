@@ -51,6 +51,10 @@ class Emit:
         """A constant ``int64[len(values)]``."""
         return self.constant(np.array(values, np.int64), hint)
 
+    def scalar_int(self, number: int) -> Value:
+        """A constant ``int64[]``."""
+        return self.constant(np.array(number, np.int64))
+
     def scalar(self, number: float | int | bool, like: Value, hint: str = "const") -> Value:
         """A constant scalar of the element type of ``like``."""
         from ..ir.types import to_numpy_dtype

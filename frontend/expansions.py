@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..ir.graph import Value
 from ..ir.onnx_types import element_code
+from .attention import group_query_attention
 from .emit import Emit
 from .errors import ImportFault
 from .gradient import gradient
@@ -62,6 +63,7 @@ def _coordinates(count: Value, like: Value, aligned: bool, emit: Emit) -> Value:
 
 EXPANSIONS: Mapping[str, Expand] = {
     "AffineGrid": _affine_grid,
+    "com.microsoft.GroupQueryAttention": group_query_attention,
     "GatherND": gather_nd_open,
     "Squeeze": squeeze_open,
     "ai.onnx.preview.training.Adagrad": adagrad,
