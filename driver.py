@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .codegen.lower import Lowered
     from .codegen.native import Native
     from .codegen.tune import Tuner, TuningReport
-    from .frontend import Imported
+    from .frontend import Defaults, Imported
     from .passes.base import Pass
     from .passes.bisect import Culprit
     from .passes.manager import PassManager, PassRecord
@@ -43,7 +43,9 @@ class CompileOptions:
     ``dump_ir`` a folder for the numbered text after each pass, ``stop_after`` the name or number
     of the last pass to run, ``jobs`` the number of compiler processes (0: one a core), ``linker``
     the C compiler driver to link with. ``tune`` are the seconds to spend on timing kernels;
-    ``tuned`` uses what was timed before and kept in the user's database.
+    ``tuned`` uses what was timed before and kept in the user's database. ``input_defaults`` says
+    what initializers among the model's inputs are: ``open`` inputs that may be left out,
+    ``constant``, or (``auto``) open unless the model lists its weights there.
     """
 
     target: str = "cpu"
@@ -55,6 +57,7 @@ class CompileOptions:
     linker: str | None = None
     tune: float = 0.0
     tuned: bool = False
+    input_defaults: Defaults = "auto"
 
 
 class OptionError(GraphkilnError, ValueError):
@@ -91,11 +94,13 @@ class Artifact:
             return load(self.save(Path(place) / "model.kiln"), threads=threads)
 
 
-def import_model(model: Any, shapes: Shapes | None = None) -> Imported:
+def import_model(
+    model: Any, shapes: Shapes | None = None, input_defaults: Defaults = "auto"
+) -> Imported:
     """The frontend's step: a path, bytes or ``ModelProto`` to a typed graph."""
     from .frontend import load_model
 
-    return load_model(model, shapes=shapes)
+    return load_model(model, shapes=shapes, input_defaults=input_defaults)
 
 
 def compile(
@@ -128,7 +133,7 @@ def optimize(
 ) -> Graph:
     """The graph of a model after all passes, as the code generator would get it."""
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    return optimize_graph(import_model(model, chosen.shapes).graph, chosen)
+    return optimize_graph(import_model(model, chosen.shapes, chosen.input_defaults).graph, chosen)
 
 
 def check(
@@ -149,7 +154,7 @@ def check(
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
     compilation = _Compilation(chosen, _silent)
     try:
-        imported = import_model(model, chosen.shapes)
+        imported = import_model(model, chosen.shapes, chosen.input_defaults)
         require_support(compilation.optimize(imported.graph), compilation.target)
     except (FrontendError, CodegenError) as e:
         return str(e).splitlines()
@@ -171,7 +176,7 @@ def bisect(
     from .passes.bisect import bisect as search
 
     manager = _Compilation(options, _silent).manager()
-    graph = import_model(model, options.shapes).graph
+    graph = import_model(model, options.shapes, options.input_defaults).graph
     return search(graph, manager.passes, feeds, rtol=rtol, atol=atol, manager=manager)
 
 
@@ -214,7 +219,10 @@ class _Compilation:
         return parse_target(self.options.target)
 
     def run(self, model: Any) -> Artifact:
-        imported = self.timed("import", lambda: import_model(model, self.options.shapes))
+        imported = self.timed(
+            "import",
+            lambda: import_model(model, self.options.shapes, self.options.input_defaults),
+        )
         before = count_nodes(imported.graph)
         self.timed("load compiler", lambda: self.target)
         graph = self.timed("passes", lambda: self.optimize(imported.graph))
@@ -298,6 +306,7 @@ class _Compilation:
         from .codegen.flops import graph_flops
         from .codegen.link import link
         from .codegen.lower import lower_graph
+        from .codegen.signature import add_defaults
         from .ir.text import print_graph
         from .targets.generic.registry import foreign_digest
 
@@ -315,6 +324,7 @@ class _Compilation:
         )  # fmt: skip
         manifest = self.manifest(graph, imported, sorted(lowered.program.host_functions))
         weights = list(lowered.weights)
+        weights += add_defaults(manifest["inputs"], graph.inputs, len(weights))
         if native is not None:
             manifest["native"] = {"words": len(weights), "fixups": len(weights) + 1}
             weights += [("native words", native.words), ("native fixups", native.fixups)]

@@ -50,7 +50,7 @@ def command(
             results = session.run(None, feeds)
             names = [o.name for o in session.get_outputs()]
         progress("reference", 0, 1)
-        graph = driver.import_model(model, options.shapes).graph
+        graph = driver.import_model(model, options.shapes, options.input_defaults).graph
         expected = _reference(graph, feeds)
     random = _random_ops(graph)
     if random:
@@ -88,8 +88,8 @@ def _reference(graph: Any, feeds: Mapping[str, Any]) -> list[Any]:
 
 
 def _complete(graph: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
-    """Feeds in which inputs that were left out are None."""
-    return {v.name: feeds.get(v.name) for v in graph.inputs}
+    """Feeds in which inputs that were left out are None or have their default."""
+    return {v.name: feeds.get(v.name, v.node.attrs.get("default")) for v in graph.inputs}
 
 
 def _random_ops(graph: Any) -> list[str]:

@@ -35,6 +35,12 @@ def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224",
                 help="Pin the shape of an input; may be given several times.",
             ),
+            click.option(
+                "--input-defaults", type=click.Choice(["auto", "open", "constant"]), default="auto",
+                show_default=True,
+                help="What initializers among the inputs are: inputs with a default, constants, or "
+                "(auto) inputs unless the model lists its weights there.",
+            ),
             click.option("--passes", help="The passes to run, e.g. 'fold{max-bytes=1048576},cse'."),
             click.option(
                 "--dump-ir", type=click.Path(file_okay=False), metavar="DIR",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..ir.graph import Value
 from ..ir.registry import attribute
 from ..ir.types import OptionalType, SequenceType, Type
@@ -20,6 +22,22 @@ def _value_spec(value: Value, name: str) -> dict[str, Any]:
     if value.node.key == "kiln.ZipMap":
         spec["keys"] = list(attribute(value.node, "keys"))
     return spec
+
+
+def add_defaults(
+    specs: list[dict[str, Any]], inputs: Sequence[Value], weights: int
+) -> list[tuple[str, np.ndarray]]:
+    """Note in the manifest's inputs which of them have a default, and return these as weights.
+
+    ``weights`` is how many others stand before them.
+    """
+    added: list[tuple[str, np.ndarray]] = []
+    for spec, value in zip(specs, inputs, strict=True):
+        default = value.node.attrs.get("default")
+        if isinstance(default, np.ndarray):
+            spec["default"] = weights + len(added)
+            added.append((f"default of {value.name}", default))
+    return added
 
 
 def type_spec(t: Type) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..ir.graph import Graph
 from .attempts import import_graph
+from .defaults import DEFAULTS, Defaults
 from .errors import Blocker, FrontendError, shorten
 from .source import ModelLike, Source, open_model
 
@@ -41,17 +42,23 @@ class Imported:
 
 
 def load_model(
-    model: ModelLike, *, shapes: Mapping[str, Sequence[int | str]] | None = None
+    model: ModelLike,
+    *,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    input_defaults: Defaults = "auto",
 ) -> Imported:
     """Import an ONNX model from a path, from bytes or from a ``ModelProto``.
 
-    ``shapes`` pins inputs: each entry is an int, or the name of a symbolic dimension. Every value
-    of the graph has a type. Where the model only works for some sizes of an open dimension, these
-    are assumed and a warning says so. Raises :class:`FrontendError` listing every blocker.
+    ``shapes`` pins inputs: each entry is an int, or the name of a symbolic dimension.
+    ``input_defaults`` says what initializers among the inputs are: see :mod:`.defaults`.
+
+    Every value of the graph has a type. Where the model only works for some sizes of an open
+    dimension, these are assumed and a warning says so. Raises :class:`FrontendError` listing every
+    blocker.
     """
     source = open_model(model)
-    graph, warnings = import_graph(source, shapes or {})
+    graph, warnings = import_graph(source, shapes or {}, input_defaults)
     return Imported(graph, source.name, warnings, source)
 
 
-__all__ = ["Blocker", "FrontendError", "Imported", "load_model"]
+__all__ = ["DEFAULTS", "Blocker", "Defaults", "FrontendError", "Imported", "load_model"]

@@ -18,6 +18,7 @@ from ..ir.registry import has_trait
 from ..ir.types import TensorType
 from .choices import Choices, guard_messages
 from .control import SCALARS
+from .defaults import Defaults, inputs_with_defaults
 from .errors import Blocker, FrontendError, shorten
 from .guards import add_guards
 from .importer import Importer
@@ -29,9 +30,21 @@ MAX_IMPORTS = 32
 """Imports of one model, whatever they are for."""
 
 
-def import_graph(source: Source, shapes: Pins) -> tuple[Graph, list[str]]:
-    """The typed graph of a model, and remarks; raises :class:`FrontendError`."""
-    return _Attempts(source, shapes).run()
+def import_graph(
+    source: Source, shapes: Pins, defaults: Defaults = "auto"
+) -> tuple[Graph, list[str]]:
+    """The typed graph of a model, and remarks; raises :class:`FrontendError`.
+
+    Where a model only has sense with its initializers as constants, "auto" ``defaults`` are that.
+    """
+    try:
+        return _Attempts(source, shapes, defaults).run()
+    except FrontendError:
+        if defaults != "auto" or not inputs_with_defaults(source.proto, defaults)[0]:
+            raise
+    graph, remarks = _Attempts(source, shapes, "constant").run()
+    return graph, [*remarks, "initializers among the inputs are taken as constants: as inputs "
+                   "they would leave open what must be known"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,9 @@ class _Step:
 
 
 class _Attempts:
-    def __init__(self, source: Source, shapes: Pins) -> None:
+    def __init__(self, source: Source, shapes: Pins, defaults: Defaults) -> None:
         self._source = source
+        self._defaults = defaults
         self._shapes = shapes
         self._left = MAX_IMPORTS
 
@@ -87,7 +101,7 @@ class _Attempts:
         while True:
             self._left -= 1
             choices = None if answers is None else Choices(answers)
-            importer = Importer(self._source, bindings, choices)
+            importer = Importer(self._source, bindings, choices, self._defaults)
             graph, error = None, None
             try:
                 graph = importer.run(self._shapes)

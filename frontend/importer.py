@@ -8,16 +8,18 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 import onnx
 
 from ..ir.dims import Dim
 from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
 from ..ir.registry import Needs, spec
-from ..ir.types import TensorType, Type, type_symbols
+from ..ir.types import TensorType, Type, array_type, type_symbols
 from .choices import Choices
 from .constants import constant_array
 from .control import CONTROL_OPS, place_control, scalar_inputs
+from .defaults import Defaults, inputs_with_defaults
 from .emit import Emit
 from .errors import Blocker, FrontendError, ImportFault, shorten, text
 from .expansions import EXPANSIONS
@@ -84,9 +86,14 @@ class Importer:
     """
 
     def __init__(
-        self, source: Source, bindings: Mapping[str, Dim], choices: Choices | None = None
+        self,
+        source: Source,
+        bindings: Mapping[str, Dim],
+        choices: Choices | None = None,
+        defaults: Defaults = "auto",
     ) -> None:
         self.source = source
+        self.defaults = defaults
         self.bindings = bindings
         self.choices = choices
         self.undecided = False
@@ -170,13 +177,18 @@ class Importer:
 
     def _declare_inputs(self, graph: onnx.GraphProto, scope: Scope, shapes: Pins) -> None:
         types = {}
+        given, remark = inputs_with_defaults(self.source.proto, self.defaults)
+        if remark:
+            self.warn(remark)
         for info in graph.input:
-            if scope.holds(text(info.name)):
+            if scope.holds(text(info.name)) and info.name not in given:
                 continue
             try:
                 if not info.name or info.name in types:
                     raise ImportFault("is there twice" if info.name else "has no name")
                 types[info.name] = value_type(info.type, info.name, self.symbols)
+                if info.name in given:
+                    types[info.name] = _fitted(types[info.name], scope.arrays[info.name])
             except ImportFault as e:
                 self.block(f"input '{shorten(info.name, 120)}': {e}")
                 scope.values.setdefault(info.name, BROKEN)
@@ -194,7 +206,7 @@ class Importer:
         still_open = [f"{n}: {t}" for n, t in pinned.items() if not _is_static(t)]
         self._open = shorten(", ".join(still_open), 200)
         for name, t in pinned.items():
-            made = scope.builder.graph.add_input(name, t)
+            made = scope.builder.graph.add_input(name, t, default=scope.arrays.pop(name, None))
             scope.values.setdefault(name, made)
             for key in asked.get(name, ()):
                 assert self.choices is not None
@@ -438,6 +450,19 @@ class Importer:
             for a in function.attribute_proto if a.name not in node.attrs
         }  # fmt: skip
         return {**defaults, **node.attrs}
+
+
+def _fitted(declared: Type, default: np.ndarray) -> TensorType:
+    """The type of an input with this default; raises :class:`ImportFault` where they disagree."""
+    found = array_type(default)
+    if not isinstance(declared, TensorType) or declared.dtype != found.dtype:
+        raise ImportFault(f"is {declared}, its initializer {found}")
+    if declared.shape is None:
+        return found
+    pairs = list(zip_longest(declared.shape, found.dims))
+    if any(d is None or (isinstance(d, int) and d != size) for d, size in pairs):
+        raise ImportFault(f"is {declared}, its initializer {found}")
+    return declared
 
 
 def _is_static(t: Type) -> bool:

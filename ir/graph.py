@@ -179,10 +179,14 @@ class Graph:
 
     # ---- building ----------------------------------------------------------------------------
 
-    def add_input(self, name: str, type: Type) -> Value:
-        """A new model (or body) input; order of calls is the order of inputs."""
+    def add_input(self, name: str, type: Type, default: np.ndarray | None = None) -> Value:
+        """A new model (or body) input; order of calls is the order of inputs.
+
+        ``default`` is the value of a model's input where a run gives none.
+        """
         unique = self.unique_name(name)
-        node = self._new_node("Input", "", unique, {}, [Output(unique, type)])
+        attrs: dict[str, Attr] = {} if default is None else {"default": default}
+        node = self._new_node("Input", "", unique, attrs, [Output(unique, type)])
         self._inputs.append(node)
         return node.out()
 

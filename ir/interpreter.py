@@ -75,6 +75,7 @@ class Interpreter:
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
         """As :func:`evaluate`."""
         names = [v.name for v in self._graph.inputs]
+        feeds = {**_defaults(self._graph), **feeds}
         missing = [n for n in names if n not in feeds]
         unknown = [n for n in feeds if n not in names]
         if missing or unknown:
@@ -86,6 +87,10 @@ class Interpreter:
             if problem is not None:
                 raise EvaluationError(f"input {v.name!r}: {problem}")
         return self._engine.run_graph(self._graph, values, bindings)
+
+
+def _defaults(graph: Graph) -> dict[str, Any]:
+    return {v.name: d for v in graph.inputs if (d := v.node.attrs.get("default")) is not None}
 
 
 def _as_value(value: Any) -> Any:

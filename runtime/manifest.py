@@ -36,7 +36,8 @@ class ValueSpec(NamedTuple):
     ``kind`` is ``tensor``, ``sequence`` or ``optional``. ``shape`` is None for an unknown rank; a
     dimension is an int, the text of a symbolic expression, or None. ``optional`` inputs may be
     left out of the feeds. ``keys`` are the names of the columns of an output that is a matrix here
-    and a list of maps for users.
+    and a list of maps for users. ``default`` is the number of the weight that an input is where it
+    is left out.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ValueSpec(NamedTuple):
     optional: bool = False
     elem: ValueSpec | None = None
     keys: tuple[int | str, ...] = ()
+    default: int | None = None
 
     @property
     def ort_type(self) -> str:
@@ -124,7 +126,7 @@ def parse_manifest(data: bytes) -> Manifest:
     weights = _weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size)
     return Manifest(
         target=_target(_get(raw, "target", dict, "manifest")),
-        inputs=_values(raw, "inputs"),
+        inputs=_with_defaults(raw, _values(raw, "inputs"), weights),
         outputs=_values(raw, "outputs"),
         weights=weights,
         files=files,
@@ -234,6 +236,21 @@ def _values(raw: Json, key: str) -> tuple[ValueSpec, ...]:
     if len({spec.name for spec in specs}) != len(distinct):
         raise ArtifactError(f"{key}: two values have the same name")
     return specs
+
+
+def _with_defaults(
+    raw: Json, inputs: tuple[ValueSpec, ...], weights: tuple[WeightSpec, ...]
+) -> tuple[ValueSpec, ...]:
+    found = []
+    for i, (spec, entry) in enumerate(zip(inputs, raw["inputs"], strict=True)):
+        if "default" in entry:
+            where = f"inputs[{i}]"
+            index = _size(entry, "default", where)
+            if index >= len(weights) or spec.kind != "tensor" or weights[index].dtype != spec.dtype:
+                raise ArtifactError(f"{where}: 'default' is not the number of a fitting weight")
+            spec = spec._replace(default=index)
+        found.append(spec)
+    return tuple(found)
 
 
 def _value(entry: Any, where: str, depth: int = 0) -> ValueSpec:

@@ -14,6 +14,7 @@ from . import host
 from . import threads as thread_pool
 from .artifact import LoadedArtifact, load_artifact, read_artifact, weight_of
 from .direct import Direct, HandedOver, NativeCode
+from .dtypes import from_storage, is_exotic
 from .errors import ArtifactError, ExecutionError, InputError, first_line, reason
 from .instance import Instance
 from .library import load_library
@@ -57,6 +58,11 @@ class Session:
         self._blob = artifact.weights
         self._weight_specs = manifest.weights
         self._weights: Any = None
+        self._defaults = {
+            spec.name: _default(artifact, spec)
+            for spec in self._inputs
+            if spec.default is not None
+        }
         self._native = self._native_code(manifest.native)
         self._closed = False
         self._idle: list[Direct | Instance] = [self._new_instance()]
@@ -73,6 +79,8 @@ class Session:
         Raises InputError for feeds or names that do not fit, ExecutionError if the model fails.
         """
         wanted = self._select(output_names) if output_names else self._every_output
+        if self._defaults and isinstance(feeds, Mapping):
+            feeds = {**self._defaults, **feeds}
         thread_pool.use(self._threads)
         try:
             instance = self._idle.pop()
@@ -91,8 +99,12 @@ class Session:
             self._idle.append(instance)
 
     def get_inputs(self) -> list[NodeArg]:
-        """The inputs, in order."""
-        return [_node_arg(spec) for spec in self._inputs]
+        """The inputs that a run must be given, and optional ones, in order."""
+        return [_node_arg(spec) for spec in self._inputs if spec.default is None]
+
+    def get_overridable_initializers(self) -> list[NodeArg]:
+        """The inputs that have a default, in order."""
+        return [_node_arg(spec) for spec in self._inputs if spec.default is not None]
 
     def get_outputs(self) -> list[NodeArg]:
         """The outputs, in order."""
@@ -129,7 +141,7 @@ class Session:
             raise ExecutionError(f"{self._path}: the session is closed")
         if self._place.cuda:
             raise ArtifactError(f"{self._path}: only kernels that run on the CPU can be timed")
-        return Profiler(*self._new_machine(), feeds, self._threads)
+        return Profiler(*self._new_machine(), {**self._defaults, **feeds}, self._threads)
 
     def close(self) -> None:
         """Lets go of the weights and machines; a later `run` raises ExecutionError."""
@@ -252,6 +264,13 @@ def _load_code(artifact: LoadedArtifact) -> tuple[Place, Any]:
         return place, load_library(artifact.library, digest, artifact.library_path)
     except ArtifactError as error:
         raise ArtifactError(f"{artifact.path}: {error}") from error
+
+
+def _default(artifact: LoadedArtifact, spec: ValueSpec) -> np.ndarray:
+    """The default of an input in public dtype."""
+    assert spec.default is not None
+    array = artifact.weight(artifact.manifest.weights[spec.default])
+    return from_storage(array, spec.dtype) if is_exotic(spec.dtype) else array
 
 
 def _node_arg(spec: ValueSpec) -> NodeArg:

@@ -89,6 +89,9 @@ def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
     for v in graph.inputs:
         scope.bind(v, shared.names.unique(v.name))
         model.graph.input.append(scope.info(v.type, v.name))
+        default = v.node.attrs.get("default")
+        if isinstance(default, np.ndarray):
+            shared.store(model.graph.initializer.add(name=v.name), default)
     inputs = {v.name for v in graph.inputs}
     for name in set(graph.output_names) - inputs:
         shared.names.unique(name)

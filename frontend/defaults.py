@@ -1,0 +1,54 @@
+"""Initializers that are inputs too: the values that these inputs have where nobody gives others.
+
+Since version 4 of the format an initializer that stands among the inputs is a default. Many
+exporters list all of their weights like that, which nobody means to replace, and a compiler needs
+to know: such a model's initializers are constants.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import onnx
+
+Defaults: TypeAlias = Literal["auto", "open", "constant"]
+"""What initializers among the inputs are: "open" inputs with a default (as onnxruntime has them),
+constants, or open unless the model lists its weights."""
+
+DEFAULTS = get_args(Defaults)
+_FIRST_VERSION = 4
+_WEIGHTS = 256
+
+
+def inputs_with_defaults(proto: onnx.ModelProto, mode: Defaults) -> tuple[set[str], str]:
+    """The inputs that keep their initializer as a default, and a remark if others lose it.
+
+    A weight is a matrix, or more, of at least 256 elements: only "open" keeps it an input.
+    """
+    inputs = {info.name for info in proto.graph.input}
+    listed = [t for t in proto.graph.initializer if t.name in inputs]
+    if mode == "constant" or proto.ir_version < _FIRST_VERSION or not listed:
+        return set(), ""
+    closed = [t for t in listed if t.data_type == onnx.TensorProto.STRING]
+    if mode == "auto" and any(_is_weight(t) for t in listed):
+        closed = listed
+    names = {t.name for t in listed} - {t.name for t in closed}
+    return names, _remark(closed)
+
+
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    sizes = [d for d in tensor.dims if d > 1]
+    count = 1
+    for d in sizes:
+        count *= d
+    return len(sizes) > 1 and count >= _WEIGHTS
+
+
+def _remark(closed: list[onnx.TensorProto]) -> str:
+    if not closed:
+        return ""
+    first, more = repr(closed[0].name), f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+    return (
+        f"initializers among the inputs ({first}{more}) are taken as constants, which no run can "
+        "replace; --input-defaults open keeps them inputs, with slower code"
+    )
