@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,15 +33,21 @@ _FEW = 4
 
 _ndarray = np.ndarray
 
+_Buffer: TypeAlias = "tuple[np.ndarray, Any]"
+"""An array and the tensor of its memory."""
+
 
 class Slot:
     """Where one tensor input is handed over.
 
     ``shape`` and ``dtype`` are those of the last feed that passed all checks; a feed that has the
     same needs no others. ``low`` to ``high`` is the memory that the machine saw.
+
+    A signal's handler may raise anywhere, so a buffer counts only when it is complete, and none
+    outlives its shape.
     """
 
-    __slots__ = ("name", "spec", "dtype", "shape", "low", "high", "_nbytes", "_array", "_tensor")
+    __slots__ = ("name", "spec", "dtype", "shape", "low", "high", "_small", "_large")
 
     def __init__(self, spec: ValueSpec) -> None:
         self.name = spec.name
@@ -49,40 +55,50 @@ class Slot:
         plain = spec.elem is None and is_plain(spec.dtype)
         self.dtype = public_dtype(spec.dtype) if plain else None
         self.shape: tuple[int, ...] | None = None
-        self.low = self.high = self._nbytes = 0
-        self._array: np.ndarray | None = None
+        self.low = self.high = 0
+        self._small: _Buffer | None = None
+        self._large: _Buffer | None = None
         if plain and spec.shape is not None and all(type(dim) is int for dim in spec.shape):
             self.expect(tuple(int(dim) for dim in spec.shape if dim is not None))
 
     def expect(self, shape: tuple[int, ...]) -> None:
         """Makes ready for arrays of this shape."""
         if shape != self.shape:
+            self._small = self._large = None
             self.shape = shape
-            self._nbytes = 0
-            self._array = None
 
     def take(self, array: np.ndarray) -> Any:
         """A tensor with the array's content: its own memory if that is large and aligned."""
-        if self._array is None or self._nbytes > _SMALL:
-            if array.nbytes > _SMALL and array.flags.carray:
-                tensor = import_array(array)
-                address = tensor.data_ptr()
-                if address % ALIGNMENT == 0:
-                    self.low, self.high = address, address + array.nbytes
-                    return tensor
-            return self._stage(array)
-        self._array[...] = array
-        return self._tensor
+        small = self._small
+        if small is not None:
+            small[0][...] = array
+            return small[1]
+        if array.nbytes <= _SMALL:
+            small = self._copied(_buffer_like(array), array)
+            self._small = small
+            return small[1]
+        if array.flags.carray:
+            tensor = import_array(array)
+            if tensor.data_ptr() % ALIGNMENT == 0:
+                return self._seen(tensor, array.nbytes)
+        if self._large is None:
+            self._large = _buffer_like(array)
+        return self._copied(self._large, array)[1]
 
-    def _stage(self, array: np.ndarray) -> Any:
-        if self._array is None:
-            self._array = aligned_empty(array.shape, array.dtype)
-            self._tensor = import_array(self._array)
-            self._nbytes = array.nbytes
-        self._array[...] = array
-        self.low = self._tensor.data_ptr()
-        self.high = self.low + array.nbytes
-        return self._tensor
+    def _copied(self, buffer: _Buffer, array: np.ndarray) -> _Buffer:
+        buffer[0][...] = array
+        self._seen(buffer[1], array.nbytes)
+        return buffer
+
+    def _seen(self, tensor: Any, nbytes: int) -> Any:
+        self.low = tensor.data_ptr()
+        self.high = self.low + nbytes
+        return tensor
+
+
+def _buffer_like(array: np.ndarray) -> _Buffer:
+    buffer = aligned_empty(array.shape, array.dtype)
+    return buffer, import_array(buffer)
 
 
 class Instance:

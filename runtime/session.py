@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import host
 from . import threads as thread_pool
-from .artifact import LoadedArtifact, load_artifact, read_artifact, weight_of
-from .direct import Direct, HandedOver, NativeCode
+from .artifact import LoadedArtifact, load_artifact, read_artifact
+from .direct import Direct, HandedOver
 from .dtypes import from_storage, is_exotic
 from .errors import ArtifactError, ExecutionError, InputError, first_line, reason
 from .instance import Instance
-from .library import load_library
-from .manifest import LIBRARY, Dim, NativeSpec, ValueSpec
-from .places import Place, place_for
-from .tvm_runtime import load_libraries
-from .values import tensor_from_storage
+from .manifest import Dim, ValueSpec
+from .model import Model
 
 if TYPE_CHECKING:
     from .profile import Profiler
@@ -54,18 +50,14 @@ class Session:
         self._output_index = {spec.name: i for i, spec in enumerate(self._outputs)}
         self._every_output = range(len(self._outputs))
         self._threads = thread_pool.resolve(threads)
-        self._place, self._library = _load_code(artifact)
-        self._blob = artifact.weights
-        self._weight_specs = manifest.weights
-        self._weights: Any = None
         self._defaults = {
             spec.name: _default(artifact, spec)
             for spec in self._inputs
             if spec.default is not None
         }
-        self._native = self._native_code(manifest.native)
-        self._closed = False
-        self._idle: list[Direct | Instance] = [self._new_instance()]
+        self._model: Model | None = Model(artifact)
+        # What runs takes from and gives back to the lists that it found, which `close` replaces.
+        self._idle: list[Direct | Instance] = [self._model.instance()]
         self._machines: list[Instance] = []
         """Idle machines for feeds that native code hands over."""
 
@@ -82,10 +74,11 @@ class Session:
         if self._defaults and isinstance(feeds, Mapping):
             feeds = {**self._defaults, **feeds}
         thread_pool.use(self._threads)
+        idle = self._idle
         try:
-            instance = self._idle.pop()
+            instance = idle.pop()
         except IndexError:
-            instance = self._new_instance()
+            instance = self._opened().instance()
         try:
             try:
                 return instance.run(feeds, wanted)
@@ -96,7 +89,7 @@ class Session:
         except Exception as error:
             raise ExecutionError(f"{self._path}: {reason(error)}") from error
         finally:
-            self._idle.append(instance)
+            idle.append(instance)
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs that a run must be given, and optional ones, in order."""
@@ -137,19 +130,18 @@ class Session:
         """
         from .profile import Profiler
 
-        if self._closed:
-            raise ExecutionError(f"{self._path}: the session is closed")
-        if self._place.cuda:
+        model = self._opened()
+        if model.place.cuda:
             raise ArtifactError(f"{self._path}: only kernels that run on the CPU can be timed")
-        return Profiler(*self._new_machine(), {**self._defaults, **feeds}, self._threads)
+        return Profiler(*model.machine(), {**self._defaults, **feeds}, self._threads)
 
     def close(self) -> None:
-        """Lets go of the weights and machines; a later `run` raises ExecutionError."""
-        self._closed = True
-        self._idle.clear()
-        self._machines.clear()
-        self._weights = self._native = None
-        self._blob = np.empty(0, np.uint8)
+        """Lets go of the weights and machines; a later `run` raises ExecutionError.
+
+        Runs of other threads come to their end, and let go then.
+        """
+        self._model = None
+        self._idle, self._machines = [], []
 
     def __enter__(self) -> Session:
         return self
@@ -173,53 +165,22 @@ class Session:
         wrong = next(n for n in names if not isinstance(n, str) or n not in self._output_index)
         raise InputError(f"there is no output {wrong!r}: the model gives {gives}")
 
-    def _new_instance(self) -> Instance | Direct:
-        if self._closed:
+    def _opened(self) -> Model:
+        model = self._model
+        if model is None:
             raise ExecutionError(f"{self._path}: the session is closed")
-        try:
-            if self._native is not None:
-                return Direct(self._native, self._inputs, self._outputs)
-            return self._new_machine()[1]
-        except (RuntimeError, AttributeError, ValueError) as error:
-            raise ArtifactError(
-                f"{self._path}: the compiled model cannot be started ({first_line(error)})"
-            ) from error
+        return model
 
     def _run_machine(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
+        machines = self._machines
         try:
-            machine = self._machines.pop()
+            machine = machines.pop()
         except IndexError:
-            machine = self._new_machine()[1]
+            machine = self._opened().machine()[1]
         try:
             return machine.run(feeds, wanted)
         finally:
-            self._machines.append(machine)
-
-    def _native_code(self, spec: NativeSpec | None) -> NativeCode | None:
-        if spec is None:
-            return None
-        words, fixups = weight_of(self._blob, spec.words), weight_of(self._blob, spec.fixups)
-        if fixups.size and not 0 <= fixups.min() <= fixups.max() < len(words):
-            raise ArtifactError(f"{self._path}: native code with fixups outside of its frame")
-        try:
-            return NativeCode(self._library, words, fixups, self._blob)
-        except AttributeError as error:
-            raise ArtifactError(
-                f"{self._path}: the compiled model cannot be started ({first_line(error)})"
-            ) from error
-
-    def _new_machine(self) -> tuple[Any, Instance]:
-        """A virtual machine for the model, which any model can run on, and what feeds it."""
-        if self._weights is None:
-            arrays = [weight_of(self._blob, spec) for spec in self._weight_specs]
-            self._weights = self._place.keep([tensor_from_storage(array) for array in arrays])
-        machine = self._library["vm_load_executable"]()
-        machine["vm_initialization"](*self._place.devices)
-        low = self._blob.ctypes.data
-        main = self._place.wrap(machine["main"])
-        return machine, Instance(
-            main, self._inputs, self._outputs, self._weights, low, low + self._blob.nbytes
-        )
+            machines.append(machine)
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
@@ -251,19 +212,6 @@ def parse_report(path: str, report: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise ArtifactError(f"{path}: report.json is not a JSON object")
     return parsed
-
-
-def _load_code(artifact: LoadedArtifact) -> tuple[Place, Any]:
-    manifest = artifact.manifest
-    try:
-        place = place_for(manifest.target.kind)
-        load_libraries(cuda=place.cuda)
-        place.require()
-        host.register(manifest.host_functions)
-        digest = manifest.files[LIBRARY].sha256
-        return place, load_library(artifact.library, digest, artifact.library_path)
-    except ArtifactError as error:
-        raise ArtifactError(f"{artifact.path}: {error}") from error
 
 
 def _default(artifact: LoadedArtifact, spec: ValueSpec) -> np.ndarray:

@@ -57,9 +57,11 @@ def resolve(threads: int | None) -> int:
     with _lock:
         if _maximum is None:
             limit = _from_environment() if threads is not None else None
-            _maximum = max(asked or usable_cores(), limit or 1)
-            os.environ["TVM_NUM_THREADS"] = str(_maximum)
+            most = max(asked or usable_cores(), limit or 1)
+            os.environ["TVM_NUM_THREADS"] = str(most)
             os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", _SPINS)
+            # Last, as a signal's handler may raise anywhere.
+            _maximum = most
         if threads is not None and threads > _maximum:
             raise InputError(
                 f"threads={threads}, but the first model loaded in this process fixed the number "
@@ -97,12 +99,12 @@ def _build(bind: bool, *arguments: Any) -> None:
     """TVM obeys the mode only where the environment lets it bind, and else always binds first."""
     with _lock:
         given = os.environ.get(_BIND)
-        os.environ[_BIND] = str(int(bind))
         try:
+            os.environ[_BIND] = str(int(bind))
             global_function("runtime.config_threadpool")(*arguments)
         finally:
             if given is None:
-                del os.environ[_BIND]
+                os.environ.pop(_BIND, None)
             else:
                 os.environ[_BIND] = given
 

@@ -33,11 +33,11 @@ def import_tvm_ffi() -> ModuleType:
         import tvm_ffi
 
         return tvm_ffi
-    sys.modules["torch"] = None  # type: ignore[assignment]
     try:
+        sys.modules["torch"] = None  # type: ignore[assignment]
         import tvm_ffi
     finally:
-        del sys.modules["torch"]
+        sys.modules.pop("torch", None)
     return tvm_ffi
 
 

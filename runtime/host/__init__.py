@@ -53,8 +53,18 @@ _HOMES = {
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
+
+class _Exit(SystemExit):
+    """``SystemExit`` from the text that it crossed compiled code as."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(int(text) if text.isdecimal() else text)
+
+
 # These reach the caller as what they are.
 tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
+tvm_ffi.register_error("SystemExit", SystemExit)
+tvm_ffi.register_error("SystemExit", _Exit)
 tvm_ffi.register_error("InputError", InputError)
 
 _registry: dict[str, HostFunction] = {}

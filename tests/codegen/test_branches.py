@@ -388,7 +388,7 @@ def test_no_value_is_overwritten_before_its_last_use(data: st.DataObject) -> Non
     inputs = [X, *(value(name, (), BOOL) for name in "cde")]
     outputs = [value("y", ("N", 8 * len(known))), value(outs[0], ("N", 8))]
     session = start(model(nodes, inputs, outputs, scribe.weights))
-    machine = session._new_machine()[1]
+    machine = session._model.machine()[1]
     for case in flags("c", "d", "e"):
         feeds = {"x": rows(3), **case}
         for got, want in zip(session.run(None, feeds), machine.run(feeds, range(2)), strict=True):

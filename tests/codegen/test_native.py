@@ -85,7 +85,7 @@ def feed(batch: int, length: int, seed: int = 0) -> dict[str, Array]:
 
 def by_machine(session: Session, feeds: dict[str, Array]) -> list[Array]:
     """What the virtual machine computes."""
-    return session._new_machine()[1].run(feeds, range(len(session.get_outputs())))
+    return session._model.machine()[1].run(feeds, range(len(session.get_outputs())))
 
 
 def assert_same(got: list[Array], want: list[Array]) -> None:

@@ -1,0 +1,81 @@
+"""A model's code and weights, and what runs it: native code or virtual machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import host
+from .artifact import LoadedArtifact, weight_of
+from .direct import Direct, NativeCode
+from .errors import ArtifactError, first_line
+from .instance import Instance
+from .library import load_library
+from .manifest import LIBRARY, NativeSpec
+from .places import place_for
+from .tvm_runtime import load_libraries
+from .values import tensor_from_storage
+
+
+class Model:
+    """Brings the artifact's library into the process. Never changes, so that threads share it.
+
+    Raises ArtifactError where the library cannot be loaded or does not hold what it should.
+    """
+
+    def __init__(self, artifact: LoadedArtifact) -> None:
+        manifest = artifact.manifest
+        self._path = artifact.path
+        self._inputs, self._outputs = manifest.inputs, manifest.outputs
+        self._blob = artifact.weights
+        try:
+            self.place = place_for(manifest.target.kind)
+            load_libraries(cuda=self.place.cuda)
+            self.place.require()
+            host.register(manifest.host_functions)
+            digest = manifest.files[LIBRARY].sha256
+            self._library = load_library(artifact.library, digest, artifact.library_path)
+        except ArtifactError as error:
+            raise ArtifactError(f"{artifact.path}: {error}") from error
+        self._weight_specs = manifest.weights
+        self._weights: Any = None
+        self._native = self._native_code(manifest.native)
+
+    def instance(self) -> Direct | Instance:
+        """What runs the model, with buffers of its own: native code where there is some."""
+        if self._native is None:
+            return self.machine()[1]
+        try:
+            return Direct(self._native, self._inputs, self._outputs)
+        except (RuntimeError, AttributeError, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def machine(self) -> tuple[Any, Instance]:
+        """A virtual machine, which any model can run on, and what feeds it."""
+        try:
+            if self._weights is None:
+                arrays = [weight_of(self._blob, spec) for spec in self._weight_specs]
+                self._weights = self.place.keep([tensor_from_storage(array) for array in arrays])
+            machine = self._library["vm_load_executable"]()
+            machine["vm_initialization"](*self.place.devices)
+            main = self.place.wrap(machine["main"])
+        except (RuntimeError, AttributeError, ValueError) as error:
+            raise self._unusable(error) from error
+        low = self._blob.ctypes.data
+        high = low + self._blob.nbytes
+        return machine, Instance(main, self._inputs, self._outputs, self._weights, low, high)
+
+    def _native_code(self, spec: NativeSpec | None) -> NativeCode | None:
+        if spec is None:
+            return None
+        words, fixups = weight_of(self._blob, spec.words), weight_of(self._blob, spec.fixups)
+        if fixups.size and not 0 <= fixups.min() <= fixups.max() < len(words):
+            raise ArtifactError(f"{self._path}: native code with fixups outside of its frame")
+        try:
+            return NativeCode(self._library, words, fixups, self._blob)
+        except AttributeError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: BaseException) -> ArtifactError:
+        return ArtifactError(
+            f"{self._path}: the compiled model cannot be started ({first_line(error)})"
+        )
