@@ -79,24 +79,28 @@ def jit_kernel(region: Graph, target: Target) -> Any:
     """The kernel of a region as a function of this process."""
     import tvm
 
-    module = tvm.IRModule({"kernel": target.kernel(region, "kernel")})
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        library = tvm.tirx.build(module, target=target.tvm_target(), pipeline=register_pipeline())
-    return library["kernel"]
+    return build_module(tvm.IRModule({"kernel": target.kernel(region, "kernel")}), target)["kernel"]
 
 
 def object_of(module: object, target: Target) -> bytes:
     """The object file of an ``IRModule`` of PrimFuncs."""
-    import tvm
-
-    # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        library = tvm.tirx.build(module, target=target.tvm_target(), pipeline=register_pipeline())
+    library = build_module(module, target)
     # In memory: LLVM ends the process where a disk is full.
     descriptor = os.memfd_create("kernel")
     with open(descriptor, "rb") as file:
         library.write_to_file(f"/proc/self/fd/{descriptor}", "o")
         return file.read()
+
+
+def build_module(module: object, target: Target) -> Any:
+    """An ``IRModule`` of PrimFuncs as a ``tvm.runtime.Module``."""
+    import tvm
+
+    # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
+    config = {"tirx.disable_assert": not target.checks_bounds}
+    pipeline = register_pipeline(target.checks_bounds)
+    with tvm.transform.PassContext(config=config):
+        return tvm.tirx.build(module, target=target.tvm_target(), pipeline=pipeline)
 
 
 def build_kernels(
@@ -264,6 +268,6 @@ def read_reply(stream: IO[bytes], name: str) -> _Result:
 
 
 __all__ = [
-    "BuildError", "build_kernels", "build_object", "compiler_version", "jit_kernel", "object_of",
-    "parse_target",
+    "BuildError", "build_kernels", "build_module", "build_object", "compiler_version", "jit_kernel",
+    "object_of", "parse_target",
 ]  # fmt: skip

@@ -6,28 +6,32 @@ cooperative copies to lower, and the passes for those cost most of TVM's default
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-NAME = "graphkiln"
+NAME, CHECKED = "graphkiln", "graphkiln_checked"
 
 
 @cache
-def register_pipeline() -> str:
-    """Register the pipeline with TVM (once); returns its name."""
+def register_pipeline(check_bounds: bool = False) -> str:
+    """Register a pipeline with TVM (once), perhaps with bounds checks; returns its name."""
     from tvm.tirx import compilation_pipeline as stock
 
     def factory() -> Any:
-        return _pipeline(), stock.finalize_host_passes, stock.finalize_device_passes
+        return _pipeline(check_bounds), stock.finalize_host_passes, stock.finalize_device_passes
 
-    stock.register_tir_pipeline(NAME, factory)
-    return NAME
+    name = CHECKED if check_bounds else NAME
+    stock.register_tir_pipeline(name, factory)
+    return name
 
 
-def _pipeline() -> Any:
+def _pipeline(check_bounds: bool) -> Any:
     import tvm
     from tvm import tirx
     from tvm.s_tir import transform as s_tir
+
+    from ..targets.tir.bounds import drop_argument_checks
 
     @tvm.transform.module_pass(opt_level=0)
     def lower(module: Any, _context: Any) -> Any:
@@ -37,9 +41,10 @@ def _pipeline() -> Any:
             tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(True),
+            *(_bounds_checks() if check_bounds else ()),
             tirx.transform.StorageRewrite(),
             tirx.transform.UnrollLoop(),
-            tirx.transform.StmtSimplify(),
+            *(() if check_bounds else (tirx.transform.StmtSimplify(),)),
             tirx.transform.RemoveNoOp(),
             s_tir.RewriteUnsafeSelect(),
             tirx.transform.CommonSubexprElim(),
@@ -47,7 +52,34 @@ def _pipeline() -> Any:
             tirx.transform.AnnotateEntryFunc(),
             tirx.transform.SplitHostDevice(),
             tirx.transform.MakePackedAPI(),
+            *((_module_pass(drop_argument_checks),) if check_bounds else ()),
         ]
         return tvm.transform.Sequential(passes)(module)
 
     return lower
+
+
+def _bounds_checks() -> list[Any]:
+    """Bounds checks on what is executed, from where on nothing is simplified.
+
+    They come before memory is shared, while each buffer has an extent of its own, and after
+    selects between loads have become branches.
+    """
+    from tvm import tirx
+    from tvm.s_tir import transform as s_tir
+
+    from ..targets.tir.bounds import check_bounds
+
+    simplify = tirx.transform.StmtSimplify()
+    return [simplify, s_tir.RewriteUnsafeSelect(), _module_pass(check_bounds)]
+
+
+def _module_pass(change: Callable[[Any], Any]) -> Any:
+    """A function of an ``IRModule`` as a pass of TVM's."""
+    import tvm
+
+    @tvm.transform.module_pass(opt_level=0)
+    def apply(module: Any, _context: Any) -> Any:
+        return change(module)
+
+    return apply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +15,25 @@ if TYPE_CHECKING:
 
 class TargetError(GraphkilnError, ValueError):
     """A target's name or its options are not understood."""
+
+
+def parse_options(
+    texts: Sequence[str], known: Mapping[str, tuple[str, ...]]
+) -> dict[str, str]:
+    """Options such as ``check=bounds`` by name; ``known`` are the values that each may have.
+
+    Raises :class:`TargetError` for others, and where a name is repeated.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if value not in known.get(name, ()):
+            takes = ", ".join(f"{n}={v}" for n, values in known.items() for v in values)
+            raise TargetError(f"target option {text!r} is not known; known are {takes or 'none'}")
+        if name in found:
+            raise TargetError(f"target option {name!r} is given twice")
+        found[name] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,16 @@ class Target(Protocol):
     @property
     def host(self) -> Target:
         """The CPU target that launches kernels; the target itself where that is a CPU."""
+        ...
+
+    @property
+    def checks_bounds(self) -> bool:
+        """Must kernels check every access (see ``targets.tir.bounds``)?"""
+        ...
+
+    @property
+    def keeps_apart(self) -> bool:
+        """Must every temporary have memory of its own, so that nothing lies beside it?"""
         ...
 
     @property

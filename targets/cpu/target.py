@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 
@@ -30,14 +31,25 @@ from .recurrent import recurrent_templates
 class CpuTarget:
     """One CPU model."""
 
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"check": ("bounds",), "memory": ("apart",)}
+    """What may follow its name, and each option's values."""
+
     features: CpuFeatures
+    checks_bounds: bool = False
+    keeps_apart: bool = False
 
     @classmethod
-    def parse(cls, detail: str) -> CpuTarget:
-        return cls(features_of(detail))
+    def parse(cls, detail: str, options: Mapping[str, str]) -> CpuTarget:
+        return cls(features_of(detail), "check" in options, "memory" in options)
 
     @property
     def spec(self) -> str:
+        check = ",check=bounds" if self.checks_bounds else ""
+        memory = ",memory=apart" if self.keeps_apart else ""
+        return f"{self._cpu}{check}{memory}"
+
+    @property
+    def _cpu(self) -> str:
         return f"cpu:{self.features.name}"
 
     @property
@@ -48,7 +60,7 @@ class CpuTarget:
     @property
     def layouts(self) -> CpuLayouts:
         """What the layout pass asks."""
-        return CpuLayouts(self.features, partial(find_shipped, self.spec))
+        return CpuLayouts(self.features, partial(find_shipped, self._cpu))
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

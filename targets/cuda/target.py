@@ -52,6 +52,14 @@ class CudaTarget:
         return None
 
     @property
+    def checks_bounds(self) -> bool:
+        return False
+
+    @property
+    def keeps_apart(self) -> bool:
+        return False
+
+    @property
     def own_kernels(self) -> frozenset[str]:
         return frozenset()
 

@@ -175,9 +175,10 @@ class Builder:
 
     def argument(self, name: str, shape: Sequence[Any], dtype: str) -> BufferTensor:
         """A tensor parameter of IR element type ``dtype``."""
-        buffer = self._declare(name, shape, storage_dtype(dtype), offset=True)
+        buffer = self._declare(name, shape, storage_dtype(dtype))
         self._params.append(buffer)
-        return self._tensor(buffer, shape, dtype)
+        tensor = self._tensor(buffer, shape, dtype)
+        return tensor if shape else self.view(tensor, ())
 
     def finish(self, name: str) -> tirx.PrimFunc:
         """The function: tensor parameters in order of declaration, then symbols."""
@@ -233,9 +234,9 @@ class Builder:
         self.emit(tirx.AllocBuffer(buffer))
         return self._tensor(buffer, shape, dtype)
 
-    def _declare(self, name: str, shape: Sequence[Any], stored: str, offset: bool) -> Any:
-        extents = [index(s) for s in shape] or [index(1)]
-        where = tirx.Var(f"{name}_offset", "int64") if offset else None
+    def _declare(self, name: str, shape: Sequence[Any], stored: str) -> Any:
+        extents = [index(s) for s in shape]
+        where = tirx.Var(f"{name}_offset", "int64")
         size = max(1, tvm.DataType(stored).bits // 8)
         return tirx.decl_buffer(
             extents, stored, name=name, elem_offset=where, offset_factor=1, data_alignment=size

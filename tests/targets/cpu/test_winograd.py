@@ -13,8 +13,8 @@ from support.conv_kernels import EPILOGUES, FLOAT, STORED, Spec, kernel_of
 from support.cpu_kernels import cpus, lowered, run
 
 from graphkiln.ir.windows import ConvShape
+from graphkiln.targets import parse_target
 from graphkiln.targets.cpu.features import features_of
-from graphkiln.targets.cpu.target import CpuTarget
 from graphkiln.targets.cpu.winograd import Winograd, winograd_form
 from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, Form
 from graphkiln.targets.generic.registry import LoweringError
@@ -100,7 +100,7 @@ def test_the_cases_reach_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
     for spec in CASES.values():
         for form in FORMS:
             kernel = kernel_of(replace(spec, algorithm=form), "x86-64-v3")
-            lowered(kernel, CpuTarget.parse("x86-64-v3"), "kernel")
+            lowered(kernel, parse_target("cpu:x86-64-v3"), "kernel")
     filters = {("_by_filters", groups) for groups in ("open", "several", "one")}
     assert reached == filters | {("_by_rows", groups) for groups in ("open", "one")}
 
