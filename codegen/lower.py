@@ -20,7 +20,6 @@ from .checks import Check, Checks, size_of_values
 from .classify import is_host, is_view, used_values, view_root
 from .kernels import KernelSpec, computed_sizes, dim_atoms, kernel_spec, storage_array
 from .liveness import Liveness
-from .memory import aligned
 from .program import (
     AllocStorage,
     BindShape,
@@ -139,7 +138,7 @@ class _Lowering:
             frame.env[v] = reg
         self.bind_types([(frame.env[v], v) for v in graph.inputs])
         self.symbols_bound(set())
-        live = Liveness(graph)
+        live = Liveness(graph, planned=not self.target.keeps_apart)
         arena = self.new_reg() if live.arena_bytes else None
         if arena is not None:
             self.emit(AllocStorage(arena, live.arena_bytes))
@@ -337,7 +336,7 @@ class _Lowering:
         """A tensor with storage of its own, released when nobody holds it."""
         storage, reg = self.new_reg(), self.new_reg()
         size = size_of(t)
-        room = aligned(size) if isinstance(size, int) else self.slot(size)
+        room = size if isinstance(size, int) else self.slot(size)
         self.emit(AllocStorage(storage, room))
         self.emit(MakeTensor(reg, storage, 0, self.shape(t), storage_name(t.dtype.name)))
         self.emit(Kill(storage))

@@ -121,7 +121,9 @@ class Native:
 
 def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | None:
     """Native code for a lowered graph; None where the virtual machine has to run it."""
-    if target.host is not target or instruction_count(lowered.program.body) > MOST_INSTRUCTIONS:
+    if target.host is not target or target.keeps_apart:
+        return None
+    if instruction_count(lowered.program.body) > MOST_INSTRUCTIONS:
         return None
     types = [v.type for v in (*graph.inputs, *graph.outputs)]
     if not all(_is_plain(t) for t in types):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import guard
 from .dtypes import is_plain, public_dtype
 from .feeds import FeedCheck
 from .manifest import ALIGNMENT, ValueSpec
@@ -25,8 +27,8 @@ from .values import (
     to_vm,
 )
 
-# Copying this much costs less than exporting the caller's array.
-_SMALL = 32 << 10
+# Copying this much costs less than exporting the caller's array, which has no guard.
+_SMALL = 32 << 10 if guard.ACTIVE is None else sys.maxsize
 
 # So many inputs are looked through faster than they are sorted.
 _FEW = 4

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from . import guard
 from .errors import ArtifactError, first_line
 from .tvm_runtime import global_function
 
@@ -41,7 +42,10 @@ def load_library(data: bytes, digest: str, path: str | None) -> Any:
 
 def _open(path: str) -> Any:
     try:
-        return global_function(_LOADER)(path, "")
+        module = global_function(_LOADER)(path, "")
+        if guard.ACTIVE is not None:
+            guard.ACTIVE.take_over_workspaces(path)
+        return module
     except (RuntimeError, OSError) as error:
         raise ArtifactError(
             f"the compiled library cannot be loaded ({first_line(error)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import host
+from . import guard, host
 from .artifact import LoadedArtifact, weight_of
 from .direct import Direct, NativeCode
 from .errors import ArtifactError, first_line
@@ -30,6 +30,8 @@ class Model:
         try:
             self.place = place_for(manifest.target.kind)
             load_libraries(cuda=self.place.cuda)
+            if guard.ACTIVE is not None:
+                guard.ACTIVE.replace_allocators()
             self.place.require()
             host.register(manifest.host_functions)
             digest = manifest.files[LIBRARY].sha256

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import guard
 from .dtypes import STRING, from_storage, is_exotic, to_storage
 from .manifest import ALIGNMENT, ValueSpec
 from .tvm_runtime import import_tvm_ffi
@@ -43,7 +44,9 @@ class ValueList:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An uninitialised array whose data starts on a 64-byte border."""
+    """An uninitialised array whose data starts on a 64-byte border, or is guarded."""
+    if guard.ACTIVE is not None:
+        return guard.ACTIVE.empty(shape, dtype)
     nbytes = dtype.itemsize
     for dim in shape:
         nbytes *= dim
@@ -54,7 +57,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 
 def tensor_from_storage(array: np.ndarray) -> Any:
     """A `tvm_ffi.Tensor` of an array in storage dtype, copied only where it has to be."""
-    if array.flags.carray:
+    if array.flags.carray and guard.ACTIVE is None:
         tensor = import_array(array)
         if tensor.data_ptr() % ALIGNMENT == 0:
             return tensor
