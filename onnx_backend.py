@@ -34,8 +34,8 @@ class GraphkilnBackend(Backend):
     def prepare(
         cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any
     ) -> CompiledModel:
-        target = "cuda" if device.startswith("CUDA") else "cpu"
-        artifact = compile_model(model, target=target, jobs=1, **kwargs)
+        kwargs.setdefault("target", "cuda" if device.startswith("CUDA") else "cpu")
+        artifact = compile_model(model, jobs=1, **kwargs)
         return CompiledModel(artifact.session())
 
     @classmethod

@@ -22,6 +22,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,13 +179,13 @@ def compare(got: Any, wanted: Any, case: Case) -> None:
         Runner.assert_similar_outputs([wanted], [got], case.rtol, case.atol)
 
 
-def run_case(case: Case) -> tuple[str, str]:
+def run_case(case: Case, target: str = "cpu") -> tuple[str, str]:
     """Compile and run a case in this process; its status and a message."""
     from graphkiln import onnx_backend
 
     model, sets = case.read()
     try:
-        compiled = onnx_backend.prepare(model)
+        compiled = onnx_backend.prepare(model, target=target)
     except Exception as e:
         ours = type(e).__module__.startswith("graphkiln")
         return "refused" if ours else "failed", f"{type(e).__name__}: {e}"
@@ -236,6 +237,7 @@ def main() -> int:
     parser.add_argument("--filter", default="", help="a regular expression for names")
     parser.add_argument("--sample", type=int, default=0, help="run only so many of them")
     parser.add_argument("--seed", type=int, default=0, help="which ones a sample holds")
+    parser.add_argument("--target", default="cpu", help="what to compile for")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--limit", type=float, default=60, help="seconds for one case")
     parser.add_argument("--json", type=Path, help="write every result to this file")
@@ -248,7 +250,8 @@ def main() -> int:
     cases = chosen(options.filter, options.sample, options.seed)
 
     results = []
-    for ended in run_all(cases, run_case, jobs=options.jobs, limit=options.limit):
+    work = partial(run_case, target=options.target)
+    for ended in run_all(cases, work, jobs=options.jobs, limit=options.limit):
         result = result_of(ended)
         results.append(result)
         if options.verbose:
