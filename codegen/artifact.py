@@ -3,7 +3,8 @@
 A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of exactly five members:
 
 ``manifest.json``  what the model takes and gives and needs; see `ArtifactContents.manifest`
-``library.so``     the compiled code; deflated
+``library.so``     the compiled code, and behind its end the digest of what it was compiled for (see
+                   `interface_digest`); deflated
 ``weights.bin``    all weights one after the other, each on a 64-byte border, zeros between, padded
                    to a multiple of 64; stored, and starting on a 4096-byte border of the file,
                    so that it can be mapped
@@ -41,6 +42,8 @@ SCHEMA = 1
 WEIGHT_ALIGNMENT = 64
 FILE_ALIGNMENT = 4096
 MEMBERS = ("weights.bin", "library.so", "ir.txt", "report.json", "manifest.json")
+
+INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native")
 
 _BLANK_DIGEST = "0" * 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -164,24 +167,35 @@ def _write_members(contents: ArtifactContents, store: Store) -> None:
     digest = _Digest(total)
     store("weights.bin", digest.watch(_weight_pieces(arrays, entries)), total)
     files = {"weights.bin": {"sha256": digest.sha256, "size": total}}
+    stated = {"host_functions": [], **contents.manifest, "weights": entries}
     for name, data in (
-        ("library.so", contents.library),
+        ("library.so", contents.library + interface_digest(stated)),
         ("ir.txt", contents.ir_text.encode()),
         ("report.json", _json(contents.report)),
     ):
         store(name, data, len(data))
         files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     manifest = {
-        "host_functions": [],
-        **contents.manifest,
+        **stated,
         "schema": SCHEMA,
-        "weights": entries,
         "files": files,
         "weights_checksum": {"algorithm": digest.algorithm, "digest": digest.checksum},
         "self_sha256": _BLANK_DIGEST,
     }
     data = _sealed(_json(manifest))
     store("manifest.json", data, len(data))
+
+
+def interface_digest(manifest: dict[str, Any]) -> bytes:
+    """What code relies on in a manifest, condensed: 64 hexadecimal digits.
+
+    They are the SHA-256 of the JSON, with sorted keys, of an object with the manifest's
+    ``INTERFACE`` fields (null where one is missing). Code that is given other inputs or weights
+    than it was compiled for would read and write elsewhere.
+    """
+    stated = {key: manifest.get(key) for key in INTERFACE}
+    text = json.dumps(stated, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from .checksum import ALGORITHMS, weights_digest
 from .container import Container, open_container
 from .dtypes import STORAGE
-from .errors import ArtifactError
+from .errors import ArtifactError, printable
 from .machine import check_target
 from .manifest import (
     IR_TEXT,
@@ -22,10 +22,11 @@ from .manifest import (
     WEIGHTS,
     Manifest,
     WeightSpec,
+    interface_digest,
     parse_manifest,
 )
 
-_MAX_MANIFEST = 1 << 30
+_MAX_MANIFEST = 64 << 20
 _DAMAGED = "the file is damaged, copy it again or compile the model again"
 
 
@@ -62,7 +63,7 @@ def read_artifact(path: str | os.PathLike[str], *, full: bool = False) -> Loaded
     try:
         return _read(text, full)
     except ArtifactError as error:
-        raise ArtifactError(f"{text}: {error}") from None
+        raise ArtifactError(f"{text}: {printable(str(error))}") from None
 
 
 def load_artifact(path: str | os.PathLike[str]) -> LoadedArtifact:
@@ -85,10 +86,13 @@ def _read(path: str, full: bool) -> LoadedArtifact:
             _check_size(container, manifest, member)
         weights = container.map_weights()
         _check_weights(weights, manifest, full)
+        library = _member(container, manifest, LIBRARY)
+        if not library.endswith(interface_digest(manifest.raw)):
+            raise ArtifactError(f"library.so was compiled for another manifest: {_DAMAGED}")
         return LoadedArtifact(
             path=path,
             manifest=manifest,
-            library=_member(container, manifest, LIBRARY),
+            library=library,
             library_path=container.library_path(),
             ir_text=_member(container, manifest, IR_TEXT).decode(),
             report=_member(container, manifest, REPORT),

@@ -23,6 +23,7 @@ from .manifest import LIBRARY, MANIFEST, MEMBERS, WEIGHTS
 _NAMES = (*MEMBERS, MANIFEST)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\3\4"
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 # What the standard library raises on a malformed archive.
 _MALFORMED = (
@@ -58,8 +59,11 @@ class Container(Protocol):
 def open_container(path: str) -> Container:
     """Opens a ``.kiln`` file or folder. Raises ArtifactError where it is neither."""
     try:
-        if os.path.isdir(path):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
             return FolderContainer(path)
+        if not stat.S_ISREG(mode):
+            raise ArtifactError("is neither a file nor a folder")
         file = open(path, "rb")
     except FileNotFoundError:
         raise ArtifactError("there is no such file") from None
@@ -82,6 +86,9 @@ class ZipContainer:
         infos = self._zip.infolist()
         _require([info.filename for info in infos])
         self._infos = {info.filename: info for info in infos}
+        for info in infos:
+            if info.compress_type not in _METHODS:
+                raise ArtifactError(f"{info.filename} is neither stored nor deflated")
 
     def size(self, member: str) -> int:
         return self._infos[member].file_size

@@ -5,8 +5,11 @@ from __future__ import annotations
 from ..errors import ArtifactError, ExecutionError, GraphkilnError, InputError
 
 __all__ = [
-    "ArtifactError", "ExecutionError", "GraphkilnError", "InputError", "first_line", "reason",
+    "ArtifactError", "ExecutionError", "GraphkilnError", "InputError", "first_line", "printable",
+    "reason",
 ]  # fmt: skip
+
+_MOST_SHOWN = 400
 
 
 def reason(error: BaseException) -> str:
@@ -23,3 +26,10 @@ def first_line(error: BaseException) -> str:
         if line.strip():
             return line.strip()
     return type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text from a file that nobody vouches for, as it may go to a terminal: short, no escapes."""
+    if len(text) > _MOST_SHOWN:
+        text = f"{text[: _MOST_SHOWN // 2]} ... {text[-_MOST_SHOWN // 2 :]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -20,10 +20,13 @@ LIBRARY, WEIGHTS, IR_TEXT, REPORT, MANIFEST = (
     "library.so", "weights.bin", "ir.txt", "report.json", "manifest.json",
 )  # fmt: skip
 MEMBERS = (LIBRARY, WEIGHTS, IR_TEXT, REPORT)
+INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native")
+"""The fields that code relies on."""
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _MAX_SIZE = 1 << 62
 _MAX_NESTING = 16
+_MAX_RANK = 64
 
 Dim: TypeAlias = "int | str | None"
 Json: TypeAlias = "dict[str, Any]"
@@ -135,6 +138,15 @@ def parse_manifest(data: bytes) -> Manifest:
         native=_native(raw, weights),
         raw=raw,
     )
+
+
+def interface_digest(raw: Json) -> bytes:
+    """What ``library.so`` ends with where it was compiled for what a manifest says.
+
+    64 hexadecimal digits: the SHA-256 of the JSON, with sorted keys, of the ``INTERFACE`` fields.
+    """
+    text = json.dumps({key: raw.get(key) for key in INTERFACE}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
 def _native(raw: Json, weights: tuple[WeightSpec, ...]) -> NativeSpec | None:
@@ -289,10 +301,17 @@ def _shape(entry: Json, where: str) -> tuple[Dim, ...] | None:
         return None
     if type(shape) is not list:
         raise ArtifactError(f"{where}: 'shape' must be a list or null")
+    _check_rank(shape, where)
     for dim in shape:
         if not (dim is None or type(dim) is str or (type(dim) is int and 0 <= dim <= _MAX_SIZE)):
             raise ArtifactError(f"{where}: {dim!r} is not a dimension")
     return tuple(shape)
+
+
+def _check_rank(shape: list[Any], where: str) -> None:
+    """NumPy's limit, which also keeps products of dims short."""
+    if len(shape) > _MAX_RANK:
+        raise ArtifactError(f"{where}: more than {_MAX_RANK} dimensions")
 
 
 def _weights(entries: list[Any], total: int) -> tuple[WeightSpec, ...]:
@@ -306,6 +325,7 @@ def _weight(entry: Any, where: str, total: int) -> WeightSpec:
     if dtype not in KNOWN or dtype == STRING:
         raise ArtifactError(f"{where}: unknown element type {dtype!r}")
     shape = _get(entry, "shape", list, where)
+    _check_rank(shape, where)
     nbytes = STORAGE[dtype].itemsize
     for dim in shape:
         if type(dim) is not int or not 0 <= dim <= _MAX_SIZE:

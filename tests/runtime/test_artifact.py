@@ -57,7 +57,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_reads_what_was_written(path: Path) -> None:
     artifact = read_artifact(path, full=True)
-    assert artifact.library == b"\x7fELF library"
+    assert artifact.library[:-64] == b"\x7fELF library"
     assert artifact.ir_text == "graph é\n"
     assert json.loads(artifact.report) == {"seconds": 1.5}
     first, second = artifact.manifest.weights
@@ -326,6 +326,29 @@ def test_what_is_no_artifact(tmp_path: Path, data: bytes | None, message: str) -
     assert str(caught.value).startswith(str(path))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_compression_is_refused(tmp_path: Path, method: int) -> None:
+    """What is never written is never decompressed."""
+    path, other = tmp_path / "model.kiln", tmp_path / "other.kiln"
+    write_artifact(contents(), path)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name), method if name == "ir.txt" else None)
+    with pytest.raises(ArtifactError, match="ir.txt is neither stored nor deflated"):
+        read_artifact(other)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """Opening a pipe would wait for whoever writes into it."""
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        path = tmp_path / "model.kiln"
+        os.mkfifo(path)
+    with pytest.raises(ArtifactError, match="is neither a file nor a folder"):
+        load(path)
+
+
 # ---- the manifest ------------------------------------------------------------------------------
 
 
@@ -370,6 +393,14 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "unknown algorithm 'md5': upgrade graphkiln",
     ),
     "hosts": (lambda m: m.update(host_functions="Unique"), "'host_functions' must be a list"),
+    "other inputs": (lambda m: m.update(inputs=[]), "library.so was compiled for another manifest"),
+    "other sizes": (lambda m: m["inputs"][0].update(shape=["N", 4]), "for another manifest"),
+    "swapped weights": (lambda m: m["weights"].reverse(), "for another manifest"),
+    "no features": (lambda m: m["target"].update(features=["sse9"]), "for another manifest"),
+    "rank": (lambda m: m["weights"][0].update(shape=[1] * 65), "more than 64 dimensions"),
+    "input rank": (lambda m: m["inputs"][0].update(shape=[1] * 65), "more than 64 dimensions"),
+    "escapes": (lambda m: m["inputs"][0].update(dtype="\x1b[2J"), r"element type '\\x1b\[2J'"),
+    "novel": (lambda m: m["inputs"][0].update(dtype="x" * 100_000), r"type 'x{3,300} \.\.\. x+'"),
     "library": (
         lambda m: m["files"]["library.so"].update(sha256="0" * 64),
         "library.so does not match its SHA-256",
@@ -385,7 +416,7 @@ def test_manifests_are_validated(tmp_path: Path, name: str) -> None:
     rewrite(path, change)
     with pytest.raises(ArtifactError, match=message) as caught:
         read_artifact(path)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1_000
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "nul", "[" * 100_000, '{"a": 1}', "\ud800"])
