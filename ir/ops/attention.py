@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..conditions import Relation
 from ..dims import Dim, dim_max
 from ..graph import Node
 from ..registry import InferContext, attribute, op
@@ -83,6 +84,7 @@ def _infer_rotary(ctx: InferContext) -> list[Type]:
     ctx.require_at_most(rotated, width, "no more rotated elements than a head has")
     if ctx.has(3):
         ctx.require_same_shape(ctx.tensor(3).dims, (batch, length), "a position for each element")
+    ctx.require_same_shape(ctx.tensor(1).dims, ctx.tensor(2).dims, "as many sines as cosines")
     for i in (1, 2):
         cache = ctx.tensor(i)
         if cache.rank != (2 if ctx.has(3) else 3):
@@ -155,13 +157,36 @@ def _infer_linear_attention(ctx: InferContext) -> list[Type]:
     heads, kv_heads = ctx.attr("q_num_heads"), ctx.attr("kv_num_heads")
     if kv_heads < 1 or heads % kv_heads:
         raise ctx.error(f"{kv_heads} key heads do not divide {heads} query heads")
+    if any(ctx.tensor(i).rank != 3 for i in range(3)):
+        raise ctx.error("takes queries, keys and values of 3 axes")
     batch, _, length, depth = head_shape(ctx, 0, heads)
     width = head_shape(ctx, 2, kv_heads)[3]
+    _require_linear_attention(ctx, (batch, length), kv_heads, depth, width)
     state = ctx.tensor(3) if ctx.has(3) else q
     return [
         q.with_shape((batch, length, heads * width)),
         state.with_shape((batch, kv_heads, depth, width)),
     ]
+
+
+def _require_linear_attention(
+    ctx: InferContext, places: Shape, heads: int, depth: Dim, width: Dim
+) -> None:
+    """The inputs other than the queries fit them; ``places`` is the batch and the length."""
+    ctx.require_same_shape(ctx.tensor(1).dims, (*places, heads * depth), "keys as wide as queries")
+    ctx.require_same_shape(ctx.tensor(2).dims[:2], places, "a value for each key")
+    if ctx.has(3):
+        shape = (places[0], heads, depth, width)
+        ctx.require_same_shape(ctx.tensor(3).dims, shape, "a past state of keys by values")
+    if ctx.has(4):
+        decay = ctx.tensor(4).dims
+        ctx.require_same_shape(decay[:2], places, "a decay for each key")
+        ctx.require_multiple(decay[2], heads, "decays that divide into heads")
+        why = "one decay a head, or one for each of its elements"
+        ctx.require(Relation.BROADCAST_TO, decay[2] // heads, depth, why)
+    if ctx.has(5):
+        ctx.require_same_shape(ctx.tensor(5).dims[:2], places, "a rate for each key")
+        ctx.broadcast_to(ctx.tensor(5).dims[2:], (heads,), "rates")
 
 
 @op("CausalConvWithState")
@@ -171,4 +196,13 @@ def _infer_causal_conv(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"takes [batch, channels, length] and a depthwise kernel, not {x}")
     if ctx.attr("activation") not in ("none", "silu", "swish"):
         raise ctx.error(f"activation {ctx.attr('activation')!r} is not known")
-    return [x, x.with_shape((*x.dims[:2], weight.dims[2] - 1))]
+    batch, channels, _ = x.dims
+    taps = weight.dims[2]
+    ctx.require_same_shape(weight.dims, (channels, 1, taps), "a kernel for each channel")
+    ctx.require_at_most(1, taps, "a kernel that is not empty")
+    if ctx.has(2):
+        ctx.require_same_shape(ctx.tensor(2).dims, (channels,), "a bias for each channel")
+    past = (batch, channels, taps - 1)
+    if ctx.has(3):
+        ctx.require_same_shape(ctx.tensor(3).dims, past, "the last positions of the past")
+    return [x, x.with_shape(past)]

@@ -202,6 +202,8 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
     for i in range(scans):
         t = ctx.tensor(count + i)
         axis = int(axes[i]) % t.rank
+        ctx.require_equal(t.dims[axis] if length is None else length, t.dims[axis],
+                          "as many slices of each input")  # fmt: skip
         length = t.dims[axis] if length is None or not isinstance(length, int) else length
         slices.append(t.with_shape((*t.dims[:axis], *t.dims[axis + 1 :])))
     if length is None:

@@ -6,6 +6,7 @@ from ..dims import Dim
 from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type
 from ..windows import conv_window, require_fit, transpose_window, window_output
+from .quant_conditions import require_entries, require_single
 from .quant_evaluate import fused_conv
 from .shape_values import numel
 
@@ -20,13 +21,19 @@ def infer_conv(c: InferContext) -> list[Type]:
 
 @op("ConvInteger")
 def infer_conv_integer(c: InferContext) -> list[Type]:
-    x = c.tensor(0)
-    return [x.with_dtype("int32").with_shape(conv_shape(c, x, c.tensor(1)))]
+    x, w = c.tensor(0), c.tensor(1)
+    require_single(c, 2)
+    require_entries(c, 3, w.dims[0], "filter")
+    return [x.with_dtype("int32").with_shape(conv_shape(c, x, w))]
 
 
 @op("QLinearConv")
 def infer_qlinear_conv(c: InferContext) -> list[Type]:
     x, w, zero = c.tensor(0), c.tensor(3), c.tensor(7)
+    require_single(c, 1, 2, 6, 7)
+    require_entries(c, 4, w.dims[0], "filter")
+    require_entries(c, 5, w.dims[0], "filter")
+    require_bias(c, 8, w.dims[0])
     return [x.with_dtype(zero.dtype).with_shape(conv_shape(c, x, w))]
 
 
@@ -44,6 +51,7 @@ def _require_deform(c: InferContext, x: TensorType, w: TensorType, offset: Tenso
     c.require_equal(x.dims[1], w.dims[1] * groups, f"channels that fit {groups} groups of weights")
     c.require_multiple(w.dims[0], groups, f"output channels that divide into {groups} groups")
     c.require_multiple(x.dims[1], offset_groups, "channels that divide into groups of offsets")
+    _require_kernel(c, w)
     window = conv_window(c.node, x.dims[2:], w.dims[2:])
     require_fit(c, window, x.dims[2:])
     places = numel(w.dims[2:])
@@ -70,6 +78,7 @@ def infer_conv_transpose(c: InferContext) -> list[Type]:
     c.require_equal(x.dims[1], w.dims[0], "as many channels as the weights have")
     c.require_multiple(x.dims[1], groups, f"channels that divide into {groups} groups")
     require_bias(c, 2, w.dims[1] * groups)
+    _require_kernel(c, w)
     _, spatial = transpose_window(c.node, x.dims[2:], w.dims[2:])
     for extent in spatial:
         c.require_at_most(0, extent, "an image larger than what its pads cut off")
@@ -82,9 +91,17 @@ def conv_shape(c: InferContext, x: TensorType, w: TensorType) -> Shape:
     groups = c.attr("group") or 1
     c.require_equal(x.dims[1], w.dims[1] * groups, f"channels that fit {groups} groups of weights")
     c.require_multiple(w.dims[0], groups, f"output channels that divide into {groups} groups")
+    _require_kernel(c, w)
     window = conv_window(c.node, x.dims[2:], w.dims[2:])
     require_fit(c, window, x.dims[2:])
     return (x.dims[0], w.dims[0], *window_output(window, x.dims[2:]))
+
+
+def _require_kernel(c: InferContext, w: TensorType) -> None:
+    """The attribute kernel_shape, where it is given, is that of the weights."""
+    given = c.attr("kernel_shape")
+    if given:
+        c.require_same_shape(w.dims[2:], tuple(given), "weights of its kernel_shape")
 
 
 def _check_ranks(c: InferContext, x: TensorType, w: TensorType) -> None:

@@ -197,10 +197,15 @@ def _tensor_scatter(ctx: InferContext) -> list[Type]:
 # ---- OneHot --------------------------------------------------------------------------------------
 
 
-@op("OneHot")
+@op("OneHot", evaluate=indexing_evaluate.one_hot)
 def _one_hot(ctx: InferContext) -> list[Type]:
     indices, values = ctx.tensor(0), ctx.tensor(2)
     axis = normalize_axis(ctx.attr("axis"), indices.rank + 1)
+    for d in ctx.tensor(1).dims:
+        ctx.require_equal(d, 1, "one depth")
+    if ctx.tensor(1).dtype.is_integer:
+        ctx.require_values(1, 0, None, "a depth that is not negative")
+    ctx.require_same_shape(values.dims, (2,), "a value for off and one for on")
     shape = (*indices.dims[:axis], _depth(ctx), *indices.dims[axis:])
     return [TensorType(values.dtype, shape)]
 

@@ -79,3 +79,16 @@ def _scattered(node: Node, data: Array, where: tuple[Array, ...], updates: Array
         at = tuple(w[k] for w in full)
         out[at] = combine(out[at], values[k])
     return out
+
+
+def one_hot(node: Node, inputs: list[Any]) -> list[Any]:
+    """``OneHot``: values[1] where the index is met, else values[0]; far indices meet nothing."""
+    indices, depth, values = inputs
+    count = int(depth.reshape(-1)[0])
+    axis = normalize_axis(_int(node, "axis", -1), indices.ndim + 1)
+    places = np.expand_dims(np.trunc(indices) if indices.dtype.kind == "f" else indices, axis)
+    shape = [1] * places.ndim
+    shape[axis] = count
+    steps = np.arange(count, dtype=np.int64).reshape(shape)
+    hot = (places == steps) | (places == steps - count)
+    return [np.where(hot, values[1], values[0]).astype(values.dtype)]

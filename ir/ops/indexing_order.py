@@ -13,6 +13,7 @@ def _top_k(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
     known, size = dims_of(ctx.known(1)), x.dims[axis]
+    ctx.require_same_shape(ctx.tensor(1).dims, (1,), "one k")
     k = known[0] if known else ctx.fresh_dim()
     ctx.require_values(1, 0, size, f"a k between 0 and the elements of axis {axis}")
     ctx.require_at_most(k, size, f"no more than the elements of axis {axis}")

@@ -86,4 +86,12 @@ def _infer_einsum(ctx: InferContext) -> list[Type]:
         for label, d in zip(labels, t.dims, strict=True):
             why = f"one size of index {label!r}"
             ctx.require(Relation.BROADCAST_TO, d, extents[label], why)
+        _require_diagonals(ctx, labels, t.dims)
     return [types[0].with_shape(tuple(extents[label] for label in einsum.output))]
+
+
+def _require_diagonals(ctx: InferContext, labels: Sequence[str], dims: Shape) -> None:
+    """An index that an operand has twice has one size there: a diagonal does not broadcast."""
+    first: dict[str, Dim] = {}
+    for label, d in zip(labels, dims, strict=True):
+        ctx.require_equal(first.setdefault(label, d), d, f"one size of index {label!r}")

@@ -43,6 +43,7 @@ def _slice(ctx: InferContext) -> list[Type]:
         ctx.require_values(3, -x.rank, x.rank - 1, "axes of its input")
     if ctx.has(4):
         ctx.require_nonzero(4, "steps other than 0")
+    _require_lengths(ctx, axes)
     if axes is None:
         return [x.with_shape(tuple(ctx.fresh_dim() for _ in x.dims))]
     if len(axes) > x.rank:
@@ -53,6 +54,15 @@ def _slice(ctx: InferContext) -> list[Type]:
         found = None if ranges is None else ranges[k]
         out[a] = ctx.fresh_dim() if found is None else found[1]
     return [x.with_shape(tuple(out))]
+
+
+def _require_lengths(ctx: InferContext, axes: Sequence[int] | None) -> None:
+    """Starts, ends, axes and steps are of one length."""
+    count = numel(ctx.tensor(1).dims) if axes is None else len(axes)
+    for i in filter(ctx.has, (1, 2, 3, 4)):
+        given = numel(ctx.tensor(i).dims)
+        ctx.require_equal(given, count, "starts, ends, axes and steps of one length")
+    ctx.require_at_most(count, ctx.tensor(0).rank, "no more slices than axes")
 
 
 def slice_ranges(ctx: InferContext, axes: Sequence[int]) -> list[tuple[Dim, Dim] | None] | None:
@@ -96,6 +106,9 @@ def pad_amounts(ctx: InferContext) -> list[tuple[Dim, Dim] | None]:
         given = ints_of(ctx.known(3))
         axes = None if given is None else normalize_axes(given, rank)
     if axes is None:
+        pairs = 2 * numel(ctx.tensor(3).dims)
+        ctx.require_equal(numel(ctx.tensor(1).dims), pairs, "pads before and after each axis")
+        ctx.require_values(3, -rank, rank - 1, "axes of its input")
         return [None] * rank
     out: list[tuple[Dim, Dim] | None] = [(0, 0)] * rank
     pads = dims_of(ctx.known(1))
@@ -181,8 +194,7 @@ def _center_crop_pad(ctx: InferContext) -> list[Type]:
     given = ctx.attr("axes")
     axes = tuple(range(x.rank)) if given is None else normalize_axes(given, x.rank)
     target = dims_of(ctx.known(1))
-    if target is not None and len(target) != len(axes):
-        raise ctx.error(f"{len(target)} sizes do not fit {len(axes)} axes")
+    ctx.require_same_shape(ctx.tensor(1).dims, (len(axes),), "a size for each axis")
     out = list(x.dims)
     for k, a in enumerate(axes):
         out[a] = ctx.fresh_dim() if target is None else target[k]

@@ -7,6 +7,7 @@ from ..registry import InferContext, op
 from ..types import DType, TensorType, Type, dtype, tensor
 from . import quant_evaluate as evaluate
 from .linalg import matmul_shape
+from .quant_conditions import require_granularity, require_lines, require_single
 
 _MS = "com.microsoft"
 
@@ -20,7 +21,7 @@ _MS = "com.microsoft"
     doc="ONNX's QuantizeLinear with an optional axis.",
 )
 def infer_quantize(c: InferContext) -> list[Type]:
-    _check_granularity(c)
+    require_granularity(c)
     return [c.tensor(0).with_dtype(_quantized_type(c))]
 
 
@@ -39,18 +40,9 @@ def _quantized_type(c: InferContext) -> DType:
     doc="ONNX's DequantizeLinear with an optional axis.",
 )
 def infer_dequantize(c: InferContext) -> list[Type]:
-    _check_granularity(c)
+    require_granularity(c)
     code = c.attr("output_dtype")
     return [c.tensor(0).with_dtype(element_type(code) if code else c.tensor(1).dtype)]
-
-
-def _check_granularity(c: InferContext) -> None:
-    x, scale = c.tensor(0), c.tensor(1)
-    if c.attr("block_size"):
-        if scale.rank != x.rank:
-            raise c.error(f"a scale {scale} cannot quantize blocks of {x}")
-    elif scale.rank > 1 and scale.numel != 1:
-        raise c.error(f"a scale {scale} needs a block_size")
 
 
 @op("DynamicQuantizeLinear")
@@ -68,23 +60,39 @@ def _product(c: InferContext, a: int, b: int, result: DType | str) -> list[Type]
 
 @op("MatMulInteger")
 def infer_matmul_integer(c: InferContext) -> list[Type]:
+    require_lines(c, 2, c.tensor(0), -2, "row")
+    require_lines(c, 3, c.tensor(1), -1, "column")
     return _product(c, 0, 1, "int32")
 
 
 @op("QLinearMatMul")
 def infer_qlinear_matmul(c: InferContext) -> list[Type]:
+    for i in (1, 2):
+        require_lines(c, i, c.tensor(0), -2, "row")
+    for i in (4, 5):
+        require_lines(c, i, c.tensor(3), -1, "column")
+    require_single(c, 6, 7)
     return _product(c, 0, 3, c.tensor(7).dtype)
 
 
 @op("MatMulIntegerToFloat", domain=_MS, arity=(4, 7), evaluate=evaluate.matmul_integer_to_float)
 def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
+    require_single(c, 2, 4)
+    for i in (3, 5):
+        require_lines(c, i, c.tensor(1), -1, "column")
+    if c.has(6):
+        c.require_same_shape(c.tensor(6).dims, c.tensor(1).dims[-1:], "a bias for each column")
     return _product(c, 0, 1, c.tensor(2).dtype)
 
 
 @op("DynamicQuantizeMatMul", domain=_MS, arity=(3, 5), evaluate=evaluate.dynamic_quantize_matmul)
 def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
-    a = c.tensor(0)
-    return [a.with_shape(matmul_shape(c, a.dims, c.tensor(1).dims))]
+    a, b = c.tensor(0), c.tensor(1)
+    for i in (2, 3):
+        require_lines(c, i, b, -1, "column")
+    if c.has(4):
+        c.require_same_shape(c.tensor(4).dims, b.dims[-1:], "a bias for each column")
+    return [a.with_shape(matmul_shape(c, a.dims, b.dims))]
 
 
 @op(
@@ -96,7 +104,11 @@ def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
 )
 def infer_qgemm(c: InferContext) -> list[Type]:
     result = c.tensor(8).dtype if c.has(8) else c.tensor(1).dtype
-    return [_gemm(c, 0, 3).with_dtype(result)]
+    product = _gemm(c, 0, 3)
+    require_single(c, 1, 2, 7, 8)
+    for i in (4, 5):
+        require_lines(c, i, product, -1, "column")
+    return [product.with_dtype(result)]
 
 
 @op(

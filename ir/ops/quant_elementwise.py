@@ -8,6 +8,7 @@ from ..shapes import broadcast_dim, normalize_axis
 from ..types import Type
 from . import quant_evaluate as evaluate
 from .elementwise import ELEMENTWISE
+from .quant_conditions import require_single
 
 _MS = "com.microsoft"
 
@@ -18,6 +19,7 @@ _MS = "com.microsoft"
     evaluate=evaluate.qlinear_mul)  # fmt: skip
 def infer_qlinear_binary(c: InferContext) -> list[Type]:
     a, b = c.tensor(0), c.tensor(3)
+    require_single(c, 1, 2, 4, 5, 6, 7)
     return [a.with_shape(c.broadcast_known(a.shape, b.shape))]
 
 
@@ -39,6 +41,7 @@ def infer_qlinear_binary(c: InferContext) -> list[Type]:
     defaults={"alpha": 0.01},
 )
 def infer_qlinear_unary(c: InferContext) -> list[Type]:
+    require_single(c, 1, 2, 3, 4)
     return [c.tensor(0)]
 
 
@@ -52,6 +55,7 @@ def infer_qlinear_unary(c: InferContext) -> list[Type]:
 )
 def infer_qlinear_softmax(c: InferContext) -> list[Type]:
     x = c.tensor(0)
+    require_single(c, 1, 2, 3, 4)
     normalize_axis(c.attr("axis"), x.rank)
     return [x]
 

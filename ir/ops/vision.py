@@ -54,6 +54,7 @@ def has_entries(c: Any, i: int) -> bool:
 def _resized(c: InferContext, extents: list[Dim]) -> list[Dim]:
     """The new extents of the resized axes."""
     if has_entries(c, 2):
+        c.require_same_shape(c.tensor(2).dims, (len(extents),), "a scale for each axis")
         scales = c.known(2)
         if scales is None:
             return [c.fresh_dim() for _ in extents]
@@ -62,6 +63,7 @@ def _resized(c: InferContext, extents: list[Dim]) -> list[Dim]:
         return [c.fresh_dim() if d is None else d for d in found]
     if not has_entries(c, 3):
         raise c.error("neither scales nor sizes is given")
+    c.require_same_shape(c.tensor(3).dims, (len(extents),), "a size for each axis")
     if c.attr("keep_aspect_ratio_policy") == "stretch":
         sizes = dims_of(c.known(3))
         if sizes is None:

@@ -16,11 +16,15 @@ from graphkiln.frontend import load_model
 from graphkiln.ir.interpreter import EvaluationError, evaluate
 from graphkiln.runtime import InputError
 
-INT64 = TensorProto.INT64
+INT64, UINT8 = TensorProto.INT64, TensorProto.UINT8
 
 
 def f(*shape: int) -> np.ndarray:
     return np.random.default_rng(len(shape)).random(shape, np.float32)
+
+
+def u(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).integers(0, 9, shape, np.uint8)
 
 
 def i(*values: int) -> np.ndarray:
@@ -28,6 +32,15 @@ def i(*values: int) -> np.ndarray:
 
 
 Feeds = Mapping[str, np.ndarray]
+
+_CODES = [value(n, (n,)) for n in ("as", "bs", "ys")] + [value(n, (n,), UINT8) for n in "abc"]
+
+
+def codes(feeds: Feeds, **others: np.ndarray) -> Feeds:
+    """``feeds`` with scales and zero points of one number each, but for ``others``."""
+    single = {**dict.fromkeys(("as", "bs", "ys"), f(1)), **dict.fromkeys("abc", u(1))}
+    return {**feeds, **single, **others}
+
 
 _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], list[Feeds]]] = {
     # name: nodes, inputs, parts of the message, feeds that fit, feeds that do not
@@ -110,6 +123,82 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         ["'H' of input 'x' should be a multiple of 4"],
         [{"x": f(1, 1, 8, 4)}], [{"x": f(1, 1, 6, 4)}],
     ),
+    "slices-of-any-number": (
+        [node("Slice", "x a b ax st", "y")],
+        [value("x", ("N", "M")), *(value(n, (n,), INT64) for n in ("a", "b", "ax", "st"))],
+        ["b", "a is 2"],
+        [{"x": f(4, 5), "a": i(1), "b": i(5), "ax": i(-1), "st": i(2)},
+         {"x": f(4, 5), "a": i(4, 1), "b": i(-9, 3), "ax": i(1, 0), "st": i(-1, 1)},
+         {"x": f(4, 5), "a": i(), "b": i(), "ax": i(), "st": i()}],
+        [{"x": f(4, 5), "a": i(4, 1), "b": i(3), "ax": i(1, 0), "st": i(1, 1)},
+         {"x": f(4, 5), "a": i(0, 1), "b": i(3, 3), "ax": i(1, 0), "st": i(1)},
+         {"x": f(4, 5), "a": i(0, 1, 0), "b": i(3, 3, 3), "ax": i(1, 0, 0), "st": i(1, 1, 1)}],
+    ),
+    "pads-of-any-axes": (
+        [node("Pad", "x p - ax", "y")],
+        [value("x", ("N", "M")), value("p", ("P",), INT64), value("ax", ("A",), INT64)],
+        ["pads before and after each axis"],
+        [{"x": f(4, 5), "p": i(1, 2), "ax": i(-1)},
+         {"x": f(4, 5), "p": i(1, -2, 0, 1), "ax": i(1, 0)},
+         {"x": f(4, 5), "p": i(), "ax": i()}],
+        [{"x": f(4, 5), "p": i(1, 2, 3), "ax": i(-1)}, {"x": f(4, 5), "p": i(1, 2), "ax": i(2)}],
+    ),
+    "matmul_integer": (
+        [node("MatMulInteger", "x z a b", "y")],
+        [value("x", ("N", "K"), UINT8), value("z", ("L", "M"), UINT8), value("a", ("P",), UINT8),
+         value("b", ("Q",), UINT8)],
+        ["one number, or one for each row", "P is 3", "N is 2"],
+        [{"x": u(2, 3), "z": u(3, 4), "a": u(1), "b": u(1)},
+         {"x": u(2, 3), "z": u(3, 4), "a": u(2), "b": u(4)}],
+        [{"x": u(2, 3), "z": u(3, 4), "a": u(3), "b": u(1)},
+         {"x": u(2, 3), "z": u(3, 4), "a": u(1), "b": u(0)}],
+    ),
+    "qlinear_matmul": (
+        [node("QLinearMatMul", "x as a z bs b ys c", "y")],
+        [value("x", ("N", "K"), UINT8), value("z", ("L", "M"), UINT8), *_CODES], ["ys"],
+        [codes({"x": u(2, 3), "z": u(3, 4)}),
+         codes({"x": u(2, 3), "z": u(3, 4)}, **{"as": f(2), "a": u(2), "bs": f(4), "b": u(4)})],
+        [codes({"x": u(2, 3), "z": u(3, 4)}, ys=f(4)),
+         codes({"x": u(2, 3), "z": u(3, 4)}, bs=f(3))],
+    ),
+    "dequantize": (
+        [node("DequantizeLinear", "x s z", "y", axis=0)],
+        [value("x", ("N", "M"), UINT8), value("s", ("S",)), value("z", ("Z",), UINT8)],
+        ["one for each index of axis 0", "S is 2"],
+        [{"x": u(3, 2), "s": f(1), "z": u(1)}, {"x": u(3, 2), "s": f(3), "z": u(3)}],
+        [{"x": u(3, 2), "s": f(2), "z": u(2)}, {"x": u(3, 2), "s": f(0), "z": u(0)}],
+    ),
+    "qlinear_conv": (
+        [node("QLinearConv", "x as a w bs b ys c", "y", kernel_shape=[2])],
+        [value("x", ("N", "C", "H"), UINT8), value("w", ("F", "G", "K"), UINT8), *_CODES], ["w"],
+        [codes({"x": u(1, 2, 5), "w": u(3, 2, 2)}),
+         codes({"x": u(1, 2, 5), "w": u(3, 2, 2)}, bs=f(3), b=u(3))],
+        [codes({"x": u(1, 2, 5), "w": u(3, 2, 3)}),
+         codes({"x": u(1, 2, 5), "w": u(3, 2, 2)}, bs=f(2))],
+    ),
+    "one_hot": (
+        [node("OneHot", "j d v", "y")],
+        [value("j", ("N",), INT64), value("d", ("D",), INT64), value("v", ("V",))], ["v"],
+        [{"j": i(0, 2), "d": i(3), "v": f(2)}],
+        [{"j": i(0, 2), "d": i(3), "v": f(1)}, {"j": i(0, 2), "d": i(-3), "v": f(2)},
+         {"j": i(0, 2), "d": i(3, 4), "v": f(2)}],
+    ),
+    "diagonal": (
+        [node("Einsum", "x", "y", equation="ii->i")], [value("x", ("N", "M"))], ["x"],
+        [{"x": f(3, 3)}], [{"x": f(1, 3)}, {"x": f(3, 1)}],
+    ),
+    "resize": (
+        [node("Resize", "x - s", "y")], [value("x", ("N", "M")), value("s", ("S",))], ["s"],
+        [{"x": f(2, 3), "s": np.array([1, 2], np.float32)}],
+        [{"x": f(2, 3), "s": np.array([2], np.float32)}, {"x": f(2, 3), "s": f(3)}],
+    ),
+    "scan": (
+        [node("Scan", "x z", "y", num_scan_inputs=2, body=graph(
+            [node("Add", "p q", "r")], [value("p", (2,)), value("q", (2,))], ["r"]))],
+        [value("x", ("N", 2)), value("z", ("M", 2))], ["z"],
+        [{"x": f(3, 2), "z": f(3, 2)}, {"x": f(0, 2), "z": f(0, 2)}],
+        [{"x": f(3, 2), "z": f(1, 2)}, {"x": f(300, 2), "z": f(1_000, 2)}],
+    ),
     "range": (
         [node("Range", "a b d", "y")], [value(n, (), INT64) for n in "abd"], ["delta"],
         [{"a": np.int64(0), "b": np.int64(4), "d": np.int64(2)}],
@@ -119,7 +208,7 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
 
 
 def _model(nodes: Sequence[onnx.NodeProto], inputs: Sequence[Any]) -> onnx.ModelProto:
-    return model(nodes, inputs, list(nodes[-1].output))
+    return model(nodes, inputs, list(nodes[-1].output), opset=18)
 
 
 @pytest.fixture(scope="module", params=sorted(_OPEN))

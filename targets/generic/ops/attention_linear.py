@@ -119,15 +119,14 @@ class _LinearAttention:
     def _decay(self, b: Expr, h: Expr, t: Expr, d: Expr) -> Expr:
         """One number a head, or one for each element of the key."""
         decay = self.ctx.input(4)
-        a_head = as_int(decay.shape[2]) == self.ctx.attr("kv_num_heads")
-        at = h if a_head else h * index(self.depth) + d
-        return cast(decay[b, t, at], self.dtype)
+        per_head = tirx.floordiv(index(decay.shape[2]), index(self.ctx.attr("kv_num_heads")))
+        return cast(decay[b, t, h * per_head + tirx.min(d, per_head - 1)], self.dtype)
 
     def _beta(self, b: Expr, h: Expr, t: Expr) -> Expr:
         if not self.delta:
             return tirx.const(1, self.dtype)
         beta = self.ctx.input(5)
-        return cast(beta[b, t, 0 if as_int(beta.shape[2]) == 1 else h], self.dtype)
+        return cast(beta[b, t, tirx.min(h, index(beta.shape[2]) - 1)], self.dtype)
 
 
 # ---- CausalConvWithState -------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from tvm import tirx
 
 from ....ir.windows import Window, conv_window
-from ...tir.builder import Expr, TensorExpr, as_int
+from ...tir.builder import Expr, TensorExpr
 from ..registry import LowerContext, lowering
 from .conv_direct import Convolution, direct_conv
 from .conv_rows import Geometry
-from .quant_math import centered, requantize, scalar_of
+from .quant_math import centered, entry_index, requantize, scalar_of
 from .rnn_activations import fused_activation
 
 
@@ -38,7 +38,7 @@ def per_channel(t: TensorExpr, channel: Expr) -> Expr:
     """The entry of a per-tensor or per-channel parameter."""
     if t.rank == 0:
         return t[()]
-    return t[0] if as_int(t.shape[0]) == 1 else t[channel]
+    return t[entry_index(channel, t.shape[0])]
 
 
 @lowering("Conv")

@@ -16,7 +16,9 @@ from .movement_params import (
     clamp,
     fresh_sizes,
     int_params,
+    is_open,
     spread,
+    spread_open,
     within,
     zero,
 )
@@ -38,19 +40,30 @@ def _write_cuts(ctx: LowerContext, table: BufferTensor) -> None:
     Through memory: as one expression the choice of the axes grows beyond what TVM simplifies.
     """
     b, x = ctx.b, ctx.input(0)
-    starts, ends = int_params(ctx, 1), int_params(ctx, 2)
-    axes = axis_params(ctx, 3, len(starts), x.rank)
-    steps = int_params(ctx, 4) if ctx.has(4) else [index(1)] * len(starts)
     extents = [index(e) for e in x.shape]
-    spread(table, FIRST, axes, starts, [index(0)] * x.rank)
-    spread(table, END, axes, ends, extents)
-    spread(table, STEP, axes, steps, [index(1)] * x.rank)
+    _spread_cuts(ctx, table, extents)
     for a, size in enumerate(extents):
         step = b.let(table[STEP, a])
         with b.when(step > 0):
             _clamp_bounds(b, table, a, size, index(0), size)
         with b.when(step < 0):
             _clamp_bounds(b, table, a, size, index(-1), size - 1)
+
+
+def _spread_cuts(ctx: LowerContext, table: BufferTensor, extents: list[Expr]) -> None:
+    """Fill the table with what is given for each axis, as it is given."""
+    x = ctx.input(0)
+    if is_open(ctx, 1):
+        spread_open(ctx, table, FIRST, 1, [index(0)] * x.rank)
+        spread_open(ctx, table, END, 2, extents)
+        spread_open(ctx, table, STEP, 4, [index(1)] * x.rank)
+        return
+    starts, ends = int_params(ctx, 1), int_params(ctx, 2)
+    axes = axis_params(ctx, 3, len(starts), x.rank)
+    steps = int_params(ctx, 4) if ctx.has(4) else [index(1)] * len(starts)
+    spread(table, FIRST, axes, starts, [index(0)] * x.rank)
+    spread(table, END, axes, ends, extents)
+    spread(table, STEP, axes, steps, [index(1)] * x.rank)
 
 
 def _clamp_bounds(

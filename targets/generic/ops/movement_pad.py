@@ -15,8 +15,10 @@ from .movement_params import (
     clamp,
     fresh_sizes,
     int_params,
+    is_open,
     scalar_param,
     spread,
+    spread_open,
     within,
     zero,
 )
@@ -28,6 +30,11 @@ Rule = Callable[[Expr, Expr], Expr]
 def _write_borders(ctx: LowerContext, table: BufferTensor) -> None:
     """Emit what fills the table: in its rows what each axis gets before and after."""
     rank = ctx.input(0).rank
+    if is_open(ctx, 1):
+        count = tirx.floordiv(index(ctx.input(1).shape[0]), 2)
+        for row in (0, 1):
+            spread_open(ctx, table, row, 1, [index(0)] * rank, row * count, count)
+        return
     pads = int_params(ctx, 1)
     count = len(pads) // 2
     axes = axis_params(ctx, 3, count, rank)

@@ -116,6 +116,28 @@ def spread(
         table.store((row, axis), value)
 
 
+def spread_open(
+    ctx: LowerContext, table: BufferTensor, row: int, values: int, otherwise: Sequence[Expr],
+    first: Expr | int = 0, count: Expr | None = None,
+) -> None:  # fmt: skip
+    """:func:`spread` of input ``values``, whose length is open, by the axes that input 3 names.
+
+    ``count`` elements from ``first`` on; by default all. Without input 3 the first axes are meant.
+    """
+    b, x = ctx.b, ctx.input(values) if ctx.has(values) else None
+    spread(table, row, (), (), otherwise)
+    if x is None:
+        return
+    with b.loop(index(x.shape[0]) if count is None else count) as k:
+        axis = index(ctx.input(3)[k]) if ctx.has(3) else k
+        table.store((row, _in_rank(b, axis, len(otherwise))), index(x[k + first]))
+
+
+def is_open(ctx: LowerContext, i: int) -> bool:
+    """True where the length of the vector that is input ``i`` is only known at run time."""
+    return ctx.known(i) is None and as_int(product(ctx.input(i).shape)) is None
+
+
 # ---- index maps of reshapes ----------------------------------------------------------------------
 
 

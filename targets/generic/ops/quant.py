@@ -16,7 +16,7 @@ from ...tir.numeric import cast, compute_dtype, dtype_of, round_to
 from ...tir.reduce import MAX, MIN, Group, collapse, for_groups
 from ..registry import LowerContext, lowering
 from .elementwise_cast import convert
-from .quant_math import round_even, saturate, scalar_of
+from .quant_math import entry_index, round_even, saturate, scalar_of
 
 Entry = Callable[[tuple[Expr, ...]], Expr]
 
@@ -29,10 +29,12 @@ def granular(c: LowerContext, i: int) -> Entry:
     parameter, rank = c.input(i), c.input(0).rank
     if all(as_int(e) == 1 for e in parameter.shape):
         return lambda _at: scalar_of(parameter)
+    if parameter.rank == 0:
+        return lambda _at: scalar_of(parameter)
     axis = normalize_axis(1 if c.attr("axis") is None else c.attr("axis"), rank)
     block = c.attr("block_size")
     if not block:
-        return lambda at: parameter[at[axis]]
+        return lambda at: parameter[entry_index(at[axis], parameter.shape[0])]
 
     def entry(at: tuple[Expr, ...]) -> Expr:
         return parameter.at(*at[:axis], tirx.floordiv(at[axis], index(block)), *at[axis + 1 :])

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.types import dtype as element_type
-from ...tir.builder import Expr, TensorExpr
+from ...tir.builder import Expr, TensorExpr, as_int, index
 from ...tir.numeric import cast, compute_dtype, dtype_of
 
 
@@ -40,6 +40,14 @@ def requantize(total: Expr, scale: Expr, zero: Expr, name: str) -> Expr:
 def scalar_of(x: TensorExpr) -> Expr:
     """The one element of a per-tensor parameter of rank 0, or of extents 1."""
     return x[(0,) * x.rank]
+
+
+def entry_index(i: Any, extent: Any) -> Any:
+    """Where the entry for ``i`` lies on an axis of one entry for all, or of one for each."""
+    known = as_int(extent)
+    if known is None:
+        return tirx.min(i, index(extent) - 1)
+    return index(0) if known == 1 else i
 
 
 def centered(x: TensorExpr, zero: Any, dtype: str = "int32") -> TensorExpr:

@@ -15,7 +15,7 @@ from ...tir.numeric import cast, dtype_of, round_to
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 from .quant import dynamic_parameters, quantized_byte
-from .quant_math import requantize, scalar_of
+from .quant_math import entry_index, requantize, scalar_of
 from .rnn_activations import fused_activation
 
 Finish = Callable[[At, Expr], Expr]
@@ -74,9 +74,11 @@ def vector_entry(t: TensorExpr, at: At, i: Expr, by_row: bool) -> Expr:
     if all(as_int(e) == 1 for e in t.shape):
         return scalar_of(t)
     if t.rank == 1:
-        return t[i]
+        return t[entry_index(i, t.shape[0])]
     lead = leading(at, t.shape[:-2])
-    return t.at(*lead, i, index(0)) if by_row else t.at(*lead, index(0), i)
+    if by_row:
+        return t.at(*lead, entry_index(i, t.shape[-2]), index(0))
+    return t.at(*lead, index(0), entry_index(i, t.shape[-1]))
 
 
 def integer_product(c: LowerContext, a: Matrix, b: Matrix, finish: Finish) -> TensorExpr:
