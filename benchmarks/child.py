@@ -83,7 +83,11 @@ def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection, dat
     if data:
         resource.setrlimit(resource.RLIMIT_DATA, (data, data))
     answer = make()
+    parent = os.getppid()
     while True:
+        while not connection.poll(2):
+            if os.getppid() != parent:
+                return  # whoever asked was killed; other children may hold our pipe open
         try:
             question = connection.recv()
         except EOFError:
