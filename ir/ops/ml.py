@@ -96,6 +96,9 @@ def _tree_ensemble(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"takes a matrix like {thresholds} and {weights}, not {x}")
     if children.dims != (*features.dims, 2) or thresholds.dims != features.dims:
         raise ctx.error(f"{features}, {thresholds} and {children} describe different nodes")
+    asked = ctx.known(1)
+    if asked is not None and asked.size:
+        ctx.require_at_most(int(asked.max()) + 1, x.dims[1], "the features that its trees ask for")
     targets = ctx.attr("targets")
     if sparse != ctx.has(7) or weights.rank != (1 if sparse else 2):
         raise ctx.error(f"weights {weights} with starts and targets must be a vector, else [l, t]")

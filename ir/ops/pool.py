@@ -6,7 +6,7 @@ from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type, tensor
 from ..windows import pool_window, require_fit, unpool_shape, window_output
 from . import quant_evaluate as evaluate
-from .shape_values import dims_of
+from .shape_values import dims_of, numel
 
 _MS = "com.microsoft"
 
@@ -82,8 +82,12 @@ def _check_rank(c: InferContext, x: TensorType) -> None:
 def infer_max_unpool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     _check_rank(c, x)
+    implied = unpool_shape(c.node, x.dims)
+    c.require_same_shape(c.tensor(1).dims, x.dims, "an index for each element")
+    c.require_values(1, 0, numel(implied) - 1, "indices of places that were pooled")
     if not c.has(2):
-        return [x.with_shape(unpool_shape(c.node, x.dims))]
+        return [x.with_shape(implied)]
+    c.require_same_shape(c.tensor(2).dims, (x.rank,), "a size for each axis")
     target = dims_of(c.known(2))
     return [x.with_shape(tuple(target or (c.fresh_dim() for _ in x.dims)))]
 

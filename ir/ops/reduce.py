@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
 from ..types import Shape, TensorType, Type, tensor
@@ -102,7 +101,5 @@ def _infer_reduce(ctx: InferContext) -> list[Type]:
 def _infer_arg(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
-    extent: Dim = x.dims[axis]
-    if extent == 0:
-        raise ctx.error(f"cannot choose among no elements (axis {axis} of {x})")
+    ctx.require_at_most(1, x.dims[axis], f"elements to choose from along axis {axis}")
     return [tensor("int64", *reduced_shape(x.dims, (axis,), bool(ctx.attr("keepdims"))))]

@@ -43,6 +43,11 @@ def _tfidf(ctx: InferContext) -> list[Type]:
 
 @op("NonMaxSuppression", traits=("host",))
 def _suppression(ctx: InferContext) -> list[Type]:
-    ctx.tensor(0)
+    boxes, scores = ctx.tensor(0), ctx.tensor(1)
+    if boxes.rank != 3 or scores.rank != 3:
+        raise ctx.error("takes boxes [batch, boxes, 4] and scores [batch, classes, boxes]")
+    ctx.require_equal(boxes.dims[2], 4, "four numbers a box")
+    ctx.require_equal(boxes.dims[0], scores.dims[0], "boxes and scores of one batch")
+    ctx.require_equal(boxes.dims[1], scores.dims[2], "a score for each box")
     count: Dim = ctx.fresh_dim()
     return [tensor("int64", count, 3)]

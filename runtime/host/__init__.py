@@ -132,7 +132,11 @@ def _packed(name: str) -> Callable[..., Any]:
 
 
 def _named(name: str, error: Exception) -> Exception:
-    return error if isinstance(error, InputError) else RuntimeError(f"{name}: {error}")
+    """What a host function raised, with the op's name; values that it refuses are the caller's."""
+    if isinstance(error, InputError):
+        return error
+    kind = InputError if isinstance(error, ValueError | IndexError) else RuntimeError
+    return kind(f"{name}: {error}")
 
 
 @lru_cache(maxsize=1024)

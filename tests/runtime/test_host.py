@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from graphkiln.runtime import ArtifactError, host
+from graphkiln.runtime import ArtifactError, InputError, host
 from graphkiln.runtime.values import items, tvm_ffi
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -252,7 +252,7 @@ def test_sequence_operations() -> None:
 @pytest.mark.parametrize("position", [-3, 2, 10])
 def test_sequence_positions_are_checked(position: int) -> None:
     values = [[np.zeros(1), np.ones(1)], np.array(position)]
-    with pytest.raises(RuntimeError, match=f"SequenceAt: position {position} is out of range"):
+    with pytest.raises(InputError, match=f"SequenceAt: position {position} is out of range"):
         call("SequenceAt", values)
 
 
@@ -296,7 +296,7 @@ def test_stack_sequence() -> None:
     assert backwards.tolist() == [[3, 1], [4, 2]]
     (empty,) = call("StackSequence", [[]], dtype="bfloat16", empty_shape=[0, 2])
     assert empty.shape == (0, 2) and empty.dtype == np.uint16
-    with pytest.raises(RuntimeError, match="StackSequence: the sequence is empty"):
+    with pytest.raises(InputError, match="StackSequence: the sequence is empty"):
         call("StackSequence", [[]])
 
 
@@ -310,7 +310,7 @@ def test_split_to_sequence() -> None:
     assert shapes(keepdims=0, axis=1) == [(2,)] * 5
     assert shapes(np.array(2), axis=1) == [(2, 2), (2, 2), (2, 1)]
     assert shapes(np.array([1, 4]), axis=-1, keepdims=0) == [(2, 1), (2, 4)]
-    with pytest.raises(RuntimeError, match="does not add up to 5"):
+    with pytest.raises(InputError, match="does not add up to 5"):
         shapes(np.array([1, 1]), axis=1)
 
 
@@ -357,7 +357,7 @@ def test_cast_from_string(target: str, texts: list[str], expected: list) -> None
 @pytest.mark.parametrize("text", ["", "x", "1_0", "0x10"])
 def test_cast_of_nonsense(text: str) -> None:
     for target in ("float32", "int64"):
-        with pytest.raises(RuntimeError, match="^Cast: "):
+        with pytest.raises(InputError, match="^Cast: "):
             call("Cast", [np.array([text], object)], to=target)
 
 
@@ -426,7 +426,7 @@ def test_scatter_of_strings() -> None:
     assert result[0].tolist() == ["x", "1", "2", "y"] and data[0, 0] == "0"
     (result,) = call("ScatterND", [data, np.array([[1, 2], [-1, 0]]), updates[0]])
     assert result[1, 2] == "x" and result[2, 0] == "y"
-    with pytest.raises(RuntimeError, match="reduction 'add' is not defined for strings"):
+    with pytest.raises(InputError, match="reduction 'add' is not defined for strings"):
         call("ScatterND", [data, np.array([[1, 2]]), updates[0][:1]], reduction="add")
 
 
@@ -470,7 +470,7 @@ def test_image_decoder() -> None:
     (bgr,) = call("ImageDecoder", [encoded], pixel_format="BGR")
     np.testing.assert_array_equal(bgr, pixels[:, :, ::-1])
     assert call("ImageDecoder", [encoded], pixel_format="Grayscale")[0].shape == (3, 5, 1)
-    with pytest.raises(RuntimeError, match="ImageDecoder: the bytes are no image"):
+    with pytest.raises(InputError, match="ImageDecoder: the bytes are no image"):
         call("ImageDecoder", [encoded[10:]])
 
 

@@ -310,7 +310,7 @@ def test_types_that_numpy_lacks(models: Any) -> None:
 def test_failures_inside_are_one_line(models: Any) -> None:
     host = load(models.path("unwrap"))
     assert host.run(None, {"x": [1.0, 2.0]})[0].tolist() == [1, 2]
-    with pytest.raises(ExecutionError, match="OptionalGetElement: the optional is empty") as caught:
+    with pytest.raises(InputError, match="OptionalGetElement: the optional is empty") as caught:
         host.run(None, {"x": None})
     assert "\n" not in str(caught.value)
     code = load(models.path("reshape"))
