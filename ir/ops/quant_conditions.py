@@ -28,8 +28,9 @@ def require_entries(c: InferContext, i: int, size: Dim, what: str) -> None:
     if len(dims) > 1:
         raise c.error(f"input {i} has {len(dims)} axes, it may have one")
     why = f"one number, or one for each {what}, in input {i}"
+    relation = Relation.EQUAL if size == 1 else Relation.BROADCAST_TO
     for d in dims:
-        c.require(Relation.BROADCAST_TO, d, size, why)
+        c.require(relation, d, size, why)
 
 
 def require_lines(c: InferContext, i: int, x: TensorType, axis: int, what: str) -> None:

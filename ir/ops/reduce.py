@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..dims import dim_min
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
 from ..types import Shape, TensorType, Type, tensor
+from .shape_values import numel
 
 REDUCTIONS = (
     "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
@@ -101,5 +103,7 @@ def _infer_reduce(ctx: InferContext) -> list[Type]:
 def _infer_arg(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
-    ctx.require_at_most(1, x.dims[axis], f"elements to choose from along axis {axis}")
+    results = numel((*x.dims[:axis], *x.dims[axis + 1 :]))
+    why = f"elements to choose from along axis {axis}"
+    ctx.require_at_most(dim_min(1, results), x.dims[axis], why)
     return [tensor("int64", *reduced_shape(x.dims, (axis,), bool(ctx.attr("keepdims"))))]
