@@ -146,19 +146,19 @@ def check(
 ) -> list[str]:
     """Every reason why a model cannot be compiled: node, op and why; none where it can be.
 
-    No code is generated.
+    Everything is done that compiling does but for machine code.
     """
-    from .codegen.lower import CodegenError
-    from .frontend import FrontendError
+    from .codegen.build import lowering_failures
+    from .ir.graph import GraphError
 
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
     compilation = _Compilation(chosen, _silent)
     try:
         imported = import_model(model, chosen.shapes, chosen.input_defaults)
-        require_support(compilation.optimize(imported.graph), compilation.target)
-    except (FrontendError, CodegenError) as e:
+        lowered = compilation.lowered(compilation.optimize(imported.graph))
+    except (GraphkilnError, GraphError) as e:
         return str(e).splitlines()
-    return []
+    return lowering_failures(lowered.kernels, compilation.target)
 
 
 def bisect(
@@ -301,18 +301,13 @@ class _Compilation:
 
     def generate(self, graph: Graph, imported: Imported, before: int) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
-        from .codegen.build import compiler_version
         from .codegen.costs import kernel_costs
         from .codegen.flops import graph_flops
         from .codegen.link import link
-        from .codegen.lower import lower_graph
         from .codegen.signature import add_defaults
         from .ir.text import print_graph
-        from .targets.generic.registry import foreign_digest
 
-        require_support(graph, self.target)
-        version = compiler_version() + foreign_digest()
-        lowered = self.timed("lower", lambda: lower_graph(graph, self.target, version))
+        lowered = self.timed("lower", lambda: self.lowered(graph))
         objects, device = self.timed("kernels", lambda: self.build(lowered))
         native = self.timed("native", lambda: self.native(graph, lowered))
         library = self.timed(
@@ -341,6 +336,15 @@ class _Compilation:
             }
         )
         return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
+
+    def lowered(self, graph: Graph) -> Lowered:
+        """The program and its kernels; raises ``CodegenError``."""
+        from .codegen.build import compiler_version
+        from .codegen.lower import lower_graph
+        from .targets.generic.registry import foreign_digest
+
+        require_support(graph, self.target)
+        return lower_graph(graph, self.target, compiler_version() + foreign_digest())
 
     def build(self, lowered: Lowered) -> tuple[dict[str, bytes], Any]:
         """Object files of the kernels, or (for a GPU) one module that holds them all."""

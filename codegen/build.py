@@ -53,20 +53,38 @@ def build_object(spec: KernelSpec, name: str, target: Target) -> bytes:
     """The object file of one kernel, built in this process."""
     import tvm
 
-    region = parse_graph(spec.text)
+    return object_of(tvm.IRModule({name: _function(spec, name, target)}), target)
+
+
+def _function(spec: KernelSpec, name: str, target: Target) -> Any:
+    """The PrimFunc of one kernel; raises :class:`LoweringError` where there is no rule for it."""
     make = target.sizes_kernel if spec.role == "sizes" else target.kernel
-    return object_of(tvm.IRModule({name: make(region, name)}), target)
+    return make(parse_graph(spec.text), name)
+
+
+def lowering_failures(
+    kernels: Mapping[str, KernelSpec], target: Target, cache_folder: str | None = None
+) -> list[str]:
+    """One line for every kernel without a PrimFunc; those that were built before have one."""
+    store = ObjectCache(cache_folder)
+    failures = []
+    for name, spec in kernels.items():
+        if store.get(name) is None:
+            try:
+                _function(spec, name, target)
+            except Exception as e:  # whatever stops a kernel's rule stops the compilation
+                failures.append(failure(spec, e))
+    return sorted(failures)
 
 
 def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> Any:
     """All kernels as one ``tvm.runtime.Module`` of host code with device code inside."""
     import tvm
 
-    functions = {}
-    for name, spec in kernels.items():
-        region = parse_graph(spec.text)
-        make = target.sizes_kernel if spec.role == "sizes" else target.kernel
-        functions[name] = _named(spec, partial(make, region, name))
+    functions = {
+        name: _named(spec, partial(_function, spec, name, target))
+        for name, spec in kernels.items()
+    }
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         try:
             return tvm.tirx.build(tvm.IRModule(functions), target=target.tvm_target())
