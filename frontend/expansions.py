@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..ir.graph import Value
 from ..ir.onnx_types import element_code
 from .attention import group_query_attention
+from .block_quantized import gather_block_quantized
 from .emit import Emit
 from .errors import ImportFault
 from .gradient import gradient
@@ -63,6 +64,7 @@ def _coordinates(count: Value, like: Value, aligned: bool, emit: Emit) -> Value:
 
 EXPANSIONS: Mapping[str, Expand] = {
     "AffineGrid": _affine_grid,
+    "com.microsoft.GatherBlockQuantized": gather_block_quantized,
     "com.microsoft.GroupQueryAttention": group_query_attention,
     "GatherND": gather_nd_open,
     "Squeeze": squeeze_open,
