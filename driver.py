@@ -224,10 +224,16 @@ class _Compilation:
             lambda: import_model(model, self.options.shapes, self.options.input_defaults),
         )
         before = count_nodes(imported.graph)
-        self.timed("load compiler", lambda: self.target)
+        driver = self.timed("load compiler", self.linker)
         graph = self.timed("passes", lambda: self.optimize(imported.graph))
-        contents = self.generate(graph, imported, before)
+        contents = self.generate(graph, imported, before, driver)
         return Artifact(contents, graph, self.records, self.seconds, self.tuning)
+
+    def linker(self) -> str:
+        """The C compiler driver to link with: known before the work, as it may be missing."""
+        from .codegen.link import find_linker
+
+        return find_linker(self.options.linker, self.target.host.info.arch)
 
     def timed(self, stage: str, step: Callable[[], Any]) -> Any:
         self.listener(stage, 0, 1)
@@ -299,11 +305,14 @@ class _Compilation:
         self.report["warnings"] = result.warnings
         return result.graph
 
-    def generate(self, graph: Graph, imported: Imported, before: int) -> ArtifactContents:
+    def generate(
+        self, graph: Graph, imported: Imported, before: int, driver: str
+    ) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
         from .codegen.costs import kernel_costs
         from .codegen.flops import graph_flops
         from .codegen.link import link
+        from .codegen.signals import polling
         from .codegen.signature import add_defaults
         from .ir.text import print_graph
 
@@ -313,15 +322,18 @@ class _Compilation:
         library = self.timed(
             "link",
             lambda: link(
-                lowered.program, objects, lowered.dim_kernels, self.target, self.options.linker,
-                device, native,
+                lowered.program, objects, lowered.dim_kernels, self.target, driver, device, native
             ),
         )  # fmt: skip
         manifest = self.manifest(graph, imported, sorted(lowered.program.host_functions))
         weights = list(lowered.weights)
         weights += add_defaults(manifest["inputs"], graph.inputs, len(weights))
+        if (polls := polling(lowered.program, self.target)) is not None:
+            manifest["polls"] = polls
         if native is not None:
-            manifest["native"] = {"words": len(weights), "fixups": len(weights) + 1}
+            manifest["native"] = {
+                "words": len(weights), "fixups": len(weights) + 1, "stop": native.stop
+            }  # fmt: skip
             weights += [("native words", native.words), ("native fixups", native.fixups)]
         self.report.update(
             {

@@ -27,7 +27,7 @@ class Coverage:
 
 def coverage() -> list[Coverage]:
     """Every op of ONNX's newest opsets and every other op the compiler knows, by domain."""
-    keys = {*_registered(), *_standard()}
+    keys = {*_registered(), *_standard(), *EXPANSIONS}
     rows = []
     for key in keys:
         domain, _, op = key.rpartition(".")

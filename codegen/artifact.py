@@ -43,7 +43,7 @@ WEIGHT_ALIGNMENT = 64
 FILE_ALIGNMENT = 4096
 MEMBERS = ("weights.bin", "library.so", "ir.txt", "report.json", "manifest.json")
 
-INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native")
+INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
 
 _BLANK_DIGEST = "0" * 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -100,9 +100,9 @@ def jit_kernel(region: Graph, target: Target) -> Any:
     return build_module(tvm.IRModule({"kernel": target.kernel(region, "kernel")}), target)["kernel"]
 
 
-def object_of(module: object, target: Target) -> bytes:
-    """The object file of an ``IRModule`` of PrimFuncs."""
-    library = build_module(module, target)
+def object_of(module: object, target: Target, *, asserts: bool = False) -> bytes:
+    """The object file of an ``IRModule`` of PrimFuncs, with its assertions if they are wanted."""
+    library = build_module(module, target, asserts=asserts)
     # In memory: LLVM ends the process where a disk is full.
     descriptor = os.memfd_create("kernel")
     with open(descriptor, "rb") as file:
@@ -110,12 +110,12 @@ def object_of(module: object, target: Target) -> bytes:
         return file.read()
 
 
-def build_module(module: object, target: Target) -> Any:
+def build_module(module: object, target: Target, *, asserts: bool = False) -> Any:
     """An ``IRModule`` of PrimFuncs as a ``tvm.runtime.Module``."""
     import tvm
 
     # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
-    config = {"tirx.disable_assert": not target.checks_bounds}
+    config = {"tirx.disable_assert": not (asserts or target.checks_bounds)}
     pipeline = register_pipeline(target.checks_bounds)
     with tvm.transform.PassContext(config=config):
         return tvm.tirx.build(module, target=target.tvm_target(), pipeline=pipeline)

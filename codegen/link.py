@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from .dim_code import decide
 from .lower import DimKernel
 from .native import FUNCTIONS, Native
 from .program import Program
+from .signals import POLL, poll_object, polling
 from .vm import assemble
 
 NOTHING = "dims_none"
@@ -61,21 +64,21 @@ def link(
     objects: Mapping[str, bytes],
     dims: Sequence[DimKernel],
     target: Target,
-    linker: str | None = None,
+    driver: str,
     device_module: Any = None,
     native: Native | None = None,
 ) -> bytes:
-    """The shared library: bytecode and kernels. ``linker`` is a C compiler driver.
+    """The shared library: bytecode and kernels. ``driver`` is what :func:`find_linker` found.
 
     ``device_module`` holds kernels with code for another device than the host's, ``native`` code
     that calls the kernels in the bytecode's place.
 
-    Raises :class:`LinkError` when there is none or it fails.
+    Raises :class:`LinkError` when it fails.
     """
     import tvm
 
-    driver = find_linker(linker, target.host.info.arch)
-    executable = assemble(program)
+    polls = polling(program, target) is not None
+    executable = assemble(program, polls)
     if device_module is not None:
         executable.mod.import_module(device_module)
     try:
@@ -86,6 +89,8 @@ def link(
                 parts["dims"] = dim_object(dims, program.slots, target)
             symbols = {name: [name] for name in parts}
             symbols["dims"] = [d.name for d in dims] or [NOTHING]
+            if polls:
+                parts["poll"], symbols["poll"] = poll_object(target), [POLL]
             if native is not None:
                 parts["native"], symbols["native"] = native.content, list(FUNCTIONS)
             for name, content in parts.items():
@@ -93,7 +98,7 @@ def link(
                 path.write_bytes(content)
                 part = tvm.runtime.load_static_library(str(path), symbols[name])
                 executable.mod.import_module(part)
-            return _export(executable, root, driver)
+            return _export(executable, root, driver, target.host)
     except OSError as e:
         reason = e.strerror or e
         raise LinkError(f"cannot write temporary files in {tempfile.gettempdir()}: {reason}") from e
@@ -102,8 +107,21 @@ def link(
 def find_linker(name: str | None, arch: str) -> str:
     """The C compiler driver called ``name``, or the system's for this machine's own code.
 
-    Raises :class:`LinkError` where there is none.
+    Raises :class:`LinkError` where there is none, or one that links for another machine.
     """
+    driver = _find(name, arch)
+    try:
+        command = [driver, "-dumpmachine"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        raise LinkError(f"the linker {driver!r} is no C compiler that can be run ({e})") from e
+    links = said.stdout.strip().partition("-")[0]
+    if links != arch:
+        raise LinkError(f"the linker {driver!r} is for {links or 'no known machine'}, not {arch}")
+    return driver
+
+
+def _find(name: str | None, arch: str) -> str:
     if name is None and arch != platform.machine():
         raise LinkError(
             f"linking for {arch} needs a C compiler for it: give one with --linker, such as"
@@ -118,15 +136,32 @@ def find_linker(name: str | None, arch: str) -> str:
     raise LinkError("no C compiler found to link with; install gcc or clang")
 
 
-def _export(executable: Any, root: Path, driver: str) -> bytes:
+def _export(executable: Any, root: Path, driver: str, host: Target) -> bytes:
     out, place = root / "library.so", root / "link"
     place.mkdir()
     options = ["-s", "-Wl,--build-id=none"]
     try:
-        executable.export_library(str(out), workspace_dir=str(place), cc=driver, options=options)
+        executable.export_library(
+            str(out), workspace_dir=str(place), cc=driver, options=options,
+            fpack_imports=partial(_pack, host),
+        )  # fmt: skip
     except RuntimeError as e:
         raise LinkError(f"linking with {driver} failed: {linker_reason(str(e))}") from e
     return out.read_bytes()
+
+
+def _pack(host: Target, module: Any, is_system_lib: bool, prefix: str, folder: str) -> str:
+    """An object file with the bytecode, for the machine that the kernels are for.
+
+    TVM's own way makes one for the machine that compiles.
+    """
+    from tvm.runtime import _ffi_api
+
+    path = str(Path(folder) / "devc.o")
+    spec = str(host.tvm_target())
+    packed = _ffi_api.ModulePackImportsToLLVM(module, is_system_lib, spec, prefix)
+    packed.write_to_file(path, "o")
+    return path
 
 
 def linker_reason(text: str) -> str:

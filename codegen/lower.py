@@ -131,6 +131,7 @@ class _Lowering:
     def run(self, graph: Graph) -> Lowered:
         self._collect_dims(graph)
         self.checks.enter(graph)
+        self.program.inputs = len(graph.inputs)
         frame = _Frame(graph)
         for i, v in enumerate(graph.inputs):
             reg = self.new_reg()

@@ -13,6 +13,10 @@ A frame is made from a template, and made ready once for inputs of the same shap
 
 Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels. It
 leaves a status: zero, what failing kernels returned, or :data:`HANDED_OVER`.
+
+Between kernels it looks whether a signal has come: one word of the frame is the address of a word
+that is not zero then. It has the runtime's language handle signals where that is so, and fails if
+that does.
 """
 
 from __future__ import annotations
@@ -52,6 +56,7 @@ from .routine import (
     routine,
     walk,
 )
+from .signals import handle_signals
 from .storage import storage_name
 
 PLAN, RUN = "graphkiln_plan", "graphkiln_run"
@@ -112,11 +117,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Native:
-    """Compiled native code; ``words`` are the frame's template, ``fixups`` pairs of its words."""
+    """Compiled native code; ``words`` are the frame's template, ``fixups`` pairs of its words.
+
+    ``stop`` is the word for signals.
+    """
 
     content: bytes
     words: np.ndarray
     fixups: np.ndarray
+    stop: int
 
 
 def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | None:
@@ -147,7 +156,8 @@ def native_object(steps: Routine, inputs: Sequence[int], target: Target) -> Nati
     functions = {PLAN: code.plan, RUN: code.run}
     module = tvm.IRModule({name: code.function(name, body) for name, body in functions.items()})
     fixups = np.array(code.fixups, np.int64).reshape(-1, 2)
-    return Native(object_of(module, target.host), np.array(code.words, np.int64), fixups)
+    content = object_of(module, target.host, asserts=True)
+    return Native(content, np.array(code.words, np.int64), fixups, code.stop)
 
 
 class _Code:
@@ -176,6 +186,7 @@ class _Code:
             elif isinstance(step, HandOverUnless):
                 self._source_word(step.verdict)
         self.result_word = self._add([0] * _ANY_WORDS)
+        self.stop = self._add([0])
 
     # ---- the frame ---------------------------------------------------------------------------
 
@@ -290,7 +301,8 @@ class _Code:
                 w.set(at, w.get(self.frame.input(t.memory.number)))
             elif t.memory.kind == "output":
                 w.set(at, w.get(self.frame.output(t.memory.number)))
-        run = _Run(w, w.get(FRAME), w.b.scalar("int32", 0))
+        signal = w.b.memory_at(w.get(self.stop), (1,), "int64")
+        run = _Run(w, w.get(FRAME), w.b.scalar("int32", 0), signal)
         self._emit(run, self.steps.steps)
         w.set(STATUS, index(run.status.get()))
 
@@ -323,15 +335,17 @@ class _Code:
             tirx.const(len(operands), "int32"), run.frame + 8 * self.result_word,
         )  # fmt: skip
         run.status.set(tirx.bitwise_or(run.status.get(), code))
+        handle_signals(run.writer.b, run.signal)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What the code of a run works with: the frame's address, and what kernels returned."""
+    """What the code of a run works with: the frame's address, what kernels returned, signals."""
 
     writer: _Writer
     frame: Expr
     status: Scalar
+    signal: BufferTensor
 
 
 class _Writer:

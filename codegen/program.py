@@ -240,6 +240,7 @@ class Program:
     """
 
     body: list[Instruction] = field(default_factory=list)
+    inputs: int = 0
     registers: int = 0
     slots: int = 0
     result: Reg = Reg(0)

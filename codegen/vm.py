@@ -43,6 +43,7 @@ from .program import (
     Slot,
     View,
 )
+from .signals import EVERY, POLL
 
 # Codes of vm.builtin.match_shape and vm.builtin.make_shape.
 _MATCH_EQUAL, _MATCH_STORE, _MATCH_IGNORE = 0, 1, 2
@@ -73,10 +74,13 @@ class _CallItem:
 class _Assembler:
     ib: Any
     program: Program
+    polls: bool
+    calls: int = 0
     items: list[Any] = field(default_factory=list)
     constants: dict[Any, int] = field(default_factory=dict)
 
-    # Program registers follow the two parameters, the dim table, the null and the temporaries.
+    # Program registers follow the two parameters, the dim table, the null, the temporaries and the
+    # word for signals.
     @property
     def heap(self) -> int:
         return 2
@@ -85,8 +89,12 @@ class _Assembler:
     def null(self) -> int:
         return 3
 
+    @property
+    def signal(self) -> int:
+        return 8
+
     def reg(self, r: Reg) -> int:
-        return r.number + 8
+        return r.number + 9
 
     def call(self, name: str, args: Sequence[Any], dst: int | None = None) -> None:
         self.items.append(_CallItem(name, list(args), dst))
@@ -137,6 +145,9 @@ class _Assembler:
         match i:
             case Call(kernel, arguments):
                 self.call(kernel, [self.operand(a) for a in arguments])
+                self.calls += 1
+                if self.calls % EVERY == 0:
+                    self._poll()
             case MakeTensor(dst, storage, offset, shape, dtype):
                 where = self.shape(shape, 4)
                 args = [r(self.reg(storage)), imm(offset), where, self.dtype_const(dtype)]
@@ -229,8 +240,13 @@ class _Assembler:
         self.items.append(start)
         self.block(test)
         self.items.append(_Jump(end, unless=self._test(condition)))
+        self._poll()
         self.block(body)
         self.items += [_Jump(start), end]
+
+    def _poll(self) -> None:
+        if self.polls:
+            self.call(POLL, [self.ib.r(self.signal)])
 
     # ---- emission ----------------------------------------------------------------------------
 
@@ -259,14 +275,20 @@ class _Assembler:
             at += 1
 
 
-def assemble(program: Program) -> Any:
-    """The ``tvm.relax.VMExecutable`` whose ``main(inputs, weights)`` runs the program."""
+def assemble(program: Program, polls: bool) -> Any:
+    """The ``tvm.relax.VMExecutable`` whose ``main(inputs, weights)`` runs the program.
+
+    With ``polls`` it looks for signals, and the word for them comes behind the inputs.
+    """
     ib = ExecBuilder()
     with ib.function("main", num_inputs=2, param_names=["inputs", "weights"]):
-        a = _Assembler(ib, program)
+        a = _Assembler(ib, program, polls)
         if program.slots:
             a.call("vm.builtin.alloc_shape_heap", [ib.vm_state(), ib.imm(program.slots)], a.heap)
         a.call("vm.builtin.null_value", [], a.null)
+        if polls:
+            word = [ib.r(_INPUTS), ib.imm(program.inputs)]
+            a.call("vm.builtin.tuple_getitem", word, a.signal)
         a.block(program.body)
         a.emit()
         ib.emit_ret(ib.r(a.reg(program.result)))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from . import guard
+from . import guard, signals
 from .dtypes import public_dtype
 from .feeds import FeedCheck
 from .manifest import ValueSpec
@@ -60,16 +61,19 @@ class NativeCode:
     """A model's native code, shared by all that run it.
 
     ``words`` is the frame's template; ``fixups`` are pairs of words of which the second is added
-    to the first. Raises AttributeError where the library has no such code.
+    to the first; ``stop`` is the word for the address of one that is not zero when a signal has
+    come. Raises AttributeError where the library has no such code.
     """
 
     def __init__(
-        self, library: Any, words: np.ndarray, fixups: np.ndarray, weights: np.ndarray
-    ) -> None:
+        self, library: Any, words: np.ndarray, fixups: np.ndarray, weights: np.ndarray,
+        stop: int | None,
+    ) -> None:  # fmt: skip
         self.plan = library.get_function("graphkiln_plan", True)
         self.run = library.get_function("graphkiln_run", True)
         self.words = words
         self.weights = weights
+        self.stop = stop
         # Addresses first: other fixups add words that hold one by then.
         first = np.isin(fixups[:, 1], _ADDRESSES)
         self.fixups = [(pairs[:, 0].copy(), pairs[:, 1].copy())
@@ -92,6 +96,7 @@ class Direct:
         self._ranks = [len(spec.shape or ()) for spec in outputs]
         self._check = FeedCheck(inputs)
         self._ready = False
+        self._brief = code.stop is None
         self._scratch = aligned_empty((0,), _BYTES)
 
     def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
@@ -108,11 +113,26 @@ class Direct:
                 array = aligned_empty(port.shape or (), port.dtype)
                 frame[port.word] = array.ctypes.data
             results.append(array)
-        self._run(self._tensor)
+        if self._brief:
+            self._run(self._tensor)
+        else:
+            self._run_watched()
         if frame[_STATUS]:  # it cannot go on, or a kernel failed
             raise HandedOver
         given = self._hand_out(results, wanted)
         return self._with_maps(given, wanted) if self._keys else given
+
+    def _run_watched(self) -> None:
+        """A run that may take long, as far as is known of these shapes."""
+        frame, stop = self._frame, self._code.stop
+        start = perf_counter()
+        with signals.watched() as word:
+            try:
+                frame[stop] = word.address
+                self._run(self._tensor)
+            finally:
+                frame[stop] = signals.QUIET.address
+        self._brief = perf_counter() - start < signals.BRIEF
 
     def _take(self, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
         """Puts the feeds where the code finds them; None where they are not what is expected.
@@ -149,6 +169,7 @@ class Direct:
     def _expect(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Makes ready for inputs of these shapes."""
         self._ready = False
+        self._brief = self._code.stop is None
         self._plan(shapes)
         try:
             self._make_room(shapes)
@@ -163,6 +184,8 @@ class Direct:
         frame[...] = code.words
         frame[_FRAME] = frame.ctypes.data
         frame[_WEIGHTS] = code.weights.ctypes.data
+        if code.stop is not None:
+            frame[code.stop] = signals.QUIET.address
         sizes = [dim for shape in shapes for dim in shape]
         at = _FIRST + len(self._ins) + len(self._outs)
         frame[at : at + len(sizes)] = sizes

@@ -7,11 +7,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import guard
+from . import guard, signals
 from .dtypes import is_plain, public_dtype
 from .feeds import FeedCheck
 from .manifest import ALIGNMENT, ValueSpec
@@ -107,11 +108,12 @@ class Instance:
     """A virtual machine's ``main`` with a slot for every input.
 
     ``weights`` are its second argument; memory that starts between ``low`` and ``high`` is theirs.
+    ``polls`` says whether it takes a word for signals behind the inputs, see `Manifest`.
     """
 
     def __init__(
         self, main: Callable[..., Any], inputs: Sequence[ValueSpec], outputs: Sequence[ValueSpec],
-        weights: Any, low: int, high: int,
+        weights: Any, low: int, high: int, polls: str | None,
     ) -> None:  # fmt: skip
         self.main = main
         self.weights = weights
@@ -120,12 +122,26 @@ class Instance:
         self._outputs = outputs
         self._plain = [spec.elem is None and is_plain(spec.dtype) for spec in outputs]
         self._check = FeedCheck(inputs)
+        self._polls = polls
+        self._signal = () if polls is None else (signals.QUIET.tensor,)
+        self._brief = polls is None
         self._nested: list[tuple[int, int]] = []
         self._lent: tuple[list[int], list[int]] | None = None
 
     def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
         """The wanted outputs. Raises InputError for feeds that do not fit."""
-        return self._collect(wanted, self.main(self.bind(feeds), self.weights))
+        arguments = self.bind(feeds)
+        if self._brief:
+            return self._collect(wanted, self.main(arguments, self.weights))
+        return self._collect(wanted, self._watched(arguments))
+
+    def _watched(self, arguments: tuple[Any, ...]) -> Any:
+        """What ``main`` gives in a run that may take long, as far as is known of these shapes."""
+        start = perf_counter()
+        with signals.watched() as word:
+            results = self.main((*arguments[:-1], word.tensor), self.weights)
+        self._brief = self._polls == "long" and perf_counter() - start < signals.BRIEF
+        return results
 
     def bind(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments of ``main``. Raises InputError for feeds that do not fit."""
@@ -142,18 +158,19 @@ class Instance:
                     return self._bind_checked(feeds)
                 arguments.append(slot.take(value))
             if len(feeds) == len(arguments):
-                return tuple(arguments)
+                return (*arguments, *self._signal)
         except (KeyError, TypeError):
             pass
         return self._bind_checked(feeds)
 
     def _bind_checked(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:
         values = self._check(feeds)
+        self._brief = self._polls is None
         self._nested = []
         for slot, value in zip(self._slots, values, strict=True):
             if slot.dtype is not None and value is not None:
                 slot.expect(value.shape)
-        return tuple(map(self._hand_over, self._slots, values))
+        return (*map(self._hand_over, self._slots, values), *self._signal)
 
     def _hand_over(self, slot: Slot, value: Any) -> Any:
         if slot.dtype is not None and value is not None:

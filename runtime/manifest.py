@@ -20,7 +20,7 @@ LIBRARY, WEIGHTS, IR_TEXT, REPORT, MANIFEST = (
     "library.so", "weights.bin", "ir.txt", "report.json", "manifest.json",
 )  # fmt: skip
 MEMBERS = (LIBRARY, WEIGHTS, IR_TEXT, REPORT)
-INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native")
+INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
 """The fields that code relies on."""
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -91,16 +91,21 @@ class FileSpec(NamedTuple):
 
 
 class NativeSpec(NamedTuple):
-    """What native code works on: the template of its frame, and pairs of words to add."""
+    """What native code works on: the template of its frame, and pairs of words to add.
+
+    ``stop`` is the frame's word for signals, which older artifacts do not have.
+    """
 
     words: WeightSpec
     fixups: WeightSpec
+    stop: int | None = None
 
 
 class Manifest(NamedTuple):
     """A validated manifest; ``raw`` is the JSON object it was read from.
 
-    ``native`` is None where the model needs the virtual machine.
+    ``native`` is None where the model needs the virtual machine. ``polls`` says whether bytecode
+    looks for signals, and which runs to watch: ``always`` all, ``long`` those that take long.
     """
 
     target: TargetSpec
@@ -111,6 +116,7 @@ class Manifest(NamedTuple):
     checksum: tuple[str, str]
     host_functions: tuple[str, ...]
     native: NativeSpec | None
+    polls: str | None
     raw: Json
 
 
@@ -136,6 +142,7 @@ def parse_manifest(data: bytes) -> Manifest:
         checksum=_checksum(_get(raw, "weights_checksum", dict, "manifest")),
         host_functions=_strings(raw, "host_functions", "manifest"),
         native=_native(raw, weights),
+        polls=_polls(raw),
         raw=raw,
     )
 
@@ -149,6 +156,13 @@ def interface_digest(raw: Json) -> bytes:
     return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
+def _polls(raw: Json) -> str | None:
+    polls = raw.get("polls")
+    if polls not in (None, "always", "long"):
+        raise ArtifactError(f"manifest: unknown 'polls' {polls!r}")
+    return polls
+
+
 def _native(raw: Json, weights: tuple[WeightSpec, ...]) -> NativeSpec | None:
     if "native" not in raw:
         return None
@@ -156,7 +170,10 @@ def _native(raw: Json, weights: tuple[WeightSpec, ...]) -> NativeSpec | None:
     words, fixups = (_weight_at(entry, key, weights) for key in ("words", "fixups"))
     if len(words.shape) != 1 or len(fixups.shape) != 2 or fixups.shape[1] != 2:
         raise ArtifactError("native: wrong shapes of words or fixups")
-    return NativeSpec(words, fixups)
+    stop = _size(entry, "stop", "native") if "stop" in entry else None
+    if stop is not None and stop >= words.shape[0]:
+        raise ArtifactError("native: 'stop' is no word of the frame")
+    return NativeSpec(words, fixups, stop)
 
 
 def _weight_at(entry: Json, key: str, weights: tuple[WeightSpec, ...]) -> WeightSpec:

@@ -38,6 +38,7 @@ class Model:
             self._library = load_library(artifact.library, digest, artifact.library_path)
         except ArtifactError as error:
             raise ArtifactError(f"{artifact.path}: {error}") from error
+        self._polls = manifest.polls
         self._weight_specs = manifest.weights
         self._weights: Any = None
         self._native = self._native_code(manifest.native)
@@ -64,7 +65,9 @@ class Model:
             raise self._unusable(error) from error
         low = self._blob.ctypes.data
         high = low + self._blob.nbytes
-        return machine, Instance(main, self._inputs, self._outputs, self._weights, low, high)
+        return machine, Instance(
+            main, self._inputs, self._outputs, self._weights, low, high, self._polls
+        )
 
     def _native_code(self, spec: NativeSpec | None) -> NativeCode | None:
         if spec is None:
@@ -73,7 +76,7 @@ class Model:
         if fixups.size and not 0 <= fixups.min() <= fixups.max() < len(words):
             raise ArtifactError(f"{self._path}: native code with fixups outside of its frame")
         try:
-            return NativeCode(self._library, words, fixups, self._blob)
+            return NativeCode(self._library, words, fixups, self._blob, spec.stop)
         except AttributeError as error:
             raise self._unusable(error) from error
 

@@ -15,6 +15,7 @@ from .artifact import LoadedArtifact, load_artifact, read_artifact
 from .direct import Direct, HandedOver
 from .dtypes import from_storage, is_exotic
 from .errors import ArtifactError, ExecutionError, InputError, first_line, reason
+from .exit import Pool
 from .instance import Instance
 from .manifest import Dim, ValueSpec
 from .model import Model
@@ -56,10 +57,9 @@ class Session:
             if spec.default is not None
         }
         self._model: Model | None = Model(artifact)
-        # What runs takes from and gives back to the lists that it found, which `close` replaces.
-        self._idle: list[Direct | Instance] = [self._model.instance()]
-        self._machines: list[Instance] = []
-        """Idle machines for feeds that native code hands over."""
+        # What runs takes from and gives back to the pools that it found, which `close` replaces.
+        self._instances, self._machines = Pool(), Pool()
+        self._instances.idle.append(self._instances.make(self._model.instance))
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
         """Computes outputs from a dict of input name to value, as onnxruntime's ``run`` does.
@@ -74,11 +74,11 @@ class Session:
         if self._defaults and isinstance(feeds, Mapping):
             feeds = {**self._defaults, **feeds}
         thread_pool.use(self._threads)
-        idle = self._idle
+        idle = self._instances.idle
         try:
-            instance = idle.pop()
+            instance: Direct | Instance = idle.pop()
         except IndexError:
-            instance = self._opened().instance()
+            instance = self._instances.make(self._opened().instance)
         try:
             try:
                 return instance.run(feeds, wanted)
@@ -141,7 +141,7 @@ class Session:
         Runs of other threads come to their end, and let go then.
         """
         self._model = None
-        self._idle, self._machines = [], []
+        self._instances, self._machines = Pool(), Pool()
 
     def __enter__(self) -> Session:
         return self
@@ -172,15 +172,16 @@ class Session:
         return model
 
     def _run_machine(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
-        machines = self._machines
+        """What only the virtual machine can run."""
+        model, idle = self._opened(), self._machines.idle
         try:
-            machine = machines.pop()
+            machine: Instance = idle.pop()
         except IndexError:
-            machine = self._opened().machine()[1]
+            machine = self._machines.make(lambda: model.machine()[1])
         try:
             return machine.run(feeds, wanted)
         finally:
-            machines.append(machine)
+            idle.append(machine)
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:

@@ -33,7 +33,7 @@ def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def start(proto: onnx.ModelProto, *, native: bool = True) -> Session:
     """A session, of which it is known whether native code runs in it."""
     session = graphkiln.compile(proto, jobs=1).session(threads=1)
-    assert isinstance(session._idle[0], Direct) == native
+    assert isinstance(session._instances.idle[0], Direct) == native
     return session
 
 
@@ -260,7 +260,7 @@ def test_blocks_for_other_sizes_cost_nothing() -> None:
         (y,) = session.run(None, {"x": x, "c": np.array(False)})
         assert y == -1
         # Sizes that are too large must not add up to something small.
-        (direct,) = session._idle
+        (direct,) = session._instances.idle
         assert isinstance(direct, Direct)
         assert count < longest or direct._frame[SCRATCH_BYTES] >= MOST_BYTES
     x = np.array([1, 2], np.float32)
@@ -294,7 +294,7 @@ def test_sizes_that_wrap_around_are_errors(branch: bool) -> None:
         with pytest.raises(ExecutionError, match="more memory than there is"):
             session.run(None, {"x": large, **taken})
         assert session.run(None, {"x": small, **taken})[0] == 3
-        assert len(session._machines) == 1
+        assert len(session._machines.idle) == 1
 
 
 def test_a_block_may_divide_by_a_dim_that_is_empty() -> None:

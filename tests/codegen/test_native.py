@@ -95,7 +95,7 @@ def assert_same(got: list[Array], want: list[Array]) -> None:
 
 
 def test_shapes_may_change_from_run_to_run(session: Session) -> None:
-    assert isinstance(session._idle[0], Direct)
+    assert isinstance(session._instances.idle[0], Direct)
     for batch, length in [(1, 5), (2, 4), (3, 700), (1, 5), (0, 5), (2, 3000), (1, 1)]:
         feeds = feed(batch, length)
         assert_same(session.run(None, feeds), by_machine(session, feeds))

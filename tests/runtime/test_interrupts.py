@@ -142,14 +142,14 @@ def native() -> Case:
     opset = helper.make_opsetid("", 21)
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[opset], ir_version=10)
     session = graphkiln.compile(model, jobs=1).session(threads=1)
-    assert isinstance(session._idle[0], Direct)
+    assert isinstance(session._instances.idle[0], Direct)
     feeds = [{"x": numbers(*s)} for s in ((3, 5), (5, 3), (200, 100), (3, 5))]
     return Case(session, feeds, lambda x: [np.maximum(x, 0).T, x + x])
 
 
 def machine(models: Any, name: str) -> Session:
     session = load(models.path(name))
-    assert isinstance(session._idle[0], Instance)
+    assert isinstance(session._instances.idle[0], Instance)
     return session
 
 
@@ -191,7 +191,7 @@ def test_runs_after_one_that_was_struck(case: Case, kind: type[BaseException]) -
             if number % 40 == 0:
                 case.check_all()
                 in_another_thread(case.check_all)
-    assert len(case.session._idle) == 1
+    assert len(case.session._instances.idle) == 1
 
 
 @contextmanager

@@ -245,7 +245,7 @@ def test_threads_share_a_session(models: Any) -> None:
             np.testing.assert_array_equal(session.run(None, {"x": x})[0], 2 * x)
 
     in_threads(6, work)
-    assert 1 <= len(session._idle) <= 6
+    assert 1 <= len(session._instances.idle) <= 6
 
 
 def test_threads_share_a_session_with_host_functions(models: Any) -> None:
@@ -311,6 +311,40 @@ def test_a_closed_session_in_another_thread(models: Any) -> None:
             session.run(None, {"x": np.zeros(1, np.float32)})
 
     in_threads(2, work)
+
+
+def test_daemon_threads_do_not_abort_the_end(models: Any) -> None:
+    """They come back from compiled code while Python shuts down."""
+    code = """
+    import threading, time
+    session = load(path, threads=1)
+    def work():
+        while True:
+            session.run(None, {"x": x})
+    class Slow:
+        def __del__(self):
+            time.sleep(0.3)
+    for _ in range(3):
+        threading.Thread(target=work, daemon=True).start()
+    time.sleep(0.2)
+    sys.modules["slow"] = Slow()
+    """
+    child(models.path("double"), code)
+
+
+def test_the_main_thread_runs_to_the_end(models: Any) -> None:
+    code = """
+    import atexit
+    from graphkiln.runtime import exit
+    session = load(path)
+    def late():
+        assert (session.run(None, {"x": x})[0] == 2 * x).all()
+        print("ran")
+    atexit.unregister(exit._end)
+    for call in (late, exit._end, late):
+        atexit.register(call)
+    """
+    assert child(models.path("spread"), code).split() == ["ran", "ran"]
 
 
 def test_memory_stays_where_it_is(models: Any) -> None:

@@ -18,15 +18,15 @@ from graphkiln.targets.cpu.target import CpuTarget
 
 from .cpu_kernels import Array, Kernel, lowered
 
-_COMPILER = "aarch64-linux-gnu-gcc"
-_MACHINE = "qemu-aarch64"
+COMPILER = "aarch64-linux-gnu-gcc"
+MACHINE = "qemu-aarch64"
 _RUNNER = Path(__file__).with_name("kernel_runner.c")
 _CODES = {"i": 0, "u": 1, "f": 2}
 
 
 def needs_aarch64() -> pytest.MarkDecorator:
     """Skips where the cross compiler or the machine's emulation is missing."""
-    missing = [tool for tool in (_COMPILER, _MACHINE) if shutil.which(tool) is None]
+    missing = [tool for tool in (COMPILER, MACHINE) if shutil.which(tool) is None]
     reason = (
         f"{' and '.join(missing)} not found (Debian: apt-get install qemu-user "
         "gcc-aarch64-linux-gnu)"
@@ -47,7 +47,7 @@ def run_all(kernels: Sequence[Kernel], cpu: str, folder: Path) -> list[list[Arra
     words = np.array([len(calls)], np.int64).tobytes()
     (folder / "calls").write_bytes(words + b"".join(calls))
     _link(objects, folder)
-    output = _output([_MACHINE, "-cpu", "max", str(folder / "runner"), str(folder / "calls")])
+    output = _output([MACHINE, "-cpu", "max", str(folder / "runner"), str(folder / "calls")])
     return _results(kernels, output)
 
 
@@ -70,7 +70,7 @@ def _link(objects: Sequence[Path], folder: Path) -> None:
     table += "".join(f"int {n}(void*, const void*, int, void*);\n" for n in names)
     table += f"Kernel kernel_table[] = {{{', '.join(names)}}};\n"
     (folder / "table.c").write_text(table)
-    command = [_COMPILER, "-O1", "-static", *_includes(), "-o", folder / "runner"]
+    command = [COMPILER, "-O1", "-static", *_includes(), "-o", folder / "runner"]
     _output([*map(str, [*command, _RUNNER, folder / "table.c", *objects]), "-lm"])
 
 
