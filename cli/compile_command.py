@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,16 @@ from .tables import facts, milliseconds, number, show, size, table
 @compile_options
 def command(model: str, output: str | None, folder: bool, quiet: bool, **values: Any) -> None:
     """Compile MODEL ahead of time."""
+    from ..codegen.artifact import require_writable
     from ..driver import compile as compile_model
 
     options = make_options(values)
     path = Path(output) if output else Path(model).with_suffix(".kiln")
     if not path.parent.is_dir():
         raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
+    if os.path.exists(path) and os.path.exists(model) and os.path.samefile(path, model):
+        raise click.ClickException(f"cannot write {path}: it is the model")
+    require_writable(path, folder)
     started = time.perf_counter()
     with Progress(quiet) as progress:
         artifact = compile_model(model, options=options, listener=progress)

@@ -96,21 +96,59 @@ def write_artifact(
     """Writes the artifact beside ``path`` and then puts it in place, replacing an older one.
 
     Raises ArtifactWriteError, with nothing left behind, where the disk is full, the folder does
-    not exist, or something that is no artifact is in the way.
+    not exist, or something is in the way that is no artifact (nor a file named ``*.kiln``).
     """
     target = Path(path)
-    try:
+    with _told(target):
+        _require_free(target, folder)
         if folder:
             _write_folder(contents, target)
         else:
             _write_file(contents, target)
-    except OSError as error:
-        raise ArtifactWriteError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def require_writable(path: str | os.PathLike[str], folder: bool = False) -> None:
+    """Raises ArtifactWriteError where `write_artifact` would, as far as can be known before."""
+    target = Path(path)
+    with _told(target):
+        _require_free(target, folder)
+        with _beside(target) as temporary:
+            temporary.touch(exist_ok=False)
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactWriteError(f"cannot write {target}: {reason}") from error
+
+
+def _require_free(target: Path, folder: bool) -> None:
+    """Only an artifact is replaced, and what is called one: a model, say, is worth more."""
+    if folder:
+        if target.exists() and not (target / "manifest.json").is_file():
+            raise ArtifactWriteError(f"cannot write {target}: it exists and is no artifact folder")
+    elif target.is_dir():
+        raise ArtifactWriteError(f"cannot write {target}: it is a folder")
+    elif target.exists() and target.suffix != ".kiln" and not _is_artifact(target):
+        raise ArtifactWriteError(
+            f"cannot write {target}: it exists and is no artifact; remove it or choose another name"
+        )
+
+
+def _is_artifact(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "manifest.json" in archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
 
 
 def _write_file(contents: ArtifactContents, target: Path) -> None:
-    if target.is_dir():
-        raise ArtifactWriteError(f"cannot write {target}: it is a folder")
     with _beside(target) as temporary:
         with open(temporary, "xb") as file:
             with zipfile.ZipFile(file, "w") as archive:
@@ -120,8 +158,6 @@ def _write_file(contents: ArtifactContents, target: Path) -> None:
 
 
 def _write_folder(contents: ArtifactContents, target: Path) -> None:
-    if target.exists() and not (target / "manifest.json").is_file():
-        raise ArtifactWriteError(f"cannot write {target}: it exists and is no artifact folder")
     with _beside(target) as temporary:
         temporary.mkdir()
         _write_members(contents, _folder_store(temporary))

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from support.command import COMMAND, MODELS, Run
 
 import graphkiln
-from graphkiln.codegen.artifact import write_artifact
+from graphkiln.codegen.artifact import ArtifactWriteError, write_artifact
 
 
 def save(path: Path, *nodes: onnx.NodeProto, shape: tuple[int, ...] = (2, 3)) -> Path:
@@ -150,6 +150,53 @@ def test_no_linker(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     other = graphkiln_command("compile", model, "-o", out, "--target", f"cpu:{foreign}")
     other.fails("--linker")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_missing_is_told_before_the_work(
+    graphkiln_command: Run, model: Path, tmp_path: Path
+) -> None:
+    """No pass has run by then."""
+    given = ("compile", model, "--dump-ir", tmp_path / "dump")
+    (tmp_path / "taken").mkdir()
+    for arguments, part in (
+        (["-o", tmp_path / "m.kiln", "--linker", "/no/such/cc"], "/no/such/cc"),
+        (["-o", tmp_path / "m.kiln", "--linker", "true"], "no known machine"),
+        (["-o", tmp_path / "m.kiln", "--linker", "false"], "no C compiler"),
+        (["-o", "/proc/self/m.kiln"], "cannot write"),
+        (["-o", tmp_path / ("m" * 300)], "cannot write"),
+        (["-o", tmp_path / "taken"], "folder"),
+        (["-o", tmp_path / "taken", "--folder"], "no artifact folder"),
+        (["-o", "/dev/full"], "no artifact"),
+    ):
+        graphkiln_command(*given, *arguments).fails(part)
+    graphkiln_command(*given, "-o", tmp_path / "m.kiln", PATH="/nowhere").fails("C compiler")
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "weights.bin", "m.kiln", "link.kiln"])
+def test_a_model_is_never_overwritten(
+    graphkiln_command: Run, model: Path, tmp_path: Path, name: str
+) -> None:
+    """Neither it nor the file of its weights, however it is called."""
+    path = tmp_path / ("m.kiln" if name.endswith("kiln") else "m.onnx")
+    path.write_bytes(model.read_bytes())
+    (tmp_path / "weights.bin").write_bytes(b"precious")
+    (tmp_path / "link.kiln").symlink_to(path)
+    graphkiln_command("compile", path, "-o", tmp_path / name).fails("cannot write", name)
+    assert path.read_bytes() == model.read_bytes()
+    assert (tmp_path / "weights.bin").read_bytes() == b"precious"
+    with pytest.raises(ArtifactWriteError, match="no artifact"):
+        graphkiln.compile(path, jobs=1).save(tmp_path / "weights.bin")
+
+
+def test_an_older_artifact_is_replaced(
+    graphkiln_command: Run, digits: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "named").write_bytes(digits.read_bytes())
+    (tmp_path / "cut.kiln").write_bytes(digits.read_bytes()[:1000])
+    for name in ("named", "cut.kiln"):
+        assert graphkiln_command("compile", model, "-o", tmp_path / name, "--quiet").code == 0
+        assert (tmp_path / name).read_bytes() == digits.read_bytes()
 
 
 def test_output_that_cannot_be_written(
