@@ -27,6 +27,8 @@ class Coverage:
 
 def coverage() -> list[Coverage]:
     """Every op of ONNX's newest opsets and every other op the compiler knows, by domain."""
+    from ..frontend.expansions import EXPANSIONS
+
     keys = {*_registered(), *_standard(), *EXPANSIONS}
     rows = []
     for key in keys:
