@@ -97,12 +97,13 @@ def jit_kernel(region: Graph, target: Target) -> Any:
     """The kernel of a region as a function of this process."""
     import tvm
 
-    return build_module(tvm.IRModule({"kernel": target.kernel(region, "kernel")}), target)["kernel"]
+    module = tvm.IRModule({"kernel": target.kernel(region, "kernel")})
+    return build_module(module, target.tvm_target(), target.checks_bounds)["kernel"]
 
 
 def object_of(module: object, target: Target, *, asserts: bool = False) -> bytes:
     """The object file of an ``IRModule`` of PrimFuncs, with its assertions if they are wanted."""
-    library = build_module(module, target, asserts=asserts)
+    library = build_module(module, target.tvm_target(), target.checks_bounds, asserts=asserts)
     # In memory: LLVM ends the process where a disk is full.
     descriptor = os.memfd_create("kernel")
     with open(descriptor, "rb") as file:
@@ -110,15 +111,17 @@ def object_of(module: object, target: Target, *, asserts: bool = False) -> bytes
         return file.read()
 
 
-def build_module(module: object, target: Target, *, asserts: bool = False) -> Any:
-    """An ``IRModule`` of PrimFuncs as a ``tvm.runtime.Module``."""
+def build_module(
+    module: object, target: Any, check_bounds: bool = False, *, asserts: bool = False
+) -> Any:
+    """An ``IRModule`` of PrimFuncs as a ``tvm.runtime.Module``; ``target`` is one of TVM's."""
     import tvm
 
     # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
-    config = {"tirx.disable_assert": not (asserts or target.checks_bounds)}
-    pipeline = register_pipeline(target.checks_bounds)
+    config = {"tirx.disable_assert": not (asserts or check_bounds)}
+    pipeline = register_pipeline(check_bounds)
     with tvm.transform.PassContext(config=config):
-        return tvm.tirx.build(module, target=target.tvm_target(), pipeline=pipeline)
+        return tvm.tirx.build(module, target=target, pipeline=pipeline)
 
 
 def build_kernels(

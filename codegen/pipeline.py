@@ -14,7 +14,7 @@ NAME, CHECKED = "graphkiln", "graphkiln_checked"
 
 
 @cache
-def register_pipeline(check_bounds: bool = False) -> str:
+def register_pipeline(check_bounds: bool) -> str:
     """Register a pipeline with TVM (once), perhaps with bounds checks; returns its name."""
     from tvm.tirx import compilation_pipeline as stock
 

@@ -30,7 +30,7 @@ class Model:
         try:
             self.place = place_for(manifest.target.kind)
             load_libraries(cuda=self.place.cuda)
-            if guard.ACTIVE is not None:
+            if guard.ACTIVE is not None and not self.place.cuda:
                 guard.ACTIVE.replace_allocators()
             self.place.require()
             host.register(manifest.host_functions)

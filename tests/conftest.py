@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,15 +21,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-goldens", action="store_true", help="write the golden files instead of comparing"
     )
     parser.addoption(
+        "--check-bounds", action="store_true", help="build kernels that check every access"
+    )
+    parser.addoption(
         "--cpu", metavar="NAME", help="take this machine for a CPU such as x86-64-v3, if it is one"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With ``--cpu``, the target ``cpu`` is the named one wherever this process compiles."""
-    name = config.getoption("--cpu")
-    if not name:
-        return
+    """Have this process compile for what the options ask for."""
+    if config.getoption("--check-bounds"):
+        _check_bounds()
+    if name := config.getoption("--cpu"):
+        _take_for(name)
+
+
+def _check_bounds() -> None:
+    """Every CPU target has the option ``check=bounds``."""
+    from graphkiln.targets.cpu.target import CpuTarget
+
+    parse = CpuTarget.parse.__func__  # type: ignore[attr-defined]
+
+    def parse_checking(cls: type[CpuTarget], detail: str, options: Any) -> CpuTarget:
+        return parse(cls, detail, {**options, "check": "bounds"})
+
+    CpuTarget.parse = classmethod(parse_checking)  # type: ignore[method-assign]
+
+
+def _take_for(name: str) -> None:
+    """The target ``cpu`` is the named one."""
     from graphkiln.targets.cpu import features
 
     chosen = features.features_of(name)

@@ -30,7 +30,8 @@ def ends(target: str, guard: str, faults: list[str]) -> dict[str, str]:
 
 
 def test_checked_kernels() -> None:
-    faults = [f"{place}{far}" for place in PLACES for far in ("+0", "+1", "-1")]
+    faults = [f"{place}+1" for place in PLACES]
+    faults += ["input+0", "input-1", "output-1", "workspace+0", "workspace-1"]
     for fault, end in ends("cpu:,check=bounds", "", faults).items():
         if fault.endswith("+0"):
             assert end == "fine"
@@ -44,7 +45,7 @@ def test_guard_pages(guard: str, seen: str, unseen: str) -> None:
     """Up to 63 bytes lie between the end of a workspace and the page."""
     caught = [f"{place}{seen}" for place in PLACES[:-1]]
     caught.append("workspace+17" if guard == "end" else "workspace-1")
-    others = [f"{place}{far}" for place in PLACES for far in ("+0", unseen)]
+    others = ["input+0", "workspace+0", f"temporary{unseen}", f"output{unseen}"]
     found = ends("cpu:,memory=apart", guard, [*caught, *others])
     assert {found[fault] for fault in caught} == {"SIGSEGV"}
     assert {found[fault] for fault in others} == {"fine"}

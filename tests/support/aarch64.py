@@ -14,7 +14,7 @@ import tvm
 import tvm_ffi
 
 from graphkiln.codegen.build import object_of
-from graphkiln.targets.cpu.target import CpuTarget
+from graphkiln.targets import parse_target
 
 from .cpu_kernels import Array, Kernel, lowered
 
@@ -36,7 +36,7 @@ def needs_aarch64() -> pytest.MarkDecorator:
 
 def run_all(kernels: Sequence[Kernel], cpu: str, folder: Path) -> list[list[Array]]:
     """The results of kernels, built into one program that qemu runs."""
-    target = CpuTarget.parse(cpu)
+    target = parse_target(f"cpu:{cpu}")
     calls, objects = [], []
     for i, kernel in enumerate(kernels):
         function, symbols = lowered(kernel, target, f"kernel_{i}")

@@ -11,14 +11,14 @@ import pytest
 import tvm
 import tvm_ffi
 
+from graphkiln.codegen.build import build_module
 from graphkiln.codegen.kernels import canonical
-from graphkiln.codegen.pipeline import register_pipeline
 from graphkiln.ir.dims import Dim, evaluate, sym
 from graphkiln.ir.graph import Graph, Value
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.types import TensorType, dtype
+from graphkiln.targets import Target, parse_target
 from graphkiln.targets.cpu.features import cpu_flags, features_of
-from graphkiln.targets.cpu.target import CpuTarget
 from graphkiln.targets.generic.region import region_symbols
 
 Array = np.ndarray
@@ -96,7 +96,7 @@ class Kernel:
                 np.testing.assert_allclose(viewed, want, rtol=self.rtol, atol=self.atol)
 
 
-def lowered(kernel: Kernel, target: CpuTarget, name: str) -> tuple[Any, list[int]]:
+def lowered(kernel: Kernel, target: Target, name: str) -> tuple[Any, list[int]]:
     """The PrimFunc of a kernel as the compiler makes it, and the values of its symbols."""
     region = kernel.graph.copy()
     originals = canonical(region)
@@ -106,14 +106,10 @@ def lowered(kernel: Kernel, target: CpuTarget, name: str) -> tuple[Any, list[int
 
 def run(kernel: Kernel, cpu: str) -> list[Array]:
     """The results of a kernel built for a CPU that this machine can stand in for."""
-    target = CpuTarget.parse(cpu)
+    target = parse_target(f"cpu:{cpu}")
     function, symbols = lowered(kernel, target, "kernel")
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        library = tvm.tirx.build(
-            tvm.IRModule({"kernel": function}),
-            target=target.tvm_target(),
-            pipeline=register_pipeline(),
-        )
+    module = tvm.IRModule({"kernel": function})
+    library = build_module(module, target.tvm_target(), target.checks_bounds)
     results = kernel.empty_results()
     library["kernel"](*(tvm_ffi.from_dlpack(a) for a in (*kernel.feeds, *results)), *symbols)
     return results

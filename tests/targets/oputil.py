@@ -11,7 +11,7 @@ import numpy as np
 import tvm
 import tvm_ffi
 
-from graphkiln.codegen.pipeline import register_pipeline
+from graphkiln.codegen.build import build_module
 from graphkiln.ir.dims import Dim, evaluate, free_symbols, sym
 from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.ir.infer import infer_types
@@ -40,12 +40,8 @@ def native_target() -> tvm.target.Target:
 def build(function: Any, target: tvm.target.Target | None = None) -> Any:
     """A PrimFunc as a runtime module."""
     name = str(function.attrs["global_symbol"])
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        return tvm.tirx.build(
-            tvm.IRModule({name: function}),
-            target=target or native_target(),
-            pipeline=register_pipeline(),
-        )
+    checks = parse_target("cpu").checks_bounds
+    return build_module(tvm.IRModule({name: function}), target or native_target(), checks)
 
 
 def run_op(

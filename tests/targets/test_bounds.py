@@ -27,10 +27,11 @@ def run(body: Body, fill: float = 1.0) -> np.ndarray:
     x, y = b.argument("x", (8,), "float32"), b.argument("y", (8,), "float32")
     body(b, x, y)
     function = b.finish("kernel")
-    module = build_module(tvm.IRModule({"kernel": function}), parse_target("cpu:,check=bounds"))
+    module = tvm.IRModule({"kernel": function})
+    kernel = build_module(module, parse_target("cpu").tvm_target(), check_bounds=True)["kernel"]
     memory = np.zeros(64, np.float32)
     try:
-        module["kernel"](
+        kernel(
             tvm_ffi.from_dlpack(np.full(8, fill, np.float32)), tvm_ffi.from_dlpack(memory[24:32])
         )
     finally:

@@ -17,8 +17,8 @@ from support.product_kernels import (
     products,
 )
 
+from graphkiln.targets import parse_target
 from graphkiln.targets.cpu.features import features_of
-from graphkiln.targets.cpu.target import CpuTarget
 from graphkiln.targets.generic.region import template_anchor
 
 ALL = ("", "x86-64-v3", "x86-64-v2")
@@ -26,7 +26,7 @@ ALL = ("", "x86-64-v3", "x86-64-v2")
 
 def agrees(kernel: Kernel, cpu: str) -> None:
     """The template runs, and computes what NumPy does."""
-    target = CpuTarget.parse(cpu)
+    target = parse_target(f"cpu:{cpu}")
     assert template_anchor(kernel.graph, target._templates) is not None
     kernel.check(run(kernel, cpu))
 
