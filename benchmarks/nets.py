@@ -8,9 +8,10 @@
 The nets are ``bounds``, kernels that check each access (the target option ``check=bounds``), and
 ``end`` and ``front``, kernels as they are, on buffers that end or begin at a guard page
 (``GRAPHKILN_GUARD``, with the target option ``memory=apart``). Under each run ONNX's own backend
-cases, random graphs with feeds that fit and feeds that do not, and cases in folders. A hit is an
-access that a check refused, or a process that ended by a signal; what else may be wrong with a
-result is the business of ``conformance.py`` and ``tests.fuzz``. The exit code is 1 after a hit.
+cases, the same with every dim open and feeds of other sizes and values, random graphs, and cases in
+folders. A hit is an access that a check refused, or a process that ended by a signal; what else may
+be wrong with a result is the business of ``conformance.py``, ``open_dims.py`` and ``tests.fuzz``.
+The exit code is 1 after a hit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import secrets
 import subprocess
 import sys
@@ -27,10 +29,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from conformance import chosen, run_case
+from conformance import Case, load_cases, run_case
+from open_dims import DATA, KINDS
+from open_feeds import feeds, input_names, opened
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
@@ -38,6 +41,7 @@ sys.path.insert(0, str(TESTS))
 from fuzz import workers  # noqa: E402
 from fuzz.families import families  # noqa: E402
 from fuzz.hunt import Finding, Item, items, judge_item  # noqa: E402
+from fuzz.judge import compiled  # noqa: E402
 
 GUARD = "GRAPHKILN_GUARD"
 NETS = {
@@ -61,13 +65,42 @@ class Task:
 
 def conformance_tasks() -> Iterator[Task]:
     """ONNX's own cases."""
-    for case in chosen("", 0, 0):
+    for case in load_cases():
 
-        def run(target: str, case: Any = case) -> str:
+        def run(target: str, case: Case = case) -> str:
             status, message = run_case(case, target)
             return "" if status in ("right", "random") else f"{status}: {message}"
 
         yield Task("conformance", f"{case.kind}/{case.name}", run)
+
+
+def open_tasks(seed: int, count: int) -> Iterator[Task]:
+    """ONNX's own cases with every dim open, ``count`` feeds each."""
+    for case in load_cases() if count else ():
+        if case.kind in KINDS:
+
+            def run(target: str, case: Case = case) -> str:
+                return run_open(case, seed, count, target)
+
+            yield Task("open", f"{case.kind}/{case.name}", run)
+
+
+def run_open(case: Case, seed: int, count: int, target: str) -> str:
+    """Every error, since most feeds are meant to be refused."""
+    model, sets = case.read()
+    names = input_names(model)
+    try:
+        session = compiled(opened(model, named=True), None, target)
+    except Exception as e:
+        return f"{type(e).__name__}: {e}"
+    said = []
+    for n, feed in enumerate(feeds(sets[0][0], case.name, seed, count)):
+        given = dict(zip(names, feed.values, strict=False))
+        try:
+            session.run(None, {k: v for k, v in given.items() if v is not None})
+        except Exception as e:
+            said.append(f"feed {n} ({feed.how}): {type(e).__name__}: {e}")
+    return "; ".join(said)
 
 
 def graph_tasks(seed: int, count: int) -> Iterator[Task]:
@@ -119,6 +152,7 @@ def run_folder(folder: Path, target: str) -> str:
 def tasks(options: argparse.Namespace) -> list[Task]:
     """All that is asked for."""
     found = [] if options.no_conformance else list(conformance_tasks())
+    found += open_tasks(options.seed, options.feeds)
     found += graph_tasks(options.seed, options.graphs)
     if options.cases:
         found += folder_tasks(options.cases)
@@ -139,6 +173,8 @@ def watch(net: str, options: argparse.Namespace) -> int:
     start = time.monotonic()
 
     def work(number: int) -> str:
+        # Feeds ask for sizes that no memory holds.
+        resource.setrlimit(resource.RLIMIT_DATA, (DATA, DATA))
         return wanted[number].run(target)
 
     for done in workers.run(
@@ -152,12 +188,19 @@ def watch(net: str, options: argparse.Namespace) -> int:
         counts[kind] += 1
         if hit or options.verbose:
             title = f"{kind:4} {net} {done.seconds:6.2f} s {task.suite} {task.name}"
-            print(f"{title}: {' '.join(said.split())[:300]}", flush=True)
+            print(f"{title}: {_shown(said)}", flush=True)
     told = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
     seconds = time.monotonic() - start
     hits = counts["hit"]
     print(f"{net}: {len(wanted)} tasks in {seconds:.0f} s: {told}, {hits} hits", flush=True)
     return hits
+
+
+def _shown(said: str) -> str:
+    """One line with the part of a message that says what was refused."""
+    line = " ".join(said.split())
+    first = max(0, line.find(REFUSED) - 150)
+    return line[first : first + 300]
 
 
 def main() -> int:
@@ -166,6 +209,7 @@ def main() -> int:
     )
     parser.add_argument("--net", action="append", choices=sorted(NETS), help="only this one")
     parser.add_argument("--cpu", default="", help="the CPU to compile for, such as x86-64-v3")
+    parser.add_argument("--feeds", type=int, default=10, help="feeds for each open case")
     parser.add_argument("--graphs", type=int, default=300, help="random graphs under each net")
     parser.add_argument("--seed", type=int, help="the first graph's number (default: a fresh one)")
     parser.add_argument("--cases", type=Path, help="a folder of cases")

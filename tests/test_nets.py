@@ -69,4 +69,4 @@ def test_nothing_is_caught(number: int, net: str) -> None:
         capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{net}: 7" in done.stdout and "0 hits" in done.stdout
+    assert " tasks in " in done.stdout and ", 0 hits" in done.stdout
