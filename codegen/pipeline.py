@@ -31,7 +31,19 @@ def _pipeline(check_bounds: bool) -> Any:
     from tvm import tirx
     from tvm.s_tir import transform as s_tir
 
+    from ..targets.tir.bounds import check_bounds as add_checks
     from ..targets.tir.bounds import drop_argument_checks
+
+    share = [tirx.transform.StorageRewrite()]
+    settle = [
+        tirx.transform.UnrollLoop(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.RewriteUnsafeSelect(),
+    ]
+    # Checks are for what is executed, so that nothing is simplified behind them; they come before
+    # memory is shared, while each buffer has an extent of its own.
+    checked = [*settle, _module_pass(add_checks), *share]
 
     @tvm.transform.module_pass(opt_level=0)
     def lower(module: Any, _context: Any) -> Any:
@@ -41,12 +53,7 @@ def _pipeline(check_bounds: bool) -> Any:
             tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(True),
-            *(_bounds_checks() if check_bounds else ()),
-            tirx.transform.StorageRewrite(),
-            tirx.transform.UnrollLoop(),
-            *(() if check_bounds else (tirx.transform.StmtSimplify(),)),
-            tirx.transform.RemoveNoOp(),
-            s_tir.RewriteUnsafeSelect(),
+            *(checked if check_bounds else (*share, *settle)),
             tirx.transform.CommonSubexprElim(),
             tirx.transform.VerifyMemory(),
             tirx.transform.AnnotateEntryFunc(),
@@ -57,21 +64,6 @@ def _pipeline(check_bounds: bool) -> Any:
         return tvm.transform.Sequential(passes)(module)
 
     return lower
-
-
-def _bounds_checks() -> list[Any]:
-    """Bounds checks on what is executed, from where on nothing is simplified.
-
-    They come before memory is shared, while each buffer has an extent of its own, and after
-    selects between loads have become branches.
-    """
-    from tvm import tirx
-    from tvm.s_tir import transform as s_tir
-
-    from ..targets.tir.bounds import check_bounds
-
-    simplify = tirx.transform.StmtSimplify()
-    return [simplify, s_tir.RewriteUnsafeSelect(), _module_pass(check_bounds)]
 
 
 def _module_pass(change: Callable[[Any], Any]) -> Any:
