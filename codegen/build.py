@@ -28,6 +28,8 @@ from .pipeline import register_pipeline
 IN_PROCESS_LIMIT = 6
 """Builds of at most this many kernels are not worth starting workers for."""
 
+_ROOT = Path(__file__).parent.parent
+
 Progress = Callable[[int, int], None]
 
 
@@ -37,16 +39,22 @@ class BuildError(GraphkilnError):
 
 @cache
 def compiler_version() -> str:
-    """A digest of everything kernel code depends on: TVM's version and the kernels' sources."""
+    """A digest of everything kernel code depends on: TVM's version and :func:`kernel_sources`."""
     import tvm
 
     digest = hashlib.sha256(str(tvm.__version__).encode())
-    root = Path(__file__).parent.parent
-    for folder in ("targets", "ir"):
-        for path in sorted((root / folder).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(path.read_bytes())
+    for path in kernel_sources():
+        digest.update(path.relative_to(_ROOT).as_posix().encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def kernel_sources() -> list[Path]:
+    """The files that say what a kernel's region becomes: its code, and how it is lowered."""
+    found = [_ROOT / "codegen" / name for name in ("build.py", "pipeline.py")]
+    for folder in ("targets", "ir"):
+        found += sorted((_ROOT / folder).rglob("*.py"))
+    return found
 
 
 def build_object(spec: KernelSpec, name: str, target: Target) -> bytes:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from graphkiln.codegen.build import failure
+from graphkiln.codegen import build
+from graphkiln.codegen.build import compiler_version, failure
 from graphkiln.codegen.kernels import KernelSpec, kernel_spec
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.types import DTYPES, TensorType
@@ -31,3 +35,19 @@ def test_one_line_gives_the_reason(spec: KernelSpec, text: str, reason: str) -> 
 
 def test_errors_without_a_text_give_their_kind(spec: KernelSpec) -> None:
     assert failure(spec, MemoryError()) == "node 'act' (kernel Relu): MemoryError"
+
+
+def test_kernels_are_built_again_where_lowering_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The cache holds what another pipeline made, under a name that nobody asks for."""
+    version, root = compiler_version.__wrapped__, Path(build.__file__).parent.parent
+    before = version()
+    shutil.copytree(root / "codegen", tmp_path / "codegen")
+    for folder in ("targets", "ir"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    monkeypatch.setattr(build, "_ROOT", tmp_path)
+    assert version() == before
+    with open(tmp_path / "codegen" / "pipeline.py", "a") as file:
+        file.write("# changed")
+    assert version() != before
