@@ -1,7 +1,8 @@
 """Exact start and length of a slice whose bounds may be symbolic.
 
-Bounds mean what they mean in Python: negative ones count from the end, and both are clamped to
-what the axis has.
+Negative bounds count from the end, and both are clamped to what the axis has. Where the step is
+negative, a start in front of the axis becomes its first element (ONNX Slice; in Python such a slice
+is empty).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .dims import (
     dim_max,
     dim_min,
     free_symbols,
+    known_le,
     lower_bound,
     substitute,
     sym,
@@ -38,8 +40,14 @@ def slice_range(start: Dim, end: Dim, step: int, size: Dim) -> tuple[Dim, Dim] |
     if step > 0:
         first = dim_max(0, first)
         return first, dim_max(0, ceil_div(dim_min(last, size) - first, step))
-    first = dim_min(first, size - 1)
+    # The larger of 0 and the start makes no difference where the start is the end of the axis.
+    first = size - 1 if known_le(size - 1, first) else dim_min(dim_max(0, first), size - 1)
     return first, dim_max(0, ceil_div(first - dim_max(last, -1), -step))
+
+
+def python_slice(start: int, end: int, step: int, size: int) -> slice:
+    """The slice of Python that takes what ``start:end:step`` takes from an axis of ``size``."""
+    return slice(max(start, -size) if step < 0 else start, end, step)
 
 
 def _from_front(bound: Dim, size: Dim) -> Dim | None:

@@ -11,7 +11,7 @@ from ..dims import Dim, dim_max, dim_min
 from ..graph import Node
 from ..registry import InferContext, op
 from ..shapes import normalize_axes
-from ..slices import slice_range
+from ..slices import python_slice, slice_range
 from ..types import TensorType, Type
 from .shape_values import Arrays, dims_of, inferred_shape, ints_of, numel
 
@@ -35,7 +35,19 @@ def _slice_count(ctx: InferContext) -> int | None:
     return count if isinstance(count, int) else None
 
 
-@op("Slice", traits=MOVES, propagate=lambda ctx, arrays: _slice_value(ctx, arrays))
+def _evaluate_slice(_node: Node, inputs: list[Any]) -> list[Any]:
+    x, starts, ends, *rest = inputs
+    axes, steps = [*rest, None, None][:2]
+    where: list[slice] = [slice(None)] * x.ndim
+    for k, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        axis = k if axes is None else int(axes[k])
+        step = 1 if steps is None else int(steps[k])
+        where[axis] = python_slice(start, end, step, x.shape[axis])
+    return [x[tuple(where)]]
+
+
+@op("Slice", traits=MOVES, propagate=lambda ctx, arrays: _slice_value(ctx, arrays),
+    evaluate=_evaluate_slice)  # fmt: skip
 def _slice(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axes = _slice_axes(ctx, _slice_count(ctx))
@@ -91,7 +103,7 @@ def _slice_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
         return None
     where: list[slice] = [slice(None)] * arrays[0].ndim
     for a, s, e, step in zip(axes, starts, ends, steps, strict=True):
-        where[a] = slice(s, e, step)
+        where[a] = python_slice(s, e, step, arrays[0].shape[a])
     return [arrays[0][tuple(where)]]
 
 

@@ -1,13 +1,13 @@
-"""Symbolic slices against Python's own."""
+"""Symbolic slices against the text of ONNX."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from graphkiln.ir.dims import Dim, dim_max, evaluate, sym
-from graphkiln.ir.slices import FAR, slice_range
+from graphkiln.ir.slices import FAR, python_slice, slice_range
 
 N, M = sym("N"), sym("M")
 bounds = st.one_of(st.integers(-6, 6), st.sampled_from([2**63 - 1, -(2**63), FAR, -FAR]))
@@ -22,9 +22,19 @@ def taken(start: Dim, end: Dim, step: int, size: Dim, **symbols: int) -> list[in
     return [first + i * step for i in range(length)]
 
 
+def meant(start: int, end: int, step: int, n: int) -> list[int]:
+    """The indices that ONNX's Slice reads: bounds count from the end, and are clamped."""
+    start, end = (b + n if b < 0 else b for b in (start, end))
+    if step > 0:
+        return list(range(min(max(start, 0), n), min(max(end, 0), n), step))
+    return list(range(min(max(start, 0), n - 1), min(max(end, -1), n - 1), step))
+
+
 @given(bounds, bounds, steps, st.integers(0, 7))
-def test_slices_are_pythons(start, end, step, n):
-    want = list(range(n))[start:end:step]
+@example(-2, -9, -3, 1)  # in front of the axis: its first element
+def test_slices_are_those_of_onnx(start, end, step, n):
+    want = meant(start, end, step, n)
+    assert list(range(n))[python_slice(start, end, step, n)] == want
     assert taken(start, end, step, n) == want
     assert taken(start, end, step, N, N=n) == want
 
@@ -35,7 +45,7 @@ def test_symbolic_bounds_on_their_own_axis(a, b, step, n):
         if slice_range(start, end, step, N) is None:
             continue
         low, high = (evaluate(d, {"N": n}) for d in (start, end))
-        assert taken(start, end, step, N, N=n) == list(range(n))[low:high:step]
+        assert taken(start, end, step, N, N=n) == meant(low, high, step, n)
 
 
 def test_common_slices_have_plain_lengths():

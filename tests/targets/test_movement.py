@@ -174,6 +174,7 @@ bounds = st.one_of(st.integers(-7, 7), st.sampled_from([2**63 - 1, -(2**63), 2**
     st.sampled_from(["int32", "int64"]),
 )
 @example(((0, 0, -3), (0, 0, -3)), "int32")  # nothing of an axis beside one of unknown extent
+@example(((-9, -20, -1), (-3, -4, -2)), "int64")  # starts in front of the axis
 def test_slice(cuts: tuple[tuple[int, int, int], ...], dtype: str) -> None:
     low = -(2**31) if dtype == "int32" else -(2**63)
     high = -low - 1

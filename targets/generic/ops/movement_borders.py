@@ -6,6 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
+from ....ir.slices import python_slice
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
 from ..constants import literal
 from ..registry import LowerContext, lowering, sizes
@@ -27,7 +28,7 @@ from .movement_params import (
 
 
 FIRST, END, STEP = range(3)
-"""Rows of the table of a slice: an entry for each axis, bounds clamped as Python does."""
+"""Rows of the table of a slice: an entry for each axis, with bounds that are clamped."""
 
 
 def _slice_table(ctx: LowerContext) -> BufferTensor:
@@ -45,9 +46,9 @@ def _write_cuts(ctx: LowerContext, table: BufferTensor) -> None:
     for a, size in enumerate(extents):
         step = b.let(table[STEP, a])
         with b.when(step > 0):
-            _clamp_bounds(b, table, a, size, index(0), size)
+            _clamp_bounds(b, table, a, size, (index(0), index(0)), size)
         with b.when(step < 0):
-            _clamp_bounds(b, table, a, size, index(-1), size - 1)
+            _clamp_bounds(b, table, a, size, (index(0), index(-1)), size - 1)
 
 
 def _spread_cuts(ctx: LowerContext, table: BufferTensor, extents: list[Expr]) -> None:
@@ -67,13 +68,13 @@ def _spread_cuts(ctx: LowerContext, table: BufferTensor, extents: list[Expr]) ->
 
 
 def _clamp_bounds(
-    b: Builder, table: BufferTensor, a: int, size: Expr, low: Expr, high: Expr
+    b: Builder, table: BufferTensor, a: int, size: Expr, lows: tuple[Expr, Expr], high: Expr
 ) -> None:
-    for row in (FIRST, END):
+    for row, low in zip((FIRST, END), lows, strict=True):
         bound = b.let(table[row, a])
         # Far-off bounds must not overflow when the size is added.
         front = tirx.Select(bound < 0, tirx.max(bound, index(-(2**62))) + size, bound)
-        table.store((row, a), tirx.max(tirx.min(front, high), low))
+        table.store((row, a), tirx.min(tirx.max(front, low), high))
 
 
 def _known_cuts(ctx: LowerContext) -> list[tuple[Expr, Expr]]:
@@ -93,11 +94,11 @@ def _known_cuts(ctx: LowerContext) -> list[tuple[Expr, Expr]]:
 def _first(start: int, step: int, extent: Any) -> Expr:
     size = as_int(extent)
     if size is not None:
-        return index(slice(start, None, step).indices(size)[0])
+        return index(python_slice(start, size, step, size).indices(size)[0])
     front = index(start) if start >= 0 else index(extent) + max(start, -(2**62))
     if step > 0:
         return front if start >= 0 else tirx.max(front, index(0))
-    return tirx.max(tirx.min(front, index(extent) - 1), index(-1))
+    return tirx.min(tirx.max(front, index(0)), index(extent) - 1)
 
 
 @lowering("Slice")
