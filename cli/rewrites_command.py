@@ -24,7 +24,7 @@ def command(markdown: str | None, pass_name: str | None) -> None:
         told = f"{pass_name!r} is not one of {', '.join(names)}"
         raise click.BadParameter(told, param_hint="--pass")
     chosen = [r for r in rows if pass_name in (None, r.pass_name)]
-    lines = [(r.pass_name, r.rule, r.exactness, r.equation, r.known) for r in chosen]
-    show(table("Rewrites", ["pass", "rule", "class", "equation", "known"], lines))
+    lines = [(r.pass_name, r.rule, r.family, r.exactness, r.equation, r.known) for r in chosen]
+    show(table("Rewrites", ["pass", "rule", "family", "class", "equation", "known"], lines))
     for kind, meaning in rewrites.MEANINGS.items():
         click.echo(f"{sum(r.exactness == kind for r in chosen):5} {kind}: {meaning}")

@@ -22,22 +22,40 @@ class Exactness(Enum):
     """Another function, which is near enough for those who ask for it."""
 
 
+class Family(Enum):
+    """What a rewrite is about, and with it how its claim could be proved."""
+
+    ELEMENTWISE = "elementwise"
+    """Numbers of one index: proofs are about bits and IEEE floats."""
+
+    MOVEMENT = "movement"
+    """From where elements come: proofs are about indices and sizes."""
+
+    OTHER = "other"
+    """Sums over axes, whole ops, control flow, and edits that look at no element."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """``equation`` says what takes the place of what, ``bound`` how far results may move.
 
-    ``is_proved``: there is a proof in ``tests/proofs``; others are tested. Raises
-    ``ValueError`` where a claim of rounding or loss states no bound.
+    ``is_proved``: there is a proof in ``tests/proofs``; others are tested, and ``unproved`` says
+    why they are not proved. Raises ``ValueError`` where a claim of rounding or loss states no
+    bound, or where a reason is given for what is proved.
     """
 
     exactness: Exactness
     equation: str
     bound: str = ""
     is_proved: bool = False
+    family: Family = Family.OTHER
+    unproved: str = ""
 
     def __post_init__(self) -> None:
         if (self.exactness is Exactness.EXACT) == bool(self.bound):
             raise ValueError(f"{self.equation}: exact claims have no bound, all others have one")
+        if self.unproved and self.is_proved:
+            raise ValueError(f"{self.equation}: it is proved, or there is a reason why not")
 
     @property
     def is_exact(self) -> bool:
@@ -54,27 +72,32 @@ SOFTMAX = "(n + 64) u (1 + max |x|), where no exponential overflows and their su
 ATTENTION = "(n + 64) u (1 + max |score|) of max |v|, where no score overflows"
 
 
-def exact(equation: str) -> Claim:
-    """The claim that no bit changes, which tests hold."""
-    return Claim(Exactness.EXACT, equation)
+def exact(equation: str, unproved: str = "", family: Family = Family.OTHER) -> Claim:
+    """The claim that no bit changes, which tests hold; ``unproved`` says why no proof does."""
+    return Claim(Exactness.EXACT, equation, family=family, unproved=unproved)
 
 
-def proved(equation: str) -> Claim:
+def proved(equation: str, family: Family = Family.ELEMENTWISE) -> Claim:
     """The claim that no bit changes, with a proof in ``tests/proofs``."""
-    return Claim(Exactness.EXACT, equation, is_proved=True)
+    return Claim(Exactness.EXACT, equation, is_proved=True, family=family)
 
 
-def rounds(equation: str, bound: str) -> Claim:
+def moved(equation: str) -> Claim:
+    """The claim that elements only come from elsewhere, with a proof in ``tests/proofs``."""
+    return proved(equation, Family.MOVEMENT)
+
+
+def rounds(equation: str, bound: str, family: Family = Family.OTHER) -> Claim:
     """The claim that results are equal in the reals, and off by ``bound`` at most."""
-    return Claim(Exactness.ROUNDING, equation, bound)
+    return Claim(Exactness.ROUNDING, equation, bound, family=family)
 
 
-def lossy(equation: str, bound: str) -> Claim:
+def lossy(equation: str, bound: str, family: Family = Family.OTHER) -> Claim:
     """The claim that results differ; ``bound`` says by what."""
-    return Claim(Exactness.LOSSY, equation, bound)
+    return Claim(Exactness.LOSSY, equation, bound, family=family)
 
 
 __all__ = [
-    "ACTIVATION", "AFFINE", "ATTENTION", "NORM", "SOFTMAX", "SUMS", "Claim", "Exactness", "exact",
-    "lossy", "proved", "rounds",
+    "ACTIVATION", "AFFINE", "ATTENTION", "NORM", "SOFTMAX", "SUMS", "Claim", "Exactness", "Family",
+    "exact", "lossy", "moved", "proved", "rounds",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
-from .claims import ACTIVATION, SUMS, exact, rounds
+from .claims import ACTIVATION, SUMS, Family, moved, proved, rounds
 from .pattern import Match, Op, Rule, exact_rules, rewrite
 from .rewriter import Rewriter, input_symbols, symbols_bound
 
@@ -33,6 +33,20 @@ def _operands(m: Match) -> list[Value]:
 def _several(m: Match) -> str | None:
     least = 2 if m.root.op in ("Sum", "Mean") else 3
     return None if len(_operands(m)) >= least else "it is binary"
+
+
+def _rounds_between(m: Match) -> bool:
+    """Does each sum of a chain round, where one kernel keeps the total in a wider float?"""
+    t = m.root.out().tensor_type.dtype
+    return m.root.op in ("Sum", "Mean") and t.is_float and t.bits < 32
+
+
+def _keeping_totals(m: Match) -> str | None:
+    return "each sum would round" if _rounds_between(m) else _several(m)
+
+
+def _rounding_totals(m: Match) -> str | None:
+    return _several(m) if _rounds_between(m) else "nothing is rounded in between"
 
 
 def _chain(m: Match, r: Rewriter) -> Value:
@@ -151,14 +165,25 @@ RULES = (
         Op("Split", rest=True),
         _slices,
         _sizes_known,
-        claim=exact("split(x) = a slice for each part"),
+        claim=moved("split(x) = a slice for each part"),
     ),
     Rule(
         "chain",
         Op("Sum|Mean|Max|Min", rest=True),
         _chain,
-        _several,
-        claim=exact("sum, mean, max, min of n operands = binary ones in a row"),
+        _keeping_totals,
+        claim=proved("sum, mean, max, min of n operands = binary ones in a row"),
+    ),
+    Rule(
+        "chain-narrow",
+        Op("Sum|Mean", rest=True),
+        _chain,
+        _rounding_totals,
+        claim=rounds(
+            "sum, mean of n floats below 32 bits = binary sums in a row",
+            "u of each partial sum and of the result",
+            Family.ELEMENTWISE,
+        ),
     ),
     Rule(
         "batch-norm",
@@ -173,13 +198,17 @@ RULES = (
         "gelu",
         Op("com.microsoft.FastGelu|com.microsoft.BiasGelu|com.microsoft.Gelu", rest=True),
         _gelu,
-        claim=rounds("FastGelu, BiasGelu, Gelu of com.microsoft = Gelu(x + b)", ACTIVATION),
+        claim=rounds(
+            "FastGelu, BiasGelu, Gelu of com.microsoft = Gelu(x + b)",
+            ACTIVATION,
+            Family.ELEMENTWISE,
+        ),
     ),
     Rule(
         "quick-gelu",
         Op("com.microsoft.QuickGelu", rest=True),
         _quick_gelu,
-        claim=rounds("QuickGelu(x) = Swish(x)", ACTIVATION),
+        claim=rounds("QuickGelu(x) = Swish(x)", ACTIVATION, Family.ELEMENTWISE),
     ),
     Rule(
         "fused-conv",

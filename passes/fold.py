@@ -30,6 +30,8 @@ from .rewriter import Rewriter, sole_consumer
 
 _PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")
 
+_CONTROL = "it is about control flow"
+
 
 @register_pass
 @dataclass(frozen=True)
@@ -41,12 +43,15 @@ class Fold(Pass):
 
     name = "fold"
     claims = {
-        "values": exact("f(constants) = its value, f integer, moving or rounding once"),
+        "values": exact(
+            "f(constants) = its value, f integer, moving or rounding once",
+            "it is about two implementations of an op, which tests compare",
+        ),
         "functions": rounds(
             "f(constants) = its value, f any", "what the kernel of f may differ from a rounded f"
         ),
-        "captured": exact("a captured constant = a constant of the body"),
-        "If": exact("if(true, a, b) = a, if(false, a, b) = b"),
+        "captured": exact("a captured constant = a constant of the body", _CONTROL),
+        "If": exact("if(true, a, b) = a, if(false, a, b) = b", _CONTROL),
     }
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:

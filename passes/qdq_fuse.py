@@ -24,7 +24,7 @@ import numpy as np
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
 from .base import Pass, PassContext, register_pass
-from .claims import SUMS, rounds
+from .claims import SUMS, Family, rounds
 from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
 from .precision import FLOATS, ULPS, is_number
 from .rewriter import Rewriter, splat
@@ -269,7 +269,7 @@ _STEP = "one step of the result, where no scale overflows or vanishes"
 _CONV = rounds("Q(Conv(DQ(x), DQ(w), DQ(b))) = QLinearConv(x, w, b)", _STEP)
 _MATMUL = rounds("Q(MatMul(DQ(a), DQ(b))) = QLinearMatMul(a, b)", _STEP)
 _GEMM = rounds("Q(Gemm(DQ(a), DQ(b), DQ(c))) = QGemm(a, b, c)", _STEP)
-_ADD = rounds("Q(DQ(a) + DQ(b)) = QLinearAdd(a, b)", _STEP)
+_ADD = rounds("Q(DQ(a) + DQ(b)) = QLinearAdd(a, b)", _STEP, Family.ELEMENTWISE)
 
 RULES = tuple(
     Rule(name, Op("QuantizeLinear", inner, name="q", rest=True), build, when, claim=claim)

@@ -20,6 +20,8 @@ from .base import Pass, PassContext, register_pass
 from .claims import exact
 from .rewriter import Rewriter
 
+_NO_TENSORS = "it is about lists and optionals"
+
 
 @register_pass
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Sequences(Pass):
 
     name = "sequences"
     claims = {
-        "sequences": exact("at([a, b], 1) = b, and the length, parts and joins of known sequences"),
-        "optionals": exact("get(optional(x)) = x, has(optional(x)) = true"),
+        "sequences": exact(
+            "at([a, b], 1) = b, and the length, parts and joins of known sequences", _NO_TENSORS
+        ),
+        "optionals": exact("get(optional(x)) = x, has(optional(x)) = true", _NO_TENSORS),
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:

@@ -31,8 +31,10 @@ from ..ir.registry import attribute, has_trait
 from ..ir.shapes import normalize_axes
 from ..ir.types import TensorType, to_numpy_dtype
 from .base import Pass, PassContext, register_pass
-from .claims import exact
+from .claims import exact, moved
 from .rewriter import Rewriter, input_symbols, symbols_bound
+
+_INFERRED = "inference works the value out, op by op"
 
 
 @register_pass
@@ -42,11 +44,11 @@ class Shapes(Pass):
 
     name = "shapes"
     claims = {
-        "constant": exact("a known tensor of integers = a constant"),
-        "shapevalue": exact("a known tensor with symbolic dims = kiln.ShapeValue"),
-        "reshape": exact("reshape, flatten, squeeze, unsqueeze = kiln.Reshape"),
-        "expand": exact("expand, constantofshape = kiln.Expand"),
-        "slice": exact("slice = kiln.Slice"),
+        "constant": exact("a known tensor of integers = a constant", _INFERRED),
+        "shapevalue": exact("a known tensor with symbolic dims = kiln.ShapeValue", _INFERRED),
+        "reshape": moved("reshape, flatten, squeeze, unsqueeze = kiln.Reshape"),
+        "expand": moved("expand, constantofshape = kiln.Expand"),
+        "slice": moved("slice = kiln.Slice"),
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:

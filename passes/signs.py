@@ -78,7 +78,10 @@ class Signs(Pass):
     """Flips the sign bit of 8-bit activations to suit the target; see the file's text."""
 
     name = "signs"
-    claims = {"flipped": exact("(x, scale, zero) = (x ^ 128, scale, zero ^ 128), the other sign")}
+    claims = {"flipped": exact(
+            "(x, scale, zero) = (x ^ 128, scale, zero ^ 128), the other sign",
+            "it is about whole sums of products of bytes",
+        )}
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.target.layouts

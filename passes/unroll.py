@@ -30,7 +30,9 @@ class Unroll(Pass):
     max_nodes: int = 512
 
     name = "unroll"
-    claims = {"loops": exact("loop(n, body) = body after body, n times")}
+    claims = {"loops": exact(
+            "loop(n, body) = body after body, n times", "it is about control flow"
+        )}
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         rewriter = Rewriter(graph, context.known(graph))

@@ -16,7 +16,7 @@ from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, register_pass
-from ..claims import SUMS, exact, rounds
+from ..claims import SUMS, Family, exact, rounds
 from . import channels, conv, pointwise, pool, product, quantized, recurrent, transposed
 from .planner import Planner
 
@@ -44,6 +44,8 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "kiln.Reshape": pointwise.reshape,
 }
 
+_PLANNED = "it is one edit with the packed kernels around it, whose sums round"
+
 
 @register_pass
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Layout(Pass):
             for kind in ("integer convolutions", "integer matmuls")
         },
         **{
-            kind: exact(f"{kind} of x = {kind} of x in blocks")
+            kind: exact(f"{kind} of x = {kind} of x in blocks", _PLANNED, Family.MOVEMENT)
             for kind in (
                 "elementwise",
                 "concats",
@@ -76,7 +78,7 @@ class Layout(Pass):
                 "reshapes",
             )
         },
-        "packs": exact("unpack(pack(x)) = x"),
+        "packs": exact("unpack(pack(x)) = x", _PLANNED, Family.MOVEMENT),
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:

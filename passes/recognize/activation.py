@@ -11,7 +11,7 @@ Source: ONNX Swish (opset 24), HardSigmoid, HardSwish, Mish.
 from __future__ import annotations
 
 from ...ir.graph import Value
-from ..claims import ACTIVATION, rounds
+from ..claims import ACTIVATION, Family, rounds
 from ..pattern import Const, Either, Match, Op, Rule, Var
 from ..precision import is_number
 from ..rewriter import Rewriter, splat
@@ -59,28 +59,28 @@ _GATE = Either(
     Op("Div", _RELU6, Const(value=6.0)),
 )
 
-_HARD_SWISH = rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION)
-_HARD_SIGMOID = rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION)
+_HARD_SWISH = rounds("x * clip(x + 3, 0, 6) / 6 = hardswish(x)", ACTIVATION, Family.ELEMENTWISE)
+_HARD_SIGMOID = rounds("clip(x + 3, 0, 6) / 6 = hardsigmoid(x)", ACTIVATION, Family.ELEMENTWISE)
 
 RULES = (
     Rule(
         "silu",
         Op("Mul", _X, Op("Sigmoid", _X)),
         _swish,
-        claim=rounds("x * sigmoid(x) = swish(x)", ACTIVATION),
+        claim=rounds("x * sigmoid(x) = swish(x)", ACTIVATION, Family.ELEMENTWISE),
     ),
     Rule(
         "swish",
         Op("Mul", _X, Op("Sigmoid", Op("Mul", _X, Const("alpha")))),
         _swish,
         _scalar,
-        claim=rounds("x * sigmoid(a*x) = swish(x, a)", ACTIVATION),
+        claim=rounds("x * sigmoid(a*x) = swish(x, a)", ACTIVATION, Family.ELEMENTWISE),
     ),
     Rule(
         "mish",
         Op("Mul", _X, Op("Tanh", Op("Softplus", _X))),
         lambda m, r: r.op("Mish", m["x"]),
-        claim=rounds("x * tanh(softplus(x)) = mish(x)", ACTIVATION),
+        claim=rounds("x * tanh(softplus(x)) = mish(x)", ACTIVATION, Family.ELEMENTWISE),
     ),
     *(
         Rule("hard-swish", pattern, _hard_swish, claim=_HARD_SWISH)

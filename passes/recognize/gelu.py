@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from ...ir.graph import Value
-from ..claims import ACTIVATION, rounds
+from ..claims import ACTIVATION, Family, rounds
 from ..pattern import Const, Either, Match, Op, Pattern, Replace, Rule, Var
 from ..rewriter import Rewriter
 from .common import product
@@ -68,7 +68,7 @@ def _rules(name: str, part: Pattern) -> list[Rule]:
     # Half may stand inside: 0.5 + 0.5 * erf.
     folded = Op("Add", Op("Mul", part, _HALF), _HALF)
     trees = [*product(_X, gate, _HALF), Op("Mul", _X, folded)]
-    claim = rounds(f"x * (1 + {_PARTS[name]}) / 2 = gelu(x)", ACTIVATION)
+    claim = rounds(f"x * (1 + {_PARTS[name]}) / 2 = gelu(x)", ACTIVATION, Family.ELEMENTWISE)
     return [Rule(f"gelu-{name}", tree, _gelu(name), claim=claim) for tree in trees]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...ir.graph import Value
 from ...ir.registry import has_trait
-from ..claims import exact, proved, rounds
+from ..claims import Family, exact, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..precision import FLOATS, least_normal
 from ..rewriter import Rewriter
@@ -175,9 +175,19 @@ RULES = (
         Op("Add|Sub", Var("x"), Const("c")),
         _x,
         _adds_to_sum,
-        claim=rounds("x + 0 = x, x a sum of products", "0 ulp; a zero may have the other sign"),
+        claim=rounds(
+            "x + 0 = x, x a sum of products",
+            "0 ulp; a zero may have the other sign",
+            Family.ELEMENTWISE,
+        ),
     ),
-    Rule("pow-one", Op("Pow", Var("x"), _ONE), _x, same_type, claim=exact("x ^ 1 = x")),
+    Rule(
+        "pow-one",
+        Op("Pow", Var("x"), _ONE),
+        _x,
+        same_type,
+        claim=exact("x ^ 1 = x", "solvers know no powers of floats", Family.ELEMENTWISE),
+    ),
     Rule(
         "max-lowest",
         Op("Max", Var("x"), Const(value=-np.inf)),
@@ -197,14 +207,20 @@ RULES = (
         Op("Pow", Var("x"), Const(value=2.0)),
         lambda m, r: r.op("Mul", m["x"], m["x"]),
         _squares,
-        claim=rounds("x ^ 2 = x * x", "1 ulp: the product is the rounded power"),
+        claim=rounds(
+            "x ^ 2 = x * x", "1 ulp: the product is the rounded power", Family.ELEMENTWISE
+        ),
     ),
     Rule(
         "pow-half",
         Op("Pow", Var("x"), Const(value=0.5)),
         lambda m, r: r.op("Sqrt", m["x"]),
         _rootable,
-        claim=rounds("x ^ 0.5 = sqrt x, x not negative", "1 ulp: the root is the rounded power"),
+        claim=rounds(
+            "x ^ 0.5 = sqrt x, x not negative",
+            "1 ulp: the root is the rounded power",
+            Family.ELEMENTWISE,
+        ),
     ),
     Rule(
         "mul-mul",

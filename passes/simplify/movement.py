@@ -16,7 +16,7 @@ from ...ir.graph import Value
 from ...ir.registry import has_trait
 from ...ir.shapes import broadcast
 from ...ir.types import TensorType
-from ..claims import exact
+from ..claims import moved
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, input_symbols, symbols_bound
 
@@ -178,87 +178,87 @@ RULES = (
         Op("kiln.Reshape", Var("x")),
         _x,
         same_type,
-        claim=exact("reshape(x) = x, to the shape of x"),
+        claim=moved("reshape(x) = x, to the shape of x"),
     ),
     Rule(
         "reshape-reshape",
         Op("kiln.Reshape", Op("kiln.Reshape", Var("x"), shared=True)),
         _same_op,
         _bound,
-        claim=exact("reshape(reshape(x, a), b) = reshape(x, b)"),
+        claim=moved("reshape(reshape(x, a), b) = reshape(x, b)"),
     ),
     Rule(
         "slice-all",
         Op("kiln.Slice", Var("x")),
         _x,
         lambda m: _whole(m) or same_type(m),
-        claim=exact("slice(x) = x, all of it"),
+        claim=moved("slice(x) = x, all of it"),
     ),
     Rule(
         "slice-slice",
         Op("kiln.Slice", Op("kiln.Slice", Var("x"), name="inner", shared=True)),
         _merged_slice,
         _bound,
-        claim=exact("slice(slice(x, s, d), t, e) = slice(x, s + t*d, d*e)"),
+        claim=moved("slice(slice(x, s, d), t, e) = slice(x, s + t*d, d*e)"),
     ),
     Rule(
         "expand-same",
         Op("kiln.Expand", Var("x")),
         _x,
         same_type,
-        claim=exact("expand(x) = x, to the shape of x"),
+        claim=moved("expand(x) = x, to the shape of x"),
     ),
     Rule(
         "expand-view",
         Op("kiln.Expand", Var("x")),
         _view_of_ones,
         _only_adds_ones,
-        claim=exact("expand(x) = reshape(x), adding dims of 1"),
+        claim=moved("expand(x) = reshape(x), adding dims of 1"),
     ),
     Rule(
         "expand-expand",
         Op("kiln.Expand", Op("kiln.Expand", Var("x"), shared=True)),
         _same_op,
         _bound,
-        claim=exact("expand(expand(x, a), b) = expand(x, b)"),
+        claim=moved("expand(expand(x, a), b) = expand(x, b)"),
     ),
     Rule(
         "broadcast-expand",
         Op(_BROADCASTING, rest=True),
         _without_expands,
         _has_expand,
-        claim=exact("f(expand(x), y) = f(x, y), f broadcasts"),
+        claim=moved("f(expand(x), y) = f(x, y), f broadcasts"),
     ),
     Rule(
         "gather",
         Op("Gather", Var("x"), Const("i"), name="gather"),
         _as_slice,
         _evenly,
-        claim=exact("gather(x, i) = reshape(slice(x)), i evenly spaced"),
+        claim=moved("gather(x, i) = reshape(slice(x)), i evenly spaced"),
     ),
-    Rule("concat-one", Op("Concat", Var("x")), _x, claim=exact("concat(x) = x")),
+    Rule("concat-one", Op("Concat", Var("x")), _x, claim=moved("concat(x) = x")),
     Rule(
         "concat-empty",
         Op("Concat", Var("x"), rest=True),
         _without_empty,
-        claim=exact("concat(x, empty) = concat(x)"),
+        claim=moved("concat(x, empty) = concat(x)"),
     ),
     Rule(
         "split-one",
         Op("Split", Var("x"), rest=True),
         _x,
         lambda m: "several parts" if len(m.root.outputs) > 1 else same_type(m),
-        claim=exact("split(x) = x, one part"),
+        claim=moved("split(x) = x, one part"),
     ),
     Rule(
         "pad-none",
         Op("Pad", Var("x"), rest=True),
         _x,
         lambda m: _no_padding(m) or same_type(m),
-        claim=exact("pad(x, 0) = x"),
+        claim=moved("pad(x, 0) = x"),
     ),
     Rule(
-        "tile-once", Op("Tile", Var("x"), rest=True), _x, same_type, claim=exact("tile(x, 1) = x")
+        "tile-once", Op("Tile", Var("x"), rest=True), _x, same_type, claim=moved("tile(x, 1) = x")
     ),
 )
 

@@ -1,9 +1,9 @@
 """Quantised tensors that are dequantised and quantised again.
 
-Q(DQ(x)) = x    with the same parameters    Q(f(DQ(x))) = f(Q(DQ(x)))    f moves elements or takes
-                                                                         their maximum
+Q(DQ(x)) = x    with the same parameters
+Q(f(DQ(x))) = f(Q(DQ(x)))                     f moves elements, or is a MaxPool
 
-Both are exact. With a significand of p bits the two roundings of (x - z) * s / s are off by less
+All are exact. With a significand of p bits the two roundings of (x - z) * s / s are off by less
 than a half where |x - z| is below 2^(p - 2), so that x - z comes out again; the product must not
 overflow. A maximum stays the maximum where the scale that quantises it is positive.
 """
@@ -15,13 +15,12 @@ import numpy as np
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
-from ..claims import exact
+from ..claims import Family, exact, moved
 from ..pattern import Match, Op, Rule, Var
 from ..precision import FLOATS, largest_number
 from ..rewriter import Rewriter, splat
 
-_ORDERED = "MaxPool"
-_MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|MaxPool|Resize"
+_MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|Resize"
 
 
 def _same_array(a: Value | None, b: Value | None) -> bool:
@@ -81,9 +80,13 @@ def _movable(m: Match) -> str | None:
         return "only 8-bit tensors are moved"
     if m.node("move").op == "Resize" and not resize_picks(m.node("move")):
         return "its elements are new ones"
-    if m.node("move").op == _ORDERED and not (splat(m.graph.input(m.root, 1)) or 0) > 0:
-        return "a scale that is not positive turns the order around"
     return None
+
+
+def _keeps_order(m: Match) -> str | None:
+    if not (splat(m.graph.input(m.root, 1)) or 0) > 0:
+        return "a scale that is not positive turns the order around"
+    return _movable(m)
 
 
 def _moved(m: Match, r: Rewriter) -> Value:
@@ -97,8 +100,15 @@ _DQ = Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True)
 
 RULES = (
     Rule("quantize-again", Op("QuantizeLinear", _DQ, rest=True), lambda m, _: m["x"],
-         _same_parameters, claim=exact("Q(DQ(x)) = x, the same scale and zero point")),
+         _same_parameters,
+         claim=exact("Q(DQ(x)) = x, the same scale and zero point",
+                     "quotients of products by every scale are too hard for the solver",
+                     Family.ELEMENTWISE)),
     Rule("move-quantized", Op("QuantizeLinear", Op(_MOVES, _DQ, name="move", rest=True), rest=True),
-         _moved, _movable,
-         claim=exact("Q(f(DQ(x))) = f(Q(DQ(x))), f moves elements or takes their maximum")),
+         _moved, _movable, claim=moved("Q(f(DQ(x))) = f(Q(DQ(x))), f moves elements")),
+    Rule("pool-quantized", Op("QuantizeLinear", Op("MaxPool", _DQ, name="move", rest=True),
+                              rest=True), _moved, _keeps_order,
+         claim=exact("Q(maxpool(DQ(x))) = maxpool(Q(DQ(x))), the scale positive",
+                     "that quantisation keeps the order for every scale is too hard for the solver",
+                     Family.OTHER)),
 )  # fmt: skip

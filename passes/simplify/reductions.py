@@ -13,7 +13,7 @@ import numpy as np
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ...ir.shapes import normalize_axes
-from ..claims import exact, proved, rounds
+from ..claims import Family, moved, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 from .movement import same_type
@@ -92,27 +92,29 @@ RULES = (
         Op(_PLAIN, Var("x"), rest=True),
         lambda m, _: m["x"],
         _picks_ones,
-        claim=proved("reduce(x, axes of size 1) = x, no sum of floats"),
+        claim=moved("reduce(x, axes of size 1) = x, no sum of floats"),
     ),
     Rule(
         "sum-ones",
         Op(_PLAIN, Var("x"), rest=True),
         lambda m, _: m["x"],
         _sums_ones,
-        claim=rounds("sum(x, axes of size 1) = x, and mean", "0 ulp; -0 may have been +0"),
+        claim=rounds(
+            "sum(x, axes of size 1) = x, and mean", "0 ulp; -0 may have been +0", Family.ELEMENTWISE
+        ),
     ),
     Rule(
         "reduce-keeping",
         Op("kiln.Reshape", Op(_ANY, Var("x"), rest=True, name="reduce")),
         _keeping,
         _restores_dims,
-        claim=exact("reshape(reduce(x), ones for axes) = reduce(x) keeping dims"),
+        claim=moved("reshape(reduce(x), ones for axes) = reduce(x) keeping dims"),
     ),
     Rule(
         "mean",
         Op("Mul", Op("ReduceSum", Var("x"), rest=True, name="reduce"), Const("c")),
         _mean,
         _is_mean,
-        claim=proved("sum(x) * (1/n) = mean(x), n a power of two"),
+        claim=proved("sum(x) * (1/n) = mean(x), n a power of two", Family.OTHER),
     ),
 )

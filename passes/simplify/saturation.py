@@ -14,7 +14,7 @@ import numpy as np
 from ...ir.graph import Value
 from ...ir.registry import attribute
 from ...ir.types import to_numpy_dtype
-from ..claims import exact, rounds
+from ..claims import Family, moved, rounds
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter, splat
 from .selection import bounds_of
@@ -104,6 +104,7 @@ RULES = (
         claim=rounds(
             "Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))",
             "0 steps; NaN, which has no code, may become another one",
+            Family.ELEMENTWISE,
         ),
     ),
     Rule(
@@ -111,6 +112,6 @@ RULES = (
         Op("QuantizeLinear", _CONCAT, rest=True),
         _parts,
         _bytes_by_one_step,
-        claim=exact("Q(concat(x, y)) = concat(Q(x), Q(y))"),
+        claim=moved("Q(concat(x, y)) = concat(Q(x), Q(y))"),
     ),
 )

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute, has_trait
-from ..claims import exact
+from ..claims import moved
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter, sole_consumer
 
@@ -220,20 +220,20 @@ RULES = (
         Op("Transpose", Var("x")),
         _x,
         _does_nothing,
-        claim=exact("transpose(x, identity) = x"),
+        claim=moved("transpose(x, identity) = x"),
     ),
     Rule(
         "transpose-transpose",
         Op("Transpose", Op("Transpose", Var("x"), name="inner", shared=True)),
         _merged,
-        claim=exact("transpose(transpose(x, p), q) = transpose(x, p[q])"),
+        claim=moved("transpose(transpose(x, p), q) = transpose(x, p[q])"),
     ),
     Rule(
         "transpose-view",
         Op("Transpose", Var("x")),
         _as_view,
         _moves_only_ones,
-        claim=exact("transpose(x) = reshape(x), moving dims of 1"),
+        claim=moved("transpose(x) = reshape(x), moving dims of 1"),
     ),
     Rule(
         "transpose-between-views",
@@ -247,21 +247,21 @@ RULES = (
         ),
         _directly,
         _between_views,
-        claim=exact("reshape(transpose(reshape(x), p)) = transpose(x, p')"),
+        claim=moved("reshape(transpose(reshape(x), p)) = transpose(x, p')"),
     ),
     Rule(
         "transpose-around-ones",
         Op("Transpose", Op("kiln.Reshape", Op("Transpose", Var("x"), name="inner"), name="view")),
         _joined_across,
         _across_ones,
-        claim=exact("transpose(reshape(transpose(x, p)), q) = reshape(transpose(x, p'))"),
+        claim=moved("transpose(reshape(transpose(x, p)), q) = reshape(transpose(x, p'))"),
     ),
     Rule(
         "transpose-across",
         Op("Transpose", Var("x")),
         _move,
         _can_move,
-        claim=exact("transpose(f(transpose(x, p), y), q) = f(x, transpose(y, q)), p[q] = id"),
+        claim=moved("transpose(f(transpose(x, p), y), q) = f(x, transpose(y, q)), p[q] = id"),
     ),
 )
 

@@ -15,7 +15,7 @@ from math import prod
 from ...ir.dims import Dim, known_equal
 from ...ir.graph import Node, Value
 from ...ir.registry import has_trait
-from ..claims import exact
+from ..claims import moved
 from ..heavy import is_anchor
 from ..pattern import Match, Op, Rule, Var
 from ..rewriter import Rewriter, input_symbols, single_use, symbols_bound
@@ -208,27 +208,27 @@ RULES = (
         Op(ELEMENTWISE, rest=True),
         _sink,
         _can_sink,
-        claim=exact("f(reshape(a), b) = reshape(f(a, reshape(b))), f elementwise"),
+        claim=moved("f(reshape(a), b) = reshape(f(a, reshape(b))), f elementwise"),
     ),
     Rule(
         "view-slice",
         Op("kiln.Reshape", Op("kiln.Slice", Var("x"), name="slice")),
         _view_first,
         _same_extent,
-        claim=exact("reshape(slice(x)) = slice(reshape(x)), whole blocks"),
+        claim=moved("reshape(slice(x)) = slice(reshape(x)), whole blocks"),
     ),
     Rule(
         "slice-transpose",
         Op("kiln.Slice", Op("Transpose", Var("x"), name="transpose", shared=True)),
         _slice_first,
         _only_sliced,
-        claim=exact("slice(transpose(x)) = transpose(slice(x))"),
+        claim=moved("slice(transpose(x)) = transpose(slice(x))"),
     ),
     Rule(
         "slice-ones",
         Op("kiln.Slice", Op("kiln.Reshape", Var("x"), name="view", shared=True)),
         _slice_before_ones,
         _ones_between,
-        claim=exact("slice(reshape(x)) = reshape(slice(x)), adding or dropping dims of 1"),
+        claim=moved("slice(reshape(x)) = reshape(slice(x)), adding or dropping dims of 1"),
     ),
 )

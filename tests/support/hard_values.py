@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphkiln.ir.types import from_numpy_dtype
+
 
 def hard_values(kind: str) -> np.ndarray:
     """Numbers of element type ``kind`` (a NumPy name) and their negatives, most of them extreme."""
@@ -27,7 +29,7 @@ def same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
     """Assert that two arrays agree in every bit, signs of zeros included; any NaN is any other."""
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
-    if actual.dtype.kind != "f":
+    if actual.dtype.kind == "O" or not from_numpy_dtype(actual.dtype).is_float:
         np.testing.assert_array_equal(actual, expected)
         return
     defined = ~np.isnan(expected)

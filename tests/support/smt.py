@@ -8,23 +8,27 @@ are functions of indices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import z3
 
-from graphkiln.ir.dims import Dim
 from graphkiln.ir.graph import Graph, Node, Value
-from graphkiln.ir.registry import attribute, has_trait
-from graphkiln.passes.base import PassContext, pass_class
+from graphkiln.ir.interpreter import evaluate
+from graphkiln.ir.registry import has_trait
+from graphkiln.passes.base import Pass, PassContext, pass_class
 from graphkiln.passes.catalog import load
-from graphkiln.passes.pattern import Rule, rewrite
+from graphkiln.passes.claims import Family
+from graphkiln.passes.manager import PassManager
+from graphkiln.passes.pattern import rewrite
 
 from . import smt_scalars
 from .graph_text import graph_of
+from .hard_values import same_bits
 from .smt_index import Index, Sizes
+from .smt_views import MOVES, broadcast
 
 Term = Any
 
@@ -37,10 +41,14 @@ LIMIT = 120_000
 
 @dataclass
 class Meaning:
-    """The elements of a graph's values; ``moving`` treats elementwise ops as unknown functions."""
+    """The elements of a graph's values; ``moving`` treats elementwise ops as unknown functions.
+
+    ``goals`` are further claims that have to hold, such as sizes that inference found.
+    """
 
     sizes: Sizes
     moving: bool
+    goals: list[Term] = field(default_factory=list)
     _functions: dict[object, Any] = field(default_factory=dict)
 
     def element(self, graph: Graph, value: Value, at: Sequence[Index]) -> Term:
@@ -49,12 +57,12 @@ class Meaning:
         if value.constant is not None:
             return self._constant(value, at)
         if value in graph.inputs:
-            return self._function(("input", value.name), len(at), self._sort(value))(
+            return self.function(("input", value.name), len(at), self.sort(value))(
                 *self._terms(at)
             )
         move = MOVES.get(node.key)
         if move is not None:
-            return move(self, graph, node, at)
+            return move(self, graph, value, at)
         if has_trait(node, "elementwise") or node.key in ("QuantizeLinear", "DequantizeLinear"):
             return self._elementwise(graph, node, at)
         raise NotImplementedError(node.key)
@@ -62,222 +70,78 @@ class Meaning:
     def _terms(self, at: Sequence[Index]) -> list[Term]:
         return [self.sizes.value(i) for i in at]
 
-    def _sort(self, value: Value) -> Any:
+    def sort(self, value: Value) -> Any:
         return ELEMENT if self.moving else smt_scalars.sort_of(value.tensor_type.dtype)
 
-    def _function(self, key: object, arity: int, sort: Any, of: Any = None) -> Any:
-        domain = [of or z3.IntSort()] * arity
+    def function(self, key: object, arity: int, sort: Any, of: Any = None) -> Any:
+        domain = [z3.IntSort() if of is None else of] * arity
         if key not in self._functions:
             name = f"f{len(self._functions)}"
             constant = None if arity else z3.Const(name, sort)
             self._functions[key] = z3.Function(name, *domain, sort) if arity else lambda: constant
         return self._functions[key]
 
-    def _literal(self, number: Any, value: Value) -> Term:
+    def literal(self, number: Any, value: Value) -> Term:
         if not self.moving:
             return smt_scalars.literal(number, value.tensor_type.dtype)
         key = ("number", value.dtype, np.asarray(number).tobytes())
-        return self._function(key, 0, ELEMENT)()
+        return self.function(key, 0, ELEMENT)()
 
     def _constant(self, value: Value, at: Sequence[Index]) -> Term:
         array = value.constant
         assert array is not None
         assert array.size
         places = list(np.ndindex(array.shape))
-        result = self._literal(array[places[-1]], value)
+        result = self.literal(array[places[-1]], value)
         for place in places[:-1]:
             here = [self.sizes.value(i) == p for i, p in zip(at, place, strict=True)]
-            result = z3.If(z3.And(here), self._literal(array[place], value), result)
+            result = z3.If(z3.And(here), self.literal(array[place], value), result)
         return result
 
     def _elementwise(self, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
         inputs = graph.inputs_of(node)
-        operands = [None if v is None else self._operand(graph, v, at) for v in inputs]
+        shape = node.out().shape
+        operands = [None if v is None else self._operand(graph, v, at, shape) for v in inputs]
         types = [v.tensor_type.dtype for v in inputs if v is not None]
         if not self.moving:
             found = smt_scalars.apply(node, types, operands)
             if found is not None:
                 return found
-            sort = self._sort(node.out())
+            sort = self.sort(node.out())
             given = [o for o in operands if o is not None]
             key = (node.key, repr(sorted(node.attrs.items())))
-            return self._function(key, 1, sort, given[0].sort())(*given)
+            return self.function(key, 1, sort, given[0].sort())(*given)
         given = [o for o in operands if o is not None]
-        key = (node.key, repr(sorted(node.attrs.items())), len(given))
-        return self._function(key, len(given), ELEMENT, ELEMENT)(*given)
+        places = tuple(o is not None for o in operands)
+        key = (node.key, repr(sorted(node.attrs.items())), places, node.out().dtype)
+        return self.function(key, len(given), ELEMENT, ELEMENT)(*given)
 
-    def _operand(self, graph: Graph, value: Value, at: Sequence[Index]) -> Term:
-        """An operand that is broadcast to where ``at`` points."""
-        own = at[len(at) - value.rank :] if value.rank else []
-        return self.element(graph, value, _broadcast(own, value.shape))
-
-
-def _broadcast(at: Sequence[Index], shape: Sequence[Dim]) -> list[Index]:
-    zero = z3.IntVal(0)
-    return [Index.of(zero, 1) if d == 1 else i for i, d in zip(at, shape, strict=True)]
-
-
-# ---- movement ------------------------------------------------------------------------------------
-
-
-def _source(graph: Graph, node: Node) -> Value:
-    return graph.required_inputs(node)[0]
-
-
-def _reshape(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    x = _source(graph, node)
-    return m.element(graph, x, m.sizes.view(at, node.out().shape, x.shape))
-
-
-def _transpose(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    x = _source(graph, node)
-    perm = attribute(node, "perm") or tuple(reversed(range(x.rank)))
-    own: list[Any] = [None] * x.rank
-    for to, source in enumerate(perm):
-        own[source % x.rank] = at[to]
-    return m.element(graph, x, own)
-
-
-def _slice(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    x = _source(graph, node)
-    own = []
-    for i, start, step, dim in zip(at, node.attrs["starts"], node.attrs["steps"], x.shape,
-                                   strict=True):  # fmt: skip
-        if start == 0 and step == 1:
-            own.append(i)
-        else:
-            place = m.sizes.term(start) + m.sizes.term(step) * m.sizes.value(i)
-            own.append(Index.of(place, dim))
-    return m.element(graph, x, own)
-
-
-def _expand(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    x = _source(graph, node)
-    own = at[len(at) - x.rank :] if x.rank else []
-    return m.element(graph, x, _broadcast(own, x.shape))
-
-
-def _concat(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    axis = int(attribute(node, "axis"))
-    place = m.sizes.value(at[axis])
-    parts = graph.required_inputs(node)
-    choices, start = [], z3.IntVal(0)
-    for part in parts:
-        own = [*at]
-        own[axis] = Index.of(place - start, part.shape[axis])
-        start = start + m.sizes.term(part.shape[axis])
-        choices.append((place < start, m.element(graph, part, own)))
-    result = choices[-1][1]
-    for here, element in reversed(choices[:-1]):
-        result = z3.If(here, element, result)
-    return result
-
-
-def _split(m: Meaning, graph: Graph, node: Node, at: Sequence[Index], output: int = 0) -> Term:
-    x, axis = _source(graph, node), int(attribute(node, "axis"))
-    start = sum((m.sizes.term(v.shape[axis]) for v in node.values[:output]), z3.IntVal(0))
-    own = [*at]
-    own[axis] = Index.of(m.sizes.value(at[axis]) + start, x.shape[axis])
-    return m.element(graph, x, own)
-
-
-def _gather(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    x, indices = graph.required_inputs(node)
-    axis = int(attribute(node, "axis")) % x.rank
-    table, size = indices.constant, m.sizes.term(x.shape[axis])
-    assert table is not None
-    around = at[axis : axis + indices.rank]
-    places = list(np.ndindex(table.shape))
-    chosen: Any = None
-    for place in reversed(places):
-        number = int(table[place])
-        term = z3.IntVal(number) if number >= 0 else size + number
-        here = [m.sizes.value(i) == p for i, p in zip(around, place, strict=True)]
-        chosen = term if chosen is None else z3.If(z3.And(here), term, chosen)
-    own = [*at[:axis], Index.of(chosen, x.shape[axis]), *at[axis + indices.rank :]]
-    return m.element(graph, x, own)
-
-
-def _pad(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    x, pads = graph.required_inputs(node)[:2]
-    assert pads.constant is not None
-    begins = [int(p) for p in pads.constant[: x.rank]]
-    places = [m.sizes.value(i) - b for i, b in zip(at, begins, strict=True)]
-    dims = [m.sizes.term(d) for d in x.shape]
-    inside = [z3.And(p >= 0, p < d) for p, d in zip(places, dims, strict=True)]
-    own = [Index.of(p, d) for p, d in zip(places, x.shape, strict=True)]
-    filled = m._function("padding", 0, m._sort(x))()
-    return z3.If(z3.And(inside), m.element(graph, x, own), filled)
-
-
-def _tile(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    x = _source(graph, node)
-    own = []
-    for i, dim in zip(at, x.shape, strict=True):
-        turn, place, size = m.sizes.fresh("t"), m.sizes.fresh("p"), m.sizes.term(dim)
-        m.sizes.facts += [m.sizes.value(i) == turn * size + place, 0 <= place, place < size]
-        m.sizes.facts.append(turn >= 0)
-        own.append(Index.of(place, dim))
-    return m.element(graph, x, own)
-
-
-def _reduce(m: Meaning, graph: Graph, node: Node, at: Sequence[Index]) -> Term:
-    """The reduction of one element is that element; any other is a function of where it is."""
-    x = _source(graph, node)
-    given = graph.inputs_of(node)[1:]
-    axes = [a % x.rank for a in given[0].constant] if given and given[0] else [*range(x.rank)]
-    kept: dict[int, Index] = {}
-    left = iter(at)
-    for axis in range(x.rank):
-        if axis in axes:
-            kept[axis] = Index.of(z3.IntVal(0), 1)
-            if attribute(node, "keepdims"):
-                next(left)
-        else:
-            kept[axis] = next(left)
-    if all(x.shape[a] == 1 for a in axes):
-        return m.element(graph, x, [kept[a] for a in range(x.rank)])
-    assert x in graph.inputs
-    terms = [m.sizes.value(kept[a]) for a in range(x.rank) if a not in axes]
-    op = "ReduceSum" if node.op == "ReduceMean" else node.op
-    key = (op, x.name, tuple(sorted(axes)))
-    total = m._function(key, len(terms), m._sort(node.out()))(*terms)
-    if node.op != "ReduceMean" or m.moving:
-        return total
-    t, number = x.tensor_type.dtype, 1
-    for a in axes:
-        number *= int(x.shape[a])
-    return smt_scalars.MEANINGS["Div"](t, total, smt_scalars.literal(number, t))
-
-
-MOVES = {
-    "kiln.Reshape": _reshape, "kiln.Slice": _slice, "kiln.Expand": _expand,
-    "Transpose": _transpose, "Concat": _concat, "Split": _split, "Gather": _gather, "Pad": _pad,
-    "Tile": _tile, "Dropout": _reshape, "CastLike": _reshape,
-    **{f"Reduce{r}": _reduce for r in ("Max", "Min", "Prod", "Sum", "Mean", "L1", "L2")},
-}  # fmt: skip
+    def _operand(self, graph: Graph, value: Value, at: Sequence[Index], shape: Any) -> Term:
+        """An operand that is broadcast to where ``at`` points in a result of ``shape``."""
+        return self.element(graph, value, broadcast(self, at, shape, value.shape))
 
 
 # ---- proofs --------------------------------------------------------------------------------------
 
 
-PROVED: set[str] = set()
-"""The rules that this process went through a proof of."""
-
-
-def rules_named(name: str, pass_name: str = "simplify") -> list[Rule]:
-    load()
-    cls = pass_class(pass_name)
-    assert cls is not None
-    return [rule for rule in cls.rules if rule.name == name]
+PROVED: set[tuple[str, str]] = set()
+"""The rules, by pass and name, that this process went through a proof of."""
 
 
 def applied(name: str, text: str, pass_name: str = "simplify") -> tuple[Graph, Graph]:
-    """A graph before and after a rule, which must have matched."""
+    """A graph before and after a rule, or an edit of a pass without rules, which must have run."""
+    load()
+    cls = pass_class(pass_name)
+    assert cls is not None
     before, after = graph_of(text), graph_of(text)
-    counts = rewrite(after, rules_named(name, pass_name), PassContext())
-    assert counts[name], f"{name} did not match"
+    rules = [rule for rule in cls.rules if rule.name == name]
+    counts = rewrite(after, rules, PassContext()) if rules else _edited(cls(), after)
+    assert counts.get(name), f"{name} did not match"
     return before, after
+
+
+def _edited(p: Pass, graph: Graph) -> Mapping[str, int]:
+    return PassManager([p]).run_pass(p, graph).details
 
 
 def prove(name: str, text: str, *, moving: bool = False, pass_name: str = "simplify") -> None:
@@ -286,21 +150,58 @@ def prove(name: str, text: str, *, moving: bool = False, pass_name: str = "simpl
     Raises AssertionError with an example where it does not.
     """
     before, after = applied(name, text, pass_name)
-    PROVED.add(name)
+    refute_difference(before, after, name, moving=moving)
+    PROVED.add((pass_name, name))
+
+
+def exhaust(name: str, text: str) -> None:
+    """:func:`prove` for graphs of one float16 ``x`` by trying all of its numbers."""
+    before, after = applied(name, text)
+    feeds = {"x": np.arange(2**16, dtype=np.uint16).view(np.float16)}
+    with np.errstate(all="ignore"):
+        for old, new in zip(evaluate(before, feeds), evaluate(after, feeds), strict=True):
+            same_bits(new, old)
+    PROVED.add(("simplify", name))
+
+
+def refute_difference(before: Graph, after: Graph, name: str, *, moving: bool) -> None:
+    """Assert that two graphs have the same elements, whatever their inputs and open dims are."""
     for i, (old, new) in enumerate(zip(before.outputs, after.outputs, strict=True)):
-        assert old.shape == new.shape
+        assert old.type == new.type
         meaning = Meaning(Sizes(), moving)
         at = meaning.sizes.within(old.shape)
         left = meaning.element(before, old, at)
         right = meaning.element(after, new, at)
-        refute(z3.Not(left == right), meaning.sizes.facts, f"{name}, result {i}")
+        facts, told = meaning.sizes.facts, f"{name}, result {i}"
+        refute(z3.Not(z3.And(meaning.goals)), facts, told)
+        if 0 not in old.shape:
+            refute(z3.Not(left == right), [*facts, *meaning.sizes.ranges], told)
 
 
 def refute(claim: Any, facts: Sequence[Any], told: str) -> None:
-    """Assert that ``claim`` contradicts ``facts``."""
+    """Assert that ``claim`` contradicts ``facts``, which do not contradict each other."""
+    # Two solvers: one that is asked twice proves less.
+    found, model = _asked([*facts, claim], LIMIT)
+    assert found == z3.unsat, f"{told}: {found} {model or ''}"
+    possible = not facts or _asked(facts, LIMIT // 120)[0] != z3.unsat
+    assert possible, f"{told}: there is no such index"
+
+
+def _asked(claims: Sequence[Any], limit: int) -> tuple[Any, Any]:
     solver = z3.Solver()
-    solver.set("timeout", LIMIT)
-    solver.add(*facts)
-    solver.add(claim)
+    solver.set("timeout", limit)
+    solver.add(*claims)
     found = solver.check()
-    assert found == z3.unsat, f"{told}: {found} {solver.model() if found == z3.sat else ''}"
+    return found, solver.model() if found == z3.sat else None
+
+
+def unproved(pass_names: Sequence[str], family: Family) -> set[tuple[str, str]]:
+    """The rules of a family that are called proved, without a proof in this process."""
+    load()
+    called = {
+        (name, rule)
+        for name in pass_names
+        for rule, claim in pass_class(name).promises()  # type: ignore[union-attr]
+        if claim.is_proved and claim.family is family
+    }
+    return called - PROVED

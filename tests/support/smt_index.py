@@ -16,7 +16,8 @@ from typing import Any
 
 import z3
 
-from graphkiln.ir.dims import Dim, evaluate, free_symbols, known_equal
+from graphkiln.ir.dim_algebra import Broadcast, FloorDiv, Max, Min
+from graphkiln.ir.dims import Atom, Dim, Symbol, SymExpr, free_symbols, known_equal
 
 Term = Any
 Digits = tuple[tuple[Term, Dim], ...]
@@ -35,10 +36,13 @@ class Index:
 
 @dataclass
 class Sizes:
-    """The symbols of a proof as z3 integers, and the facts that hold of all indices."""
+    """The symbols of a proof as z3 integers, the facts that hold of them and of indices, and the
+    ranges of the indices that the proof is about."""
 
     symbols: dict[str, Term] = field(default_factory=dict)
     facts: list[Term] = field(default_factory=list)
+    ranges: list[Term] = field(default_factory=list)
+    _splits: dict[tuple[str, str], tuple[Term, Term]] = field(default_factory=dict)
     _serial: Any = field(default_factory=count)
 
     def term(self, dim: Dim) -> Term:
@@ -46,8 +50,20 @@ class Sizes:
         for name in free_symbols(dim) - self.symbols.keys():
             self.symbols[name] = z3.Int(name)
             self.facts.append(self.symbols[name] >= 0)
-        value = evaluate(dim, self.symbols)
-        return z3.IntVal(value) if isinstance(value, int) else value
+        if not isinstance(dim, SymExpr):
+            return z3.IntVal(dim)
+        return z3.Sum([c * z3.Product(*map(self._atom, m)) for m, c in dim.terms])
+
+    def _atom(self, atom: Atom) -> Term:
+        if isinstance(atom, Symbol):
+            return self.symbols[atom.text]
+        a, b = map(self.term, atom.args)
+        if isinstance(atom, Max | Min):
+            return z3.If(a >= b if isinstance(atom, Max) else a <= b, a, b)
+        if isinstance(atom, Broadcast):
+            return z3.If(a == 1, b, a)
+        assert isinstance(atom.args[1], int) and atom.args[1] > 0, f"{atom} has an open divisor"
+        return a / b if isinstance(atom, FloorDiv) else a % b
 
     def fresh(self, name: str) -> Term:
         return z3.Int(f"{name}_{next(self._serial)}")
@@ -57,7 +73,7 @@ class Sizes:
         index = []
         for dim in shape:
             at = self.fresh("i")
-            self.facts += [at >= 0, at < self.term(dim)]
+            self.ranges += [at >= 0, at < self.term(dim)]
             index.append(Index.of(at, dim))
         return index
 
@@ -70,12 +86,17 @@ class Sizes:
 
     def split(self, digit: Term, extent: Dim, by: Dim) -> tuple[tuple[Term, Dim], tuple[Term, Dim]]:
         """A digit as the quotient and the remainder by ``by``, which divides ``extent``."""
-        quotient, rest = self.fresh("q"), self.fresh("r")
-        divisor = self.term(by)
-        self.facts += [digit == quotient * divisor + rest, 0 <= rest, rest < divisor, 0 <= quotient]
         count_of = extent // by
+        key = (digit.sexpr(), str(by))
+        if key not in self._splits:
+            self._splits[key] = self.fresh("q"), self.fresh("r")
+        quotient, rest = self._splits[key]
+        divisor = self.term(by)
         assert known_equal(count_of * by, extent), f"{by} does not divide {extent}"
-        self.facts.append(quotient < self.term(count_of))
+        parts = [digit == quotient * divisor + rest, 0 <= rest, rest < divisor, 0 <= quotient]
+        parts.append(quotient < self.term(count_of))
+        # Of what is out of range, as in a part of a Concat that is not meant, nothing is known.
+        self.facts.append(z3.Implies(z3.And(digit >= 0, digit < self.term(extent)), z3.And(parts)))
         return (quotient, count_of), (rest, by)
 
     # ---- views -------------------------------------------------------------------------------
@@ -103,8 +124,11 @@ class Sizes:
             missing = dim // prod((d for _, d in taken), start=1)
             if known_equal(extent, missing) or known_equal((missing // extent) * extent, missing):
                 taken.insert(0, (at, extent))
-            else:
+            elif known_equal((extent // missing) * missing, extent):
                 high, low = self.split(at, extent, missing)
                 rest.append(high)
                 taken.insert(0, low)
+            else:  # neither divides the other: one digit of both may
+                high_at, high_extent = rest.pop()
+                rest.append((high_at * self.term(extent) + at, high_extent * extent))
         return taken
