@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.conditions import Condition, Relation
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 from ..ir.types import SequenceType, TensorType
@@ -176,7 +177,10 @@ class _Resolver:
         if not found:
             return
         axis = int(attribute(node, "axis"))
-        if attribute(node, "new_axis"):
+        stacks = bool(attribute(node, "new_axis"))
+        if not _fit(found, None if stacks else axis % found[0].rank):
+            return  # the op looks at the sizes of the run, which a Concat of a pass does not
+        if stacks:
             axis %= found[0].rank + 1
             found = [
                 self.rewriter.op("kiln.Reshape", v, shape=(*v.shape[:axis], 1, *v.shape[axis:]))
@@ -205,6 +209,19 @@ class _Resolver:
         if inner in self.elements:
             self.elements[node.out()] = self.elements[inner]
         self.replace(node, inner)
+
+
+def _fit(values: list[Value], axis: int | None) -> bool:
+    """Are all sizes but those along ``axis`` the same whatever the run?"""
+    first = values[0].shape
+    return all(
+        len(v.shape) == len(first)
+        and all(
+            i == axis or Condition(Relation.EQUAL, a, b, "", "").proved()
+            for i, (a, b) in enumerate(zip(first, v.shape, strict=True))
+        )
+        for v in values[1:]
+    )
 
 
 def _is_plain(value: Value) -> bool:

@@ -91,7 +91,8 @@ def _infer_rotary(ctx: InferContext) -> list[Type]:
             raise ctx.error(f"input {i} has {cache.rank} axes")
         ctx.require_equal(2 * cache.dims[-1], rotated, "an angle for two rotated elements")
         if ctx.has(3):
-            ctx.require_indices(3, cache.dims[0], "positions that the table of angles has")
+            last = cache.dims[0] - 1
+            ctx.require_values(3, 0, last, "positions that the table of angles has")
         else:
             ctx.broadcast_to(cache.dims[:2], (batch, length), "angles")
     return [x]

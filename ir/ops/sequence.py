@@ -97,6 +97,8 @@ def _split(ctx: InferContext) -> list[Type]:
     axis = int(ctx.attr("axis")) % x.rank
     dims = list(x.dims)
     parts = ctx.known(1)
+    if parts is not None and parts.ndim == 1:
+        ctx.require_equal(sum(parts.tolist()), x.dims[axis], f"parts that add up to axis {axis}")
     if not ctx.has(1):
         dims[axis] = 1
         if not ctx.attr("keepdims"):

@@ -176,6 +176,22 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [codes({"x": u(1, 2, 5), "w": u(3, 2, 3)}),
          codes({"x": u(1, 2, 5), "w": u(3, 2, 2)}, bs=f(2))],
     ),
+    "sequence": (
+        [node("SequenceConstruct", "x z", "q"), node("ConcatFromSequence", "q", "y", axis=1)],
+        [value("x", ("N", "A")), value("z", ("M", "B"))], ["ConcatFromSequence"],
+        [{"x": f(2, 3), "z": f(2, 1)}],
+        [{"x": f(2, 3), "z": f(3, 3)}, {"x": f(3, 3), "z": f(2, 3)}],
+    ),
+    "stack": (
+        [node("SequenceConstruct", "x z", "q"),
+         node("ConcatFromSequence", "q", "y", axis=0, new_axis=1)],
+        [value("x", ("N",)), value("z", ("M",))], ["ConcatFromSequence"],
+        [{"x": f(2), "z": f(2)}], [{"x": f(2), "z": f(3)}],
+    ),
+    "parts": (
+        [node("SplitToSequence", "x s", "q"), node("ConcatFromSequence", "q", "y", axis=0)],
+        [value("x", ("N",))], ["x"], [{"x": f(3)}], [{"x": f(4)}, {"x": f(2)}],
+    ),
     "arg_max": (
         [node("ArgMax", "x", "y", axis=1)], [value("x", ("N", "M"))], ["elements to choose from"],
         [{"x": f(2, 3)}, {"x": f(0, 3)}], [{"x": f(2, 0)}],
@@ -228,7 +244,8 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
 
 
 def _model(nodes: Sequence[onnx.NodeProto], inputs: Sequence[Any]) -> onnx.ModelProto:
-    return model(nodes, inputs, list(nodes[-1].output), opset=18)
+    weights = {"s": i(1, 2)} if nodes[0].op_type == "SplitToSequence" else None
+    return model(nodes, inputs, list(nodes[-1].output), weights, opset=18)
 
 
 @pytest.fixture(scope="module", params=sorted(_OPEN))
