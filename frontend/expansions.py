@@ -13,7 +13,7 @@ from .errors import ImportFault
 from .gradient import gradient
 from .ml import RULES
 from .node import OnnxNode
-from .ranks import gather_nd_open, squeeze_open
+from .ranks import RANK_RULES
 from .scope import Slot
 from .training import adagrad, adam, momentum
 
@@ -66,12 +66,11 @@ EXPANSIONS: Mapping[str, Expand] = {
     "AffineGrid": _affine_grid,
     "com.microsoft.GatherBlockQuantized": gather_block_quantized,
     "com.microsoft.GroupQueryAttention": group_query_attention,
-    "GatherND": gather_nd_open,
-    "Squeeze": squeeze_open,
     "ai.onnx.preview.training.Adagrad": adagrad,
     "ai.onnx.preview.training.Adam": adam,
     "ai.onnx.preview.training.Gradient": gradient,
     "ai.onnx.preview.training.Momentum": momentum,
+    **RANK_RULES,
     **RULES,
 }
 """Op key -> the values of a node's outputs, made of other ops; None leaves the node as it is."""

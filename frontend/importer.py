@@ -180,6 +180,7 @@ class Importer:
         given, remark = inputs_with_defaults(self.source.proto, self.defaults)
         if remark:
             self.warn(remark)
+        given &= scope.arrays.keys()
         for info in graph.input:
             if scope.holds(text(info.name)) and info.name not in given:
                 continue

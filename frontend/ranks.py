@@ -1,20 +1,23 @@
 """Ops whose result's rank depends on open dims: an If for each size that decides it.
 
-Squeeze without axes drops the dims that are 1, GatherND as many as the last dim of its indices.
-Their nodes become functions of nodes with one rank each, so import treats them as it treats what
-exporters write: both ways stay where nothing needs the rank, and else one is assumed and guarded
-(see :mod:`.choices`). The usual case stands in the first branch.
+Squeeze without axes drops the dims that are 1; GatherND, Reshape and others go by how many numbers
+an input holds. Their nodes become functions of nodes with one rank each, so import treats them as
+it treats what exporters write: all ways stay where nothing needs the rank, and else one is assumed
+and guarded (see :mod:`.choices`). The usual case stands in the first branch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnx
 from onnx import helper
 
 from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim
+from ..ir.graph import Value
+from ..ir.types import TensorType
 from .emit import Emit
 from .keys import opset_versions
 from .node import OnnxNode
@@ -22,10 +25,10 @@ from .schema import LATEST
 from .scope import Scope, Slot
 
 
-def squeeze_open(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """Squeeze-13 without axes of a tensor with open dims."""
+def squeeze(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
+    """Squeeze-13 of a tensor with open dims without axes, or with how many is open."""
     if node.input(1) is not None:
-        return None
+        return counted(node, emit)
     dims = emit.dims(node.required(0))
     ones = [i for i, d in enumerate(dims) if d == 1]
     undecided = [i for i, d in enumerate(dims) if not isinstance(d, int) and _may_be(d, 1)]
@@ -49,37 +52,107 @@ def squeeze_open(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
 def _dropped(x: str, axes: list[int], mark: str) -> list[onnx.NodeProto]:
     """``MARK_dropped``: ``x`` without these axes."""
     return [
-        helper.make_node("Constant", [], [f"{mark}_axes"], value_ints=axes),
+        _integers(f"{mark}_axes", axes),
         helper.make_node("Squeeze", [x, f"{mark}_axes"], [f"{mark}_dropped"], f"drop_{mark}"),
     ]
 
 
-def gather_nd_open(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """GatherND-13 with indices whose last dim is open: the deepest gather first."""
-    x, indices = emit.dims(node.required(0)), emit.dims(node.required(1))
+# ---- ops whose parameter's length counts ---------------------------------------------------------
+
+
+def _of_squeeze(node: OnnxNode, emit: Emit) -> Sequence[int]:
+    return range(1, emit.rank(node.required(0)) + 1)
+
+
+def _of_unsqueeze(_node: OnnxNode, _emit: Emit) -> Sequence[int]:
+    return range(1, _MOST)
+
+
+def _of_reduce(node: OnnxNode, emit: Emit) -> Sequence[int]:
+    """How many axes go; where they are kept as 1 it does not matter."""
+    return () if node.attrs.get("keepdims", 1) else (*_of_squeeze(node, emit), 0)
+
+
+def _of_shape(_node: OnnxNode, _emit: Emit) -> Sequence[int]:
+    return (*range(1, _MOST), 0)
+
+
+def _of_reshape(node: OnnxNode, emit: Emit) -> Sequence[int]:
+    """A scalar only where the input may have one element."""
+    dims = emit.dims(node.required(0))
+    return (*range(1, _MOST), *([0] if all(_may_be(d, 1) for d in dims) else []))
+
+
+def _of_expand(node: OnnxNode, emit: Emit) -> Sequence[int]:
+    rank = emit.rank(node.required(0))
+    return (*range(rank, max(rank, _MOST - 1) + 1), *range(rank))
+
+
+def _of_indices(node: OnnxNode, emit: Emit) -> Sequence[int]:
+    """Coordinates of the deepest gather first."""
     batch = node.attrs.get("batch_dims", 0)
-    if not indices or isinstance(indices[-1], int) or not isinstance(batch, int):
-        return None
-    depths = [k for k in range(len(x) - batch, 0, -1) if _may_be(indices[-1], k)]
-    if not depths:
-        return None
-    last = len(indices) - 1
-    nodes = _gathered(depths[-1], last, batch)
-    for k in reversed(depths[:-1]):
-        choice = _either(f"depth{k}_is", _gathered(k, last, batch), nodes, f"y{k}_chosen")
-        nodes = [*_size_is("i", last, k, f"depth{k}"), choice]
-    return _call(["x", "i"], nodes, nodes[-1].output[0], node, emit)
+    return range(emit.rank(node.required(0)) - batch, 0, -1) if isinstance(batch, int) else ()
 
 
-def _gathered(depth: int, last: int, batch: int) -> list[onnx.NodeProto]:
-    """GatherND by indices whose last dim is ``depth``, or the run fails."""
+_MOST = 7
+_REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
+_COUNTED: Mapping[str, tuple[int, Callable[[OnnxNode, Emit], Sequence[int]]]] = {
+    "ConstantOfShape": (0, _of_shape),
+    "Expand": (1, _of_expand),
+    "GatherND": (1, _of_indices),
+    "Reshape": (1, _of_reshape),
+    "ScatterND": (1, _of_indices),
+    "Squeeze": (1, _of_squeeze),
+    "Unsqueeze": (1, _of_unsqueeze),
+    **{f"Reduce{op}": (1, _of_reduce) for op in _REDUCTIONS.split()},
+}
+"""The input whose last dim decides, and the sizes that it may have, the usual ones first."""
+
+
+def counted(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
+    """An op of :data:`_COUNTED` whose deciding dim is open: one node for each size."""
+    index, sizes = _COUNTED[node.op]
+    value = node.input(index)
+    if value is None or not _is_open(value) or emit.known(value) is not None:
+        return None
+    dims = emit.dims(value)
+    fitting = [k for k in sizes(node, emit) if _may_be(dims[-1], k)]
+    if not fitting:
+        return None
+    last = len(dims) - 1
+    nodes = _of_size(node, index, fitting[-1], last)
+    for k in reversed(fitting[:-1]):
+        choice = _either(f"size{k}_is", _of_size(node, index, k, last), nodes, f"chosen{k}")
+        nodes = [*_size_is(f"i{index}", last, k, f"size{k}"), choice]
+    names = [f"i{n}" for n in range(len(node.inputs))]
+    return _call(names, nodes, nodes[-1].output[0], node, emit)
+
+
+def _is_open(value: Value) -> bool:
+    t = value.type
+    return isinstance(t, TensorType) and bool(t.shape) and not isinstance(t.dims[-1], int)
+
+
+def _of_size(node: OnnxNode, index: int, size: int, last: int) -> list[onnx.NodeProto]:
+    """The op where the last dim of input ``index`` is ``size``; elsewhere the run fails."""
+    given = [f"i{n}" if v is not None else "" for n, v in enumerate(node.inputs)]
+    given[index] = f"fixed{size}"
+    attrs = {
+        k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v
+        for k, v in node.attrs.items()
+    }
+    dims = [*[0] * last, size] if size else [*[1] * last, 0]
     return [
-        helper.make_node("Constant", [], [f"to{depth}"], value_ints=[*[0] * last, depth]),
-        helper.make_node("Reshape", ["i", f"to{depth}"], [f"i{depth}"], f"depth{depth}"),
-        helper.make_node(
-            "GatherND", ["x", f"i{depth}"], [f"y{depth}"], f"gather{depth}", batch_dims=batch
-        ),
-    ]
+        _integers(f"to{size}", dims),
+        helper.make_node("Reshape", [f"i{index}", f"to{size}"], [given[index]], f"size{size}",
+                         allowzero=0 if size else 1),
+        helper.make_node(node.op, given, [f"y{size}"], f"of{size}", **attrs),
+    ]  # fmt: skip
+
+
+def _integers(name: str, values: list[int]) -> onnx.NodeProto:
+    array = onnx.numpy_helper.from_array(np.array(values, np.int64))
+    return helper.make_node("Constant", [], [name], value=array)
 
 
 def _may_be(d: Dim, size: int) -> bool:
@@ -90,7 +163,7 @@ def _size_is(x: str, axis: int, size: int, mark: str) -> list[onnx.NodeProto]:
     """``MARK_is``: has ``x`` this size along ``axis``?"""
     return [
         helper.make_node("Shape", [x], [f"{mark}_dim"], start=axis, end=axis + 1),
-        helper.make_node("Constant", [], [f"{mark}_wanted"], value_ints=[size]),
+        _integers(f"{mark}_wanted", [size]),
         helper.make_node("Equal", [f"{mark}_dim", f"{mark}_wanted"], [f"{mark}_is"]),
     ]
 
@@ -118,3 +191,9 @@ def _call(
     )
     inner = Scope(emit.scope.builder, opset_versions(function.opset_import))
     return emit.importer.call(function, node, inner, emit.scope)
+
+
+RANK_RULES: Mapping[str, Callable[[OnnxNode, Emit], Sequence[Slot] | None]] = {
+    **dict.fromkeys(_COUNTED, counted),
+    "Squeeze": squeeze,
+}

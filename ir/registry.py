@@ -170,7 +170,7 @@ class InferContext:
         entries = self.known(index)
         if entries is None:
             if self.has(index) and self.tensor(index).shape != (0,):
-                self.needs.values.append(ValueNeed(self.node, index, low, high, why))
+                self._need(ValueNeed(self.node, index, low, high, why))
             return
         for entry in {str(e): e for e in entries.reshape(-1).tolist()}.values():
             if low is not None:
@@ -191,8 +191,7 @@ class InferContext:
         """:meth:`require_values` for one column of a tensor whose last axis has ``columns``."""
         entries = self.known(index)
         if entries is None:
-            need = ValueNeed(self.node, index, low, high, why, False, columns, column)
-            self.needs.values.append(need)
+            self._need(ValueNeed(self.node, index, low, high, why, False, columns, column))
             return
         for entry in {str(e): e for e in entries.reshape(-1, columns)[:, column].tolist()}.values():
             self.require_at_most(low, entry, why)
@@ -203,13 +202,19 @@ class InferContext:
         entries = self.known(index)
         if entries is None:
             if self.has(index):
-                self.needs.values.append(ValueNeed(self.node, index, None, None, why, True))
+                self._need(ValueNeed(self.node, index, None, None, why, True))
             return
         for entry in {str(e): e for e in entries.reshape(-1).tolist()}.values():
             if isinstance(entry, SymExpr):
                 self.require_at_most(1, entry if known_le(0, entry) else entry * entry, why)
             elif isinstance(entry, int) and entry == 0:
                 raise self.error(f"needs {why}, not 0")
+
+    def _need(self, need: ValueNeed) -> None:
+        if not self.tensor(need.index).dtype.is_integer:
+            kind = self.tensor(need.index).dtype
+            raise self.error(f"input {need.index} must hold integers, not {kind}")
+        self.needs.values.append(need)
 
     def error(self, message: str) -> InferenceError:
         return InferenceError(f"node {self.node.name!r} ({self.node.key}): {message}")

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from frontend.build import BOOL, FLOAT, INT64, graph, model, node, refusal, value
 
+import graphkiln
 from graphkiln.frontend import attempts, load_model
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import EvaluationError, evaluate
@@ -329,6 +330,43 @@ def test_gather_nd_of_open_depth_where_nothing_needs_it() -> None:
         np.testing.assert_array_equal(evaluate(found.graph, {"x": x, "i": np.array(i)})[0], picked)
     with pytest.raises(EvaluationError):
         evaluate(found.graph, {"x": x, "i": np.zeros((1, 3), np.int64)})
+
+
+A = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "parameters", "compute"),
+    [
+        ("Reshape", {}, ([12], [2, -1], [1, 3, 2, 2]), lambda v: A.reshape(v)),
+        ("Expand", {}, ([4], [3, 4], [2, 1, 4]), lambda v: A + np.zeros(v, np.float32)),
+        ("ReduceSum", {"keepdims": 0}, ([0], [1, 0]), lambda v: A.sum(tuple(v))),
+        ("ReduceMax", {"keepdims": 0}, ([-1], [0, 1]), lambda v: A.max(tuple(v))),
+        ("Unsqueeze", {}, ([0], [1, -1]), lambda v: np.expand_dims(A, tuple(v))),
+        ("ConstantOfShape", {"value": np.array([7])}, ([2], [3, 0], [1, 2, 1]),
+         lambda v: np.full(v, 7)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("native", [False, True])
+def test_a_parameter_of_any_length(
+    op: str, attrs: dict[str, Any], parameters: tuple[list[int], ...], compute: Any, native: bool,
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As many numbers as a run gives, where nothing needs the result's rank."""
+    monkeypatch.setenv("GRAPHKILN_CACHE", str(tmp_path))
+    given = {k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v
+             for k, v in attrs.items()}  # fmt: skip
+    names = "p" if op == "ConstantOfShape" else "x p"
+    inputs = [value("x", A.shape), value("p", ("K",), INT64)][2 - len(names.split()) :]
+    proto = model([node(op, names, "y", **given)], inputs, ["y"], opset=18)
+    if native:
+        session = graphkiln.compile(proto, jobs=1).session()
+    else:
+        graph = load_model(proto).graph
+    for p in parameters:
+        feeds = {"p": np.array(p), **({"x": A} if op != "ConstantOfShape" else {})}
+        found = session.run(None, feeds)[0] if native else evaluate(graph, feeds)[0]
+        np.testing.assert_array_equal(found, compute(p))
 
 
 # ---- inputs without a shape ----------------------------------------------------------------------

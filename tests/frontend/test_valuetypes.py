@@ -133,9 +133,12 @@ def test_zero_sized_dims_are_allowed() -> None:
 
 
 def test_open_dims_that_hide_a_rank_are_named() -> None:
-    proto = model([node("ConstantOfShape", "s", "y")], [value("s", ("N",), INT64)], ["y"])
-    assert "(s: int64[N])" in refusal(proto).reason
-    assert load_model(proto, shapes={"s": (3,)}).graph.outputs[0].rank == 3
+    """More axes than a reshape to an open number of them is tried with."""
+    nodes = [node("Reshape", "x s", "t"), node("Transpose", "t", "y", perm=[*range(9)])]
+    proto = model(nodes, [value("x", ("N",)), value("s", ("M",), INT64)], ["y"])
+    assert "(x: float32[N], s: int64[M])" in refusal(proto).reason
+    found = load_model(proto, shapes={"s": (9,)}).graph
+    assert found.outputs[0].rank == 9
 
 
 def test_a_dim_below_zero_is_open() -> None:
