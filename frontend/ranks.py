@@ -9,6 +9,7 @@ and guarded (see :mod:`.choices`). The usual case stands in the first branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -137,7 +138,7 @@ def _of_size(node: OnnxNode, index: int, size: int, last: int) -> list[onnx.Node
     """The op where the last dim of input ``index`` is ``size``; elsewhere the run fails."""
     given = [f"i{n}" if v is not None else "" for n, v in enumerate(node.inputs)]
     given[index] = f"fixed{size}"
-    attrs = {
+    attrs: dict[str, Any] = {
         k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v
         for k, v in node.attrs.items()
     }
