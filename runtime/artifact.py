@@ -36,7 +36,6 @@ class LoadedArtifact(NamedTuple):
     path: str
     manifest: Manifest
     library: bytes
-    library_path: str | None
     ir_text: str
     report: bytes
     weights: np.ndarray
@@ -72,7 +71,7 @@ def load_artifact(path: str | os.PathLike[str]) -> LoadedArtifact:
     try:
         check_target(artifact.manifest.target)
     except ArtifactError as error:
-        raise ArtifactError(f"{artifact.path}: {error}") from None
+        raise ArtifactError(f"{artifact.path}: {printable(str(error))}") from None
     return artifact
 
 
@@ -93,7 +92,6 @@ def _read(path: str, full: bool) -> LoadedArtifact:
             path=path,
             manifest=manifest,
             library=library,
-            library_path=container.library_path(),
             ir_text=_member(container, manifest, IR_TEXT).decode(),
             report=_member(container, manifest, REPORT),
             weights=weights,

@@ -12,18 +12,21 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from .errors import ArtifactError, first_line
-from .manifest import LIBRARY, MANIFEST, MEMBERS, WEIGHTS
+from .manifest import MANIFEST, MEMBERS, WEIGHTS
 
 _NAMES = (*MEMBERS, MANIFEST)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\3\4"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+# A member that is larger than the one and grows by more than the other is a bomb.
+_LARGE, _MOST_DEFLATED = 16 << 20, 100
 
 # What the standard library raises on a malformed archive.
 _MALFORMED = (
@@ -45,10 +48,6 @@ class Container(Protocol):
 
     def map_weights(self) -> np.ndarray:
         """``weights.bin`` as a copy-on-write uint8 mapping, which outlives the container."""
-        ...
-
-    def library_path(self) -> str | None:
-        """The path of ``library.so`` where it is a file of its own."""
         ...
 
     def close(self) -> None:
@@ -89,6 +88,11 @@ class ZipContainer:
         for info in infos:
             if info.compress_type not in _METHODS:
                 raise ArtifactError(f"{info.filename} is neither stored nor deflated")
+            if info.file_size > max(_LARGE, _MOST_DEFLATED * info.compress_size):
+                raise ArtifactError(
+                    f"{info.filename} grows from {info.compress_size} to {info.file_size} bytes, "
+                    "which nothing does that was compiled: the file is damaged or made to do harm"
+                )
 
     def size(self, member: str) -> int:
         return self._infos[member].file_size
@@ -110,48 +114,49 @@ class ZipContainer:
         start = info.header_offset + len(header) + name_length + extra_length
         return _map(self._file, start, info.file_size)
 
-    def library_path(self) -> str | None:
-        return None
-
     def close(self) -> None:
         self._zip.close()
         self._file.close()
 
 
 class FolderContainer:
-    """A folder with the members as plain files."""
+    """A folder with the members as plain files, which are opened once: what is checked is used."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
         with _readable():
             names = os.listdir(path)
         _require(names)
-        self._sizes = {name: self._regular_size(name) for name in _NAMES}
-
-    def _regular_size(self, member: str) -> int:
-        """A link could lead out of the folder, so only plain files will do."""
-        with _readable():
-            status = os.lstat(os.path.join(self._path, member))
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{member} is not a plain file")
-        return status.st_size
+        with ExitStack() as opened:
+            self._files = {
+                name: opened.enter_context(_plain_file(path, name)) for name in _NAMES
+            }
+            self._opened = opened.pop_all()
 
     def size(self, member: str) -> int:
-        return self._sizes[member]
+        return os.fstat(self._files[member].fileno()).st_size
 
     def read(self, member: str) -> bytes:
-        with _readable(), open(os.path.join(self._path, member), "rb") as file:
-            return file.read()
+        with _readable():
+            return self._files[member].read()
 
     def map_weights(self) -> np.ndarray:
-        with _readable(), open(os.path.join(self._path, WEIGHTS), "rb") as file:
-            return _map(file, 0, self.size(WEIGHTS))
-
-    def library_path(self) -> str | None:
-        return os.path.join(self._path, LIBRARY)
+        return _map(self._files[WEIGHTS], 0, self.size(WEIGHTS))
 
     def close(self) -> None:
-        pass
+        self._opened.close()
+
+
+def _plain_file(folder: str, member: str) -> BinaryIO:
+    """A link could lead out of the folder, and a pipe have no end."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = open(os.open(os.path.join(folder, member), flags), "rb")
+    except OSError as error:
+        raise ArtifactError(f"{member} is not a plain file ({first_line(error)})") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ArtifactError(f"{member} is not a plain file")
+    return file
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Brings the compiled library of an artifact into the process.
 
-The dynamic linker wants a file, so a library out of a ``.kiln`` file is written to a private
-temporary file that is unlinked as soon as it is loaded; where that cannot be done (no writable or
-only a ``noexec`` temporary folder), an anonymous file in memory takes its place.
+The dynamic linker wants a file, so a library is written to a private temporary file that is
+unlinked as soon as it is loaded; where that cannot be done (no writable or only a ``noexec``
+temporary folder), an anonymous file in memory takes its place. That holds for an artifact's folder
+too: its file could be another one by then than the one that was checked.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ _modules: dict[str, Any] = {}
 _serial = itertools.count(1)
 
 
-def load_library(data: bytes, digest: str, path: str | None) -> Any:
-    """The library as a `tvm_ffi.Module`; ``path`` is its file if it has one of its own.
+def load_library(data: bytes, digest: str) -> Any:
+    """The library as a `tvm_ffi.Module`; ``digest`` is the SHA-256 of its content.
 
     Raises ArtifactError where it cannot be loaded.
     """
     with _lock:
         module = _modules.get(digest)
         if module is None:
-            module = _modules[digest] = _open(os.path.abspath(path)) if path else _load_data(data)
+            module = _modules[digest] = _load_data(data)
         return module
 
 

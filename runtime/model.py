@@ -35,7 +35,7 @@ class Model:
             self.place.require()
             host.register(manifest.host_functions)
             digest = manifest.files[LIBRARY].sha256
-            self._library = load_library(artifact.library, digest, artifact.library_path)
+            self._library = load_library(artifact.library, digest)
         except ArtifactError as error:
             raise ArtifactError(f"{artifact.path}: {error}") from error
         self._polls = manifest.polls

@@ -76,7 +76,7 @@ def test_an_artifact_for_aarch64_runs(
 def run(artifact: LoadedArtifact, feeds: Sequence[Array], folder: Path) -> list[Array]:
     """What an artifact's native code computes in the emulator."""
     spec = artifact.manifest.native
-    assert spec is not None and spec.stop is not None and artifact.library_path is not None
+    assert spec is not None and spec.stop is not None
     words, fixups = (weight_of(artifact.weights, part) for part in (spec.words, spec.fixups))
     outputs = artifact.manifest.outputs
     parts = [[len(words), len(fixups), len(feeds), len(outputs), spec.stop], words, fixups]
@@ -88,13 +88,14 @@ def run(artifact: LoadedArtifact, feeds: Sequence[Array], folder: Path) -> list[
         data += np.array([len(output.shape or ()), item], np.int64).tobytes()
     (folder / "run").write_bytes(data)
     (folder / "weights").write_bytes(artifact.weights.tobytes())
+    (folder / "library.so").write_bytes(artifact.library)
     runner = folder / "runner"
     info = tvm_ffi.libinfo
     includes = [f"-I{p()}" for p in (info.find_include_path, info.find_dlpack_include_path)]
     output_of([COMPILER, "-O1", "-rdynamic", *includes, "-o", runner, _RUNNER, "-ldl", "-lm"])
     loader = output_of([COMPILER, "-print-file-name=ld-linux-aarch64.so.1"]).decode().strip()
     root = Path(loader).resolve().parent.parent
-    command = [MACHINE, "-cpu", "max", "-L", root, runner, artifact.library_path]
+    command = [MACHINE, "-cpu", "max", "-L", root, runner, folder / "library.so"]
     content = output_of([*command, folder / "weights", folder / "run"])
     return split(content, [public_dtype(o.dtype) for o in outputs])
 
