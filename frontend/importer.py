@@ -23,6 +23,7 @@ from .defaults import Defaults, inputs_with_defaults
 from .emit import Emit
 from .errors import Blocker, FrontendError, ImportFault, shorten, text
 from .expansions import EXPANSIONS
+from .growth import require_modest
 from .keys import (
     FunctionKey,
     call_key,
@@ -124,6 +125,7 @@ class Importer:
         if not proto.HasField("graph"):
             raise Fatal("has no graph")
         self._functions = functions_by_key(proto.functions)
+        require_modest(proto, self._functions, MAX_CALLS)
         scope = Scope(Builder(Graph("main")), opset_versions(proto.opset_import))
         if "" not in scope.opsets and proto.ir_version < 3:
             scope.opsets = {**scope.opsets, "": 1}

@@ -13,6 +13,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from graphkiln.frontend import load_model
+from graphkiln.frontend.importer import Importer
 
 X = np.array([[-1.0, 2.0, 0.5], [3.0, -4.0, 1.0]], np.float32)
 
@@ -136,16 +137,25 @@ def test_deep_chains_of_calls_are_refused() -> None:
     assert "deep" in refusal(_model([_call("F0", "x", "y")], functions)).reason
 
 
-def test_exponential_growth_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphkiln.frontend import importer
-
-    monkeypatch.setattr(importer, "MAX_NODES", 1000)
+def _doubling(levels: int) -> Any:
     functions = [
         _function(f"F{i}", "a", "b", [_call(f"F{i + 1}", "a", "t"), _call(f"F{i + 1}", "t", "b")])
-        for i in range(30)
+        for i in range(levels)
     ]
-    functions.append(_function("F30", "a", "b", [node("Neg", "a", "b")]))
-    assert "more than 1000 nodes" in refusal(_model([_call("F0", "x", "y")], functions)).reason
+    functions.append(_function(f"F{levels}", "a", "b", [node("Neg", "a", "b")]))
+    return _model([_call("F0", "x", "y")], functions)
+
+
+@pytest.mark.parametrize("levels", [14, 30, 60])
+def test_exponential_growth_is_refused_before_it_happens(
+    monkeypatch: pytest.MonkeyPatch, levels: int
+) -> None:
+    monkeypatch.setattr(Importer, "run_nodes", None)
+    assert "with its functions expanded" in refusal(_doubling(levels)).reason
+
+
+def test_modest_growth_is_not() -> None:
+    assert len(list(load_model(_doubling(8)).graph.nodes)) == 256
 
 
 def test_two_functions_of_one_name_are_refused() -> None:
