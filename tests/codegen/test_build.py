@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from graphkiln.codegen import build
-from graphkiln.codegen.build import compiler_version, failure
+from graphkiln.codegen.build import (
+    IN_PROCESS_LIMIT,
+    build_kernels,
+    compiler_version,
+    failure,
+    parse_target,
+)
 from graphkiln.codegen.kernels import KernelSpec, kernel_spec
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.types import DTYPES, TensorType
@@ -31,6 +37,16 @@ def spec() -> KernelSpec:
 ])  # fmt: skip
 def test_one_line_gives_the_reason(spec: KernelSpec, text: str, reason: str) -> None:
     assert failure(spec, RuntimeError(text)) == f"node 'act' (kernel Relu): {reason}"
+
+
+def test_workers_import_nothing_from_the_current_folder(
+    spec: KernelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "numpy", "tvm", "networkx", "importlib", "select", "tvm_ffi", "queue"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not from here')")
+    monkeypatch.chdir(tmp_path)
+    kernels = {f"kernel_{i}": spec for i in range(IN_PROCESS_LIMIT + 1)}
+    assert len(build_kernels(kernels, parse_target("cpu"), jobs=2, cache_folder="")) == len(kernels)
 
 
 def test_errors_without_a_text_give_their_kind(spec: KernelSpec) -> None:
