@@ -39,8 +39,8 @@ MAY_USE = {
     "passes": {"networkx", "ml_dtypes"},
     "targets": {"networkx", "tvm", "tvm_ffi", "ml_dtypes"},
     "codegen": {"tvm", "tvm_ffi", "ml_dtypes"},
-    # ml_dtypes and PIL only where a model has tensors or ops that need them.
-    "runtime": {"tvm_ffi", "ml_dtypes", "PIL"},
+    # All but tvm_ffi only where a model has tensors or ops that need them.
+    "runtime": {"tvm_ffi", "ml_dtypes", "PIL", "re2"},
     "driver": {"tvm"},
     "onnx_backend": {"onnx", "tvm"},
     "cli": {"click", "rich", "onnx", "onnxruntime"},

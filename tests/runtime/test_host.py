@@ -157,6 +157,27 @@ def test_regex_full_match() -> None:
     check("RegexFullMatch", [data], pattern=r"\w+@\w+\.\w+")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        (r"(a*)*b", [False, True, False]),  # which takes backtracking 2^30 steps
+        (r"\w+", [True, True, False]),  # ASCII only
+        (r"\pL+\z", [True, True, True]),
+        (r"(?i)A*B", [False, True, False]),
+    ],
+)
+def test_regular_expressions_are_those_of_re2(pattern: str, matches: list[bool]) -> None:
+    data = np.array(["a" * 30, "ab", "\u00e9"], object)
+    (found,) = call("RegexFullMatch", [data], pattern=pattern)
+    assert found.tolist() == matches
+
+
+@pytest.mark.parametrize("pattern", [r"(?<=a)b", r"(a)\1", "(", "a" * 10 + "{1001}"])
+def test_what_is_no_regular_expression_of_re2(pattern: str) -> None:
+    with pytest.raises(ValueError, match="is no regular expression of RE2"):
+        call("RegexFullMatch", [np.array(["a"], object)], pattern=pattern)
+
+
 @pytest.mark.parametrize("action", ["NONE", "LOWER", "UPPER"])
 @pytest.mark.parametrize("sensitive", [0, 1])
 @pytest.mark.parametrize("shape", [(6,), (1, 6)])
