@@ -2,7 +2,7 @@
 
 The size limit knows about weights. A result may be any size that does not exceed the constants it
 takes the place of (those that nothing else uses); what it adds beyond that counts against
-``max_bytes`` for the whole model. ``ConstantOfShape`` is folded whatever its size, since models
+``max_bytes`` for the whole model. ``ConstantOfShape`` is folded up to half a gigabyte, since models
 keep weights in that form. Constants stored in fewer bits than their result (int8 weights behind
 DequantizeLinear or Cast) stay small unless they have at most ``max_widened`` elements.
 
@@ -11,6 +11,7 @@ Branches of ``If`` with a constant condition take the place of the node.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..ir.bindings import has_symbols
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.interpreter import run_node
 from ..ir.registry import has_trait
-from ..ir.types import TensorType, array_type
+from ..ir.types import TensorType, Type, array_type
 from .base import Pass, PassContext, PassResult, all_graphs, register_pass
 from .bodies import inline
 from .captures import captured_inputs, drop_inputs
@@ -31,6 +32,16 @@ from .rewriter import Rewriter, sole_consumer
 _PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")
 
 _CONTROL = "it is about control flow"
+
+_MOST_FILLED = 512 << 20
+"""Bytes of the largest ``ConstantOfShape`` that is folded; it is compiled otherwise."""
+
+
+def _bytes_of(t: Type) -> int:
+    """Bytes of a tensor of static size; 0 for what has none."""
+    if not isinstance(t, TensorType) or not t.is_static:
+        return 0
+    return math.prod(t.static_shape) * max(1, t.dtype.bits // 8)
 
 
 @register_pass
@@ -125,7 +136,26 @@ class _Folder:
             return "its results may differ between runs"
         if has_symbols(node):
             return "its result depends on symbolic sizes"
-        return self._widening(node, inputs)
+        return self._size_objection(node, inputs) or self._widening(node, inputs)
+
+    def _size_objection(self, node: Node, inputs: list[Value | None]) -> str | None:
+        """What `_growth_objection` will say, as far as the types tell before the results exist."""
+        sizes = [_bytes_of(v.type) for v in node.values if self._graph.uses(v)]
+        if node.key == "ConstantOfShape":
+            most = max(sizes, default=0)
+            return f"would have {most} bytes" if most > _MOST_FILLED else None
+        growth = sum(sizes) - self._freed(node, inputs)
+        if growth > max(self._budget.left, 0):
+            return f"would add {growth} bytes, {self._budget.left} are left"
+        return None
+
+    def _freed(self, node: Node, inputs: list[Value | None]) -> int:
+        """Bytes of constants that nobody else uses."""
+        return sum(
+            v.constant.nbytes
+            for v in {v for v in inputs if v is not None}
+            if v.constant is not None and sole_consumer(self._graph, v) is node
+        )
 
     def _widening(self, node: Node, inputs: list[Value | None]) -> str | None:
         arrays = [v.constant for v in inputs if v is not None and v.constant is not None]
@@ -147,12 +177,7 @@ class _Folder:
         used = [
             r for v, r in zip(node.values, results, strict=False) if self._graph.out_edges(v.node)
         ]
-        freed = sum(
-            v.constant.nbytes
-            for v in {v for v in inputs if v is not None}
-            if v.constant is not None and sole_consumer(self._graph, v) is node
-        )
-        growth = sum(r.nbytes for r in used) - freed
+        growth = sum(r.nbytes for r in used) - self._freed(node, inputs)
         if node.key != "ConstantOfShape" and growth > 0:
             if growth > self._budget.left:
                 return f"would add {growth} bytes, {self._budget.left} are left"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from support.graph_text import graph_of
 from support.pass_checks import Golden, check, random_feeds, run, same
 
-from graphkiln.ir.graph import Graph, GraphError
+from graphkiln.ir.graph import Graph, GraphError, Node
 from graphkiln.ir.infer import infer_types
-from graphkiln.ir.interpreter import evaluate
+from graphkiln.ir.interpreter import evaluate, run_node
 from graphkiln.ir.types import tensor
 from graphkiln.passes.base import PassContext
+from graphkiln.passes.fold import Fold
 
 ARITHMETIC = """
 graph main(%x: float32[2,2]) -> (y) {
@@ -214,3 +217,39 @@ def test_string_constants() -> None:
     expected = evaluate(graph, feeds)
     run(graph, "fold")
     same(evaluate(graph, feeds), expected)
+
+
+def _filled(op: str) -> str:
+    return f"""
+graph main(%x: float32[4]) -> (y) {{
+  %zero = constant int64[] 0
+  %one = constant int64[] 1
+  %many = constant int64[] 268435456
+  %shape = constant int64[1] [268435456]
+  %pads = constant int64[2] [0, 268435455]
+  %number = constant float32[1] [1.0]
+  %ends = constant float32[2] [0.0, 1.0]
+  %wide = {op}
+  %y = ReduceMax(%wide) {{keepdims = 0}}
+  return %y
+}}
+"""
+
+
+@pytest.mark.parametrize("op", [
+    "Range(%zero, %many, %one)", "Expand(%number, %shape)", "Tile(%number, %shape)",
+    "ConstantOfShape(%shape)", "OneHot(%one, %many, %ends)", "Pad(%number, %pads)",
+])  # fmt: skip
+def test_nothing_large_is_built_to_see_its_size(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def watched(node: Node, inputs: list[Any]) -> list[Any]:
+        results = run_node(node, inputs)
+        sizes.extend(r.nbytes for r in results)
+        return results
+
+    graph = graph_of(_filled(op))
+    infer_types(graph)
+    monkeypatch.setattr("graphkiln.passes.fold.run_node", watched)
+    Fold().run(graph, PassContext())
+    assert max(sizes, default=0) <= 1 << 20
