@@ -59,9 +59,38 @@ class CompileOptions:
     tuned: bool = False
     input_defaults: Defaults = "auto"
 
+    def __post_init__(self) -> None:
+        """Raises :class:`OptionError` for values of the wrong types."""
+        for name, (kinds, words) in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise OptionError(f"{name} must be {words}, not a {type(value).__name__}")
+        if self.jobs < 0:
+            raise OptionError(f"jobs must be 0 or more, not {self.jobs}")
+        for name, shape in (self.shapes or {}).items():
+            if isinstance(shape, str) or not isinstance(shape, Sequence):
+                raise OptionError(
+                    f"the shape of {name!r} must be a list of dims, not a {type(shape).__name__}"
+                )
+
 
 class OptionError(GraphkilnError, ValueError):
     """An option of a compilation makes no sense."""
+
+
+_NONE = type(None)
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "target": ((str,), "a name"),
+    "shapes": ((Mapping, _NONE), "a dict of input name to shape"),
+    "passes": ((str, _NONE), "a text"),
+    "dump_ir": ((str, os.PathLike, _NONE), "a path"),
+    "stop_after": ((str, int, _NONE), "a pass's name or number"),
+    "jobs": ((int,), "a number of processes"),
+    "linker": ((str, _NONE), "a program's name"),
+    "tune": ((int, float), "a number of seconds"),
+    "tuned": ((bool,), "a bool"),
+}
+"""The types of options, and how to say them."""
 
 
 @dataclass
@@ -84,7 +113,7 @@ class Artifact:
         from .codegen.artifact import write_artifact
 
         write_artifact(self.contents, path, folder=folder)
-        return Path(path)
+        return Path(os.fsdecode(path))
 
     def session(self, *, threads: int | None = None) -> Session:
         """Load the artifact in this process."""

@@ -36,7 +36,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from ..errors import GraphkilnError
+from ..errors import GraphkilnError, InputError
 
 SCHEMA = 1
 WEIGHT_ALIGNMENT = 64
@@ -98,7 +98,7 @@ def write_artifact(
     Raises ArtifactWriteError, with nothing left behind, where the disk is full, the folder does
     not exist, or something is in the way that is no artifact (nor a file named ``*.kiln``).
     """
-    target = Path(path)
+    target = _path(path)
     with _told(target):
         _require_free(target, folder)
         if folder:
@@ -109,11 +109,17 @@ def write_artifact(
 
 def require_writable(path: str | os.PathLike[str], folder: bool = False) -> None:
     """Raises ArtifactWriteError where `write_artifact` would, as far as can be known before."""
-    target = Path(path)
+    target = _path(path)
     with _told(target):
         _require_free(target, folder)
         with _beside(target) as temporary:
             temporary.touch(exist_ok=False)
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"an artifact's path is a str or a path, not a {type(path).__name__}")
+    return Path(os.fsdecode(path))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
+from ..errors import InputError
 from .errors import Blocker, FrontendError, ImportFault
 from .wire import WireError, slim
 
@@ -56,11 +57,14 @@ class Source:
 def open_model(model: ModelLike) -> Source:
     """Read a model from a path, from bytes, or as a ``ModelProto``.
 
-    Raises :class:`FrontendError` where there is no readable model.
+    Raises :class:`FrontendError` where there is no readable model, InputError for something else.
     """
     if isinstance(model, onnx.ModelProto):
         return Source("<model>", model)
-    name = "<bytes>" if isinstance(model, bytes) else os.fspath(model)
+    if not isinstance(model, (bytes, str, os.PathLike)):
+        kind = type(model).__name__
+        raise InputError(f"a model is a path, bytes or an onnx.ModelProto, not a {kind}")
+    name = "<bytes>" if isinstance(model, bytes) else os.fsdecode(model)
     try:
         if isinstance(model, bytes):
             data, path = memoryview(model), None

@@ -11,7 +11,7 @@ import numpy as np
 from .checksum import ALGORITHMS, weights_digest
 from .container import Container, open_container
 from .dtypes import STORAGE
-from .errors import ArtifactError, printable
+from .errors import ArtifactError, InputError, printable
 from .machine import check_target
 from .manifest import (
     IR_TEXT,
@@ -56,9 +56,11 @@ def read_artifact(path: str | os.PathLike[str], *, full: bool = False) -> Loaded
 
     Checked are the members, the manifest, every size, the SHA-256 of every member but the
     weights, and the weights' fast checksum; with ``full`` their SHA-256 as well. Raises
-    ArtifactError, one line that starts with the path.
+    ArtifactError, one line that starts with the path, and InputError for what is no path.
     """
-    text = os.fspath(path)
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"an artifact's path is a str or a path, not a {type(path).__name__}")
+    text = os.fsdecode(path)
     try:
         return _read(text, full)
     except ArtifactError as error:

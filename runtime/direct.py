@@ -151,7 +151,7 @@ class Direct:
                 ):
                     return None
                 held.append(self._put(port, value))
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, IndexError):  # the last where feeds are an array
             return None
         return held if len(feeds) == len(ports) else None
 

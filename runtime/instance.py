@@ -159,7 +159,7 @@ class Instance:
                 arguments.append(slot.take(value))
             if len(feeds) == len(arguments):
                 return (*arguments, *self._signal)
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, IndexError):  # the last where feeds are an array
             pass
         return self._bind_checked(feeds)
 

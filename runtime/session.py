@@ -70,7 +70,7 @@ class Session:
 
         Raises InputError for feeds or names that do not fit, ExecutionError if the model fails.
         """
-        wanted = self._select(output_names) if output_names else self._every_output
+        wanted = self._every_output if output_names is None else self._select(output_names)
         if self._defaults and isinstance(feeds, Mapping):
             feeds = {**self._defaults, **feeds}
         thread_pool.use(self._threads)
@@ -154,16 +154,22 @@ class Session:
     ) -> None:
         self.close()
 
-    def _select(self, names: Sequence[str]) -> list[int]:
-        if isinstance(names, str):
-            raise InputError("output_names must be a list of names, not one str")
+    def _select(self, names: Sequence[str]) -> Sequence[int]:
+        if isinstance(names, (str, bytes)):
+            raise InputError(f"output_names must be a list of names, not one {_kind(names)}")
         try:
-            return [self._output_index[name] for name in names]
+            listed = list(names)
+        except TypeError:
+            raise InputError(
+                f"output_names must be a list of names, not a {_kind(names)}"
+            ) from None
+        try:
+            return [self._output_index[name] for name in listed] or self._every_output
         except (KeyError, TypeError):
             pass
         gives = ", ".join(map(repr, self._output_index))
-        wrong = next(n for n in names if not isinstance(n, str) or n not in self._output_index)
-        raise InputError(f"there is no output {wrong!r}: the model gives {gives}")
+        wrong = next(n for n in listed if not isinstance(n, str) or n not in self._output_index)
+        raise InputError(f"there is no output {wrong!r:.200}: the model gives {gives}")
 
     def _opened(self) -> Model:
         model = self._model
@@ -220,6 +226,10 @@ def _default(artifact: LoadedArtifact, spec: ValueSpec) -> np.ndarray:
     assert spec.default is not None
     array = artifact.weight(artifact.manifest.weights[spec.default])
     return from_storage(array, spec.dtype) if is_exotic(spec.dtype) else array
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _node_arg(spec: ValueSpec) -> NodeArg:
