@@ -41,7 +41,10 @@ def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="What initializers among the inputs are: inputs with a default, constants, or "
                 "(auto) inputs unless the model lists its weights there.",
             ),
-            click.option("--passes", help="The passes to run, e.g. 'fold{max-bytes=1048576},cse'."),
+            click.option(
+                "--passes", metavar="PIPELINE",
+                help="The passes to run, e.g. 'fold{max-bytes=1048576},cse', or 'exact'.",
+            ),
             click.option(
                 "--dump-ir", type=click.Path(file_okay=False), metavar="DIR",
                 help="Write the numbered IR text after each pass.",

@@ -242,6 +242,8 @@ class OpSpec:
     ``nonnegative`` (floats it returns are +0 or greater, or NaN),
     ``unordered_sum`` (ends in a sum in an order of its own: its zeros have no defined sign),
     ``ignores_zero_sign`` (gives the same for -0 and +0),
+    ``rounds_once`` (its results are the exact ones, rounded at most once to their type, so that
+    every implementation gives the same bits),
     ``control_flow``.
     """
 

@@ -16,6 +16,17 @@ LEVELS = {
 }
 """The text of each optimisation level's pipeline."""
 
+PIPELINES = {
+    "exact": "shapes,fold{exact=true},dce,sequences,unroll,sequences,shapes,fold{exact=true},"
+    "decompose{exact=true},simplify{exact=true},cse,dce",
+}
+"""Further pipelines by name.
+
+``exact`` changes no bit: its passes run exact rewrites only. What regroups sums is left out, such
+as packed layouts and Winograd's convolutions, and so is fusion, since a product and a sum in one
+kernel become a fused multiply-add that rounds once.
+"""
+
 
 @cache
 def load() -> None:
@@ -25,4 +36,4 @@ def load() -> None:
         importlib.import_module(f"{package.__name__}.{module}")
 
 
-__all__ = ["LEVELS", "load"]
+__all__ = ["LEVELS", "PIPELINES", "load"]

@@ -6,6 +6,9 @@ takes the place of (those that nothing else uses); what it adds beyond that coun
 keep weights in that form. Constants stored in fewer bits than their result (int8 weights behind
 DequantizeLinear or Cast) stay small unless they have at most ``max_widened`` elements.
 
+With ``exact`` only those operations are evaluated whose results every implementation gives to the
+last bit: what moves elements, works on integers, or rounds the exact result once.
+
 Branches of ``If`` with a constant condition take the place of the node.
 """
 
@@ -21,7 +24,7 @@ import numpy as np
 from ..ir.bindings import has_symbols
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.interpreter import run_node
-from ..ir.registry import has_trait
+from ..ir.registry import has_trait, spec_of
 from ..ir.types import TensorType, Type, array_type
 from .base import Pass, PassContext, PassResult, all_graphs, register_pass
 from .bodies import inline
@@ -64,6 +67,8 @@ class Fold(Pass):
         "captured": exact("a captured constant = a constant of the body", _CONTROL),
         "If": exact("if(true, a, b) = a, if(false, a, b) = b", _CONTROL),
     }
+
+    exact: bool = False
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         counts: Counter[str] = Counter()
@@ -136,6 +141,8 @@ class _Folder:
             return "its results may differ between runs"
         if has_symbols(node):
             return "its result depends on symbolic sizes"
+        if self._options.exact and not _same_everywhere(node, inputs):
+            return "its kernel may round otherwise"
         return self._size_objection(node, inputs) or self._widening(node, inputs)
 
     def _size_objection(self, node: Node, inputs: list[Value | None]) -> str | None:
@@ -224,3 +231,26 @@ class _Folder:
             self._rewriter.replace(value, result)
         self._graph.prune([node])
         self._counts["If"] += 1
+
+
+def _same_everywhere(node: Node, inputs: list[Value | None]) -> bool:
+    """Has the op one possible result, so that no kernel can give other bits?"""
+    if any(has_trait(node, t) for t in ("injective", "shape_only", "rounds_once")):
+        return node.op not in ("Cast", "CastLike") or _holds(node, inputs)
+    types = [v.type for v in (*inputs, *node.values) if v is not None]
+    integers = all(isinstance(t, TensorType) and t.dtype.kind in "iub" for t in types)
+    return integers and (has_trait(node, "elementwise") or spec_of(node).propagate is not None)
+
+
+def _holds(node: Node, inputs: list[Value | None]) -> bool:
+    """Can a cast give its numbers? What an integer type does not hold has no defined value."""
+    x, target = inputs[0], node.out().type
+    array = None if x is None else x.constant
+    if array is None or not isinstance(target, TensorType) or not target.dtype.is_integer:
+        return True
+    if not array_type(array).dtype.is_float:
+        return True
+    low = -(2.0 ** (target.dtype.bits - 1)) if target.dtype.kind == "i" else 0.0
+    high = low + 2.0**target.dtype.bits
+    whole = np.trunc(array.astype(np.float64))
+    return bool(np.all((whole >= low) & (whole < high)))

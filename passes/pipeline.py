@@ -4,6 +4,8 @@
     pass     = NAME ["{" option ("," option)* "}"]
     option   = NAME "=" value          a field of the pass, with "-" for "_"
 
+A NAME may also be that of a pipeline in ``catalog.PIPELINES``, which takes no options.
+
 Values are integers, floats, ``true``/``false``, words, or words joined by ``+`` for tuples.
 """
 
@@ -16,7 +18,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from .base import Pass, pass_class, pass_names
-from .catalog import LEVELS, load
+from .catalog import LEVELS, PIPELINES, load
 
 _PASS = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
@@ -39,7 +41,10 @@ def parse_pipeline(text: str | None) -> list[Pass]:
         match = _PASS.match(text, at)
         if match is None:
             raise PipelineError(f"expected a pass at position {at}: {text[at : at + 20]!r}")
-        passes.append(_make(match[1], match[2] or ""))
+        if match[1] in PIPELINES and match[2] is None:
+            passes += parse_pipeline(PIPELINES[match[1]])
+        else:
+            passes.append(_make(match[1], match[2] or ""))
         at = match.end()
         if match[3] == "," and not text[at:].strip():
             raise PipelineError("a pass must follow the last comma")
@@ -82,7 +87,9 @@ def _format(value: Any) -> str:
 def _make(name: str, options: str) -> Pass:
     cls = pass_class(name)
     if cls is None:
-        raise PipelineError(f"there is no pass {name!r}{_hint(name, pass_names())}")
+        if name in PIPELINES:
+            raise PipelineError(f"{name} is a pipeline, which has no options")
+        raise PipelineError(f"there is no pass {name!r}{_hint(name, [*pass_names(), *PIPELINES])}")
     known = {f.name.replace("_", "-"): f for f in fields(cls)}
     values: dict[str, Any] = {}
     for option in filter(None, (o.strip() for o in options.split(","))):

@@ -70,19 +70,19 @@ def _register_rounding(name: str, plain: Callable[[Any], Any], *traits: str) -> 
         return [floating(ctx)]
 
 
-_register_rounding("Ceil", np.ceil, "idempotent")
-_register_rounding("Floor", np.floor, "idempotent")
-_register_rounding("Round", np.rint, "idempotent")
-_register_rounding("Sqrt", np.sqrt)
-_register_rounding("Reciprocal", np.reciprocal, "involution")
+_register_rounding("Ceil", np.ceil, "idempotent", "rounds_once")
+_register_rounding("Floor", np.floor, "idempotent", "rounds_once")
+_register_rounding("Round", np.rint, "idempotent", "rounds_once")
+_register_rounding("Sqrt", np.sqrt, "rounds_once")
+_register_rounding("Reciprocal", np.reciprocal, "involution", "rounds_once")
 
 
-@op("IsNaN", traits=(*ELEMENTWISE, "ignores_zero_sign"))
+@op("IsNaN", traits=(*ELEMENTWISE, "ignores_zero_sign", "rounds_once"))
 def _is_nan(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
 
-@op("IsInf", traits=(*ELEMENTWISE, "ignores_zero_sign"))
+@op("IsInf", traits=(*ELEMENTWISE, "ignores_zero_sign", "rounds_once"))
 def _is_inf(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
@@ -101,7 +101,8 @@ def _shrink(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "Abs", traits=(*ELEMENTWISE, "idempotent", "nonnegative", "ignores_zero_sign"),
+    "Abs",
+    traits=(*ELEMENTWISE, "idempotent", "nonnegative", "ignores_zero_sign", "rounds_once"),
     propagate=elementwise_value(np.abs, dim_abs),
 )  # fmt: skip
 def _abs(ctx: InferContext) -> list[Type]:
@@ -109,7 +110,7 @@ def _abs(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "Neg", traits=(*ELEMENTWISE, "involution"),
+    "Neg", traits=(*ELEMENTWISE, "involution", "rounds_once"),
     propagate=elementwise_value(np.negative, lambda a: -a),
 )  # fmt: skip
 def _neg(ctx: InferContext) -> list[Type]:

@@ -40,13 +40,14 @@ def _anything(ctx: InferContext, i: int) -> TensorType:
     return ctx.tensor(i)
 
 
+_ONCE = "rounds_once"
 _AC = ("commutative", "associative")
 _ACI = (*_AC, "idempotent")
 
-_register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC)
-_register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b))
-_register("Mul", numeric, elementwise_value(np.multiply, lambda a, b: a * b), *_AC)
-_register("Div", numeric, elementwise_value(values.divide, values.dim_divide))
+_register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC, _ONCE)
+_register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b), _ONCE)
+_register("Mul", numeric, elementwise_value(np.multiply, lambda a, b: a * b), *_AC, _ONCE)
+_register("Div", numeric, elementwise_value(values.divide, values.dim_divide), _ONCE)
 _register("BitwiseAnd", integral, elementwise_value(np.bitwise_and), *_ACI)
 _register("BitwiseOr", integral, elementwise_value(np.bitwise_or), *_ACI)
 _register("BitwiseXor", integral, elementwise_value(np.bitwise_xor), *_AC)
@@ -69,7 +70,7 @@ def _not_more(a: Any, b: Any) -> bool:
 
 
 def _compare(name: str, check: Check, value: Propagate, *traits: str) -> None:
-    _register(name, check, value, "ignores_zero_sign", *traits, result="bool")
+    _register(name, check, value, "ignores_zero_sign", _ONCE, *traits, result="bool")
 
 
 _compare("Equal", _anything, elementwise_value(np.equal, values.dim_equal), "commutative")
@@ -99,7 +100,7 @@ def _pow(ctx: InferContext) -> list[Type]:
     return [x.with_shape(ctx.broadcast_known(x.shape, y.shape))]
 
 
-@op("Where", traits=ELEMENTWISE, propagate=elementwise_value(np.where, values.dim_where))
+@op("Where", traits=(*ELEMENTWISE, _ONCE), propagate=elementwise_value(np.where, values.dim_where))
 def _where(ctx: InferContext) -> list[Type]:
     condition = boolean(ctx)
     t = broadcasting(ctx, 1, 2)

@@ -31,7 +31,7 @@ def _needs_care(source: DType, target: DType) -> bool:
     return target.is_float and target.bits <= 8 or bool({source.name, target.name} & small)
 
 
-@op("Cast", traits=ELEMENTWISE, propagate=_cast_value)
+@op("Cast", traits=(*ELEMENTWISE, "rounds_once"), propagate=_cast_value)
 def _cast(ctx: InferContext) -> list[Type]:
     return [ctx.tensor(0).with_dtype(_target(ctx))]
 
@@ -43,12 +43,12 @@ def _target(ctx: InferContext) -> DType:
     return element_type(to)
 
 
-@op("CastLike", traits=ELEMENTWISE, propagate=_cast_value)
+@op("CastLike", traits=(*ELEMENTWISE, "rounds_once"), propagate=_cast_value)
 def _cast_like(ctx: InferContext) -> list[Type]:
     return [ctx.tensor(0).with_dtype(ctx.tensor(1).dtype)]
 
 
-@op("BitCast", traits=ELEMENTWISE)
+@op("BitCast", traits=(*ELEMENTWISE, "rounds_once"))
 def _bit_cast(ctx: InferContext) -> list[Type]:
     x, to = ctx.tensor(0), _target(ctx)
     if _width(x.dtype) != _width(to) or "s" in (x.dtype.kind, to.kind):
@@ -61,7 +61,10 @@ def _width(t: DType) -> int:
     return 8 if t.kind == "b" else t.bits
 
 
-@op("Identity", traits=(*ELEMENTWISE, "idempotent"), propagate=lambda ctx, arrays: arrays[:1])
+@op(
+    "Identity", traits=(*ELEMENTWISE, "idempotent", "rounds_once"),
+    propagate=lambda ctx, arrays: arrays[:1],
+)  # fmt: skip
 def _identity(ctx: InferContext) -> list[Type]:
     t = ctx.inputs[0] if ctx.inputs else None
     if t is None:

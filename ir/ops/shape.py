@@ -248,7 +248,7 @@ def fill_value(value: np.ndarray | None) -> np.generic:
     return np.float32(0) if value is None else np.asarray(value).reshape(-1)[0]
 
 
-@op("ConstantOfShape", propagate=_constant_of_shape_value)
+@op("ConstantOfShape", propagate=_constant_of_shape_value, traits=("rounds_once",))
 def _constant_of_shape(ctx: InferContext) -> list[Type]:
     from ..types import from_numpy_dtype
 

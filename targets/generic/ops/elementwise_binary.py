@@ -113,18 +113,40 @@ def _pow(ctx: LowerContext) -> TensorExpr:
 
 
 def power(b: Builder, x: Expr, y: Expr) -> Expr:
-    """``x`` to the power ``y`` in the dtype of ``x``; ``y`` may have another."""
+    """``x`` to the power ``y`` in the dtype of ``x``; ``y`` may have another.
+
+    It has the same bits whether ``y`` is known or only given at run time.
+    """
     exponent = arithmetic.literal_value(y)
-    short = None if exponent is None else _short_power(b, x, exponent)
+    short = None if exponent is None or not _same_kind(x, y) else _short_power(b, x, exponent)
     if short is not None:
         return short
     if arithmetic.is_float(x):
-        return math.pow(b, x, cast(y, "float64") if floats.is_double(x) else y)
+        result = math.pow(b, x, cast(y, "float64") if floats.is_double(x) else y)
+        return result if exponent is not None else _with_short_powers(b, x, y, result)
     if arithmetic.is_float(y):
         wide = math.pow(b, cast(x, "float64"), cast(y, "float64"))
         return arithmetic.convert(b.let(wide), dtype_of(x))
     return cast(arithmetic.integer_power(b, cast(x, "int64"), cast(y, "int64")),
                 dtype_of(x))  # fmt: skip
+
+
+def _same_kind(x: Expr, y: Expr) -> bool:
+    """Integers to the power of a float go through floats: products of integers would wrap."""
+    return arithmetic.is_float(x) or not arithmetic.is_float(y)
+
+
+def _with_short_powers(b: Builder, x: Expr, y: Expr, result: Expr) -> Expr:
+    """The power of a float, by the formula of its exponent where there is a shorter one."""
+    for exponent in _SHORT:
+        short = _short_power(b, x, exponent)
+        if arithmetic.is_float(y) or exponent == int(exponent):
+            here = y.equal(tirx.const(exponent, dtype_of(y)))
+            result = b.let(tirx.Select(here, short, result))
+    return result
+
+
+_SHORT = (1, 2, 3, 4, -1, -2, 0.5)
 
 
 def _short_power(b: Builder, x: Expr, exponent: float) -> Expr | None:
