@@ -219,6 +219,13 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"j": i(0, 2), "d": i(3), "v": f(1)}, {"j": i(0, 2), "d": i(-3), "v": f(2)},
          {"j": i(0, 2), "d": i(3, 4), "v": f(2)}],
     ),
+    "one_hot_of_fractions": (
+        [node("OneHot", "j d v", "y")],
+        [value("j", ("N",)), value("d", (), INT64), value("v", ("V",))], ["v"],
+        [{"j": np.array([-1.45, 1.14, -0.9, 2.99, -3.5, 9.1, np.nan], np.float32),
+          "d": np.array(3), "v": f(2)}],
+        [{"j": f(2), "d": np.array(3), "v": f(3)}],
+    ),
     "diagonal": (
         [node("Einsum", "x", "y", equation="ii->i")], [value("x", ("N", "M"))], ["x"],
         [{"x": f(3, 3)}], [{"x": f(1, 3)}, {"x": f(3, 1)}],

@@ -100,8 +100,9 @@ def _one_hot(ctx: LowerContext) -> TensorExpr:
 
     def load(at: At) -> Expr:
         value = ctx.b.let(indices[(*at[:axis], *at[axis + 1 :])])
+        # Fractions are dropped, as a cast to int64 does; NaN and far numbers meet nothing.
         to = "float64" if indices.compute_dtype.startswith("float") else "int64"
-        value = cast(value, to)
+        value = tirx.trunc(cast(value, to)) if to == "float64" else cast(value, to)
         which = tirx.Select(value < tirx.const(0, to), value + cast(depth, to), value)
         return tirx.Select(which.equal(cast(at[axis], to)), values[1], values[0])
 
