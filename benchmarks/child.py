@@ -8,6 +8,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 LIFE = 4_000
@@ -52,9 +53,19 @@ class Child:
             return Lost("crash", code)
 
     def renew(self) -> None:
-        """A good moment for a fresh process, if this one has lived long."""
-        if self._left <= 0:
+        """A good moment for a fresh process, if this one has lived long or keeps much memory."""
+        if self._left <= 0 or self._data and self._held() > self._data // 4:
             self.end()
+
+    def _held(self) -> int:
+        """Bytes that the process has allocated: what freed models leave behind counts."""
+        if self._connection is None:
+            return 0
+        try:
+            fields = Path(f"/proc/{self._process.pid}/statm").read_text().split()
+        except OSError:
+            return 0
+        return int(fields[5]) * resource.getpagesize()
 
     def end(self) -> None:
         """Ends the process; a later question starts another."""

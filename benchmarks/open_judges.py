@@ -91,13 +91,13 @@ def _sent(value: Any) -> Any:
 
 
 def _close(model: onnx.ModelProto, question: Close) -> str | None:
-    from fuzz.judge import _differs
+    from fuzz.judge import differs
     from fuzz.tolerance import samples
 
     from graphkiln.driver import import_model
 
     graph = import_model(model).graph
-    return _differs(question.got, question.wanted, samples(graph, question.feeds))
+    return differs(question.got, question.wanted, samples(graph, question.feeds))
 
 
 def onnxruntime_run(model: onnx.ModelProto) -> Run:

@@ -150,10 +150,10 @@ def _compare(
     if isinstance(plain, Exception):
         return None if isinstance(peer, list) else ("accepted", told(plain))
     wrong = samples(subject.graph, subject.feeds[n])
-    against_plain = _differs(got, plain, wrong)
+    against_plain = differs(got, plain, wrong)
     if isinstance(peer, Exception):
         return None if against_plain is None else ("wrong", against_plain)
-    against_peer = _differs(got, peer, wrong)
+    against_peer = differs(got, peer, wrong)
     if against_plain is not None and against_peer is not None:
         return "wrong", f"{against_peer} (and the reference: {against_plain})"
     if against_plain is not None:
@@ -161,7 +161,8 @@ def _compare(
     return None
 
 
-def _differs(got: list[Any], base: list[Any], wrong: list[list[Any]]) -> str | None:
+def differs(got: list[Any], base: list[Any], wrong: list[list[Any]]) -> str | None:
+    """Why outputs are not the wanted within rounding; None where they are."""
     for i, (g, b) in enumerate(zip(got, base, strict=True)):
         found = difference(g, np.asarray(b) if isinstance(b, np.generic) else b,
                            [w[i] for w in wrong])  # fmt: skip
