@@ -184,13 +184,14 @@ class Importer:
             self.warn(remark)
         given &= scope.arrays.keys()
         for info in graph.input:
-            if scope.holds(text(info.name)) and info.name not in given:
+            replaceable = info.name in given and info.name in scope.arrays
+            if scope.holds(text(info.name)) and not replaceable:
                 continue
             try:
                 if not info.name or info.name in types:
                     raise ImportFault("is there twice" if info.name else "has no name")
                 types[info.name] = value_type(info.type, info.name, self.symbols)
-                if info.name in given:
+                if replaceable:
                     types[info.name] = _fitted(types[info.name], scope.arrays[info.name])
             except ImportFault as e:
                 self.block(f"input '{shorten(info.name, 120)}': {e}")

@@ -147,3 +147,10 @@ def test_what_must_be_known_is_a_constant() -> None:
 @pytest.mark.parametrize("shape", [(4,), (3, 1), ()])
 def test_a_default_that_does_not_fit(shape: tuple[int, ...]) -> None:
     assert "its initializer float32[3]" in refusal(scaled(w=shape), input_defaults="open").reason
+
+
+def test_a_default_that_cannot_be_read_is_told() -> None:
+    proto = model([node("Add", "x w", "y")], [value("x", (2,)), value("w", (2,))], ["y"],
+                  {"w": np.ones(2, np.float32)})  # fmt: skip
+    proto.graph.initializer[0].raw_data = b"\0" * 7
+    assert "initializer 'w'" in str(refusal(proto))
