@@ -184,14 +184,13 @@ class Importer:
             self.warn(remark)
         given &= scope.arrays.keys()
         for info in graph.input:
-            replaceable = info.name in given and info.name in scope.arrays
-            if scope.holds(text(info.name)) and not replaceable:
+            if scope.holds(text(info.name)) and info.name not in given:
                 continue
             try:
                 if not info.name or info.name in types:
                     raise ImportFault("is there twice" if info.name else "has no name")
                 types[info.name] = value_type(info.type, info.name, self.symbols)
-                if replaceable:
+                if info.name in given:
                     types[info.name] = _fitted(types[info.name], scope.arrays[info.name])
             except ImportFault as e:
                 self.block(f"input '{shorten(info.name, 120)}': {e}")

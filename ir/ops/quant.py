@@ -51,18 +51,18 @@ def infer_dynamic_quantize(c: InferContext) -> list[Type]:
     return [x.with_dtype("uint8"), tensor(x.dtype), tensor("uint8")]
 
 
-def _product(c: InferContext, a: int, b: int, result: DType | str) -> list[Type]:
+def _product(c: InferContext, a: int, b: int, result: DType | str) -> TensorType:
     left, right = c.tensor(a), c.tensor(b)
     if left.dtype.is_float or right.dtype.is_float:
         raise c.error(f"products of {left.dtype} and {right.dtype} are not supported")
-    return [left.with_dtype(result).with_shape(matmul_shape(c, left.dims, right.dims))]
+    return left.with_dtype(result).with_shape(matmul_shape(c, left.dims, right.dims))
 
 
 @op("MatMulInteger")
 def infer_matmul_integer(c: InferContext) -> list[Type]:
     require_lines(c, 2, c.tensor(0), -2, "row")
     require_lines(c, 3, c.tensor(1), -1, "column")
-    return _product(c, 0, 1, "int32")
+    return [_product(c, 0, 1, "int32")]
 
 
 @op("QLinearMatMul")
@@ -71,8 +71,10 @@ def infer_qlinear_matmul(c: InferContext) -> list[Type]:
         require_lines(c, i, c.tensor(0), -2, "row")
     for i in (4, 5):
         require_lines(c, i, c.tensor(3), -1, "column")
-    require_single(c, 6, 7)
-    return _product(c, 0, 3, c.tensor(7).dtype)
+    result = _product(c, 0, 3, c.tensor(7).dtype)
+    for i in (6, 7):
+        require_lines(c, i, result, -2, "row")
+    return [result]
 
 
 @op("MatMulIntegerToFloat", domain=_MS, arity=(4, 7), evaluate=evaluate.matmul_integer_to_float)
@@ -82,7 +84,7 @@ def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
         require_lines(c, i, c.tensor(1), -1, "column")
     if c.has(6):
         c.require_same_shape(c.tensor(6).dims, c.tensor(1).dims[-1:], "a bias for each column")
-    return _product(c, 0, 1, c.tensor(2).dtype)
+    return [_product(c, 0, 1, c.tensor(2).dtype)]
 
 
 @op("DynamicQuantizeMatMul", domain=_MS, arity=(3, 5), evaluate=evaluate.dynamic_quantize_matmul)
