@@ -5,12 +5,12 @@ from __future__ import annotations
 import operator
 import pickle
 import re
-import time
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.work import calls_of
 
 from graphkiln.ir.dims import (
     Dim,
@@ -280,10 +280,10 @@ def test_runaway_text_is_refused():
 def test_hopeless_proofs_end_soon():
     larger = "+".join(f"max(a{i},b{i})" for i in range(60))
     smaller = "+".join(f"min(c{i},d{i})" for i in range(60))
-    started = time.perf_counter()
-    dim = parse_dim(f"max({larger}-({smaller}),N-M)")
-    assert time.perf_counter() - started < 5
-    assert len(free_symbols(dim)) == 242
+    found = []
+    calls = calls_of(lambda: found.append(parse_dim(f"max({larger}-({smaller}),N-M)")))
+    assert calls < 10_000_000
+    assert len(free_symbols(found[0])) == 242
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "é", "N\n"])
