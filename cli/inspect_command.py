@@ -11,7 +11,7 @@ import click
 
 from .compile_command import operations
 from .options import parse_shapes
-from .tables import facts, number, show, size, table
+from .tables import facts, harmless, number, show, size, table
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
@@ -58,7 +58,7 @@ def _model(path: str, ir: bool, shapes: Mapping[str, tuple[int | str, ...]]) -> 
     imported = import_model(path, shapes or None)
     graph = imported.graph
     if ir:
-        click.echo(print_graph(graph), nl=False)
+        click.echo(harmless(print_graph(graph)), nl=False)
         return
     constants = [n.attrs["value"] for _, n in _every_node(graph) if n.op == "Constant"]
     arrays: list[Any] = [a for a in constants if hasattr(a, "nbytes")]
@@ -79,7 +79,7 @@ def _model(path: str, ir: bool, shapes: Mapping[str, tuple[int | str, ...]]) -> 
     values += [("output", name, v.type) for name, v in named]
     show(table("Inputs and outputs", ["", "name", "type"], values), _histogram(graph))
     for warning in imported.warnings:
-        click.echo(f"note: {warning}")
+        click.echo(f"note: {harmless(str(warning))}")
 
 
 def _histogram(graph: Graph) -> Any:
@@ -106,7 +106,7 @@ def _artifact(path: str, ir: bool, verify: bool) -> None:
         check(path)
     artifact = read_artifact(path)
     if ir:
-        click.echo(artifact.ir_text, nl=False)
+        click.echo(harmless(artifact.ir_text), nl=False)
         return
     manifest, report = artifact.manifest, parse_report(path, artifact.report)
     raw, target = manifest.raw, manifest.target
@@ -138,7 +138,7 @@ def _artifact(path: str, ir: bool, verify: bool) -> None:
         table("Passes", ["pass", ">nodes after", ">changes"], passes),
     )
     for warning in report.get("warnings", ()):
-        click.echo(f"note: {warning}")
+        click.echo(f"note: {harmless(str(warning))}")
 
 
 def _nodes(report: Mapping[str, Any]) -> str:

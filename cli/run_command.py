@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .feeds import feeds_for, save_outputs
+from .tables import harmless
 
 
 @click.command("run")
@@ -33,7 +34,7 @@ def command(
     if output:
         save_outputs(output, dict(zip(names, results, strict=True)))
     for name, value in zip(names, results, strict=True):
-        click.echo(f"{name}: {describe(value)}")
+        click.echo(harmless(f"{name}: {describe(value)}"))
 
 
 def describe(value: Any) -> str:

@@ -19,15 +19,20 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         right = c.startswith(">")
         out.add_column(c.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        out.add_row(*(Text(str(v)) for v in row))
+        out.add_row(*(Text(harmless(str(v))) for v in row))
     return out
+
+
+def harmless(text: str) -> str:
+    """A text from a file that nobody vouches for, with escapes of terminals spelled out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def facts(title: str, rows: Mapping[str, Any]) -> str:
     """Lines of a name and what it is."""
     width = max(map(len, rows), default=0)
     lines = (f"  {name:<{width}}  {value}" for name, value in rows.items())
-    return "\n".join([title, *lines, ""] if title else [*lines, ""])
+    return harmless("\n".join([title, *lines, ""] if title else [*lines, ""]))
 
 
 def show(*items: Any) -> None:

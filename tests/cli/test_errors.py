@@ -313,6 +313,23 @@ def test_tampered_artifacts(graphkiln_command: Run, digits: Path, tmp_path: Path
         graphkiln_command("inspect", path, "--verify").fails(str(path))
 
 
+def test_escapes_do_not_reach_the_terminal(graphkiln_command: Run, tmp_path: Path) -> None:
+    """Names of a model may hold anything, and so may strings that it gives."""
+    path = save(tmp_path / "m.onnx", helper.make_node("Relu", ["x"], ["y"], name="\x1b[2Jnode"))
+    proto = onnx.load(path)
+    proto.graph.output[0].name = proto.graph.node[0].output[0] = "\x1b]0;owned\x07y"
+    proto.graph.doc_string = "\x1b[31m"
+    path.write_bytes(proto.SerializeToString())
+    out = tmp_path / "m.kiln"
+    for arguments in (
+        ("compile", path, "-o", out), ("inspect", path), ("inspect", path, "--ir"),
+        ("inspect", out), ("inspect", out, "--ir"), ("run", out), ("check", path),
+    ):  # fmt: skip
+        done = graphkiln_command(*arguments)
+        assert done.code == 0, done
+        assert "\x1b" not in done.out + done.err and "\x07" not in done.out + done.err, arguments
+
+
 def test_a_model_is_no_artifact(graphkiln_command: Run, model: Path) -> None:
     graphkiln_command("run", model).fails(str(model))
 
