@@ -22,6 +22,8 @@ def infer_resize(c: InferContext) -> list[Type]:
         raise c.error("the rank of the input must be known")
     axes = resize_axes(c.node, x.rank)
     dims = list(x.dims)
+    if attribute(c.node, "coordinate_transformation_mode") == "tf_crop_and_resize":
+        c.require_same_shape(c.tensor(1).dims, (2 * len(axes),), "a start and an end for each axis")
     for axis, extent in zip(axes, _resized(c, [dims[a] for a in axes]), strict=True):
         dims[axis] = extent
     return [x.with_shape(tuple(dims))]
@@ -65,11 +67,14 @@ def _resized(c: InferContext, extents: list[Dim]) -> list[Dim]:
         raise c.error("neither scales nor sizes is given")
     c.require_same_shape(c.tensor(3).dims, (len(extents),), "a size for each axis")
     if c.attr("keep_aspect_ratio_policy") == "stretch":
-        sizes = dims_of(c.known(3))
-        if sizes is None:
-            return [c.fresh_dim() for _ in extents]
+        sizes = dims_of(c.known(3)) or [c.fresh_dim() for _ in extents]
         _check_count(c, "sizes", len(sizes), len(extents))
+        for old, new in zip(extents, sizes, strict=True):
+            if old != new:
+                c.require_at_most(dim_min(new, 1), old, "an element to spread on each axis")
         return sizes
+    for extent in extents:
+        c.require_at_most(1, extent, "an element on each axis, whose ratios decide the size")
     wanted = ints_of(c.known(3))
     if wanted is None or not all(is_static(e) for e in extents):
         return [c.fresh_dim() for _ in extents]
