@@ -16,7 +16,7 @@ from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, register_pass
-from ..claims import SUMS, Family, exact, rounds
+from ..claims import SUMS, Family, exact, moved, rounds
 from . import channels, conv, pointwise, pool, product, quantized, recurrent, transposed
 from .planner import Planner
 
@@ -44,7 +44,8 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "kiln.Reshape": pointwise.reshape,
 }
 
-_PLANNED = "it is one edit with the packed kernels around it, whose sums round"
+_AT_RUN_TIME = "its indices may be given at run time"
+_WEIGHTED = "it may weigh the elements of a whole image"
 
 
 @register_pass
@@ -67,18 +68,12 @@ class Layout(Pass):
             for kind in ("integer convolutions", "integer matmuls")
         },
         **{
-            kind: exact(f"{kind} of x = {kind} of x in blocks", _PLANNED, Family.MOVEMENT)
-            for kind in (
-                "elementwise",
-                "concats",
-                "slices",
-                "selections",
-                "gathers",
-                "resizes",
-                "reshapes",
-            )
+            kind: moved(f"{kind} of x = {kind} of x in blocks")
+            for kind in ("elementwise", "concats", "slices", "selections", "reshapes")
         },
-        "packs": exact("unpack(pack(x)) = x", _PLANNED, Family.MOVEMENT),
+        "gathers": exact("gathers of x = gathers of x in blocks", _AT_RUN_TIME, Family.MOVEMENT),
+        "resizes": exact("resizes of x = resizes of x in blocks", _WEIGHTED, Family.MOVEMENT),
+        "packs": moved("unpack(pack(x)) = x"),
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:

@@ -350,6 +350,61 @@ def test_quantized_parts(axis: int) -> None:
     moves("quantize-parts", graph("N,8,K", lines, f", %z: float32[{','.join(dims)}]"))
 
 
+# ---- blocks of channels --------------------------------------------------------------------------
+
+
+def blocked(channels: int, lines: str, kind: str, shape: str = "N,8,H,W") -> None:
+    """``lines`` make %y of the convolutions %a and %b; blocks have four channels."""
+    ones = ", ".join(["1.0"] * (channels * 8))
+    text = f"""
+    %w = constant float32[{channels},8,1,1] [{ones}]
+    %a = Conv(%x, %w)
+    %b = Conv(%z, %w)
+    {lines}"""
+    moves(kind, graph(shape, text, f", %z: float32[{shape}]"), "layout")
+
+
+@pytest.mark.parametrize("channels", [8, 6])
+@pytest.mark.parametrize("lines", [
+    "%y = Relu(%a)", "%c = Add(%a, %b)\n%y = Tanh(%c)", "%y = Mul(%a, %k)", "%y = Sub(%k, %b)",
+])  # fmt: skip
+def test_elementwise_ops_on_blocks(channels: int, lines: str) -> None:
+    row = ", ".join(str(float(c)) for c in range(channels))
+    for k in (f"constant float32[1,{channels},1,1] [{row}]", "constant float32[] 3.0"):
+        blocked(channels, f"%k = {k}\n{lines}", "elementwise")
+
+
+def test_what_is_packed_and_unpacked() -> None:
+    for op in ("Add(%a, %x)", "Sub(%x, %b)"):
+        blocked(8, f"%y = {op}", "packs")
+
+
+def test_concatenated_blocks() -> None:
+    blocked(8, "%y = Concat(%a, %b, %a) {axis=1}", "concats")
+    blocked(6, "%y = Concat(%a, %b) {axis=1}", "selections")
+
+
+@pytest.mark.parametrize("channels", [8, 6])
+def test_slices_of_blocks(channels: int) -> None:
+    kept = "{shape=(N,3,H,W), starts=(0,1,0,0), steps=(1,2,1,1)}"
+    if channels == 8:
+        blocked(channels, f"%y = kiln.Slice(%a) {kept}", "selections")
+    part = f"{{shape=(N,{channels},2,W), starts=(0,0,1,0), steps=(1,1,3,1)}}"
+    blocked(channels, f"%y = kiln.Slice(%a) {part}", "slices")
+
+
+def test_shuffled_channels() -> None:
+    lines = """
+    %s = kiln.Reshape(%a) {shape=(N,2,4,H,W)}
+    %t = Transpose(%s) {perm=(0,2,1,3,4)}
+    %y = kiln.Reshape(%t) {shape=(N,8,H,W)}"""
+    blocked(8, lines, "selections")
+
+
+def test_flattened_positions() -> None:
+    blocked(8, "%y = kiln.Reshape(%a) {shape=(N,8)}", "reshapes", "N,8,1,1")
+
+
 def test_every_movement_that_is_called_proved_has_a_proof() -> None:
     """The last test of this file: it asks what those before it proved."""
     assert not unproved(pass_names(), Family.MOVEMENT)

@@ -27,8 +27,10 @@ from graphkiln.passes.pattern import rewrite
 from . import smt_scalars
 from .graph_text import graph_of
 from .hard_values import same_bits
+from .smt_blocks import BLOCKS
 from .smt_index import Index, Sizes
 from .smt_views import MOVES, broadcast
+from .toy_layouts import toy_context
 
 Term = Any
 
@@ -60,7 +62,7 @@ class Meaning:
             return self.function(("input", value.name), len(at), self.sort(value))(
                 *self._terms(at)
             )
-        move = MOVES.get(node.key)
+        move = MOVES.get(node.key) or BLOCKS.get(node.key)
         if move is not None:
             return move(self, graph, value, at)
         if has_trait(node, "elementwise") or node.key in ("QuantizeLinear", "DequantizeLinear"):
@@ -141,7 +143,7 @@ def applied(name: str, text: str, pass_name: str = "simplify") -> tuple[Graph, G
 
 
 def _edited(p: Pass, graph: Graph) -> Mapping[str, int]:
-    return PassManager([p]).run_pass(p, graph).details
+    return PassManager([p]).run_pass(p, graph, toy_context()).details
 
 
 def prove(name: str, text: str, *, moving: bool = False, pass_name: str = "simplify") -> None:
