@@ -74,7 +74,8 @@ def _require_lengths(ctx: InferContext, axes: Sequence[int] | None) -> None:
     for i in filter(ctx.has, (1, 2, 3, 4)):
         given = numel(ctx.tensor(i).dims)
         ctx.require_equal(given, count, "starts, ends, axes and steps of one length")
-    ctx.require_at_most(count, ctx.tensor(0).rank, "no more slices than axes")
+    if axes is None:
+        ctx.require_at_most(count, ctx.tensor(0).rank, "no more slices than axes")
 
 
 def slice_ranges(ctx: InferContext, axes: Sequence[int]) -> list[tuple[Dim, Dim] | None] | None:
