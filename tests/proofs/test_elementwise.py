@@ -183,7 +183,13 @@ def _is_left_alone(inner: str, final: str) -> bool:
     return dtype(final).is_integer and dtype(inner).is_float
 
 
-@pytest.mark.parametrize("source", CAST)
+WIDE = ("int16", "int32", "uint32")
+"""Sources whose casts to floats of two kinds take the solver minutes."""
+
+
+@pytest.mark.parametrize("source", [
+    pytest.param(kind, marks=pytest.mark.slow if kind in WIDE else ()) for kind in CAST
+])  # fmt: skip
 def test_casts(source: str) -> None:
     prove("cast-same", of(source, f"%y = Cast(%x) {{to={element_code(source)}}}"))
     for inner, final in product(CAST, repeat=2):
