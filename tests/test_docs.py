@@ -84,8 +84,8 @@ def test_named_options_exist() -> None:
     commands = [group.get_command(context, name) for name in COMMANDS]
     known = {o for c in commands if c for p in c.params for o in p.opts}
     foreign = {"--update-goldens", "--cpu", "--help"}  # pytest's, with those of tests/conftest.py
-    fuzz = (ROOT / "tests" / "fuzz" / "__main__.py").read_text("utf-8")
-    foreign |= set(re.findall(r'add_argument\("(--[a-z-]+)"', fuzz))
+    for tool in [ROOT / "tests" / "fuzz" / "__main__.py", *(ROOT / "benchmarks").glob("*.py")]:
+        foreign |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', tool.read_text("utf-8")))
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text("utf-8")))
         assert named - foreign <= known, page.name
