@@ -83,7 +83,8 @@ def test_named_options_exist() -> None:
     context = click.Context(group)
     commands = [group.get_command(context, name) for name in COMMANDS]
     known = {o for c in commands if c for p in c.params for o in p.opts}
-    foreign = {"--update-goldens", "--cpu", "--help"}  # pytest's, with those of tests/conftest.py
+    # pytest's, with those of tests/conftest.py
+    foreign = {"--update-goldens", "--cpu", "--check-bounds", "--help"}
     for tool in [ROOT / "tests" / "fuzz" / "__main__.py", *(ROOT / "benchmarks").glob("*.py")]:
         foreign |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', tool.read_text("utf-8")))
     for page in PAGES:
