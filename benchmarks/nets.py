@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,10 @@ NETS = {
 REFUSED = "outside of its buffer"
 
 
+cases = cache(load_cases)
+"""ONNX's own, made once: that takes seconds."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Something to run; ``run`` gives a message, empty if all is right."""
@@ -65,7 +70,7 @@ class Task:
 
 def conformance_tasks() -> Iterator[Task]:
     """ONNX's own cases."""
-    for case in load_cases():
+    for case in cases():
 
         def run(target: str, case: Case = case) -> str:
             status, message = run_case(case, target)
@@ -76,7 +81,7 @@ def conformance_tasks() -> Iterator[Task]:
 
 def open_tasks(seed: int, count: int) -> Iterator[Task]:
     """ONNX's own cases with every dim open, ``count`` feeds each."""
-    for case in load_cases() if count else ():
+    for case in cases() if count else ():
         if case.kind in KINDS:
 
             def run(target: str, case: Case = case) -> str:
