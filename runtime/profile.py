@@ -24,7 +24,7 @@ from .instance import Instance
 from .values import tvm_ffi
 
 _TRIFLES = frozenset({"vm.builtin.null_value", "vm.builtin.tuple_getitem"})
-_BOOKKEEPING = ("vm.", "dims_")
+_BOOKKEEPING = ("vm.", "dims_", "graphkiln_")
 # The machine passes arguments, which C functions are free not to look at.
 _Hook = ctypes.CFUNCTYPE(ctypes.c_int)
 
