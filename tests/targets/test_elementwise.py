@@ -161,6 +161,20 @@ def test_a_root_by_power_of_minus_infinity():
     assert got[0] == np.inf and np.isnan(got[1])
 
 
+@pytest.mark.parametrize("base", ["float32", "float64", "float16", "int32", "int64"])
+@pytest.mark.parametrize(
+    "kind",
+    ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32",
+     "float64"],
+)  # fmt: skip
+def test_powers_of_any_two_types(base: str, kind: str) -> None:
+    x = np.array([1, 2, 3, 0, 2], base)
+    y = np.array([0, 3, 2, 1, 4], kind)
+    (got,) = run_op("Pow", [x, y])
+    np.testing.assert_allclose(got.astype(np.float64), [1, 8, 9, 0, 16], rtol=1e-6)
+
+
+
 def test_integer_powers():
     x, y = (
         v.ravel() for v in np.meshgrid(np.arange(-5, 6), np.array([0, 1, 2, 5, 13, 40, 63, 90]))

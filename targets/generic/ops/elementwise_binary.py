@@ -139,11 +139,19 @@ def _same_kind(x: Expr, y: Expr) -> bool:
 def _with_short_powers(b: Builder, x: Expr, y: Expr, result: Expr) -> Expr:
     """The power of a float, by the formula of its exponent where there is a shorter one."""
     for exponent in _SHORT:
+        if not _may_hold(dtype_of(y), exponent):
+            continue
         short = _short_power(b, x, exponent)
-        if arithmetic.is_float(y) or exponent == int(exponent):
-            here = y.equal(tirx.const(exponent, dtype_of(y)))
-            result = b.let(tirx.Select(here, short, result))
+        here = y.equal(tirx.const(exponent, dtype_of(y)))
+        result = b.let(tirx.Select(here, short, result))
     return result
+
+
+def _may_hold(dtype: str, number: float) -> bool:
+    """Is a small number one of the values of this element type?"""
+    if dtype.startswith("uint"):
+        return number >= 0 and number == int(number)
+    return not dtype.startswith("int") or number == int(number)
 
 
 _SHORT = (1, 2, 3, 4, -1, -2, 0.5)
