@@ -17,7 +17,7 @@ IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 
 SIZE_LIMIT = 4_096
-"""Elements of a value at most: small graphs show the same faults, sooner."""
+"""Elements of a result at most: small graphs show the same faults, sooner."""
 
 Feeds = dict[str, np.ndarray]
 
@@ -147,9 +147,12 @@ class Net:
             [f"v{self.count + i}" for i in range(outputs)],
             name=f"n{self.count}", domain=domain, **attributes,
         )  # fmt: skip
-        results = evaluate_node(node, [v for v in inputs if v is not None])
+        given = [v for v in inputs if v is not None]
+        # Inputs of the graph may be larger: then so may what has no more elements than they.
+        limit = max([SIZE_LIMIT, *(v.array.size for v in given)])
+        results = evaluate_node(node, given)
         for array in results:
-            if not isinstance(array, np.ndarray) or array.size > SIZE_LIMIT:
+            if not isinstance(array, np.ndarray) or array.size > limit:
                 raise Unfit(f"{kind}: a result that no test wants")
         self.count += outputs
         self.nodes.append(node)
