@@ -6,26 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def test_damaged_models() -> None:
-    """``python benchmarks/mutate.py`` tries 2,000."""
+@pytest.mark.parametrize(
+    ("tool", "options", "outcomes"),
+    [
+        ("mutate.py", "--count 200 --compile-every 20", ("refused", "compiled")),
+        ("mutate_artifacts.py", "--count 180 --limit 60", ("refused", "right")),
+    ],
+)
+def test_damaged(tool: str, options: str, outcomes: tuple[str, ...]) -> None:
+    """By themselves the tools try 2,000 models and 4,000 artifacts."""
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "mutate.py"), "--count", "200", "--compile-every", "20",
-         "--jobs", "2"],
+        [sys.executable, str(BENCHMARKS / tool), *options.split(), "--jobs", "2"],
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "refused" in done.stdout and "compiled" in done.stdout
-
-
-def test_damaged_artifacts() -> None:
-    """``python benchmarks/mutate_artifacts.py`` tries 4,000."""
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "mutate_artifacts.py"), "--count", "180", "--jobs", "2",
-         "--limit", "60"],
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "refused" in done.stdout and "right" in done.stdout
+    assert all(outcome in done.stdout for outcome in outcomes)

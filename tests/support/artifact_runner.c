@@ -13,15 +13,11 @@
 
 #include <tvm/ffi/c_api.h>
 
+#include "backend.h"
+
 enum { kStatus, kFrame, kScratch, kWeights, kScratchBytes, kFirst };
-enum { kTasks = 3 };
 
 typedef int (*Function)(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);
-
-typedef struct {
-  void* sync_handle;
-  int32_t num_task;
-} Group;
 
 static void fail(const char* reason) {
   fprintf(stderr, "%s\n", reason);
@@ -35,25 +31,6 @@ int TVMFFIEnvCheckSignals(void) { return 0; }
 void TVMFFIErrorSetRaisedFromCStrParts(const char* kind, const char** parts, int32_t count) {
   fprintf(stderr, "%s: ", kind);
   for (int32_t i = 0; i < count; ++i) fputs(parts[i], stderr);
-}
-
-static void* allocate(int device, int id, uint64_t size, int code, int bits) {
-  (void)device, (void)id, (void)code, (void)bits;
-  return aligned_alloc(64, (size + 127) / 64 * 64);
-}
-
-static int release(int device, int id, void* memory) {
-  (void)device, (void)id;
-  free(memory);
-  return 0;
-}
-
-static int launch(int (*task)(int, Group*, void*), void* data, int count) {
-  Group group = {NULL, count > 0 ? count : kTasks};
-  for (int i = 0; i < group.num_task; ++i) {
-    if (task(i, &group, data) != 0) return -1;
-  }
-  return 0;
 }
 
 static void provide(void* library, const char* name, void* function) {

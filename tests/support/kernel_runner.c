@@ -13,34 +13,12 @@
 
 #include <tvm/ffi/c_api.h>
 
-enum { kMaxArguments = 32, kMaxRank = 16, kTasks = 3 };
+#include "backend.h"
+
+enum { kMaxArguments = 32, kMaxRank = 16 };
 
 typedef int (*Kernel)(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);
 extern Kernel kernel_table[];
-
-typedef struct {
-  void* sync_handle;
-  int32_t num_task;
-} Group;
-
-static void* allocate(int device, int id, uint64_t size, int code, int bits) {
-  (void)device, (void)id, (void)code, (void)bits;
-  return aligned_alloc(64, (size + 127) / 64 * 64);
-}
-
-static int release(int device, int id, void* memory) {
-  (void)device, (void)id;
-  free(memory);
-  return 0;
-}
-
-static int launch(int (*task)(int, Group*, void*), void* data, int count) {
-  Group group = {NULL, count > 0 ? count : kTasks};
-  for (int i = 0; i < group.num_task; ++i) {
-    if (task(i, &group, data) != 0) return -1;
-  }
-  return 0;
-}
 
 void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = allocate;
 int (*__TVMBackendFreeWorkspace)(int, int, void*) = release;

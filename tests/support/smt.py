@@ -67,7 +67,7 @@ class Meaning:
             return move(self, graph, value, at)
         if has_trait(node, "elementwise") or node.key in ("QuantizeLinear", "DequantizeLinear"):
             return self._elementwise(graph, node, at)
-        raise NotImplementedError(node.key)
+        raise AssertionError(f"{node.key} has no meaning in z3 here")
 
     def _terms(self, at: Sequence[Index]) -> list[Term]:
         return [self.sizes.value(i) for i in at]
