@@ -127,8 +127,10 @@ def import_model(
     model: Any, shapes: Shapes | None = None, input_defaults: Defaults = "auto"
 ) -> Imported:
     """The frontend's step: a path, bytes or ``ModelProto`` to a typed graph."""
-    from .frontend import load_model
+    from .frontend import DEFAULTS, load_model
 
+    if input_defaults not in DEFAULTS:
+        raise OptionError(f"input_defaults is one of {', '.join(DEFAULTS)}, not {input_defaults!r}")
     return load_model(model, shapes=shapes, input_defaults=input_defaults)
 
 

@@ -7,6 +7,7 @@ to know: such a model's initializers are constants.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias, get_args
 
 import onnx
@@ -29,26 +30,21 @@ def inputs_with_defaults(proto: onnx.ModelProto, mode: Defaults) -> tuple[set[st
     listed = [t for t in proto.graph.initializer if t.name in inputs]
     if mode == "constant" or proto.ir_version < _FIRST_VERSION or not listed:
         return set(), ""
-    closed = [t for t in listed if t.data_type == onnx.TensorProto.STRING]
     if mode == "auto" and any(_is_weight(t) for t in listed):
-        closed = listed
-    names = {t.name for t in listed} - {t.name for t in closed}
-    return names, _remark(closed)
+        return set(), _remark(listed, "--input-defaults open keeps them inputs, with slower code")
+    texts = [t for t in listed if t.data_type == onnx.TensorProto.STRING]
+    remark = _remark(texts, "strings cannot be kept as defaults") if texts else ""
+    return {t.name for t in listed} - {t.name for t in texts}, remark
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:
     sizes = [d for d in tensor.dims if d > 1]
-    count = 1
-    for d in sizes:
-        count *= d
-    return len(sizes) > 1 and count >= _WEIGHTS
+    return len(sizes) > 1 and math.prod(sizes) >= _WEIGHTS
 
 
-def _remark(closed: list[onnx.TensorProto]) -> str:
-    if not closed:
-        return ""
+def _remark(closed: list[onnx.TensorProto], why: str) -> str:
     first, more = repr(closed[0].name), f" and {len(closed) - 1} more" if len(closed) > 1 else ""
     return (
         f"initializers among the inputs ({first}{more}) are taken as constants, which no run can "
-        "replace; --input-defaults open keeps them inputs, with slower code"
+        f"replace; {why}"
     )

@@ -144,6 +144,20 @@ def test_what_must_be_known_is_a_constant() -> None:
     assert "they would leave open what must be known" in found.warnings[-1]
 
 
+def test_strings_are_constants() -> None:
+    words = {"w": np.array(["a", "b", "c"], object)}
+    proto = model([node("Gather", "w i", "y")], [value("i", (2,), INT64)], ["y"], words)
+    proto.graph.input.append(value("w", (3,), onnx.TensorProto.STRING))
+    found = load_model(proto, input_defaults="open")
+    assert [v.name for v in found.graph.inputs] == ["i"]
+    assert "strings cannot be kept as defaults" in found.warnings[0]
+
+
+def test_an_unknown_mode() -> None:
+    with pytest.raises(graphkiln.errors.GraphkilnError, match="auto, open, constant, not 'opne'"):
+        graphkiln.compile(scaled(), input_defaults="opne")
+
+
 @pytest.mark.parametrize("shape", [(4,), (3, 1), ()])
 def test_a_default_that_does_not_fit(shape: tuple[int, ...]) -> None:
     assert "its initializer float32[3]" in refusal(scaled(w=shape), input_defaults="open").reason
