@@ -17,7 +17,10 @@ from .values import tensor_from_storage
 
 
 class Model:
-    """Brings the artifact's library into the process. Never changes, so that threads share it.
+    """Brings the artifact's library into the process. Threads share it.
+
+    After it is made, only the tensors of the weights are added, when a virtual machine first needs
+    them.
 
     Raises ArtifactError where the library cannot be loaded or does not hold what it should.
     """
