@@ -150,8 +150,11 @@ def compile(
     cannot be imported, :class:`graphkiln.codegen.lower.CodegenError` and
     :class:`graphkiln.codegen.build.BuildError` where no code can be generated.
     """
+    from .codegen.collector import rare_collections
+
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    return _Compilation(chosen, listener or _silent).run(model)
+    with rare_collections():
+        return _Compilation(chosen, listener or _silent).run(model)
 
 
 def optimize(

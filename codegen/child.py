@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .collector import THRESHOLDS
+
 # The current folder, which ``-c`` puts first, may hold anything: it is taken out before any import.
 _START = (
-    "import sys; sys.path = [p for p in sys.path if p]; import importlib, importlib.util as u;"
+    f"import gc; gc.set_threshold(*{THRESHOLDS});"
+    " import sys; sys.path = [p for p in sys.path if p]; import importlib, importlib.util as u;"
     "s = u.spec_from_file_location('graphkiln', sys.argv[1] + '/__init__.py',"
     " submodule_search_locations=[sys.argv[1]]);"
     "m = u.module_from_spec(s); sys.modules['graphkiln'] = m; s.loader.exec_module(m);"
