@@ -15,9 +15,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from ..ir.conditions import Condition, multiple_that_fits
+from ..ir.dims import lower_bound, upper_bound
 from ..ir.graph import Graph, Node, Value
 from ..ir.infer import infer_node, infer_types
-from ..ir.registry import Needs, ValueNeed
+from ..ir.registry import Needs, ValueNeed, has_trait
 from .errors import shorten
 
 
@@ -74,7 +75,7 @@ class _Guards:
 
     def _require(self, need: ValueNeed) -> None:
         value = self._graph.input(need.node, need.index)
-        if value is None or value.is_constant:
+        if value is None or _always_fits(self._graph, value, need):
             return
         why = f"node {need.node.name!r} ({need.node.key}) needs {need.why}"
         asked = _within(need)
@@ -92,6 +93,27 @@ class _Guards:
         )
         infer_node(self._graph, made, {})
         return made
+
+
+def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
+    """Whether values are picked from a constant all of whose elements are as needed.
+
+    Such are the positions of a text, cut from a table to the length of a run.
+    """
+    if value.is_constant:
+        return True  # inference has looked at them
+    while has_trait(value.node, "picks") and (first := graph.input(value.node, 0)) is not None:
+        value = first
+    array = value.constant
+    if array is None or array.size == 0 or array.dtype.kind not in "iu":
+        return False
+    low = None if need.low is None else upper_bound(need.low)
+    high = None if need.high is None else lower_bound(need.high)
+    return (
+        (need.low is None or (low is not None and int(array.min()) >= low))
+        and (need.high is None or (high is not None and int(array.max()) <= high))
+        and (not need.nonzero or bool(array.all()))
+    )
 
 
 def _within(need: ValueNeed) -> dict[str, object]:

@@ -235,6 +235,7 @@ class OpSpec:
     ``traits`` are algebraic and structural facts:
     ``elementwise`` (same index in, same index out, after broadcasting),
     ``injective`` (each output element reads at most one element of each input: movement),
+    ``picks`` (each output element is one of the first input's),
     ``reduction``, ``commutative``, ``associative``, ``idempotent``, ``involution``,
     ``stochastic`` (results differ between runs), ``host`` (runs as a host function),
     ``shape_only`` (looks at the shapes of its inputs, not at their data),

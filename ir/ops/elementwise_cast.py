@@ -62,7 +62,7 @@ def _width(t: DType) -> int:
 
 
 @op(
-    "Identity", traits=(*ELEMENTWISE, "idempotent", "rounds_once"),
+    "Identity", traits=(*ELEMENTWISE, "picks", "idempotent", "rounds_once"),
     propagate=lambda ctx, arrays: arrays[:1],
 )  # fmt: skip
 def _identity(ctx: InferContext) -> list[Type]:

@@ -12,7 +12,7 @@ from ..types import Shape, TensorType, Type, tensor
 from . import indexing_evaluate
 from .shape_values import Array, Arrays, ints_of, numel
 
-READS = ("injective",)
+READS = ("injective", "picks")
 
 
 # ---- gathers -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ..types import Shape, TensorType, Type
 from .shape_values import Array, Arrays, dims_of, inferred_shape, ints_of, rearranged
 
 MOVES = ("injective",)
+PICKS = (*MOVES, "picks")
 
 
 # ---- Transpose -----------------------------------------------------------------------------------
@@ -32,7 +33,7 @@ def permutation(ctx: InferContext) -> tuple[int, ...]:
 
 
 @op(
-    "Transpose", traits=MOVES,
+    "Transpose", traits=PICKS,
     propagate=rearranged(lambda ctx, a: np.transpose(a, permutation(ctx))),
 )  # fmt: skip
 def _transpose(ctx: InferContext) -> list[Type]:
@@ -50,7 +51,7 @@ def _tile_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return [np.tile(arrays[0], repeats)]
 
 
-@op("Tile", traits=MOVES, propagate=_tile_value)
+@op("Tile", traits=PICKS, propagate=_tile_value)
 def _tile(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     repeats = dims_of(ctx.known(1))
@@ -114,7 +115,7 @@ def _split_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return list(np.split(arrays[0], ends[:-1], axis=axis))
 
 
-@op("Split", traits=MOVES, propagate=_split_value)
+@op("Split", traits=PICKS, propagate=_split_value)
 def _split(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -153,7 +154,7 @@ def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
 # ---- ops that keep the shape ---------------------------------------------------------------------
 
 
-@op("ReverseSequence", traits=MOVES)
+@op("ReverseSequence", traits=PICKS)
 def _reverse_sequence(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     batch, time = ctx.attr("batch_axis"), ctx.attr("time_axis")
@@ -194,14 +195,14 @@ def _divided(ctx: InferContext, d: Dim, by: int) -> Dim:
     return d // by
 
 
-@op("DepthToSpace", traits=MOVES)
+@op("DepthToSpace", traits=PICKS)
 def _depth_to_space(ctx: InferContext) -> list[Type]:
     x, size = _block(ctx)
     n, c, h, w = x.dims
     return [x.with_shape((n, _divided(ctx, c, size * size), h * size, w * size))]
 
 
-@op("SpaceToDepth", traits=MOVES)
+@op("SpaceToDepth", traits=PICKS)
 def _space_to_depth(ctx: InferContext) -> list[Type]:
     x, size = _block(ctx)
     n, c, h, w = x.dims

@@ -46,7 +46,7 @@ def _evaluate_slice(_node: Node, inputs: list[Any]) -> list[Any]:
     return [x[tuple(where)]]
 
 
-@op("Slice", traits=MOVES, propagate=lambda ctx, arrays: _slice_value(ctx, arrays),
+@op("Slice", traits=(*MOVES, "picks"), propagate=lambda ctx, arrays: _slice_value(ctx, arrays),
     evaluate=_evaluate_slice)  # fmt: skip
 def _slice(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

@@ -45,7 +45,8 @@ def _ints_attr(node: Node, name: str) -> tuple[int, ...]:
 
 
 @op(
-    "Reshape", domain=DOMAIN, traits=("injective", "view"), propagate=reshaped, arity=(1, 1),
+    "Reshape", domain=DOMAIN, traits=("injective", "picks", "view"), propagate=reshaped,
+    arity=(1, 1),
     evaluate=lambda node, inputs: [inputs[0].reshape(_ints_attr(node, "shape"))],
     doc="The elements of the input in the shape ``shape`` (dims; as many elements, no 0 or -1 "
     "with a special meaning).",
@@ -59,7 +60,7 @@ def _reshape(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "Expand", domain=DOMAIN, traits=("injective",), propagate=broadcasted, arity=(1, 1),
+    "Expand", domain=DOMAIN, traits=("injective", "picks"), propagate=broadcasted, arity=(1, 1),
     evaluate=lambda node, inputs: [np.broadcast_to(inputs[0], _ints_attr(node, "shape")).copy()],
     doc="The input broadcast to exactly ``shape`` (dims).",
 )  # fmt: skip
@@ -90,7 +91,7 @@ def _slice_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 
 
 @op(
-    "Slice", domain=DOMAIN, traits=("injective",), evaluate=_evaluate_slice, arity=(1, 1),
+    "Slice", domain=DOMAIN, traits=("injective", "picks"), evaluate=_evaluate_slice, arity=(1, 1),
     propagate=_slice_value,
     doc="Element ``i`` along each axis is element ``starts + i*steps`` of the input; ``shape`` is "
     "the shape of the result. All three are dims, one for each axis, and in bounds: nothing is "

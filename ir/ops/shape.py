@@ -22,7 +22,7 @@ from .shape_values import (
     reshaped,
 )
 
-VIEW = ("injective", "view")
+VIEW = ("injective", "picks", "view")
 """Traits of ops whose output is the same memory under another shape."""
 
 
@@ -219,7 +219,7 @@ def _unsqueeze(ctx: InferContext) -> list[Type]:
 # ---- Expand, ConstantOfShape ---------------------------------------------------------------------
 
 
-@op("Expand", propagate=broadcasted, traits=("injective",))
+@op("Expand", propagate=broadcasted, traits=("injective", "picks"))
 def _expand(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     target = dims_of(ctx.known(1))

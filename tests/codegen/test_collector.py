@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+
 from graphkiln.codegen.collector import THRESHOLDS, rare_collections
 
 USUAL = (700, 10, 10)

@@ -10,6 +10,8 @@ from frontend.build import BOOL, graph, model, node, value
 from onnx import TensorProto
 
 import graphkiln
+from graphkiln.frontend import load_model
+from graphkiln.ir.graph import Graph
 from graphkiln.runtime import InputError
 
 W = {"w": np.arange(12, dtype=np.float32).reshape(3, 4)}
@@ -72,3 +74,25 @@ def test_guards_of_strings() -> None:
     np.testing.assert_allclose(y, np.ones((2, 3)) @ W["w"])
     with pytest.raises(InputError, match="does not hold"):
         session.run(None, {"x": x, "c": np.array(False)})
+
+
+def _looked_up(rows: int, table: np.ndarray) -> Graph:
+    """``w[table[:N]]`` for an input of N columns, and ``w`` of so many rows."""
+    nodes = [
+        node("Shape", "x", "n"), node("Slice", "p zero n zero", "q"), node("Gather", "w q", "y")
+    ]  # fmt: skip
+    constants = {"w": np.ones((rows, 4), np.float32), "p": table, "zero": np.array([0])}
+    proto = model(nodes, [value("x", ("N",))], ["y"], constants)
+    return load_model(proto).graph
+
+
+def test_positions_picked_from_a_table_need_no_check() -> None:
+    positions = np.arange(8)
+    assert not [n for n in _looked_up(8, positions).nodes if n.op in ("Within", "Require")]
+    assert not [n for n in _looked_up(8, positions - 8).nodes if n.op == "Within"]
+
+
+@pytest.mark.parametrize("moved", [1, -9])
+def test_positions_of_a_table_that_reach_too_far_do(moved: int) -> None:
+    graph = _looked_up(8, np.arange(8) + moved)
+    assert [n.op for n in graph.nodes if n.op in ("Within", "Require")] == ["Within", "Require"]
