@@ -16,6 +16,7 @@ from .pool import (
     max_pool,
 )
 from .recurrent import dynamic_quantize_lstm, gru, lstm, rnn
+from .sums import mean, sums
 from .values import VALUE_EVALUATORS
 
 EVALUATORS: dict[str, Evaluate] = {
@@ -36,10 +37,12 @@ EVALUATORS: dict[str, Evaluate] = {
     "MatMul": matmul,
     "MatMulInteger": matmul_integer,
     "MaxPool": max_pool,
+    "Mean": mean,
     "QLinearConv": qlinear_conv,
     "QLinearMatMul": qlinear_matmul,
     "RNN": rnn,
     "Sigmoid": sigmoid,
+    "Sum": sums,
     "com.microsoft.DynamicQuantizeLSTM": dynamic_quantize_lstm,
     **VALUE_EVALUATORS,
 }

@@ -18,7 +18,7 @@ from ..dims import (
     upper_bound,
 )
 from ..registry import InferContext, Propagate
-from ..types import TensorType, to_numpy_dtype
+from ..types import DType, TensorType, to_numpy_dtype
 
 Array: TypeAlias = np.ndarray
 Arrays: TypeAlias = "list[np.ndarray | None]"
@@ -48,11 +48,24 @@ def elementwise_value(
         if symbolic is None or t.dtype.is_float:
             return None
         try:
-            return [_object_array(np.frompyfunc(symbolic, len(known), 1)(*known))]
+            found = _object_array(np.frompyfunc(symbolic, len(known), 1)(*known))
+            wraps = t.dtype.is_integer and any(_wraps(_dim(d), t.dtype) for d in found.flat)
+            return None if wraps else [found]
         except _NotProved:
             return None
 
     return rule
+
+
+def _wraps(entry: Dim, dtype: DType) -> bool:
+    """Might an integer type not hold it? Symbols are taken to fit the signed ones."""
+    if dtype.bits < 32:
+        return True
+    if isinstance(entry, int):
+        limits = np.iinfo(to_numpy_dtype(dtype))
+        return not limits.min <= entry <= limits.max
+    low = lower_bound(entry)
+    return dtype.kind == "u" and (low is None or low < 0)
 
 
 def _plain(function: Callable[..., Array], arrays: list[Array], t: TensorType) -> Array | None:

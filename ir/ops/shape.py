@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ..dims import Dim, SymExpr
+from ..dims import Dim, SymExpr, known_equal
 from ..registry import InferContext, op
 from ..shapes import normalize_axes
 from ..types import Shape, TensorType, Type, tensor
@@ -130,15 +130,29 @@ def _reshape(ctx: InferContext) -> list[Type]:
 
 def _reshaped_to(ctx: InferContext, shape: Shape, target: Sequence[Dim]) -> Shape:
     out = reshape_shape(shape, target, bool(ctx.attr("allowzero")))
-    for d in target:
+    for i, d in enumerate(target):
         if isinstance(d, SymExpr):
             ctx.require_at_most(0, d, "a target of sizes that are not negative")
+            if not ctx.attr("allowzero"):
+                _require_no_copy(ctx, shape, i, d)
     if -1 not in target:
         ctx.require_equal(numel(shape), numel(out), "a target of as many elements")
         return out
     rest = numel(tuple(d for i, d in enumerate(out) if target[i] != -1))
     ctx.require_multiple(numel(shape), rest, "a number of elements that fits the target")
     return out
+
+
+def _require_no_copy(ctx: InferContext, shape: Shape, i: int, size: Dim) -> None:
+    """Entry ``i`` of a target, where it is 0, copies a size, which then must be 0 as well."""
+    copied = shape[i] if i < len(shape) else 1
+    if known_equal(copied, size):
+        return
+    why = f"a target of no 0 at {i}, which stands for size {i} of the data"
+    if isinstance(copied, int) and copied > 0:
+        ctx.require_at_most(1, size, why)
+    else:
+        ctx.require_at_most(copied, copied * size, why)
 
 
 @op("Flatten", propagate=reshaped, traits=VIEW)

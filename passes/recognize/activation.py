@@ -34,6 +34,11 @@ def _scalar(m: Match) -> str | None:
     return None if alpha is None or splat(alpha) is not None else "alpha is not one number"
 
 
+def _single(m: Match) -> str | None:
+    double = m["x"].tensor_type.dtype.name == "float64"
+    return "HardSwish's slope is a float32" if double else None
+
+
 def _hard_swish(m: Match, r: Rewriter) -> Value:
     return r.op("HardSwish", m["x"])
 
@@ -83,7 +88,7 @@ RULES = (
         claim=rounds("x * tanh(softplus(x)) = mish(x)", ACTIVATION, Family.ELEMENTWISE),
     ),
     *(
-        Rule("hard-swish", pattern, _hard_swish, claim=_HARD_SWISH)
+        Rule("hard-swish", pattern, _hard_swish, _single, claim=_HARD_SWISH)
         for pattern in (
             Op("Mul", _X, _GATE),
             *product(_X, _RELU6, _SIXTH),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math as constants
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 from . import math
@@ -12,6 +13,8 @@ from .builder import Builder
 from .floats import absolute, at_least, at_most, constant, subtract
 
 Expr = Any
+
+HARD_SWISH_SLOPE = float(np.float32(1 / 6))
 
 
 def relu(b: Builder, x: Expr) -> Expr:
@@ -68,9 +71,13 @@ def hard_sigmoid(b: Builder, x: Expr, alpha: float, beta: float) -> Expr:
 
 
 def hard_swish(b: Builder, x: Expr) -> Expr:
-    """``x * hard_sigmoid(x)`` with slope 1/6 around 1/2."""
+    """``x * hard_sigmoid(x)`` with slope 1/6 around 1/2.
+
+    ONNX defines it by a function with HardSigmoid, whose attributes are floats of single precision,
+    so for float64 too the slope is the float32 next to 1/6.
+    """
     x = b.let(x)
-    return x * hard_sigmoid(b, x, 1 / 6, 0.5)
+    return x * hard_sigmoid(b, x, HARD_SWISH_SLOPE, 0.5)
 
 
 def mish(b: Builder, x: Expr) -> Expr:

@@ -89,6 +89,14 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"x": f(4, 3), "t": i(6, 3)}, {"x": f(4, 3), "t": i(-1, 5)}, {"x": f(4, 3), "t": i(-2, 6)},
          {"x": f(4, 3), "t": i(2**62, 4)}],
     ),
+    # In a target, 0 stands for the size of the data at its place.
+    "reshape by a size of 0": (
+        [node("Shape", "z", "s"), node("Constant", "", "rest", value_ints=[6]),
+         node("Concat", "s rest", "t", axis=0), node("Reshape", "x t", "y")],
+        [value("x", ("M", 6)), value("z", ("N",))], ["of no 0 at 0", "N is 0"],
+        [{"x": f(4, 6), "z": f(4)}, {"x": f(0, 6), "z": f(0)}],
+        [{"x": f(4, 6), "z": f(0)}, {"x": f(4, 6), "z": f(3)}],
+    ),
     "range-by-a-size": (
         [node("Shape", "x", "s"), node("Squeeze", "s", "n"), node("Range", "a b n", "y")],
         [value("x", ("N",)), value("a", (), INT64), value("b", (), INT64)],

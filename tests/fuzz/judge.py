@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -142,7 +143,8 @@ def _compare(
     subject: Subject, n: int, got: Any, peer: Any, plain: Any
 ) -> tuple[str, str] | None:
     if isinstance(plain, Exception) and isinstance(peer, Exception):
-        return None if isinstance(got, Exception) else ("accepted", told(peer))
+        stricter = isinstance(got, Exception) or _is_stricter(peer)
+        return None if stricter else ("accepted", told(peer))
     if isinstance(got, Exception):
         if isinstance(plain, Exception) or isinstance(peer, Exception):
             return None  # the judges do not agree either
@@ -159,6 +161,19 @@ def _compare(
     if against_plain is not None:
         return "reference", against_plain
     return None
+
+
+_NOT_INFERRED = re.compile(
+    r"size != 0 && \(input_shape_size % size\) == 0.*Input shape:\{(.*,)?0(,.*)?\}, requested", re.S
+)
+
+
+def _is_stricter(peer: Exception) -> bool:
+    """Does onnxruntime refuse what the op's text allows?
+
+    It infers no -1 of a Reshape of nothing; graphkiln divides the sizes, where that is exact.
+    """
+    return _NOT_INFERRED.search(str(peer)) is not None
 
 
 def differs(got: list[Any], base: list[Any], wrong: list[list[Any]]) -> str | None:

@@ -24,7 +24,7 @@ SAFETY = 4.0
 SAMPLES = 5
 
 UNITS = {
-    1.0: "Add Sub Mul Div Sqrt Reciprocal Sum Mean Cast CastLike",
+    1.0: "Add Sub Mul Div Sqrt Reciprocal Cast CastLike",
     4.0: "Exp Log Pow PRelu LeakyRelu HardSigmoid HardSwish ThresholdedRelu Shrink Mod "
          "DequantizeLinear Softplus Sin Cos Tan Atan Asin Acos Sinh Cosh Asinh Acosh Atanh",
     8.0: "Tanh Sigmoid Erf Gelu Elu Selu Celu Mish Softsign QuickGelu BiasGelu FastGelu Swish",
@@ -32,6 +32,19 @@ UNITS = {
 """Relative errors of a result, in units of precision, by kind of operation."""
 
 _UNITS = {name: units for units, names in UNITS.items() for name in names.split()}
+
+VARIADIC = frozenset({"Sum", "Mean"})
+"""Sums of a few operands, rounded to their type after each."""
+
+LARGE_TERMS = {
+    "Elu Selu Celu": lambda x: np.ones_like(x),
+    "Gelu BiasGelu FastGelu": np.abs,
+    "Softplus": lambda x: np.ones_like(x),
+}
+"""Functions whose formula adds terms as large as this, whatever is left of them: ``exp(x) - 1``
+near 0, ``x * (1 + erf(x))`` of negative numbers, ``log(1 + exp(x))``."""
+
+_LARGE_TERMS = {name: f for names, f in LARGE_TERMS.items() for name in names.split()}
 
 # Results that are one of the operands, or that no rounding touches.
 EXACT = frozenset(
@@ -72,7 +85,8 @@ class Perturbed(Interpreter):
             node: Node, inputs: list[Any], bindings: Bindings, *, symbolic: bool | None = None
         ) -> list[Any]:
             inputs = self._inputs(node, inputs)
-            return self._outputs(node, exactly(node, inputs, bindings, symbolic=symbolic))
+            outputs = exactly(node, inputs, bindings, symbolic=symbolic)
+            return self._outputs(node, inputs, outputs)
 
         engine.run_node = run_node  # type: ignore[method-assign]
 
@@ -80,13 +94,21 @@ class Perturbed(Interpreter):
         """Operands of sums are wrong: their error counts where large terms cancel."""
         if node.op in EXACT or node.op in _UNITS:
             return inputs
+        if node.op in VARIADIC:
+            return [self._wrong(x, 1.0) for x in inputs]
         steps = terms(inputs)
         return [self._wrong(x, 2.0 * steps**0.5) for x in inputs]
 
-    def _outputs(self, node: Node, outputs: list[Any]) -> list[Any]:
+    def _outputs(self, node: Node, inputs: list[Any], outputs: list[Any]) -> list[Any]:
         if node.op in EXACT:
             return outputs
-        return [self._wrong(x, _UNITS.get(node.op, 4.0)) for x in outputs]
+        wrong = [self._wrong(x, _UNITS.get(node.op, 4.0)) for x in outputs]
+        large = _LARGE_TERMS.get(node.op)
+        if large is None:
+            return wrong
+        with np.errstate(all="ignore"):
+            error = self._wrong(large(inputs[0]), 1.0) - large(inputs[0])
+            return [np.asarray(y + np.nan_to_num(error).astype(y.dtype)) for y in wrong]
 
     def _wrong(self, value: Any, units: float) -> Any:
         if not isinstance(value, np.ndarray) or not precision(value.dtype):

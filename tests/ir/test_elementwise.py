@@ -154,6 +154,13 @@ def test_values_of_casts():
     assert values("Cast", np.array([2.7]), to=to("int64")) == [2]
 
 
+@pytest.mark.parametrize("entries", [[N, -1], [N, 2**40], [N - 1, 1]])
+def test_a_narrower_type_wraps_and_then_nothing_is_known(entries):
+    array = np.array(entries, dtype=object)
+    assert values("Cast", array, to=element_code("uint32")) is None
+    assert values("Cast", array, to=element_code("int64")) == entries
+
+
 def test_known_floats_keep_their_type():
     """[4.0, 2.0] / 8.0 is not integer division."""
     assert values("Div", np.array([4.0, 2.0], np.float32), np.array(8.0, np.float32)) == [0.5, 0.25]

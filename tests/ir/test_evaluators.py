@@ -170,6 +170,19 @@ def test_a_batch_times_a_matrix_is_numpy_matmul() -> None:
     np.testing.assert_array_equal(empty, np.zeros((2, 3, 6), np.float32))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+def test_sums_of_operands_that_broadcast(dtype: str) -> None:
+    a, b, c = (_random(*s).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+               for s in ((1, 3), (2, 1), ()))  # fmt: skip
+    work = np.float64 if dtype == "float64" else np.float32
+    total = a.astype(work) + b.astype(work) + c.astype(work)
+    (y,) = run_node(_node("Sum"), [a, b, c])
+    (z,) = run_node(_node("Mean"), [a, b, c])
+    assert y.dtype == z.dtype == a.dtype and y.shape == z.shape == (2, 3)
+    np.testing.assert_array_equal(y, total.astype(a.dtype))
+    np.testing.assert_array_equal(z, (total / work(3)).astype(a.dtype))
+
+
 def test_erf_is_correct_to_the_last_places() -> None:
     x = np.concatenate([np.linspace(-7, 7, 20_001), [1e-300, -0.0, np.inf, -np.inf]])
     want = np.array([math.erf(v) for v in x])

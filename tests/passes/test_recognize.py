@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
 import pytest
@@ -270,16 +271,20 @@ def _recognised(lines: str, kind: str, changed: Mapping[str, float]) -> bool:
     return len([n for n in graph.nodes if n.op != "Constant"]) == 1
 
 
-@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("lines", SPELLED.values(), ids=SPELLED)
-def test_constants_are_rounded_to_their_type(lines: str, kind: str) -> None:
-    assert _recognised(lines, kind, {})
+KINDS = ("float16", "float32", "float64")
+NEVER = ("hard-swish", "float64")
+"""The slope of HardSwish is a float32, whatever it is applied to."""
 
 
-@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("lines", SPELLED.values(), ids=SPELLED)
-def test_constants_that_are_off_are_not_what_they_resemble(lines: str, kind: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), list(product(SPELLED, KINDS)))
+def test_constants_are_rounded_to_their_type(name: str, kind: str) -> None:
+    assert _recognised(SPELLED[name], kind, {}) != ((name, kind) == NEVER)
+
+
+@pytest.mark.parametrize(("name", "kind"), sorted({*product(SPELLED, KINDS)} - {NEVER}))
+def test_constants_that_are_off_are_not_what_they_resemble(name: str, kind: str) -> None:
     """Numbers that the type holds may not be off at all, others by two units."""
+    lines = SPELLED[name]
     used = [name for name in NAMES if f"%{name}" in re.split(r"[\s(),]+", lines)]
     assert used
     for name in used:

@@ -286,6 +286,12 @@ def test_other_float_types(op, name):
     assert_close(run_op(op, [x])[0], wide, {"bfloat16": 8e-3, "float16": 1e-3}.get(name, 0))
 
 
+def test_the_slope_of_hard_swish_is_a_float32_for_float64_too():
+    x = np.linspace(-4, 4, 101)
+    slope = np.float64(np.float32(1 / 6))
+    assert_close(run_op("HardSwish", [x])[0], x * np.clip(slope * x + 0.5, 0, 1), 1e-14, 0)
+
+
 def test_rounding_is_half_to_even():
     x = np.array([0.5, 1.5, 2.5, -0.5, -2.5, 8388609.0, np.inf], np.float32)
     np.testing.assert_array_equal(run_op("Round", [x])[0], np.rint(x))
