@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..tir.builder import TensorExpr, flatten_index, index
+from ..tir.builder import Builder, TensorExpr, flatten_index, index
 from ..tir.numeric import compute_dtype
 
 Expr = Any
@@ -38,14 +38,20 @@ def _bits(value: float, to: str) -> Expr:
     return literal(raw, np.dtype(kind).name)
 
 
-def table(array: np.ndarray, dtype: str) -> TensorExpr:
-    """A small array as an expression of its indices."""
+def table(b: Builder, array: np.ndarray, dtype: str) -> TensorExpr:
+    """A small array as an expression of its indices.
+
+    Those that were chosen themselves go through memory: TVM's analyzer would put one chain of
+    selects into each comparison of the other.
+    """
     flat = [literal(v, dtype) for v in array.reshape(-1)]
 
     def load(at: tuple[Expr, ...]) -> Expr:
         where = flatten_index(at, array.shape)
         if isinstance(where, tirx.IntImm):
             return flat[int(where.value)]
+        if not b.is_counted(where):
+            where = b.element(where)
         result = flat[-1]
         for i in range(len(flat) - 2, -1, -1):
             result = tirx.Select(where.equal(index(i)), flat[i], result)

@@ -182,7 +182,7 @@ def _lower_nodes(
 ) -> None:  # fmt: skip
     for node in graph.topological_all():
         if node.op == "Constant":
-            values[node.out()] = constant_expr(node.attrs["value"])  # type: ignore[arg-type]
+            values[node.out()] = constant_expr(b, node.attrs["value"])  # type: ignore[arg-type]
         elif node.op not in ("Input", "Output") and node is not skip:
             _lower_node(graph, node, b, values, destinations)
 
@@ -204,7 +204,7 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
         values[v] = b.argument(f"in{i}", _shape(b, v.tensor_type), v.dtype)
     for n in graph.nx:
         if n.op == "Constant":
-            values[n.out()] = constant_expr(n.attrs["value"])
+            values[n.out()] = constant_expr(b, n.attrs["value"])
     fresh = fresh_symbols(node_types(node), [v.type for v in graph.inputs])
     out = b.argument("sizes", (len(fresh),), "int64")
 
@@ -326,7 +326,7 @@ def _store_all(group: list[tuple[TensorExpr, BufferTensor]], at: tuple[Any, ...]
         out.store(at, value[at])
 
 
-def constant_expr(array: np.ndarray) -> TensorExpr:
+def constant_expr(b: Builder, array: np.ndarray) -> TensorExpr:
     """A small constant as an expression: a literal, or a chain of selects on the flat index."""
     from ...ir.types import array_type
     from .constants import literal, table
@@ -335,7 +335,7 @@ def constant_expr(array: np.ndarray) -> TensorExpr:
     if array.size == 1:
         value = literal(array.reshape(-1)[0], t.dtype.name)
         return TensorExpr(t.dtype.name, tuple(array.shape), lambda _at: value)
-    return table(array, t.dtype.name)
+    return table(b, array, t.dtype.name)
 
 
 __all__ = [

@@ -151,6 +151,7 @@ class Builder:
         self._count = 0
         self._nests = 0
         self._registers: set[str] = set()
+        self._chosen: set[str] = set()
         # Extent, variable and enclosing scope of the vector loop we are in.
         self._lane: tuple[Any, Expr, int] | None = None
 
@@ -275,8 +276,26 @@ class Builder:
         if dtype not in ("int64", "bool") and "x" not in dtype:
             return self._register(value, dtype, hint)
         var = tirx.Var(self._name(hint), dtype)
+        if not self.is_counted(value):
+            self._chosen.add(var.name)
         self.emit(tirx.Bind(var, value))
         return var
+
+    def is_counted(self, value: Expr) -> bool:
+        """Is an index a sum, product or quotient of loop variables and sizes?
+
+        Others choose between values, or were read from memory.
+        """
+
+        def stop(_: Any) -> Any:
+            return tvm_ffi.VisitInterrupt(True)
+
+        def look(var: Any) -> Any:
+            return stop(var) if var.name in self._chosen else None
+
+        choices = (tirx.Select, tirx.Min, tirx.Max, tvm.ir.TensorLoad)
+        walks = [*((kind, stop) for kind in choices), (tirx.Var, look)]
+        return tvm_ffi.structural_walk(value, walks) is None
 
     def element(self, value: Expr, hint: str = "v") -> Expr:
         """:meth:`let` for an element of a tensor: int64 is no index and goes into memory."""

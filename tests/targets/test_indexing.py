@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import Mode, check, ints, ramp
-from oputil import Array, assert_close, run_op
+from oputil import Array, assert_close, run_graph, run_op
+from support.graph_text import graph_of
+
+from graphkiln.ir.interpreter import evaluate
 
 STATIC: list[Mode] = [(False, ())]
 OPEN: list[Mode] = [(False, ()), ("distinct", ())]
@@ -52,6 +55,20 @@ def test_gather_nd() -> None:
 def test_many_constant_indices() -> None:
     at = places(50, 40)
     check("Gather", [ramp(3, 50), at], {"axis": 1}, modes=[(False, (1,))])
+
+
+def test_constant_indices_by_constant_indices() -> None:
+    """A chain of selects for each, not one inside each comparison of the other."""
+    graph = graph_of("""graph main(%x: float32[12,17]) -> (y) {
+      %lengths = constant int64[17] [9, 3, 8, 9, 4, 9, 7, 7, 1, 5, 7, 6, 3, 12, 9, 9, 10]
+      %r = ReverseSequence(%x, %lengths) {batch_axis=1, time_axis=0}
+      %at = constant int64[3,2] [-8, -3, -11, 14, 4, 15]
+      %y = GatherND(%r, %at)
+      return %y
+    }""")
+    x = noise(12, 17)
+    (want,) = evaluate(graph, {"x": x})
+    np.testing.assert_array_equal(run_graph(graph, [x])[0], want)
 
 
 def test_indices_out_of_range_read_the_nearest_element() -> None:
