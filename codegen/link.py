@@ -17,6 +17,8 @@ from .build import object_of
 from .dim_code import decide
 from .lower import DimKernel
 from .native import FUNCTIONS, Native
+from .pool import FUNCTIONS as POOL_FUNCTIONS
+from .pool import pool_object
 from .program import Program
 from .signals import POLL, poll_object, polling
 from .vm import assemble
@@ -68,12 +70,13 @@ def link(
     device_module: Any = None,
     native: Native | None = None,
 ) -> bytes:
-    """The shared library: bytecode and kernels. ``driver`` is what :func:`find_linker` found.
+    """The shared library: bytecode, kernels and their thread pool.
 
+    ``driver`` is the C compiler that :func:`find_linker` found.
     ``device_module`` holds kernels with code for another device than the host's, ``native`` code
     that calls the kernels in the bytecode's place.
 
-    Raises :class:`LinkError` when it fails.
+    Raises :class:`LinkError` when it fails, and :class:`PoolError`.
     """
     import tvm
 
@@ -91,6 +94,8 @@ def link(
             symbols["dims"] = [d.name for d in dims] or [NOTHING]
             if polls:
                 parts["poll"], symbols["poll"] = poll_object(target), [POLL]
+            parts["pool"] = pool_object(driver, target.host.info.arch)
+            symbols["pool"] = list(POOL_FUNCTIONS)
             if native is not None:
                 parts["native"], symbols["native"] = native.content, list(FUNCTIONS)
             for name, content in parts.items():

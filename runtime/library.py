@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import guard
+from . import guard, threads
 from .errors import ArtifactError, first_line
 from .tvm_runtime import global_function
 
@@ -37,7 +37,9 @@ def load_library(data: bytes, digest: str) -> Any:
     with _lock:
         module = _modules.get(digest)
         if module is None:
-            module = _modules[digest] = _load_data(data)
+            module = _load_data(data)
+            threads.adopt(module)
+            _modules[digest] = module
         return module
 
 

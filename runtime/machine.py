@@ -75,13 +75,23 @@ def _siblings(cpu: int) -> str:
 
 
 def _quota(root: str = "/sys/fs/cgroup") -> int | None:
-    """Whole CPUs that the cgroup (version 2) grants, rounded up; None without a limit."""
+    """Whole CPUs that the cgroup grants, rounded up; None without a limit."""
     group = (_read_line("/proc/self/cgroup") or "").partition("0::")[2]
-    line = _read_line(f"{root}{group.rstrip('/')}/cpu.max") or _read_line(f"{root}/cpu.max")
+    line = (
+        _read_line(f"{root}{group.rstrip('/')}/cpu.max")
+        or _read_line(f"{root}/cpu.max")
+        or _first_version(f"{root}/cpu")
+    )
     parts = (line or "max").split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts):
         return None
     return max(1, -(-int(parts[0]) // max(1, int(parts[1]))))
+
+
+def _first_version(folder: str) -> str:
+    """What version 1 of cgroups says, as version 2 would: a quota and its period."""
+    values = (_read_line(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
+    return " ".join(values)
 
 
 def _read_line(path: str) -> str | None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from graphkiln.codegen.artifact import ArtifactContents, write_artifact
+from graphkiln.codegen.pool import FUNCTIONS as POOL_FUNCTIONS
+from graphkiln.codegen.pool import pool_object
 
 KERNELS = ("add_square", "double", "spread")
 
@@ -146,7 +148,11 @@ def compile_code(
             builder.emit_ret(builder.r(result))
         executable = builder.get()
         executable.mod.import_module(tvm.runtime.load_static_library(kernel_object, list(KERNELS)))
-        path = tmp_path_factory.mktemp("code") / "library.so"
+        folder = tmp_path_factory.mktemp("code")
+        (folder / "pool.o").write_bytes(pool_object("cc", platform.machine()))
+        pool = tvm.runtime.load_static_library(str(folder / "pool.o"), list(POOL_FUNCTIONS))
+        executable.mod.import_module(pool)
+        path = folder / "library.so"
         executable.export_library(str(path))
         return path.read_bytes()
 
@@ -204,6 +210,13 @@ def _spread(e: Emitter) -> list[int]:
     return [out]
 
 
+def _spread_twice(e: Emitter) -> list[int]:
+    middle, out = e.tensor((65536,), 1 << 18), e.tensor((65536,), 1 << 18)
+    e.call("spread", e.input(0), middle)
+    e.call("spread", middle, out)
+    return [out]
+
+
 def _handed_on(e: Emitter) -> list[int]:
     x = e.input(0)
     view = e.call("vm.builtin.reshape", x, (8, 8))
@@ -257,6 +270,9 @@ MODELS: dict[str, tuple] = {
     "square": (_square, [value_spec("x", [64])], [value_spec("y", [64])], _WEIGHT, []),
     "double": (_double, [value_spec("x", ["N"])], [value_spec("y", ["N"])], [], []),
     "spread": (_spread, [value_spec("x", [65536])], [value_spec("y", [65536])], [], []),
+    "spread_twice": (
+        _spread_twice, [value_spec("x", [65536])], [value_spec("y", [65536])], [], [],
+    ),
     "handed_on": (
         _handed_on,
         [value_spec("x", [64]), value_spec("big", [40000])],

@@ -90,6 +90,14 @@ def test_quotas(tmp_path: Path, text: str, cpus: int | None) -> None:
     assert machine._quota(str(tmp_path)) == cpus
 
 
+@pytest.mark.parametrize(("quota", "cpus"), [("-1", None), ("150000", 2), ("5000", 1)])
+def test_quotas_of_the_first_version(tmp_path: Path, quota: str, cpus: int | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert machine._quota(str(tmp_path)) == cpus
+
+
 def test_cores_are_at_least_one_and_at_most_the_affinity() -> None:
     assert 1 <= machine.usable_cores() <= len(os.sched_getaffinity(0))
 

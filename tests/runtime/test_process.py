@@ -15,14 +15,20 @@ import pytest
 
 from graphkiln.runtime import ExecutionError, InputError, host, load
 
-CORES = len(os.sched_getaffinity(0))
 PROLOGUE = """
-import os, sys
+import os, sys, time
 import numpy as np
 from graphkiln.runtime import InputError, load
 
 def tasks():
     return len(os.listdir("/proc/self/task"))
+
+def until(workers, run):  # for a while, runs go on alone on a busy machine
+    for _ in range(1000):
+        assert (run() % (2 * x) == 0)[1:].all()
+        if tasks() - before == workers:
+            return
+        time.sleep(0.01)
 
 x = np.arange(65536, dtype=np.float32)
 before = tasks()
@@ -69,44 +75,18 @@ def test_threads_are_as_many_as_asked(models: Any, threads: int) -> None:
     assert int(child(models.path("spread"), code, WANTED=str(threads))) == threads - 1
 
 
-@pytest.mark.skipif(CORES < 2, reason="needs two cores")
-@pytest.mark.parametrize(
-    ("threads", "bind", "kept"), [(2, "", 1), (2, "1", 1), (2, "0", 0), (3, "", 0), (3, "1", 0)]
-)
-def test_workers_keep_to_a_core_where_each_has_one(
-    models: Any, threads: int, bind: str, kept: int
-) -> None:
+@pytest.mark.parametrize("threads", [2, 3])
+def test_workers_go_where_the_process_may(models: Any, threads: int) -> None:
     code = """
-    cores = set(sorted(os.sched_getaffinity(0))[:2])
-    os.sched_setaffinity(0, cores)
     earlier = set(os.listdir("/proc/self/task"))
+    cores = os.sched_getaffinity(0)
     load(path, threads=int(os.environ["WANTED"])).run(None, {"x": x})
     workers = set(os.listdir("/proc/self/task")) - earlier
-    sets = [os.sched_getaffinity(int(t)) for t in workers]
-    assert len(sets) == int(os.environ["WANTED"]) - 1 and all(s <= cores for s in sets)
+    assert all(os.sched_getaffinity(int(t)) == cores for t in workers)
     assert os.sched_getaffinity(0) == cores
-    print(sum(len(s) == 1 for s in sets))
+    print(len(workers))
     """
-    environment = {"WANTED": str(threads), **({"TVM_BIND_THREADS": bind} if bind else {})}
-    assert int(child(models.path("spread"), code, **environment)) == kept
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_affinity_narrowed_later_is_left_alone(models: Any, threads: int) -> None:
-    """As in a process that inherits the environment of one with more cores."""
-    code = """
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    narrow = os.sched_getaffinity(0)
-    session = load(path, threads=int(os.environ["WANTED"]))
-    assert (session.run(None, {"x": x})[0] == 2 * x).all()
-    tids = os.listdir("/proc/self/task")
-    print(all(os.sched_getaffinity(int(t)) == narrow for t in tids if t != str(os.getpid())
-              and t not in earlier), os.sched_getaffinity(0) == narrow, tasks() - before)
-    """
-    code = 'earlier = set(os.listdir("/proc/self/task"))\n' + textwrap.dedent(code)
-    environment = {"WANTED": str(threads), "TVM_BIND_THREADS": "1", "TVM_NUM_THREADS": "2"}
-    printed = child(models.path("spread"), code, **environment).split()
-    assert printed == ["True", "True", str(threads - 1)]
+    assert int(child(models.path("spread"), code, WANTED=str(threads))) == threads - 1
 
 
 def test_environment_gives_the_number(models: Any) -> None:
@@ -142,56 +122,42 @@ def test_environment_is_checked(models: Any, value: str) -> None:
     assert printed.startswith("GRAPHKILN_NUM_THREADS must be a whole number from 1 to 1024")
 
 
-def test_later_sessions_may_use_fewer_threads_but_not_more(models: Any) -> None:
+def test_each_session_has_threads_of_its_own_number(models: Any) -> None:
     code = """
-    import tvm_ffi
-    two, one = load(path, threads=2), load(path, threads=1)
-    for session, wanted in ((two, 2), (one, 1), (two, 2), (load(path), 2)):
-        assert (session.run(None, {"x": x})[0] == 2 * x).all()
-        assert tvm_ffi.get_global_func("runtime.NumThreads")() == wanted
-    try:
-        load(path, threads=3)
-    except InputError as error:
-        print(error)
+    counts = []
+    for threads in (1, 2, 1, 3, 2):
+        session = load(path, threads=threads)
+        most = max(threads - 1, *counts, 0)
+        until(most, lambda: session.run(None, {"x": x})[0])
+        counts.append(tasks() - before)
+    print(counts)
     """
-    printed = child(models.path("spread"), code)
-    assert "fixed the number at 2: set GRAPHKILN_NUM_THREADS=3 before" in printed
+    assert child(models.path("spread"), code) == "[0, 1, 1, 2, 2]\n"
 
 
-def test_environment_is_the_most_there_can_be(models: Any) -> None:
+def test_libraries_share_the_workers(models: Any) -> None:
     code = """
-    one, two = load(path, threads=1), load(path, threads=2)
-    for session in (one, two):
-        assert (session.run(None, {"x": x})[0] == 2 * x).all()
+    for path in (path, os.environ["OTHER"], path):
+        session = load(path, threads=3)
+        until(2, lambda: session.run(None, {"x": x})[0])
+    print(tasks() - before)
     """
-    child(models.path("spread"), code, GRAPHKILN_NUM_THREADS="2")
+    other = str(models.path("spread_twice"))
+    assert int(child(models.path("spread"), code, OTHER=other)) == 2
 
 
-def test_forked_processes_run_and_end(models: Any) -> None:
+def test_forked_processes_have_workers_of_their_own(models: Any) -> None:
     code = """
     session = load(path, threads=2)
     session.run(None, {"x": x})
     child = os.fork()
     if child == 0:
-        good = (session.run(None, {"x": x})[0] == 2 * x).all()
-        os._exit(0 if good else 1)
+        good = all((session.run(None, {"x": x})[0] == 2 * x).all() for _ in range(100))
+        os._exit(0 if good and tasks() >= 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (session.run(None, {"x": x})[0] == 2 * x).all()
     """
     child(models.path("spread"), code)
-
-
-def test_a_thread_pool_that_exists_already_is_reported(models: Any) -> None:
-    code = """
-    import tvm, warnings
-    assert tvm.get_global_func("runtime.NumThreads")() == 1
-    session = load(path, threads=2)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert (session.run(None, {"x": x})[0] == 2 * x).all()
-    print(caught[0].message)
-    """
-    printed = child(models.path("spread"), code, TVM_NUM_THREADS="1")
-    assert printed.startswith("this thread already used TVM with 1 threads, so graphkiln cannot")
 
 
 def test_no_temporary_file_stays(models: Any, tmp_path: Path) -> None:

@@ -1,0 +1,403 @@
+/* Threads that run the parallel loops of compiled kernels, and share the machine with others.
+ *
+ * A loop is cut into pieces, and each thread has a range of them. A thread that is through with its
+ * own takes pieces of the others' ranges, so the calling thread does whatever no worker has begun,
+ * and waits at most for pieces in progress. Workers are tied to no core.
+ *
+ * Where a worker that has work is not on a core, the machine is busy with something else: then
+ * kernels run on the calling thread alone for a while, which doubles each time that it is still so,
+ * and workers sleep. An idle worker looks for work for some milliseconds before it sleeps, so that
+ * the kernels of one run, and the runs of a session at work, wake it once.
+ *
+ * All libraries of a process share the pool of the first that was loaded. Kernels call `launch` in
+ * the place of TVM's TVMBackendParallelLaunch (tvm/runtime/c_backend_api.h): `task(id, env, data)`
+ * computes part `id` of the `env->num_task` parts of a loop.
+ */
+
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+
+enum {
+  MOST_THREADS = 1024, /* of one loop, its caller included */
+  MOST_LOOPS = 16,     /* in progress at once; others run on their callers alone */
+  PIECES = 16,         /* for each thread */
+};
+
+/* Nanoseconds. */
+static const int64_t AWAKE = 3000000;        /* an idle worker looks for work so long */
+static const int64_t LOST = 200000;          /* off the core for so long means a busy machine */
+static const int64_t CHECKED = 500000;       /* how often a worker compares the clocks */
+static const int64_t SHORT_WAIT = 50000;     /* the caller looks for so long, and then sleeps */
+static const int64_t FIRST_HOLD = 10000000;  /* alone after the first sign that others compute */
+static const int64_t LAST_HOLD = 640000000;
+static const int64_t CALM = 200000000; /* without a sign for so long, the next one is a first */
+
+typedef struct {
+  void* sync_handle;
+  int32_t num_task;
+} Environment;
+
+typedef int (*Task)(int id, Environment* environment, void* data);
+
+/* Pieces `next` up to `end` are not begun. */
+typedef struct {
+  _Alignas(64) atomic_int next;
+  int end;
+} Range;
+
+typedef struct {
+  _Alignas(64) atomic_int open;
+  _Alignas(64) atomic_int helpers; /* workers that may look at what follows */
+  atomic_int status;
+  atomic_int is_awaited;
+  pthread_mutex_t lock;
+  pthread_cond_t left;
+  Task task;
+  void* data;
+  Environment environment;
+  atomic_int threads;
+  Range ranges[MOST_THREADS];
+} Loop;
+
+typedef struct {
+  _Alignas(64) atomic_int is_asleep;
+  pthread_mutex_t lock;
+  pthread_cond_t work;
+} Worker;
+
+static Loop loops[MOST_LOOPS];
+static Worker workers[MOST_THREADS];
+static _Alignas(64) atomic_uint taken;     /* bit i: somebody has loop i */
+static _Alignas(64) atomic_uint published; /* bit i: loop i may have pieces left */
+static _Alignas(64) atomic_int started;    /* workers there are, numbered from 1 */
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+
+static _Alignas(64) atomic_llong alone_until;
+static atomic_llong hold;
+
+/* TVM's loader fills these in: what kernels call for a loop, and what tells of a failure. */
+__attribute__((weak)) void* __TVMBackendParallelLaunch;
+__attribute__((weak)) void (*__TVMFFIErrorSetRaisedFromCStr)(const char* kind, const char* message);
+
+static _Thread_local int most = 1; /* threads that the calling thread's loops may have */
+static _Thread_local int is_inside; /* a part of a loop: loops in it are not cut */
+
+static int64_t now(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/* ---- others on the machine -------------------------------------------------------------------- */
+
+static void note_busy(int64_t time) {
+  int64_t until = atomic_load_explicit(&alone_until, memory_order_relaxed);
+  if (time < until) return;
+  int64_t length = atomic_load_explicit(&hold, memory_order_relaxed);
+  length = time - until > CALM || length == 0 ? FIRST_HOLD : length * 2;
+  if (length > LAST_HOLD) length = LAST_HOLD;
+  atomic_store_explicit(&hold, length, memory_order_relaxed);
+  atomic_store_explicit(&alone_until, time + length, memory_order_relaxed);
+}
+
+static int is_busy(int64_t time) {
+  return time < atomic_load_explicit(&alone_until, memory_order_relaxed);
+}
+
+/* What a worker knows of its time on a core since it last looked. */
+typedef struct {
+  int64_t wall, cpu;
+} Clocks;
+
+static Clocks look(int64_t wall) {
+  return (Clocks){wall, now(CLOCK_THREAD_CPUTIME_ID)};
+}
+
+static void compare(Clocks* last, int64_t wall) {
+  if (wall - last->wall < CHECKED) return;
+  Clocks here = look(wall);
+  if ((here.wall - last->wall) - (here.cpu - last->cpu) > LOST) note_busy(wall);
+  *last = here;
+}
+
+/* ---- pieces ------------------------------------------------------------------------------------ */
+
+/* Returns the last status that was not 0. */
+static int take(Loop* loop, Range* range) {
+  int failed = 0;
+  while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
+    int piece = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
+    if (piece >= range->end) break;
+    int status = loop->task(piece, &loop->environment, loop->data);
+    if (status != 0) failed = status;
+  }
+  return failed;
+}
+
+/* Its own range first: the same part of each loop stays in the cache of the same core. */
+static int take_all(Loop* loop, int own) {
+  int failed = 0;
+  int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
+  for (int i = 0; i < threads; ++i) {
+    int status = take(loop, &loop->ranges[(own + i) % threads]);
+    if (status != 0) failed = status;
+  }
+  return failed;
+}
+
+/* ---- workers ----------------------------------------------------------------------------------- */
+
+/* Each wakes two more, so that the first need not wake them all. */
+static void wake_next(int number, int threads) {
+  for (int i = 2 * number + 1; i <= 2 * number + 2 && i < threads; ++i) {
+    Worker* worker = &workers[i];
+    if (!atomic_load(&worker->is_asleep) || !atomic_exchange(&worker->is_asleep, 0)) continue;
+    pthread_mutex_lock(&worker->lock);
+    pthread_cond_signal(&worker->work);
+    pthread_mutex_unlock(&worker->lock);
+  }
+}
+
+static void help(Loop* loop, unsigned bit, int number) {
+  atomic_fetch_add(&loop->helpers, 1);
+  /* Whoever closes a loop waits for those who came before: what is open here stays. */
+  if (atomic_load(&loop->open)) {
+    wake_next(number, atomic_load_explicit(&loop->threads, memory_order_relaxed));
+    int status = take_all(loop, number);
+    if (status != 0) atomic_store_explicit(&loop->status, status, memory_order_relaxed);
+    atomic_fetch_and(&published, ~bit);
+  }
+  if (atomic_fetch_sub(&loop->helpers, 1) == 1 && atomic_load(&loop->is_awaited)) {
+    pthread_mutex_lock(&loop->lock);
+    pthread_cond_signal(&loop->left);
+    pthread_mutex_unlock(&loop->lock);
+  }
+}
+
+/* The loops that may have pieces for this worker, as bits. */
+static unsigned wanted(int number) {
+  unsigned bits = atomic_load(&published);
+  for (unsigned rest = bits; rest; rest &= rest - 1) {
+    Loop* loop = &loops[__builtin_ctz(rest)];
+    int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
+    if (number >= threads) bits &= ~(rest & -rest);
+  }
+  return bits;
+}
+
+static void sleep_until_woken(Worker* self, int number) {
+  pthread_mutex_lock(&self->lock);
+  atomic_store(&self->is_asleep, 1);
+  while (atomic_load(&self->is_asleep) && !wanted(number)) {
+    pthread_cond_wait(&self->work, &self->lock);
+  }
+  atomic_store(&self->is_asleep, 0);
+  pthread_mutex_unlock(&self->lock);
+}
+
+static void* work(void* argument) {
+  int number = (int)(intptr_t)argument;
+  is_inside = 1;
+  Clocks clocks = look(now(CLOCK_MONOTONIC));
+  int64_t worked = clocks.wall;
+  for (;;) {
+    unsigned bits = wanted(number);
+    if (bits) {
+      help(&loops[__builtin_ctz(bits)], bits & -bits, number);
+      worked = now(CLOCK_MONOTONIC);
+      compare(&clocks, worked);
+      continue;
+    }
+    for (int i = 0; i < 64 && !atomic_load_explicit(&published, memory_order_relaxed); ++i) relax();
+    int64_t time = now(CLOCK_MONOTONIC);
+    compare(&clocks, time);
+    if (time - worked > AWAKE || is_busy(time)) {
+      sleep_until_woken(&workers[number], number);
+      worked = now(CLOCK_MONOTONIC);
+      clocks = look(worked);
+    }
+  }
+  return 0;
+}
+
+static void set_up(void) {
+  for (int i = 0; i < MOST_LOOPS; ++i) {
+    pthread_mutex_init(&loops[i].lock, 0);
+    pthread_cond_init(&loops[i].left, 0);
+  }
+}
+
+/* A process made by fork has none of the workers, and is in none of the loops. */
+static void start_anew(void) {
+  for (int i = 0; i < MOST_LOOPS; ++i) {
+    atomic_store(&loops[i].open, 0);
+    atomic_store(&loops[i].helpers, 0);
+    atomic_store(&loops[i].is_awaited, 0);
+  }
+  set_up();
+  pthread_mutex_init(&starting, 0);
+  atomic_store(&taken, 0);
+  atomic_store(&published, 0);
+  atomic_store(&started, 0);
+}
+
+static void prepare(void) {
+  set_up();
+  pthread_atfork(0, 0, start_anew);
+}
+
+static int create(int number) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  pthread_mutex_init(&workers[number].lock, 0);
+  pthread_cond_init(&workers[number].work, 0);
+  atomic_store(&workers[number].is_asleep, 0);
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  int failed = pthread_create(&thread, &attributes, work, (void*)(intptr_t)number);
+  pthread_attr_destroy(&attributes);
+  return !failed;
+}
+
+/* Have workers 1 to `threads - 1`; returns how many threads there are with the caller. */
+static int start(int threads) {
+  if (atomic_load_explicit(&started, memory_order_acquire) + 1 >= threads) return threads;
+  pthread_once(&prepared, prepare);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_mutex_lock(&starting);
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for others' threads */
+  int count = atomic_load(&started);
+  while (count + 1 < threads && create(count + 1)) {
+    atomic_store_explicit(&started, ++count, memory_order_release);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, 0);
+  pthread_mutex_unlock(&starting);
+  return count + 1 < threads ? count + 1 : threads;
+}
+
+/* ---- callers ----------------------------------------------------------------------------------- */
+
+static int alone(Task task, void* data) {
+  Environment environment = {0, 1};
+  int was_inside = is_inside;
+  is_inside = 1;
+  int status = task(0, &environment, data);
+  is_inside = was_inside;
+  return status;
+}
+
+static Loop* acquire(unsigned* bit) {
+  unsigned bits = atomic_load_explicit(&taken, memory_order_relaxed);
+  while (~bits) {
+    unsigned free = ~bits & -~bits;
+    if (atomic_compare_exchange_weak(&taken, &bits, bits | free)) {
+      *bit = free;
+      return &loops[__builtin_ctz(free)];
+    }
+  }
+  return 0;
+}
+
+static void publish(Loop* loop, unsigned bit, Task task, void* data, int threads) {
+  loop->task = task;
+  loop->data = data;
+  loop->environment = (Environment){0, threads * PIECES};
+  atomic_store_explicit(&loop->threads, threads, memory_order_relaxed);
+  atomic_store_explicit(&loop->status, 0, memory_order_relaxed);
+  for (int i = 0; i < threads; ++i) {
+    atomic_store_explicit(&loop->ranges[i].next, i * PIECES, memory_order_relaxed);
+    loop->ranges[i].end = (i + 1) * PIECES;
+  }
+  atomic_store(&loop->open, 1);
+  atomic_fetch_or(&published, bit);
+  wake_next(0, threads);
+}
+
+static void close_loop(Loop* loop, unsigned bit) {
+  atomic_fetch_and(&published, ~bit);
+  atomic_store(&loop->open, 0);
+  if (!atomic_load(&loop->helpers)) return;
+  int64_t began = now(CLOCK_MONOTONIC), time = began;
+  while (atomic_load(&loop->helpers)) {
+    for (int i = 0; i < 32 && atomic_load(&loop->helpers); ++i) relax();
+    time = now(CLOCK_MONOTONIC);
+    if (time - began < SHORT_WAIT) continue;
+    /* A core that has nothing to do is where a worker that waits for one may go on. */
+    pthread_mutex_lock(&loop->lock);
+    atomic_store(&loop->is_awaited, 1);
+    while (atomic_load(&loop->helpers)) pthread_cond_wait(&loop->left, &loop->lock);
+    atomic_store(&loop->is_awaited, 0);
+    pthread_mutex_unlock(&loop->lock);
+    time = now(CLOCK_MONOTONIC);
+  }
+  if (time - began > LOST) note_busy(time);
+}
+
+static int launch(Task task, void* data, int parts) {
+  (void)parts; /* 0 in what is compiled: as many as the pool likes */
+  int threads = most;
+  if (threads <= 1 || is_inside || is_busy(now(CLOCK_MONOTONIC))) return alone(task, data);
+  threads = start(threads);
+  unsigned bit;
+  Loop* loop = threads > 1 ? acquire(&bit) : 0;
+  if (!loop) return alone(task, data);
+  publish(loop, bit, task, data, threads);
+  is_inside = 1;
+  int status = take_all(loop, 0);
+  is_inside = 0;
+  close_loop(loop, bit);
+  int others = atomic_load_explicit(&loop->status, memory_order_relaxed);
+  atomic_fetch_and(&taken, ~bit);
+  if (status == 0 && others != 0 && __TVMFFIErrorSetRaisedFromCStr) {
+    /* What a worker's task said of it was said to the worker's thread. */
+    __TVMFFIErrorSetRaisedFromCStr("RuntimeError", "a part of a parallel loop failed");
+  }
+  return status != 0 ? status : others;
+}
+
+/* ---- for the runtime, as functions of TVM's FFI (tvm/ffi/c_api.h) ------------------------------- */
+
+typedef struct {
+  int32_t type;
+  uint32_t padding;
+  int64_t value;
+} Any;
+
+enum { INTEGER = 1 };
+
+static void use(int threads) { most = threads < MOST_THREADS ? threads : MOST_THREADS; }
+
+/* (address) -> address: have this library's kernels call the `launch` there, or its own for 0. */
+__attribute__((visibility("default"))) int __tvm_ffi_graphkiln_pool(
+    void* self, const Any* arguments, int32_t count, Any* result) {
+  (void)self;
+  if (count != 1 || arguments[0].type != INTEGER) return -1;
+  int64_t chosen = arguments[0].value ? arguments[0].value : (int64_t)(intptr_t)launch;
+  __TVMBackendParallelLaunch = (void*)(intptr_t)chosen;
+  *result = (Any){INTEGER, 0, chosen};
+  return 0;
+}
+
+/* (threads) -> threads: so many for the loops of the calling thread. */
+__attribute__((visibility("default"))) int __tvm_ffi_graphkiln_threads(
+    void* self, const Any* arguments, int32_t count, Any* result) {
+  (void)self;
+  if (count != 1 || arguments[0].type != INTEGER) return -1;
+  use((int)arguments[0].value);
+  *result = arguments[0];
+  return 0;
+}

@@ -1,0 +1,113 @@
+/* Many loops of many sizes from several threads at once, each part of each exactly once.
+ *
+ *   pool_runner CALLERS ROUNDS
+ *
+ * The exit code is not 0 where a part was left out, came twice, or a failure was lost.
+ */
+
+#include "pool.c"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LONGEST = 500, MOST_CALLERS = 64 };
+
+typedef struct {
+  int extent;
+  atomic_int* done;
+  unsigned seed;
+  int has_inner;
+  int fails;
+} Case;
+
+static int rounds;
+static atomic_int wrong;
+
+static int inner(int id, Environment* environment, void* data) {
+  (void)data;
+  return id == 0 && environment->num_task == 1 ? 0 : 9; /* loops in loops are not cut */
+}
+
+/* What compiled code does with its part of a loop. */
+static int body(int id, Environment* environment, void* data) {
+  Case* c = data;
+  int step = (c->extent + environment->num_task - 1) / environment->num_task;
+  for (int i = id * step; i < (id + 1) * step && i < c->extent; ++i) {
+    atomic_fetch_add_explicit(&c->done[i], 1, memory_order_relaxed);
+    volatile unsigned x = c->seed + i;
+    for (unsigned k = 0; k < (c->seed + i) % 300; ++k) x = x * 1103515245u + 12345u;
+    if (c->has_inner && launch(inner, c, 0) != 0) atomic_store(&wrong, 1);
+    if (c->fails && i == c->extent / 2) return 5;
+  }
+  return 0;
+}
+
+static void once(Case* c) {
+  for (int i = 0; i < c->extent; ++i) atomic_store(&c->done[i], 0);
+  int status = launch(body, c, 0);
+  if ((status != 0) != (c->fails && c->extent > 0)) atomic_store(&wrong, 1);
+  for (int i = 0; i < c->extent && !c->fails; ++i) {
+    if (atomic_load(&c->done[i]) != 1) atomic_store(&wrong, 1);
+  }
+}
+
+static void* call(void* argument) {
+  static _Thread_local atomic_int done[LONGEST];
+  unsigned seed = (unsigned)(intptr_t)argument;
+  for (int r = 0; r < rounds; ++r) {
+    seed = seed * 1664525u + 1013904223u;
+    Case c = {(int)((seed >> 8) % LONGEST), done, seed >> 4, r % 5 == 0, r % 11 == 0};
+    use(1 + (int)((seed >> 20) % 5));
+    if (r % 3) atomic_store(&alone_until, 0); /* whatever else computes on this machine */
+    once(&c);
+    if (r % 64 == 0) {
+      struct timespec longer_than_awake = {0, 4000000};
+      nanosleep(&longer_than_awake, 0);
+    }
+  }
+  return 0;
+}
+
+static int parts(int id, Environment* environment, void* data) {
+  if (id == 0) *(int*)data = environment->num_task;
+  return 0;
+}
+
+static int parts_now(void) {
+  int found = 0;
+  launch(parts, &found, 0);
+  return found;
+}
+
+/* On a busy machine loops are not cut, for twice as long each time that it still is. */
+static void look_at_others(void) {
+  use(2);
+  atomic_store(&alone_until, 0);
+  if (parts_now() != 2 * PIECES) atomic_store(&wrong, 1);
+  int64_t time = now(CLOCK_MONOTONIC);
+  atomic_store(&alone_until, 0);
+  note_busy(time);
+  if (atomic_load(&alone_until) != time + FIRST_HOLD || !is_busy(time) || parts_now() != 1) {
+    atomic_store(&wrong, 1);
+  }
+  time += FIRST_HOLD;
+  note_busy(time);
+  if (atomic_load(&alone_until) != time + 2 * FIRST_HOLD) atomic_store(&wrong, 1);
+  time += 2 * FIRST_HOLD + CALM + 1;
+  note_busy(time);
+  if (atomic_load(&alone_until) != time + FIRST_HOLD) atomic_store(&wrong, 1);
+}
+
+int main(int count, char** arguments) {
+  if (count != 3) return 2;
+  int callers = atoi(arguments[1]);
+  rounds = atoi(arguments[2]);
+  pthread_t threads[MOST_CALLERS];
+  for (int i = 0; i < callers; ++i) {
+    pthread_create(&threads[i], 0, call, (void*)(intptr_t)(i * 7919 + 1));
+  }
+  for (int i = 0; i < callers; ++i) pthread_join(threads[i], 0);
+  if (atomic_load(&wrong) || atomic_load(&taken) || atomic_load(&published)) return 1;
+  if (callers == 1) look_at_others();
+  return atomic_load(&wrong);
+}
