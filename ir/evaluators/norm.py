@@ -28,3 +28,18 @@ def lrn(node: Node, inputs: list[Any]) -> list[Any]:
             squares[:, low:high] += wide[:, low + shift : high + shift] ** 2
     scale = attribute(node, "bias") + attribute(node, "alpha") / size * squares
     return [(wide / scale ** attribute(node, "beta")).astype(x.dtype)]
+
+
+def lp_normalization(node: Node, inputs: list[Any]) -> list[Any]:
+    """LpNormalization-22: ``x`` by its norm along ``axis``, 0 where the norm is 0.
+
+    (``onnx.reference`` adds the elements, not their magnitudes, where ``p`` is 1.)
+    """
+    x = inputs[0]
+    wide = np.abs(x.astype(np.float64))
+    axis = int(attribute(node, "axis"))
+    if int(attribute(node, "p")) == 1:
+        norm = wide.sum(axis, keepdims=True)
+    else:
+        norm = np.sqrt((wide * wide).sum(axis, keepdims=True))
+    return [np.where(norm == 0, 0, x / np.where(norm == 0, 1, norm)).astype(x.dtype)]

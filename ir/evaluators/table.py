@@ -6,7 +6,7 @@ from ..registry import Evaluate
 from .activation import erf, gelu, sigmoid
 from .conv import conv, conv_integer, conv_transpose, qlinear_conv
 from .matmul import gemm, matmul, matmul_integer, qlinear_matmul
-from .norm import lrn
+from .norm import lp_normalization, lrn
 from .pool import (
     average_pool,
     global_average_pool,
@@ -33,6 +33,7 @@ EVALUATORS: dict[str, Evaluate] = {
     "GlobalMaxPool": global_max_pool,
     "LRN": lrn,
     "LSTM": lstm,
+    "LpNormalization": lp_normalization,
     "LpPool": lp_pool,
     "MatMul": matmul,
     "MatMulInteger": matmul_integer,

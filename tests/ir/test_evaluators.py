@@ -305,3 +305,12 @@ def test_lrn_is_its_definition(size: int, shape: tuple[int, ...]) -> None:
         squares = (x[:, low : high + 1].astype(np.float64) ** 2).sum(axis=1)
         want[:, c] = x[:, c] / (1.5 + 0.7 / size * squares) ** 0.6
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_norms_add_magnitudes(p: int) -> None:
+    x = np.array([[1, -2, 0.5], [0, 0, 0], [-3, 3, 0]], np.float32)
+    (got,) = run_node(_node("LpNormalization", axis=-1, p=p), [x])
+    norms = np.array([3.5, 1, 6]) if p == 1 else np.sqrt([5.25, 1, 18])
+    np.testing.assert_allclose(got, x / norms[:, None], rtol=1e-6)
+    assert got.dtype == np.float32
