@@ -48,6 +48,8 @@ def hunt(
     import onnxruntime  # noqa: F401 - before the children are forked
 
     for done in workers.run(wanted, partial(judge_item, target=target), jobs=jobs, limit=limit):
+        if done.status == "crash":
+            done = _without_peer(done.item, limit, target)
         if done.status == "done":
             finding = done.answer
         else:
@@ -63,13 +65,20 @@ def _key(item: Item) -> tuple[str, int]:
     return item.family, item.seed
 
 
-def judge_item(item: Item, target: str = "cpu") -> Finding | str:
+def _without_peer(item: Item, limit: float, target: str) -> workers.Done[Item]:
+    """The item again by the reference alone: onnxruntime ends the process on some empty inputs."""
+    work = partial(judge_item, target=target, peer=False)
+    (done,) = workers.run(iter([item]), work, jobs=1, limit=limit)
+    return done
+
+
+def judge_item(item: Item, target: str = "cpu", peer: bool = True) -> Finding | str:
     """What is wrong with the graph of an item, or ``right``."""
     try:
         subject = make(item.family, item.seed)
     except Exception as e:
         return Finding("failed", -1, f"import: {type(e).__name__}: {e}")
-    return judge(subject, target) or "right"
+    return judge(subject, target, peer) or "right"
 
 
 def _reduced(item: Item, finding: Finding, limit: float, target: str) -> Subject | None:
@@ -82,7 +91,7 @@ def _reduced(item: Item, finding: Finding, limit: float, target: str) -> Subject
     numbers = range(len(subject.feeds)) if finding.feeds < 0 else [finding.feeds]
 
     def shows(candidate: Subject) -> bool:
-        work = partial(_judge_raw, target=target)
+        work = partial(_judge_raw, target=target, peer=finding.kind != "crash")
         raw = candidate.model.SerializeToString(), candidate.feeds, candidate.pipelines
         (done,) = workers.run(iter([raw]), work, jobs=1, limit=limit)
         if done.status != "done":
@@ -101,11 +110,11 @@ def replace_feeds(subject: Subject, number: int, pipelines: Sequence[str]) -> Su
     return replace(subject, feeds=[subject.feeds[number]], pipelines=pipelines)
 
 
-def _judge_raw(raw: tuple[bytes, Any, Any], target: str) -> Finding | None:
+def _judge_raw(raw: tuple[bytes, Any, Any], target: str, peer: bool) -> Finding | None:
     import onnx
 
     model, feeds, pipelines = raw
-    return judge(Subject(onnx.ModelProto.FromString(model), feeds, pipelines), target)
+    return judge(Subject(onnx.ModelProto.FromString(model), feeds, pipelines), target, peer)
 
 
 __all__ = ["Found", "Item", "hunt", "items", "judge_item"]

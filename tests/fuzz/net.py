@@ -10,11 +10,10 @@ import ml_dtypes
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+
+from .evaluate import IR_VERSION, MICROSOFT, Unfit, element, evaluate_nodes, opsets
 
 OPSET = 21
-IR_VERSION = 10
-MICROSOFT = "com.microsoft"
 
 SIZE_LIMIT = 4_096
 """Elements of a result at most: small graphs show the same faults, sooner."""
@@ -63,16 +62,12 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
 
 
-class Unfit(Exception):
-    """An operation does not fit its operands; the net stays as it was."""
-
-
 @dataclass
 class Net:
     """A graph that grows by :meth:`op`; ``rng`` decides everything about it.
 
     An input's dims are ints or names; ``sizes`` says how large the named ones are in the first
-    feed.
+    feed. The net of a body names what it makes with a ``prefix`` of its own.
     """
 
     rng: np.random.Generator
@@ -83,6 +78,8 @@ class Net:
     sizes: dict[str, int] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     count: int = 0
+    opset: int = OPSET
+    prefix: str = ""
 
     # ---- chance ------------------------------------------------------------------------------
 
@@ -121,7 +118,7 @@ class Net:
         return self.sizes.setdefault(symbol, self.between(1, 6))
 
     def constant(self, array: Any, dtype: Any = None) -> Value:
-        name = f"c{len(self.constants)}"
+        name = f"{self.prefix}c{len(self.constants)}"
         self.constants[name] = np.asarray(array, dtype)
         return Value(name, self.constants[name], constant=True)
 
@@ -138,25 +135,42 @@ class Net:
         return self.ops(kind, 1, *inputs, **attributes)[0]
 
     def ops(
-        self, kind: str, outputs: int, *inputs: Value | None, domain: str = "", **attributes: Any
-    ) -> list[Value]:
-        """Add an operation with several results, all of which may be used later."""
+        self, kind: str, outputs: int | Sequence[bool], *inputs: Value | None, domain: str = "",
+        **attributes: Any,
+    ) -> list[Value]:  # fmt: skip
+        """Add an operation with several results, all of which may be used later.
+
+        ``outputs`` is how many there are, or which of them the node has.
+        """
+        present = [True] * outputs if isinstance(outputs, int) else outputs
+        names = [self.name(i) if there else "" for i, there in enumerate(present)]
         node = helper.make_node(
-            kind,
-            ["" if v is None else v.name for v in inputs],
-            [f"v{self.count + i}" for i in range(outputs)],
-            name=f"n{self.count}", domain=domain, **attributes,
+            kind, ["" if v is None else v.name for v in inputs], names,
+            name=f"{self.prefix}n{self.count}", domain=domain, **attributes,
         )  # fmt: skip
-        given = [v for v in inputs if v is not None]
+        return self.add([node], [n for n in names if n])
+
+    def name(self, offset: int = 0) -> str:
+        """The name of the next result, or of one after it."""
+        return f"{self.prefix}v{self.count + offset}"
+
+    def add(self, nodes: Sequence[onnx.NodeProto], ends: Sequence[str]) -> list[Value]:
+        """Add nodes of which the results ``ends`` may be used later.
+
+        Names of results come from :meth:`name`. Raises :class:`Unfit` where they do not fit.
+        """
+        used = {n for node in nodes for n in node.input} | inner_names(nodes)
+        known = {v.name: v.array for v in self.values} | self.constants
+        given = {n: known[n] for n in sorted(used & known.keys())}
         # Inputs of the graph may be larger: then so may what has no more elements than they.
-        limit = max([SIZE_LIMIT, *(v.array.size for v in given)])
-        results = evaluate_node(node, given)
+        limit = max([SIZE_LIMIT, *(a.size for a in given.values())])
+        results = evaluate_nodes(nodes, given, ends, self.opset)
         for array in results:
             if not isinstance(array, np.ndarray) or array.size > limit:
-                raise Unfit(f"{kind}: a result that no test wants")
-        self.count += outputs
-        self.nodes.append(node)
-        found = [Value(n, a) for n, a in zip(node.output, results, strict=True)]
+                raise Unfit(f"{nodes[-1].op_type}: a result that no test wants")
+        self.count += sum(len(n.output) for n in nodes)
+        self.nodes.extend(nodes)
+        found = [Value(n, a) for n, a in zip(ends, results, strict=True)]
         self.values.extend(found)
         return found
 
@@ -183,6 +197,7 @@ class Net:
             [(v.name, v.dtype, dims) for v, dims in self.inputs],
             [(v.name, v.dtype, v.rank) for v in ends[-most_outputs:]],
             self.constants,
+            self.opset,
         )
 
 
@@ -203,6 +218,7 @@ def make_model(
     inputs: Sequence[tuple[str, Any, Sequence[int | str]]],
     outputs: Sequence[tuple[str, Any, int | None]],
     constants: Mapping[str, np.ndarray],
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """A model of what its outputs need; an output's rank may be unknown, its dims always are."""
     needed = {name for name, _, _ in outputs}
@@ -218,31 +234,7 @@ def make_model(
          for n, t, r in outputs],
         [numpy_helper.from_array(a, n) for n, a in constants.items() if n in needed],
     )  # fmt: skip
-    domains = sorted({n.domain for n in kept} | {""})
-    opsets = [helper.make_opsetid(d, OPSET if not d else 1) for d in domains]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-
-
-def element(dtype: Any) -> int:
-    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-def evaluate_node(node: onnx.NodeProto, inputs: Sequence[Value]) -> list[np.ndarray]:
-    """What ONNX's reference makes of one operation; raises :class:`Unfit` where it fails."""
-    given = {v.name: v.array for v in inputs}
-    graph = helper.make_graph(
-        [node], "node",
-        [helper.make_tensor_value_info(n, element(a.dtype), a.shape) for n, a in given.items()],
-        [onnx.ValueInfoProto(name=n) for n in node.output],
-    )  # fmt: skip
-    opsets = [helper.make_opsetid(d, OPSET if not d else 1) for d in sorted({node.domain, ""})]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    try:
-        with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(model).run(None, given)
-    except Exception as e:  # whatever NumPy or the reference raise
-        raise Unfit(f"{node.op_type}: {e}") from e
-    return [np.asarray(r) if isinstance(r, np.generic) else r for r in results]
+    return helper.make_model(graph, opset_imports=opsets(kept, opset), ir_version=IR_VERSION)
 
 
 def random_array(
@@ -259,3 +251,6 @@ def random_array(
     wide = np.asarray(rng.uniform(low, high, shape))
     halves = np.clip(np.round(wide * 2) / 2, low, high)
     return np.asarray(np.where(rng.random(shape) < 0.3, halves, wide)).astype(kind)
+
+
+__all__ = ["MICROSOFT", "Net", "Unfit", "Value", "element", "make_model", "random_array"]

@@ -122,7 +122,9 @@ def assembled(
         return None
     outputs = [(o, known[o].dtype, known[o].ndim) for o in ends]
     given = {n: (feeds or {}).get(n, known[n]) for n in wanted}
-    return attempt(make_model(nodes, inputs, outputs, constants), given, subject.pipelines)
+    opset = next(o.version for o in subject.model.opset_import if not o.domain)
+    model = make_model(nodes, inputs, outputs, constants, opset)
+    return attempt(model, given, subject.pipelines)
 
 
 def attempt(model: onnx.ModelProto, feeds: Feeds, pipelines: Any) -> Subject:

@@ -28,10 +28,11 @@ def grow(net: Net, steps: Sequence[Step], count: int) -> None:
 
 def families() -> dict[str, Family]:
     """Every family by name."""
-    from . import elementwise, shapes
+    from . import convnets, elementwise, recurrent, shapes, transformers
 
     found: dict[str, Family] = {}
-    for module in (elementwise, shapes):
+    # New ones go to the end: a family's place is part of what its graphs are made from.
+    for module in (elementwise, shapes, convnets, transformers, recurrent):
         found.update(module.FAMILIES)
     return found
 
