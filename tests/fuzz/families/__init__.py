@@ -28,11 +28,11 @@ def grow(net: Net, steps: Sequence[Step], count: int) -> None:
 
 def families() -> dict[str, Family]:
     """Every family by name."""
-    from . import control, convnets, elementwise, recurrent, shapes, transformers
+    from . import control, convnets, elementwise, quantized, recurrent, shapes, transformers
 
     found: dict[str, Family] = {}
     # New ones go to the end: a family's place is part of what its graphs are made from.
-    for module in (elementwise, shapes, convnets, transformers, recurrent, control):
+    for module in (elementwise, shapes, convnets, transformers, recurrent, control, quantized):
         found.update(module.FAMILIES)
     return found
 
