@@ -31,27 +31,29 @@ def size_of(net: Net, v: Value, axis: int) -> Value:
     return net.op("Gather", net.op("Shape", v), net.ints(axis))
 
 
+def batch_of(net: Net, x: Value) -> int | str:
+    """The batch of a series as a dim of an input."""
+    return "B" if net.sizes.get("B") == x.shape[1] else x.shape[1]
+
+
 def lengths(net: Net, x: Value) -> Value | None:
     """How many steps each sequence has: known, or numbers of the run that the steps bound."""
-    steps, batch = x.shape[:2]
     if net.chance(0.6):
         return None
-    symbol = next((d for v, d in net.inputs if v.shape == x.shape), (0, batch))[1]
-    if net.chance(0.4) and symbol == batch:
-        return net.random(np.int32, (batch,), 1, steps)
-    given = net.op("Abs", net.input(np.int32, [symbol], 1, 6))
-    most = net.op("Cast", size_of(net, x, 0), to=6)
-    return net.op("Min", given, most)
+    batch = batch_of(net, x)
+    if net.chance(0.4) and not isinstance(batch, str):
+        return net.random(np.int32, (batch,), 1, x.shape[0])
+    given = net.input(np.int32, [batch], 1, 6)
+    return net.op("Min", given, net.op("Cast", size_of(net, x, 0), to=6))
 
 
 def state(net: Net, x: Value, directions: int, hidden: int) -> Value:
     """The first state: a constant, zeros of the batch's size, or an input."""
-    batch = x.shape[1]
+    batch = batch_of(net, x)
     kind = net.choose(("constant", "zeros", "input"))
-    symbol = next((d for v, d in net.inputs if v.shape == x.shape), (0, batch))[1]
     if kind == "input":
-        return net.input(x.dtype, [directions, symbol, hidden], -1, 1)
-    if kind == "constant" and symbol == batch:
+        return net.input(x.dtype, [directions, batch, hidden], -1, 1)
+    if kind == "constant" and not isinstance(batch, str):
         return weights(net, x.dtype, (directions, batch, hidden))
     sizes = net.op("Concat", net.ints(directions), size_of(net, x, 1), net.ints(hidden), axis=0)
     zero = numpy_helper.from_array(np.full(1, net.choose((0, 0, 0.5)), x.dtype))
