@@ -20,6 +20,7 @@ from .bindings import (
     bind_type,
     concrete,
     has_symbols,
+    known_extent,
     mismatch,
 )
 from .control import CONTROL
@@ -28,6 +29,7 @@ from .evaluators import EVALUATORS
 from .graph import Graph, GraphError, Node, Value
 from .reference import Runner, reference_runner
 from .registry import spec
+from .types import TensorType, to_numpy_dtype
 
 OnValue: TypeAlias = "Callable[[Value, Any], None]"
 
@@ -262,7 +264,14 @@ class _Engine:
         own = own or EVALUATORS.get(node.key)
         if own is not None:
             return own(node, inputs)
-        return self._reference(node, inputs, keep=not symbolic)
+        try:
+            return self._reference(node, inputs, keep=not symbolic)
+        except Exception:
+            # ONNX's implementations fail on some operands without elements.
+            results = _without_elements(node, bindings)
+            if results is None:
+                raise
+            return results
 
     def _run_body(self, graph: Graph, inputs: list[Any], bindings: Bindings) -> list[Any]:
         if len(inputs) != len(graph.inputs):
@@ -279,6 +288,19 @@ class _Engine:
         if keep:
             self._runners[node, present] = runner
         return runner(inputs)
+
+
+def _without_elements(node: Node, bindings: Bindings) -> list[Any] | None:
+    """The outputs of a node all of which are known to be empty; None where they are not."""
+    results = []
+    for out in node.outputs:
+        if not isinstance(out.type, TensorType) or out.type.shape is None:
+            return None
+        shape = [known_extent(d, bindings) for d in out.type.shape]
+        if 0 not in shape or None in shape:
+            return None
+        results.append(np.empty(tuple(d or 0 for d in shape), to_numpy_dtype(out.type.dtype)))
+    return results
 
 
 __all__ = ["EvaluationError", "Interpreter", "evaluate", "run_node"]

@@ -12,6 +12,7 @@ from support.graph_text import body_of
 
 from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph, Node, Value
+from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import EvaluationError, Interpreter, evaluate, run_node
 from graphkiln.ir.parser import parse_graph
 from graphkiln.ir.registry import OpSpec, register
@@ -259,3 +260,16 @@ def test_ops_defined_by_functions_of_their_types() -> None:
     x = np.array([[[1.0, 3.0], [10.0, 30.0]]], np.float32)
     (y,) = run_node(node, [x, _floats(1, 1), _floats(0, 1)])
     np.testing.assert_allclose(y, [[[-1, 1], [0, 2]]], rtol=1e-5)
+
+
+def test_results_without_elements() -> None:
+    """ONNX's own implementation cannot split heads of an empty batch."""
+    graph = parse_graph("""graph main(%x: float32[N, 2, 8]) -> (y) {
+        %y = Attention(%x, %x, %x) {q_num_heads=2, kv_num_heads=2}
+        return %y
+    }""")
+    infer_types(graph)
+    (got,) = evaluate(graph, {"x": np.zeros((0, 2, 8), np.float32)})
+    assert got.shape == (0, 2, 8) and got.dtype == np.float32
+    with pytest.raises(EvaluationError, match="expected"):
+        evaluate(graph, {"x": np.zeros((0, 2, 7), np.float32)})
