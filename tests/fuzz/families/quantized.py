@@ -258,8 +258,8 @@ def microsoft(net: Net) -> None:
 
 
 STEPS: list[Step] = [
-    pair, odd_pair, convolution, convolution, convolution, product, product, product,
-    between_values, around, around, around, around, qlinear_conv, qlinear_matmul, dynamic,
+    odd_pair, convolution, convolution, convolution, product, product, product, between_values,
+    around, around, around, qlinear_conv, qlinear_conv, qlinear_matmul, dynamic, dynamic,
     integer_product, microsoft, microsoft,
 ]  # fmt: skip
 
