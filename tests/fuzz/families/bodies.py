@@ -31,7 +31,14 @@ def inner(net: Net, tag: str, parameters: Sequence[np.ndarray] = ()) -> tuple[Ne
 def graph(
     body: Net, name: str, parameters: Sequence[Value], outputs: Sequence[Value]
 ) -> onnx.GraphProto:
-    """The body as a graph, in which scalars have a shape and other inputs have none."""
+    """The body as a graph, in which scalars have a shape and other inputs have none.
+
+    Outputs have names of their own: onnxruntime loses those that are there twice.
+    """
+    names = [v.name for v in outputs]
+    outputs = [
+        body.op("Identity", v) if v.name in names[:i] else v for i, v in enumerate(outputs)
+    ]
     return helper.make_graph(
         body.nodes, name,
         [helper.make_tensor_value_info(v.name, element(v.dtype), () if v.rank == 0 else None)
