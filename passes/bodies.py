@@ -4,9 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..ir.dims import free_symbols, sym
 from ..ir.graph import Graph, GraphError, Value
-from .rewriter import Rewriter
-from .symbols import Renames, collect_arguments, collect_renames, rename_attrs
+from .rewriter import Rewriter, input_symbols
+from .symbols import (
+    Renames,
+    carried_symbols,
+    collect_arguments,
+    collect_renames,
+    loose_symbols,
+    rename_attrs,
+)
+
+
+def sizes_known(
+    graph: Graph, body: Graph, inputs: Sequence[Value | None], results: Sequence[Value] = ()
+) -> bool:
+    """Are the sizes that a body mentions known at once where it is inlined into ``graph``?
+
+    A body runs when its inputs are there, whose types tell their sizes. Nodes of ``graph`` do not
+    wait for sizes that none of their inputs carries. ``results`` are what the body returns for
+    its next turn.
+    """
+    loose = loose_symbols(body, checks=False)
+    if not loose:
+        return True
+    known = input_symbols(graph)
+    later = known | carried_symbols(body.inputs)
+    turns = [(p, a, known) for p, a in zip(body.inputs, inputs, strict=True) if a is not None]
+    turns += [(p, r, later) for p, r in zip(body.inputs[2:], results, strict=False)]
+    return all(_sizes(p, a, loose) <= bound for p, a, bound in turns)
+
+
+def _sizes(parameter: Value, argument: Value, loose: frozenset[str]) -> frozenset[str]:
+    """The symbols that stand for ``loose`` ones of a body's input where it is inlined."""
+    renames: Renames = {}
+    collect_arguments(parameter.type, argument.type, renames)
+    carried = carried_symbols([parameter]) & loose
+    return frozenset().union(*(free_symbols(renames.get(s, sym(s))) for s in carried))
 
 
 def inline(rewriter: Rewriter, body: Graph, inputs: Sequence[Value | None]) -> list[Value]:
@@ -41,4 +76,4 @@ def inline(rewriter: Rewriter, body: Graph, inputs: Sequence[Value | None]) -> l
     return results  # type: ignore[return-value]
 
 
-__all__ = ["inline"]
+__all__ = ["inline", "sizes_known"]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ..ir.graph import Graph, Node
 from ..ir.registry import spec
 from .base import Pass, PassContext, register_pass
-from .captures import captured_inputs, drop_inputs
+from .captures import Capture, captured_inputs, drop_inputs
 from .claims import exact
+from .symbols import carried_symbols, loose_symbols
 
 _MANY = 16
 """Ops that may have more results than this have them by count: none can be left out."""
@@ -56,9 +57,27 @@ def _drop_results(graph: Graph, node: Node) -> int:
 
 
 def _drop_captures(graph: Graph, node: Node) -> int:
-    """Remove captured inputs of control flow that none of its bodies uses."""
+    """Remove captured inputs of control flow of which its bodies use neither value nor sizes."""
     captured = captured_inputs(graph, node)
     unused = [c for c in captured if all(b.nx.out_degree(v.node) == 0 for b, v in c.inner)]
     if unused:
+        unused = _without_carriers(graph, node, unused)
         drop_inputs(graph, node, unused)
     return len(unused)
+
+
+def _without_carriers(graph: Graph, node: Node, unused: list[Capture]) -> list[Capture]:
+    """Leave out those by whose types alone the bodies learn a size that they mention."""
+    dropped_inputs = {v for c in unused for _, v in c.inner}
+    missing: set[str] = set()
+    for _, body in graph.bodies(node):
+        kept = [v for v in body.inputs if v not in dropped_inputs]
+        missing |= loose_symbols(body) - carried_symbols(kept)
+    missing -= carried_symbols(graph.inputs)
+    dropped = []
+    for c in unused:
+        carried = carried_symbols(v for _, v in c.inner)
+        if not carried & missing:
+            dropped.append(c)
+        missing -= carried
+    return dropped

@@ -27,7 +27,7 @@ from ..ir.interpreter import run_node
 from ..ir.registry import has_trait, spec_of
 from ..ir.types import TensorType, Type, array_type
 from .base import Pass, PassContext, PassResult, all_graphs, register_pass
-from .bodies import inline
+from .bodies import inline, sizes_known
 from .captures import captured_inputs, drop_inputs
 from .claims import exact, rounds
 from .rewriter import Rewriter, sole_consumer
@@ -226,6 +226,8 @@ class _Folder:
             return
         branch = node.attrs["then_branch" if known.reshape(-1)[0] else "else_branch"]
         assert isinstance(branch, Graph)
+        if not sizes_known(self._graph, branch, captured):
+            return
         results = inline(self._rewriter, branch, captured)
         for value, result in zip(node.values, results, strict=False):
             self._rewriter.replace(value, result)

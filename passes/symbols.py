@@ -8,12 +8,14 @@ mentions must follow.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..ir.bindings import attribute_symbols
 from ..ir.dims import Dim, SymExpr, free_symbols, substitute, symbol_name
-from ..ir.graph import Attr, Graph, Node
-from ..ir.types import OptionalType, SequenceType, TensorType, Type
+from ..ir.graph import Attr, Graph, Node, Value
+from ..ir.registry import has_trait
+from ..ir.types import OptionalType, SequenceType, TensorType, Type, type_symbols
 
 Renames = dict[str, Dim]
 
@@ -59,6 +61,29 @@ def collect_arguments(parameter: Type | None, argument: Type | None, renames: Re
         symbol = symbol_name(old)
         if symbol is not None and old != new:
             renames.setdefault(symbol, new)
+
+
+def loose_symbols(graph: Graph, checks: bool = True) -> frozenset[str]:
+    """The symbols that nodes of a graph mention though none of their own inputs carries them.
+
+    They must have values before the graph runs: no edge puts what determines them first. Without
+    ``checks`` these are left out, since they wait for their symbols wherever they stand.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        if not checks and has_trait(node, "effect"):
+            continue
+        mentioned = attribute_symbols(node).union(
+            *(loose_symbols(body, checks) for _, body in graph.bodies(node))
+        )
+        found |= mentioned - carried_symbols(graph.inputs_of(node)) if mentioned else set()
+    return frozenset(found)
+
+
+def carried_symbols(values: Iterable[Value | None]) -> frozenset[str]:
+    """The symbols in the types of values."""
+    types = [v.type for v in values if v is not None]
+    return frozenset().union(*(type_symbols(t) for t in types if t is not None))
 
 
 def rename_symbols(graph: Graph, renames: Mapping[str, Dim]) -> None:
@@ -110,6 +135,6 @@ def _attr(value: Any, renames: Mapping[str, Dim]) -> Any:
 
 
 __all__ = [
-    "Renames", "collect_arguments", "collect_renames", "own_symbol", "rename_attrs",
-    "rename_symbols",
+    "Renames", "carried_symbols", "collect_arguments", "collect_renames", "loose_symbols",
+    "own_symbol", "rename_attrs", "rename_symbols",
 ]  # fmt: skip

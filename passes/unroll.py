@@ -16,7 +16,7 @@ from ..ir.infer import Known
 from ..ir.registry import attribute
 from ..ir.types import TensorType
 from .base import Pass, PassContext, all_graphs, register_pass
-from .bodies import inline
+from .bodies import inline, sizes_known
 from .claims import exact
 from .rewriter import Rewriter, splat
 
@@ -66,6 +66,11 @@ class Unroll(Pass):
         stacked = body.outputs[1 + int(attribute(node, "num_carried") or 0) :]
         if not all(isinstance(v.type, TensorType) and v.type.shape is not None for v in stacked):
             return "the rank of a stacked result is not known"
+        inputs = [None, None, *graph.inputs_of(node)[2:]]
+        inputs += [None] * (len(body.inputs) - len(inputs))
+        carried = body.outputs[1 : 1 + int(attribute(node, "num_carried") or 0)]
+        if not sizes_known(graph, body, inputs, carried):
+            return "it needs sizes that depend on data"
         return trips
 
 

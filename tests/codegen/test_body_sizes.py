@@ -1,0 +1,72 @@
+"""Bodies that mention a size which only the data of the graph around them tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+import graphkiln
+
+HEAD = '<ir_version: 10, opset_import: ["" : 21]>\n'
+
+WIDE = """
+  v = If (wide) <
+    then_branch = twice () => (float[?,?] a) { a = Concat <axis = 1> (x, x) },
+    else_branch = once () => (float[?,?] b) { b = Abs (x) }>
+"""
+BRANCH = """
+  y = If (go) <
+    then_branch = count () => (bool c) { s = Size (v) c = Greater (s, k) },
+    else_branch = none () => (bool d) { r = ReduceSum <keepdims = 0> (x) d = Less (r, r) }>
+"""
+MODELS = {
+    "branch": f"g (float[N,M] x, bool wide, bool go) => (bool y) <int64 k = {{7}}> "
+              f"{{{WIDE}{BRANCH}}}",
+    "known branch": "g (float[N,M] x, bool wide) => (bool y) <int64 k = {7}, bool go = {1}> "
+                    f"{{{WIDE}{BRANCH}}}",
+    "nested": f"""g (float[N,M] x, bool wide, bool go) => (bool y) <int64 k = {{7}}> {{{WIDE}
+  y = If (go) <
+    then_branch = inner () => (bool e) {{
+      e = If (wide) <
+        then_branch = count () => (bool c) {{ s = Size (v) c = Greater (s, k) }},
+        else_branch = same () => (bool d) {{ t = Size (v) d = Equal (t, k) }}> }},
+    else_branch = none () => (bool f) {{ r = ReduceSum <keepdims = 0> (x) f = Less (r, r) }}> }}""",
+    "loop": """g (float[N,M] x) => (int64 y) <int64 n = {2}, bool go = {1}, int64 zero = {0}> {
+  v = NonZero (x)
+  y, w = Loop (n, go, zero, v) <body = b (int64 i, bool on, int64 t, int64[?,?] u)
+    => (bool more, int64 t2, int64[?,?] u2) {
+      more = Identity (on) s = Size (u) t2 = Add (t, s) u2 = Concat <axis = 1> (u, u) }> }""",
+}  # fmt: skip
+
+
+def expected(name: str, feeds: dict[str, np.ndarray]) -> Any:
+    x = feeds["x"]
+    if name == "loop":
+        found = np.count_nonzero(x)
+        return 2 * found + 4 * found
+    if not feeds.get("go", True):
+        return False
+    size = x.size * (2 if feeds["wide"] else 1)
+    return size == 7 if name == "nested" and not feeds["wide"] else size > 7
+
+
+@pytest.mark.parametrize("passes", [
+    None, "shapes,dce", "shapes,dce,fold,unroll,dce", "fold,unroll,shapes,dce,fuse",
+])  # fmt: skip
+@pytest.mark.parametrize("name", MODELS)
+def test_sizes_reach_bodies(name: str, passes: str | None) -> None:
+    model = parser.parse_model(HEAD + MODELS[name])
+    onnx.checker.check_model(model)
+    session = graphkiln.compile(model, passes=passes, jobs=1).session(threads=1)
+    names = {i.name for i in model.graph.input}
+    for rows in (1, 3, 7):
+        for wide, go in ((True, True), (False, True), (True, False)):
+            x = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2) % 3
+            feeds = {"x": x, "wide": np.array(wide), "go": np.array(go)}
+            feeds = {n: a for n, a in feeds.items() if n in names}
+            (got,) = session.run(None, feeds)
+            assert got == expected(name, feeds)
