@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir.dims import Dim, is_static, symbol_name
+from ..ir.dims import Dim, SymExpr, free_symbols, is_static, symbol_name
 from ..ir.graph import Attr, Graph, Node, Value
 from ..ir.infer import infer_types
 from ..ir.registry import attribute
@@ -165,6 +165,7 @@ def _mentions(t: TensorType, names: set[str]) -> bool:
 def _lower_loop(lowering: _Lowering, frame: _Frame, node: Node) -> None:
     inputs = frame.graph.inputs_of(node)
     body = _body(node)
+    known = frozenset(lowering.bound)
     carried_count = int(attribute(node, "num_carried") or 0)
     limit_value = inputs[0] if inputs else None
     start_value = inputs[1] if len(inputs) > 1 else None
@@ -198,7 +199,7 @@ def _lower_loop(lowering: _Lowering, frame: _Frame, node: Node) -> None:
         _next_turn(lowering, turn)
     lowering.emit(Loop(test_block, test, tuple(block)))
     scans = [
-        _stack(lowering, held, node.outputs[carried_count + i].type, 0, False)
+        _stack(lowering, held, node.outputs[carried_count + i].type, 0, False, known)
         for i, held in enumerate(lists)
     ]
     _define(lowering, frame, node, [*carried, *scans])
@@ -228,17 +229,29 @@ def _append(lowering: _Lowering, lists: Sequence[Reg], values: Sequence[Reg]) ->
         lowering.emit(Copy(held, out))
 
 
-def _stack(lowering: _Lowering, held: Reg, t: object, axis: int, reverse: bool) -> Reg:
+def _stack(
+    lowering: _Lowering, held: Reg, t: object, axis: int, reverse: bool, known: frozenset[str]
+) -> Reg:
+    """What all turns gave along a new axis; ``known`` symbols have values without any turn.
+
+    The result of no turns has the other sizes that its type says, 0 for those only a turn tells.
+    """
     assert isinstance(t, TensorType)
-    empty = [int(d) if is_static(d) else 0 for d in t.dims]
-    attributes = {"dtype": t.dtype.name, "axis": axis, "reverse": reverse, "empty_shape": empty}
-    (out,) = lowering.call_host("StackSequence", attributes, [held], 1)
-    return out
+    sizes = [d if not isinstance(d, SymExpr) or free_symbols(d) <= known else 0 for d in t.dims]
+    sizes[axis] = 0
+    attributes = {"dtype": t.dtype.name, "axis": axis, "reverse": reverse}
+    if all(is_static(d) for d in sizes):
+        attributes["empty_shape"] = [int(d) for d in sizes]
+        return lowering.call_host("StackSequence", attributes, [held], 1)[0]
+    given: dict[str, Attr] = {"dims": tuple(sizes), "shape": (len(sizes),), "dtype": "int64"}
+    shape = lowering.run_small(_small("ShapeValue", [], given, "kiln"), [])
+    return lowering.call_host("StackSequence", attributes, [held, *shape], 1)[0]
 
 
 def _lower_scan(lowering: _Lowering, frame: _Frame, node: Node) -> None:
     inputs = frame.graph.required_inputs(node)
     body = _body(node)
+    known = frozenset(lowering.bound)
     carried_count = int(attribute(node, "num_carried") or 0)
     scan_count = int(attribute(node, "num_scan_inputs") or 0)
     scans = inputs[carried_count : carried_count + scan_count]
@@ -278,7 +291,7 @@ def _lower_scan(lowering: _Lowering, frame: _Frame, node: Node) -> None:
         t = node.outputs[carried_count + i].type
         assert isinstance(t, TensorType)
         axis = out_axes[i] % t.rank
-        stacked.append(_stack(lowering, held, t, axis, bool(out_backwards[i])))
+        stacked.append(_stack(lowering, held, t, axis, bool(out_backwards[i]), known))
     _define(lowering, frame, node, [*carried, *stacked])
 
 

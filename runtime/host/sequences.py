@@ -103,10 +103,13 @@ def concat_from_sequence(attrs: Attrs, sequence: list[np.ndarray]) -> tuple[np.n
 
 
 @host_function("StackSequence")
-def stack_sequence(attrs: Attrs, sequence: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+def stack_sequence(
+    attrs: Attrs, sequence: list[np.ndarray], empty_shape: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
     """Elements of one shape along a new ``axis``, backwards with ``reverse``; what loops collect.
 
-    Without elements the result has ``dtype`` and the shape ``empty_shape``.
+    Without elements the result has ``dtype`` and the shape ``empty_shape``, an input or, where it
+    is known when the model is compiled, an attribute.
     """
     if sequence:
         ordered = sequence[::-1] if attrs.get("reverse") else sequence
@@ -114,7 +117,8 @@ def stack_sequence(attrs: Attrs, sequence: list[np.ndarray]) -> tuple[np.ndarray
     if "dtype" not in attrs:
         raise ValueError("the sequence is empty")
     dtype = np.dtype(object) if attrs["dtype"] == STRING else STORAGE[attrs["dtype"]]
-    return (np.empty(attrs["empty_shape"], dtype),)
+    shape = attrs["empty_shape"] if empty_shape is None else empty_shape.tolist()
+    return (np.empty(shape, dtype),)
 
 
 @host_function("SplitToSequence")
