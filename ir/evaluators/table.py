@@ -15,6 +15,7 @@ from .pool import (
     lp_pool,
     max_pool,
 )
+from .quantize import quantize_linear
 from .recurrent import dynamic_quantize_lstm, gru, lstm, rnn
 from .sums import mean, sums
 from .values import VALUE_EVALUATORS
@@ -41,6 +42,7 @@ EVALUATORS: dict[str, Evaluate] = {
     "Mean": mean,
     "QLinearConv": qlinear_conv,
     "QLinearMatMul": qlinear_matmul,
+    "QuantizeLinear": quantize_linear,
     "RNN": rnn,
     "Sigmoid": sigmoid,
     "Sum": sums,

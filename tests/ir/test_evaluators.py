@@ -15,6 +15,7 @@ from graphkiln.ir.evaluators.activation import erf_array
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import EvaluationError, evaluate, run_node
 from graphkiln.ir.reference import reference_runner
+from graphkiln.ir.types import to_numpy_dtype
 
 _RNG = np.random.default_rng(0)
 
@@ -314,3 +315,17 @@ def test_norms_add_magnitudes(p: int) -> None:
     norms = np.array([3.5, 1, 6]) if p == 1 else np.sqrt([5.25, 1, 18])
     np.testing.assert_allclose(got, x / norms[:, None], rtol=1e-6)
     assert got.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int16", "int4", "uint4"])
+@pytest.mark.parametrize("scales", [(), (2,)])
+def test_quantized_numbers_beyond_int32_saturate(kind: str, scales: tuple[int, ...]) -> None:
+    target = to_numpy_dtype(kind)
+    info = ml_dtypes.iinfo(target)
+    x = np.array([[3e9, 1], [-3e9, 2], [np.inf, -np.inf]], np.float32)
+    zero = np.full(scales, 1, target)
+    node = _node("QuantizeLinear", axis=1)
+    (got,) = run_node(node, [x, np.full(scales, 0.5, np.float32), zero])
+    want = [[info.max, 3], [info.min, 5], [info.max, info.min]]
+    assert got.dtype == target
+    np.testing.assert_array_equal(got.astype(np.int64), want)
