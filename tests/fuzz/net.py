@@ -213,6 +213,16 @@ def inner_names(nodes: Sequence[onnx.NodeProto]) -> set[str]:
     return found
 
 
+def needed_nodes(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+    """The nodes on which the values ``wanted`` depend, in their order."""
+    needed, kept = set(wanted), []
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= {n for n in node.input if n} | inner_names([node])
+    return kept[::-1]
+
+
 def make_model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Sequence[tuple[str, Any, Sequence[int | str]]],
@@ -221,14 +231,10 @@ def make_model(
     opset: int = OPSET,
 ) -> onnx.ModelProto:
     """A model of what its outputs need; an output's rank may be unknown, its dims always are."""
-    needed = {name for name, _, _ in outputs}
-    kept = []
-    for node in reversed(nodes):
-        if needed & set(node.output):
-            kept.append(node)
-            needed |= {n for n in node.input if n} | inner_names([node])
+    kept = needed_nodes(nodes, {name for name, _, _ in outputs})
+    needed = {n for node in kept for n in node.input} | inner_names(kept)
     graph = helper.make_graph(
-        kept[::-1], "random",
+        kept, "random",
         [helper.make_tensor_value_info(n, element(t), list(d)) for n, t, d in inputs],
         [helper.make_tensor_value_info(n, element(t), None if r is None else [None] * r)
          for n, t, r in outputs],

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..net import Net, Unfit, Value, element
+from ..net import Net, Unfit, Value, element, needed_nodes
 
 DEEPEST = 2
 """How deep bodies are nested."""
@@ -29,18 +29,21 @@ def inner(net: Net, tag: str, parameters: Sequence[np.ndarray] = ()) -> tuple[Ne
 
 
 def graph(
-    body: Net, name: str, parameters: Sequence[Value], outputs: Sequence[Value]
-) -> onnx.GraphProto:
+    body: Net, name: str, parameters: Sequence[Value], outputs: Sequence[Value],
+    others: Sequence[str] = (),
+) -> onnx.GraphProto:  # fmt: skip
     """The body as a graph, in which scalars have a shape and other inputs have none.
 
-    Outputs have names of their own: onnxruntime loses those that are there twice.
+    It has what its outputs, and ``others`` by name, need: what nothing uses may fail in one
+    runtime and not in another. Outputs have names of their own, for onnxruntime loses those that
+    are there twice.
     """
     names = [v.name for v in outputs]
     outputs = [
         body.op("Identity", v) if v.name in names[:i] else v for i, v in enumerate(outputs)
     ]
     return helper.make_graph(
-        body.nodes, name,
+        needed_nodes(body.nodes, {v.name for v in outputs} | set(others)), name,
         [helper.make_tensor_value_info(v.name, element(v.dtype), () if v.rank == 0 else None)
          for v in parameters],
         [helper.make_tensor_value_info(v.name, element(v.dtype), [None] * v.rank)

@@ -214,7 +214,7 @@ def collected(net: Net) -> None:
     again = body.op("Identity", truth)
     before, after = f"{body.prefix}old", f"{body.prefix}new"
     body.nodes.append(helper.make_node("SequenceInsert", [before, item.name], [after]))
-    found = graph(body, "turn", [turn, truth, state], [again, item])
+    found = graph(body, "turn", [turn, truth, state], [again, item], [after])
     kind = element(v.dtype)
     found.input.append(helper.make_tensor_sequence_value_info(before, kind, None))
     found.output.append(helper.make_tensor_sequence_value_info(after, kind, None))
