@@ -19,7 +19,7 @@ _GUESS = 16
 
 def prefetch(b: Builder, tensor: BufferTensor, at: Sequence[Expr]) -> None:
     """Bring the cache line of an element near; it need not exist."""
-    place = tirx.address_of(tirx.BufferLoad(tensor.buffer, list(at)))
+    place = tirx.address_of(tirx.BufferLoad(tensor.buffer, tensor.place(at)))
     read, near, data = (tirx.const(n, "int32") for n in (0, 3, 1))
     b.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, read, near, data))
 

@@ -105,15 +105,32 @@ class BufferTensor(TensorExpr):
         if self.dtype in CODECS:  # a codec reads its operand several times
             value = self.builder.let(value)
         encoded = encode(value, self.dtype)
-        self.builder.emit(tirx.BufferStore(self.buffer, encoded, at))
+        self.builder.emit(tirx.BufferStore(self.buffer, encoded, self.place(at)))
 
     def store_raw(self, indices: Index, value: Expr) -> None:
         """Emit a store of a value that is in the storage dtype already (may be a vector)."""
-        self.builder.emit(tirx.BufferStore(self.buffer, value, list(indices)))
+        self.builder.emit(tirx.BufferStore(self.buffer, value, self.place(indices)))
 
     def load_raw(self, indices: Index) -> Expr:
         """The stored bits at ``indices`` (a Ramp as last index gives a vector)."""
-        return tirx.BufferLoad(self.buffer, list(indices))
+        return tirx.BufferLoad(self.buffer, self.place(indices))
+
+    def place(self, indices: Index) -> list[Expr]:
+        """Where ``buffer`` has the element at ``indices``."""
+        return list(indices)
+
+
+@dataclass(eq=False)
+class _Reshaped(BufferTensor):
+    """Workspace under another shape.
+
+    It is read and written as what it is: TVM takes a second buffer over the same memory for no use
+    of it, and gives the memory to others too soon. Flat indices are what the lowering makes anyway.
+    """
+
+    def place(self, indices: Index) -> list[Expr]:
+        flat = flatten_index(list(indices)[: len(self.shape)], self.shape)
+        return [*[index(0)] * (len(self.buffer.shape) - 1), flat]
 
 
 @dataclass
@@ -152,6 +169,7 @@ class Builder:
         self._nests = 0
         self._registers: set[str] = set()
         self._chosen: set[str] = set()
+        self._workspaces: set[Any] = set()
         # Extent, variable and enclosing scope of the vector loop we are in.
         self._lane: tuple[Any, Expr, int] | None = None
 
@@ -209,6 +227,8 @@ class Builder:
     def view(self, tensor: BufferTensor, shape: Sequence[Any]) -> BufferTensor:
         """The same memory under another shape with as many elements."""
         old = tensor.buffer
+        if old in self._workspaces:
+            return self._reshaped(tensor, shape)
         buffer = tirx.decl_buffer(
             [index(s) for s in shape] or [index(1)], old.dtype, name=self._name("view"),
             data=old.data, elem_offset=old.elem_offset, scope=old.scope(),
@@ -216,6 +236,13 @@ class Builder:
         )  # fmt: skip
         self.emit(tirx.DeclBuffer(buffer, data=old.data))
         return self._tensor(buffer, shape, tensor.dtype)
+
+    def _reshaped(self, tensor: BufferTensor, shape: Sequence[Any]) -> BufferTensor:
+        def load(at: tuple[Expr, ...]) -> Expr:
+            return decode(out.load_raw(at), out.dtype)
+
+        out = _Reshaped(tensor.dtype, tuple(shape), load, 0, tensor.buffer, self)
+        return out
 
     def memory_at(self, address: Expr, shape: Sequence[Any], dtype: str) -> BufferTensor:
         """The tensor that lies at an address, given as an int64."""
@@ -233,6 +260,7 @@ class Builder:
         extents = [index(s) for s in full]
         buffer = tirx.decl_buffer(extents, stored, name=self._name(name), scope=scope)
         self.emit(tirx.AllocBuffer(buffer))
+        self._workspaces.add(buffer)
         return self._tensor(buffer, shape, dtype)
 
     def _declare(self, name: str, shape: Sequence[Any], stored: str) -> Any:

@@ -42,3 +42,24 @@ def test_cheap_rows_have_a_version_for_one_thread() -> None:
     wide = str(doubling(PARALLEL_THRESHOLD // 64, columns=64))
     assert [text.count("T.parallel(n") for text in (cheap, dear, wide)] == [1, 1, 1]
     assert "T.grid(n" in cheap and "T.grid(n" not in dear and "T.grid(n" not in wide
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 4), (1, 8, 1)])
+def test_workspace_is_its_own_under_another_shape(shape: tuple[int, ...]) -> None:
+    """Later workspace of the same size must not take the place of what a view still reads."""
+    b = Builder(CpuLoops(2))
+    x, y = b.argument("x", (8,), "float32"), b.argument("y", (8,), "float32")
+    doubled = b.workspace((4, 2), "float32")
+    b.nest((4, 2), lambda at: doubled.store(at, x[at[0] * 2 + at[1]] + x[at[0] * 2 + at[1]]))
+    seen, sums = b.view(doubled, shape), b.workspace((8,), "float32")
+    with b.loop(2) as half:
+        total = b.local((1,), "float32")
+        total.store((0,), tirx.const(0, "float32"))
+        b.nest(shape, lambda at: total.store((0,), total[0] + seen[at]))
+        with b.loop(4) as i:
+            sums.store((half * 4 + i,), total[0])
+    with b.loop(8) as i:
+        y.store((i,), sums[i])
+    given, got = np.arange(8, dtype=np.float32), np.zeros(8, np.float32)
+    build(b.finish("sums"))["sums"](tvm_ffi.from_dlpack(given), tvm_ffi.from_dlpack(got))
+    np.testing.assert_array_equal(got, 56)

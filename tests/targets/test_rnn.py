@@ -154,3 +154,17 @@ def test_dynamic_quantize_lstm(direction: str, per_column: bool) -> None:
     for gots in (compiled, run_node(node, inputs)):
         for got, want in zip(gots, wants, strict=True):
             assert_close(got, want, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("sizes", [(1, 1, 0, 8), (3, 2, 0, 4), (2, 3, 5, 6)])
+def test_half_floats(op: str, sizes: tuple[int, int, int, int]) -> None:
+    """Also with inputs as wide as the gates (0), whose copy is as large as its products."""
+    steps, batch, width, hidden = sizes
+    rng = np.random.default_rng(7)
+    shape = steps, batch, width or GATES[op] * hidden, hidden
+    inputs = layer_inputs(rng, op, 1, shape, 1, "float16")
+    attrs, count = {"hidden_size": hidden}, 1 + STATES[op]
+    wants = run_node(Graph().add_node(op, [], attrs, outputs=count), inputs[:4])
+    for got, want in zip(run_op(op, inputs[:4], attrs, num_outputs=count), wants, strict=True):
+        assert_close(got, want, rtol=2e-3, atol=2e-3)
