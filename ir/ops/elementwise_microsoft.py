@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from ..registry import InferContext, op
 from ..types import Type
+from . import elementwise_microsoft_evaluate as evaluate
 from .elementwise import ELEMENTWISE, floating
 
 DOMAIN = "com.microsoft"
 
 
-@op("Gelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 1), doc="x * normal_cdf(x)")
+@op(
+    "Gelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 1), evaluate=evaluate.gelu,
+    doc="x * normal_cdf(x)",
+)  # fmt: skip
 def _gelu(ctx: InferContext) -> list[Type]:
     return [floating(ctx)]
 
 
 @op(
     "QuickGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 1), defaults={"alpha": 1.702},
-    doc="x * sigmoid(alpha * x)",
+    evaluate=evaluate.quick_gelu, doc="x * sigmoid(alpha * x)",
 )  # fmt: skip
 def _quick_gelu(ctx: InferContext) -> list[Type]:
     return [floating(ctx)]
@@ -24,6 +28,7 @@ def _quick_gelu(ctx: InferContext) -> list[Type]:
 
 @op(
     "FastGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 2),
+    evaluate=evaluate.fast_gelu,
     doc="The tanh form of gelu of x + bias; the bias is optional and lies along the last axis.",
 )  # fmt: skip
 def _fast_gelu(ctx: InferContext) -> list[Type]:
@@ -32,6 +37,7 @@ def _fast_gelu(ctx: InferContext) -> list[Type]:
 
 @op(
     "BiasGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(2, 2),
+    evaluate=evaluate.gelu,
     doc="Gelu of A + B, where B lies along the last axis.",
 )  # fmt: skip
 def _bias_gelu(ctx: InferContext) -> list[Type]:
@@ -45,12 +51,15 @@ def _with_bias(ctx: InferContext) -> list[Type]:
         if bias.dtype != x.dtype:
             raise ctx.error(f"the input holds {x.dtype}, the bias {bias.dtype}")
         if x.shape is not None and bias.shape is not None:
-            ctx.broadcast_to(bias.shape, x.shape, "a bias")
+            if bias.rank != 1 or x.rank == 0:
+                raise ctx.error(f"the bias must have one axis, not {bias}, and {x} a last one")
+            ctx.require_equal(bias.dims[0], x.dims[-1], "a bias for each place of the last axis")
     return [x]
 
 
 @op(
     "BiasAdd", domain=DOMAIN, traits=ELEMENTWISE, arity=(3, 3),
+    evaluate=evaluate.bias_add,
     doc="X + bias + skip, where the bias lies along the last axis.",
 )  # fmt: skip
 def _bias_add(ctx: InferContext) -> list[Type]:
@@ -61,6 +70,7 @@ def _bias_add(ctx: InferContext) -> list[Type]:
 
 @op(
     "BiasSplitGelu", domain=DOMAIN, arity=(2, 2),
+    evaluate=evaluate.bias_split_gelu,
     doc="With Y = X + bias cut in two along the last axis: left * gelu(right).",
 )  # fmt: skip
 def _bias_split_gelu(ctx: InferContext) -> list[Type]:

@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 from targets.oputil import run_op
 
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.infer import infer_types
+from graphkiln.ir.interpreter import run_node
+from graphkiln.ir.registry import InferenceError
+from graphkiln.ir.types import tensor
+
 DOMAIN = "com.microsoft"
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3, 8)).astype(np.float32) * 3
@@ -21,7 +27,11 @@ def gelu_tanh(x):
 
 
 def run(op, *inputs, **attrs):
-    return run_op(op, list(inputs), attrs, domain=DOMAIN, symbolic=True)[0]
+    """The compiled result, which is the reference's."""
+    (got,) = run_op(op, list(inputs), attrs, domain=DOMAIN, symbolic=True)
+    node = Graph().add_node(op, [], attrs, outputs=1, domain=DOMAIN)
+    close(got, run_node(node, list(inputs))[0])
+    return got
 
 
 def close(got, want):
@@ -51,3 +61,14 @@ def test_bias_add():
 def test_bias_split_gelu():
     left, right = np.split(X.astype(np.float64) + BIAS, 2, axis=-1)
     close(run("BiasSplitGelu", X, BIAS), left * gelu(right))
+
+
+@pytest.mark.parametrize("op", ["FastGelu", "BiasGelu"])
+@pytest.mark.parametrize("bias", [(1,), (1, 8), ()])
+def test_a_bias_has_a_number_for_each_place(op, bias):
+    graph = Graph()
+    x = graph.add_input("x", tensor("float32", 2, 8))
+    b = graph.add_input("b", tensor("float32", *bias))
+    graph.set_outputs([graph.add_node(op, [x, b], domain=DOMAIN).out()])
+    with pytest.raises(InferenceError, match="bias"):
+        infer_types(graph)
