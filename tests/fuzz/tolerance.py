@@ -46,6 +46,9 @@ near 0, ``x * (1 + erf(x))`` of negative numbers, ``log(1 + exp(x))``."""
 
 _LARGE_TERMS = {name: f for names, f in LARGE_TERMS.items() for name in names.split()}
 
+BLENDS = frozenset({"LSTM", "GRU", "RNN"})
+"""States that are sums of terms as large as the largest state, which may cancel to little."""
+
 # Results that are one of the operands, or that no rounding touches.
 EXACT = frozenset(
     "Identity Neg Abs Relu Max Min Clip Sign Floor Ceil Round Where Equal Greater Less "
@@ -103,12 +106,22 @@ class Perturbed(Interpreter):
         if node.op in EXACT:
             return outputs
         wrong = [self._wrong(x, _UNITS.get(node.op, 4.0)) for x in outputs]
+        if node.op in BLENDS:
+            return [self._blended(y) for y in wrong]
         large = _LARGE_TERMS.get(node.op)
         if large is None:
             return wrong
         with np.errstate(all="ignore"):
             error = self._wrong(large(inputs[0]), 1.0) - large(inputs[0])
             return [np.asarray(y + np.nan_to_num(error).astype(y.dtype)) for y in wrong]
+
+    def _blended(self, state: Any) -> Any:
+        """A state wrong by half a unit of the largest."""
+        if not isinstance(state, np.ndarray):
+            return state
+        largest = np.abs(state[np.isfinite(state)]).max(initial=0)
+        terms = np.full_like(state, largest)
+        return np.asarray(state + (self._wrong(terms, 0.5) - terms))
 
     def _wrong(self, value: Any, units: float) -> Any:
         if not isinstance(value, np.ndarray) or not precision(value.dtype):
