@@ -174,7 +174,7 @@ def recurrent(net: Net) -> None:
     else:
         net.input(dtype_of_layers(net), [steps, batch, width])
     grow(net, [cell], 1)
-    grow(net, STEPS, net.between(0, 3))
+    grow(net, STEPS, net.between(0, 2))
 
 
 FAMILIES = {"recurrent": recurrent}
