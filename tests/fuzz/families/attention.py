@@ -72,7 +72,11 @@ def rotated(net: Net, v: Value) -> Value:
     if v.shape[3] % 2 or half == 0:
         return v
     angles = np.arange(64)[:, None] / 10_000 ** (np.arange(half) / half)
-    angles = np.concatenate([angles, angles], 1).astype(v.dtype)
+    places = [i for i in net.values if i.dtype == np.int64 and i.shape == (v.shape[0], length)]
+    if net.opset >= 23 and places and net.chance(0.5):
+        caches = [net.constant(f(angles).astype(v.dtype)) for f in (np.cos, np.sin)]
+        return net.op("RotaryEmbedding", v, *caches, places[0], interleaved=net.between(0, 1))
+    angles = np.concatenate([angles, angles], 1)
     tables = [net.constant(f(angles).astype(v.dtype)) for f in (np.cos, np.sin)]
     if length > 64:
         raise Unfit("longer than the tables")

@@ -39,9 +39,7 @@ def graph(
     are there twice.
     """
     names = [v.name for v in outputs]
-    outputs = [
-        body.op("Identity", v) if v.name in names[:i] else v for i, v in enumerate(outputs)
-    ]
+    outputs = [body.op("Identity", v) if v.name in names[:i] else v for i, v in enumerate(outputs)]
     return helper.make_graph(
         needed_nodes(body.nodes, {v.name for v in outputs} | set(others)), name,
         [helper.make_tensor_value_info(v.name, element(v.dtype), () if v.rank == 0 else None)

@@ -257,10 +257,40 @@ def microsoft(net: Net) -> None:
     net.op("DequantizeLinear", out, ys, yz)
 
 
+def gemm(net: Net) -> None:
+    """onnxruntime's QGemm, whose result is bytes or, without their scale, floats."""
+    x, s, zero = quantized(net, net.pick(lambda v: real(v) and v.rank == 2))
+    kind = np.int8 if x.dtype == np.int8 else net.choose(BYTES)
+    width, outputs = x.shape[1], net.choose((1, 3, 8, 17))
+    w, ws = integers(net, kind, (outputs, width)), scale(net, 2e-3)
+    given = [x, s, zero, w, ws, net.constant(0, kind)]
+    bias = net.constant(net.rng.integers(-2000, 2000, outputs), np.int32)
+    given.append(bias if net.chance(0.6) else None)
+    more = {"transB": 1, "alpha": net.choose((1.0, 1.0, 0.5))}
+    if net.chance(0.3):
+        net.op("QGemm", *given, domain=MICROSOFT, **more)
+        return
+    ys, yz = scale(net, float(s.array) * 2e-3 * 300), zero_point(net, x.dtype)
+    y = net.op("QGemm", *given, ys, yz, domain=MICROSOFT, **more)
+    net.op("DequantizeLinear", y, ys, yz)
+
+
+def few_bits(net: Net) -> None:
+    """MatMulNBits: weights of 4 bits in blocks, packed in bytes."""
+    v = net.pick(rows)
+    width, outputs, block = v.shape[-1], net.choose((1, 3, 8)), net.choose((16, 32))
+    blocks = -(-width // block)
+    packed = net.constant(net.rng.integers(0, 256, (outputs, blocks, block // 2)), np.uint8)
+    scales = net.constant(net.rng.uniform(0.01, 0.1, outputs * blocks), np.float32)
+    zero = net.constant(net.rng.integers(0, 256, outputs * (-(-blocks // 2))), np.uint8)
+    net.op("MatMulNBits", v, packed, scales, *([zero] if net.chance(0.4) else []),
+           domain=MICROSOFT, K=width, N=outputs, bits=4, block_size=block)  # fmt: skip
+
+
 STEPS: list[Step] = [
     odd_pair, convolution, convolution, convolution, product, product, product, between_values,
-    around, around, around, qlinear_conv, qlinear_conv, qlinear_matmul, dynamic, dynamic,
-    integer_product, microsoft, microsoft,
+    around, around, around, qlinear_conv, qlinear_conv, qlinear_matmul, gemm, few_bits, dynamic,
+    dynamic, integer_product, microsoft, microsoft,
 ]  # fmt: skip
 
 

@@ -58,6 +58,8 @@ def normalise(net: Net) -> Value:
     if kind == "written":
         return written_norm(net, v, factor, offset)
     if kind == "root":
+        if net.opset >= 23 and net.chance(0.4):
+            return net.op("RMSNormalization", v, factor, axis=-1, epsilon=1e-6)
         return written_root(net, v, factor)
     if v.dtype != np.float32:
         raise Unfit("onnxruntime has no such type")
