@@ -126,11 +126,14 @@ class _Reshaped(BufferTensor):
 
     It is read and written as what it is: TVM takes a second buffer over the same memory for no use
     of it, and gives the memory to others too soon. Flat indices are what the lowering makes anyway.
+    ``first`` is where the workspace, or the part of it that is seen, begins.
     """
+
+    first: Any = 0
 
     def place(self, indices: Index) -> list[Expr]:
         flat = flatten_index(list(indices)[: len(self.shape)], self.shape)
-        return [*[index(0)] * (len(self.buffer.shape) - 1), flat]
+        return [*[index(0)] * (len(self.buffer.shape) - 1), index(self.first) + flat]
 
 
 @dataclass
@@ -241,7 +244,9 @@ class Builder:
         def load(at: tuple[Expr, ...]) -> Expr:
             return decode(out.load_raw(at), out.dtype)
 
-        out = _Reshaped(tensor.dtype, tuple(shape), load, 0, tensor.buffer, self)
+        begin = tensor.place([index(0)] * max(1, tensor.rank))
+        first = flatten_index(begin, tensor.buffer.shape)
+        out = _Reshaped(tensor.dtype, tuple(shape), load, 0, tensor.buffer, self, first)
         return out
 
     def memory_at(self, address: Expr, shape: Sequence[Any], dtype: str) -> BufferTensor:

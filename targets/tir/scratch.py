@@ -16,9 +16,9 @@ class _Slice(BufferTensor):
     whole: BufferTensor | None = None
     lead: tuple[Expr, ...] = ()
 
-    def store(self, indices: Index, value: Expr) -> None:
+    def place(self, indices: Index) -> list[Expr]:
         assert self.whole is not None
-        self.whole.store((*self.lead, *indices), value)
+        return self.whole.place([*self.lead, *list(indices)[: self.rank]])
 
 
 def slice_of(whole: BufferTensor, lead: Sequence[Expr]) -> BufferTensor:

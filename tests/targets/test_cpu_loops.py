@@ -13,6 +13,7 @@ from tvm import tirx
 from graphkiln.ir.dims import sym
 from graphkiln.targets.tir.builder import Builder
 from graphkiln.targets.tir.cpu_loops import PARALLEL_THRESHOLD, CpuLoops
+from graphkiln.targets.tir.scratch import slice_of
 
 
 def doubling(cost: int, columns: int = 8) -> Any:
@@ -63,3 +64,17 @@ def test_workspace_is_its_own_under_another_shape(shape: tuple[int, ...]) -> Non
     given, got = np.arange(8, dtype=np.float32), np.zeros(8, np.float32)
     build(b.finish("sums"))["sums"](tvm_ffi.from_dlpack(given), tvm_ffi.from_dlpack(got))
     np.testing.assert_array_equal(got, 56)
+
+
+def test_part_of_a_workspace_under_another_shape() -> None:
+    b = Builder(CpuLoops(2))
+    x, y = b.argument("x", (2, 6), "float32"), b.argument("y", (2, 3, 2), "float32")
+    whole = b.workspace((2, 2, 3), "float32")
+    with b.loop(2) as row:
+        part = slice_of(whole, [row])
+        b.nest((2, 3), lambda at: part.store(at, x[row, at[0] * 3 + at[1]]))
+        seen = b.view(part, (3, 2))
+        b.nest((3, 2), lambda at: y.store((row, *at), seen[at]))
+    given, got = np.arange(12, dtype=np.float32).reshape(2, 6), np.zeros((2, 3, 2), np.float32)
+    build(b.finish("parts"))["parts"](tvm_ffi.from_dlpack(given), tvm_ffi.from_dlpack(got))
+    np.testing.assert_array_equal(got, given.reshape(2, 3, 2))
