@@ -31,7 +31,7 @@ class Direction:
     r: Array
     input_bias: Array
     state_bias: Array
-    peepholes: Array
+    peepholes: Array | None
     functions: tuple[Function, ...]
 
     def flag(self, name: str) -> bool:
@@ -68,7 +68,7 @@ def _recurrent(
         input_bias, state_bias = _biases(b, i, w, work)
         direction = Direction(
             node, w[i].astype(work), r[i].astype(work), input_bias, state_bias,
-            np.zeros(3 * r.shape[2], work) if p is None else p[i].astype(work),
+            None if p is None else p[i].astype(work),
             _functions(node, i, default),
         )  # fmt: skip
         state = tuple(s[i].astype(work) for s in starts)
@@ -136,7 +136,7 @@ def dynamic_quantize_lstm(node: Node, inputs: list[Any]) -> list[Any]:
         hidden = r.shape[1]
         direction = Direction(
             node, weights, np.zeros((4 * hidden, hidden), x.dtype), input_bias, state_bias,
-            np.zeros(3 * hidden, x.dtype) if p is None else p[i],
+            None if p is None else p[i],
             _functions(node, i, ("Sigmoid", "Tanh", "Tanh")),
         )  # fmt: skip
         step = _quantized_step(_lstm_cell(direction), recurrent, r_scale[i])
@@ -162,18 +162,23 @@ def _dynamic_product(x: Array, weights: Array, scale: Array) -> Array:
 
 def _lstm_cell(d: Direction) -> Cell:
     f, g, h = d.functions
-    p_i, p_o, p_f = np.split(d.peepholes, 3)
+    # Left out, not zeros: those would make NaN of an infinite memory.
+    p_i, p_o, p_f = (None,) * 3 if d.peepholes is None else np.split(d.peepholes, 3)
     bias = d.input_bias + d.state_bias
 
     def step(x: Array, state: State) -> State:
         hidden, cell = state
         i, o, forget, c = np.split(x + hidden @ d.r.T + bias, 4, axis=-1)
-        i = f(i + p_i * cell)
-        forget = 1 - i if d.flag("input_forget") else f(forget + p_f * cell)
+        i = f(_peeped(i, p_i, cell))
+        forget = 1 - i if d.flag("input_forget") else f(_peeped(forget, p_f, cell))
         cell = forget * cell + i * g(c)
-        return f(o + p_o * cell) * h(cell), cell
+        return f(_peeped(o, p_o, cell)) * h(cell), cell
 
     return step
+
+
+def _peeped(gate: Array, peephole: Array | None, cell: Array) -> Array:
+    return gate if peephole is None else gate + peephole * cell
 
 
 def _gru_cell(d: Direction) -> Cell:

@@ -329,3 +329,12 @@ def test_quantized_numbers_beyond_int32_saturate(kind: str, scales: tuple[int, .
     want = [[info.max, 3], [info.min, 5], [info.max, info.min]]
     assert got.dtype == target
     np.testing.assert_array_equal(got.astype(np.int64), want)
+
+
+def test_an_infinite_memory_without_peepholes() -> None:
+    """What is left out is not zero, whose product with infinity is NaN."""
+    x, w, r = np.zeros((1, 1, 1), np.float32), np.zeros((1, 4, 1), np.float32), _random(1, 4, 1)
+    start, memory = np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), np.inf, np.float32)
+    node = _node("LSTM", 3, hidden_size=1)
+    _, last, cell = run_node(node, [x, w, r, None, None, start, memory])
+    assert cell.item() == np.inf and last.item() == 0.5
