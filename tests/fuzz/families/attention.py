@@ -146,18 +146,23 @@ def written_out(net: Net) -> None:
     """Heads, scaled scores, a mask, Softmax, and the heads together again."""
     x = net.pick(lambda v: hidden(v) and v.array.size <= SMALL)
     other = x if net.chance(0.7) else net.pick(lambda v: hidden(v) and v.shape[0] == x.shape[0])
-    heads = net.choose((1, 2, 4))
-    width = heads * net.choose((2, 3, 4, 8))
+    projected = net.chance(0.4) or other.shape[2] != x.shape[2]
+    heads = net.choose((1, 2, 4) if projected else head_counts(x.shape[2]))
+    width = heads * net.choose((2, 3, 4, 8)) if projected else x.shape[2]
     scale = (width // heads) ** -0.5
-    q = split_heads(net, linear(net, x, width), heads)
+
+    def part(of: Value) -> Value:
+        return linear(net, of, width) if projected else of
+
+    q = split_heads(net, part(x), heads)
     if net.chance(0.3):
         q = rotated(net, q)
     if net.chance(0.3):
-        k = split_heads(net, linear(net, other, width), heads, (0, 2, 3, 1))
+        k = split_heads(net, part(other), heads, (0, 2, 3, 1))
     else:
-        k = split_heads(net, linear(net, other, width), heads)
+        k = split_heads(net, part(other), heads)
         k = net.op("Transpose", rotated(net, k) if net.chance(0.3) else k, perm=[0, 1, 3, 2])
-    v = split_heads(net, linear(net, other, width), heads)
+    v = split_heads(net, part(other), heads)
     how = net.choose(("none", "before", "after", "divide", "both"))
     if how == "both":
         root = net.constant(scale**0.5, x.dtype)
@@ -174,7 +179,8 @@ def written_out(net: Net) -> None:
         zero = net.constant(0, x.dtype)
         weighted = net.op("Where", net.op("IsNaN", weighted), zero, weighted)
     out = merge_heads(net, net.op("MatMul", weighted, v))
-    linear(net, out, x.shape[2])
+    if net.chance(0.4):
+        linear(net, out, x.shape[2])
 
 
 def standard_op(net: Net) -> None:

@@ -191,10 +191,11 @@ def transformers(net: Net) -> None:
     net.input(dtype_of_layers(net), [batch, length, net.choose((2, 4, 4, 8, 16, 17))])
     if net.chance(0.7):
         net.input(np.int64, [batch, length], 0, 1 if net.chance(0.7) else 15)
-    if net.chance(0.5):
-        grow(net, STEPS, net.between(0, 1))
+    if net.chance(0.45):
         grow(net, ATTENTION, 1)
-    grow(net, STEPS, net.between(1, 3))
+        grow(net, STEPS, net.between(0, 1))
+    else:
+        grow(net, STEPS, net.between(1, 4))
 
 
 FAMILIES = {"transformers": transformers}
