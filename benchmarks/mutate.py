@@ -1,13 +1,15 @@
 """Damaged models: each must compile, or give one clear error, quickly.
 
-    python benchmarks/mutate.py                      2,000 of them through import and passes
+    python benchmarks/mutate.py                      4,000 of them through import and passes
     python benchmarks/mutate.py --count 200 --compile-every 20
     python benchmarks/mutate.py --only 17 --save m.onnx    one of them, to look at
 
 Damage is bytes that are cut, flipped or moved, fields with odd values, and graphs bent on purpose:
 cycles, renamed ops, shapes and types that do not fit. Each model has a process of its own, with
-limits on its time and memory. The exit code is 1 where one crashes, hangs, or raises anything
-but an error that the compiler means.
+10 seconds of processor time and 2 GB of memory: of address space, because Linux limits no resident
+memory, beyond what the imports have reserved, which is no model's doing. Where one still compiles,
+its machine code may take as long as the sound model's. The exit code is 1 where one crashes, hangs,
+takes more, or raises anything but an error that the compiler means, of one line for each reason.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import onnx
 import onnx.backend.test
-from pool import Ended, run_all
+from pool import Ended, mapped, run_all
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
@@ -33,7 +35,15 @@ sys.path.insert(0, str(TESTS))
 from frontend.mutate import mutate_bytes, mutate_fields  # noqa: E402
 
 DATA = Path(onnx.backend.test.__file__).parent / "data"
-MEMORY = 16 << 30
+MEMORY = 2 << 30
+CLOCK = 4
+"""Seconds of the clock for each of the processor: other work on the machine is no fault."""
+
+PATIENCE = 6
+"""Times the limit after which a process is ended; what ends between the two is only late."""
+
+SLOWER = 1.5
+"""Times the sound model's processor time that a damaged one may take to become machine code."""
 
 Bend = Callable[[onnx.ModelProto, random.Random], None]
 
@@ -58,8 +68,13 @@ def bases() -> list[bytes]:
 def make(mutant: Mutant) -> bytes:
     """The damaged model of a number."""
     rng = random.Random(mutant.seed)
-    base = rng.choice(bases())
+    base = rng.choice(bases())  # as in base_of
     return (mutate_bytes, mutate_fields, bend)[mutant.seed % 3](base, rng)
+
+
+def base_of(mutant: Mutant) -> bytes:
+    """The sound model that a number's model was made of."""
+    return random.Random(mutant.seed).choice(bases())
 
 
 def bend(data: bytes, rng: random.Random) -> bytes:
@@ -136,48 +151,90 @@ BENDS: tuple[Bend, ...] = (
 
 def attempt(mutant: Mutant) -> tuple[str, str]:
     """What the compiler makes of a mutant: ``compiled``, ``refused`` or ``raised``, and why."""
+    return outcome(make(mutant), mutant.full)
+
+
+def outcome(data: bytes, full: bool) -> tuple[str, str]:
+    """What the compiler makes of a model; ``full`` goes on to machine code, all of it fresh."""
     import graphkiln
 
-    data = make(mutant)
+    os.environ["GRAPHKILN_CACHE"] = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if mutant.full:
+            if full:
                 graphkiln.compile(data, jobs=1)
             else:
                 graphkiln.optimize(data)
     except Exception as e:
-        meant = type(e).__module__.startswith("graphkiln") and type(e).__name__ != "PassError"
-        text = str(e)
-        clear = bool(text.strip()) and all(line.isprintable() for line in text.splitlines())
-        return "refused" if meant and clear else "raised", f"{type(e).__name__}: {text}"
+        return "refused" if clear(e) else "raised", f"{type(e).__name__}: {e}"
     return "compiled", ""
 
 
-def show(results: list[Ended[Mutant]], verbose: bool) -> int:
+def clear(error: Exception) -> bool:
+    """Is this an error that the compiler means, in printable words, a line for each reason?"""
+    from graphkiln import GraphkilnError
+
+    lines = str(error).split("\n")
+    reasons = len(getattr(error, "blockers", [error]))
+    told = all(line.strip() and line.isprintable() for line in lines)
+    return isinstance(error, GraphkilnError) and told and len(lines) == reasons
+
+
+def judge(ended: Ended[Mutant], limit: float) -> tuple[str, str]:
+    """How a mutant ended, and why; a good end that took too much is ``slow`` or ``large``."""
+    if ended.status != "done":
+        return ended.status, f"exit code {ended.answer}"
+    status, message = ended.answer
+    if ended.processor > limit and (status != "compiled" or not as_long_as_sound(ended)):
+        return "slow", message
+    if ended.resident > MEMORY:
+        return "large", message
+    return status, message
+
+
+def as_long_as_sound(ended: Ended[Mutant]) -> bool:
+    """Does the time go into machine code, of which the sound model has as much?"""
+    return ended.item.full and ended.processor < SLOWER * sound_seconds(base_of(ended.item))
+
+
+@cache
+def sound_seconds(base: bytes) -> float:
+    """Processor time that a sound model takes to become machine code."""
+    (ended,) = run_all([base], partial(outcome, full=True), jobs=1, limit=600)
+    return ended.processor
+
+
+def show(results: list[Ended[Mutant]], limit: float, verbose: bool) -> int:
     """Totals, and every mutant that ended badly; returns how many did."""
     statuses = []
     for r in sorted(results, key=lambda r: r.item.seed):
-        status, message = r.answer if r.status == "done" else (r.status, f"exit code {r.answer}")
+        status, message = judge(r, limit)
         statuses.append(status)
         bad = status not in ("compiled", "refused")
         if bad or verbose:
             reason = " ".join(message.split())[:240]
-            print(f"{r.item.seed:6} {status:8} {r.seconds:6.2f} s  {reason}")
+            print(
+                f"{r.item.seed:6} {status:8} {r.processor:6.2f} s "
+                f"{r.resident >> 20:5} MiB  {reason}"
+            )
     counts = Counter(statuses)
     print(", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
+    longest = max((r.processor for r in results), default=0)
+    largest = max((r.resident for r in results), default=0)
+    print(f"the longest took {longest:.1f} s of processor time, the largest {largest >> 20} MiB")
     return len(results) - counts["compiled"] - counts["refused"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--count", type=int, default=4000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first one")
     parser.add_argument("--only", type=int, help="just this one")
     parser.add_argument("--save", type=Path, help="write the model of --only here, run nothing")
     parser.add_argument("--compile-every", type=int, default=50, help="one in so many goes on")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=float, default=60, help="seconds for one")
+    parser.add_argument("--limit", type=int, default=10, help="seconds of processor for one")
     parser.add_argument("-v", "--verbose", action="store_true", help="print those that end well")
     options = parser.parse_args()
 
@@ -191,10 +248,12 @@ def main() -> int:
 
     onnx_backend.warmup()
     bases()
-    results = list(
-        run_all(mutants, attempt, jobs=options.jobs, limit=options.limit, memory=MEMORY)
-    )
-    return 1 if show(results, options.verbose or options.only is not None) else 0
+    ended = run_all(
+        mutants, attempt, jobs=options.jobs, limit=CLOCK * PATIENCE * options.limit,
+        memory=mapped() + MEMORY, processor=PATIENCE * options.limit,
+    )  # fmt: skip
+    verbose = options.verbose or options.only is not None
+    return 1 if show(list(ended), options.limit, verbose) else 0
 
 
 if __name__ == "__main__":

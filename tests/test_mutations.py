@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
     ],
 )
 def test_damaged(tool: str, options: str, outcomes: tuple[str, ...]) -> None:
-    """By themselves the tools try 2,000 models and 4,000 artifacts."""
+    """By themselves the tools try 4,000 models and 4,000 artifacts."""
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / tool), *options.split(), "--jobs", "2"],
         capture_output=True, text=True, timeout=600,
