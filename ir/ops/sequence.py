@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..dims import Dim, is_static
 from ..registry import InferContext, op
+from ..shapes import normalize_axis
 from ..types import OptionalType, SequenceType, TensorType, Type, dtype, tensor
 from .control import unify
 
@@ -82,7 +83,7 @@ def _concat(ctx: InferContext) -> list[Type]:
         raise ctx.error("the rank of the sequence's elements is not known")
     stack = bool(ctx.attr("new_axis"))
     rank = elem.rank + stack
-    axis = int(ctx.attr("axis")) % rank
+    axis = normalize_axis(ctx.attr("axis"), rank)
     dims = [d if is_static(d) else ctx.fresh_dim() for d in elem.shape]
     if stack:
         dims.insert(axis, ctx.fresh_dim())
@@ -94,7 +95,7 @@ def _concat(ctx: InferContext) -> list[Type]:
 @op("SplitToSequence")
 def _split(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
-    axis = int(ctx.attr("axis")) % x.rank
+    axis = normalize_axis(ctx.attr("axis"), x.rank)
     dims = list(x.dims)
     parts = ctx.known(1)
     if parts is not None and parts.ndim == 1:

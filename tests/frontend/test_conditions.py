@@ -385,3 +385,27 @@ def test_checks_of_an_unrolled_loop_are_of_its_own_sizes(turns: int) -> None:
     np.testing.assert_allclose(y, f(3) + turns * f(1), rtol=1e-5)
     with pytest.raises(InputError, match="node 'inner'.*broadcast"):
         session.run(None, {"v0": f(3), "x": f(5)})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "rank"),
+    [
+        (("SequenceConstruct x x s", "ConcatFromSequence s y axis"), 2),
+        (("SequenceConstruct x x s", "ConcatFromSequence s y axis new_axis"), 3),
+        (("SplitToSequence x s axis",), 2),
+    ],
+)
+def test_axes_of_sequences_are_in_range(nodes: Sequence[str], rank: int) -> None:
+    def importing(axis: int) -> None:
+        made = []
+        for text in nodes:
+            op, *names = (w for w in text.split() if "axis" not in w)
+            attrs = {w: axis if w == "axis" else 1 for w in text.split() if "axis" in w}
+            made.append(node(op, " ".join(names[:-1]), names[-1], **attrs))
+        load_model(model(made, [value("x", (4, 2))], [names[-1]]))
+
+    importing(rank - 1)
+    importing(-rank)
+    for axis in (rank, -rank - 1, 2**40):
+        with pytest.raises(graphkiln.GraphkilnError, match=f"axis {axis} is out of range"):
+            importing(axis)
