@@ -11,6 +11,8 @@ A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of exactly five membe
 ``ir.txt``         the optimised IR; deflated
 ``report.json``    the compile report; deflated
 
+What is large and would become less than a fiftieth is stored, not deflated.
+
 A folder holds the five as plain files. Equal contents give equal bytes: times, permissions and
 order are fixed.
 
@@ -28,6 +30,7 @@ import os
 import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +55,10 @@ _ZIP64_FIELD_SIZE = 20
 # The extra field that aligned Android packages pad with; readers skip what they do not know.
 _PADDING_FIELD = 0xD935
 _PIECE = 8 << 20
+
+# A member that is larger than the one and grows by more than the other is stored: the reader takes
+# what grows by twice as much for a bomb.
+_LARGE, _MOST_DEFLATED = 16 << 20, 50
 
 _GRID_ABOVE = 16 << 20
 _ROWS, _COLUMNS = 63, 1025
@@ -346,7 +353,8 @@ def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
         info.external_attr = 0o100644 << 16
         info.file_size = size
         mapped = name == "weights.bin"
-        info.compress_type = zipfile.ZIP_STORED if mapped else zipfile.ZIP_DEFLATED
+        stored = mapped or _repeats(data)
+        info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
         # zipfile makes room for a member that grows by a twentieth; ours does not grow.
         large = size * 1.05 > zipfile.ZIP64_LIMIT
         if mapped:
@@ -357,6 +365,13 @@ def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
         info.extra = b""
 
     return store
+
+
+def _repeats(data: bytes | Iterator[memoryview]) -> bool:
+    """Would a reader not believe that so few deflated bytes hold these?"""
+    if not isinstance(data, bytes) or len(data) <= _LARGE:
+        return False
+    return len(zlib.compress(data)) * _MOST_DEFLATED < len(data)
 
 
 def _padding(position: int, name: str, large: bool) -> bytes:

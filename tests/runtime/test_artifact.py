@@ -10,6 +10,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,16 @@ def test_members_that_grow_out_of_all_proportion_are_refused(tmp_path: Path, mem
             made.writestr(info.filename, held, compress_type=zipfile.ZIP_DEFLATED)
     with pytest.raises(ArtifactError, match=f"{member} grows from"):
         read_artifact(bomb)
+
+
+def test_long_texts_that_repeat_themselves_are_read(tmp_path: Path) -> None:
+    """Deflated, the text would be a hundredth of what it is, and look like a bomb."""
+    line = "  %" + "/encoder/layers/attention" * 400 + " = Relu(%x)\n"
+    text = line * ((20 << 20) // len(line))
+    path = tmp_path / "model.kiln"
+    write_artifact(replace(contents(), ir_text=text), path)
+    assert read_artifact(path, full=True).ir_text == text
+    verify(path)
 
 
 def test_links_and_strangers_in_a_folder_are_refused(tmp_path: Path) -> None:
