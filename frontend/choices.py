@@ -34,11 +34,18 @@ class Question:
     """What an If asks: is ``a == b``, or (where there are no dims to compare) is ``root`` true?
 
     ``negated``: the If's condition is the opposite. ``key`` is equal for equal questions.
+    ``rare``: values of the run are compared, and two numbers are seldom the same.
     """
 
     key: str
     negated: bool
     dims: tuple[Dim, Dim] | None
+    rare: bool = False
+
+    @property
+    def usual(self) -> bool:
+        """The answer that most runs would give: exporters write the usual case first."""
+        return not self.rare and not self.negated
 
     def assumption(self, answer: bool) -> str:
         """What holds where the answer is ``answer``."""
@@ -64,10 +71,11 @@ def condition_of(builder: Builder, value: Value) -> Question:
             break
         negated ^= node.op == "Not"
         value = source
-    dims = _compared(builder, value.node) if value.node.op == "Equal" else None
+    compares = value.node.op == "Equal"
+    dims = _compared(builder, value.node) if compares else None
     if dims is not None:
         return Question(f"{dims[0]} == {dims[1]}", negated, dims)
-    return Question(f"{builder.graph.name}:{value.name}", negated, None)
+    return Question(f"{builder.graph.name}:{value.name}", negated, None, rare=compares)
 
 
 def _compared(builder: Builder, node: Node) -> tuple[Dim, Dim] | None:

@@ -97,8 +97,7 @@ def _place_if(at: _Site) -> Sequence[Slot]:
             at.importer.undecided = True
             return results
         builder.graph.remove(made)
-        # Exporters write the usual case as the first branch.
-        answer = choices.make(question.key, not question.negated)
+        answer = choices.make(question.key, question.usual)
     return _place_chosen(at, cond, branches, question, answer)
 
 

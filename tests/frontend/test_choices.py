@@ -103,6 +103,23 @@ def test_the_other_branch_is_found_by_trying() -> None:
         evaluate(found.graph, {"x": x[:, :2]})
 
 
+def test_a_number_of_the_run_is_taken_to_be_none_in_particular() -> None:
+    """AffineGrid's function asks whether a size is 1: both branches fit, one holds for most."""
+    then = graph([node("Squeeze", "x", "t")], [], ["t"])
+    other = graph([node("Identity", "x", "e")], [], ["e"])
+    found = _imported(
+        [node("Constant", "-", "one", value_ints=[1]), node("Equal", "n one", "is"),
+         node("If", "is", "r", name="step", then_branch=then, else_branch=other),
+         node("Mul", "v r", "y")],
+        inputs=[value("n", (1,), INT64), value("x", (1,)), value("v", ("N",))],
+    )  # fmt: skip
+    feeds = {"x": np.full(1, 3, np.float32), "v": np.arange(4, dtype=np.float32)}
+    (y,) = evaluate(found.graph, {"n": np.array([5]), **feeds}, check_types=True)
+    np.testing.assert_array_equal(y, 3 * feeds["v"])
+    with pytest.raises(EvaluationError, match="a condition 'is' that is false"):
+        evaluate(found.graph, {"n": np.array([1]), **feeds})
+
+
 def test_an_assumption_that_gives_a_symbol_its_value_needs_no_guard() -> None:
     found = _imported([*_squeezed("sq", "x", "s"), GEMM])
     assert str(found.graph.inputs[0].type) == "float32[N,1,3]"
