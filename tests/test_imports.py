@@ -34,7 +34,7 @@ MAY_IMPORT = {
 
 STANDARD = {"numpy", *sys.stdlib_module_names}
 MAY_USE = {
-    "ir": {"networkx", "onnx", "ml_dtypes"},
+    "ir": {"networkx", "onnx", "ml_dtypes", "re2"},
     "frontend": {"networkx", "onnx", "google", "ml_dtypes"},
     "passes": {"networkx", "ml_dtypes"},
     "targets": {"networkx", "tvm", "tvm_ffi", "ml_dtypes"},

@@ -142,6 +142,8 @@ def _written(data: Array, indices: Array, updates: Array) -> Array:
 def _check_reduction(ctx: InferContext) -> None:
     if ctx.attr("reduction") not in (None, "none", "add", "mul", "min", "max"):
         raise ctx.error(f"reduction {ctx.attr('reduction')!r} is not known")
+    if ctx.attr("reduction") not in (None, "none") and ctx.tensor(0).dtype.kind == "s":
+        raise ctx.error(f"reduction {ctx.attr('reduction')!r} is not defined for strings")
 
 
 @op(

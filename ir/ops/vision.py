@@ -13,6 +13,7 @@ from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axes
 from ..types import Type, dtype
 from .shape_values import dims_of, ints_of, numel
+from .text_host import require_known
 
 
 @op("Resize")
@@ -165,6 +166,7 @@ def infer_roi_align(c: InferContext) -> list[Type]:
 
 @op("ImageDecoder", traits=("host",))
 def infer_image_decoder(c: InferContext) -> list[Type]:
+    require_known(c, "pixel_format", ("RGB", "BGR", "Grayscale"))
     channels = 1 if c.attr("pixel_format") == "Grayscale" else 3
     shape = (c.fresh_dim("height"), c.fresh_dim("width"), channels)
     return [c.tensor(0).with_dtype(dtype("uint8")).with_shape(shape)]

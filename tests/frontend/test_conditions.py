@@ -409,3 +409,43 @@ def test_axes_of_sequences_are_in_range(nodes: Sequence[str], rank: int) -> None
     for axis in (rank, -rank - 1, 2**40):
         with pytest.raises(graphkiln.GraphkilnError, match=f"axis {axis} is out of range"):
             importing(axis)
+
+
+TEXTS = value("x", ("N",), TensorProto.STRING)
+GRAMS = {"max_gram_length": 1, "max_skip_count": 0, "min_gram_length": 1, "ngram_counts": [0],
+         "ngram_indexes": [0], "pool_strings": ["a"]}  # fmt: skip
+PLACES = [value("i", ("N",), INT64), value("u", ("N",), TensorProto.STRING)]
+
+
+@pytest.mark.parametrize(
+    ("op", "good", "bad", "inputs", "reason"),
+    [
+        ("RegexFullMatch", {"pattern": "a+"}, {"pattern": "(a"}, [TEXTS], "no regular expression"),
+        ("RegexFullMatch", {"pattern": "a+"}, {"pattern": "(?=a)"}, [TEXTS], "of RE2"),
+        ("RegexFullMatch", {"pattern": "a+"}, {}, [TEXTS], "has no pattern"),
+        ("StringNormalizer", {"case_change_action": "LOWER"}, {"case_change_action": "lower"},
+         [TEXTS], "case_change_action 'lower' is not known"),
+        ("TfIdfVectorizer", {"mode": "TF", **GRAMS}, {"mode": "tf", **GRAMS}, [TEXTS],
+         "mode 'tf' is not known"),
+        ("ImageDecoder", {"pixel_format": "BGR"}, {"pixel_format": "CMYK"},
+         [value("x", ("N",), UINT8)], "pixel_format 'CMYK' is not known"),
+        ("ScatterElements", {}, {"reduction": "add"}, [TEXTS, *PLACES], "not defined for strings"),
+    ],
+)  # fmt: skip
+def test_attributes_that_no_run_could_use(
+    op: str, good: dict[str, Any], bad: dict[str, Any], inputs: list[Any], reason: str
+) -> None:
+    def importing(attrs: dict[str, Any]) -> None:
+        names = " ".join(v.name for v in inputs)
+        load_model(model([node(op, names, "y", **attrs)], inputs, ["y"], opset=20))
+
+    importing(good)
+    with pytest.raises(graphkiln.GraphkilnError, match=reason):
+        importing(bad)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (), (1, 1, 2)])
+def test_a_string_normalizer_takes_one_row(shape: tuple[int, ...]) -> None:
+    texts = value("x", shape, TensorProto.STRING)
+    with pytest.raises(graphkiln.GraphkilnError, match="one row of strings"):
+        load_model(model([node("StringNormalizer", "x", "y")], [texts], ["y"]))
