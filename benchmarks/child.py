@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from graphkiln.codegen.child import die_with_parent
+
 LIFE = 4_000
 """Answers a child gives before another takes its place: loaded libraries are never given back."""
 
@@ -88,17 +90,14 @@ class Child:
 
 
 def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection, data: int) -> None:
+    die_with_parent()
     silent = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silent, stream)
     if data:
         resource.setrlimit(resource.RLIMIT_DATA, (data, data))
     answer = make()
-    parent = os.getppid()
     while True:
-        while not connection.poll(2):
-            if os.getppid() != parent:
-                return  # whoever asked was killed; other children may hold our pipe open
         try:
             question = connection.recv()
         except EOFError:

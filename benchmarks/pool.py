@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from graphkiln.codegen.child import die_with_parent
+
 T = TypeVar("T")
 
 
@@ -78,6 +80,7 @@ def mapped() -> int:
 def _child(
     work: Callable[[T], Any], item: T, answer: Connection, memory: int, processor: int
 ) -> None:
+    die_with_parent()
     silent = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silent, stream)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import multiprocessing
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +26,21 @@ _START = (
     "m = u.module_from_spec(s); sys.modules['graphkiln'] = m; s.loader.exec_module(m);"
     "importlib.import_module(sys.argv[2]).main()"
 )
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that happens.
+
+    The parent is the thread that started it, which must live as long.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)  # it ended before the request
 
 
 def start_child(

@@ -21,7 +21,7 @@ from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import parse_target
 from .build import jit_kernel
-from .worker import die_with_parent
+from .child import die_with_parent
 
 _SAMPLE_SECONDS = 2e-4
 _ROUNDS = (3, 200)

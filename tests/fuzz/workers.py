@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+from graphkiln.codegen.child import die_with_parent
+
 T = TypeVar("T")
 
 LIFE = 400
@@ -49,6 +51,7 @@ class _Child(Generic[T]):
 
 
 def _serve(work: Callable[[T], Any], connection: Connection) -> None:
+    die_with_parent()
     silent = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silent, stream)
