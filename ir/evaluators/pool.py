@@ -42,7 +42,8 @@ def _with_indices(node: Node, x: np.ndarray, window: Frame) -> list[Any]:
     index = np.full(best.shape, -1, np.int64)
     for offset in window.offsets():
         seen, place = window.view(padded, offset), window.view(places, offset)
-        better = (place >= 0) & ((index < 0) | (seen > best))
+        first_nan = (seen != seen) & (best == best)
+        better = (place >= 0) & ((index < 0) | (seen > best) | first_nan)
         best = np.where(better, seen, best)
         index = np.where(better, place, index)
     planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * (x.ndim - 2))

@@ -138,6 +138,17 @@ def minimum(a: Expr, b: Expr) -> Expr:
     return tirx.Select(tirx.Or(a > b, is_nan(b)), b, a)
 
 
+def larger(a: Expr, b: Expr) -> Expr:
+    """The larger of two floats: NaN where either is NaN, -0 of two zeros that differ.
+
+    The order of the operands plays no part. An x86's maximum gives its second operand where one is
+    NaN, so two of them and the ``or`` of their bits do: NaN with any bits is NaN, what is the same
+    stays. The operands are used four times: bind them.
+    """
+    first, second = tirx.Select(a > b, a, b), tirx.Select(b > a, b, a)
+    return from_bits(tirx.bitwise_or(bits_of(first), bits_of(second)))
+
+
 def horner(coefficients: Sequence[float], x: Expr) -> Expr:
     """The polynomial with these coefficients (lowest degree first) at ``x``."""
     result = constant(coefficients[-1], x)

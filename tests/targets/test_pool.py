@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oputil import assert_close, backend_cases, run_case, run_op
+from onnx import helper, numpy_helper
+from oputil import assert_close, backend_cases, one_node, run_case, run_op
 from reference import reference, runtime
+
+import graphkiln
+from graphkiln.ir.interpreter import evaluate
 
 POOLS = ("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "MaxUnpool")
 
@@ -76,6 +80,90 @@ def test_padding_never_wins_a_max_pool() -> None:
     x = np.full((1, 1, 4, 4), -1e30, np.float32)
     (got,) = run_op("MaxPool", [x], {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)})
     np.testing.assert_array_equal(got, x)
+
+
+def _windows(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
+    """The elements of each window of a square pool, on the last axis; padding is -inf."""
+    padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)], constant_values=-np.inf)
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))
+    return seen[:, :, ::stride, ::stride].reshape(*seen[:, :, ::stride, ::stride].shape[:4], -1)
+
+
+def _with_nans(seed: int, kernel: int, size: int = 23, dtype: str = "float32") -> np.ndarray:
+    """Some single NaNs of both signs, a border row of them, and a block that fills a window."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((1, 2, size, size)).astype(dtype)
+    x[rng.random(x.shape) < 0.03] = np.copysign(np.nan, -1)
+    x[rng.random(x.shape) < 0.03] = np.nan
+    x[0, 0, -1] = x[0, 0, : kernel + 1, : kernel + 1] = np.nan
+    return x
+
+
+NAN_POOLS = [(2, 2, 0), (3, 1, 0), (3, 2, 1), (5, 1, 2), (7, 3, 0), (9, 2, 4)]
+
+
+@pytest.mark.parametrize("symbolic", [False, "distinct"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize(("kernel", "stride", "pad"), NAN_POOLS)
+def test_nan_wins_a_max_pool(
+    kernel: int, stride: int, pad: int, dtype: str, symbolic: Any
+) -> None:
+    x = _with_nans(kernel, kernel, dtype=dtype)
+    attrs = {"kernel_shape": (kernel,) * 2, "strides": (stride,) * 2, "pads": (pad,) * 4}
+    (got,) = run_op("MaxPool", [x], attrs, symbolic=symbolic)
+    np.testing.assert_array_equal(got, _windows(x, kernel, stride, pad).max(-1))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), NAN_POOLS)
+def test_the_first_nan_of_a_window_gives_the_index(kernel: int, stride: int, pad: int) -> None:
+    x = _with_nans(kernel, kernel)
+    attrs = {"kernel_shape": (kernel,) * 2, "strides": (stride,) * 2, "pads": (pad,) * 4}
+    places = np.arange(x.size, dtype=np.float64).reshape(x.shape)
+    seen = _windows(x, kernel, stride, pad)
+    first = seen.argmax(-1)[..., None]  # of NumPy, the first NaN too
+    want = np.take_along_axis(_windows(places, kernel, stride, pad), first, -1)[..., 0]
+    for pooled, found in (
+        run_op("MaxPool", [x], attrs, num_outputs=2),
+        evaluate(one_node("MaxPool", [x], attrs, num_outputs=2), {"x0": x}),
+    ):
+        np.testing.assert_array_equal(pooled, seen.max(-1))
+        np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), NAN_POOLS)
+def test_what_onnxruntime_lets_through_comes_through(kernel: int, stride: int, pad: int) -> None:
+    """There a NaN wins or loses by its place; what has no NaN to lose is the same."""
+    x = _with_nans(kernel, kernel)
+    attrs = {"kernel_shape": (kernel,) * 2, "strides": (stride,) * 2, "pads": (pad,) * 4}
+    (theirs,) = runtime("MaxPool", [x], attrs)
+    (ours,) = run_op("MaxPool", [x], attrs)
+    assert np.isnan(ours[np.isnan(theirs)]).all()
+    numbers = ~np.isnan(ours)
+    np.testing.assert_array_equal(ours[numbers], theirs[numbers])
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), NAN_POOLS)
+def test_nan_wins_a_max_pool_on_blocks(kernel: int, stride: int, pad: int) -> None:
+    """Behind a convolution, which lays its channels out in blocks."""
+    weights = np.zeros((16, 2, 1, 1), np.float32)
+    weights[np.arange(16), np.arange(16) % 2] = 1
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("MaxPool", ["c"], ["y"], kernel_shape=(kernel,) * 2,
+                         strides=(stride,) * 2, pads=(pad,) * 4),
+    ]  # fmt: skip
+    x = _with_nans(kernel, kernel)
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "g", [info("x", 1, x.shape)],
+        [info("y", 1, None), info("c", 1, None)],
+        [numpy_helper.from_array(weights, "w")],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    artifact = graphkiln.compile(proto, jobs=1)
+    assert "PoolBlocked" in artifact.contents.ir_text
+    pooled, convolved = artifact.session().run(None, {"x": x})
+    np.testing.assert_array_equal(pooled, _windows(convolved, kernel, stride, pad).max(-1))
 
 
 @pytest.mark.parametrize("p", [1, 2, 3, 5])

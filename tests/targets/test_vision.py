@@ -173,3 +173,15 @@ def test_affine_grid_of_a_known_size(align: int) -> None:
     (want,) = reference("AffineGrid", inputs, {"align_corners": align})
     (got,) = run_op("AffineGrid", inputs, {"align_corners": align}, const_inputs={1})
     assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 2), (3, 3)])
+def test_nan_wins_in_the_regions_it_lies_in(place: tuple[int, int]) -> None:
+    x = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
+    x[0, 0][place] = np.nan
+    rois = np.array([[0, 0, 0, 3, 3], [0, 5, 5, 7, 7]], np.float32)
+    (pooled,) = run_op("MaxRoiPool", [x, rois], {"pooled_shape": (1, 1)})
+    np.testing.assert_array_equal(pooled.ravel(), [np.nan, 63])
+    at = {"mode": "max", "output_height": 1, "output_width": 1, "sampling_ratio": 4}
+    aligned = run_op("RoiAlign", [x, rois[:, 1:], np.zeros(2, np.int64)], at)[0].ravel()
+    assert np.isnan(aligned).tolist() == [True, False]

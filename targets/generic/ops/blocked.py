@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from tvm import tirx
@@ -14,9 +16,12 @@ from ...tir.numeric import cast
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 from .blocked_turn import pack_turned, turns, unpack_turned
+from .pool import larger
+from .pool_windows import UNROLLED, split_window
 from .quant_math import requantize
 
 Expr = Any
+Bounds: TypeAlias = "list[tuple[Expr, Expr]]"
 
 
 @lowering("kiln.PackChannels")
@@ -121,21 +126,43 @@ def lower_pool(ctx: LowerContext) -> TensorExpr:
     maximum = ctx.attr("mode") == "max"
     b = ctx.b
 
-    def position(at: tuple[Expr, ...]) -> None:
+    def fold(acc: BufferTensor, at: tuple[Expr, ...], k: Sequence[Expr]) -> None:
         n, c, *place = at
-        bounds = [_clip(b, window, i, p, x.shape[2 + i]) for i, p in enumerate(place)]
+        source = [
+            p * window.strides[i] - b.dim(window.begin[i]) + o * window.dilations[i]
+            for i, (p, o) in enumerate(zip(place, k, strict=True))
+        ]
+        with b.lanes(lanes) as v:
+            value = x[(n, c, *source, v)]
+            acc.store((v,), larger(acc[v], value) if maximum else acc[v] + value)
+
+    loops, written = split_window(window.kernel, UNROLLED if lanes > 1 else 1)
+    leaves = bool(ctx.attr("ceil_mode")) or any(p != 0 for p in (*window.begin, *window.end))
+
+    def fold_whole(acc: BufferTensor, at: tuple[Expr, ...]) -> None:
+        for k in itertools.product(*map(range, written)):
+            fold(acc, at, k)
+
+    def fold_inside(acc: BufferTensor, at: tuple[Expr, ...], bounds: Bounds) -> None:
+        with b.grid(*(high - low for low, high in bounds)) as k:
+            fold(acc, at, [low + o for (low, _), o in zip(bounds, k, strict=True)])
+
+    def position(at: tuple[Expr, ...]) -> None:
+        bounds = [_clip(b, window, i, p, x.shape[2 + i]) for i, p in enumerate(at[2:])]
         acc = b.local((lanes,), x.compute_dtype, "acc")
         start = _lowest(x.compute_dtype) if maximum else tirx.const(0, x.compute_dtype)
         with b.lanes(lanes) as v:
             acc.store((v,), start)
-        with b.grid(*(high - low for low, high in bounds)) as k:
-            source = [
-                p * window.strides[i] - b.dim(window.begin[i]) + (low + j) * window.dilations[i]
-                for i, (p, j, (low, _)) in enumerate(zip(place, k, bounds, strict=True))
-            ]
-            with b.lanes(lanes) as v:
-                value = x[(n, c, *source, v)]
-                acc.store((v,), tirx.max(acc[v], value) if maximum else acc[v] + value)
+        if loops:
+            fold_inside(acc, at, bounds)
+        elif not leaves:
+            fold_whole(acc, at)
+        else:
+            full = [(high - low).equal(k) for (low, high), k in zip(bounds, written, strict=True)]
+            with b.when(tirx.all(*full)):
+                fold_whole(acc, at)
+            with b.otherwise():
+                fold_inside(acc, at, bounds)
         _finish(ctx, acc, out, at, window, bounds, maximum)
 
     b.nest(out.shape[:-1], position, cost=lanes * 9, sequential_last=True)
@@ -161,7 +188,7 @@ def _lowest(dtype: str) -> Expr:
 
 def _finish(
     ctx: LowerContext, acc: BufferTensor, out: BufferTensor, at: tuple[Expr, ...], window: Window,
-    bounds: list[tuple[Expr, Expr]], maximum: bool,
+    bounds: Bounds, maximum: bool,
 ) -> None:  # fmt: skip
     b = ctx.b
     count: Any = None

@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.windows import Window, pool_window
-from ...tir import math
+from ...tir import floats, math
 from ...tir.builder import BufferTensor, Expr, TensorExpr, index, product
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import MAX, SUM, Group, Monoid, collapse, for_groups, lowest
@@ -37,7 +37,7 @@ def pool_geometry(c: LowerContext, window: Window) -> Geometry:
 
 @lowering("MaxPool")
 def lower_max_pool(c: LowerContext) -> list[TensorExpr | None]:
-    """MaxPool-22; NaN loses against numbers, and the first of equals gives the index."""
+    """MaxPool-22; NaN wins, and the first of equals, or the first NaN, gives the index."""
     window, geometry = _window(c)
     if len(c.types) > 1:
         return _max_pool_with_indices(c, geometry)
@@ -45,13 +45,22 @@ def lower_max_pool(c: LowerContext) -> list[TensorExpr | None]:
     fill = lowest(out.compute_dtype)
     pool_windows(
         c.b,
-        Pool(c.input(0), geometry, out, fill, _larger, lambda value, _at: value),
+        Pool(c.input(0), geometry, out, fill, larger, lambda value, _at: value),
     )
     return [out]
 
 
-def _larger(best: Expr, value: Expr) -> Expr:
-    return tirx.Select(value > best, value, best)
+def larger(a: Expr, b: Expr) -> Expr:
+    """The larger of two elements; NaN wins."""
+    return floats.larger(a, b) if dtype_of(a).startswith("float") else tirx.max(a, b)
+
+
+def _wins(value: Expr, best: Expr) -> Expr:
+    """Does an element take the place of the best before it?"""
+    if not dtype_of(value).startswith("float"):
+        return value > best
+    first_nan = tirx.all(floats.is_nan(value), tirx.Not(floats.is_nan(best)))
+    return tirx.any(value > best, first_nan)
 
 
 def _max_pool_with_indices(c: LowerContext, g: Geometry) -> list[TensorExpr | None]:
@@ -72,7 +81,7 @@ def _max_pool_with_indices(c: LowerContext, g: Geometry) -> list[TensorExpr | No
             ]
             with b.when(tirx.all(*inside)):
                 value = b.let(x.at(n, channel, *where))
-                with b.when(tirx.any(value > best.get(), found.get() < 0)):
+                with b.when(tirx.any(_wins(value, best.get()), found.get() < 0)):
                     best.set(value)
                     found.set(_flat(where, spatial, bool(c.attr("storage_order"))))
         plane = (n * index(x.shape[1]) + channel) * index(product(spatial))

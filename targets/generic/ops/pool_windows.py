@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, index, static_product
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, static_product
 from ...tir.numeric import cast, dtype_of
 from .conv_direct import block_start, blocks_of, choose_tile, line_at
 from .conv_rows import Columns, Geometry, Rows
+
+UNROLLED = 32
+"""Window positions that are written out, so that what they are folded into stays in registers."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,16 @@ def pool_windows(b: Builder, pool: Pool) -> None:
     columns = Columns(width, tile.columns)
     rows = Rows.of(b, pool.x, pool.geometry, spatial, columns, pool.fill)
 
+    outside, inside = split_window(pool.geometry.kernel, UNROLLED if tile.columns > 1 else 1)
+
     def fold(at: tuple[Expr, ...], lead: list[Expr], start: Expr) -> BufferTensor:
         n, c = at
         sums = b.local((tile.size,), dtype)
         with b.lanes(tile.size) as lane:
             sums.store((lane,), pool.fill)
-        with b.grid(*pool.geometry.kernel) as k:
+        with b.grid(*outside) as far, b.grid(*inside, kind="unrolled") as near:
             for o in range(tile.rows):
-                located = rows.locate(n, c, line_at(lead, o), k)
+                located = rows.locate(n, c, line_at(lead, o), (*far, *near))
                 base = tile.row(0, o)
                 with b.lanes(tile.columns) as lane:
                     value = cast(rows.load(located, start + lane), dtype)
@@ -73,6 +79,16 @@ def pool_windows(b: Builder, pool: Pool) -> None:
     blocks = [*outer[:-1], *(blocks_of(e, tile.rows) for e in outer[-1:])]
     work = static_product((*pool.geometry.kernel, tile.size, columns.count)) or 1 << 10
     b.nest((batch, channels, *blocks), body, work, sequential_last=True)
+
+
+def split_window(kernel: Sequence[Any], most: int) -> tuple[Sequence[Any], Sequence[int]]:
+    """The dims of a window to loop over, and the last ones, of at most ``most`` positions."""
+    inside: list[int] = []
+    for extent in map(as_int, reversed(kernel)):
+        if extent is None or prod(inside) * extent > most:
+            break
+        inside.insert(0, extent)
+    return kernel[: len(kernel) - len(inside)], inside
 
 
 def taps_inside(g: Geometry, d: int, o: Expr, low: Any, high: Any) -> Expr:

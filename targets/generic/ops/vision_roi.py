@@ -10,15 +10,12 @@ from ...tir.builder import Builder, Expr, TensorExpr, index
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import lowest
 from ..registry import LowerContext, lowering
+from .pool import larger
 from .vision_sampling import clamp_float, clamp_index
 
 
 def _const(value: float, like: Expr) -> Expr:
     return tirx.const(value, dtype_of(like))
-
-
-def _larger(a: Expr, b: Expr) -> Expr:
-    return tirx.Select(a > b, a, b)
 
 
 class _Span:
@@ -31,7 +28,8 @@ class _Span:
         self.start = b.let(start * scale - _const(shift, start))
         length = end * scale - _const(shift, start) - self.start
         if not pixel_shift:
-            length = _larger(length, _const(1, start))
+            one = _const(1, start)
+            length = tirx.Select(length > one, length, one)
         self.bin = b.let(length / _const(bins, start))
         given = int(c.attr("sampling_ratio") or 0)
         self.samples = index(given) if given else b.let(cast(tirx.ceil(self.bin), "int64"))
@@ -81,7 +79,7 @@ def lower_roi_align(c: LowerContext) -> TensorExpr:
                 with b.loop(columns.samples) as t:
                     z = _Neighbours(b, columns.position(b, j, t), x.shape[3])
                     value = sample(image, channel, y, z)
-                    total.set(_larger(value, total.get()) if maximum else total.get() + value)
+                    total.set(larger(value, total.get()) if maximum else total.get() + value)
             empty = tirx.any(rows.samples <= 0, columns.samples <= 0)
             mean = total.get() if maximum else total.get() / cast(count, dtype)
             out.store((n, channel, i, j), tirx.Select(empty, tirx.const(0, dtype), mean))
@@ -93,7 +91,8 @@ def lower_roi_align(c: LowerContext) -> TensorExpr:
             for j, wz in zip((z.low, z.high), z.weights, strict=True)
         ]
         if maximum:
-            return b.let(_larger(_larger(corners[0], corners[1]), _larger(corners[2], corners[3])))
+            left, right = (b.let(larger(*corners[i : i + 2])) for i in (0, 2))
+            return b.let(larger(left, right))
         return corners[0] + corners[1] + corners[2] + corners[3]
 
     b.nest((regions, channels), body, cost=1 << 10, sequential_last=True)
@@ -118,7 +117,8 @@ def lower_max_roi_pool(c: LowerContext) -> TensorExpr:
             best = b.scalar(dtype, lowest(dtype))
             with b.loop(tirx.max(bottom - top, index(0))) as dy:
                 with b.loop(tirx.max(right - left, index(0))) as dx:
-                    best.set(_larger(x[image, channel, top + dy, left + dx], best.get()))
+                    value = b.let(x[image, channel, top + dy, left + dx])
+                    best.set(larger(value, best.get()))
             empty = tirx.any(bottom <= top, right <= left)
             out.store((n, channel, i, j), tirx.Select(empty, tirx.const(0, dtype), best.get()))
 
