@@ -124,7 +124,7 @@ class _Renaming:
 
     def type(self, t: Type) -> Type:
         if isinstance(t, SequenceType):
-            return SequenceType(self.type(t.elem))
+            return t.with_elem(self.type(t.elem))
         if isinstance(t, OptionalType):
             return OptionalType(self.type(t.elem))
         if t.shape is None:

@@ -17,7 +17,7 @@ import onnx
 
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
-from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor
+from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor, unify_sequences
 from .choices import Guard, Question, condition_of, disagree, equality
 from .emit import Emit
 from .errors import ImportFault, shorten, text
@@ -253,7 +253,10 @@ def _settle(
 def _widen(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Type:
     """The narrowest type that holds values of both types; ``free`` are dims widened before."""
     if isinstance(a, SequenceType) and isinstance(b, SequenceType):
-        return SequenceType(_widen_element(at, a.elem, b.elem, hint, free))
+        try:
+            return unify_sequences(a, b, lambda x, y: _widen(at, x, y, hint, free))
+        except ValueError:
+            raise ImportFault(f"a carried value is {a} before and {b} after an iteration") from None
     if isinstance(a, OptionalType):
         elem = b.elem if isinstance(b, OptionalType) else b
         return OptionalType(_widen_element(at, a.elem, elem, hint, free))

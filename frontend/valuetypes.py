@@ -215,7 +215,7 @@ def _solve(have: SymExpr, symbol: str, want: Dim) -> Dim | None:
 def substitute_type(t: Type, bound: Mapping[str, Dim]) -> Type:
     """``t`` with symbols replaced."""
     if isinstance(t, SequenceType):
-        return SequenceType(substitute_type(t.elem, bound))
+        return t.with_elem(substitute_type(t.elem, bound))
     if isinstance(t, OptionalType):
         return OptionalType(substitute_type(t.elem, bound))
     if t.shape is None:

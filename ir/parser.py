@@ -48,6 +48,8 @@ def parse_graph(
     except RecursionError:
         parser.fail("nested too deeply")
 
+_WRAPPERS = ("seq", "empty", "optional")
+
 
 class _Parser(Scanner):
     def __init__(
@@ -202,7 +204,7 @@ class _Parser(Scanner):
         if word in DTYPES and not self._text.startswith("[", self._at + len(word)):
             self.expect(word)
             return dtype(word)
-        if word in DTYPES or word in ("seq", "optional"):
+        if word in DTYPES or word in _WRAPPERS:
             return self._type()
         at = self.space()
         self.expect(word)
@@ -235,12 +237,12 @@ class _Parser(Scanner):
 
     def _known_type(self) -> Type:
         word = self.word()
-        if word in ("seq", "optional"):
+        if word in _WRAPPERS:
             self.expect(word)
             self.expect("<")
             elem = self.nested(self._known_type)
             self.expect(">")
-            return SequenceType(elem) if word == "seq" else OptionalType(elem)
+            return OptionalType(elem) if word == "optional" else SequenceType(elem, word == "empty")
         element, shape = self._shaped()
         layout = self.name() if self.accept("{") else None
         if layout is not None:

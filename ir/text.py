@@ -12,7 +12,8 @@
     attr   = INT | FLOAT | STRING | "true" | "false" | "none" | "[" [attr ("," attr)*] "]"
            | "<" dim ">" | "tensor" tensor | type | DTYPE | graph
     tensor = DTYPE "[" dims "]" (element | "[" elements "]" | "sha256:" HEX)
-    type   = DTYPE "[" ("*" | dims) "]" ["{" LAYOUT "}"] | "seq<" type ">" | "optional<" type ">"
+    type   = DTYPE "[" ("*" | dims) "]" ["{" LAYOUT "}"]
+           | ("seq" | "empty" | "optional") "<" type ">"  an empty one is a sequence of nothing yet
            | "?"                                          ? is a type nobody inferred yet
 
 One operation a line, producers first. Names that hold anything but letters, digits and ``_./-``
@@ -87,7 +88,7 @@ def format_type(t: Type | None) -> str:
     if t is None:
         return "?"
     if isinstance(t, SequenceType):
-        return f"seq<{format_type(t.elem)}>"
+        return f"{t.word}<{format_type(t.elem)}>"
     if isinstance(t, OptionalType):
         return f"optional<{format_type(t.elem)}>"
     if t.layout is None:

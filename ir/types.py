@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeAlias
@@ -153,12 +154,24 @@ class TensorType:
 
 @dataclass(frozen=True)
 class SequenceType:
-    """A list of values of one type."""
+    """A list of values of one type.
+
+    ``empty``: nothing was put into it yet, so that only the element type of ``elem`` counts.
+    """
 
     elem: Type
+    empty: bool = False
+
+    @property
+    def word(self) -> str:
+        """What its text starts with."""
+        return "empty" if self.empty else "seq"
+
+    def with_elem(self, elem: Type) -> SequenceType:
+        return replace(self, elem=elem)
 
     def __str__(self) -> str:
-        return f"seq<{self.elem}>"
+        return f"{self.word}<{self.elem}>"
 
 
 @dataclass(frozen=True)
@@ -177,6 +190,21 @@ Type: TypeAlias = "TensorType | SequenceType | OptionalType"
 def tensor(t: DType | str, *shape: Dim) -> TensorType:
     """Short for ``TensorType(dtype(t), shape)``."""
     return TensorType(dtype(t), tuple(shape))
+
+
+def unify_sequences(
+    a: SequenceType, b: SequenceType, unify_elements: Callable[[Type, Type], Type]
+) -> SequenceType:
+    """The type that covers two lists: of one that is empty only the element type counts.
+
+    Raises ``ValueError`` where those differ.
+    """
+    if not a.empty and not b.empty:
+        return SequenceType(unify_elements(a.elem, b.elem))
+    types = [s.elem.dtype for s in (a, b) if isinstance(s.elem, TensorType)]
+    if len(types) < 2 or types[0] != types[1]:
+        raise ValueError(f"{a} and {b} do not agree")
+    return b if a.empty else a
 
 
 def type_symbols(t: Type) -> frozenset[str]:

@@ -126,7 +126,7 @@ class _Resolver:
             return
         axis = int(attribute(node, "axis")) % x.rank
         sizes = self._sizes(x, axis, inputs[1] if len(inputs) > 1 else None)
-        if sizes is None or len(sizes) > self.limit:
+        if not sizes or len(sizes) > self.limit:
             return
         parts = self._parts(x, axis, sizes)
         if len(inputs) < 2 and not attribute(node, "keepdims"):

@@ -77,7 +77,7 @@ def _split(node: Node, inputs: list[Any]) -> list[Any]:
     axis = int(attribute(node, "axis") or 0)
     keep = split is not None or bool(attribute(node, "keepdims"))
     sizes = _sizes(x.shape[axis], split)
-    parts = np.split(x, np.cumsum(sizes)[:-1], axis=axis)
+    parts = np.split(x, np.cumsum(sizes)[:-1], axis=axis) if sizes else []
     return [parts if keep else [p.squeeze(axis) for p in parts]]
 
 

@@ -10,7 +10,14 @@ from ..dims import Dim, sym
 from ..graph import Graph, Value
 from ..infer import infer_types
 from ..registry import InferContext, op
-from ..types import OptionalType, SequenceType, TensorType, Type, type_symbols
+from ..types import (
+    OptionalType,
+    SequenceType,
+    TensorType,
+    Type,
+    type_symbols,
+    unify_sequences,
+)  # fmt: skip
 
 Fresh = Callable[[], Dim]
 
@@ -53,7 +60,7 @@ def unify(a: Type, b: Type, fresh: Fresh) -> Type:
     Raises ``ValueError`` where element types or kinds differ.
     """
     if isinstance(a, SequenceType) and isinstance(b, SequenceType):
-        return SequenceType(_unify_elements(a.elem, b.elem, fresh))
+        return unify_sequences(a, b, lambda x, y: unify(x, y, fresh))
     if isinstance(a, OptionalType) or isinstance(b, OptionalType):
         left = a.elem if isinstance(a, OptionalType) else a
         right = b.elem if isinstance(b, OptionalType) else b
@@ -97,7 +104,7 @@ def _outside(t: Type, outer: frozenset[str], ctx: InferContext) -> Type:
     """A body's result type as seen outside: dims that only the body knows become fresh."""
     own = f"u{ctx.node.serial}_"
     if isinstance(t, SequenceType):
-        return SequenceType(_outside(t.elem, outer, ctx))
+        return t.with_elem(_outside(t.elem, outer, ctx))
     if isinstance(t, OptionalType):
         return OptionalType(_outside(t.elem, outer, ctx))
     if t.shape is None:

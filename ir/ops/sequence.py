@@ -49,15 +49,18 @@ def _empty(ctx: InferContext) -> list[Type]:
     name = code if isinstance(code, str) else _DTYPES.get(1 if code is None else int(code))
     if name is None:
         raise ctx.error(f"element type {code} is not known")
-    return [SequenceType(TensorType(dtype(name), None))]
+    return [SequenceType(TensorType(dtype(name), None), empty=True)]
 
 
 @op("SequenceInsert")
 def _insert(ctx: InferContext) -> list[Type]:
     sequence, item = _sequence(ctx, 0), ctx.tensor(1)
-    if isinstance(sequence.elem, TensorType) and sequence.elem.shape is None:
+    elem = sequence.elem
+    if not isinstance(elem, TensorType) or elem.dtype != item.dtype:
+        raise ctx.error(f"{item} cannot be put into {sequence}")
+    if sequence.empty:
         return [SequenceType(item)]
-    return [SequenceType(unify(sequence.elem, item, lambda: _varying(ctx)))]
+    return [SequenceType(unify(elem, item, lambda: _varying(ctx)))]
 
 
 @op("SequenceErase")

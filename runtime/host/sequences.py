@@ -134,18 +134,19 @@ def split_to_sequence(
         parts = np.split(data, total, axis) if total else []
         squeeze = not attrs.get("keepdims", 1)
         return ([part.squeeze(axis) if squeeze else part for part in parts],)
-    return (np.split(data, _borders(split, total), axis),)
+    borders = _borders(split, total)
+    return ([] if borders is None else np.split(data, borders, axis),)
 
 
-def _borders(split: np.ndarray, total: int) -> list[int]:
-    """Where slices end, without the last end."""
+def _borders(split: np.ndarray, total: int) -> list[int] | None:
+    """Where slices end, without the last end; None where there are no slices."""
     if split.ndim == 0:
         if int(split) <= 0:
             raise ValueError(f"split must be positive, it is {int(split)}")
-        return list(range(int(split), total, int(split)))
+        return list(range(int(split), total, int(split))) if total else None
     if int(split.sum()) != total or (split < 0).any():
         raise ValueError(f"split {split.tolist()} does not add up to {total}")
-    return [int(end) for end in np.cumsum(split)[:-1]]
+    return [int(end) for end in np.cumsum(split)[:-1]] if split.size else None
 
 
 @host_function("Optional", raw=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from frontend.build import INT64, model, node, refusal, value
 from onnx import helper
 
+import graphkiln
 from graphkiln.frontend import load_model
 from graphkiln.ir.dims import free_symbols
 from graphkiln.ir.types import TensorType
@@ -139,6 +142,36 @@ def test_open_dims_that_hide_a_rank_are_named() -> None:
     assert "(x: float32[N], s: int64[M])" in refusal(proto).reason
     found = load_model(proto, shapes={"s": (9,)}).graph
     assert found.outputs[0].rank == 9
+
+
+def _listed(nodes: Sequence[onnx.NodeProto], inputs: Sequence[onnx.ValueInfoProto]) -> Any:
+    proto = model([*nodes, node("SequenceAt", "s at", "r")], [*inputs, value("at", (), INT64)],
+                  ["r"])  # fmt: skip
+    return graphkiln.compile(proto, jobs=1).session()
+
+
+def test_lists_of_tensors_of_different_rank() -> None:
+    """What was put in last says nothing of the others."""
+    feeds = {"x": np.ones((2, 3, 4), "f"), "y": np.ones((3, 4), "f"), "z": np.ones((4, 1, 4), "f")}
+    session = _listed(
+        [node("SequenceEmpty", "", "a"), node("SequenceInsert", "a x", "b"),
+         node("SequenceInsert", "b y", "c"), node("SequenceInsert", "c z", "s")],
+        [value(name, a.shape) for name, a in feeds.items()],
+    )  # fmt: skip
+    for at, name in enumerate(feeds):
+        renamed = {**feeds, "at": np.array(at)}
+        np.testing.assert_array_equal(session.run(None, renamed)[0], feeds[name])
+
+
+def test_lists_of_tensors_of_no_known_shape() -> None:
+    """A tensor that joins a list says nothing of those that the list came with."""
+    inner = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
+    given = helper.make_value_info("q", helper.make_sequence_type_proto(inner))
+    session = _listed([node("SequenceInsert", "q x", "s")], [given, value("x", (2, 3))])
+    x, other = np.ones((2, 3), np.float32), np.ones((4, 5, 6), np.float32)
+    for at, want in ((0, other), (1, x)):
+        (got,) = session.run(None, {"q": [other], "x": x, "at": np.array(at)})
+        np.testing.assert_array_equal(got, want)
 
 
 def test_a_dim_below_zero_is_open() -> None:

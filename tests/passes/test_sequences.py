@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.graph_text import graph_of
 from support.pass_checks import Golden, check, run
+
+from graphkiln.ir.interpreter import evaluate
 
 CONSTRUCTED = """
 graph main(%x: float32[2,3], %y: float32[2,3]) -> (a, n, c, s) {
@@ -73,3 +76,21 @@ def test_positions_only_known_at_run_time_stay(lines: str) -> None:
     }}
     """)
     assert run(graph, "sequences").records[0].changes == 0
+
+
+@pytest.mark.parametrize("split", ["", ", %two", ", %none"])
+def test_nothing_is_split_into_no_parts(split: str) -> None:
+    """As onnxruntime and onnx.reference do."""
+    graph = graph_of(f"""
+    graph main(%x: float32[2,0]) -> (n) {{
+      %two = constant int64[] 2
+      %none = constant int64[0] []
+      %q = SplitToSequence(%x{split}) {{axis=1}}
+      %n = SequenceLength(%q)
+      return %n
+    }}
+    """)
+    feeds = {"x": np.empty((2, 0), np.float32)}
+    assert evaluate(graph, feeds)[0] == 0
+    run(graph, "sequences")
+    assert evaluate(graph, feeds)[0] == 0

@@ -333,6 +333,9 @@ def test_split_to_sequence() -> None:
     assert shapes(np.array([1, 4]), axis=-1, keepdims=0) == [(2, 1), (2, 4)]
     with pytest.raises(InputError, match="does not add up to 5"):
         shapes(np.array([1, 1]), axis=1)
+    data = np.empty((2, 0), np.float32)
+    assert shapes(axis=1) == shapes(np.array(2), axis=1) == shapes(np.empty(0, int), axis=1) == []
+    assert shapes(np.array([0]), axis=1) == [(2, 0)]
 
 
 def test_optional_operations() -> None:

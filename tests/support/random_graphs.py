@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def types(draw: st.DrawFn) -> Type:
     shape = draw(st.one_of(st.none(), st.lists(dims, max_size=4).map(tuple)))
     layout = draw(st.one_of(st.none(), st.just("NCHW16c"), st.text(max_size=4)))
     t: Type = TensorType(draw(dtypes), shape, layout)
-    for wrap in draw(st.lists(st.sampled_from([SequenceType, OptionalType]), max_size=2)):
+    wraps = [SequenceType, OptionalType, partial(SequenceType, empty=True)]
+    for wrap in draw(st.lists(st.sampled_from(wraps), max_size=2)):
         t = wrap(t)
     return t
 
