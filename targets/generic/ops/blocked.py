@@ -1,27 +1,19 @@
-"""Lowerings of the layout transforms, of pools on blocked layouts, and of requantization."""
+"""Lowerings of the layout transforms and of requantization."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 from tvm import tirx
 
 from ....ir.ops.blocked import picked_channels
-from ....ir.windows import Window, pool_window
 from ...tir.builder import BufferTensor, TensorExpr, as_int, index, product
-from ...tir.numeric import cast
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 from .blocked_turn import pack_turned, turns, unpack_turned
-from .pool import larger
-from .pool_windows import UNROLLED, split_window
 from .quant_math import requantize
 
 Expr = Any
-Bounds: TypeAlias = "list[tuple[Expr, Expr]]"
 
 
 @lowering("kiln.PackChannels")
@@ -113,103 +105,3 @@ def lower_requantize(ctx: LowerContext) -> TensorExpr:
         return requantize(x[at], scale(at), zero(at), ctx.out_dtype())
 
     return ctx.lazy(load, cost=6 + x.cost)
-
-
-@lowering("kiln.PoolBlocked")
-def lower_pool(ctx: LowerContext) -> TensorExpr:
-    """One row of lanes per output position; windows are clipped to the image."""
-    x = ctx.buffered(0)
-    assert ctx.input_types[0] is not None
-    window = pool_window(ctx.node, ctx.input_types[0].dims[2:-1])
-    out = ctx.result(0)
-    lanes = int(x.shape[-1])
-    maximum = ctx.attr("mode") == "max"
-    b = ctx.b
-
-    def fold(acc: BufferTensor, at: tuple[Expr, ...], k: Sequence[Expr]) -> None:
-        n, c, *place = at
-        source = [
-            p * window.strides[i] - b.dim(window.begin[i]) + o * window.dilations[i]
-            for i, (p, o) in enumerate(zip(place, k, strict=True))
-        ]
-        with b.lanes(lanes) as v:
-            value = x[(n, c, *source, v)]
-            acc.store((v,), larger(acc[v], value) if maximum else acc[v] + value)
-
-    loops, written = split_window(window.kernel, UNROLLED if lanes > 1 else 1)
-    leaves = bool(ctx.attr("ceil_mode")) or any(p != 0 for p in (*window.begin, *window.end))
-
-    def fold_whole(acc: BufferTensor, at: tuple[Expr, ...]) -> None:
-        for k in itertools.product(*map(range, written)):
-            fold(acc, at, k)
-
-    def fold_inside(acc: BufferTensor, at: tuple[Expr, ...], bounds: Bounds) -> None:
-        with b.grid(*(high - low for low, high in bounds)) as k:
-            fold(acc, at, [low + o for (low, _), o in zip(bounds, k, strict=True)])
-
-    def position(at: tuple[Expr, ...]) -> None:
-        bounds = [_clip(b, window, i, p, x.shape[2 + i]) for i, p in enumerate(at[2:])]
-        acc = b.local((lanes,), x.compute_dtype, "acc")
-        start = _lowest(x.compute_dtype) if maximum else tirx.const(0, x.compute_dtype)
-        with b.lanes(lanes) as v:
-            acc.store((v,), start)
-        if loops:
-            fold_inside(acc, at, bounds)
-        elif not leaves:
-            fold_whole(acc, at)
-        else:
-            full = [(high - low).equal(k) for (low, high), k in zip(bounds, written, strict=True)]
-            with b.when(tirx.all(*full)):
-                fold_whole(acc, at)
-            with b.otherwise():
-                fold_inside(acc, at, bounds)
-        _finish(ctx, acc, out, at, window, bounds, maximum)
-
-    b.nest(out.shape[:-1], position, cost=lanes * 9, sequential_last=True)
-    return out
-
-
-def _clip(b: Any, window: Window, i: int, p: Expr, extent: Any) -> tuple[Expr, Expr]:
-    """The window positions along dim ``i`` that fall inside the image, as [low, high)."""
-    step = window.dilations[i]
-    start = b.let(p * window.strides[i] - b.dim(window.begin[i]))
-    low = tirx.max(index(0), tirx.floordiv(index(step - 1) - start, index(step)))
-    room = tirx.floordiv(index(extent) - start + (step - 1), index(step))
-    high = tirx.min(index(b.dim(window.kernel[i])), room)
-    low = b.let(low, "low")
-    return low, b.let(tirx.max(low, high), "high")
-
-
-def _lowest(dtype: str) -> Expr:
-    from ..constants import literal
-
-    return literal(-np.inf, dtype) if dtype.startswith("float") else tirx.min_value(dtype)
-
-
-def _finish(
-    ctx: LowerContext, acc: BufferTensor, out: BufferTensor, at: tuple[Expr, ...], window: Window,
-    bounds: Bounds, maximum: bool,
-) -> None:  # fmt: skip
-    b = ctx.b
-    count: Any = None
-    if not maximum:
-        count = index(1)
-        for i, (low, high) in enumerate(bounds):
-            extent = (high - low) if not ctx.attr("count_include_pad") else _padded_count(
-                ctx, window, i, at[2 + i]
-            )  # fmt: skip
-            count = count * extent
-        count = b.let(cast(count, acc.compute_dtype), "count")
-    with b.lanes(as_int(out.shape[-1])) as v:
-        out.store((*at, v), acc[v] if maximum else acc[v] / count)
-
-
-def _padded_count(ctx: LowerContext, window: Window, i: int, p: Expr) -> Expr:
-    """Window positions inside the image and its padding (``ceil_mode`` may reach past both)."""
-    assert ctx.input_types[0] is not None
-    b = ctx.b
-    extent = index(b.dim(ctx.input_types[0].dims[2 + i])) + b.dim(window.end[i])
-    start = p * window.strides[i] - b.dim(window.begin[i])
-    step = window.dilations[i]
-    room = tirx.floordiv(extent - start + (step - 1), index(step))
-    return tirx.min(index(b.dim(window.kernel[i])), room)
