@@ -47,7 +47,7 @@ from .program import (
     View,
 )
 from .storage import storage_bytes, storage_name
-from .support import host_name
+from .support import SIZES, host_name
 
 INT64 = DTYPES["int64"]
 
@@ -281,7 +281,7 @@ class _Lowering:
         fresh: set[str] = set()
         for reg, v in values:
             t = v.type
-            if not isinstance(t, TensorType) or t.shape is None or t.dtype.name == "string":
+            if not isinstance(t, TensorType) or t.shape is None:
                 continue
             dims: list[DimSlot | None] = []
             for d in t.shape:
@@ -292,6 +292,8 @@ class _Lowering:
                     fresh.add(name)
                     dims.append(Slot(self.slots[d]))
             if any(d is not None for d in dims):
+                if t.dtype.name == "string":
+                    (reg,) = self.call_host("Extent", {}, [reg], 1)
                 self.emit(BindShape(reg, tuple(dims), repr(v.name)))
         self.symbols_bound(fresh)
 
@@ -454,10 +456,17 @@ class _Lowering:
         self.emit(If(test, (), tuple(failure)))
 
     def _host(self, frame: _Frame, node: Node) -> None:
+        from .control import dim_list
+
         arguments: list[Operand | None] = [
             None if v is None else self.reg(frame, v) for v in frame.graph.inputs_of(node)
         ]
-        results = self.call_host(host_name(node), node.attrs, arguments, len(node.outputs))
+        sizes = SIZES.get(node.key, ())
+        arguments += [dim_list(self, node.attrs[name]) for name in sizes]
+        count = len(node.outputs)
+        attrs = {k: v for k, v in node.attrs.items() if k not in sizes}
+        attrs["results"] = count
+        results = self.call_host(host_name(node), attrs, arguments, count)
         for v, reg in zip(node.values, results, strict=True):
             frame.env[v] = reg
         self.bind_types([(frame.env[v], v) for v in node.values])

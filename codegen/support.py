@@ -25,9 +25,17 @@ def unsupported(graph: Graph, target: Target, host_functions: Container[str]) ->
     ]
 
 
+SIZES = {
+    "kiln.Expand": ("shape",),
+    "kiln.Reshape": ("shape",),
+    "kiln.Slice": ("starts", "steps", "shape"),
+}
+"""Attributes of dims, which host functions get as further values: sizes are known at run time."""
+
+
 def host_name(node: Node) -> str:
     """The name of the host function that computes a node."""
-    return node.key if node.domain == "com.microsoft" else node.op
+    return node.key if node.domain == "com.microsoft" or node.key in SIZES else node.op
 
 
 def _nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:

@@ -5,9 +5,10 @@ attributes as a JSON object and then its inputs. Only those that a manifest name
 and the module that holds one is imported then.
 
 A function decorated with `host_function` takes ``(attrs, *values)``: a dict that it must not
-change, and NumPy arrays in storage dtype (object arrays of `str` for strings), lists for sequences
-and None for what is absent. It returns a tuple of such values, one for each output. An attribute
-that is a tensor comes as ``{"dtype": ..., "shape": [...], "data": [...]}``, a dtype by its IR name.
+change, in which ``results`` is how many outputs are wanted, and NumPy arrays in storage dtype
+(object arrays of `str` for strings), lists for sequences and None for what is absent. It returns a
+tuple of such values, one for each output. An attribute that is a tensor comes as ``{"dtype": ...,
+"shape": [...], "data": [...]}``, a dtype by its IR name.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ _HOMES = {
     "images": ("ImageDecoder",),
     "labels": ("LabelEncoder", "OneHotEncoder"),
     "movement": (
-        "Compress", "Concat", "Constant", "Equal", "Expand", "Flatten", "Gather",
+        "Compress", "Concat", "Constant", "Equal", "Expand", "Extent", "Flatten", "Gather",
         "GatherElements", "GatherND", "Identity", "Pad", "Reshape", "ScatterElements",
         "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose",
-        "Unsqueeze", "Where",
+        "Unsqueeze", "Where", "kiln.Expand", "kiln.Reshape", "kiln.Slice",
     ),
     "selection": ("NonMaxSuppression", "NonZero", "Unique", "com.microsoft.Unique"),
     "sequences": (

@@ -46,6 +46,12 @@ def shape(attrs: Attrs, data: np.ndarray) -> Arrays:
     return (np.array(dims, np.int64),)
 
 
+@host_function("Extent")
+def extent(attrs: Attrs, data: np.ndarray) -> Arrays:
+    """Bytes of the same shape, from which compiled code learns the sizes of strings."""
+    return (np.zeros(data.shape, np.uint8),)
+
+
 @host_function("Size")
 def size(attrs: Attrs, data: np.ndarray) -> Arrays:
     """The number of elements, an int64 scalar."""
@@ -59,6 +65,12 @@ def reshape(attrs: Attrs, data: np.ndarray, target: np.ndarray) -> Arrays:
     if not attrs.get("allowzero", 0):
         dims = [data.shape[i] if dim == 0 else dim for i, dim in enumerate(dims)]
     return (data.reshape(dims),)
+
+
+@host_function("kiln.Reshape")
+def reshape_exactly(attrs: Attrs, data: np.ndarray, shape: np.ndarray) -> Arrays:
+    """The elements in another shape."""
+    return (data.reshape(shape.tolist()),)
 
 
 @host_function("Flatten")
@@ -96,6 +108,12 @@ def expand(attrs: Attrs, data: np.ndarray, target: np.ndarray) -> Arrays:
     return (np.broadcast_to(data, dims).copy(),)
 
 
+@host_function("kiln.Expand")
+def expand_exactly(attrs: Attrs, data: np.ndarray, shape: np.ndarray) -> Arrays:
+    """The input broadcast to just this shape."""
+    return (np.broadcast_to(data, shape.tolist()).copy(),)
+
+
 @host_function("Tile")
 def tile(attrs: Attrs, data: np.ndarray, repeats: np.ndarray) -> Arrays:
     """Repeats the tensor along each dimension."""
@@ -110,11 +128,11 @@ def concat(attrs: Attrs, *values: np.ndarray) -> Arrays:
 
 @host_function("Split")
 def split(attrs: Attrs, data: np.ndarray, sizes: np.ndarray | None = None) -> Arrays:
-    """Slices along ``axis`` of the given sizes, or ``num_outputs`` equal ones, the last smaller."""
+    """Slices along ``axis`` of the given sizes, or ``results`` equal ones, the last smaller."""
     axis = attrs.get("axis", 0)
     if sizes is None:
-        chunk = -(-data.shape[axis] // attrs["num_outputs"])
-        borders = [chunk * i for i in range(1, attrs["num_outputs"])]
+        chunk = -(-data.shape[axis] // attrs["results"])
+        borders = [chunk * i for i in range(1, attrs["results"])]
     else:
         borders = np.cumsum(sizes)[:-1].tolist()
     return tuple(np.split(data, borders, axis))
@@ -136,6 +154,18 @@ def slice_(
         step = 1 if steps is None else int(steps[i])
         picks[axis] = _slice(start, end, step, data.shape[axis])
     return (data[tuple(picks)],)
+
+
+@host_function("kiln.Slice")
+def slice_exactly(
+    attrs: Attrs, data: np.ndarray, starts: np.ndarray, steps: np.ndarray, shape: np.ndarray
+) -> Arrays:
+    """Along each axis, as many elements as ``shape`` says, from ``starts`` on; all in bounds."""
+    picks = [
+        start + step * np.arange(extent)
+        for start, step, extent in zip(starts, steps, shape, strict=True)
+    ]
+    return (data[np.ix_(*picks)] if picks else data,)
 
 
 def _slice(start: int, end: int, step: int, dim: int) -> slice:

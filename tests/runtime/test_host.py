@@ -437,7 +437,7 @@ def test_movement_of_several_strings() -> None:
     assert call("Where", [keep, a, b])[0].tolist() == np.where(keep, a, b).tolist()
     (same,) = call("Equal", [a, a[:, :1]])
     assert same.dtype == bool and same.tolist() == (a == a[:, :1]).tolist()
-    assert [part.shape for part in call("Split", [a], axis=1, num_outputs=2)] == [(2, 2), (2, 1)]
+    assert [part.shape for part in call("Split", [a], axis=1, results=2)] == [(2, 2), (2, 1)]
     assert [part.shape for part in call("Split", [a, ints(1, 2)], axis=1)] == [(2, 1), (2, 2)]
     tensor = {"dtype": "string", "shape": [2, 3], "data": a.reshape(-1).tolist()}
     assert call("Constant", [], value=tensor)[0].tolist() == a.tolist()

@@ -1,0 +1,60 @@
+"""Strings that move: on the host, whether sizes are open or not, and with their conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from frontend.build import model, node, value
+
+import graphkiln
+from graphkiln.runtime import InputError
+
+STRING = onnx.TensorProto.STRING
+X = np.array([[["a", "b", ""], ["d", "é", "f"]]], object)  # [1, 2, 3]
+
+Shape = Sequence[int | str]
+
+MOVES = {
+    # nodes, constants, the result
+    "split": ([node("Split", "x", "p y", axis=1, num_outputs=2)], {}, X[:, 1:]),
+    "split in two": ([node("Split", "x", "p y", axis=1)], {}, X[:, 1:]),
+    "slice": ([node("Slice", "x a b c s", "y")],
+              {"a": [-1], "b": [-9], "c": [2], "s": [-1]}, X[:, :, ::-1]),
+    "slices": ([node("Slice", "x a b c", "h"), node("Slice", "h a b c", "y")],
+               {"a": [1], "b": [9], "c": [2]}, X[:, :, 2:]),
+    "gather": ([node("Gather", "x a", "y", axis=2)], {"a": [0, 2]}, X[:, :, ::2]),
+    "squeeze": ([node("Squeeze", "x a", "y")], {"a": [0]}, X[0]),
+    "unsqueeze": ([node("Unsqueeze", "x a", "y")], {"a": [1]}, X[:, None]),
+    "flatten": ([node("Flatten", "x", "y", axis=2)], {}, X.reshape(2, 3)),
+    "reshape": ([node("Reshape", "x a", "y")], {"a": [0, -1]}, X.reshape(1, 6)),
+    "expand": ([node("Expand", "x a", "y")], {"a": [2, 1, 1]}, np.concatenate([X, X])),
+    "turned": ([node("Transpose", "x", "t", perm=[1, 0, 2])], {}, X.transpose(1, 0, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), ("N", "M", 3), ("N", 2, "K"), ("N", "M", "K")],
+                         ids=str)  # fmt: skip
+@pytest.mark.parametrize("name", MOVES)
+def test_strings_move(name: str, shape: Shape) -> None:
+    nodes, constants, wanted = MOVES[name]
+    weights = {k: np.array(v) for k, v in constants.items()}
+    proto = model(nodes, [value("x", shape, STRING)], [nodes[-1].output[-1]], weights, opset=18)
+    for passes in (None, ""):
+        (got,) = graphkiln.compile(proto, passes=passes).session().run(None, {"x": X})
+        assert got.tolist() == wanted.tolist()
+
+
+def test_sizes_of_strings_are_checked() -> None:
+    """Also where the host's own function would do something with what does not fit."""
+    nodes = [node("Equal", "x z", "same"), node("And", "same m", "y")]
+    inputs = [value("x", ("N",), STRING), value("z", ("M",), STRING),
+              value("m", ("K",), onnx.TensorProto.BOOL)]  # fmt: skip
+    session = graphkiln.compile(model(nodes, inputs, ["y"])).session()
+    a, b = np.array(["a", "b"], object), np.array(["a"], object)
+    yes = np.ones(2, bool)
+    assert session.run(None, {"x": a, "z": b, "m": yes})[0].tolist() == [True, False]
+    with pytest.raises(InputError, match="N is 2 and M is 3"):
+        session.run(None, {"x": a, "z": np.array(["a", "b", "c"], object), "m": yes})
