@@ -75,17 +75,19 @@ class _Guards:
 
     def _require(self, need: ValueNeed) -> None:
         value = self._graph.input(need.node, need.index)
-        if value is None or _always_fits(self._graph, value, need):
+        at = need.index if need.at is None else need.at
+        guarded = self._graph.input(need.node, at)
+        if value is None or guarded is None or _always_fits(self._graph, value, need):
             return
         why = f"node {need.node.name!r} ({need.node.key}) needs {need.why}"
         asked = _within(need)
-        key = (value, *asked.items())
+        key = (value, guarded, *asked.items())
         if key not in self._made:
             fits = self._node("Within", [value], asked, f"{value.name}_fits").out()
             attrs = {"message": shorten(why)}
-            node = self._node("Require", [value, fits], attrs, f"{value.name}_checked")
+            node = self._node("Require", [guarded, fits], attrs, f"{guarded.name}_checked")
             self._made[key] = node.out()
-        self._graph.set_input(need.node, need.index, self._made[key])
+        self._graph.set_input(need.node, at, self._made[key])
 
     def _node(self, op: str, inputs: list[Value], attrs: Mapping[str, object], name: str) -> Node:
         made = self._graph.add_node(
@@ -105,7 +107,7 @@ def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
     while has_trait(value.node, "picks") and (first := graph.input(value.node, 0)) is not None:
         value = first
     array = value.constant
-    if array is None or array.size == 0 or array.dtype.kind not in "iu":
+    if array is None or array.size == 0 or array.dtype.kind not in "iu" or need.below is not None:
         return False
     low = None if need.low is None else upper_bound(need.low)
     high = None if need.high is None else lower_bound(need.high)
@@ -118,5 +120,8 @@ def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
 
 def _within(need: ValueNeed) -> dict[str, object]:
     """The attributes of the ``kiln.Within`` that tells whether values are as needed."""
-    usual = {"low": None, "high": None, "nonzero": False, "stride": 1, "offset": 0}
+    usual = {
+        "low": None, "high": None, "below": None, "nonzero": False, "or_one": False,
+        "stride": 1, "offset": 0,
+    }  # fmt: skip
     return {k: v for k, usually in usual.items() if (v := getattr(need, k)) != usually}

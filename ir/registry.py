@@ -8,7 +8,7 @@ under the domain ``kiln`` with the same class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -33,10 +33,12 @@ class InferenceError(GraphError):
 
 @dataclass(frozen=True)
 class ValueNeed:
-    """What the elements of input ``index`` of ``node`` must be: at least ``low``, at most ``high``
-    (None: not bounded), and not 0 where ``nonzero``; ``why`` completes "it needs ...".
+    """What the elements of input ``index`` of ``node`` must be: at least ``low``, at most ``high``,
+    less than ``below`` (None: not bounded), and not 0 where ``nonzero``; with ``or_one`` 1 is
+    right as well. ``why`` completes "it needs ...".
 
-    Only each ``stride``-th element is meant, from element ``offset`` on.
+    Only each ``stride``-th element is meant, from element ``offset`` on. A check of the run stands
+    before the reading of input ``at``: another one where the op may go without input ``index``.
     """
 
     node: Node
@@ -47,6 +49,9 @@ class ValueNeed:
     nonzero: bool = False
     stride: int = 1
     offset: int = 0
+    below: Dim | None = None
+    or_one: bool = False
+    at: int | None = None
 
 
 @dataclass
@@ -178,6 +183,25 @@ class InferContext:
             if high is not None:
                 self.require_at_most(entry, high, why)
 
+    def require_numbers(
+        self, index: int, why: str, *, low: int, high: int | None = None, below: int | None = None,
+        nonzero: bool = False, at: int | None = None,
+    ) -> None:  # fmt: skip
+        """:meth:`require_values` for a float input, whose elements must not be NaN either.
+
+        The others are as in :class:`ValueNeed`.
+        """
+        entries = self.known(index)
+        if entries is None:
+            if self.has(index) and self.tensor(index).shape != (0,):
+                need = ValueNeed(self.node, index, low, high, why, nonzero, below=below, at=at)
+                self.needs.values.append(need)
+            return
+        for x in entries.reshape(-1).astype(float).tolist():
+            fits = low <= x and (high is None or x <= high) and (below is None or x < below)
+            if not fits or nonzero and x == 0:
+                raise self.error(f"needs {why}, not {x}")
+
     def require_indices(self, index: int, size: Dim, why: str = "") -> None:
         """Note that all elements of input ``index`` are positions on an axis of ``size``.
 
@@ -186,14 +210,21 @@ class InferContext:
         self.require_values(index, -size, size - 1, why or f"indices within an axis of {size}")
 
     def require_column(
-        self, index: int, column: int, columns: int, low: Dim, high: Dim, why: str
-    ) -> None:
-        """:meth:`require_values` for one column of a tensor whose last axis has ``columns``."""
+        self, index: int, column: int, columns: int, low: Dim, high: Dim, why: str, *,
+        or_one: bool = False, at: int | None = None,
+    ) -> None:  # fmt: skip
+        """:meth:`require_values` for one column of a tensor whose last axis has ``columns``.
+
+        ``or_one`` and ``at`` are as in :class:`ValueNeed`.
+        """
         entries = self.known(index)
         if entries is None:
-            self._need(ValueNeed(self.node, index, low, high, why, False, columns, column))
+            need = ValueNeed(self.node, index, low, high, why, False, columns, column)
+            self._need(replace(need, or_one=or_one, at=at))
             return
         for entry in {str(e): e for e in entries.reshape(-1, columns)[:, column].tolist()}.values():
+            if or_one and entry == 1:
+                continue
             self.require_at_most(low, entry, why)
             self.require_at_most(entry, high, why)
 

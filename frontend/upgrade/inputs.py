@@ -63,13 +63,6 @@ def split_sizes(node: OnnxNode, emit: Emit) -> None:
     _move(node, emit, "split", 1)
 
 
-@upgrade("Split", until=17)
-def split_count(node: OnnxNode, emit: Emit) -> None:
-    """Without sizes, as many equal parts as there are outputs."""
-    if node.input(1) is None:
-        node.attrs["num_outputs"] = len(node.outputs)
-
-
 @upgrade("TopK", until=9)
 def topk_count(node: OnnxNode, emit: Emit) -> None:
     k = node.attrs.pop("k")

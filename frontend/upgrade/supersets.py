@@ -147,7 +147,7 @@ _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
     ("Shape", {13: TYPES, 15: ATTRIBUTE, 19: TYPES, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES}),
     ("Size", {13: TYPES, 19: TYPES, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES}),
     ("SpaceToDepth", {13: TYPES, 28: ATTRIBUTE}),
-    ("Split", {2: BACK | DEFAULT, 11: WORDING}),
+    ("Split", {2: BACK | DEFAULT, 11: WORDING, 18: ATTRIBUTE}),
     ("SplitToSequence", {24: TYPES}),
     ("Squeeze Unsqueeze", {11: WORDING, 21: TYPES, 23: TYPES, 24: TYPES, 25: TYPES}),
     ("TopK", {11: ATTRIBUTE | TYPES, 24: TYPES}),

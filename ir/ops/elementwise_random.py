@@ -16,6 +16,7 @@ from .elementwise import floating
 @op("Dropout", traits=("elementwise", "stochastic"))
 def _dropout(ctx: InferContext) -> list[Type]:
     x = floating(ctx)
+    ctx.require_numbers(1, "a ratio of at least 0 and below 1", low=0, below=1, at=0)
     return [x, x.with_dtype("bool")]
 
 

@@ -74,19 +74,27 @@ def _evaluate_within(node: Node, inputs: list[Any]) -> list[Any]:
         fits &= x >= low
     if high is not None:
         fits &= x <= high
+    if attribute(node, "below") is not None:
+        fits &= x < attribute(node, "below")
     if attribute(node, "nonzero"):
         fits &= x != 0
+    if attribute(node, "or_one"):
+        fits |= x == 1
     return [np.asarray(fits.all())]
 
 
 @op(
     "Within", domain="kiln", arity=(1, 1), evaluate=_evaluate_within, traits=("reduction",),
-    defaults={"low": None, "high": None, "nonzero": False, "stride": 1, "offset": 0},
-    doc="Do all elements of an integer tensor lie between ``low`` and ``high`` (dims; both count, "
-    "none is no bound), and are they other than 0 where ``nonzero``? A bool scalar. Only each "
-    "``stride``-th of the elements in order counts, from element ``offset`` on.",
+    defaults={
+        "low": None, "high": None, "below": None, "nonzero": False, "or_one": False,
+        "stride": 1, "offset": 0,
+    },
+    doc="Do all elements of a tensor of integers or floats lie between ``low`` and ``high`` (dims; "
+    "both count, none is no bound), are they less than ``below``, and other than 0 where "
+    "``nonzero``? With ``or_one``, 1 is right as well. A bool scalar; NaN lies in no bounds. Only "
+    "each ``stride``-th of the elements in order counts, from element ``offset`` on.",
 )  # fmt: skip
 def _infer_within(ctx: InferContext) -> list[Type]:
-    if not ctx.tensor(0).dtype.is_integer:
-        raise ctx.error(f"the input must hold integers, not {ctx.tensor(0).dtype}")
+    if not (ctx.tensor(0).dtype.is_integer or ctx.tensor(0).dtype.is_float):
+        raise ctx.error(f"the input must hold numbers, not {ctx.tensor(0).dtype}")
     return [tensor("bool")]

@@ -215,6 +215,8 @@ def _one_hot(ctx: InferContext) -> list[Type]:
         ctx.require_equal(d, 1, "one depth")
     if ctx.tensor(1).dtype.is_integer:
         ctx.require_values(1, 0, None, "a depth that is not negative")
+    else:
+        ctx.require_numbers(1, "a depth that is not negative", low=0)
     ctx.require_same_shape(values.dims, (2,), "a value for off and one for on")
     shape = (*indices.dims[:axis], _depth(ctx), *indices.dims[axis:])
     return [TensorType(values.dtype, shape)]

@@ -129,6 +129,9 @@ def _with(shape: Shape, axis: int, size: Dim) -> Shape:
 def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
     if not ctx.has(1):
         count = int(ctx.attr("num_outputs") or len(ctx.node.outputs))
+        if ctx.attr("num_outputs") is None:
+            ctx.require_multiple(total, count, f"an axis that splits into {count} equal parts")
+            return [total // count] * count
         chunk = ceil_div(total, count)
         last = total - chunk * (count - 1)
         if isinstance(last, int) and last < 0:

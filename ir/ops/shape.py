@@ -241,15 +241,25 @@ def _expand(ctx: InferContext) -> list[Type]:
         for d in target:
             ctx.require_at_most(0, d, "a target of sizes that are not negative")
         return [x.with_shape(ctx.broadcast(x.dims, tuple(target)))]
-    rank = max(x.rank, _length(ctx, 1))
+    length = _length(ctx, 1)
+    rank = max(x.rank, length)
     padded = (1,) * (rank - x.rank) + x.dims
     shape = tuple(_expanded_dim(ctx, d) for d in padded)
     ctx.broadcast_to(x.dims, shape, "an input")
+    for k, d in enumerate(padded[rank - length :]):
+        if _stays(d):
+            why = f"a target that broadcasts with {d} elements of axis {k + rank - length}"
+            ctx.require_column(1, k, length, d, d, why, or_one=True, at=0)
     return [x.with_shape(shape)]
 
 
 def _expanded_dim(ctx: InferContext, d: Dim) -> Dim:
-    return d if isinstance(d, int) and d > 1 else ctx.fresh_dim()
+    return d if _stays(d) else ctx.fresh_dim()
+
+
+def _stays(d: Dim) -> bool:
+    """Is a dim, which broadcasts with the target's, the result's whatever the target is?"""
+    return isinstance(d, int) and d > 1
 
 
 def _constant_of_shape_value(ctx: InferContext, _arrays: Arrays) -> Arrays | None:

@@ -85,5 +85,6 @@ def _suppression(ctx: InferContext) -> list[Type]:
     ctx.require_equal(boxes.dims[2], 4, "four numbers a box")
     ctx.require_equal(boxes.dims[0], scores.dims[0], "boxes and scores of one batch")
     ctx.require_equal(boxes.dims[1], scores.dims[2], "a score for each box")
+    ctx.require_numbers(3, "an iou_threshold between 0 and 1", low=0, high=1)
     count: Dim = ctx.fresh_dim()
     return [tensor("int64", count, 3)]

@@ -58,6 +58,7 @@ def _resized(c: InferContext, extents: list[Dim]) -> list[Dim]:
     """The new extents of the resized axes."""
     if has_entries(c, 2):
         c.require_same_shape(c.tensor(2).dims, (len(extents),), "a scale for each axis")
+        c.require_numbers(2, "scales above 0", low=0, nonzero=True)
         scales = c.known(2)
         if scales is None:
             return [c.fresh_dim() for _ in extents]

@@ -16,7 +16,7 @@ from graphkiln.frontend import load_model
 from graphkiln.ir.interpreter import EvaluationError, evaluate
 from graphkiln.runtime import InputError
 
-INT64, UINT8 = TensorProto.INT64, TensorProto.UINT8
+INT64, STRING, UINT8 = TensorProto.INT64, TensorProto.STRING, TensorProto.UINT8
 
 
 def f(*shape: int) -> np.ndarray:
@@ -29,6 +29,10 @@ def u(*shape: int) -> np.ndarray:
 
 def i(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
+
+
+def strings(letters: str) -> np.ndarray:
+    return np.array(list(letters), object)
 
 
 Feeds = Mapping[str, np.ndarray]
@@ -134,6 +138,29 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"x": f(4), "s": i(1, 2)}, {"x": f(4), "s": i(5, -1)},
          {"x": f(4), "s": i(2**63 - 1, -(2**63) + 5)}],
     ),
+    "expand": (
+        [node("Expand", "x s", "y")], [value("x", ("N", 1, 3)), value("s", (3,), INT64)],
+        ["broadcast"],
+        [{"x": f(2, 1, 3), "s": i(*s)} for s in ((2, 5, 3), (1, 0, 1), (1, 1, 3))]
+        + [{"x": f(1, 1, 3), "s": i(4, 2, 1)}, {"x": f(0, 1, 3), "s": i(1, 2, 1)}],
+        [{"x": f(2, 1, 3), "s": i(*s)} for s in ((4, 5, 3), (0, 5, 3), (2, 5, 6), (2, 5, 0),
+                                                 (2, -1, 3), (2, 5, -3))],
+    ),
+    "expand_by_few": (
+        [node("Expand", "x s", "y")], [value("x", (2, 3)), value("s", (1,), INT64)],
+        ["broadcasts with 3 elements of axis 1"],
+        [{"x": f(2, 3), "s": i(3)}, {"x": f(2, 3), "s": i(1)}],
+        [{"x": f(2, 3), "s": i(2)}, {"x": f(2, 3), "s": i(6)}, {"x": f(2, 3), "s": i(0)}],
+    ),
+    "split_evenly": (
+        [node("Split", "x", "y w", axis=1)], [value("x", ("N", "M"))],
+        ["an axis that splits into 2 equal parts", "'M' of input 'x' should be a multiple of 2"],
+        [{"x": f(3, 4)}, {"x": f(3, 0)}], [{"x": f(3, 5)}, {"x": f(3, 1)}],
+    ),
+    "split_strings_evenly": (
+        [node("Split", "x", "y w")], [value("x", ("N",), STRING)], ["2 equal parts"],
+        [{"x": strings("abcd")}], [{"x": strings("abc")}],
+    ),
     "slice": (
         [node("Slice", "x a b ax st", "y")],
         [value("x", ("N",)), *(value(n, (1,), INT64) for n in ("a", "b", "ax", "st"))], ["Slice"],
@@ -238,7 +265,8 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
          value("t", (1,)), value("c", (1,))],
         ["s"],
         [{"x": f(1, 3, 4), "s": f(1, 1, 3), "m": i(2), "t": f(1), "c": f(1)}],
-        [{"x": f(1, 3, 4), "s": f(1, 1, 4), "m": i(2), "t": f(1), "c": f(1)}],
+        [{"x": f(1, 3, 4), "s": f(1, 1, n), "m": i(2), "t": np.float32([t]), "c": f(1)}
+         for n, t in ((4, 0.5), (3, 1.5), (3, -0.5), (3, np.nan))],
     ),
     "one_hot": (
         [node("OneHot", "j d v", "y")],
@@ -246,6 +274,12 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"j": i(0, 2), "d": i(3), "v": f(2)}],
         [{"j": i(0, 2), "d": i(3), "v": f(1)}, {"j": i(0, 2), "d": i(-3), "v": f(2)},
          {"j": i(0, 2), "d": i(3, 4), "v": f(2)}],
+    ),
+    "one_hot_of_a_float_depth": (
+        [node("OneHot", "j d v", "y")],
+        [value("j", ("N",), INT64), value("d", ()), value("v", ("V",))], ["not negative"],
+        [{"j": i(0, 2), "d": np.float32(3.5), "v": f(2)}],
+        [{"j": i(0, 2), "d": np.float32(d), "v": f(2)} for d in (-1, -np.inf, np.nan)],
     ),
     "one_hot_of_fractions": (
         [node("OneHot", "j d v", "y")],
@@ -261,7 +295,15 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
     "resize": (
         [node("Resize", "x - s", "y")], [value("x", ("N", "M")), value("s", ("S",))], ["s"],
         [{"x": f(2, 3), "s": np.array([1, 2], np.float32)}],
-        [{"x": f(2, 3), "s": np.array([2], np.float32)}, {"x": f(2, 3), "s": f(3)}],
+        [{"x": f(2, 3), "s": np.array([2], np.float32)}, {"x": f(2, 3), "s": f(3)},
+         *({"x": f(2, 3), "s": np.float32([1, s])} for s in (0, -0.0, -1, np.nan))],
+    ),
+    "dropout": (
+        [node("Dropout", "x r t", "y w")],
+        [value("x", ("N",)), value("r", ()), value("t", (), BOOL)], ["at least 0 and below 1"],
+        [{"x": f(3), "r": np.float32(r), "t": np.bool_(False)} for r in (0, 0.5, 0.99999994)],
+        [{"x": f(3), "r": np.float32(r), "t": np.bool_(t)}
+         for r in (1, -0.5, np.inf, np.nan) for t in (False, True)],
     ),
     "scan": (
         [node("Scan", "x z", "y", num_scan_inputs=2, body=graph(
@@ -299,7 +341,10 @@ def test_compiled_code_refuses_what_does_not_fit(case: tuple[str, onnx.ModelProt
         if n in range(len(others), len(others) + len(fitting)):
             wanted = evaluate(plain, feeds)
             for a, b in zip(session.run(None, feeds), wanted, strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-5)
+                if a.dtype == object:
+                    np.testing.assert_array_equal(a, b)
+                else:
+                    np.testing.assert_allclose(a, b, rtol=1e-5)
             continue
         with pytest.raises(InputError) as error:
             session.run(None, feeds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from ...tir.arithmetic import is_float
 from ...tir.builder import Expr, TensorExpr, index, product
 from ...tir.numeric import cast
 from ...tir.reduce import MAX, At, Group, for_groups
@@ -20,20 +21,28 @@ def _lower_within(ctx: LowerContext) -> TensorExpr:
     count = tirx.floordiv(index(total), index(stride)) if stride > 1 else total
     dtype = flat.compute_dtype
     one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
-    limits = {name: ctx.attr(name) for name in ("low", "high")}
-    bounds = {name: b.let(index(b.dim(d))) for name, d in limits.items() if d is not None}
+    wide = dtype if is_float(one) else "int64"
+    limits = {name: ctx.attr(name) for name in ("low", "high", "below")}
+    bounds = {
+        name: b.let(cast(index(b.dim(d)), wide)) for name, d in limits.items() if d is not None
+    }
 
     def wrong(at: At) -> Expr:
         value = b.let(flat[(at[0] * index(stride) + offset,)])
-        wide = cast(value, "int64")
-        found: list[Expr] = []
+        number = cast(value, wide)
+        fits: list[Expr] = []  # what NaN fails, too: TVM turns !(a >= b) into a < b
         if "low" in bounds:
-            found.append(wide < bounds["low"])
+            fits.append(number >= bounds["low"])
         if "high" in bounds:
-            found.append(wide > bounds["high"])
+            fits.append(number <= bounds["high"])
+        if "below" in bounds:
+            fits.append(number < bounds["below"])
         if ctx.attr("nonzero"):
-            found.append(value.equal(zero))
-        return tirx.Select(tirx.any(*found), one, zero)
+            fits.append(tirx.NE(value, zero))
+        right = tirx.all(*fits)
+        if ctx.attr("or_one"):
+            right = tirx.any(right, value.equal(one))
+        return tirx.Select(right, zero, one)
 
     def program(g: Group) -> None:
         worst = g.fold(wrong, MAX, dtype)

@@ -161,7 +161,7 @@ def _expand_sizes(ctx: LowerContext) -> list[Expr]:
     have = [index(1)] * (rank - x.rank) + [index(e) for e in x.shape]
     want = [index(1)] * (rank - len(target)) + target
     return fresh_sizes(
-        ctx, [tirx.Select(h.equal(index(1)), w, h) for h, w in zip(have, want, strict=True)]
+        ctx, [tirx.Select(w.equal(index(1)), h, w) for h, w in zip(have, want, strict=True)]
     )
 
 
