@@ -182,3 +182,22 @@ def test_linear_attention(rule):
     want = reference("LinearAttention", inputs, attrs, num_outputs=2)
     for g, w in zip(run_op("LinearAttention", inputs, attrs, num_outputs=2), want, strict=True):
         assert_close(g, w, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", [1, 4])
+@pytest.mark.parametrize("length", [0, 1, 6])
+@pytest.mark.parametrize("state", [False, True])
+def test_causal_conv_of_open_sizes(taps, length, state):
+    """Also where the kernel is longer than the row, and where there is no past or no row."""
+    past = normal(2, 3, taps - 1) if state else None
+    inputs = [normal(2, 3, length), normal(3, 1, taps), normal(3), past][: 4 if state else 3]
+    attrs = {"activation": "silu"}
+    padded = np.concatenate([np.zeros((2, 3, taps - 1), np.float32) if past is None else past,
+                             inputs[0]], 2)  # fmt: skip
+    total = np.zeros((2, 3, length), np.float32) + inputs[2][:, None]
+    for i in range(length):
+        total[..., i] += (padded[..., i : i + taps] * inputs[1][:, 0]).sum(-1)
+    want = [total / (1 + np.exp(-total)), padded[..., length:]]
+    got = run_op("CausalConvWithState", inputs, attrs, num_outputs=2, symbolic=True)
+    for g, w in zip(got, want, strict=True):
+        assert_close(g, w, rtol=1e-5, atol=1e-6)

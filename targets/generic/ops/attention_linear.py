@@ -134,23 +134,28 @@ class _LinearAttention:
 
 @lowering("CausalConvWithState")
 def _lower_causal_conv(ctx: LowerContext) -> list[TensorExpr]:
+    """A sum over the taps of the kernel, unrolled where their number is known."""
     x, weight = ctx.buffered(0), ctx.input(1)
-    taps = as_int(weight.shape[2])
-    if taps is None:
-        raise ctx.error("the kernel's length must be constant")
+    known = as_int(weight.shape[2])
+    taps = index(weight.shape[2])
     history = taps - 1
 
     def load(at: At) -> Expr:
         b, c, i = at
-        total: Any = ctx.input(2)[c] if ctx.has(2) else tirx.const(0, x.compute_dtype)
-        for j in range(taps):
-            total = total + _padded(ctx, x, history, b, c, i + j) * weight[c, 0, j]
-        if ctx.attr("activation") not in ("silu", "swish"):
-            return total
-        total = ctx.b.let(total)
-        return total * math.sigmoid(ctx.b, total)
+        start = ctx.input(2)[c] if ctx.has(2) else tirx.const(0, x.compute_dtype)
 
-    out = ctx.lazy(load, cost=4 * taps)
+        def term(j: Any) -> Expr:
+            return _padded(ctx, x, history, b, c, i + j) * weight[c, 0, j]
+
+        if known is None:
+            total = ctx.b.scalar(x.compute_dtype, start)
+            with ctx.b.loop(taps) as j:
+                total.set(total.get() + term(j))
+            return _activated(ctx, total.get())
+        return _activated(ctx, sum((term(j) for j in range(known)), start=start))
+
+    cost = 4 * (known or 4)
+    out = ctx.lazy(load, cost=cost)
     if len(ctx.node.outputs) == 1:
         return [out]
     length = index(x.shape[2])
@@ -159,12 +164,23 @@ def _lower_causal_conv(ctx: LowerContext) -> list[TensorExpr]:
     )]  # fmt: skip
 
 
+def _activated(ctx: LowerContext, total: Expr) -> Expr:
+    if ctx.attr("activation") not in ("silu", "swish"):
+        return total
+    total = ctx.b.let(total)
+    return total * math.sigmoid(ctx.b, total)
+
+
 def _padded(
-    ctx: LowerContext, x: TensorExpr, history: int, b: Expr, c: Expr, i: Expr
+    ctx: LowerContext, x: TensorExpr, history: Expr, b: Expr, c: Expr, i: Expr
 ) -> Expr:
     """Element ``i`` of a row behind ``history`` elements of the past (zeros without a state)."""
     fresh = x[b, c, tirx.max(i - history, index(0))]
     old = tirx.const(0, dtype_of(fresh))
-    if ctx.has(3) and history:
-        old = ctx.input(3)[b, c, tirx.min(i, index(history - 1))]
+    if as_int(history) is None or as_int(x.shape[2]) is None:
+        # Either may be of no elements, of which a Select would read one.
+        past = ctx.input(3)[b, c, i] if ctx.has(3) else old
+        return tirx.if_then_else(i < history, past, x[b, c, i - history])
+    if ctx.has(3) and as_int(history):
+        old = ctx.input(3)[b, c, tirx.min(i, history - 1)]
     return tirx.Select(i < history, old, fresh)
