@@ -15,7 +15,7 @@ from ..ir.dims import Dim, SymExpr, free_symbols, is_static, symbol_name
 from ..ir.graph import Attr, Graph, Node, Value
 from ..ir.infer import infer_types
 from ..ir.registry import attribute
-from ..ir.types import Shape, TensorType, tensor
+from ..ir.types import TensorType, tensor
 from .program import Copy, If, Instruction, Loop, Reg, View
 
 if TYPE_CHECKING:
@@ -115,8 +115,9 @@ def _dim_scalar(lowering: _Lowering, d: Dim) -> Reg:
     return lowering.run_small(g, [])[0]
 
 
-def dim_list(lowering: _Lowering, dims: Shape) -> Reg:
-    """A register that holds dims as an int64 vector."""
+def dim_list(lowering: _Lowering, dims: Attr) -> Reg:
+    """A register that holds an attribute of dims as an int64 vector."""
+    assert isinstance(dims, tuple)
     attrs: dict[str, Attr] = {"dims": dims, "shape": (len(dims),), "dtype": "int64"}
     return lowering.run_small(_small("ShapeValue", [], attrs, "kiln"), [])[0]
 

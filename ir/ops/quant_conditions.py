@@ -66,6 +66,8 @@ def require_granularity(c: InferContext) -> None:
         return
     if scale.rank > 1 and scale.numel != 1:
         raise c.error(f"a scale {scale} needs a block_size")
+    if c.has(2):
+        c.require_equal(c.tensor(2).numel, scale.numel, "a zero point for each scale")
     size = x.dims[axis] if -x.rank <= axis < x.rank else 1
     for i in (1, 2):
         if c.has(i) and c.tensor(i).rank < 2:

@@ -138,6 +138,13 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"x": f(4), "s": i(1, 2)}, {"x": f(4), "s": i(5, -1)},
          {"x": f(4), "s": i(2**63 - 1, -(2**63) + 5)}],
     ),
+    "zero_points_by_axis": (
+        [node("DequantizeLinear", "a s z", "y", axis=0)],
+        [value("a", ("N", 2), UINT8), value("s", ("S",)), value("z", ("Z",), UINT8)],
+        ["input 'z' has 1 in dimension 0"],
+        [{"a": u(3, 2), "s": f(3), "z": u(3)}, {"a": u(3, 2), "s": f(1), "z": u(1)}],
+        [{"a": u(3, 2), "s": f(3), "z": u(1)}, {"a": u(3, 2), "s": f(1), "z": u(3)}],
+    ),
     "expand": (
         [node("Expand", "x s", "y")], [value("x", ("N", 1, 3)), value("s", (3,), INT64)],
         ["broadcast"],
