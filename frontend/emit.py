@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim
 from ..ir.graph import Value
 from ..ir.types import TensorType
 from .errors import ImportFault
+from .guards import add_assert
 from .node import OnnxNode
 from .schema import LATEST
 from .scope import Scope
@@ -79,6 +81,28 @@ class Emit:
             raise ImportFault(f"the rank of {value.name!r} must be known to bring it to opset "
                               f"{LATEST['']}")  # fmt: skip
         return t.shape
+
+    def require(self, relation: Relation, a: Dim, b: Dim, why: str) -> None:
+        """State what a node needs that vanishes at import, as inference does for those that stay.
+
+        ``why`` completes "it needs ...". Raises :class:`ImportFault` where that can never be.
+        """
+        condition = Condition(relation, a, b, f"node {self.name!r}", why)
+        if condition.refuted():
+            raise ImportFault(f"needs {why}, not {a} and {b}")
+        if condition.proved():
+            return
+        builder = self.scope.builder
+        if builder.parent is None:  # what a body needs counts only where it runs
+            self.importer.needs.conditions.append(condition)
+        add_assert(builder.graph, condition)
+
+    def require_same_shape(self, a: Value, b: Value, why: str) -> None:
+        """:meth:`require` that two values have one shape."""
+        if len(self.dims(a)) != len(self.dims(b)):
+            raise ImportFault(f"needs {why}, not {a.type} and {b.type}")
+        for x, y in zip(self.dims(a), self.dims(b), strict=True):
+            self.require(Relation.EQUAL, x, y, why)
 
     def warn(self, text: str) -> None:
         self.importer.warn(f"node '{self.name}': {text}")

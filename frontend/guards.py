@@ -33,6 +33,19 @@ def add_guards(graph: Graph, inputs_of: Mapping[str, str]) -> None:
         _Guards(inner, inputs_of).add(needs)
 
 
+def add_assert(graph: Graph, c: Condition, hint: str = "") -> None:
+    """Add the check of one condition between sizes."""
+    attrs = {
+        "a": c.a, "relation": c.relation.value, "b": c.b,
+        "message": shorten(f"{c.node} needs {c.why}"),
+    }  # fmt: skip
+    if hint:
+        attrs["hint"] = shorten(hint)
+    name = graph.unique_name("assert")
+    made = graph.add_node("Assert", [], attrs, outputs=0, domain="kiln", name=name)
+    infer_node(graph, made, {})
+
+
 class _Guards:
     def __init__(self, graph: Graph, inputs_of: Mapping[str, str]) -> None:
         self._graph = graph
@@ -43,7 +56,9 @@ class _Guards:
         asked = {(c.relation, c.a, c.b): c for c in reversed(needs.conditions)}
         hints = self._hints(list(asked.values()))
         for condition in reversed(asked.values()):
-            self._assert(condition, hints)
+            alone = len(condition.symbols) == 1
+            hint = hints.get(min(condition.symbols), "") if alone else ""
+            add_assert(self._graph, condition, hint)
         for need in needs.values:
             self._require(need)
 
@@ -60,18 +75,6 @@ class _Guards:
                 source = self._inputs_of[symbol]
                 hints[symbol] = f"{symbol!r} of input {source!r} should be a multiple of {step}"
         return hints
-
-    def _assert(self, c: Condition, hints: Mapping[str, str]) -> None:
-        hint = hints.get(min(c.symbols), "") if len(c.symbols) == 1 else ""
-        attrs = {
-            "a": c.a, "relation": c.relation.value, "b": c.b,
-            "message": shorten(f"{c.node} needs {c.why}"),
-        }  # fmt: skip
-        if hint:
-            attrs["hint"] = shorten(hint)
-        name = self._graph.unique_name("assert")
-        made = self._graph.add_node("Assert", [], attrs, outputs=0, domain="kiln", name=name)
-        infer_node(self._graph, made, {})
 
     def _require(self, need: ValueNeed) -> None:
         value = self._graph.input(need.node, need.index)

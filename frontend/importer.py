@@ -16,6 +16,7 @@ from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
 from ..ir.registry import Needs, spec
 from ..ir.types import TensorType, Type, array_type, type_symbols
+from .body_conditions import CONDITIONS
 from .choices import Choices
 from .constants import constant_array
 from .control import CONTROL_OPS, place_control, scalar_inputs
@@ -355,6 +356,8 @@ class Importer:
         if function is None:
             raise ImportFault(unknown_op(node.key))
         opsets = {**LATEST, **opset_versions(function.opset_import)}
+        if node.key in CONDITIONS:
+            CONDITIONS[node.key](node, Emit(self, scope, scope.prefix + node.name))
         parent = bodies[0].scope if bodies else None
         return self.call(function, node, Scope(scope.builder, opsets, parent=parent), scope)
 

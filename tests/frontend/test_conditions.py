@@ -367,6 +367,32 @@ def test_the_interpreter_refuses_what_does_not_fit(case: tuple[str, onnx.ModelPr
             evaluate(plain, {k: np.asarray(v) for k, v in feeds.items()})
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_a_function_body_stands_for_is_checked(nested: bool) -> None:
+    """The body in the schema of FlexAttention would broadcast keys and values."""
+    nodes = [node("FlexAttention", "q k v", "y", name="flex", domain="ai.onnx.preview")]
+    inputs = [value(n, tuple(f"{n}{i}" for i in range(4))) for n in "qkv"]
+    if nested:
+        other = graph([node("Identity", "q", "e")], [], ["e"])
+        nodes = [node("If", "c", "z", then_branch=graph(nodes, [], ["y"]), else_branch=other)]
+        inputs.append(value("c", (), BOOL))
+    proto = model(nodes, inputs, list(nodes[-1].output), opset=24, ai_onnx_preview=1)
+    session = graphkiln.compile(proto).session()
+
+    def run(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+        feeds = {n: f(*s) for n, s in zip("qkv", shapes, strict=True)}
+        feeds |= {"c": np.array(True)} if nested else {}
+        return session.run(None, feeds)[0].shape
+
+    assert run((2, 4, 3, 5), (2, 2, 6, 5), (2, 2, 6, 7)) == (2, 4, 3, 7)
+    others = [((1, 2, 6, 5), (1, 2, 6, 7)), ((2, 2, 6, 5), (2, 1, 6, 7)),
+              ((2, 2, 6, 1), (2, 2, 6, 7)), ((2, 2, 6, 5), (2, 2, 1, 7)),
+              ((2, 3, 6, 5), (2, 3, 6, 7))]  # fmt: skip
+    for k, v in others:
+        with pytest.raises(InputError):
+            run((2, 4, 3, 5), k, v)
+
+
 def test_a_branch_is_only_checked_where_it_runs() -> None:
     then = graph([node("Add", "x z", "s", name="inner")], [], ["s"])
     other = graph([node("Identity", "x", "e")], [], ["e"])
