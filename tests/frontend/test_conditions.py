@@ -324,6 +324,14 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"a": np.int64(0), "b": np.int64(4), "d": np.int64(2)}],
         [{"a": np.int64(0), "b": np.int64(4), "d": np.int64(0)}],
     ),
+    "range_of_floats": (
+        [node("Range", "a b d", "y")], [value(n, ()) for n in "abd"], ["not negative"],
+        [{"a": np.float32(a), "b": np.float32(4), "d": np.float32(d)}
+         for a, d in ((0.5, 1), (4, 1), (9, 1), (9, -2))],
+        [{"a": np.float32(a), "b": np.float32(b), "d": np.float32(d)}
+         for a, b, d in ((0, 4, 0), (4, 0, 0), (np.nan, 4, 1), (np.inf, 4, 1), (-np.inf, 4, 1),
+                         (0, np.nan, 1), (0, np.inf, 1), (0, 4, np.nan))],
+    ),
 }  # fmt: skip
 
 

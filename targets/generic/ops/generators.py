@@ -54,7 +54,10 @@ def _range_sizes(ctx: LowerContext) -> list[Expr]:
     delta = _delta(ctx, start)
     if dtype_of(start).startswith("float"):
         steps = tirx.ceil((_real(limit) - _real(start)) / _real(delta))
-        return fresh_sizes(ctx, [cast(tirx.max(steps, _real(0)), "int64")])
+        most = _real(2**62)
+        countable = tirx.all(steps >= -most, steps <= most)  # not NaN, as of a delta of 0
+        size = cast(tirx.max(steps, _real(0)), "int64")
+        return fresh_sizes(ctx, [tirx.Select(countable, size, tirx.const(-1, "int64"))])
     first, last, step = index(start), index(limit), index(delta)
     span = tirx.Select(step > 0, last - first, first - last)
     size = tirx.max(tirx.max(step, -step), index(1))
