@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..conditions import Condition, Relation
 from ..dims import Dim, sym
 from ..graph import Graph, Value
 from ..infer import infer_types
@@ -217,6 +218,7 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
         raise ctx.error("it scans nothing")
     captured = [*slices, *ctx.inputs[count + scans :]]
     carried, results = _settle_scan(ctx, body, initial, captured)
+    _require_one_shape(ctx, body, count)
     outer = _symbols(ctx.inputs)
     out_axes = ctx.attr("scan_output_axes") or (0,) * (len(results) - count)
     stacked = []
@@ -226,6 +228,24 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
         at = int(axis) % (len(result.shape) + 1)
         stacked.append(result.with_shape((*result.shape[:at], length, *result.shape[at:])))
     return [_outside(t, outer, ctx) for t in [*carried, *stacked]]
+
+
+def _require_one_shape(ctx: InferContext, body: Graph, count: int) -> None:
+    """Each turn of a Scan gives states of the shape that they came with."""
+    name = f"node {ctx.node.name!r} ({ctx.node.key})"
+    why = "states that keep their shape in every turn"
+    for before, after in zip(body.inputs[:count], body.outputs[:count], strict=True):
+        shapes = [v.type.shape for v in (after, before) if isinstance(v.type, TensorType)]
+        if None in shapes or len(shapes) < 2:
+            continue
+        if before.rank != after.rank:
+            raise ctx.error(f"needs {why}, not {before.type} and {after.type}")
+        for a, b in zip(after.shape, before.shape, strict=True):
+            condition = Condition(Relation.EQUAL, a, b, name, why)
+            if condition.refuted():
+                raise ctx.error(f"needs {why}, not {before.type} and {after.type}")
+            if ctx.collect is not None and not condition.proved():
+                ctx.collect[body].conditions.append(condition)
 
 
 def _settle_scan(

@@ -169,6 +169,8 @@ def _evaluate_pad(node: Node, inputs: list[Any]) -> list[Any]:
         for before, after, n in zip(*widths.tolist(), x.shape, strict=True)
     )
     added = np.maximum(widths, 0).T
+    if any(n + w < 0 for n, w in zip(x.shape, widths.sum(0).tolist(), strict=True)):
+        raise ValueError("the pads cut off more than there is")
     mode: Any = node.attrs.get("mode", "constant")
     if mode != "constant":
         return [np.pad(x[cut], added, mode=mode)]
@@ -191,7 +193,8 @@ def _pad(ctx: InferContext) -> list[Type]:
     for d, extent, width in zip(x.dims, out, amounts, strict=True):
         ctx.require_at_most(0, extent, "pads that cut off no more than there is")
         if ctx.attr("mode") != "constant" and width != (0, 0):
-            ctx.require_at_most(dim_min(extent, 1), d, "elements to fill its pads with")
+            kept = d + sum(dim_min(w, 0) for w in width or ())
+            ctx.require_at_most(dim_min(extent, 1), kept, "elements to fill its pads with")
         if ctx.attr("mode") == "reflect":
             for pad in width or ():
                 ctx.require_at_most(pad, dim_max(d - 1, 0), "reflected pads shorter than the dim")

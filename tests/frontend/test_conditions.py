@@ -159,6 +159,19 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"x": f(2, 3), "s": i(3)}, {"x": f(2, 3), "s": i(1)}],
         [{"x": f(2, 3), "s": i(2)}, {"x": f(2, 3), "s": i(6)}, {"x": f(2, 3), "s": i(0)}],
     ),
+    "pad_with_edges": (
+        [node("Pad", "x p", "y", mode="edge")], [value("x", ("N",)), value("p", (2,), INT64)],
+        ["not negative"],
+        [{"x": f(4), "p": i(2, 1)}, {"x": f(4), "p": i(-4, 0)}, {"x": f(4), "p": i(-3, 5)},
+         {"x": f(0), "p": i(0, 0)}],
+        [{"x": f(4), "p": i(-4, 5)}, {"x": f(4), "p": i(9, -4)}, {"x": f(0), "p": i(1, 0)},
+         {"x": f(4), "p": i(-2, -3)}],
+    ),
+    "pad_with_constant_edges": (
+        [node("Pad", "x p", "y", mode="edge")], [value("x", ("N",))],
+        ["elements to fill its pads with"],
+        [{"x": f(4)}, {"x": f(3)}], [{"x": f(2)}, {"x": f(0)}, {"x": f(1)}],
+    ),
     "split_evenly": (
         [node("Split", "x", "y w", axis=1)], [value("x", ("N", "M"))],
         ["an axis that splits into 2 equal parts", "'M' of input 'x' should be a multiple of 2"],
@@ -319,6 +332,14 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"x": f(3, 2), "z": f(3, 2)}, {"x": f(0, 2), "z": f(0, 2)}],
         [{"x": f(3, 2), "z": f(1, 2)}, {"x": f(300, 2), "z": f(1_000, 2)}],
     ),
+    "scan_of_a_state": (
+        [node("Scan", "s x", "y z", num_scan_inputs=1, body=graph(
+            [node("Add", "p q", "r"), node("Identity", "r", "o")],
+            [value("p", ("K",)), value("q", ("L",))], ["r", "o"]))],
+        [value("s", ("S",)), value("x", ("N", "M"))], ["states that keep their shape"],
+        [{"s": f(2), "x": f(3, 2)}, {"s": f(2), "x": f(3, 1)}, {"s": f(2), "x": f(0, 2)}],
+        [{"s": f(1), "x": f(3, 2)}, {"s": f(1), "x": f(1, 2)}],
+    ),
     "range": (
         [node("Range", "a b d", "y")], [value(n, (), INT64) for n in "abd"], ["delta"],
         [{"a": np.int64(0), "b": np.int64(4), "d": np.int64(2)}],
@@ -336,7 +357,8 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
 
 
 def _model(nodes: Sequence[onnx.NodeProto], inputs: Sequence[Any]) -> onnx.ModelProto:
-    weights = {"s": i(1, 2)} if nodes[0].op_type == "SplitToSequence" else None
+    weights = {"SplitToSequence": {"s": i(1, 2)}, "Pad": {"p": i(-2, 3)}}.get(nodes[0].op_type)
+    weights = {k: v for k, v in (weights or {}).items() if k not in {v.name for v in inputs}}
     return model(nodes, inputs, list(nodes[-1].output), weights, opset=18)
 
 

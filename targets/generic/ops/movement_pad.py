@@ -130,7 +130,7 @@ def _source(i: Expr, border: Border, size: Expr, rule: Rule) -> Expr:
     if as_int(before) == 0 and as_int(after) == 0:
         return i
     cut = tirx.max(-before, index(0))
-    left = size + tirx.min(before, index(0)) + tirx.min(after, index(0))
+    left = _kept(size, before, after)
     return clamp(cut + rule(i - tirx.max(before, index(0)), left), size)
 
 
@@ -138,5 +138,18 @@ def _source(i: Expr, border: Border, size: Expr, rule: Rule) -> Expr:
 def _pad_sizes(ctx: LowerContext) -> list[Expr]:
     table = _table(ctx)
     _write_borders(ctx, table)
+
+    def size(n: Expr, before: Expr, after: Expr) -> Expr:
+        extent = n + before + after
+        if ctx.attr("mode") == "constant":
+            return extent
+        empty = _kept(n, before, after) <= 0
+        return tirx.Select(tirx.all(empty, extent > 0), index(-1), extent)  # nothing to repeat
+
     extents = enumerate(ctx.input(0).shape)
-    return fresh_sizes(ctx, [index(n) + table[0, a] + table[1, a] for a, n in extents])
+    return fresh_sizes(ctx, [size(index(n), table[0, a], table[1, a]) for a, n in extents])
+
+
+def _kept(size: Expr, before: Expr, after: Expr) -> Expr:
+    """What negative pads leave of an axis."""
+    return size + tirx.min(before, index(0)) + tirx.min(after, index(0))
