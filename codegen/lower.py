@@ -466,6 +466,8 @@ class _Lowering:
         count = len(node.outputs)
         attrs = {k: v for k, v in node.attrs.items() if k not in sizes}
         attrs["results"] = count
+        types = [v.type if v is not None else None for v in frame.graph.inputs_of(node)]
+        attrs["types"] = tuple(t.dtype.name if isinstance(t, TensorType) else "" for t in types)
         results = self.call_host(host_name(node), attrs, arguments, count)
         for v, reg in zip(node.values, results, strict=True):
             frame.env[v] = reg

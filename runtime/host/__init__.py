@@ -5,10 +5,11 @@ attributes as a JSON object and then its inputs. Only those that a manifest name
 and the module that holds one is imported then.
 
 A function decorated with `host_function` takes ``(attrs, *values)``: a dict that it must not
-change, in which ``results`` is how many outputs are wanted, and NumPy arrays in storage dtype
-(object arrays of `str` for strings), lists for sequences and None for what is absent. It returns a
-tuple of such values, one for each output. An attribute that is a tensor comes as ``{"dtype": ...,
-"shape": [...], "data": [...]}``, a dtype by its IR name.
+change, in which ``results`` is how many outputs are wanted and ``types`` are the dtypes of the
+node's inputs by their IR names, and NumPy arrays in storage dtype (object arrays of `str` for
+strings), lists for sequences and None for what is absent. It returns a tuple of such values, one
+for each output. An attribute that is a tensor comes as ``{"dtype": ..., "shape": [...], "data":
+[...]}``, a dtype by its IR name.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def unique(attrs: Attrs, data: np.ndarray) -> tuple[np.ndarray, ...]:
         first, inverse, counts = _unique_by_key(slices)
     else:
         _, first, inverse, counts = np.unique(
-            slices, True, True, True, axis=None if axis is None else 0
+            _comparable(slices, attrs), True, True, True, axis=None if axis is None else 0
         )
     inverse = inverse.reshape(-1)
     if not attrs.get("sorted", 1):
@@ -37,10 +37,17 @@ def unique(attrs: Attrs, data: np.ndarray) -> tuple[np.ndarray, ...]:
     return values.copy(), *(np.asarray(part, np.int64) for part in (first, inverse, counts))
 
 
+def _comparable(data: np.ndarray, attrs: Attrs) -> np.ndarray:
+    """What has the order of the values: bfloat16 comes as 16 bits, the upper half of a float32."""
+    if "bfloat16" not in attrs.get("types", ())[:1]:
+        return data
+    return (data.astype(np.uint32) << 16).view(np.float32)
+
+
 @host_function("com.microsoft.Unique")
 def unique_in_order(attrs: Attrs, data: np.ndarray) -> tuple[np.ndarray, ...]:
     """Distinct elements of [n] in order of appearance; the inverse; the counts."""
-    values, _, inverse, counts = unique({"sorted": 0}, data)
+    values, _, inverse, counts = unique({**attrs, "sorted": 0}, data)
     return values, inverse, counts
 
 

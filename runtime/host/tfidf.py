@@ -22,7 +22,7 @@ def tfidf_vectorizer(attrs: Attrs, data: np.ndarray) -> tuple[np.ndarray, ...]:
         raise ValueError(f"input must have rank 1 or 2, it has rank {data.ndim}")
     vocabulary = _vocabulary(AttrsKey(attrs))
     indexes = attrs["ngram_indexes"]
-    rows = data.reshape(-1, data.shape[-1]) if data.ndim == 2 else data.reshape(1, -1)
+    rows = data if data.ndim == 2 else data.reshape(1, -1)
     counts = np.zeros((len(rows), max(indexes) + 1), np.float32)
     for row, tokens in zip(counts, rows.tolist(), strict=True):
         for ngram in _ngrams(tokens, attrs):

@@ -1,9 +1,10 @@
-"""Strings that move: on the host, whether sizes are open or not, and with their conditions."""
+"""What runs on the host: strings that move at any sizes, and the order of numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -45,6 +46,22 @@ def test_strings_move(name: str, shape: Shape) -> None:
     for passes in (None, ""):
         (got,) = graphkiln.compile(proto, passes=passes).session().run(None, {"x": X})
         assert got.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_unique_numbers_have_the_order_of_their_type(axis: int | None) -> None:
+    """Also on the host, where bfloat16 is 16 bits."""
+    bfloat16 = onnx.TensorProto.BFLOAT16
+    attrs = {} if axis is None else {"axis": axis}
+    proto = model([node("Unique", "x", "y i v c", **attrs)], [value("x", ("N",), bfloat16)],
+                  list("yivc"), opset=28)  # fmt: skip
+    x = np.array([7, -8, 2, -6, 2, -0.0, 0.0], ml_dtypes.bfloat16)
+    y, i, v, c = graphkiln.compile(proto).session().run(None, {"x": x})
+    assert y.dtype == x.dtype
+    assert y.astype(float).tolist() == [-8, -6, 0, 2, 7]
+    assert (i.tolist(), v.tolist(), c.tolist()) == (
+        [1, 3, 5, 2, 0], [4, 0, 3, 1, 3, 2, 2], [1, 1, 2, 2, 1]
+    )  # fmt: skip
 
 
 def test_sizes_of_strings_are_checked() -> None:
