@@ -98,7 +98,9 @@ class Emit:
         add_assert(builder.graph, condition)
 
     def require_same_shape(self, a: Value, b: Value, why: str) -> None:
-        """:meth:`require` that two values have one shape."""
+        """:meth:`require` that two values have one shape, where their ranks are known."""
+        if any(isinstance(v.type, TensorType) and v.type.shape is None for v in (a, b)):
+            return
         if len(self.dims(a)) != len(self.dims(b)):
             raise ImportFault(f"needs {why}, not {a.type} and {b.type}")
         for x, y in zip(self.dims(a), self.dims(b), strict=True):

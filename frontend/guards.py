@@ -124,7 +124,7 @@ def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
 def _within(need: ValueNeed) -> dict[str, object]:
     """The attributes of the ``kiln.Within`` that tells whether values are as needed."""
     usual = {
-        "low": None, "high": None, "below": None, "nonzero": False, "or_one": False,
+        "low": None, "high": None, "below": None, "nonzero": False, "or_one": False, "apart": None,
         "stride": 1, "offset": 0,
     }  # fmt: skip
     return {k: v for k, usually in usual.items() if (v := getattr(need, k)) != usually}

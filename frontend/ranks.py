@@ -95,6 +95,12 @@ def _of_indices(node: OnnxNode, emit: Emit) -> Sequence[int]:
     return range(emit.rank(node.required(0)) - batch, 0, -1) if isinstance(batch, int) else ()
 
 
+def _of_updates(node: OnnxNode, emit: Emit) -> Sequence[int]:
+    """The one depth that the updates' rank leaves."""
+    data, indices, updates = (emit.rank(node.required(i)) for i in range(3))
+    return [indices - 1 + data - updates]
+
+
 _MOST = 7
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 _COUNTED: Mapping[str, tuple[int, Callable[[OnnxNode, Emit], Sequence[int]]]] = {
@@ -102,7 +108,7 @@ _COUNTED: Mapping[str, tuple[int, Callable[[OnnxNode, Emit], Sequence[int]]]] = 
     "Expand": (1, _of_expand),
     "GatherND": (1, _of_indices),
     "Reshape": (1, _of_reshape),
-    "ScatterND": (1, _of_indices),
+    "ScatterND": (1, _of_updates),
     "Squeeze": (1, _of_squeeze),
     "Unsqueeze": (1, _of_unsqueeze),
     **{f"Reduce{op}": (1, _of_reduce) for op in _REDUCTIONS.split()},

@@ -35,7 +35,7 @@ class InferenceError(GraphError):
 class ValueNeed:
     """What the elements of input ``index`` of ``node`` must be: at least ``low``, at most ``high``,
     less than ``below`` (None: not bounded), and not 0 where ``nonzero``; with ``or_one`` 1 is
-    right as well. ``why`` completes "it needs ...".
+    right as well. No two may be equal modulo ``apart``. ``why`` completes "it needs ...".
 
     Only each ``stride``-th element is meant, from element ``offset`` on. A check of the run stands
     before the reading of input ``at``: another one where the op may go without input ``index``.
@@ -51,6 +51,7 @@ class ValueNeed:
     offset: int = 0
     below: Dim | None = None
     or_one: bool = False
+    apart: int | None = None
     at: int | None = None
 
 
@@ -201,6 +202,13 @@ class InferContext:
             fits = low <= x and (high is None or x <= high) and (below is None or x < below)
             if not fits or nonzero and x == 0:
                 raise self.error(f"needs {why}, not {x}")
+
+    def require_axes(self, index: int, rank: int, why: str) -> None:
+        """Note that input ``index``, whose elements are not known, names axes, none of them twice.
+
+        Negative ones count from the end.
+        """
+        self._need(ValueNeed(self.node, index, -rank, rank - 1, why, apart=rank))
 
     def require_indices(self, index: int, size: Dim, why: str = "") -> None:
         """Note that all elements of input ``index`` are positions on an axis of ``size``.

@@ -29,6 +29,14 @@ def align_at_axis(node: OnnxNode, emit: Emit) -> None:
         node.inputs[1] = emit("Unsqueeze", b, axes)
 
 
+@upgrade("Max", "Mean", "Min", "Sum", until=7)
+def equal_shapes(node: OnnxNode, emit: Emit) -> None:
+    """Before they broadcast, all inputs had to have one shape."""
+    first, *others = (node.required(i) for i in range(len(node.inputs)))
+    for other in others:
+        emit.require_same_shape(first, other, "inputs of one shape, as before opset 8")
+
+
 @upgrade("Gemm", until=6)
 def drop_gemm_broadcast(node: OnnxNode, emit: Emit) -> None:
     """``C`` is broadcast by shape alone; equal shapes are the case of ``broadcast=0``."""

@@ -80,19 +80,23 @@ def _evaluate_within(node: Node, inputs: list[Any]) -> list[Any]:
         fits &= x != 0
     if attribute(node, "or_one"):
         fits |= x == 1
+    modulus = attribute(node, "apart")
+    if modulus is not None and np.unique(x % modulus).size < x.size:
+        return [np.asarray(False)]
     return [np.asarray(fits.all())]
 
 
 @op(
     "Within", domain="kiln", arity=(1, 1), evaluate=_evaluate_within, traits=("reduction",),
     defaults={
-        "low": None, "high": None, "below": None, "nonzero": False, "or_one": False,
+        "low": None, "high": None, "below": None, "nonzero": False, "or_one": False, "apart": None,
         "stride": 1, "offset": 0,
     },
     doc="Do all elements of a tensor of integers or floats lie between ``low`` and ``high`` (dims; "
     "both count, none is no bound), are they less than ``below``, and other than 0 where "
-    "``nonzero``? With ``or_one``, 1 is right as well. A bool scalar; NaN lies in no bounds. Only "
-    "each ``stride``-th of the elements in order counts, from element ``offset`` on.",
+    "``nonzero``? With ``or_one``, 1 is right as well. Are no two equal modulo ``apart``? A bool "
+    "scalar; NaN lies in no bounds. Only each ``stride``-th of the elements in order counts, from "
+    "element ``offset`` on.",
 )  # fmt: skip
 def _infer_within(ctx: InferContext) -> list[Type]:
     if not (ctx.tensor(0).dtype.is_integer or ctx.tensor(0).dtype.is_float):

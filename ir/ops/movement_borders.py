@@ -172,6 +172,9 @@ def _evaluate_pad(node: Node, inputs: list[Any]) -> list[Any]:
     if any(n + w < 0 for n, w in zip(x.shape, widths.sum(0).tolist(), strict=True)):
         raise ValueError("the pads cut off more than there is")
     mode: Any = node.attrs.get("mode", "constant")
+    limits = np.maximum(np.array(x[cut].shape, np.int64)[:, None] - 1, 0)
+    if mode == "reflect" and np.any(added > limits):
+        raise ValueError("reflected pads must be shorter than the dim")
     if mode != "constant":
         return [np.pad(x[cut], added, mode=mode)]
     fill = 0 if rest[0] is None else rest[0].reshape(-1)[0]
@@ -192,12 +195,13 @@ def _pad(ctx: InferContext) -> list[Type]:
     ]
     for d, extent, width in zip(x.dims, out, amounts, strict=True):
         ctx.require_at_most(0, extent, "pads that cut off no more than there is")
+        kept = d + sum(dim_min(w, 0) for w in width or ())
         if ctx.attr("mode") != "constant" and width != (0, 0):
-            kept = d + sum(dim_min(w, 0) for w in width or ())
             ctx.require_at_most(dim_min(extent, 1), kept, "elements to fill its pads with")
         if ctx.attr("mode") == "reflect":
+            most = dim_max(kept - 1, 0)
             for pad in width or ():
-                ctx.require_at_most(pad, dim_max(d - 1, 0), "reflected pads shorter than the dim")
+                ctx.require_at_most(pad, most, "reflected pads shorter than the dim")
     return [x.with_shape(tuple(out))]
 
 

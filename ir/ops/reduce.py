@@ -95,7 +95,7 @@ def _infer_reduce(ctx: InferContext) -> list[Type]:
     axes = static_axes(ctx, x.rank)
     if axes is not None:
         return [x.with_shape(reduced_shape(x.dims, axes, keepdims))]
-    ctx.require_values(1, -x.rank, x.rank - 1, "axes of its input")
+    ctx.require_axes(1, x.rank, "axes of its input, none of them twice")
     return [x.with_shape(_unknown_shape(ctx, x.rank, keepdims))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..dims import Dim, is_static
+from ..dims import Dim
 from ..registry import InferContext, op
 from ..types import Shape, TensorType, Type
 
@@ -56,8 +56,7 @@ def infer_layer(
     if c.attr("direction") not in DIRECTIONS:
         raise c.error(f"unknown direction {c.attr('direction')!r}")
     count = DIRECTIONS[c.attr("direction")]
-    if is_static(w.dims[0]) and w.dims[0] != count:
-        raise c.error(f"the weight {w} must hold {count} directions")
+    c.require_equal(w.dims[0], count, "a weight for each direction")
     if w.rank == 3:
         c.require_equal(x.dims[2], w.dims[features], "X and W with as many features")
     if gates is not None:

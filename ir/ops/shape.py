@@ -198,7 +198,7 @@ def _squeeze_unknown(ctx: InferContext, x: TensorType) -> Shape:
         return kept
     if count > x.rank:
         raise ctx.error(f"{count} axes are more than rank {x.rank}")
-    ctx.require_values(1, -x.rank, x.rank - 1, "axes of its input")
+    ctx.require_axes(1, x.rank, "axes of its input, none of them twice")
     shape: Shape = tuple(ctx.fresh_dim() for _ in range(x.rank - count))
     ctx.require_equal(x.numel, numel(shape), "axes of one element")
     return shape
@@ -224,7 +224,7 @@ def _unsqueeze(ctx: InferContext) -> list[Type]:
     rank = x.rank + _length(ctx, 1)
     if x.rank == 0:
         return [x.with_shape((1,) * rank)]
-    ctx.require_values(1, -rank, rank - 1, "axes of its result")
+    ctx.require_axes(1, rank, "axes of its result, none of them twice")
     shape: Shape = tuple(ctx.fresh_dim() for _ in range(rank))
     ctx.require_equal(x.numel, numel(shape), "axes that differ")
     return [x.with_shape(shape)]

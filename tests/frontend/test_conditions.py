@@ -167,6 +167,13 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"x": f(4), "p": i(-4, 5)}, {"x": f(4), "p": i(9, -4)}, {"x": f(0), "p": i(1, 0)},
          {"x": f(4), "p": i(-2, -3)}],
     ),
+    "pad_by_reflection": (
+        [node("Pad", "x p", "y", mode="reflect")], [value("x", ("N",)), value("p", (2,), INT64)],
+        ["not negative"],
+        [{"x": f(4), "p": i(3, 2)}, {"x": f(4), "p": i(-1, 2)}, {"x": f(1), "p": i(0, 0)}],
+        [{"x": f(4), "p": i(4, 0)}, {"x": f(4), "p": i(-2, 2)}, {"x": f(4), "p": i(3, -1)},
+         {"x": f(1), "p": i(1, 0)}],
+    ),
     "pad_with_constant_edges": (
         [node("Pad", "x p", "y", mode="edge")], [value("x", ("N",))],
         ["elements to fill its pads with"],
@@ -340,6 +347,44 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [{"s": f(2), "x": f(3, 2)}, {"s": f(2), "x": f(3, 1)}, {"s": f(2), "x": f(0, 2)}],
         [{"s": f(1), "x": f(3, 2)}, {"s": f(1), "x": f(1, 2)}],
     ),
+    "reduce_axes": (
+        [node("ReduceL1", "x a", "y", keepdims=0)],
+        [value("x", ("N", 2, 3)), value("a", ("A",), INT64)], ["none of them twice"],
+        [{"x": f(2, 2, 3), "a": i(0, -1)}, {"x": f(2, 2, 3), "a": i(0, 1, 2)}],
+        [{"x": f(2, 2, 3), "a": i(*a)} for a in ((1, 1), (2, -1), (0, 1, 0), (0, 3), (-4, 0))],
+    ),
+    "squeeze_axes": (
+        [node("Squeeze", "x a", "y")],
+        [value("x", ("N", "M", "K")), value("a", ("A",), INT64)], ["none of them twice"],
+        [{"x": f(1, 2, 1), "a": i(0, -1)}, {"x": f(1, 0, 3), "a": i(0)}],
+        [{"x": f(1, 2, 1), "a": i(0, 0)}, {"x": f(1, 2, 1), "a": i(1)},
+         {"x": f(0, 2, 1), "a": i(0)}, {"x": f(0, 5, 1), "a": i(2, 1)}],
+    ),
+    "unsqueeze_axes": (
+        [node("Unsqueeze", "x a", "y")],
+        [value("x", ("N", 1)), value("a", ("A",), INT64)], ["none of them twice"],
+        [{"x": f(1, 1), "a": i(0, -1)}, {"x": f(2, 1), "a": i(1)}],
+        [{"x": f(1, 1), "a": i(0, 0)}, {"x": f(1, 1), "a": i(-1, 3)}],
+    ),
+    "reshape_to_unknown": (
+        [node("Reshape", "x a", "y", allowzero=1)],
+        [value("x", ("N", "M")), value("a", (3,), INT64)], ["Reshape"],
+        [{"x": f(2, 6), "a": i(3, -1, 2)}, {"x": f(0, 6), "a": i(0, 3, 2)}],
+        [{"x": f(2, 6), "a": i(3, -1, -1)}, {"x": f(0, 6), "a": i(-1, -1, 2)}],
+    ),
+    "recurrent_directions": (
+        [node("RNN", "x w r", "y h", hidden_size=4, direction="reverse")],
+        [value("x", ("N", 1, 2)), value("w", ("D", 4, 2)), value("r", (1, 4, 4))], ["w"],
+        [{"x": f(3, 1, 2), "w": f(1, 4, 2), "r": f(1, 4, 4)}],
+        [{"x": f(3, 1, 2), "w": f(2, 4, 2), "r": f(1, 4, 4)}],
+    ),
+    "scatter_nd": (
+        [node("ScatterND", "x j u", "y")],
+        [value("x", ("N", "M", "K")), value("j", ("P", "D"), INT64), value("u", ("P", "M", "K"))],
+        ["as many elements"],
+        [{"x": f(3, 2, 2), "j": i(0, 2).reshape(2, 1), "u": f(2, 2, 2)}],
+        [{"x": f(3, 2, 2), "j": i(0, 1).reshape(1, 2), "u": f(1, 2, 2)}],
+    ),
     "range": (
         [node("Range", "a b d", "y")], [value(n, (), INT64) for n in "abd"], ["delta"],
         [{"a": np.int64(0), "b": np.int64(4), "d": np.int64(2)}],
@@ -421,6 +466,15 @@ def test_what_a_function_body_stands_for_is_checked(nested: bool) -> None:
     for k, v in others:
         with pytest.raises(InputError):
             run((2, 4, 3, 5), k, v)
+
+
+def test_sums_before_opset_8_do_not_broadcast() -> None:
+    inputs = [value("x", ("N", "M")), value("z", ("K", "L"))]
+    proto = model([node("Sum", "x z", "y")], inputs, ["y"], opset=7)
+    session = graphkiln.compile(proto).session()
+    assert session.run(None, {"x": f(2, 3), "z": f(2, 3)})[0].shape == (2, 3)
+    with pytest.raises(InputError, match="'z' has 1 in dimension 0"):
+        session.run(None, {"x": f(2, 3), "z": f(1, 3)})
 
 
 def test_a_branch_is_only_checked_where_it_runs() -> None:

@@ -42,7 +42,19 @@ def _lower_within(ctx: LowerContext) -> TensorExpr:
         right = tirx.all(*fits)
         if ctx.attr("or_one"):
             right = tirx.any(right, value.equal(one))
-        return tirx.Select(right, zero, one)
+        found = tirx.Select(right, zero, one)
+        return found if ctx.attr("apart") is None else tirx.max(found, repeated(at, number))
+
+    def repeated(at: At, number: Expr) -> Expr:
+        """1 where an element before this one is equal modulo ``apart``."""
+        found = b.scalar(dtype, zero)
+        with b.loop(at[0]) as i:
+            other = cast(flat[(i * index(stride) + offset,)], wide)
+            same = tirx.floormod(number - other, tirx.const(ctx.attr("apart"), wide)).equal(
+                tirx.const(0, wide)
+            )
+            found.set(tirx.max(found.get(), tirx.Select(same, one, zero)))
+        return found.get()
 
     def program(g: Group) -> None:
         worst = g.fold(wrong, MAX, dtype)

@@ -143,8 +143,11 @@ def _pad_sizes(ctx: LowerContext) -> list[Expr]:
         extent = n + before + after
         if ctx.attr("mode") == "constant":
             return extent
-        empty = _kept(n, before, after) <= 0
-        return tirx.Select(tirx.all(empty, extent > 0), index(-1), extent)  # nothing to repeat
+        kept = _kept(n, before, after)
+        missing = tirx.all(kept <= 0, extent > 0)  # there is nothing to repeat
+        if ctx.attr("mode") == "reflect":
+            missing = missing | (tirx.max(before, after) > tirx.max(kept - 1, index(0)))
+        return tirx.Select(missing, index(-1), extent)
 
     extents = enumerate(ctx.input(0).shape)
     return fresh_sizes(ctx, [size(index(n), table[0, a], table[1, a]) for a, n in extents])

@@ -91,6 +91,8 @@ def _reshape_sizes(ctx: LowerContext) -> list[Expr]:
     for d in out:
         others = others * tirx.Select(d.equal(index(-1)), index(1), d)
     missing = tirx.floordiv(index(product(x.shape)), tirx.max(others, index(1)))
+    open_ones: Any = sum((cast(d.equal(index(-1)), "int64") for d in out), start=index(0))
+    missing = tirx.Select(open_ones <= 1, missing, index(-1))
     return fresh_sizes(ctx, [tirx.Select(d.equal(index(-1)), missing, d) for d in out])
 
 
@@ -112,7 +114,9 @@ def _squeeze_sizes(ctx: LowerContext) -> list[Expr]:
             here = tirx.all(kept, position.equal(index(j)))
             out[j] = tirx.Select(here, index(extent), out[j])
         position = ctx.b.let(position + cast(kept, "int64"))
-    return fresh_sizes(ctx, out)
+    ones = [index(e).equal(index(1)) | tirx.Not(_names(axes, i, x.rank))
+            for i, e in enumerate(x.shape)]  # fmt: skip
+    return fresh_sizes(ctx, [tirx.Select(tirx.all(*ones), d, index(-1)) for d in out])
 
 
 @sizes("Unsqueeze", "com.microsoft.ExpandDims")
