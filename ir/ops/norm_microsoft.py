@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axis
-from ..types import Type, tensor
+from ..types import Shape, Type, tensor
 
 DOMAIN = "com.microsoft"
 
@@ -95,7 +96,9 @@ def _infer_skip(ctx: InferContext) -> list[Type]:
     ctx.broadcast_to(ctx.tensor(1).dims, x.dims, "a residual")
     for i in range(2, len(ctx.inputs)):
         if ctx.has(i):
-            ctx.broadcast_to(ctx.tensor(i).dims, x.dims[-1:], "gamma, beta and bias")
+            # Of one number too: kernels read a number for each place of the row.
+            why = "a number of gamma, beta and bias for each place of the last axis"
+            ctx.require_same_shape(ctx.tensor(i).dims, x.dims[-1:], why)
     statistics = tensor("float32", *x.dims[:-1], 1)
     return [x, statistics, statistics, x]
 
@@ -129,5 +132,34 @@ def _infer_embed(ctx: InferContext) -> list[Type]:
     ids, words = ctx.tensor(0), ctx.tensor(2)
     if ids.rank != 2 or words.rank != 2:
         raise ctx.error(f"takes ids [batch, length] and tables [rows, width], not {ids}, {words}")
+    _check_embed(ctx, ids.dims, words.dims[1])
     result = words.with_shape((*ids.dims, words.dims[1]))
     return [result, tensor("int32", ids.dims[0]), result]
+
+
+def _check_embed(ctx: InferContext, ids: Shape, width: Dim) -> None:
+    """The tables are as wide as each other and have a row for every id."""
+    for i, why in ((1, "segment ids"), (7, "a mask"), (8, "position ids")):
+        if ctx.has(i):
+            ctx.require_same_shape(ctx.tensor(i).dims, ids, f"{why} for each word")
+    for i in (5, 6):
+        ctx.require_same_shape(ctx.tensor(i).dims, (width,), "gamma and beta for each column")
+    for table, rows in ((2, 0), (3, 8), (4, 1)):
+        if not ctx.has(table):
+            continue
+        count, columns = _table(ctx, table)
+        ctx.require_equal(columns, width, "tables of one width")
+        if ctx.has(rows):
+            ctx.require_values(rows, 0, count - 1, "ids of rows that the table has")
+        elif table == _POSITIONS:
+            ctx.require_at_most(ids[1], count, "no more words than positions")
+
+
+_POSITIONS = 3
+
+
+def _table(ctx: InferContext, i: int) -> Shape:
+    t = ctx.tensor(i)
+    if t.rank != 2:
+        raise ctx.error(f"takes tables [rows, width], not {t}")
+    return t.dims
