@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..conditions import Relation
 from ..dims import Dim
 from ..registry import InferContext, op
-from ..types import Type
+from ..types import TensorType, Type
 from .attention import head_shape
 from .attention_microsoft_evaluate import attention, multi_head_attention, rotary_embedding
 
@@ -29,7 +29,35 @@ def _infer_rotary(ctx: InferContext) -> list[Type]:
         raise ctx.error("scale and is_packed_batching are not supported")
     if x.rank not in (3, 4) or ctx.tensor(2).rank != 2 or ctx.tensor(3).rank != 2:
         raise ctx.error(f"takes 3 or 4 axes and caches of 2, not {x}, {ctx.tensor(2)}")
+    _check_rotary(ctx, x)
     return [x]
+
+
+def _check_rotary(ctx: InferContext, x: TensorType) -> None:
+    """The angles are of half as many pairs as a head has elements, and of every position."""
+    rows, pairs = ctx.tensor(2).dims
+    ctx.require_same_shape(ctx.tensor(3).dims, (rows, pairs), "as many sines as cosines")
+    width: Dim = x.dims[-1]
+    if x.rank == 3:
+        heads = ctx.attr("num_heads") or 1
+        ctx.require_multiple(width, heads, f"a last axis that {heads} heads divide")
+        width = width // heads
+    turned = ctx.attr("rotary_embedding_dim")
+    if turned:
+        ctx.require_at_most(turned, width, "no more turned elements than a head has")
+        ctx.require_equal(2 * pairs, turned, "an angle for two turned elements")
+    elif x.rank == 3 and not ctx.attr("num_heads"):
+        ctx.require_multiple(width, 2 * pairs, "heads that are as wide as the angles")
+    else:
+        ctx.require_equal(2 * pairs, width, "an angle for two elements of a head")
+    length, places = x.dims[-2], ctx.tensor(1)
+    if places.rank == 1:
+        ctx.require_same_shape(places.dims, (1,), "the position of the first element")
+        ctx.require_values(1, 0, rows - length, "positions that the table of angles has")
+    else:
+        wanted = (x.dims[0], length)
+        ctx.require_same_shape(places.dims, wanted, "a position for each element")
+        ctx.require_values(1, 0, rows - 1, "positions that the table of angles has")
 
 
 @op(
@@ -45,9 +73,19 @@ def _infer_multi_head(ctx: InferContext) -> list[Type]:
     if ctx.has(6) != ctx.has(7):
         raise ctx.error("past key and past value must be given together")
     heads = ctx.attr("num_heads")
-    batch, _, length, _ = head_shape(ctx, 0, heads)
-    _, _, keys, depth = head_shape(ctx, 1, heads)
-    width = head_shape(ctx, 2, heads)[3]
+    batch, _, length, depth = head_shape(ctx, 0, heads)
+    keyed, valued = head_shape(ctx, 1, heads), head_shape(ctx, 2, heads)
+    ctx.require_same_shape(keyed, (batch, heads, keyed[2], depth), "queries and keys that fit")
+    ctx.require_same_shape(valued[:3], keyed[:3], "keys and values that differ in width only")
+    keys, width = keyed[2], valued[3]
+    if ctx.has(3):
+        columns = heads * (2 * depth + width)
+        ctx.require_same_shape(ctx.tensor(3).dims, (columns,), "a bias for each column")
+    if ctx.has(6):
+        past = ctx.tensor(6).dims[2] if ctx.tensor(6).rank == 4 else 0
+        for i, size in ((6, depth), (7, width)):
+            shape = batch, heads, past, size
+            ctx.require_same_shape(ctx.tensor(i).dims, shape, "past keys and values that fit")
     keys = keys + ctx.tensor(6).dims[2] if ctx.has(6) else keys
     check_key_mask(ctx, 4, batch, keys)
     q, k, v = (ctx.tensor(i) for i in range(3))

@@ -65,6 +65,9 @@ def _with_bias(ctx: InferContext) -> list[Type]:
 def _bias_add(ctx: InferContext) -> list[Type]:
     (x,) = _with_bias(ctx)
     floating(ctx, 2)
+    shapes = ctx.tensor(0).shape, ctx.tensor(2).shape
+    if shapes[0] is not None and shapes[1] is not None:
+        ctx.require_same_shape(shapes[1], shapes[0], "a skip of the input's shape")
     return [x]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..types import DType, TensorType, Type, dtype, tensor
@@ -106,7 +108,7 @@ def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
 )
 def infer_qgemm(c: InferContext) -> list[Type]:
     result = c.tensor(8).dtype if c.has(8) else c.tensor(1).dtype
-    product = _gemm(c, 0, 3)
+    product = _gemm(c, 0, 3, 6)
     require_single(c, 1, 2, 7, 8)
     for i in (4, 5):
         require_lines(c, i, product, -1, "column")
@@ -121,16 +123,19 @@ def infer_qgemm(c: InferContext) -> list[Type]:
     defaults={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
 )
 def infer_fused_gemm(c: InferContext) -> list[Type]:
-    return [_gemm(c, 0, 1)]
+    return [_gemm(c, 0, 1, 2)]
 
 
-def _gemm(c: InferContext, a: int, b: int) -> TensorType:
+def _gemm(c: InferContext, a: int, b: int, bias: int) -> TensorType:
     left, right = c.tensor(a), c.tensor(b)
     if left.rank != 2 or right.rank != 2:
         raise c.error(f"multiplies matrices, not {left} and {right}")
     rows = left.dims[::-1] if c.attr("transA") else left.dims
     columns = right.dims[::-1] if c.attr("transB") else right.dims
-    return left.with_shape(matmul_shape(c, rows, columns))
+    shape = matmul_shape(c, rows, columns)
+    if c.has(bias):
+        c.broadcast_to(c.tensor(bias).dims, shape, "a bias")
+    return left.with_shape(shape)
 
 
 @op(
@@ -144,4 +149,22 @@ def infer_matmul_nbits(c: InferContext) -> list[Type]:
     a = c.tensor(0)
     if c.attr("bits") not in (2, 4, 8) or c.attr("weight_prepacked") or c.has(4):
         raise c.error("takes weights of 2, 4 or 8 bits, not prepacked and without g_idx")
-    return [a.with_shape(matmul_shape(c, a.dims, (int(c.attr("K")), int(c.attr("N")))))]
+    inner, columns = int(c.attr("K")), int(c.attr("N"))
+    _check_blocks(c, inner, columns)
+    return [a.with_shape(matmul_shape(c, a.dims, (inner, columns)))]
+
+
+def _check_blocks(c: InferContext, inner: int, columns: int) -> None:
+    """Weights, scales and zero points are as many as the blocks of all columns need."""
+    bits, size = int(c.attr("bits")), int(c.attr("block_size"))
+    blocks = -(-inner // size)
+    packed = c.has(3) and c.tensor(3).dtype.name == "uint8"
+    counts = {
+        1: columns * blocks * (size * bits // 8),
+        2: columns * blocks,
+        3: columns * (-(-blocks * bits // 8) if packed else blocks),
+        5: columns,
+    }
+    for i, count in counts.items():
+        if c.has(i):
+            c.require_equal(prod(c.tensor(i).dims), count, f"input {i} of {count} elements")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..dims import Dim
 from ..registry import InferContext, op
-from ..shapes import broadcast_dim, normalize_axis
+from ..shapes import normalize_axis
 from ..types import Type
 from . import quant_evaluate as evaluate
 from .elementwise import ELEMENTWISE
@@ -69,5 +69,8 @@ def infer_qlinear_concat(c: InferContext) -> list[Type]:
         if part.rank != len(dims):
             raise c.error(f"{parts[0]} and {part} have different ranks")
         for i, d in enumerate(part.dims):
-            dims[i] = dims[i] + d if i == axis else broadcast_dim(dims[i], d)
+            if i == axis:
+                dims[i] = dims[i] + d
+            else:
+                c.require_equal(dims[i], d, "inputs that differ along its axis only")
     return [parts[0].with_shape(tuple(dims))]
