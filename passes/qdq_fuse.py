@@ -161,6 +161,10 @@ def _gemm(m: Match) -> str | None:
 def _open(m: Match) -> str | None:
     """An objection to exact sums whose scale comes afterwards."""
     node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
+    axis = 0 if node.key == "Conv" else w.data.rank - 1
+    objection = _operands_objection(m) or _channels(m, axis)
+    if objection is not None:
+        return objection
     product = _product_scale(m)
     if product is None or x.scale.dtype != "float32" or w.scale.dtype != "float32":
         return "the scales are not known"
@@ -168,8 +172,7 @@ def _open(m: Match) -> str | None:
         return "the scales leave float32"
     if w.data.constant is None:
         return "the weights are not known"
-    axis = 0 if node.key == "Conv" else w.data.rank - 1
-    return _operands_objection(m) or _channels(m, axis)
+    return None
 
 
 def _add(m: Match) -> str | None:

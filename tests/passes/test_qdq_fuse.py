@@ -224,6 +224,12 @@ OPEN_KEPT = {
     "scales of input channels": (
         "%wf = DequantizeLinear(%w, %sc) {axis=1}\n%y = Conv(%xf, %wf)", "1,2,3,3"
     ),
+    "scales of the activations' channels": (
+        "%t = constant float32[3] [0.1, 0.2, 0.3]\n%z = constant uint8[3] [1, 2, 3]\n"
+        "%xs = DequantizeLinear(%x, %t, %z) {axis=1}\n"
+        "%v = constant int8[2,3,1,1] [1, -2, 3, 4, 5, -6]\n"
+        "%wf = DequantizeLinear(%v, %sc) {axis=0}\n%y = Conv(%xs, %wf)", "1,3,3,3",
+    ),
     "run-time weights": (
         "%r = QuantizeLinear(%xf, %sy, %zy)\n%wf = DequantizeLinear(%r, %sw, %zy)\n"
         "%y = MatMul(%xf, %wf)", "3,3",
