@@ -168,3 +168,15 @@ def test_half_floats(op: str, sizes: tuple[int, int, int, int]) -> None:
     wants = run_node(Graph().add_node(op, [], attrs, outputs=count), inputs[:4])
     for got, want in zip(run_op(op, inputs[:4], attrs, num_outputs=count), wants, strict=True):
         assert_close(got, want, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_clip_keeps_nan(op: str, dtype: str) -> None:
+    inputs = layer_inputs(np.random.default_rng(3), op, 1, (2, 2, 3, 5), 1, dtype)
+    inputs[0][0, 1, 2] = np.nan
+    attrs, count = {"hidden_size": 5, "clip": 0.3}, 1 + STATES[op]
+    wants = run_node(Graph().add_node(op, [], attrs, outputs=count), inputs[:4])
+    assert np.isnan(wants[0][:, :, 1]).all() and not np.isnan(wants[0][:, :, 0]).any()
+    for got, want in zip(run_op(op, inputs[:4], attrs, num_outputs=count), wants, strict=True):
+        assert_close(got, want, rtol=1e-4, atol=1e-5)

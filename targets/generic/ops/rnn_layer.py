@@ -14,6 +14,7 @@ from typing import Any
 from tvm import tirx
 
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.floats import at_least, at_most
 from ...tir.numeric import cast
 from ..registry import LowerContext
 from .conv_direct import blocks_of, in_memory
@@ -75,11 +76,11 @@ class Layer:
         return in_memory(self.b, self.c.input(i), self.dtype) if self.c.has(i) else None
 
     def clipped(self, x: Expr) -> Expr:
-        """What an activation gets: ``x`` within the layer's ``clip``."""
+        """What an activation gets: ``x`` within the layer's ``clip``; NaN stays NaN."""
         if self.clip is None:
             return x
-        high = tirx.const(float(self.clip), self.dtype)
-        return tirx.max(tirx.min(x, high), -high)
+        limit = float(self.clip)
+        return at_least(self.b.let(at_most(self.b.let(x), limit)), -limit)
 
     def functions(self) -> list[list[Activation]]:
         """The activations of each direction, or one list where all directions have the same."""
