@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from ..dims import Dim, is_static
+from ..graph import Graph, Node, Value
 from ..registry import InferContext, op
 from ..shapes import normalize_axis
 from ..types import OptionalType, SequenceType, TensorType, Type, dtype, tensor
@@ -70,7 +73,69 @@ def _erase(ctx: InferContext) -> list[Type]:
 
 @op("SequenceAt")
 def _at(ctx: InferContext) -> list[Type]:
-    return [_anonymous(_sequence(ctx, 0).elem, ctx)]
+    elem = _sequence(ctx, 0).elem
+    if isinstance(elem, TensorType) and elem.shape is None:
+        source, at = ctx.graph.inputs_of(ctx.node)
+        elem = _found(ctx.graph, source, at) or elem
+    return [_anonymous(elem, ctx)]
+
+
+def _found(graph: Graph, sequence: Value | None, at: Value | None) -> Type | None:
+    """The type of the element at a position, where the file says which tensor lies there."""
+    items = _items(graph, sequence)
+    place = _place(at, items or [], 0)
+    return None if not items or place is None or place >= len(items) else items[place].type
+
+
+def _items(graph: Graph, sequence: Value | None) -> list[Value] | None:
+    """What a sequence holds, where its places are all constant; None where that is not known."""
+    changes: list[Node] = []
+    while sequence is not None and sequence.node.key in _CHANGES:
+        changes.append(sequence.node)
+        sequence = graph.input(sequence.node, 0)
+    if sequence is None or sequence.node.key not in ("SequenceConstruct", "SequenceEmpty"):
+        return None
+    items = list(graph.required_inputs(sequence.node))
+    for node in reversed(changes):
+        change = _CHANGES[node.key]
+        if not change(items, [*graph.inputs_of(node)[1:], None]):
+            return None
+    return items
+
+
+def _inserted(items: list[Value], inputs: Sequence[Value | None]) -> bool:
+    item, at = inputs[:2]
+    place = _place(at, items, len(items))
+    if item is None or place is None or place > len(items):
+        return False
+    items.insert(place, item)
+    return True
+
+
+def _erased(items: list[Value], inputs: Sequence[Value | None]) -> bool:
+    place = _place(inputs[0], items, len(items) - 1)
+    if place is None or not 0 <= place < len(items):
+        return False
+    del items[place]
+    return True
+
+
+_CHANGES: dict[str, Callable[[list[Value], Sequence[Value | None]], bool]] = {
+    "Identity": lambda items, inputs: True,
+    "SequenceInsert": _inserted,
+    "SequenceErase": _erased,
+}
+
+
+def _place(at: Value | None, items: Sequence[Value], default: int) -> int | None:
+    """A constant position, counted from the front; None where it is not known or below 0."""
+    if at is None:
+        return default
+    if at.constant is None:
+        return None
+    place = int(at.constant.reshape(-1)[0])
+    place += len(items) if place < 0 else 0
+    return place if place >= 0 else None
 
 
 @op("SequenceLength")

@@ -163,6 +163,32 @@ def test_lists_of_tensors_of_different_rank() -> None:
         np.testing.assert_array_equal(session.run(None, renamed)[0], feeds[name])
 
 
+@pytest.mark.parametrize(
+    ("nodes", "at", "want"),
+    [
+        ("SequenceConstruct x y > s", 1, "y"),
+        ("SequenceConstruct x y > s", -2, "x"),
+        ("SequenceEmpty > a; SequenceInsert a x > b; SequenceInsert b y > s", 1, "y"),
+        ("SequenceConstruct x > a; SequenceInsert a y first > b; Identity b > s", 0, "y"),
+        ("SequenceConstruct x y x > a; SequenceErase a first > s", 0, "y"),
+        ("SequenceConstruct x y > a; SequenceErase a > b; SequenceInsert b y > s", 1, "y"),
+    ],
+)
+def test_an_element_whose_place_is_known_has_its_own_rank(nodes: str, at: int, want: str) -> None:
+    feeds = {"x": np.ones((2, 3, 4), np.float32), "y": -np.ones((3, 4), np.float32)}
+    made = []
+    for text in nodes.split("; "):
+        (op, *inputs), output = text.partition(" > ")[0].split(), text.partition(" > ")[2]
+        made.append(node(op, " ".join(inputs), output))
+    made += [node("SequenceAt", "s at", "e"), node("Abs", "e", "r")]
+    proto = model(
+        made, [value(n, a.shape) for n, a in feeds.items()], ["r"],
+        {"at": np.array(at), "first": np.array(0)},
+    )  # fmt: skip
+    (got,) = graphkiln.compile(proto, jobs=1).session().run(None, feeds)
+    np.testing.assert_array_equal(got, abs(feeds[want]))
+
+
 def test_lists_of_tensors_of_no_known_shape() -> None:
     """A tensor that joins a list says nothing of those that the list came with."""
     inner = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
