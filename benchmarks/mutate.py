@@ -27,7 +27,6 @@ from pathlib import Path
 
 import onnx
 import onnx.backend.test
-
 from pool import Ended, mapped, run_all
 
 TESTS = Path(__file__).parent.parent / "tests"

@@ -39,11 +39,10 @@ from open_feeds import feeds, input_names, opened
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
+from fuzz import workers  # noqa: E402
 from fuzz.families import families  # noqa: E402
 from fuzz.hunt import Finding, Item, items, judge_item  # noqa: E402
 from fuzz.judge import compiled  # noqa: E402
-
-from fuzz import workers  # noqa: E402
 
 GUARD = "GRAPHKILN_GUARD"
 NETS = {
