@@ -98,6 +98,7 @@ def check(node: OnnxNode, known: Signature) -> None:
     Attributes that start with two underscores are private notes of tools and are dropped.
     """
     _check_arity(node, known)
+    _check_elements(node)
     for name in [n for n in node.attrs if n.startswith("__")]:
         del node.attrs[name]
     for name, value in node.attrs.items():
@@ -132,6 +133,40 @@ def _check_arity(node: OnnxNode, known: Signature) -> None:
     for i in known.required_inputs:
         if node.input(i) is None:
             raise ImportFault(f"input {i} is missing")
+
+
+def _check_elements(node: OnnxNode) -> None:
+    for i, value in enumerate(node.inputs):
+        if value is None or not isinstance(value.type, TensorType):
+            continue
+        taken = _elements(node.op, node.domain, node.version, i)
+        if taken and value.dtype not in taken:
+            raise ImportFault(
+                f"input {i} holds {value.dtype}, the op takes {', '.join(sorted(taken))}"
+            )
+
+
+@cache
+def _elements(op: str, domain: str, version: int, index: int) -> frozenset[str]:
+    """Element types that an input may have in the op's version or in the newest one.
+
+    Empty where any may be, or where it may be no tensor.
+    """
+    found: set[str] = set()
+    for opset in (version, LATEST[domain]):
+        if not onnx.defs.has(op, opset, domain):
+            continue
+        inputs: Any = onnx.defs.get_schema(op, opset, domain).inputs
+        if index < len(inputs) or inputs and _repeats(inputs[-1]):
+            found |= set(inputs[min(index, len(inputs) - 1)].types)
+    if not all(t.startswith("tensor(") for t in found):
+        return frozenset()
+    names = (t.removeprefix("tensor(").removesuffix(")") for t in found)
+    return frozenset({"float": "float32", "double": "float64"}.get(n, n) for n in names)
+
+
+def _repeats(parameter: Any) -> bool:
+    return bool(parameter.option == OpSchema.FormalParameterOption.Variadic)
 
 
 def _limits(low: int, high: int) -> str:

@@ -611,3 +611,27 @@ def test_a_string_normalizer_takes_one_row(shape: tuple[int, ...]) -> None:
     texts = value("x", shape, TensorProto.STRING)
     with pytest.raises(graphkiln.GraphkilnError, match="one row of strings"):
         load_model(model([node("StringNormalizer", "x", "y")], [texts], ["y"]))
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "weights"),
+    [
+        ("BatchNormalization", {}, {n: np.ones(4, np.float32) for n in "abcd"}),
+        ("InstanceNormalization", {}, {n: np.ones(4, np.float32) for n in "ab"}),
+        ("Conv", {}, {"w": np.ones((4, 4, 3, 3), np.float32)}),
+        ("AveragePool", {"kernel_shape": (2, 2)}, {}),
+        ("LRN", {"size": 3}, {}),
+    ],
+)
+def test_elements_that_an_op_does_not_take(
+    op: str, attrs: dict[str, Any], weights: dict[str, np.ndarray]
+) -> None:
+    def importing(kind: int) -> None:
+        made = node(op, " ".join(["x", *weights]), "y", **attrs)
+        load_model(model([made], [value("x", (1, 4, 6, 6), kind)], ["y"], weights))
+
+    importing(TensorProto.FLOAT)
+    for name in ("uint8", "uint2", "bool", "string", "complex64"):
+        kind = TensorProto.DataType.Value(name.upper())
+        with pytest.raises(graphkiln.GraphkilnError, match=f"input 0 holds {name}, the op takes"):
+            importing(kind)

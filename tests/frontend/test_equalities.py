@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from frontend.build import BOOL, INT64, graph, model, node, refusal, value
+from frontend.build import BOOL, graph, model, node, refusal, value
 
 from graphkiln.frontend import Imported, load_model
 from graphkiln.ir.interpreter import EvaluationError, evaluate
@@ -53,11 +53,11 @@ def test_the_batch_of_a_state_is_that_of_the_input(op: str) -> None:
 
 def test_every_input_of_a_layer_counts() -> None:
     infos = [
-        value("x", ("T", "a", "f")), value("n", ("b",), INT64), value("h", (1, "c", "d")),
-        value("c0", (1, 6, HIDDEN)),
+        value("x", ("T", "a", "f")), value("n", ("b",), onnx.TensorProto.INT32),
+        value("h", (1, "c", "d")), value("c0", (1, 6, HIDDEN)),
     ]  # fmt: skip
     found = _loaded(_layer("LSTM", "- n h c0", infos))
-    assert _inputs(found) == ["float32[T,6,3]", "int64[6]", "float32[1,6,4]", "float32[1,6,4]"]
+    assert _inputs(found) == ["float32[T,6,3]", "int32[6]", "float32[1,6,4]", "float32[1,6,4]"]
     assert len(found.warnings) == 5
 
 
