@@ -10,12 +10,14 @@ __all__ = [
 ]  # fmt: skip
 
 _MOST_SHOWN = 400
+_NO_MEMORY = ("std::bad_alloc", "array is too big")
+"""How C++ and NumPy say it, the latter where the bytes do not fit 64 bits."""
 
 
 def reason(error: BaseException) -> str:
     """Why a run failed, in one line."""
     line = first_line(error)
-    if isinstance(error, MemoryError) or line == "std::bad_alloc":
+    if isinstance(error, MemoryError) or line.startswith(_NO_MEMORY):
         return "these inputs need more memory than there is"
     return line
 

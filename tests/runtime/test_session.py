@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from graphkiln.runtime import ExecutionError, InputError, Session, load
+from graphkiln.runtime.errors import reason
 
 WEIGHT = np.arange(64, dtype=np.float32)
 
@@ -333,3 +334,10 @@ def test_survives_the_removal_of_its_file(models: Any, tmp_path: Path) -> None:
     session = load(path)
     path.unlink()
     np.testing.assert_array_equal(session.run(None, {"x": WEIGHT})[0], 4 * WEIGHT**2)
+
+
+def test_what_no_memory_can_hold_is_told_as_such() -> None:
+    with pytest.raises(ValueError, match="too big") as error:
+        np.empty((2**40, 2**40))
+    assert reason(error.value) == reason(MemoryError())
+    assert reason(error.value) == "these inputs need more memory than there is"
