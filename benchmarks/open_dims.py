@@ -3,6 +3,7 @@
     python benchmarks/open_dims.py                          every case, 40 feeds each
     python benchmarks/open_dims.py --count 60 --seed 3      a part of them, other feeds
     python benchmarks/open_dims.py --op 'Conv|Pool' -v      those whose op or name matches
+    python benchmarks/open_dims.py --record runs.jsonl      goes on where the file ends
 
 Every dim of every input becomes an open one with a name of its own (``--unnamed``: without), the
 model is compiled once, and each feed runs here and in onnxruntime, each in a child process with
@@ -11,29 +12,29 @@ limits on time and memory. Where onnxruntime does not know an op or a type, onnx
 A run is ``right`` (equal within the suite's tolerance, or refused by both), ``rounding`` (equal
 within what the roundings of the graph may add up to), ``differs``, ``accepted`` (a result where the
 judge raises), ``refused`` (an error where the judge has a result), ``failed`` (an error that is
-not meant for people), ``crash`` or ``timeout``. What is listed in open_dims.toml is ``excepted``,
-for the reason that stands there. The exit code is 1 where anything else than these is found.
+not meant for people), ``crash`` or ``timeout``; a case may be ``not compiled``. What is listed in
+open_dims.toml is ``excepted``, for the reason that stands there. ``unjudged`` are results of ops
+that draw random numbers, and those for which there is no judge. The exit code is 1 where anything
+else than these is found.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tomllib
 from child import Child, Lost
 from conformance import RANDOM, Case, compare, load_cases
 from open_feeds import Feed, feeds, input_names, opened
@@ -47,71 +48,27 @@ from open_judges import (
     onnxruntime_run,
     reference_run,
 )
+from open_results import (
+    GOOD,
+    Found,
+    Told,
+    exceptions,
+    excused,
+    open_record,
+    show,
+    show_case,
+    write_record,
+)
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 DATA = 6 << 30
+"""Bytes that each child may allocate."""
+
+LOADING = 120
+"""Seconds that compiling a case may take."""
+
 KINDS = ("node", "simple", "pytorch-operator", "expanded")
-GOOD = ("right", "rounding", "excepted", "unjudged", "not compiled")
-OUTCOMES = (
-    "right", "rounding", "excepted", "differs", "accepted", "refused", "failed", "crash",
-    "timeout", "unjudged", "not compiled",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Found:
-    """A run that is not plainly right; ``how`` says how its feed was made, ``number`` which."""
-
-    case: str
-    op: str
-    named: bool
-    outcome: str
-    number: int
-    how: str
-    judge: str
-    judged: str
-    got: str
-    reason: str = ""
-
-
-@dataclass
-class Told:
-    """What became of a case: outcomes of its feeds, and the runs to show."""
-
-    case: str
-    op: str
-    judge: str
-    counts: Counter[str] = field(default_factory=Counter)
-    found: list[Found] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """Runs of an op that may be other than the judge's, and why."""
-
-    op: str
-    outcome: str
-    reason: str
-    judge: str = ""
-    judged: str = ""
-    got: str = ""
-
-    def holds(self, found: Found) -> bool:
-        return (
-            re.fullmatch(self.op, found.op) is not None
-            and re.fullmatch(self.outcome, found.outcome) is not None
-            and re.search(self.judge, found.judge) is not None
-            and re.search(self.judged, found.judged) is not None
-            and re.search(self.got, found.got) is not None
-        )
-
-
-def exceptions() -> list[Allowed]:
-    """What open_dims.toml lists."""
-    listed = tomllib.loads((HERE / "open_dims.toml").read_text("utf-8"))["exception"]
-    return [Allowed(**entry) for entry in listed]
 
 
 class Bench:
@@ -131,6 +88,7 @@ class Bench:
 
     def run(self, case: Case, named: bool, count: int, seed: int) -> Told:
         """Every feed of a case."""
+        start = time.monotonic()
         model, sets = case.read()
         op = op_of(model, case.name)
         data = opened(model, named).SerializeToString()
@@ -139,21 +97,19 @@ class Bench:
         for child in (self._ours, *self._judges.values()):
             child.renew()
         judge, wanted = self._judged(data, names, tried, case, sets[0][1])
-        told = Told(case.name, op, judge)
-        loaded = self._ours.ask(Load(data), 120)
+        found: list[Found] = []
+        loaded = self._ours.ask(Load(data), LOADING)
         if loaded is not None:
-            outcome, text = _not_loaded(loaded)
-            told.counts[outcome] += 1
-            told.found.append(Found(case.name, op, named, outcome, -1, "", judge, "", text))
-            return told
+            outcome = _not_loaded(loaded)
+            found.append(Found(case.name, op, outcome, -1, "", judge, "", _text(loaded)))
+            tried = []
         for n, feed in enumerate(tried):
             got = self._ask_again(data, self._ours, names, feed)
             outcome, judged, text = self._outcome(case, names, feed, wanted[n], got)
-            found = Found(case.name, op, named, outcome, n, feed.how, judge, judged, text)
-            told.counts[outcome] += 1
-            if outcome not in ("right", "rounding", "unjudged"):
-                told.found.append(found)
-        return told
+            found.append(Found(case.name, op, outcome, n, feed.how, judge, judged, text))
+        fine = Counter(f.outcome for f in found if f.outcome in GOOD)
+        rest = [f for f in found if f.outcome not in GOOD]
+        return Told(case.name, op, judge, time.monotonic() - start, dict(fine), rest)
 
     def _judged(
         self, data: bytes, names: list[str], tried: list[Feed], case: Case, outputs: list[Any]
@@ -173,7 +129,7 @@ class Bench:
         """A run; the model is loaded again after one that was lost."""
         answer = child.ask(Feeds(_named(names, feed)), self._limit)
         if isinstance(answer, Lost):
-            child.ask(Load(data), 120)
+            child.ask(Load(data), LOADING)
         return answer
 
     def _outcome(
@@ -185,9 +141,9 @@ class Bench:
             return got.status, judged, text
         if isinstance(got, Raised) and not got.meant:
             return "failed", judged, text
-        if wanted is None or isinstance(wanted, Lost) and wanted.status == "timeout":
+        if wanted is None or isinstance(wanted, Lost) or _no_memory(wanted):
             return "unjudged", judged, text
-        if isinstance(wanted, Raised | Lost):
+        if isinstance(wanted, Raised):
             return ("right" if isinstance(got, Raised) else "accepted"), judged, text
         if isinstance(got, Raised):
             return "refused", judged, text
@@ -196,7 +152,7 @@ class Bench:
         if RANDOM.search(case.name):
             return "unjudged", judged, text
         close = self._ours.ask(Close(_named(names, feed), got, wanted), self._limit)
-        return ("rounding", "", "") if close is None else ("differs", "", _text(close))
+        return ("rounding", "", "") if close is None else ("differs", judged, _text(close))
 
 
 def _named(names: Sequence[str], feed: Feed) -> dict[str, Any]:
@@ -215,39 +171,39 @@ def _agree(got: list[Any], wanted: list[Any], case: Case) -> bool:
     return True
 
 
-def _not_loaded(loaded: Any) -> tuple[str, str]:
+def _not_loaded(loaded: Any) -> str:
+    """The outcome of a case that cannot be compiled."""
     if isinstance(loaded, Lost):
-        return loaded.status, _text(loaded)
-    return ("not compiled" if loaded.meant else "failed"), loaded.text
+        return loaded.status
+    return "not compiled" if loaded.meant else "failed"
+
+
+def _no_memory(wanted: Any) -> bool:
+    """Did the judge fail for want of memory, which says nothing of the feed?"""
+    return isinstance(wanted, Raised) and "Failed to allocate memory" in wanted.text
 
 
 def _text(answer: Any) -> str:
+    """What an answer says; of results their types, as float32[2,3]."""
     if isinstance(answer, Lost):
         return f"{answer.status} {answer.code}" if answer.status == "crash" else answer.status
     if isinstance(answer, Raised):
         return answer.text
-    return answer if isinstance(answer, str) else ""
+    return answer if isinstance(answer, str) else " ".join(map(_type, answer or ()))
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, list):
+        return f"seq({' '.join(map(_type, value))})"
+    if value is None:
+        return "none"
+    return f"{value.dtype}[{','.join(map(str, value.shape))}]"
 
 
 def op_of(model: Any, name: str) -> str:
     """The op of a model of one node; the case's name where there are more."""
     nodes = model.graph.node
     return nodes[0].op_type if len(nodes) == 1 else name.removeprefix("test_")
-
-
-def excused(told: Told, listed: Sequence[Allowed]) -> Told:
-    """The same, with what is listed counted as excepted."""
-    kept = []
-    for found in told.found:
-        rule = next((e for e in listed if e.holds(found)), None)
-        if rule is None:
-            kept.append(found)
-            continue
-        told.counts[found.outcome] -= 1
-        told.counts["excepted"] += 1
-        kept.append(Found(**{**asdict(found), "outcome": "excepted", "reason": rule.reason}))
-    told.found = kept
-    return told
 
 
 def run_cases(
@@ -259,14 +215,13 @@ def run_cases(
     onnx_backend.warmup()
     import onnxruntime  # noqa: F401 - before the children are forked
 
-    listed = exceptions()
     benches = [Bench(limit) for _ in range(jobs)]
     free = list(benches)
 
     def one(item: tuple[Case, bool]) -> Told:
         bench = free.pop()
         try:
-            return excused(bench.run(*item, count, seed), listed)
+            return bench.run(*item, count, seed)
         finally:
             free.append(bench)
 
@@ -294,38 +249,6 @@ def _fits(case: Case, pattern: str) -> bool:
     return case.kind == "node" and re.search(pattern, op_of(case.read()[0], case.name)) is not None
 
 
-def show_case(told: Told) -> None:
-    """A line for the case, and one for each run that is neither right nor excepted."""
-    counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(told.counts.items()) if n)
-    print(f"{told.case}: {counts} ({told.judge})", flush=True)
-    for f in told.found:
-        if f.outcome not in GOOD:
-            said = f"{f.judged[:150]!r}; graphkiln: {f.got[:150]!r}"
-            print(f"    {f.outcome} {f.number} ({f.how}): {said}", flush=True)
-
-
-def show(results: Sequence[Told]) -> None:
-    """Each kind of find once with how often it was met, then totals."""
-    groups: dict[tuple[str, str], list[Found]] = {}
-    for found in (f for told in results for f in told.found):
-        groups.setdefault((found.outcome, found.op), []).append(found)
-    for (outcome, op), members in sorted(groups.items()):
-        if outcome == "excepted":
-            continue
-        f = members[0]
-        cases = len({m.case for m in members})
-        told = f"{f.case} feed {f.number} ({f.how}): {f.judge}: {f.judged}; graphkiln: {f.got}"
-        print(f"{outcome:12} {op} {len(members)}x in {cases}: {' '.join(told.split())[:420]}")
-    reasons = Counter(f.reason for told in results for f in told.found if f.reason)
-    for reason, number in reasons.most_common():
-        print(f"{number:7} excepted: {reason}")
-    print(f"\n{'judge':16}{'cases':>7}" + "".join(f"{o:>13}" for o in OUTCOMES))
-    for judge in ("onnxruntime", "onnx.reference", "none", "all"):
-        part = [t for t in results if judge in ("all", t.judge)]
-        counts = sum((t.counts for t in part), Counter())
-        print(f"{judge:16}{len(part):7}" + "".join(f"{counts[o]:13}" for o in OUTCOMES))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -337,27 +260,38 @@ def main() -> int:
     parser.add_argument("--unnamed", action="store_true", help="open dims without names")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--limit", type=float, default=10, help="seconds for one run")
-    parser.add_argument("--json", type=Path, help="write every find to this file")
+    parser.add_argument("--record", type=Path, help="keep each case in this file as it ends")
     parser.add_argument("-v", "--verbose", action="store_true", help="print cases as they end")
     options = parser.parse_args()
 
-    cases = [(c, not options.unnamed) for c in chosen(options.op, options.count, options.seed)]
+    listed = exceptions()
+    results = []
+    how = {k: getattr(options, k) for k in ("feeds", "seed", "unnamed")}
+    if options.record:
+        try:
+            results = [excused(told, listed) for told in open_record(options.record, how)]
+        except ValueError as e:
+            parser.error(str(e))
+    for told in tried(options, {told.case for told in results}):
+        if options.record:
+            write_record(options.record, told)
+        results.append(excused(told, listed))
+        if options.verbose:
+            show_case(results[-1])
+    show(results, listed)
+    return 1 if any(f.status not in GOOD for told in results for f in told.found) else 0
+
+
+def tried(options: argparse.Namespace, done: set[str]) -> Iterator[Told]:
+    """The cases that the options choose, but those that are done."""
+    cases = chosen(options.op, options.count, options.seed)
+    left = [(c, not options.unnamed) for c in cases if c.name not in done]
     cache = tempfile.mkdtemp(prefix="open-dims-cache-")
     os.environ.setdefault("GRAPHKILN_CACHE", cache)
-    results = []
     try:
-        for told in run_cases(cases, options.feeds, options.seed, options.limit, options.jobs):
-            results.append(told)
-            if options.verbose:
-                show_case(told)
+        yield from run_cases(left, options.feeds, options.seed, options.limit, options.jobs)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
-    show(results)
-    if options.json:
-        finds = [asdict(f) for told in results for f in told.found]
-        options.json.write_text(json.dumps(finds, indent=1) + "\n")
-    totals = sum((t.counts for t in results), Counter())
-    return 1 if any(n for o, n in totals.items() if o not in GOOD) else 0
 
 
 if __name__ == "__main__":

@@ -39,6 +39,17 @@ def opened(model: onnx.ModelProto, named: bool) -> onnx.ModelProto:
     return copy
 
 
+def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose inputs may have any rank."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in _fed(copy):
+        tensor = _tensor_type(value.type)
+        if tensor is not None:
+            tensor.ClearField("shape")
+    return copy
+
+
 def input_names(model: onnx.ModelProto) -> list[str]:
     """The names of what must be fed, in order."""
     return [i.name for i in _fed(model)]

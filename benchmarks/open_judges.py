@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from open_feeds import without_shapes
 
 Run = Callable[[Mapping[str, Any]], list[Any]]
+
+OLDEST = 13
+"""The first opset in which the lists of axes and the like are inputs, as they are today."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,33 @@ def _close(model: onnx.ModelProto, question: Close) -> str | None:
 
 
 def onnxruntime_run(model: onnx.ModelProto) -> Run:
-    """onnxruntime without optimisations; raises what it raises."""
-    from fuzz.judge import onnxruntime_session
+    """onnxruntime without optimisations; raises what it raises.
 
-    session = onnxruntime_session(model)
-    return lambda feeds: list(session.run(None, dict(feeds)))
+    Where it cannot load the model as it is, it gets one without the inputs' shapes (its inference
+    takes open lengths for 0), or one of an older opset (it lacks the newest version of some ops).
+    """
+    from fuzz.judge import Failed, onnxruntime_session
+
+    refusal: Failed | None = None
+    for variant in _variants(model):
+        try:
+            session = onnxruntime_session(variant)
+        except Failed as e:
+            refusal = refusal or e
+            continue
+        return lambda feeds: list(session.run(None, dict(feeds)))
+    assert refusal is not None
+    raise refusal
+
+
+def _variants(model: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
+    yield model
+    yield without_shapes(model)
+    newest = next((o.version for o in model.opset_import if not o.domain), 0)
+    for version in range(newest - 1, OLDEST - 1, -1):
+        older = onnx.ModelProto.FromString(model.SerializeToString())
+        next(o for o in older.opset_import if not o.domain).version = version
+        yield older
 
 
 def reference_run(model: onnx.ModelProto) -> Run:
