@@ -195,7 +195,8 @@ def standard_op(net: Net) -> None:
     k, v = linear(net, x, keys * size), linear(net, x, keys * size)
     more: dict[str, Any] = {}
     if net.chance(0.3):
-        more["scale"] = net.choose((0.5, 1.0, 0.1))
+        # ONNX's function takes its root in single precision, whatever the type of the operands.
+        more["scale"] = net.choose((0.25, 1.0, 0.0625))
     if net.chance(0.2):
         more["softcap"] = net.choose((2.0, 30.0))
     if net.chance(0.4):
