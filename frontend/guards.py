@@ -110,8 +110,10 @@ def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
     while has_trait(value.node, "picks") and (first := graph.input(value.node, 0)) is not None:
         value = first
     array = value.constant
-    if array is None or array.size == 0 or array.dtype.kind not in "iu" or need.below is not None:
+    if array is None or array.size == 0 or array.dtype.kind not in "iu":
         return False
+    if need.below is not None or need.apart is not None:
+        return False  # of floats, or of elements that differ, which may be picked twice
     low = None if need.low is None else upper_bound(need.low)
     high = None if need.high is None else lower_bound(need.high)
     return (
