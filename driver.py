@@ -20,6 +20,7 @@ from .ir.graph import Graph
 
 if TYPE_CHECKING:
     from .codegen.artifact import ArtifactContents
+    from .codegen.link import Tools
     from .codegen.lower import Lowered
     from .codegen.native import Native
     from .codegen.tune import Tuner, TuningReport
@@ -258,16 +259,16 @@ class _Compilation:
             lambda: import_model(model, self.options.shapes, self.options.input_defaults),
         )
         before = count_nodes(imported.graph)
-        driver = self.timed("load compiler", self.linker)
+        tools = self.timed("load compiler", self.tools)
         graph = self.timed("passes", lambda: self.optimize(imported.graph))
-        contents = self.generate(graph, imported, before, driver)
+        contents = self.generate(graph, imported, before, tools)
         return Artifact(contents, graph, self.records, self.seconds, self.tuning)
 
-    def linker(self) -> str:
-        """The C compiler driver to link with: known before the work, as it may be missing."""
-        from .codegen.link import find_linker
+    def tools(self) -> Tools:
+        """What to link with: known before the work, as it may be missing."""
+        from .codegen.link import find_tools
 
-        return find_linker(self.options.linker, self.target.host.info.arch)
+        return find_tools(self.options.linker, self.target.host.info.arch)
 
     def timed(self, stage: str, step: Callable[[], Any]) -> Any:
         self.listener(stage, 0, 1)
@@ -340,7 +341,7 @@ class _Compilation:
         return result.graph
 
     def generate(
-        self, graph: Graph, imported: Imported, before: int, driver: str
+        self, graph: Graph, imported: Imported, before: int, tools: Tools
     ) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
         from .codegen.costs import kernel_costs
@@ -356,7 +357,7 @@ class _Compilation:
         library = self.timed(
             "link",
             lambda: link(
-                lowered.program, objects, lowered.dim_kernels, self.target, driver, device, native
+                lowered.program, objects, lowered.dim_kernels, self.target, tools, device, native
             ),
         )  # fmt: skip
         manifest = self.manifest(graph, imported, sorted(lowered.program.host_functions))

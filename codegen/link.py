@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,16 @@ def link(
     objects: Mapping[str, bytes],
     dims: Sequence[DimKernel],
     target: Target,
-    driver: str,
+    tools: Tools,
     device_module: Any = None,
     native: Native | None = None,
 ) -> bytes:
     """The shared library: bytecode, kernels and their thread pool.
 
-    ``driver`` is the C compiler that :func:`find_linker` found.
     ``device_module`` holds kernels with code for another device than the host's, ``native`` code
     that calls the kernels in the bytecode's place.
 
-    Raises :class:`LinkError` when it fails, and :class:`PoolError`.
+    Raises :class:`LinkError` when it fails.
     """
     import tvm
 
@@ -94,8 +94,7 @@ def link(
             symbols["dims"] = [d.name for d in dims] or [NOTHING]
             if polls:
                 parts["poll"], symbols["poll"] = poll_object(target), [POLL]
-            parts["pool"] = pool_object(driver, target.host.info.arch)
-            symbols["pool"] = list(POOL_FUNCTIONS)
+            parts["pool"], symbols["pool"] = tools.pool, list(POOL_FUNCTIONS)
             if native is not None:
                 parts["native"], symbols["native"] = native.content, list(FUNCTIONS)
             for name, content in parts.items():
@@ -103,10 +102,28 @@ def link(
                 path.write_bytes(content)
                 part = tvm.runtime.load_static_library(str(path), symbols[name])
                 executable.mod.import_module(part)
-            return _export(executable, root, driver, target.host)
+            return _export(executable, root, tools.driver, target.host)
     except OSError as e:
         reason = e.strerror or e
         raise LinkError(f"cannot write temporary files in {tempfile.gettempdir()}: {reason}") from e
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What links for a machine: a C compiler, and the thread pool as an object file."""
+
+    driver: str
+    pool: bytes
+
+
+def find_tools(name: str | None, arch: str) -> Tools:
+    """As :func:`find_linker`, and what it makes of the thread pool.
+
+    Raises :class:`LinkError`, and :class:`graphkiln.codegen.pool.PoolError` where it compiles
+    nothing.
+    """
+    driver = find_linker(name, arch)
+    return Tools(driver, pool_object(driver, arch))
 
 
 def find_linker(name: str | None, arch: str) -> str:

@@ -32,7 +32,10 @@ def pool_object(driver: str, arch: str, cache_folder: str | None = None) -> byte
     cache = ObjectCache(cache_folder)
     held = cache.get(name)
     if held is None:
-        held = _compiled(driver)
+        try:
+            held = _compiled(driver)
+        except OSError as e:
+            raise PoolError(f"the C compiler {driver} cannot be used: {e.strerror or e}") from e
         cache.put(name, held)
     return held
 
