@@ -174,8 +174,10 @@ static void wake_next(int number, int threads) {
 static void help(Loop* loop, unsigned bit, int number) {
   atomic_fetch_add(&loop->helpers, 1);
   /* Whoever closes a loop waits for those who came before: what is open here stays. */
-  if (atomic_load(&loop->open)) {
-    wake_next(number, atomic_load_explicit(&loop->threads, memory_order_relaxed));
+  int is_open = atomic_load(&loop->open);
+  int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
+  if (is_open && number < threads) {
+    wake_next(number, threads);
     int status = take_all(loop, number);
     if (status != 0) atomic_store_explicit(&loop->status, status, memory_order_relaxed);
     atomic_fetch_and(&published, ~bit);
