@@ -56,7 +56,7 @@ def convolve(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     if w.shape[1] == 1 and group > 1:
         return _depthwise(padded, w, window, group)
     out = np.empty((x.shape[0], w.shape[0], *window.output), x.dtype)
-    grouped = padded.reshape(x.shape[0], group, -1, *padded.shape[2:])
+    grouped = padded.reshape(x.shape[0], group, x.shape[1] // group, *padded.shape[2:])
     weights = w.reshape(group, w.shape[0] // group, -1)
     results = out.reshape(x.shape[0], group, w.shape[0] // group, *window.output)
     for n in range(x.shape[0]):
@@ -121,7 +121,7 @@ def conv_transpose(node: Node, inputs: list[Any]) -> list[Any]:
     out = np.zeros((x.shape[0], group, w.shape[1], *full), work)
     _scatter(window, x.astype(work, copy=False), w.astype(work, copy=False), out)
     crop = [slice(b, b + n) for b, n in zip(begin, sizes, strict=True)]
-    result = at_end(out.reshape(x.shape[0], -1, *full), crop)
+    result = at_end(out.reshape(x.shape[0], group * w.shape[1], *full), crop)
     if rest and rest[0] is not None:
         result = result + rest[0].astype(work).reshape(-1, *(1,) * (x.ndim - 2))
     return [np.ascontiguousarray(result.astype(x.dtype, copy=False))]
@@ -133,7 +133,8 @@ def _scatter(window: Window, x: np.ndarray, w: np.ndarray, out: np.ndarray) -> N
     steps = list(zip(window.dilations, x.shape[2:], window.strides, strict=True))
     kernel = w.shape[2:]
     columns = w.reshape(group, w.shape[0] // group, -1).transpose(0, 2, 1)
-    products = columns @ x.reshape(batch, group, w.shape[0] // group, -1)
+    pixels = int(np.prod(x.shape[2:]))
+    products = columns @ x.reshape(batch, group, w.shape[0] // group, pixels)
     products = products.reshape(batch, group, channels, *kernel, *x.shape[2:])
     for offset in np.ndindex(*kernel):
         place = [

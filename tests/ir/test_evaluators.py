@@ -85,6 +85,16 @@ def test_conv_of_other_ranks_agrees_with_onnx(rank: int) -> None:
     np.testing.assert_allclose(run_node(node, [x, w, b])[0], want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [("Conv", (0, 4, 3, 3)), *(("ConvTranspose", s) for s in ((0, 4, 3, 3), (2, 4, 0, 3)))],
+)
+def test_convolutions_of_nothing(op: str, shape: tuple[int, ...]) -> None:
+    node = _node(op, kernel_shape=[1, 1], group=2)
+    (y,) = run_node(node, [np.zeros(shape, np.float32), _random(4, 2, 1, 1)])
+    assert y.shape == shape
+
+
 def test_half_precision_accumulates_in_single() -> None:
     ones = np.full((1, 3000, 1, 1), 1.0, ml_dtypes.bfloat16)
     (out,) = run_node(_node("Conv"), [ones, ones])
