@@ -161,6 +161,9 @@ def infer_roi_align(c: InferContext) -> list[Type]:
     c.require_same_shape(c.tensor(2).dims, (rois.dims[0],), "an image for each region")
     c.require_equal(rois.dims[1], 4, "regions of 4 coordinates")
     c.require_values(2, 0, x.dims[0] - 1, "regions of images of the batch")
+    for extent in x.dims[2:]:
+        some = dim_min(rois.dims[0] * x.dims[1], 1)
+        c.require_at_most(some, extent, "pixels to sample where there are regions")
     size = (int(c.attr("output_height")), int(c.attr("output_width")))
     return [x.with_shape((rois.dims[0], x.dims[1], *size))]
 
