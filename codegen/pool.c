@@ -254,6 +254,7 @@ static void start_anew(void) {
   atomic_store(&taken, 0);
   atomic_store(&published, 0);
   atomic_store(&started, 0);
+  atomic_store(&alone_until, 0); /* what its own workers see counts */
 }
 
 static void prepare(void) {
