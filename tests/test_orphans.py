@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 TESTS = Path(__file__).parent
 PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent / "benchmarks"), *sys.path])
@@ -41,26 +40,17 @@ def test_no_child_outlives_its_parent(tmp_path: Path, tool: str, end: signal.Sig
         [sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": PATHS}
     )
     try:
-        assert _soon(path.exists)
+        assert until(path.exists, 30)
         child = int(path.read_text())
         parent.send_signal(end)
         parent.wait(30)
         try:
-            assert _soon(lambda: not _runs(child))
+            assert until(lambda: not _runs(child), 30)
         finally:
             if _runs(child):
                 os.kill(child, signal.SIGKILL)
     finally:
         parent.kill()
-
-
-def _soon(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _runs(pid: int) -> bool:

@@ -17,6 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from support.command import COMMAND, MODELS, Run
+from support.waiting import until
 
 import graphkiln
 from graphkiln.codegen.artifact import ArtifactWriteError, write_artifact
@@ -246,16 +247,6 @@ def children(pid: int) -> set[int]:
 
 def running(pids: set[int]) -> set[int]:
     return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
-
-
-def until(condition: object, seconds: float) -> bool:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
