@@ -67,14 +67,14 @@ def bases() -> list[bytes]:
 
 def make(mutant: Mutant) -> bytes:
     """The damaged model of a number."""
-    rng = random.Random(mutant.seed)
-    base = rng.choice(bases())  # as in base_of
+    rng, base = drawn(mutant)
     return (mutate_bytes, mutate_fields, bend)[mutant.seed % 3](base, rng)
 
 
-def base_of(mutant: Mutant) -> bytes:
-    """The sound model that a number's model was made of."""
-    return random.Random(mutant.seed).choice(bases())
+def drawn(mutant: Mutant) -> tuple[random.Random, bytes]:
+    """The sound model that a number's is made of, and what draws its damage."""
+    rng = random.Random(mutant.seed)
+    return rng, rng.choice(bases())
 
 
 def bend(data: bytes, rng: random.Random) -> bytes:
@@ -195,7 +195,7 @@ def judge(ended: Ended[Mutant], limit: float) -> tuple[str, str]:
 
 def as_long_as_sound(ended: Ended[Mutant]) -> bool:
     """Does the time go into machine code, of which the sound model has as much?"""
-    return ended.item.full and ended.processor < SLOWER * sound_seconds(base_of(ended.item))
+    return ended.item.full and ended.processor < SLOWER * sound_seconds(drawn(ended.item)[1])
 
 
 @cache
