@@ -149,14 +149,22 @@ def infer_matmul_nbits(c: InferContext) -> list[Type]:
     a = c.tensor(0)
     if c.attr("bits") not in (2, 4, 8) or c.attr("weight_prepacked") or c.has(4):
         raise c.error("takes weights of 2, 4 or 8 bits, not prepacked and without g_idx")
-    inner, columns = int(c.attr("K")), int(c.attr("N"))
+    inner, columns = _positive(c, "K"), _positive(c, "N")
     _check_blocks(c, inner, columns)
     return [a.with_shape(matmul_shape(c, a.dims, (inner, columns)))]
 
 
+def _positive(c: InferContext, name: str) -> int:
+    """An attribute that says how many there are of something."""
+    value = c.attr(name)
+    if not isinstance(value, int) or value < 1:
+        raise c.error(f"{name} must be a whole number from 1 on, not {value!r}")
+    return value
+
+
 def _check_blocks(c: InferContext, inner: int, columns: int) -> None:
     """Weights, scales and zero points are as many as the blocks of all columns need."""
-    bits, size = int(c.attr("bits")), int(c.attr("block_size"))
+    bits, size = int(c.attr("bits")), _positive(c, "block_size")
     blocks = -(-inner // size)
     packed = c.has(3) and c.tensor(3).dtype.name == "uint8"
     counts = {

@@ -106,3 +106,12 @@ def test_what_does_not_fit_is_refused(case: str, opened: bool) -> None:
     with pytest.raises(GraphkilnError) as error:
         _run(op, [*inputs[:place], value, *inputs[place + 1 :]], attrs, opened)
     assert type(error.value).__name__ in ("FrontendError", "InputError")
+
+
+@pytest.mark.parametrize("name", ["K", "N", "block_size"])
+@pytest.mark.parametrize("value", [0, -16, None])
+def test_numbers_of_blocks_are_told_by_name(name: str, value: int | None) -> None:
+    attrs = {k: v for k, v in {**BLOCKS, name: value}.items() if v is not None}
+    model = _model("MatMulNBits", [_floats(2, 32), _bytes(3, 2, 8), _scale(6)], attrs, False)
+    with pytest.raises(GraphkilnError, match=f"{name} must be a whole number from 1 on"):
+        graphkiln.compile(model, jobs=1)
