@@ -47,7 +47,7 @@ from .program import (
     View,
 )
 from .storage import storage_bytes, storage_name
-from .support import SIZES, host_name
+from .support import dim_attributes, host_name
 
 INT64 = DTYPES["int64"]
 
@@ -461,7 +461,7 @@ class _Lowering:
         arguments: list[Operand | None] = [
             None if v is None else self.reg(frame, v) for v in frame.graph.inputs_of(node)
         ]
-        sizes = SIZES.get(node.key, ())
+        sizes = dim_attributes(node)
         arguments += [dim_list(self, node.attrs[name]) for name in sizes]
         count = len(node.outputs)
         attrs = {k: v for k, v in node.attrs.items() if k not in sizes}

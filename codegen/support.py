@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 
 from ..ir.graph import Graph, Node
-from ..ir.registry import has_trait
+from ..ir.registry import has_trait, spec_of
 from ..targets.base import Target
 from .classify import is_host, is_view
 
@@ -25,17 +25,15 @@ def unsupported(graph: Graph, target: Target, host_functions: Container[str]) ->
     ]
 
 
-SIZES = {
-    "kiln.Expand": ("shape",),
-    "kiln.Reshape": ("shape",),
-    "kiln.Slice": ("starts", "steps", "shape"),
-}
-"""Attributes of dims, which host functions get as further values: sizes are known at run time."""
-
-
 def host_name(node: Node) -> str:
     """The name of the host function that computes a node."""
-    return node.key if node.domain == "com.microsoft" or node.key in SIZES else node.op
+    own = node.domain == "com.microsoft" or dim_attributes(node)
+    return node.key if own else node.op
+
+
+def dim_attributes(node: Node) -> tuple[str, ...]:
+    """Attributes that the host function gets as further values: sizes are known at run time."""
+    return spec_of(node).dim_attributes
 
 
 def _nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:

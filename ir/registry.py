@@ -304,6 +304,8 @@ class OpSpec:
     """Inputs below ``min_inputs`` that may be left out."""
     zero_points: Mapping[int, int] = field(default_factory=dict)
     """Zero points among the inputs, by number, and the inputs they belong to: 0 where left out."""
+    dim_attributes: tuple[str, ...] = ()
+    """Attributes that are lists of dims, in the order in which a host function takes them."""
 
     @property
     def key(self) -> str:
@@ -333,13 +335,14 @@ def op(
     results: tuple[int, int] | None = None,
     omitted: Iterable[int] = (),
     zero_points: Mapping[int, int] | None = None,
+    dim_attributes: tuple[str, ...] = (),
 ) -> Callable[[Infer], Infer]:
     """Decorator: register the function as type inference of the named ops.
 
     For the standard domains the arity, attribute names, defaults and documentation are taken
     from onnx's schema; ``defaults`` add to them. ``arity`` and ``results`` are the least and most
     inputs and outputs of other ops; ``omitted`` are those of the first inputs that may be left out,
-    ``zero_points`` are described at :class:`OpSpec`.
+    ``zero_points`` and ``dim_attributes`` are described at :class:`OpSpec`.
     """
 
     def wrap(infer: Infer) -> Infer:
@@ -355,6 +358,7 @@ def op(
                 facts["omitted"] = frozenset(omitted)
             if zero_points is not None:
                 facts["zero_points"] = zero_points
+            facts["dim_attributes"] = dim_attributes
             register(
                 OpSpec(name, domain, infer, evaluate, propagate, frozenset(traits), merged, **facts)
             )

@@ -46,7 +46,7 @@ def _ints_attr(node: Node, name: str) -> tuple[int, ...]:
 
 @op(
     "Reshape", domain=DOMAIN, traits=("injective", "picks", "view"), propagate=reshaped,
-    arity=(1, 1),
+    arity=(1, 1), dim_attributes=("shape",),
     evaluate=lambda node, inputs: [inputs[0].reshape(_ints_attr(node, "shape"))],
     doc="The elements of the input in the shape ``shape`` (dims; as many elements, no 0 or -1 "
     "with a special meaning).",
@@ -62,7 +62,7 @@ def _reshape(ctx: InferContext) -> list[Type]:
 @op(
     "Expand", domain=DOMAIN, traits=("injective", "picks"), propagate=broadcasted, arity=(1, 1),
     evaluate=lambda node, inputs: [np.broadcast_to(inputs[0], _ints_attr(node, "shape")).copy()],
-    doc="The input broadcast to exactly ``shape`` (dims).",
+    dim_attributes=("shape",), doc="The input broadcast to exactly ``shape`` (dims).",
 )  # fmt: skip
 def _expand(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -92,7 +92,7 @@ def _slice_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 
 @op(
     "Slice", domain=DOMAIN, traits=("injective", "picks"), evaluate=_evaluate_slice, arity=(1, 1),
-    propagate=_slice_value,
+    propagate=_slice_value, dim_attributes=("starts", "steps", "shape"),
     doc="Element ``i`` along each axis is element ``starts + i*steps`` of the input; ``shape`` is "
     "the shape of the result. All three are dims, one for each axis, and in bounds: nothing is "
     "clamped, and negative starts do not count from the end. A step may be negative.",
