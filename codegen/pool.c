@@ -32,7 +32,7 @@ static const int64_t AWAKE = 3000000;        /* an idle worker looks for work so
 static const int64_t LOST = 200000;          /* off the core for so long means a busy machine */
 static const int64_t CHECKED = 500000;       /* how often a worker compares the clocks */
 static const int64_t SHORT_WAIT = 50000;     /* the caller looks for so long, and then sleeps */
-static const int64_t FIRST_HOLD = 10000000;  /* alone after the first sign that others compute */
+static const int64_t FIRST_HOLD = 10000000;  /* serial after the first sign of contention */
 static const int64_t LAST_HOLD = 640000000;
 static const int64_t CALM = 200000000; /* without a sign for so long, the next one is a first */
 
@@ -77,15 +77,15 @@ static _Alignas(64) atomic_int started;    /* workers there are, numbered from 1
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 
-static _Alignas(64) atomic_llong alone_until;
+static _Alignas(64) atomic_llong serial_until;
 static atomic_llong hold;
 
 /* TVM's loader fills these in: what kernels call for a loop, and what tells of a failure. */
 __attribute__((weak)) void* __TVMBackendParallelLaunch;
 __attribute__((weak)) void (*__TVMFFIErrorSetRaisedFromCStr)(const char* kind, const char* message);
 
-static _Thread_local int most = 1; /* threads that the calling thread's loops may have */
-static _Thread_local int is_inside; /* a part of a loop: loops in it are not cut */
+static _Thread_local int thread_limit = 1; /* threads that the calling thread's loops may have */
+static _Thread_local int in_parallel_loop; /* a part of a loop: loops in it are not cut */
 
 static int64_t now(clockid_t clock) {
   struct timespec t;
@@ -103,18 +103,18 @@ static void relax(void) {
 
 /* ---- others on the machine -------------------------------------------------------------------- */
 
-static void note_busy(int64_t time) {
-  int64_t until = atomic_load_explicit(&alone_until, memory_order_relaxed);
+static void note_contention(int64_t time) {
+  int64_t until = atomic_load_explicit(&serial_until, memory_order_relaxed);
   if (time < until) return;
   int64_t length = atomic_load_explicit(&hold, memory_order_relaxed);
   length = time - until > CALM || length == 0 ? FIRST_HOLD : length * 2;
   if (length > LAST_HOLD) length = LAST_HOLD;
   atomic_store_explicit(&hold, length, memory_order_relaxed);
-  atomic_store_explicit(&alone_until, time + length, memory_order_relaxed);
+  atomic_store_explicit(&serial_until, time + length, memory_order_relaxed);
 }
 
-static int is_busy(int64_t time) {
-  return time < atomic_load_explicit(&alone_until, memory_order_relaxed);
+static int is_contended(int64_t time) {
+  return time < atomic_load_explicit(&serial_until, memory_order_relaxed);
 }
 
 /* What a worker knows of its time on a core since it last looked. */
@@ -129,14 +129,14 @@ static Clocks look(int64_t wall) {
 static void compare(Clocks* last, int64_t wall) {
   if (wall - last->wall < CHECKED) return;
   Clocks here = look(wall);
-  if ((here.wall - last->wall) - (here.cpu - last->cpu) > LOST) note_busy(wall);
+  if ((here.wall - last->wall) - (here.cpu - last->cpu) > LOST) note_contention(wall);
   *last = here;
 }
 
 /* ---- pieces ------------------------------------------------------------------------------------ */
 
 /* Returns the last status that was not 0. */
-static int take(Loop* loop, Range* range) {
+static int run_range(Loop* loop, Range* range) {
   int failed = 0;
   while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
     int piece = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
@@ -148,11 +148,11 @@ static int take(Loop* loop, Range* range) {
 }
 
 /* Its own range first: the same part of each loop stays in the cache of the same core. */
-static int take_all(Loop* loop, int own) {
+static int run_pieces(Loop* loop, int own) {
   int failed = 0;
   int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
   for (int i = 0; i < threads; ++i) {
-    int status = take(loop, &loop->ranges[(own + i) % threads]);
+    int status = run_range(loop, &loop->ranges[(own + i) % threads]);
     if (status != 0) failed = status;
   }
   return failed;
@@ -171,14 +171,14 @@ static void wake_next(int number, int threads) {
   }
 }
 
-static void help(Loop* loop, unsigned bit, int number) {
+static void join_loop(Loop* loop, unsigned bit, int number) {
   atomic_fetch_add(&loop->helpers, 1);
   /* Whoever closes a loop waits for those who came before: what is open here stays. */
   int is_open = atomic_load(&loop->open);
   int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
   if (is_open && number < threads) {
     wake_next(number, threads);
-    int status = take_all(loop, number);
+    int status = run_pieces(loop, number);
     if (status != 0) atomic_store_explicit(&loop->status, status, memory_order_relaxed);
     atomic_fetch_and(&published, ~bit);
   }
@@ -212,13 +212,13 @@ static void sleep_until_woken(Worker* self, int number) {
 
 static void* work(void* argument) {
   int number = (int)(intptr_t)argument;
-  is_inside = 1;
+  in_parallel_loop = 1;
   Clocks clocks = look(now(CLOCK_MONOTONIC));
   int64_t worked = clocks.wall;
   for (;;) {
     unsigned bits = wanted(number);
     if (bits) {
-      help(&loops[__builtin_ctz(bits)], bits & -bits, number);
+      join_loop(&loops[__builtin_ctz(bits)], bits & -bits, number);
       worked = now(CLOCK_MONOTONIC);
       compare(&clocks, worked);
       continue;
@@ -226,7 +226,7 @@ static void* work(void* argument) {
     for (int i = 0; i < 64 && !atomic_load_explicit(&published, memory_order_relaxed); ++i) relax();
     int64_t time = now(CLOCK_MONOTONIC);
     compare(&clocks, time);
-    if (time - worked > AWAKE || is_busy(time)) {
+    if (time - worked > AWAKE || is_contended(time)) {
       sleep_until_woken(&workers[number], number);
       worked = now(CLOCK_MONOTONIC);
       clocks = look(worked);
@@ -254,7 +254,7 @@ static void start_anew(void) {
   atomic_store(&taken, 0);
   atomic_store(&published, 0);
   atomic_store(&started, 0);
-  atomic_store(&alone_until, 0); /* what its own workers see counts */
+  atomic_store(&serial_until, 0); /* what its own workers see counts */
 }
 
 static void prepare(void) {
@@ -294,12 +294,12 @@ static int start(int threads) {
 
 /* ---- callers ----------------------------------------------------------------------------------- */
 
-static int alone(Task task, void* data) {
+static int run_serial(Task task, void* data) {
   Environment environment = {0, 1};
-  int was_inside = is_inside;
-  is_inside = 1;
+  int was_in_loop = in_parallel_loop;
+  in_parallel_loop = 1;
   int status = task(0, &environment, data);
-  is_inside = was_inside;
+  in_parallel_loop = was_in_loop;
   return status;
 }
 
@@ -347,21 +347,23 @@ static void close_loop(Loop* loop, unsigned bit) {
     pthread_mutex_unlock(&loop->lock);
     time = now(CLOCK_MONOTONIC);
   }
-  if (time - began > LOST) note_busy(time);
+  if (time - began > LOST) note_contention(time);
 }
 
 static int launch(Task task, void* data, int parts) {
   (void)parts; /* 0 in what is compiled: as many as the pool likes */
-  int threads = most;
-  if (threads <= 1 || is_inside || is_busy(now(CLOCK_MONOTONIC))) return alone(task, data);
+  int threads = thread_limit;
+  if (threads <= 1 || in_parallel_loop || is_contended(now(CLOCK_MONOTONIC))) {
+    return run_serial(task, data);
+  }
   threads = start(threads);
   unsigned bit;
   Loop* loop = threads > 1 ? acquire(&bit) : 0;
-  if (!loop) return alone(task, data);
+  if (!loop) return run_serial(task, data);
   publish(loop, bit, task, data, threads);
-  is_inside = 1;
-  int status = take_all(loop, 0);
-  is_inside = 0;
+  in_parallel_loop = 1;
+  int status = run_pieces(loop, 0);
+  in_parallel_loop = 0;
   close_loop(loop, bit);
   int others = atomic_load_explicit(&loop->status, memory_order_relaxed);
   atomic_fetch_and(&taken, ~bit);
@@ -382,7 +384,7 @@ typedef struct {
 
 enum { INTEGER = 1 };
 
-static void use(int threads) { most = threads < MOST_THREADS ? threads : MOST_THREADS; }
+static void use(int threads) { thread_limit = threads < MOST_THREADS ? threads : MOST_THREADS; }
 
 /* (address) -> address: have this library's kernels call the `launch` there, or its own for 0. */
 __attribute__((visibility("default"))) int __tvm_ffi_graphkiln_pool(

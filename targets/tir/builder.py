@@ -171,7 +171,9 @@ class Builder:
         self._count = 0
         self._nests = 0
         self._registers: set[str] = set()
+        # Names of bound indices that choose between values (see is_counted).
         self._chosen: set[str] = set()
+        # Buffers whose views go through them (see _Reshaped).
         self._workspaces: set[Any] = set()
         # Extent, variable and enclosing scope of the vector loop we are in.
         self._lane: tuple[Any, Expr, int] | None = None

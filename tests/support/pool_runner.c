@@ -58,7 +58,7 @@ static void* call(void* argument) {
     seed = seed * 1664525u + 1013904223u;
     Case c = {(int)((seed >> 8) % LONGEST), done, seed >> 4, r % 5 == 0, r % 11 == 0};
     use(1 + (int)((seed >> 20) % 5));
-    if (r % 3) atomic_store(&alone_until, 0); /* whatever else computes on this machine */
+    if (r % 3) atomic_store(&serial_until, 0); /* whatever else computes on this machine */
     once(&c);
     if (r % 64 == 0) {
       struct timespec longer_than_awake = {0, 4000000};
@@ -88,24 +88,24 @@ static void expect(int holds) {
 static void look_at_others(void) {
   use(2);
   int64_t time = now(CLOCK_MONOTONIC) + 3600 * (int64_t)1000000000;
-  note_busy(time);
-  expect(atomic_load(&alone_until) == time + FIRST_HOLD && is_busy(time) && parts_now() == 1);
-  note_busy(time); /* it is known already */
-  expect(atomic_load(&alone_until) == time + FIRST_HOLD);
+  note_contention(time);
+  expect(atomic_load(&serial_until) == time + FIRST_HOLD && is_contended(time) && parts_now() == 1);
+  note_contention(time); /* it is known already */
+  expect(atomic_load(&serial_until) == time + FIRST_HOLD);
   time += FIRST_HOLD;
-  note_busy(time);
-  expect(atomic_load(&alone_until) == time + 2 * FIRST_HOLD);
+  note_contention(time);
+  expect(atomic_load(&serial_until) == time + 2 * FIRST_HOLD);
   for (int i = 0; i < 10; ++i) {
-    time = atomic_load(&alone_until);
-    note_busy(time);
+    time = atomic_load(&serial_until);
+    note_contention(time);
   }
-  expect(atomic_load(&alone_until) == time + LAST_HOLD);
+  expect(atomic_load(&serial_until) == time + LAST_HOLD);
   time += LAST_HOLD + CALM + 1;
-  note_busy(time);
-  expect(atomic_load(&alone_until) == time + FIRST_HOLD);
+  note_contention(time);
+  expect(atomic_load(&serial_until) == time + FIRST_HOLD);
   int found = 0;
   for (int i = 0; i < 1000 && found != 2 * PIECES; ++i) {
-    atomic_store(&alone_until, 0);
+    atomic_store(&serial_until, 0);
     found = parts_now();
   }
   expect(found == 2 * PIECES);
