@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import graphkiln.codegen.pool as pool
+import graphkiln
 from graphkiln.codegen.pool import PoolError, pool_object
 
 _SUPPORT = Path(__file__).parent.parent / "support"
-_SOURCES = Path(pool.__file__).parent
+_SOURCES = Path(graphkiln.__file__).parent / "codegen"
 _CALLERS = [(1, 2000), (2, 1000), (5, 400), (20, 100)]
 
 
@@ -58,7 +58,7 @@ def test_no_data_races(watched_runner: Path, callers: int, rounds: int) -> None:
     _run(watched_runner, callers, rounds // 4)
 
 
-def test_the_object_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_object_is_kept(tmp_path: Path) -> None:
     first = pool_object("cc", platform.machine(), str(tmp_path))
     assert first.startswith(b"\x7fELF")
     # What compiles is not asked again.

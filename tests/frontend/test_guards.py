@@ -77,7 +77,7 @@ def test_guards_of_strings() -> None:
 
 
 def _looked_up(rows: int, table: np.ndarray) -> Graph:
-    """``w[table[:N]]`` for an input of N columns, and ``w`` of so many rows."""
+    """``w[table[:N]]`` for an input of N elements, and ``w`` of so many rows."""
     nodes = [
         node("Shape", "x", "n"), node("Slice", "p zero n zero", "q"), node("Gather", "w q", "y")
     ]  # fmt: skip
