@@ -21,7 +21,7 @@ from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import Interpreter
 
 SAFETY = 4.0
-SAMPLES = 5
+SAMPLES = 9
 
 UNITS = {
     1.0: "Add Sub Mul Div Sqrt Reciprocal Cast CastLike",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..net import MICROSOFT, Net, Unfit, Value
 from . import Step, grow
@@ -95,7 +96,10 @@ def normalise(net: Net, v: Value | None = None) -> Value:
         return net.op("InstanceNormalization", v, factor, offset, epsilon=epsilon)
     if kind == "group":
         groups = net.choose(divisors(v.shape[1]))
-        return net.op("GroupNormalization", v, factor, offset, epsilon=epsilon, num_groups=groups)
+        # Its mean and variance would be of single precision, which ONNX's reference does not know.
+        more = {"stash_type": onnx.TensorProto.DOUBLE} if v.dtype == np.float64 else {}
+        return net.op("GroupNormalization", v, factor, offset, epsilon=epsilon, num_groups=groups,
+                      **more)  # fmt: skip
     if kind == "lrn" and v.rank == 4 and v.dtype == np.float32:
         return net.op("LRN", v, size=net.choose((1, 3, 5)), alpha=net.choose((1e-4, 0.5)),
                       beta=net.choose((0.75, 0.5)), bias=net.choose((1.0, 2.0)))  # fmt: skip
