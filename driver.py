@@ -258,7 +258,7 @@ class _Compilation:
             "import",
             lambda: import_model(model, self.options.shapes, self.options.input_defaults),
         )
-        before = count_nodes(imported.graph)
+        before = imported.graph.count_nodes()
         tools = self.timed("load compiler", self.tools)
         graph = self.timed("passes", lambda: self.optimize(imported.graph))
         contents = self.generate(graph, imported, before, tools)
@@ -372,7 +372,7 @@ class _Compilation:
             weights += [("native words", native.words), ("native fixups", native.fixups)]
         self.report.update(
             {
-                "nodes": {"imported": before, "optimised": count_nodes(graph)},
+                "nodes": {"imported": before, "optimised": graph.count_nodes()},
                 "kernels": len(lowered.kernels),
                 "kernel_costs": kernel_costs(lowered.kernels, lowered.calls),
                 "flops": graph_flops(graph),
@@ -429,13 +429,3 @@ class _Compilation:
                 "built_on": platform.machine(),
             },
         }
-
-
-def count_nodes(graph: Graph) -> int:
-    """Operations of a graph and of the bodies inside it; a fused region counts once."""
-    total = 0
-    for node in graph.nodes:
-        total += 1
-        if node.key != "kiln.Region":
-            total += sum(count_nodes(body) for _, body in graph.bodies(node))
-    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from .options import parse_shapes
 from .tables import facts, harmless, number, show, size, table
 
 if TYPE_CHECKING:
-    from ..ir.graph import Graph, Node
+    from ..ir.graph import Graph
 
 _ZIP = b"PK\x03\x04"
 
@@ -52,7 +52,7 @@ def is_artifact(path: str) -> bool:
 
 def _model(path: str, ir: bool, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
     from ..codegen.flops import graph_flops
-    from ..driver import count_nodes, import_model
+    from ..driver import import_model
     from ..ir.text import print_graph
 
     imported = import_model(path, shapes or None)
@@ -60,14 +60,14 @@ def _model(path: str, ir: bool, shapes: Mapping[str, tuple[int | str, ...]]) -> 
     if ir:
         click.echo(harmless(print_graph(graph)), nl=False)
         return
-    constants = [n.attrs["value"] for _, n in _every_node(graph) if n.op == "Constant"]
+    constants = [n.attrs["value"] for g in graph.walk() for n in g.nx if n.op == "Constant"]
     arrays: list[Any] = [a for a in constants if hasattr(a, "nbytes")]
     show(
         facts(
             f"Model {path}",
             {
                 **imported.header,
-                "nodes": count_nodes(graph),
+                "nodes": graph.count_nodes(),
                 "parameters": f"{number(sum(a.size for a in arrays))}"
                 f" ({size(sum(a.nbytes for a in arrays))})",
                 "operations per run": operations(graph_flops(graph)),
@@ -83,18 +83,8 @@ def _model(path: str, ir: bool, shapes: Mapping[str, tuple[int | str, ...]]) -> 
 
 
 def _histogram(graph: Graph) -> Any:
-    counts = Counter(n.key for _, n in _every_node(graph) if n.op not in _NO_OPERATION)
+    counts = Counter(n.key for part in graph.walk() for n in part.nodes)
     return table("Ops", ["op", ">nodes"], sorted(counts.items(), key=lambda kv: (-kv[1], kv[0])))
-
-
-_NO_OPERATION = ("Constant", "Input", "Output")
-
-
-def _every_node(graph: Graph) -> Iterator[tuple[Graph, Node]]:
-    for node in graph.topological_all():
-        yield graph, node
-        for _, body in graph.bodies(node):
-            yield from _every_node(body)
 
 
 def _artifact(path: str, ir: bool, verify: bool) -> None:

@@ -30,10 +30,9 @@ def graph_flops(graph: Graph) -> int:
 def count_flops(graph: Graph) -> Dim:
     """The same as an expression over the symbols of the graph's types."""
     total: Dim = 0
-    for node in graph.nodes:
-        total = total + node_flops(graph, node)
-        for _, body in graph.bodies(node):
-            total = total + count_flops(body)
+    for part in graph.walk():
+        for node in part.nodes:
+            total = total + node_flops(part, node)
     return total
 
 

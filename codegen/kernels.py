@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.clone import clone_body, clone_node
 from ..ir.dim_algebra import from_atom, map_atoms
 from ..ir.dims import Atom, Dim, Symbol, SymExpr, sym
 from ..ir.embedding import PARAMETER_LIMIT, is_embeddable
@@ -75,35 +76,12 @@ def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
     if node.key == "kiln.Region":
         body = node.attrs["body"]
         assert isinstance(body, Graph)
-        results = inline(body, out, mapped)
+        results = clone_body(body, out, mapped)
     else:
-        twin = out.add_node(
-            node.op, mapped, node.attrs, outputs=["v"] * len(node.outputs),
-            types=[o.type for o in node.outputs], domain=node.domain,
-        )  # fmt: skip
-        results = list(twin.values)
+        results = list(clone_node(node, out, mapped, anonymous=True).values)
     used = [r for r, v in zip(results, node.values, strict=True) if graph.uses(v)]
     out.set_outputs(used, [f"out{i}" for i in range(len(used))])
     return out, tuple(arguments)
-
-
-def inline(body: Graph, into: Graph, inputs: list[Value | None]) -> list[Value]:
-    """Copy a closed body into ``into``, its inputs replaced; returns the body's outputs there."""
-    mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
-    for node in body.topological_all():
-        if node.op == "Constant":
-            mapping[node.out()] = into.add_constant(node.attrs["value"], "c")  # type: ignore[arg-type]
-        elif node.op not in ("Input", "Output"):
-            twin = into.add_node(
-                node.op,
-                [None if v is None else mapping[v] for v in body.inputs_of(node)],
-                node.attrs,
-                outputs=["v"] * len(node.outputs),
-                types=[o.type for o in node.outputs],
-                domain=node.domain,
-            )
-            mapping.update(zip(node.values, twin.values, strict=True))
-    return [v for o in body.outputs if (v := mapping[o]) is not None]
 
 
 class _Renaming:

@@ -38,10 +38,9 @@ def dim_attributes(node: Node) -> tuple[str, ...]:
 
 def _nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:
     """The operations of a graph and of all bodies inside it, each with its graph."""
-    for node in graph.nodes:
-        for _, body in graph.bodies(node):
-            yield from _nodes(body)
-        yield graph, node
+    for part in graph.walk():
+        for node in part.nodes:
+            yield part, node
 
 
 def _reason(

@@ -146,11 +146,8 @@ def _unranked(graph: Graph) -> Iterator[tuple[Node, Value]]:
 
     Control flow hands such tensors on, but for its counts and conditions.
     """
-    work = [graph]
-    while work:
-        current = work.pop()
+    for current in graph.walk():
         for node in current.nodes:
-            work += [body for _, body in current.bodies(node)]
             inputs = current.inputs_of(node)
             if node.key == "Identity":
                 continue

@@ -21,6 +21,7 @@ import onnx
 from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Node, Value
+from ..ir.origins import Origins
 from ..ir.types import TensorType
 from .emit import Emit
 from .errors import ImportFault, shorten
@@ -207,21 +208,20 @@ def _rank(value: Value) -> int | None:
     return len(t.shape) if isinstance(t, TensorType) and t.shape is not None else None
 
 
-def equality(question: Question, answer: bool, node: str, branch: str) -> list[Condition]:
+def equality(
+    question: Question, answer: bool, node: str, branch: str, origins: Origins
+) -> list[Condition]:
     """The dims that an answer makes equal, if any."""
     if question.dims is None or not answer:
         return []
-    return [Condition(Relation.EQUAL, *question.dims, node, f"its {branch} taken")]
+    return [Condition(Relation.EQUAL, *question.dims, node, f"its {branch} taken", origins)]
 
 
 def guard_messages(graph: Graph) -> Iterator[str]:
     """What the guards of a graph and of its bodies assume, without repeats."""
     seen: set[str] = set()
-    work = [graph]
-    while work:
-        current = work.pop()
+    for current in graph.walk():
         for node in current.nx:
-            work += [body for _, body in current.bodies(node)]
             message = node.attrs.get("message") if node.key == "kiln.Require" else None
             if isinstance(message, str) and message not in seen:
                 seen.add(message)

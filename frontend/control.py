@@ -135,7 +135,9 @@ def _place_chosen(
     choices.note(question.key, builder, results)
     if builder.parent is None:
         name = "then_branch" if taken else "else_branch"
-        importer.needs.conditions += equality(question, answer, origin, name)
+        importer.needs.conditions += equality(
+            question, answer, origin, name, builder.origins
+        )  # fmt: skip
     return results
 
 
@@ -209,7 +211,10 @@ def place_batched_scan(importer: Importer, node: OnnxNode, scope: Scope) -> Sequ
     attrs = {k: v for k, v in node.attrs.items() if k != "directions"}
     attrs["scan_input_directions"] = _flags(node, "directions", node.attrs["num_scan_inputs"])
     scan = OnnxNode("Scan", "", LATEST[""], node.name, samples, list(node.outputs), attrs)
-    inner = Scope(batch, scope.opsets, parent=scope, bindings=scope.bindings, calls=scope.calls)
+    inner = Scope(
+        batch, scope.opsets, parent=scope, bindings=scope.bindings, calls=scope.calls,
+        origins=scope.origins,
+    )  # fmt: skip
     results = place_control(importer, scan, inner)
     if not all(isinstance(v, Value) for v in results):
         return results
@@ -302,7 +307,8 @@ def _fill(at: _Site, body: Body, builder: Builder, types: Sequence[Type]) -> Non
 def _inner_scope(at: _Site, body: Body, builder: Builder) -> Scope:
     outer = body.scope
     return Scope(
-        builder, outer.opsets, parent=outer, bindings=outer.bindings, calls=at.scope.calls
+        builder, outer.opsets, parent=outer, bindings=outer.bindings, calls=at.scope.calls,
+        origins=outer.origins,
     )  # fmt: skip
 
 

@@ -87,12 +87,12 @@ class Emit:
 
         ``why`` completes "it needs ...". Raises :class:`ImportFault` where that can never be.
         """
-        condition = Condition(relation, a, b, f"node {self.name!r}", why)
+        builder = self.scope.builder
+        condition = Condition(relation, a, b, f"node {self.name!r}", why, builder.origins)
         if condition.refuted():
             raise ImportFault(f"needs {why}, not {a} and {b}")
         if condition.proved():
             return
-        builder = self.scope.builder
         if builder.parent is None:  # what a body needs counts only where it runs
             self.importer.needs.conditions.append(condition)
         add_assert(builder.graph, condition)

@@ -18,6 +18,7 @@ from ..ir.conditions import Condition, multiple_that_fits
 from ..ir.dims import lower_bound, upper_bound
 from ..ir.graph import Graph, Node, Value
 from ..ir.infer import infer_node, infer_types
+from ..ir.origins import Origins
 from ..ir.registry import Needs, ValueNeed, has_trait
 from .errors import shorten
 
@@ -42,7 +43,9 @@ def add_assert(graph: Graph, c: Condition, hint: str = "") -> None:
     if hint:
         attrs["hint"] = shorten(hint)
     name = graph.unique_name("assert")
-    made = graph.add_node("Assert", [], attrs, outputs=0, domain="kiln", name=name)
+    made = graph.add_node(
+        "Assert", [], attrs, outputs=0, domain="kiln", name=name, origins=c.origins
+    )
     infer_node(graph, made, {})
 
 
@@ -86,15 +89,20 @@ class _Guards:
         asked = _within(need)
         key = (value, guarded, *asked.items())
         if key not in self._made:
-            fits = self._node("Within", [value], asked, f"{value.name}_fits").out()
+            origins = need.node.origins
+            fits = self._node("Within", [value], asked, f"{value.name}_fits", origins).out()
             attrs = {"message": shorten(why)}
-            node = self._node("Require", [guarded, fits], attrs, f"{guarded.name}_checked")
+            name = f"{guarded.name}_checked"
+            node = self._node("Require", [guarded, fits], attrs, name, origins)
             self._made[key] = node.out()
         self._graph.set_input(need.node, at, self._made[key])
 
-    def _node(self, op: str, inputs: list[Value], attrs: Mapping[str, object], name: str) -> Node:
+    def _node(
+        self, op: str, inputs: list[Value], attrs: Mapping[str, object], name: str,
+        origins: Origins,
+    ) -> Node:  # fmt: skip
         made = self._graph.add_node(
-            op, inputs, attrs, outputs=[name], domain="kiln"  # type: ignore[arg-type]
+            op, inputs, attrs, outputs=[name], domain="kiln", origins=origins  # type: ignore[arg-type]
         )
         infer_node(self._graph, made, {})
         return made

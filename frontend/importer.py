@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -14,6 +15,7 @@ import onnx
 from ..ir.dims import Dim
 from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
+from ..ir.origins import Origins
 from ..ir.registry import Needs, spec
 from ..ir.types import TensorType, Type, array_type, type_symbols
 from .body_conditions import CONDITIONS
@@ -265,7 +267,8 @@ class Importer:
             raise Fatal(f"has more than {MAX_NODES} nodes with its functions expanded")
         name = proto.name or next((o for o in proto.output if o), proto.op_type)
         try:
-            slots = self._import(proto, scope, name)
+            with _standing_for(name, scope):
+                slots = self._import(proto, scope, name)
             for output, slot in zip(proto.output, slots, strict=False):
                 if output:
                     scope.define(output, slot)
@@ -296,12 +299,15 @@ class Importer:
         function = self._functions.get(call_key(proto))
         if function is not None:
             opsets = opset_versions(function.opset_import)
-            return self.call(function, node, Scope(scope.builder, opsets), scope)
+            inner = Scope(scope.builder, opsets, origins=scope.origins)
+            return self.call(function, node, inner, scope)
         node.version = _version(node, scope)
         self._match_schema(node)
         if node.op == "Constant" and not node.domain:
             title = scope.title(node.outputs[0])
-            return [scope.builder.constant(constant_array(node), title)]
+            value = scope.builder.constant(constant_array(node), title)
+            value.node.origins = scope.builder.origins
+            return [value]
         if rules(node.key):
             done = bring_up(node, Emit(self, scope, scope.prefix + name))
             if done is not None:
@@ -359,7 +365,10 @@ class Importer:
         if node.key in CONDITIONS:
             CONDITIONS[node.key](node, Emit(self, scope, scope.prefix + node.name))
         parent = bodies[0].scope if bodies else None
-        return self.call(function, node, Scope(scope.builder, opsets, parent=parent), scope)
+        inner = Scope(
+            scope.builder, opsets, parent=parent, origins=scope.builder.origins
+        )  # fmt: skip
+        return self.call(function, node, inner, scope)
 
     def add(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
         """Add a node as it is and infer its types; raises :class:`ImportFault`."""
@@ -373,7 +382,7 @@ class Importer:
         made = builder.graph.add_node(
             node.op, node.inputs, node.attrs,  # type: ignore[arg-type]
             outputs=[scope.title(o) for o in node.outputs],
-            domain=node.domain, name=scope.prefix + node.name,
+            domain=node.domain, name=scope.prefix + node.name, origins=builder.origins,
         )  # fmt: skip
         # What a body needs counts only where it runs.
         needs = self.needs if builder.parent is None else None
@@ -456,6 +465,18 @@ class Importer:
             for a in function.attribute_proto if a.name not in node.attrs
         }  # fmt: skip
         return {**defaults, **node.attrs}
+
+
+@contextmanager
+def _standing_for(name: str, scope: Scope) -> Iterator[None]:
+    """What is added inside stands for the node called ``name``."""
+    builder = scope.builder
+    outer = builder.origins
+    builder.origins = scope.origins or Origins([scope.prefix + name])
+    try:
+        yield
+    finally:
+        builder.origins = outer
 
 
 def _fitted(declared: Type, default: np.ndarray) -> TensorType:

@@ -196,7 +196,8 @@ def _call(
     function = helper.make_function(
         "kiln", node.op, inputs, [result], nodes, [helper.make_opsetid("", LATEST[""])]
     )
-    inner = Scope(emit.scope.builder, opset_versions(function.opset_import))
+    builder = emit.scope.builder
+    inner = Scope(builder, opset_versions(function.opset_import), origins=builder.origins)
     return emit.importer.call(function, node, inner, emit.scope)
 
 

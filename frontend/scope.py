@@ -14,6 +14,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Value
 from ..ir.infer import KNOWN_LIMIT, Known
+from ..ir.origins import NONE, Origins
 from .errors import ImportFault
 
 if TYPE_CHECKING:
@@ -30,12 +31,16 @@ Slot: TypeAlias = "Value | Broken | None"
 
 
 class Builder:
-    """A graph under construction, with the values that inference knows so far."""
+    """A graph under construction, with the values that inference knows so far.
+
+    ``origins`` names the ONNX node that is being imported: what is added stands for it.
+    """
 
     def __init__(self, graph: Graph, parent: Builder | None = None) -> None:
         self.graph = graph
         self.parent = parent
         self.known: Known = {}
+        self.origins: Origins = NONE if parent is None else parent.origins
         self.captured: dict[Value, Value] = {}
         self._fetched: dict[Value, Value] = {}
 
@@ -80,7 +85,8 @@ class Scope:
     """The names of one graph or function body.
 
     ``opsets`` are the versions its nodes are written for, ``bindings`` the attributes of the
-    function call it stands in, ``prefix`` goes before the names of new values.
+    function call it stands in, ``prefix`` goes before the names of new values. The nodes of an
+    expansion are not the model's own: they stand for what ``origins`` says.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Scope:
         bindings: Mapping[str, RawAttr] | None = None,
         prefix: str = "",
         calls: tuple[Any, ...] = (),
+        origins: Origins | None = None,
     ) -> None:
         self.builder = builder
         self.opsets = opsets
@@ -99,6 +106,7 @@ class Scope:
         self.bindings = bindings or {}
         self.prefix = prefix
         self.calls = calls
+        self.origins = origins
         self.renames: dict[str, str] = {}
         self.values: dict[str, Slot] = {}
         self.arrays: dict[str, np.ndarray] = {}

@@ -57,6 +57,7 @@ def _compare_node(a: Graph, x: Node, b: Graph, y: Node) -> str | None:
         ("outputs", [o.name for o in x.outputs], [o.name for o in y.outputs]),
         ("types", [_type(o.type) for o in x.outputs], [_type(o.type) for o in y.outputs]),
         ("inputs", _input_names(a, x), _input_names(b, y)),
+        ("origins", list(x.origins), list(y.origins)),
     ):
         if left != right:
             return f"{what} {left} and {right}"

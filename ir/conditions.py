@@ -8,7 +8,7 @@ a ``kiln.Assert`` node that a run checks: it is never dropped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from .dims import (
@@ -20,6 +20,7 @@ from .dims import (
     lower_bound,
     upper_bound,
 )
+from .origins import NONE, Origins
 
 
 class Relation(Enum):
@@ -49,7 +50,8 @@ class Relation(Enum):
 class Condition:
     """``a`` stands in ``relation`` to ``b`` wherever ``node`` can run.
 
-    ``node`` names the ONNX node and its op; ``why`` completes "it needs ...".
+    ``node`` names the ONNX node and its op; ``why`` completes "it needs ...". ``origins`` are the
+    ONNX nodes that a check of the run stands for.
     """
 
     relation: Relation
@@ -57,6 +59,7 @@ class Condition:
     b: Dim
     node: str
     why: str
+    origins: Origins = field(default=NONE, compare=False)
 
     def proved(self) -> bool:
         """True if it holds for all values of the symbols."""

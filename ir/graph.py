@@ -8,6 +8,9 @@ Model inputs are nodes of op ``Input``, constants of op ``Constant`` (attribute 
 results hang on one ``Output`` node. An omitted optional input is an input index without an edge.
 Bodies of ``If``, ``Loop``, ``Scan`` and ``Region`` are graphs held as attributes; they are closed:
 everything they use comes through their inputs.
+
+What is here adds and removes nodes and edges one by one. Passes change graphs through
+:class:`~.edit.Editor`, which infers types and keeps each node's ``origins``.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import networkx as nx
 import numpy as np
 
 from .dims import Dim
+from .origins import NONE, Origins
 from .types import TensorType, Type, array_type
 
 # Attribute values: scalars, tuples of scalars or dims, arrays, element types, whole graphs.
@@ -46,13 +50,16 @@ class Output:
 
 
 class Node:
-    """One operation. Hashable by identity; its inputs are the graph's edges into it."""
+    """One operation. Hashable by identity; its inputs are the graph's edges into it.
 
-    __slots__ = ("attrs", "domain", "name", "op", "outputs", "serial")
+    ``origins`` are the ONNX nodes that it stands for.
+    """
+
+    __slots__ = ("attrs", "domain", "name", "op", "origins", "outputs", "serial")
 
     def __init__(
         self, op: str, domain: str, name: str, attrs: dict[str, Attr], outputs: list[Output],
-        serial: int,
+        serial: int, origins: Origins = NONE,
     ) -> None:  # fmt: skip
         self.op = op
         self.domain = domain
@@ -60,6 +67,7 @@ class Node:
         self.attrs = attrs
         self.outputs = outputs
         self.serial = serial
+        self.origins = origins
 
     @property
     def key(self) -> str:
@@ -170,9 +178,10 @@ class Graph:
         self._serial = max(self._serial, start)
 
     def _new_node(
-        self, op: str, domain: str, name: str, attrs: dict[str, Attr], outputs: list[Output]
-    ) -> Node:
-        node = Node(op, domain, name, attrs, outputs, self._serial)
+        self, op: str, domain: str, name: str, attrs: dict[str, Attr], outputs: list[Output],
+        origins: Origins = NONE,
+    ) -> Node:  # fmt: skip
+        node = Node(op, domain, name, attrs, outputs, self._serial, origins)
         self._serial += 1
         self.nx.add_node(node)
         return node
@@ -206,6 +215,7 @@ class Graph:
         types: Sequence[Type | None] | None = None,
         domain: str = "",
         name: str = "",
+        origins: Origins = NONE,
     ) -> Node:
         """Add an operation.
 
@@ -220,7 +230,7 @@ class Graph:
             for out, t in zip(outs, types, strict=True):
                 out.type = t
         title = name or (outs[0].name if outs else self.unique_name(op.lower()))
-        node = self._new_node(op, domain, title, dict(attrs or {}), outs)
+        node = self._new_node(op, domain, title, dict(attrs or {}), outs, origins)
         for i, v in enumerate(inputs):
             if v is not None:
                 self._connect(v, node, i)
@@ -345,6 +355,24 @@ class Graph:
         """The graphs a node holds as attributes."""
         return [(k, v) for k, v in node.attrs.items() if isinstance(v, Graph)]
 
+    def walk(self, *, regions: bool = True) -> Iterator[Graph]:
+        """This graph and those inside of it at any depth, outer ones first.
+
+        Without ``regions`` only bodies of control flow are entered. A graph may be changed before
+        the next one is asked for: the bodies that it has then are those that come.
+        """
+        work = [self]
+        while work:
+            current = work.pop()
+            yield current
+            for node in current.nx:
+                if node.attrs and (regions or node.key != "kiln.Region"):
+                    work.extend(v for v in node.attrs.values() if isinstance(v, Graph))
+
+    def count_nodes(self) -> int:
+        """Operations, those in bodies of control flow included; a region counts once."""
+        return sum(len(g) for g in self.walk(regions=False))
+
     # ---- editing -----------------------------------------------------------------------------
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
@@ -375,19 +403,22 @@ class Graph:
         self.nx.remove_node(node)
         self._names.difference_update(o.name for o in node.outputs)
 
-    def prune(self, roots: Iterable[Node] | None = None) -> int:
-        """Remove operations and constants without uses, starting at ``roots`` (default: all)."""
+    def prune(self, roots: Iterable[Node] | None = None) -> dict[Node, list[Node]]:
+        """Remove operations and constants without uses, starting at ``roots`` (default: all).
+
+        Returns what was removed, consumers first, each with the producers of its inputs.
+        """
         work = [n for n in (self.nx if roots is None else roots)]
-        removed = 0
+        removed: dict[Node, list[Node]] = {}
         while work:
             node = work.pop()
             if node not in self._succ or self._succ[node] or node.op == "Input":
                 continue
             if not node.outputs:  # the results, and what stays for its effect
                 continue
-            work.extend(self._pred[node])
+            removed[node] = list(self._pred[node])
+            work.extend(removed[node])
             self.remove(node)
-            removed += 1
         return removed
 
     def drop_last_output(self, node: Node) -> None:
@@ -413,7 +444,9 @@ class Graph:
                 continue
             attrs = {k: v.copy() if isinstance(v, Graph) else v for k, v in node.attrs.items()}
             outs = [Output(o.name, o.type) for o in node.outputs]
-            twin = Node(node.op, node.domain, node.name, attrs, outs, node.serial)
+            twin = Node(
+                node.op, node.domain, node.name, attrs, outs, node.serial, node.origins
+            )  # fmt: skip
             out.nx.add_node(twin)
             mapping[node] = twin
         for u, v, index, data in self.nx.edges(keys=True, data=True):

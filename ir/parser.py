@@ -11,7 +11,9 @@ import numpy as np
 from .dims import Dim, parse_dim
 from .graph import Attr, Graph, Node, Value
 from .literals import LiteralError, parse_elements, parse_float
+from .origins import Origins
 from .scanner import STRING, WORD, ParseError, Scanner
+from .text import usual_name
 from .types import (
     DTYPES,
     DType,
@@ -102,7 +104,7 @@ class _Parser(Scanner):
         t = self._type()
         value = graph.add_input(name, t)  # type: ignore[arg-type]
         value.node.attrs.update(attrs)
-        value.node.name = self._own_name(name)
+        self._name(value.node)
         scope[name] = value
 
     def _line(self, graph: Graph, scope: dict[str, Value]) -> None:
@@ -118,7 +120,7 @@ class _Parser(Scanner):
         node = self._constant(graph, names, at) if constant else self._call(graph, scope, names)
         node.attrs.update(self._attrs())
         self._types(node)
-        node.name = self._own_name(names[0] if names else None)
+        self._name(node)
         scope.update(zip(names, node.values, strict=True))
 
     def _fresh_name(self, scope: dict[str, Value], name: str, at: int) -> None:
@@ -128,12 +130,19 @@ class _Parser(Scanner):
     def _is_call(self, word: str) -> bool:
         return self._text.startswith("(", self._at + len(word))
 
-    def _own_name(self, default: str | None) -> str:
-        if self.accept("@"):
-            return self.name()
-        if default is None:
-            self.fail("an operation without results needs a name")
-        return default
+    def _name(self, node: Node) -> None:
+        """Give a node its name and its origins."""
+        own = None
+        more = self.accept("@")
+        if more and not self.sees("["):
+            own = self.name()
+            more = self.accept("@")
+        if more:
+            self.expect("[")
+            node.origins = Origins(self.some(self.name))
+            self.expect("]")
+        name = usual_name(node) if own is None else own
+        node.name = self.fail("an operation without results needs a name") if name is None else name
 
     def _constant(self, graph: Graph, names: list[str], at: int) -> Node:
         self.expect("constant")

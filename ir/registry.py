@@ -118,7 +118,9 @@ class InferContext:
         """
         if isinstance(a, int) and isinstance(b, int) and relation.holds(a, b):
             return  # by far the most frequent case
-        condition = Condition(relation, a, b, f"node {self.node.name!r} ({self.node.key})", why)
+        node = self.node
+        told = f"node {node.name!r} ({node.key})"
+        condition = Condition(relation, a, b, told, why, node.origins)
         if condition.refuted():
             raise self.error(f"needs {why}, not {a} and {b}")
         if not condition.proved():

@@ -5,7 +5,7 @@
     param  = value [attrs] ":" type ["@" NAME]
     line   = value "=" "constant" tensor suffix
            | [value ("," value)* "="] OP "(" [arg ("," arg)*] ")" suffix
-    suffix = [attrs] [":" type ("," type)*] ["@" NAME]
+    suffix = [attrs] [":" type ("," type)*] ["@" NAME] ["@" "[" NAME ("," NAME)* "]"]
     arg    = value | "_"                                  _ is an omitted input
     value  = "%" NAME
     attrs  = "{" NAME "=" attr ("," NAME "=" attr)* "}"
@@ -17,8 +17,9 @@
            | "?"                                          ? is a type nobody inferred yet
 
 One operation a line, producers first. Names that hold anything but letters, digits and ``_./-``
-are JSON strings. A node's own name (after ``@``) is left out where it is its first output's.
-``#`` starts a comment.
+are JSON strings. The names in brackets are a node's origins: the ONNX nodes that it stands for. Its
+own name (after ``@``) is left out where it is that of its last origin or, for what has no origins
+and for constants, of its first output. ``#`` starts a comment.
 """
 
 from __future__ import annotations
@@ -203,12 +204,21 @@ def _tail(node: Node) -> str:
 
 
 def _own_name(node: Node) -> str:
-    if node.outputs and node.name == node.outputs[0].name:
-        return ""
-    return f" @{format_name(node.name)}"
+    """The node's name, unless the parser finds it by itself, and its origins."""
+    text = "" if node.name == usual_name(node) else f" @{format_name(node.name)}"
+    if node.origins:
+        text += f" @[{', '.join(map(format_name, node.origins))}]"
+    return text
+
+
+def usual_name(node: Node) -> str | None:
+    """The name that a node has where the text says none."""
+    if node.origins and node.op != "Constant":
+        return node.origins.names[-1]
+    return node.outputs[0].name if node.outputs else None
 
 
 __all__ = [
     "MAX_NESTING", "format_attr", "format_name", "format_op", "format_tensor", "format_type",
-    "large_constants", "print_graph",
+    "large_constants", "print_graph", "usual_name",
 ]  # fmt: skip

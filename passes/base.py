@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from ..ir.edit import Editor, Listener
 from ..ir.graph import Graph, GraphError, Node
 from ..ir.infer import Known, infer_types
+from ..ir.symbols import Renames, collect_renames, rename_symbols
 from .captures import captured_inputs
 from .claims import Claim
-from .symbols import Renames, collect_renames, rename_symbols
 from .target import GenericFacts, TargetFacts
 
 if TYPE_CHECKING:
@@ -51,12 +52,14 @@ class PassContext:
     """What passes share while a pipeline runs.
 
     ``target`` answers questions about the hardware, ``warnings`` collects what the user should
-    read, ``explain`` (where given) hears of every rewrite that was tried as (rule, node, reason).
+    read, ``explain`` (where given) hears of every rewrite that was tried as (rule, node, reason),
+    ``listener`` of every edit that is made.
     """
 
     target: TargetFacts = field(default_factory=GenericFacts)
     warnings: list[str] = field(default_factory=list)
     explain: Explain | None = None
+    listener: Listener | None = None
     _known: dict[Graph, Known] = field(default_factory=dict)
     _captured: dict[Graph, Known] = field(default_factory=dict)
 
@@ -73,6 +76,10 @@ class PassContext:
         if found is None:
             found = self._learn(graph, infer_types(graph, self._captured.get(graph)))
         return found
+
+    def editor(self, graph: Graph) -> Editor:
+        """What changes ``graph``, heard by ``listener``."""
+        return Editor(graph, self.known(graph), self.listener)
 
     def _learn(self, graph: Graph, known: Known) -> Known:
         """Keep the known values of ``graph``, and what its bodies capture of them."""
@@ -91,7 +98,8 @@ class PassContext:
         Where a size that only the run could tell is known now, its symbol is replaced by it.
         """
         for _ in range(_REFRESHES):
-            before = {n: [o.type for o in n.outputs] for g in all_graphs(graph) for n in g.nx}
+            nodes = [n for g in graph.walk(regions=False) for n in g.nx]
+            before = {n: [o.type for o in n.outputs] for n in nodes}
             self._known.clear()
             self._captured.clear()
             self._learn(graph, infer_types(graph))
@@ -123,7 +131,7 @@ class Pass(ABC):
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Change ``graph`` in place; the default applies the pass to every body, then to it."""
         counts: Counter[str] = Counter()
-        parts = list(all_graphs(graph))
+        parts = list(graph.walk(regions=False))
         if len(parts) > 1:
             for part in parts:
                 context.known(part)
@@ -140,17 +148,6 @@ class Pass(ABC):
     @abstractmethod
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         """Change one graph, not its bodies, in place; returns what was changed how often."""
-
-
-def all_graphs(graph: Graph) -> Iterator[Graph]:
-    """``graph`` and the bodies of its control flow, outer ones first; regions are not entered."""
-    work = [graph]
-    while work:
-        current = work.pop()
-        yield current
-        for node in current.nx:
-            if node.attrs and node.key != "kiln.Region":
-                work.extend(v for v in node.attrs.values() if isinstance(v, Graph))
 
 
 P = TypeVar("P", bound=type[Pass])
@@ -182,6 +179,6 @@ def pass_names() -> list[str]:
 
 
 __all__ = [
-    "Explain", "Pass", "PassContext", "PassError", "PassResult", "all_graphs", "pass_class",
+    "Explain", "Pass", "PassContext", "PassError", "PassResult", "pass_class",
     "pass_names", "register_pass",
 ]  # fmt: skip

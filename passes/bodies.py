@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..ir.dims import free_symbols, sym
-from ..ir.graph import Graph, GraphError, Value
-from .rewriter import Rewriter, input_symbols
-from .symbols import (
+from ..ir.graph import Graph, Value
+from ..ir.symbols import (
     Renames,
     carried_symbols,
     collect_arguments,
-    collect_renames,
     loose_symbols,
-    rename_attrs,
 )
+from .queries import input_symbols
 
 
 def sizes_known(
@@ -44,36 +42,4 @@ def _sizes(parameter: Value, argument: Value, loose: frozenset[str]) -> frozense
     return frozenset().union(*(free_symbols(renames.get(s, sym(s))) for s in carried))
 
 
-def inline(rewriter: Rewriter, body: Graph, inputs: Sequence[Value | None]) -> list[Value]:
-    """Copy a closed body to where ``rewriter`` works; returns what its outputs are there.
-
-    Symbols of the body's inputs become the dims that its arguments have, and symbols of
-    data-dependent sizes get the names of the copied nodes.
-    """
-    rewriter.start()
-    mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
-    renames: Renames = {}
-    for parameter, argument in mapping.items():
-        if argument is not None:
-            collect_arguments(parameter.type, argument.type, renames)
-    # Checks last: they take no inputs, but may speak of sizes that other nodes introduce.
-    for node in sorted(body.topological_all(), key=lambda n: not n.outputs):
-        if node.op == "Constant":
-            mapping[node.out()] = rewriter.constant(node.attrs["value"], node.outputs[0].name)  # type: ignore[arg-type]
-        elif node.op not in ("Input", "Output"):
-            attrs = {k: v.copy() if isinstance(v, Graph) else v for k, v in node.attrs.items()}
-            rename_attrs(attrs, renames)
-            copy = rewriter.node(
-                node.op, [None if v is None else mapping[v] for v in body.inputs_of(node)], attrs,
-                domain=node.domain, outputs=[o.name for o in node.outputs],
-            )  # fmt: skip
-            for old, new in zip(node.values, copy.values, strict=True):
-                collect_renames(node, old.node.outputs[old.index].type, new.type, renames)
-                mapping[old] = new
-    results = [mapping[v] for v in body.outputs]
-    if any(v is None for v in results):
-        raise GraphError(f"body {body.name!r} returns an input that is omitted")
-    return results  # type: ignore[return-value]
-
-
-__all__ = ["inline", "sizes_known"]
+__all__ = ["sizes_known"]

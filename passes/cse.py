@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.literals import constant_hash
 from ..ir.registry import OpSpec, spec
 from .base import Pass, PassContext, register_pass
 from .claims import exact
-from .rewriter import Rewriter
 
 _SAMPLES = 16
 
@@ -38,30 +38,31 @@ class CommonSubexpressions(Pass):
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        rewriter = Rewriter(graph, context.known(graph))
+        editor = context.editor(graph)
         counts: Counter[str] = Counter()
-        counts["constants"] = _merge_constants(graph, rewriter)
+        counts["constants"] = _merge_constants(graph, editor)
         seen: dict[Hashable, Node] = {}
         for node in graph.topological():
             key = _key(graph, node)
             first = node if key is None else seen.setdefault(key, node)
             if first is not node:
-                _merge(rewriter, node, first)
+                _merge(editor, node, first)
                 counts["nodes"] += 1
-        rewriter.finish()
+        editor.finish()
         return counts
 
 
-def _merge(rewriter: Rewriter, node: Node, first: Node) -> None:
+def _merge(editor: Editor, node: Node, first: Node) -> None:
+    editor.begin("nodes", node)
     for old, new in zip(node.values, first.values, strict=True):
-        if node in rewriter.graph:
-            rewriter.replace(old, new)
+        if node in editor.graph:
+            editor.replace(old, new)
 
 
 # ---- constants -----------------------------------------------------------------------------------
 
 
-def _merge_constants(graph: Graph, rewriter: Rewriter) -> int:
+def _merge_constants(graph: Graph, editor: Editor) -> int:
     groups: dict[Hashable, list[Node]] = {}
     for node in graph.nx:
         array = node.out().constant if node.op == "Constant" else None
@@ -74,7 +75,8 @@ def _merge_constants(graph: Graph, rewriter: Rewriter) -> int:
         for node in nodes if len(nodes) > 1 else ():
             first = seen.setdefault(constant_hash(node.attrs["value"]), node)  # type: ignore[arg-type]
             if first is not node:
-                rewriter.replace(node.out(), first.out())
+                editor.begin("constants", node)
+                editor.replace(node.out(), first.out())
                 merged += 1
     return merged
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from ..ir.graph import Graph, Node
 from ..ir.registry import spec
+from ..ir.symbols import carried_symbols, loose_symbols
 from .base import Pass, PassContext, register_pass
 from .captures import Capture, captured_inputs, drop_inputs
 from .claims import exact
-from .symbols import carried_symbols, loose_symbols
 
 _MANY = 16
 """Ops that may have more results than this have them by count: none can be left out."""
@@ -37,7 +37,9 @@ class DeadCode(Pass):
         counts: Counter[str] = Counter()
         for node in graph.nodes:
             counts["captures"] += _drop_captures(graph, node)
-        counts["nodes"] += graph.prune()
+        editor = context.editor(graph)
+        editor.begin("nodes")
+        counts["nodes"] += len(editor.remove_unused())
         for node in graph.nodes:
             counts["results"] += _drop_results(graph, node)
         return counts

@@ -18,12 +18,13 @@ from functools import reduce
 import numpy as np
 
 from ..ir.dims import Dim
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
 from .claims import ACTIVATION, SUMS, Family, moved, proved, rounds
 from .pattern import Match, Op, Rule, exact_rules, rewrite
-from .rewriter import Rewriter, input_symbols, symbols_bound
+from .queries import input_symbols, symbols_bound
 
 
 def _operands(m: Match) -> list[Value]:
@@ -49,7 +50,7 @@ def _rounding_totals(m: Match) -> str | None:
     return _several(m) if _rounds_between(m) else "nothing is rounded in between"
 
 
-def _chain(m: Match, r: Rewriter) -> Value:
+def _chain(m: Match, r: Editor) -> Value:
     operands = _operands(m)
     op = {"Sum": "Add", "Mean": "Add"}.get(m.root.op, m.root.op)
     total = reduce(lambda a, b: r.op(op, a, b), operands)
@@ -70,7 +71,7 @@ def _sizes_known(m: Match) -> str | None:
     return "the sizes of its parts are only known at run time"
 
 
-def _slices(m: Match, r: Rewriter) -> list[Value | None]:
+def _slices(m: Match, r: Editor) -> list[Value | None]:
     x = _operands(m)[0]
     axis = int(attribute(m.root, "axis")) % x.rank
     start: Dim = 0
@@ -93,7 +94,7 @@ def _at_inference(m: Match) -> str | None:
     return "it is in training mode" if attribute(m.root, "training_mode") else None
 
 
-def _normalised(m: Match, r: Rewriter) -> Value:
+def _normalised(m: Match, r: Editor) -> Value:
     x, *parameters = _operands(m)
     channels = (*x.shape[1:2], *(1,) * (x.rank - 2))
     scale, bias, mean, var = (
@@ -104,21 +105,21 @@ def _normalised(m: Match, r: Rewriter) -> Value:
     return r.op("Add", r.op("Mul", r.op("Sub", x, mean), factor), bias)
 
 
-def _like(r: Rewriter, value: Value, x: Value) -> Value:
+def _like(r: Editor, value: Value, x: Value) -> Value:
     return value if value.dtype == x.dtype else r.op("CastLike", value, x)
 
 
 # ---- com.microsoft -------------------------------------------------------------------------------
 
 
-def _gelu(m: Match, r: Rewriter) -> Value:
+def _gelu(m: Match, r: Editor) -> Value:
     x, *bias = _operands(m)
     value = r.op("Add", x, bias[0]) if bias else x
     approximate = "tanh" if m.root.op == "FastGelu" else "none"
     return r.op("Gelu", value, approximate=approximate)
 
 
-def _quick_gelu(m: Match, r: Rewriter) -> Value:
+def _quick_gelu(m: Match, r: Editor) -> Value:
     return r.op("Swish", _operands(m)[0], alpha=float(attribute(m.root, "alpha")))
 
 
@@ -133,7 +134,7 @@ def _known_activation(m: Match) -> str | None:
     return None if name in (*_ACTIVATIONS, "Clip", "") else f"activation {name} is not known"
 
 
-def _activated(m: Match, r: Rewriter, x: Value) -> Value:
+def _activated(m: Match, r: Editor, x: Value) -> Value:
     name = attribute(m.root, "activation") or ""
     if not name:
         return x
@@ -145,7 +146,7 @@ def _activated(m: Match, r: Rewriter, x: Value) -> Value:
     return r.op(name, x, **dict(zip(_ACTIVATIONS[name], numbers, strict=False)))
 
 
-def _conv(m: Match, r: Rewriter) -> Value:
+def _conv(m: Match, r: Editor) -> Value:
     inputs = m.graph.inputs_of(m.root)
     attrs = {k: v for k, v in m.root.attrs.items() if not k.startswith("activation")}
     value = r.node("Conv", inputs[:3], attrs).out()
@@ -154,7 +155,7 @@ def _conv(m: Match, r: Rewriter) -> Value:
     return _activated(m, r, value)
 
 
-def _gemm(m: Match, r: Rewriter) -> Value:
+def _gemm(m: Match, r: Editor) -> Value:
     attrs = {k: v for k, v in m.root.attrs.items() if not k.startswith("activation")}
     return _activated(m, r, r.node("Gemm", m.graph.inputs_of(m.root), attrs).out())
 

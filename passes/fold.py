@@ -26,11 +26,11 @@ from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.interpreter import run_node
 from ..ir.registry import has_trait, spec_of
 from ..ir.types import TensorType, Type, array_type
-from .base import Pass, PassContext, PassResult, all_graphs, register_pass
-from .bodies import inline, sizes_known
+from .base import Pass, PassContext, PassResult, register_pass
+from .bodies import sizes_known
 from .captures import captured_inputs, drop_inputs
 from .claims import exact, rounds
-from .rewriter import Rewriter, sole_consumer
+from .queries import sole_consumer
 
 _PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")
 
@@ -74,7 +74,7 @@ class Fold(Pass):
         counts: Counter[str] = Counter()
         budget = _Budget(self.max_bytes)
         # Outer graphs come first: constants sink into the bodies that use them.
-        for part in all_graphs(graph):
+        for part in graph.walk(regions=False):
             counts.update(_Folder(part, context, self, budget).run())
         return PassResult.of(counts)
 
@@ -95,7 +95,7 @@ class _Folder:
         self._context = context
         self._options = options
         self._budget = budget
-        self._rewriter = Rewriter(graph, context.known(graph))
+        self._editor = context.editor(graph)
         self._counts: Counter[str] = Counter()
 
     def run(self) -> Counter[str]:
@@ -107,7 +107,7 @@ class _Folder:
                 self._choose_branch(node)
             else:
                 self._fold(node)
-        self._rewriter.finish()
+        self._editor.finish()
         return self._counts
 
     # ---- evaluation --------------------------------------------------------------------------
@@ -194,10 +194,10 @@ class _Folder:
     def _replace(self, node: Node, results: list[np.ndarray]) -> None:
         for value, result in zip(node.values, results, strict=False):
             if self._graph.uses(value):
-                self._rewriter.start(value.name)
+                self._editor.begin("values", node, hint=value.name)
                 # Views of other arrays would keep those in memory.
                 array = result if result.flags.c_contiguous else result.copy(order="C")
-                self._rewriter.replace(value, self._rewriter.constant(array, value.name))
+                self._editor.replace(value, self._editor.constant(array, value.name))
         self._counts[node.op] += 1
 
     # ---- control flow ------------------------------------------------------------------------
@@ -221,17 +221,18 @@ class _Folder:
         if node.key != "If":
             return
         condition, *captured = self._graph.inputs_of(node)
-        known = None if condition is None else self._rewriter.known.get(condition)
+        known = None if condition is None else self._editor.known.get(condition)
         if known is None or known.dtype == object:
             return
         branch = node.attrs["then_branch" if known.reshape(-1)[0] else "else_branch"]
         assert isinstance(branch, Graph)
         if not sizes_known(self._graph, branch, captured):
             return
-        results = inline(self._rewriter, branch, captured)
+        self._editor.begin("If", node)
+        results = self._editor.inline(branch, captured)
         for value, result in zip(node.values, results, strict=False):
-            self._rewriter.replace(value, result)
-        self._graph.prune([node])
+            self._editor.replace(value, result)
+        self._editor.remove_unused([node])
         self._counts["If"] += 1
 
 

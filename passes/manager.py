@@ -12,14 +12,18 @@ from typing import Any
 from ..ir.graph import Graph
 from ..ir.text import print_graph
 from ..ir.verify import verify
-from .base import Pass, PassContext, PassError, PassResult, all_graphs
+from .base import Pass, PassContext, PassError, PassResult
+from .edits import EditCounter, Edits
 from .pipeline import format_pass
 from .target import TargetFacts
 
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass of a run did, and how long it took with inference and verification."""
+    """What one pass of a run did, and how long it took with inference and verification.
+
+    ``details`` counts changes as the pass does, ``edits`` nodes and values by rule.
+    """
 
     index: int
     name: str
@@ -29,10 +33,11 @@ class PassRecord:
     nodes_after: int
     changes: int
     details: Mapping[str, int] = field(default_factory=dict)
+    edits: Mapping[str, Edits] = field(default_factory=dict)
 
     def to_report(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
-        return {**asdict(self), "details": dict(self.details)}
+        return asdict(self)
 
 
 BeforePass = Callable[[Pass, Graph], None]
@@ -83,27 +88,34 @@ class PassManager:
         _check_facts(self.passes)
 
     def run(self, graph: Graph, context: PassContext | None = None) -> PipelineResult:
-        """Change ``graph`` in place; raises :class:`PassError` naming the pass that failed."""
+        """Change ``graph`` in place; raises :class:`PassError` naming the pass that failed.
+
+        A listener of the context hears every edit.
+        """
         context = context or self.context()
+        listener = context.listener
         records: list[PassRecord] = []
         self._dump(graph, 0, "import")
-        nodes = count_nodes(graph)
+        nodes = graph.count_nodes()
         for index, p in enumerate(self.passes[: self.stop_after], 1):
             if self.before is not None:
                 self.before(p, graph)
+            edits = EditCounter(listener)
+            context.listener = edits
             started = time.perf_counter()
             result = self.run_pass(p, graph, context, [r.text for r in records])
             seconds = time.perf_counter() - started
-            before, nodes = nodes, count_nodes(graph)
+            before, nodes = nodes, graph.count_nodes()
             records.append(
                 PassRecord(
                     index, p.name, format_pass(p), seconds, before, nodes,
-                    result.changes, result.details,
+                    result.changes, result.details, edits.by_rule,
                 )  # fmt: skip
             )
             self._dump(graph, index, p.name)
             if self.on_pass is not None:
                 self.on_pass(p.name, index, len(self.passes))
+        context.listener = listener
         return PipelineResult(graph, records, context.warnings)
 
     def context(self) -> PassContext:
@@ -139,11 +151,6 @@ class PassManager:
         path.write_text(print_graph(graph), encoding="utf-8", newline="\n")
 
 
-def count_nodes(graph: Graph) -> int:
-    """The operations of a graph and of the bodies of its control flow."""
-    return sum(len(g) for g in all_graphs(graph))
-
-
 def _stop_index(passes: Sequence[Pass], stop: str | int | None) -> int:
     """How many passes run."""
     if stop is None:
@@ -168,4 +175,4 @@ def _check_facts(passes: Sequence[Pass]) -> None:
         facts |= p.ensures
 
 
-__all__ = ["OnPass", "PassManager", "PassRecord", "PipelineResult", "count_nodes"]
+__all__ = ["OnPass", "PassManager", "PassRecord", "PipelineResult"]

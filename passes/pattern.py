@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..ir.edit import Editor, can_replace
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.registry import attribute, has_trait
 from .base import Explain, PassContext
 from .claims import Claim
 from .precision import is_number
-from .rewriter import Rewriter, can_replace, splat
+from .queries import splat
 
 AttrTest: TypeAlias = "Callable[[Any], bool]"
 
@@ -142,7 +143,7 @@ class Match:
         return attribute(self.nodes[name], key)
 
 
-Replace: TypeAlias = "Callable[[Match, Rewriter], Value | Sequence[Value | None] | None]"
+Replace: TypeAlias = "Callable[[Match, Editor], Value | Sequence[Value | None] | None]"
 Condition: TypeAlias = "Callable[[Match], str | None]"
 
 
@@ -340,39 +341,39 @@ def rewrite(graph: Graph, rules: Sequence[Rule], context: PassContext) -> Counte
     work = _Worklist(frozenset(by_key))
     for node in graph.topological():
         work.push(node)
-    rewriter = Rewriter(graph, context.known(graph))
+    editor = context.editor(graph)
     counts: Counter[str] = Counter()
     budget = 64 * len(graph.nx) + 1024
     while work.queue:
         node = work.pop()
         if node not in graph:
             continue
-        applied = _first(graph, by_key[node.key], node, rewriter, context.explain)
+        applied = _first(graph, by_key[node.key], node, editor, context.explain)
         if applied is None:
             continue
         counts[applied.name] += 1
         budget -= 1
         if budget < 0:
             raise GraphError(f"rule {applied.name} and others undo each other without end")
-        for changed in rewriter.fresh:
+        for changed in editor.fresh:
             if changed in graph:
                 work.push(changed)
-        for consumer in rewriter.affected:
+        for consumer in editor.affected:
             if consumer in graph:
                 work.push(consumer)
-    rewriter.finish()
+    editor.finish()
     return counts
 
 
 def _first(
-    graph: Graph, rules: Sequence[Rule], node: Node, rewriter: Rewriter, explain: Explain | None
+    graph: Graph, rules: Sequence[Rule], node: Node, editor: Editor, explain: Explain | None
 ) -> Rule | None:
     """The first rule that rewrote ``node``."""
     inputs = graph.inputs_of(node)
     for rule in rules:
         if explain is None and rule.pattern.needs and not _plausible(rule.pattern, inputs):
             continue
-        reason = apply_rule(graph, rule, node, rewriter, explain is not None)
+        reason = apply_rule(graph, rule, node, editor, explain is not None)
         if reason is None:
             return rule
         if explain is not None and reason:
@@ -381,7 +382,7 @@ def _first(
 
 
 def apply_rule(
-    graph: Graph, rule: Rule, node: Node, rewriter: Rewriter, trace: bool = False
+    graph: Graph, rule: Rule, node: Node, editor: Editor, trace: bool = False
 ) -> str | None:
     """Rewrite ``node`` by ``rule``: None where that was done, else why not (if ``trace``)."""
     tracer = _Tracer() if trace else None
@@ -391,10 +392,12 @@ def apply_rule(
     reason = rule.when(found) if rule.when is not None else None
     if reason is not None:
         return reason
-    rewriter.start(node.out(rule.pattern.output).name)
-    new = rule.replace(found, rewriter)
+    editor.begin(
+        rule.name, *(n for n, _ in found.inner), hint=node.out(rule.pattern.output).name
+    )  # fmt: skip
+    new = rule.replace(found, editor)
     if new is None:
-        rewriter.discard()
+        editor.discard()
         return "the replacement does not apply"
     if isinstance(new, Value):
         pairs = [(node.out(rule.pattern.output), new)]
@@ -403,9 +406,9 @@ def apply_rule(
         pairs = [(old, v) for old, v in given if v is not None]
     if not all(can_replace(old, v) for old, v in pairs):
         # Such as a constant that is all ones, but of a larger shape than what it multiplies.
-        rewriter.discard()
+        editor.discard()
         return "the result would be of another type"
-    rewriter.replace_all(pairs)
+    editor.replace_all(pairs)
     return None
 
 

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
 from .base import Pass, PassContext, register_pass
 from .claims import SUMS, Family, rounds
 from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
 from .precision import FLOATS, ULPS, is_number
-from .rewriter import Rewriter, splat
+from .queries import splat
 
 
 @dataclass
@@ -43,7 +44,7 @@ class _Quantized:
     def per_tensor(self) -> bool:
         return self.scale.tensor_type.numel == 1
 
-    def zero_point(self, r: Rewriter, dtype_of: Value) -> Value:
+    def zero_point(self, r: Editor, dtype_of: Value) -> Value:
         return self.zero if self.zero is not None else r.scalar(0, dtype_of)
 
 
@@ -185,7 +186,7 @@ def _add(m: Match) -> str | None:
 # ---- replacements --------------------------------------------------------------------------------
 
 
-def _operands(m: Match, r: Rewriter) -> tuple[list[Value | None], list[Value | None]]:
+def _operands(m: Match, r: Editor) -> tuple[list[Value | None], list[Value | None]]:
     """Data, scale and zero point of both operands; scale and zero point of the result."""
     inputs: list[Value | None] = []
     for name in ("x", "w"):
@@ -211,25 +212,25 @@ def _rounded_bias(m: Match) -> tuple[np.ndarray, str | None]:
     return rounded.astype(np.int32), None
 
 
-def _bias(m: Match, r: Rewriter) -> Value | None:
+def _bias(m: Match, r: Editor) -> Value | None:
     if "bias" in m.values:
         return r.constant(_rounded_bias(m)[0], m["bias"].name)
     return _quantized(m, "b").data if "b" in m.nodes else None
 
 
-def _to_conv(m: Match, r: Rewriter) -> Value:
+def _to_conv(m: Match, r: Editor) -> Value:
     inputs, result = _operands(m, r)
     bias = _bias(m, r)
     given = [*inputs, *result, *([] if bias is None else [bias])]
     return r.node("QLinearConv", given, dict(m.node("linear").attrs)).out()
 
 
-def _to_matmul(m: Match, r: Rewriter) -> Value:
+def _to_matmul(m: Match, r: Editor) -> Value:
     inputs, result = _operands(m, r)
     return r.node("QLinearMatMul", [*inputs, *result]).out()
 
 
-def _to_gemm(m: Match, r: Rewriter) -> Value:
+def _to_gemm(m: Match, r: Editor) -> Value:
     inputs, result = _operands(m, r)
     kept = ("alpha", "transA", "transB")
     attrs = {k: v for k, v in m.node("linear").attrs.items() if k in kept}
@@ -237,12 +238,12 @@ def _to_gemm(m: Match, r: Rewriter) -> Value:
     return r.node("QGemm", given, attrs, domain="com.microsoft").out()
 
 
-def _to_add(m: Match, r: Rewriter) -> Value:
+def _to_add(m: Match, r: Editor) -> Value:
     inputs, result = _operands(m, r)
     return r.node("QLinearAdd", [*inputs, *result], domain="com.microsoft").out()
 
 
-def _to_open(m: Match, r: Rewriter) -> Value:
+def _to_open(m: Match, r: Editor) -> Value:
     node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
     zeros = [q.zero_point(r, q.data) for q in (x, w)]
     attrs = dict(node.attrs) if node.key == "Conv" else {}

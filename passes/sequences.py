@@ -19,7 +19,6 @@ from ..ir.registry import attribute
 from ..ir.types import SequenceType, TensorType
 from .base import Pass, PassContext, register_pass
 from .claims import exact
-from .rewriter import Rewriter
 
 _NO_TENSORS = "it is about lists and optionals"
 
@@ -52,24 +51,24 @@ class _Resolver:
 
     def __init__(self, graph: Graph, context: PassContext, limit: int) -> None:
         self.graph = graph
-        self.rewriter = Rewriter(graph, context.known(graph))
+        self.editor = context.editor(graph)
         self.limit = limit
         self.elements: dict[Value, list[Value]] = {}
         self.held: dict[Value, Value | None] = {}
         self.counts: Counter[str] = Counter()
 
     def finish(self) -> Mapping[str, int]:
-        self.rewriter.finish()
+        self.editor.finish()
         return self.counts
 
     def visit(self, node: Node) -> None:
         rule = _RULES.get(node.key)
         if rule is not None:
-            self.rewriter.start(node.outputs[0].name)
+            self.editor.begin("sequences", node, hint=node.outputs[0].name)
             rule(self, node, self.graph.inputs_of(node))
 
     def replace(self, node: Node, new: Value) -> None:
-        self.rewriter.replace(node.out(), new)
+        self.editor.replace(node.out(), new)
         self.counts[node.op] += 1
 
     def known(self, value: Value | None) -> list[Value] | None:
@@ -79,7 +78,7 @@ class _Resolver:
         """A known position; ``default`` where it is omitted."""
         if value is None:
             return default
-        array = self.rewriter.known.get(value)
+        array = self.editor.known.get(value)
         if array is None or array.dtype == object:
             return None
         return int(array.reshape(-1)[0])
@@ -131,7 +130,7 @@ class _Resolver:
         parts = self._parts(x, axis, sizes)
         if len(inputs) < 2 and not attribute(node, "keepdims"):
             shape = (*x.shape[:axis], *x.shape[axis + 1 :])
-            parts = [self.rewriter.op("kiln.Reshape", p, shape=shape) for p in parts]
+            parts = [self.editor.op("kiln.Reshape", p, shape=shape) for p in parts]
         self.elements[node.out()] = parts
 
     def _only_read(self, node: Node) -> bool:
@@ -142,7 +141,7 @@ class _Resolver:
         total = x.shape[axis]
         if given is None:
             return [1] * total if isinstance(total, int) else None
-        known = self.rewriter.known.get(given)
+        known = self.editor.known.get(given)
         if known is None or known.dtype == object:
             return None
         if known.ndim:
@@ -155,8 +154,8 @@ class _Resolver:
     def _parts(self, x: Value, axis: int, sizes: list[int]) -> list[Value]:
         if len(sizes) == 1:
             return [x]
-        lengths = self.rewriter.constant(np.array(sizes, np.int64))
-        split = self.rewriter.node("Split", [x, lengths], {"axis": axis}, outputs=len(sizes))
+        lengths = self.editor.constant(np.array(sizes, np.int64))
+        split = self.editor.node("Split", [x, lengths], {"axis": axis}, outputs=len(sizes))
         return list(split.values)
 
     # ---- reading sequences -------------------------------------------------------------------
@@ -170,7 +169,7 @@ class _Resolver:
     def length(self, node: Node, inputs: list[Value | None]) -> None:
         found = self.known(inputs[0])
         if found is not None:
-            self.replace(node, self.rewriter.constant(np.array(len(found), np.int64)))
+            self.replace(node, self.editor.constant(np.array(len(found), np.int64)))
 
     def concat(self, node: Node, inputs: list[Value | None]) -> None:
         found = self.known(inputs[0])
@@ -183,10 +182,10 @@ class _Resolver:
         if stacks:
             axis %= found[0].rank + 1
             found = [
-                self.rewriter.op("kiln.Reshape", v, shape=(*v.shape[:axis], 1, *v.shape[axis:]))
+                self.editor.op("kiln.Reshape", v, shape=(*v.shape[:axis], 1, *v.shape[axis:]))
                 for v in found
             ]
-        self.replace(node, self.rewriter.op("Concat", *found, axis=axis))
+        self.replace(node, self.editor.op("Concat", *found, axis=axis))
 
     # ---- optionals ---------------------------------------------------------------------------
 
@@ -197,7 +196,7 @@ class _Resolver:
         source = inputs[0] if inputs else None
         if source is None or source in self.held or _is_plain(source):
             present = source is not None and self.held.get(source, source) is not None
-            self.replace(node, self.rewriter.constant(np.array(present)))
+            self.replace(node, self.editor.constant(np.array(present)))
 
     def get_element(self, node: Node, inputs: list[Value | None]) -> None:
         source = inputs[0]

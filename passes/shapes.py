@@ -32,7 +32,7 @@ from ..ir.shapes import normalize_axes
 from ..ir.types import TensorType, to_numpy_dtype
 from .base import Pass, PassContext, register_pass
 from .claims import exact, moved
-from .rewriter import Rewriter, input_symbols, symbols_bound
+from .queries import input_symbols, symbols_bound
 
 _INFERRED = "inference works the value out, op by op"
 
@@ -52,26 +52,26 @@ class Shapes(Pass):
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        editor = _Editor(graph, context)
+        resolver = _Resolver(graph, context)
         for node in graph.topological():
             if node in graph:
-                editor.movement(node)
+                resolver.movement(node)
         for node in reversed(graph.topological()):
             if node in graph:
-                editor.results(node)
-        editor.finish()
-        return editor.counts
+                resolver.results(node)
+        resolver.finish()
+        return resolver.counts
 
 
-class _Editor:
+class _Resolver:
     def __init__(self, graph: Graph, context: PassContext) -> None:
         self._graph = graph
-        self._rewriter = Rewriter(graph, context.known(graph))
+        self._editor = context.editor(graph)
         self._bound = input_symbols(graph)
         self.counts: Counter[str] = Counter()
 
     def finish(self) -> None:
-        self._rewriter.finish()
+        self._editor.finish()
 
     # ---- movements with a known target -------------------------------------------------------
 
@@ -81,38 +81,38 @@ class _Editor:
             return
         rule = _RULES.get(node.key)
         if rule is None and has_trait(node, "view"):
-            rule = _Editor._view
+            rule = _Resolver._view
         out = node.outputs[0].type
         if rule is None or not isinstance(out, TensorType) or out.shape is None:
             return
-        self._rewriter.start(node.outputs[0].name)
+        self._editor.begin("shapes", node, hint=node.outputs[0].name)
         new = rule(self, node, out)
         if new is not None:
-            self._rewriter.replace(node.out(), new)
+            self._editor.replace(node.out(), new)
             self.counts[new.node.op.lower()] += 1
 
     def _view(self, node: Node, out: TensorType) -> Value | None:
         x = self._graph.input(node, 0)
         if x is None or not symbols_bound(out.dims, self._bound, [x]):
             return None
-        return self._rewriter.op("kiln.Reshape", x, shape=out.dims)
+        return self._editor.op("kiln.Reshape", x, shape=out.dims)
 
     def _expand(self, node: Node, out: TensorType) -> Value | None:
         x = self._graph.input(node, 0)
         if x is None or not symbols_bound(out.dims, self._bound, [x]):
             return None
-        return self._rewriter.op("kiln.Expand", x, shape=out.dims)
+        return self._editor.op("kiln.Expand", x, shape=out.dims)
 
     def _constant_of_shape(self, node: Node, out: TensorType) -> Value | None:
         if out.is_static or not symbols_bound(out.dims, self._bound, []):
             return None
         fill = np.asarray(fill_value(attribute(node, "value")))
-        return self._rewriter.op("kiln.Expand", self._rewriter.constant(fill), shape=out.dims)
+        return self._editor.op("kiln.Expand", self._editor.constant(fill), shape=out.dims)
 
     def _slice(self, node: Node, out: TensorType) -> Value | None:
         inputs = self._graph.inputs_of(node)
         x = inputs[0]
-        context = make_context(self._graph, node, inputs, self._rewriter.known)
+        context = make_context(self._graph, node, inputs, self._editor.known)
         count = context.known(1)
         if x is None or count is None:
             return None
@@ -132,7 +132,7 @@ class _Editor:
         if not symbols_bound((*starts, *out.dims), self._bound, [x]):
             return None
         attrs = {"starts": tuple(starts), "steps": tuple(strides), "shape": out.dims}
-        return self._rewriter.op("kiln.Slice", x, **attrs)
+        return self._editor.op("kiln.Slice", x, **attrs)
 
     # ---- values ------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class _Editor:
         if node.key == "kiln.ShapeValue":
             return
         for value in node.values:
-            array = self._rewriter.known.get(value)
+            array = self._editor.known.get(value)
             if array is not None and node in self._graph and self._graph.uses(value):
                 self._known(value, array)
 
@@ -149,21 +149,21 @@ class _Editor:
         t = value.type
         if not isinstance(t, TensorType) or t.dtype.kind not in "iub" or not t.is_static:
             return
-        self._rewriter.start(value.name)
+        self._editor.begin("shapes", value.node, hint=value.name)
         if array.dtype != object:
             exact = array.astype(to_numpy_dtype(t.dtype)).reshape(t.static_shape)
-            self._rewriter.replace(value, self._rewriter.constant(exact, value.name))
+            self._editor.replace(value, self._editor.constant(exact, value.name))
             self.counts["constant"] += 1
             return
         dims = tuple(int(d) if isinstance(d, np.integer) else d for d in array.reshape(-1))
         if t.dtype.kind in "iu" and symbols_bound(dims, self._bound, []):
             attrs = {"dims": dims, "shape": t.static_shape, "dtype": t.dtype.name}
-            self._rewriter.replace(value, self._rewriter.op("kiln.ShapeValue", **attrs))
+            self._editor.replace(value, self._editor.op("kiln.ShapeValue", **attrs))
             self.counts["shapevalue"] += 1
 
 
 _RULES = {
-    "Expand": _Editor._expand,
-    "ConstantOfShape": _Editor._constant_of_shape,
-    "Slice": _Editor._slice,
+    "Expand": _Resolver._expand,
+    "ConstantOfShape": _Resolver._constant_of_shape,
+    "Slice": _Resolver._slice,
 }

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Value
 from ..ir.registry import attribute, has_trait
-from .rewriter import splat
+from .queries import splat
 
 _DEPTH = 8
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.ops.vision import resize_picks
 from ..ir.types import TensorType, dtype
 from .base import Pass, PassContext, register_pass
 from .claims import exact
-from .rewriter import Rewriter
 
 _MS = "com.microsoft."
 _BYTES = ("int8", "uint8")
@@ -89,7 +89,7 @@ class Signs(Pass):
         counts: Counter[str] = Counter()
         if wanted is None:
             return counts
-        rewriter = Rewriter(graph, context.known(graph))
+        editor = context.editor(graph)
         done: set[Value] = set()
         for node in list(graph.topological()):
             x = graph.input(node, 0) if node.key in _DOTS else None
@@ -97,10 +97,10 @@ class Signs(Pass):
                 continue
             group = _Group(graph)
             if group.grow(x):
-                group.flip(rewriter, wanted)
+                group.flip(editor, wanted)
                 counts["flipped"] += len(group.values)
             done |= group.values
-        rewriter.finish()
+        editor.finish()
         return counts
 
 
@@ -171,7 +171,7 @@ class _Group:
         zero = self.graph.input(node, i)
         return zero is None or (zero.constant is not None and zero.constant.size == 1)
 
-    def flip(self, rewriter: Rewriter, wanted: str) -> None:
+    def flip(self, editor: Editor, wanted: str) -> None:
         """Change the zero points, and with them the types of the values."""
         graph = self.graph
         kind = np.dtype(wanted)
@@ -180,7 +180,8 @@ class _Group:
             old = np.zeros((), _other(kind)) if zero is None else zero.constant
             assert old is not None
             flipped = (old.view(np.uint8) ^ np.uint8(128)).view(kind)
-            graph.set_input(node, i, rewriter.constant(flipped, "zero_point"))
+            editor.begin("flipped", node)
+            editor.set_input(node, i, editor.constant(flipped, "zero_point"))
             if node.key == "QuantizeLinear":
                 node.attrs.pop("output_dtype", None)
         for value in self.values:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
@@ -51,15 +52,17 @@ class Subnormals(Pass):
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         inputs = [(node, i) for node in graph.topological() for i in range(3)]
-        return {"flushed": sum(_flush(graph, *at) for at in inputs if _is_factor(*at))}
+        editor = context.editor(graph)
+        return {"flushed": sum(_flush(editor, *at) for at in inputs if _is_factor(*at))}
 
 
 def _is_factor(node: Node, index: int) -> bool:
     return (node.key == "Mul" and index < 2) or bool(_summed(node, index))
 
 
-def _flush(graph: Graph, node: Node, index: int) -> bool:
+def _flush(editor: Editor, node: Node, index: int) -> bool:
     """Clear the subnormal numbers of an input that may go; False where there are none."""
+    graph = editor.graph
     value = graph.input(node, index)
     array = None if value is None else value.constant
     if value is None or array is None or not _has_subnormals(array):
@@ -72,7 +75,8 @@ def _flush(graph: Graph, node: Node, index: int) -> bool:
     if not gone.any():
         return False
     flushed = np.where(gone, array.dtype.type(0), array)
-    graph.set_input(node, index, graph.add_constant(flushed, value.name))
+    editor.begin("flushed", node)
+    editor.set_input(node, index, editor.constant(flushed, value.name))
     return True
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.infer import Known
 from ..ir.registry import attribute
 from ..ir.types import TensorType
-from .base import Pass, PassContext, all_graphs, register_pass
-from .bodies import inline, sizes_known
+from .base import Pass, PassContext, register_pass
+from .bodies import sizes_known
 from .claims import exact
-from .rewriter import Rewriter, splat
+from .queries import splat
 
 
 @register_pass
@@ -35,18 +36,18 @@ class Unroll(Pass):
         )}
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        rewriter = Rewriter(graph, context.known(graph))
+        editor = context.editor(graph)
         count = 0
         for node in graph.topological():
             if node.key != "Loop" or node not in graph:
                 continue
-            trips = self._trips(graph, node, rewriter.known)
+            trips = self._trips(graph, node, editor.known)
             if isinstance(trips, int):
-                _unroll(rewriter, node, trips)
+                _unroll(editor, node, trips)
                 count += 1
             elif context.explain is not None:
                 context.explain(self.name, node, trips)
-        rewriter.finish()
+        editor.finish()
         return {"loops": count}
 
     def _trips(self, graph: Graph, node: Node, known: Known) -> int | str:
@@ -61,7 +62,7 @@ class Unroll(Pass):
             return "a condition may end it"
         if not 1 <= trips <= self.max_trips:
             return f"{trips} turns"
-        if trips * sum(len(g) for g in all_graphs(body)) > self.max_nodes:
+        if trips * body.count_nodes() > self.max_nodes:
             return "the body is large"
         stacked = body.outputs[1 + int(attribute(node, "num_carried") or 0) :]
         if not all(isinstance(v.type, TensorType) and v.type.shape is not None for v in stacked):
@@ -90,29 +91,29 @@ def _goes_on(body: Graph) -> bool:
     return going == body.inputs[1] or splat(going) in (True, 1)
 
 
-def _unroll(rewriter: Rewriter, node: Node, trips: int) -> None:
+def _unroll(editor: Editor, node: Node, trips: int) -> None:
     body = _body(node)
     carried_count = int(attribute(node, "num_carried") or 0)
-    inputs = rewriter.graph.inputs_of(node)
+    inputs = editor.graph.inputs_of(node)
     inputs += [None] * (len(body.inputs) - len(inputs))
     carried, captured = inputs[2 : 2 + carried_count], inputs[2 + carried_count :]
     rows: list[list[Value]] = []
     for turn in range(trips):
-        rewriter.start()
-        first = rewriter.constant(np.array(turn, np.int64), "turn")
-        going = rewriter.constant(np.array(True), "going")
-        results = inline(rewriter, body, [first, going, *carried, *captured])
+        editor.begin("loops", node)
+        first = editor.constant(np.array(turn, np.int64), "turn")
+        going = editor.constant(np.array(True), "going")
+        results = editor.inline(body, [first, going, *carried, *captured])
         carried = list(results[1 : 1 + carried_count])
         rows.append(results[1 + carried_count :])
-    rewriter.start(node.outputs[0].name if node.outputs else "")
-    stacked = [_stack(rewriter, list(parts)) for parts in zip(*rows, strict=True)]
+    editor.begin("loops", node, hint=node.outputs[0].name if node.outputs else "")
+    stacked = [_stack(editor, list(parts)) for parts in zip(*rows, strict=True)]
     results = [*(v for v in carried if v is not None), *stacked]
     # A loop need not return all that its body does.
-    rewriter.replace_all(list(zip(node.values, results, strict=False)))
-    rewriter.graph.prune([node])
+    editor.replace_all(list(zip(node.values, results, strict=False)))
+    editor.remove_unused([node])
 
 
-def _stack(rewriter: Rewriter, parts: list[Value]) -> Value:
+def _stack(editor: Editor, parts: list[Value]) -> Value:
     """The values of all turns along a new first axis."""
-    rows = [rewriter.op("kiln.Reshape", v, shape=(1, *v.shape)) for v in parts]
-    return rows[0] if len(rows) == 1 else rewriter.op("Concat", *rows, axis=0)
+    rows = [editor.op("kiln.Reshape", v, shape=(1, *v.shape)) for v in parts]
+    return rows[0] if len(rows) == 1 else editor.op("Concat", *rows, axis=0)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
-from ..ir.infer import Known, infer_node
 from ..ir.onnx_types import element_code
 from ..ir.registry import has_trait
 from ..ir.types import TensorType
@@ -56,13 +56,13 @@ class Widen(Pass):
         narrow = () if layouts is None else layouts.storage_types
         if not narrow:
             return {}
-        return _Widener(graph, dict(context.known(graph)), narrow).run()
+        return _Widener(context.editor(graph), narrow).run()
 
 
 class _Widener:
-    def __init__(self, graph: Graph, known: Known, narrow: tuple[str, ...]) -> None:
-        self.graph = graph
-        self.known = known
+    def __init__(self, editor: Editor, narrow: tuple[str, ...]) -> None:
+        self.graph = editor.graph
+        self.editor = editor
         self.narrow = narrow
         self.wide: dict[Value, Value] = {}
         self.replaced: list[Node] = []
@@ -74,7 +74,7 @@ class _Widener:
         gone = set(self.replaced)
         for node in self.replaced:
             self._narrow_again(node, gone)
-        self.graph.prune(reversed(self.replaced))
+        self.editor.remove_unused(reversed(self.replaced))
         return {"widened": len(self.replaced)}
 
     def _is_ours(self, node: Node) -> bool:
@@ -87,15 +87,12 @@ class _Widener:
         return any(v.dtype in self.narrow for v in node.values)
 
     def _replace(self, node: Node) -> None:
+        self.editor.begin("widened", node)
         inputs = [
             self._widened(v) if v is not None and v.dtype in self.narrow else v
             for v in self.graph.inputs_of(node)
         ]
-        names = [o.name for o in node.outputs]
-        added = self.graph.add_node(
-            node.op, inputs, dict(node.attrs), outputs=names, domain=node.domain, name=node.name
-        )
-        infer_node(self.graph, added, self.known)
+        added = self.editor.clone(node, inputs)
         self.wide.update(zip(node.values, added.values, strict=True))
         self.replaced.append(node)
 
@@ -111,17 +108,14 @@ class _Widener:
         array = value.constant
         if array is None or array.size > _SMALL:
             return None
-        wide = self.graph.add_constant(array.astype(np.float32), f"{value.name}_wide")
-        infer_node(self.graph, wide.node, self.known)
-        return wide
+        return self.editor.constant(array.astype(np.float32), f"{value.name}_wide")
 
     def _cast(self, value: Value, to: int, name: str) -> Value:
-        node = self.graph.add_node("Cast", [value], {"to": to}, outputs=[name])
-        infer_node(self.graph, node, self.known)
-        return node.out()
+        return self.editor.node("Cast", [value], {"to": to}, outputs=[name]).out()
 
     def _narrow_again(self, node: Node, gone: set[Node]) -> None:
         """Give readers that stay as they were the type that they expect."""
+        self.editor.begin("widened", node)
         for old in node.values:
             readers = {n for n, _ in self.graph.uses(old)} - gone
             if not readers:
@@ -129,4 +123,4 @@ class _Widener:
             new = self.wide[old]
             if old.dtype != new.dtype:
                 new = self._cast(new, element_code(old.tensor_type.dtype), old.name)
-            self.graph.replace_uses(old, new, readers)
+            self.editor.replace_uses(old, new, readers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,23 +54,16 @@ def to_onnx(graph: Graph, path: str | os.PathLike[str] | None = None) -> onnx.Mo
 
 
 def _check(graph: Graph) -> None:
-    bad = [n for g in _graphs(graph) for n in g.nodes if not has_form(n)]
+    bad = [n for g in graph.walk() for n in g.nodes if not has_form(n)]
     if bad:
         listed = ", ".join(f"{n.key} (node {n.name!r})" for n in bad[:10])
         more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise ExportError(f"no ONNX form for {listed}{more}; EXPORTERS can give them one")
 
 
-def _graphs(graph: Graph) -> Iterator[Graph]:
-    yield graph
-    for node in graph.nx:
-        for _, body in graph.bodies(node):
-            yield from _graphs(body)
-
-
 def _constants(graph: Graph) -> list[np.ndarray]:
     found: dict[int, np.ndarray] = {}
-    for g in _graphs(graph):
+    for g in graph.walk():
         for node in g.nx:
             array = node.out().constant if node.outputs else None
             if array is not None:

@@ -31,12 +31,9 @@ def no_maps(_node: OnnxNode, _emit: Emit) -> Sequence[Value]:
 
 def misplaced_maps(graph: Graph) -> Iterator[Blocker]:
     """Lists of maps that are something else than an output of the model."""
-    work = [(graph, graph.sink)]
-    while work:
-        current, end = work.pop()
+    for current in graph.walk():
         for node in current.nodes:
-            work += [(body, node) for _, body in current.bodies(node)]
-            if node.key == "kiln.ZipMap" and not _only_goes_to(current, node, end):
+            if node.key == "kiln.ZipMap" and not _only_goes_to(current, node, graph.sink):
                 yield Blocker(_ONLY_OUTPUTS, node.name, "ai.onnx.ml.ZipMap")
 
 

@@ -241,7 +241,7 @@ def _require_one_shape(ctx: InferContext, body: Graph, count: int) -> None:
         if before.rank != after.rank:
             raise ctx.error(f"needs {why}, not {before.type} and {after.type}")
         for a, b in zip(after.shape, before.shape, strict=True):
-            condition = Condition(Relation.EQUAL, a, b, name, why)
+            condition = Condition(Relation.EQUAL, a, b, name, why, ctx.node.origins)
             if condition.refuted():
                 raise ctx.error(f"needs {why}, not {before.type} and {after.type}")
             if ctx.collect is not None and not condition.proved():

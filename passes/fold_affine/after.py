@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ..claims import AFFINE, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..precision import narrowed
-from ..rewriter import Rewriter
 from .linear import OPS, Channels, Linear, channels_of
 
 
@@ -32,7 +32,7 @@ def _applies(m: Match) -> str | None:
     return None
 
 
-def _fold(m: Match, r: Rewriter) -> Value | None:
+def _fold(m: Match, r: Editor) -> Value | None:
     found, array = channels_of(m.graph, m.node("linear")), m["c"].constant
     assert isinstance(found, Channels) and array is not None
     c = found.spread(array, m.node("linear").out().rank, found.outputs)
@@ -50,7 +50,7 @@ def _negatable(m: Match) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _negate(m: Match, r: Rewriter) -> Value | None:
+def _negate(m: Match, r: Editor) -> Value | None:
     found = channels_of(m.graph, m.node("linear"))
     assert isinstance(found, Channels)
     linear = Linear(m.graph, found)
@@ -58,7 +58,7 @@ def _negate(m: Match, r: Rewriter) -> Value | None:
     return linear.build(r, m["x"])
 
 
-def _distribute(m: Match, r: Rewriter) -> Value | None:
+def _distribute(m: Match, r: Editor) -> Value | None:
     found, s, t = channels_of(m.graph, m.node("linear")), m["s"].constant, m["t"].constant
     assert isinstance(found, Channels) and s is not None and t is not None
     factors = found.spread(s, m.node("linear").out().rank, found.outputs)

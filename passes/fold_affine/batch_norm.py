@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.types import to_numpy_dtype
 from ..claims import AFFINE, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..precision import DROWNING, narrowed
-from ..rewriter import Rewriter
 
 _PATTERN = Op(
     "BatchNormalization",
@@ -38,7 +38,7 @@ def _coefficients(m: Match) -> tuple[np.ndarray, np.ndarray] | None:
     return None if factor is None or shift is None else (factor, shift)
 
 
-def _affine(m: Match, r: Rewriter) -> Value:
+def _affine(m: Match, r: Editor) -> Value:
     found, x = _coefficients(m), m["x"]
     assert found is not None
     s, t = (r.constant(c.reshape(-1, *(1,) * (x.rank - 2))) for c in found)

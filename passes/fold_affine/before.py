@@ -7,11 +7,11 @@ The second holds only where nothing is padded. Weights have to be used here only
 
 from __future__ import annotations
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import attribute
 from ..claims import AFFINE, rounds
 from ..pattern import Const, Match, Op, Rule, Var
-from ..rewriter import Rewriter
 from .linear import Channels, Linear, channels_of
 
 _OPS = "Conv|Gemm|MatMul"
@@ -41,7 +41,7 @@ def _shift_objection(m: Match, found: Channels) -> str | None:
     return "it pads with zeros" if automatic or any(attribute(m.root, "pads") or ()) else None
 
 
-def _fold(m: Match, r: Rewriter) -> Value | None:
+def _fold(m: Match, r: Editor) -> Value | None:
     found, array = channels_of(m.graph, m.root), m["c"].constant
     assert isinstance(found, Channels) and array is not None
     c = found.spread(array, m["x"].rank, found.inputs)

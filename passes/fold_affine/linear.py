@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute
 from ..precision import DROWNING, least_normal, narrowed
-from ..rewriter import Rewriter, single_use
+from ..queries import single_use
 
 OPS = "Conv|ConvTranspose|Gemm|MatMul"
 
@@ -140,7 +141,7 @@ class Linear:
             per_input = self.weights.sum(axis=3) * t.reshape(self._groups, -1, 1)
             self.shift_outputs(per_input.sum(axis=1).reshape(-1))
 
-    def build(self, r: Rewriter, x: Value) -> Value | None:
+    def build(self, r: Editor, x: Value) -> Value | None:
         """The op with the new weights, applied to ``x``.
 
         None where a weight overflowed, vanished, or became too small for all of its digits.

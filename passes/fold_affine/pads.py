@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ..claims import SUMS, rounds
 from ..pattern import Match, Op, Rule, Var
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 
 _NONNEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softplus", "Abs", "Exp", "Softmax", "ReduceL2")
 
@@ -85,7 +86,7 @@ def _max_objection(m: Match, fill: float, pads: list[int]) -> str | None:
     return f"it pads with {fill}"
 
 
-def _fold(m: Match, r: Rewriter) -> Value:
+def _fold(m: Match, r: Editor) -> Value:
     amounts = _amounts(m)
     assert amounts is not None
     spatial = len(amounts[0]) - 2

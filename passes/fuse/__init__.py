@@ -56,7 +56,8 @@ class Fuse(Pass):
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         order = graph.topological()
         kinds = {n: classify(graph, n) for n in order}
-        regions = Regions(graph, context, self.max_nodes, self.max_inputs, kinds)
+        editor = context.editor(graph)
+        regions = Regions(editor, context, self.max_nodes, self.max_inputs, kinds)
         for node in order:
             if kinds[node] is Kind.ANCHOR:
                 grow_epilogue(regions, node)
@@ -64,7 +65,7 @@ class Fuse(Pass):
             regions.join_consumers(node)
         counts: Counter[str] = Counter()
         for members in regions.finished():
-            outline(graph, members)
+            outline(editor, members)
             counts["regions"] += 1
             counts["nodes"] += len(members)
         return counts

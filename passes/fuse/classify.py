@@ -7,9 +7,9 @@ from enum import Enum
 from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
 from ...ir.registry import spec
+from ...ir.symbols import own_symbol
 from ...ir.types import TensorType, Type
 from ..heavy import is_anchor
-from ..symbols import own_symbol
 
 
 class Kind(Enum):

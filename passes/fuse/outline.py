@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...ir.clone import clone_node
+from ...ir.edit import Editor
 from ...ir.embedding import is_embeddable
 from ...ir.graph import Graph, Node, Value
 
 
-def outline(graph: Graph, members: Sequence[Node]) -> Node:
+def outline(editor: Editor, members: Sequence[Node]) -> Node:
     """Replace ``members`` (producers first) by one region node, which is returned."""
+    graph = editor.graph
     body = Graph("region")
     inputs: list[Value] = []
     mapping: dict[Value, Value] = {}
@@ -18,14 +21,11 @@ def outline(graph: Graph, members: Sequence[Node]) -> Node:
             if v is not None and v not in mapping:
                 mapping[v] = _bring(body, v, inputs)
         mapped = [None if v is None else mapping[v] for v in graph.inputs_of(node)]
-        copy = body.add_node(
-            node.op, mapped, node.attrs, outputs=[o.name for o in node.outputs],
-            types=[o.type for o in node.outputs], domain=node.domain, name=node.name,
-        )  # fmt: skip
+        copy = clone_node(node, body, mapped)
         mapping.update(zip(node.values, copy.values, strict=True))
     results = _leaving(graph, members)
     body.set_outputs([mapping[v] for v in results], [v.name for v in results])
-    return _replace(graph, members, inputs, results, body)
+    return _replace(editor, members, inputs, results, body)
 
 
 def _bring(body: Graph, value: Value, inputs: list[Value]) -> Value:
@@ -45,22 +45,23 @@ def _leaving(graph: Graph, members: Sequence[Node]) -> list[Value]:
 
 
 def _replace(
-    graph: Graph,
+    editor: Editor,
     members: Sequence[Node],
     inputs: Sequence[Value],
     results: Sequence[Value],
     body: Graph,
 ) -> Node:
     names = [v.name for v in results]
-    region = graph.add_node(
+    editor.begin("regions", *members)
+    region = editor.node(
         "Region", inputs, {"body": body}, outputs=names, types=[v.type for v in results],
         domain="kiln", name=members[-1].name,
     )  # fmt: skip
     for old, new in zip(results, region.values, strict=True):
-        graph.replace_uses(old, new)
-    graph.prune(reversed(members))
+        editor.replace_uses(old, new)
+    editor.remove_unused(reversed(members))
     for new, name in zip(region.values, names, strict=True):
-        graph.rename(new, name)
+        editor.graph.rename(new, name)
     return region
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...ir.dims import Dim
+from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
 from ..base import PassContext
 from .classify import Kind
@@ -39,14 +40,15 @@ class Regions:
 
     def __init__(
         self,
-        graph: Graph,
+        editor: Editor,
         context: PassContext,
         max_nodes: int,
         max_inputs: int,
         kinds: Mapping[Node, Kind],
     ) -> None:
         """``kinds`` holds every operation of the graph, producers first."""
-        self.graph = graph
+        self.graph = editor.graph
+        self._editor = editor
         self.target = context.target
         self.kinds = dict(kinds)
         self._position = {n: i for i, n in enumerate(kinds)}
@@ -150,12 +152,9 @@ class Regions:
     def _add_to_all(self, regions: list[Region], node: Node, kind: Kind) -> None:
         """Put ``node`` into the first region and a copy of it into each of the others."""
         for region in regions[1:]:
-            copy = self.graph.add_node(
-                node.op, self.graph.inputs_of(node), node.attrs,
-                outputs=[o.name for o in node.outputs], types=[o.type for o in node.outputs],
-                domain=node.domain, name=node.name,
-            )  # fmt: skip
-            self.graph.replace_uses(node.out(), copy.out(), only=region.members)
+            self._editor.begin("copies", node)
+            copy = self._editor.clone(node, self.graph.inputs_of(node))
+            self._editor.replace_uses(node.out(), copy.out(), only=region.members)
             self.kinds[copy] = kind
             self._position[copy] = self._position[node]
             region.inputs.discard(node.out())

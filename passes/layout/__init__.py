@@ -80,9 +80,10 @@ class Layout(Pass):
         layouts = context.target.layouts
         if layouts is None:
             return {}
-        planner = Planner(graph, layouts, context.known(graph))
+        planner = Planner(context.editor(graph), layouts)
         for node in graph.topological():
             if all(isinstance(v.type, TensorType) for v in node.values):
+                planner.begin(node)
                 rule = _RULES.get(node.key)
                 if rule is not None:
                     rule(planner, node)

@@ -8,63 +8,65 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...ir.dims import Dim
-from ...ir.graph import Attr, Graph, Node, Value
-from ...ir.infer import Known, infer_node
+from ...ir.edit import Editor
+from ...ir.graph import Attr, Node, Value
 from ..target import Layouts
 
 
 class Planner:
     """The state of the pass on one graph.
 
+    Each rule is called after :meth:`begin`, so that what it adds stands for what its node does.
     ``blocked`` maps values to their blocked forms, ``picks`` selections of channels to where each
-    channel comes from; nodes in ``converted`` have been replaced and go at the end.
+    channel comes from; ``converted`` says what stands for the nodes that go at the end.
     """
 
-    def __init__(self, graph: Graph, layouts: Layouts, known: Known) -> None:
-        self.graph = graph
+    def __init__(self, editor: Editor, layouts: Layouts) -> None:
+        self.editor = editor
+        self.graph = editor.graph
         self.layouts = layouts
         self.block = layouts.block
-        self.known = dict(known)
         self.blocked: dict[Value, Value] = {}
         self.picks: dict[Value, list[tuple[Value, int]]] = {}
-        self.converted: set[Node] = set()
+        self.converted: dict[Node, Node] = {}
         self.packed: dict[tuple[object, ...], Value] = {}
         self.counts: Counter[str] = Counter()
 
     def finish(self) -> Mapping[str, int]:
         """Remove what was replaced; returns the counts of what was done."""
         self.unpack_rest()
-        for node in self.converted:
-            self.graph.prune([node])
-        self.graph.prune()
+        self.editor.remove_replaced(self.converted)
         return self.counts
+
+    def begin(self, node: Node) -> None:
+        """What is added from now on stands for ``node``."""
+        self.editor.begin("layout", node)
 
     def add(
         self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Attr] | None = None,
         *, domain: str = "kiln", like: Node | None = None, count: int = 1,
     ) -> Value:  # fmt: skip
         name = like.outputs[0].name if like is not None else op.lower()
-        node = self.graph.add_node(op, inputs, attrs, outputs=[name] * count, domain=domain)
-        infer_node(self.graph, node, self.known)
-        return node.out()
+        return self.editor.node(
+            op, inputs, dict(attrs or {}), outputs=[name] * count, domain=domain,
+            name="" if like is None else like.name,
+        ).out()  # fmt: skip
 
     def constant(self, key: tuple[object, ...], array: np.ndarray, name: str) -> Value:
         if key not in self.packed:
-            value = self.graph.add_constant(array, name)
-            infer_node(self.graph, value.node, self.known)
-            self.packed[key] = value
+            self.packed[key] = self.editor.constant(array, name)
         return self.packed[key]
 
     def convert(self, node: Node, result: Value, kind: str) -> None:
         """``result`` is the blocked form of the node's first output."""
         self.blocked[node.out()] = result
-        self.converted.add(node)
+        self.converted[node] = result.node
         self.counts[kind] += 1
 
     def replace(self, node: Node, result: Value, kind: str) -> None:
         """``result`` is the node's first output as it was."""
-        self.graph.replace_uses(node.out(), result)
-        self.converted.add(node)
+        self.editor.replace_uses(node.out(), result)
+        self.converted[node] = result.node
         self.counts[kind] += 1
 
     def as_blocked(self, value: Value) -> Value:
@@ -81,15 +83,16 @@ class Planner:
         for plain, blocked in list(self.blocked.items()):
             if plain.node not in self.converted:
                 continue
-            readers = {n for n, _ in self.graph.uses(plain)} - self.converted
+            readers = {n for n, _ in self.graph.uses(plain)} - self.converted.keys()
             if readers:
+                self.begin(plain.node)
                 shape = plain.shape
                 if self.is_flat(plain):
                     result = self.add("Reshape", [blocked], {"shape": shape})
                 else:
                     result = self.add("UnpackChannels", [blocked], {"channels": shape[1]})
                     self.counts["unpacks"] += 1
-                self.graph.replace_uses(plain, result, readers)
+                self.editor.replace_uses(plain, result, readers)
 
     def is_flat(self, value: Value) -> bool:
         """Is the blocked form the same memory as the plain one (one position, whole blocks)?"""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...ir.graph import Node, Value
-from ...ir.infer import infer_node
 from ...ir.ops.rnn_packed import GATES, plain_attributes
 from ...ir.packing import pack_gates, pack_recurrent_weight
 from ...ir.registry import attribute
@@ -49,14 +48,13 @@ def _convert(
         behind = pack_gates(bias[:, -hidden:], 1, tile)
         late = p.constant((node, "late"), behind.reshape(len(behind), -1), "recurrent_bias")
     attrs = {**plain_attributes(node), "hidden_size": hidden}
-    twin = p.graph.add_node(
+    twin = p.editor.node(
         op, [projected, packed, late, *states], attrs, domain="kiln", name=node.name,
         outputs=[o.name for o in node.outputs],
     )  # fmt: skip
-    infer_node(p.graph, twin, p.known)
     for old, new in zip(node.values, twin.values, strict=True):
-        p.graph.replace_uses(old, new)
-    p.converted.add(node)
+        p.editor.replace_uses(old, new)
+    p.converted[node] = twin
     p.counts["recurrent"] += 1
 
 

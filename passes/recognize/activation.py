@@ -10,11 +10,12 @@ Source: ONNX Swish (opset 24), HardSigmoid, HardSwish, Mish.
 
 from __future__ import annotations
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ..claims import ACTIVATION, Family, rounds
 from ..pattern import Const, Either, Match, Op, Rule, Var
 from ..precision import is_number
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 from .common import product
 
 _X = Var("x")
@@ -22,7 +23,7 @@ _RELU6 = Op("Clip", Op("Add", _X, Const(value=3.0)), Const(value=0.0), Const(val
 _SIXTH = Const(value=1 / 6)
 
 
-def _swish(m: Match, r: Rewriter) -> Value:
+def _swish(m: Match, r: Editor) -> Value:
     scale = m.get("alpha")
     alpha = 1.0 if scale is None else splat(scale)
     assert alpha is not None
@@ -39,11 +40,11 @@ def _single(m: Match) -> str | None:
     return "HardSwish's slope is a float32" if double else None
 
 
-def _hard_swish(m: Match, r: Rewriter) -> Value:
+def _hard_swish(m: Match, r: Editor) -> Value:
     return r.op("HardSwish", m["x"])
 
 
-def _hard_sigmoid(m: Match, r: Rewriter) -> Value:
+def _hard_sigmoid(m: Match, r: Editor) -> Value:
     return r.op("HardSigmoid", m["x"], alpha=1 / 6, beta=0.5)
 
 

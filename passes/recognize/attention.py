@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute
 from ..claims import ATTENTION, rounds
 from ..pattern import Match, Op, Rule, Var
-from ..rewriter import Rewriter, single_use, sole_consumer, splat
+from ..queries import single_use, sole_consumer, splat
 from ..simplify.transposes import compose, perm_of
 
 # Left out is bfloat16, where rounding between the steps is most of what one sees.
@@ -164,7 +165,7 @@ def _recognised(m: Match) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _build(m: Match, r: Rewriter) -> Value:
+def _build(m: Match, r: Editor) -> Value:
     parts = _parts(m.graph, m.root)
     assert isinstance(parts, _Parts)
     k = _transposed(m.graph, r, parts.keys)
@@ -179,7 +180,7 @@ def _build(m: Match, r: Rewriter) -> Value:
     return r.op("kiln.Reshape", result, shape=m.root.out().shape) if flat else result
 
 
-def _transposed(graph: Graph, r: Rewriter, keys: Value) -> Value:
+def _transposed(graph: Graph, r: Editor, keys: Value) -> Value:
     """k, from its transpose."""
     rank = keys.rank
     swap = (*range(rank - 2), rank - 1, rank - 2)
@@ -191,7 +192,7 @@ def _transposed(graph: Graph, r: Rewriter, keys: Value) -> Value:
     return source if perm == tuple(range(rank)) else r.op("Transpose", source, perm=perm)
 
 
-def _with_head(r: Rewriter, v: Value, is_mask: bool) -> Value:
+def _with_head(r: Editor, v: Value, is_mask: bool) -> Value:
     if is_mask and v.rank < 3:
         return v
     return r.op("kiln.Reshape", v, shape=(v.shape[0], 1, *v.shape[1:]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ..pattern import Match, Op, Pattern
-from ..rewriter import Rewriter
 
 X = "x"
 
@@ -43,7 +43,7 @@ def trailing(axes: tuple[int, ...] | None, rank: int) -> int | None:
 def unary(key: str) -> object:
     """A replacement: op ``key`` of ``x``."""
 
-    def replace(m: Match, r: Rewriter) -> Value:
+    def replace(m: Match, r: Editor) -> Value:
         return r.op(key, m[X])
 
     return replace

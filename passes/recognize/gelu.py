@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ..claims import ACTIVATION, Family, rounds
 from ..pattern import Const, Either, Match, Op, Pattern, Replace, Rule, Var
-from ..rewriter import Rewriter
 from .common import product
 
 _X = Var("x")
@@ -57,7 +57,7 @@ _PARTS = {"none": "erf(x / sqrt 2)", "tanh": "tanh(sqrt(2/pi) * (x + 0.044715 x^
 
 
 def _gelu(approximate: str) -> Replace:
-    def replace(m: Match, r: Rewriter) -> Value:
+    def replace(m: Match, r: Editor) -> Value:
         return r.op("Gelu", m["x"], approximate=approximate)
 
     return replace

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.types import to_numpy_dtype
 from ..claims import NORM, rounds
 from ..pattern import Const, Match, Op, Rule, Var
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 
 _X = Var("x")
 _CORE = Op(
@@ -39,7 +40,7 @@ def _groups(m: Match) -> str | None:
     return "groups do not divide the channels" if x.shape[1] % split.shape[1] else None
 
 
-def _core(m: Match, r: Rewriter) -> Value:
+def _core(m: Match, r: Editor) -> Value:
     x = m["x"]
     kind = to_numpy_dtype(x.dtype)
     scale, bias = (r.constant(np.full(x.shape[1], n, kind)) for n in (1, 0))
@@ -70,7 +71,7 @@ def _applies(m: Match) -> str | None:
     return "the constant varies within a channel" if _per_channel(m) is None else None
 
 
-def _affine(m: Match, r: Rewriter) -> Value:
+def _affine(m: Match, r: Editor) -> Value:
     array = _per_channel(m)
     assert array is not None
     c = r.constant(np.ascontiguousarray(array), m["c"].name)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.dims import is_static
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.types import to_numpy_dtype
 from ..claims import NORM, Claim, rounds
 from ..pattern import Const, Either, Match, Op, Pattern, Rule, Var
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 from .common import reduced_axes, trailing
 
 _X = Var("x")
@@ -64,11 +65,11 @@ def needs_static(x: Value, axis: int) -> str | None:
     return None
 
 
-def ones(r: Rewriter, x: Value, axis: int) -> Value:
+def ones(r: Editor, x: Value, axis: int) -> Value:
     return r.constant(np.ones(x.shape[axis:], to_numpy_dtype(x.dtype)))
 
 
-def _core(m: Match, r: Rewriter) -> Value:
+def _core(m: Match, r: Editor) -> Value:
     axis = first_axis(m, "mean", "variance")
     epsilon = splat(m["epsilon"])
     assert axis is not None and epsilon is not None
@@ -79,7 +80,7 @@ def _core(m: Match, r: Rewriter) -> Value:
 # ---- scale and bias ------------------------------------------------------------------------------
 
 
-def parameter(m: Match, r: Rewriter, c: Value) -> Value:
+def parameter(m: Match, r: Editor, c: Value) -> Value:
     """Constant ``c`` in the shape of the norm's scale."""
     array, scale = c.constant, m["scale"]
     assert array is not None
@@ -109,12 +110,12 @@ def unit_scale(m: Match) -> str | None:
     return fits(m) if splat(m["scale"]) == 1 else "it has a scale already"
 
 
-def scaled(m: Match, r: Rewriter) -> Value:
+def scaled(m: Match, r: Editor) -> Value:
     norm = m.node("norm")
     return r.node(norm.op, [m["x"], parameter(m, r, m["c"])], dict(norm.attrs)).out()
 
 
-def _biased(m: Match, r: Rewriter) -> Value:
+def _biased(m: Match, r: Editor) -> Value:
     norm = m.node("norm")
     inputs = [m["x"], m["scale"], parameter(m, r, m["c"])]
     return r.node(norm.op, inputs, dict(norm.attrs)).out()

@@ -8,10 +8,11 @@ Source: Zhang and Sennrich, "Root Mean Square Layer Normalization"; ONNX RMSNorm
 
 from __future__ import annotations
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ..claims import NORM, rounds
 from ..pattern import Const, Match, Op, Rule, Var
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 from .layer_norm import core_rules, first_axis, needs_static, ones, scaled, unit_scale
 
 _X = Var("x")
@@ -26,7 +27,7 @@ def _normalises(m: Match) -> str | None:
     return "the mean is not over last axes" if axis is None else needs_static(m["x"], axis)
 
 
-def _core(m: Match, r: Rewriter) -> Value:
+def _core(m: Match, r: Editor) -> Value:
     axis, epsilon = first_axis(m, "variance"), splat(m["epsilon"])
     assert axis is not None and epsilon is not None
     scale = ones(r, m["x"], axis)

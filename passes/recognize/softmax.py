@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import attribute
 from ..claims import SOFTMAX, SUMS, rounds
 from ..pattern import Match, Op, Pattern, Replace, Rule, Var
-from ..rewriter import Rewriter
 from .common import reduced_axes
 
 _X = Var("x")
@@ -34,7 +34,7 @@ def _one_axis(m: Match) -> str | None:
 
 
 def _as(op: str) -> Replace:
-    def replace(m: Match, r: Rewriter) -> Value:
+    def replace(m: Match, r: Editor) -> Value:
         axes = reduced_axes(m, m.node("sum"))
         assert axes is not None
         return r.op(op, m["x"], axis=axes[0])
@@ -42,12 +42,12 @@ def _as(op: str) -> Replace:
     return replace
 
 
-def _log(m: Match, r: Rewriter) -> Value:
+def _log(m: Match, r: Editor) -> Value:
     return r.op("LogSoftmax", m["x"], axis=attribute(m.node("softmax"), "axis"))
 
 
 def _reduce(op: str) -> Replace:
-    def replace(m: Match, r: Rewriter) -> Value:
+    def replace(m: Match, r: Editor) -> Value:
         node = m.node("sum")
         inputs = [m["x"], *m.graph.inputs_of(node)[1:]]
         return r.node(op, inputs, dict(node.attrs)).out()

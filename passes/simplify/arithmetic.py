@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import has_trait
 from ..claims import Family, exact, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..precision import FLOATS, least_normal
-from ..rewriter import Rewriter
 from ..signedness import is_sum, never_negative_zero, not_negative, zeros_look_alike
 from .movement import same_type
 
 
-def _x(m: Match, _: Rewriter) -> Value:
+def _x(m: Match, _: Editor) -> Value:
     return m["x"]
 
 
@@ -89,7 +89,7 @@ def _is_power(array: np.ndarray) -> np.ndarray:
     return mantissa
 
 
-def _combined(m: Match, r: Rewriter) -> Value:
+def _combined(m: Match, r: Editor) -> Value:
     a, b = _operand(m, "a"), _operand(m, "b")
     with np.errstate(over="ignore"):
         both = np.multiply(a, b) if m.root.op == "Mul" else np.add(a, b)
@@ -110,7 +110,7 @@ def _invertible(m: Match) -> str | None:
     return None if np.all(normal) else "1/divisor is not a normal number"
 
 
-def _by_inverse(m: Match, r: Rewriter) -> Value:
+def _by_inverse(m: Match, r: Editor) -> Value:
     c = _operand(m, "c")
     return r.op("Mul", m["x"], r.constant((1 / c).astype(c.dtype)))
 
@@ -145,7 +145,7 @@ def _twice(m: Match) -> str | None:
     return "not an involution, not idempotent"
 
 
-def _once(m: Match, r: Rewriter) -> Value | None:
+def _once(m: Match, r: Editor) -> Value | None:
     inner = m.graph.input(m.root, 0)
     assert inner is not None
     return m.graph.input(inner.node, 0) if has_trait(m.root, "involution") else inner

@@ -8,15 +8,16 @@ Cast(Cast(x, a), b) = Cast(x, b)    where a holds every value of x's type exactl
 
 from __future__ import annotations
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.types import TensorType
 from ..claims import proved
 from ..pattern import Match, Op, Rule, Var
 from ..precision import exactly_held
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 
 
-def _x(m: Match, _: Rewriter) -> Value:
+def _x(m: Match, _: Editor) -> Value:
     return m["x"]
 
 
@@ -45,7 +46,7 @@ def _exact_inner(m: Match) -> str | None:
     return None
 
 
-def _cast_once(m: Match, r: Rewriter) -> Value:
+def _cast_once(m: Match, r: Editor) -> Value:
     return r.node("Cast", [m["x"]], dict(m.root.attrs)).out()
 
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.dims import Dim
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import has_trait
 from ...ir.shapes import broadcast
 from ...ir.types import TensorType
 from ..claims import moved
 from ..pattern import Const, Match, Op, Rule, Var
-from ..rewriter import Rewriter, input_symbols, symbols_bound
+from ..queries import input_symbols, symbols_bound
 
 
-def _x(m: Match, _: Rewriter) -> Value:
+def _x(m: Match, _: Editor) -> Value:
     return m["x"]
 
 
@@ -39,11 +40,11 @@ def _bound(m: Match) -> str | None:
     return "the shape depends on a size that is not known in time"
 
 
-def _same_op(m: Match, r: Rewriter) -> Value:
+def _same_op(m: Match, r: Editor) -> Value:
     return r.node(m.root.op, [m["x"]], dict(m.root.attrs), domain=m.root.domain).out()
 
 
-def _view_of_ones(m: Match, r: Rewriter) -> Value | None:
+def _view_of_ones(m: Match, r: Editor) -> Value | None:
     """An Expand or Slice or Transpose that only adds or drops dims of 1 is a view."""
     return r.op("kiln.Reshape", m["x"], shape=m.root.out().shape)
 
@@ -56,7 +57,7 @@ def _only_adds_ones(m: Match) -> str | None:
     return "it repeats elements"
 
 
-def _merged_slice(m: Match, r: Rewriter) -> Value:
+def _merged_slice(m: Match, r: Editor) -> Value:
     inner, outer = m.node("inner").attrs, m.root.attrs
     starts, steps = [], []
     for s, d, t, e in zip(
@@ -76,7 +77,7 @@ _BROADCASTING = (
 )
 
 
-def _without_expands(m: Match, r: Rewriter) -> Value | None:
+def _without_expands(m: Match, r: Editor) -> Value | None:
     """``f(Expand(x), y)`` where ``y`` alone gives the result its shape."""
     inputs = m.graph.inputs_of(m.root)
     if any(v is None for v in inputs):
@@ -143,7 +144,7 @@ def _evenly(m: Match) -> str | None:
     return None if bound else "the shape depends on a size that is not known in time"
 
 
-def _as_slice(m: Match, r: Rewriter) -> Value:
+def _as_slice(m: Match, r: Editor) -> Value:
     found, x, axis = _even_indices(m), m["x"], _gather_axis(m)
     assert found is not None and m["i"].constant is not None
     starts: list[Dim] = [0] * x.rank
@@ -157,7 +158,7 @@ def _as_slice(m: Match, r: Rewriter) -> Value:
 # ---- concat, pad ---------------------------------------------------------------------------------
 
 
-def _without_empty(m: Match, r: Rewriter) -> Value | None:
+def _without_empty(m: Match, r: Editor) -> Value | None:
     inputs = m.graph.required_inputs(m.root)
     axis = m.root.attrs["axis"]
     kept = [v for v in inputs if v.shape[axis] != 0]  # type: ignore[index]

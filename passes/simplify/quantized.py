@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
 from ..claims import Family, exact, moved
 from ..pattern import Match, Op, Rule, Var
 from ..precision import FLOATS, largest_number
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 
 _MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|Resize"
 
@@ -89,7 +90,7 @@ def _keeps_order(m: Match) -> str | None:
     return _movable(m)
 
 
-def _moved(m: Match, r: Rewriter) -> Value:
+def _moved(m: Match, r: Editor) -> Value:
     move, (source, *rest) = m.node("move"), m.graph.inputs_of(m.node("move"))
     inputs = [source, *m.graph.inputs_of(m.root)[1:]]
     q = r.node("QuantizeLinear", inputs, dict(m.root.attrs)).out()

@@ -10,12 +10,13 @@ from math import prod
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from ...ir.shapes import normalize_axes
 from ..claims import Family, moved, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 from .movement import same_type
 
 _PLAIN = "ReduceSum|ReduceMean|ReduceMax|ReduceMin|ReduceProd"
@@ -60,7 +61,7 @@ def _restores_dims(m: Match) -> str | None:
     return None if kept == m.root.out().shape else "the view does not restore the reduced dims"
 
 
-def _keeping(m: Match, r: Rewriter) -> Value:
+def _keeping(m: Match, r: Editor) -> Value:
     node = m.node("reduce")
     inputs = [m["x"], *m.graph.inputs_of(node)[1:]]
     return r.node(node.op, inputs, {**node.attrs, "keepdims": 1}).out()
@@ -80,7 +81,7 @@ def _is_mean(m: Match) -> str | None:
     return None
 
 
-def _mean(m: Match, r: Rewriter) -> Value:
+def _mean(m: Match, r: Editor) -> Value:
     node = m.node("reduce")
     inputs = [m["x"], *m.graph.inputs_of(node)[1:]]
     return r.node("ReduceMean", inputs, dict(node.attrs)).out()

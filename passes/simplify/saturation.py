@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import attribute
 from ...ir.types import to_numpy_dtype
 from ..claims import Family, moved, rounds
 from ..pattern import Match, Op, Rule, Var
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 from .selection import bounds_of
 
 
@@ -64,7 +65,7 @@ def _quantized(bound: float, scale: np.float32, zero: int, limits: np.iinfo) -> 
     return int(np.clip(steps, limits.min, limits.max))
 
 
-def _cut_bytes(m: Match, r: Rewriter) -> Value:
+def _cut_bytes(m: Match, r: Editor) -> Value:
     step, bounds = _step(m), bounds_of(m, "cut")
     assert step is not None and bounds is not None
     kind = to_numpy_dtype(m.root.out().dtype)
@@ -83,7 +84,7 @@ def _cut_bytes(m: Match, r: Rewriter) -> Value:
 # ---- concatenations ------------------------------------------------------------------------------
 
 
-def _parts(m: Match, r: Rewriter) -> Value:
+def _parts(m: Match, r: Editor) -> Value:
     parameters, attrs = m.graph.inputs_of(m.root)[1:], dict(m.root.attrs)
     parts = [
         r.node("QuantizeLinear", [part, *parameters], attrs).out()

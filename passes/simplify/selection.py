@@ -11,11 +11,12 @@ import math
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.types import dtype, to_numpy_dtype
 from ..claims import proved
 from ..pattern import Const, Match, Op, Rule, Var
-from ..rewriter import Rewriter, splat
+from ..queries import splat
 
 Bounds = tuple[float, float]
 
@@ -48,7 +49,7 @@ def _clippable(m: Match) -> str | None:
     return None
 
 
-def _clip_once(m: Match, r: Rewriter) -> Value | None:
+def _clip_once(m: Match, r: Editor) -> Value | None:
     first, second = bounds_of(m, "inner"), bounds_of(m, "outer")
     assert first is not None and second is not None
     low, high = (min(max(b, second[0]), second[1]) for b in first)

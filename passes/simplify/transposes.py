@@ -15,11 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute, has_trait
 from ..claims import moved
 from ..pattern import Match, Op, Rule, Var
-from ..rewriter import Rewriter, sole_consumer
+from ..queries import sole_consumer
 
 Perm = tuple[int, ...]
 
@@ -44,7 +45,7 @@ def _identity(p: Sequence[int]) -> bool:
     return list(p) == list(range(len(p)))
 
 
-def _x(m: Match, _: Rewriter) -> Value:
+def _x(m: Match, _: Editor) -> Value:
     return m["x"]
 
 
@@ -58,11 +59,11 @@ def _moves_only_ones(m: Match) -> str | None:
     return None if kept == sorted(kept) else "it permutes"
 
 
-def _as_view(m: Match, r: Rewriter) -> Value:
+def _as_view(m: Match, r: Editor) -> Value:
     return r.op("kiln.Reshape", m["x"], shape=m.root.out().shape)
 
 
-def _merged(m: Match, r: Rewriter) -> Value:
+def _merged(m: Match, r: Editor) -> Value:
     rank = m["x"].rank
     perm = compose(perm_of(m.node("inner"), rank), perm_of(m.root, rank))
     return m["x"] if _identity(perm) else r.op("Transpose", m["x"], perm=perm)
@@ -88,7 +89,7 @@ def _between_views(m: Match) -> str | None:
     return None if _direct_perm(m) else "the views change axes that move"
 
 
-def _directly(m: Match, r: Rewriter) -> Value:
+def _directly(m: Match, r: Editor) -> Value:
     return r.op("Transpose", m["x"], perm=_direct_perm(m))
 
 
@@ -101,7 +102,7 @@ def _across_ones(m: Match) -> str | None:
     return None if same else "the view changes more than dims of 1"
 
 
-def _joined_across(m: Match, r: Rewriter) -> Value:
+def _joined_across(m: Match, r: Editor) -> Value:
     before, after = m.node("inner").out().shape, m.node("view").out().shape
     # Axes of the first result for the axes of the view, where both are not of 1.
     real = iter([i for i, d in enumerate(before) if d != 1])
@@ -156,7 +157,7 @@ class _Cone:
             and sole_consumer(self.graph, value) is not None
         )
 
-    def leaf(self, value: Value, r: Rewriter) -> Value:
+    def leaf(self, value: Value, r: Editor) -> Value:
         """What stands for a value that the moved nodes read."""
         if value.rank == 0:
             return value
@@ -168,7 +169,7 @@ class _Cone:
         perm = compose(perm_of(value.node, len(self.perm)), self.perm)
         return source if _identity(perm) else r.op("Transpose", source, perm=perm)
 
-    def rebuild(self, r: Rewriter) -> Value:
+    def rebuild(self, r: Editor) -> Value:
         done: dict[Value, Value] = {v: self.leaf(v, r) for v in self.leaves}
         position = {n: i for i, n in enumerate(_producers_first(self.graph, self.nodes))}
         for node in sorted(set(self.nodes), key=lambda n: position[n]):
@@ -208,7 +209,7 @@ def _can_move(m: Match) -> str | None:
     return _cone(m).collect()
 
 
-def _move(m: Match, r: Rewriter) -> Value:
+def _move(m: Match, r: Editor) -> Value:
     cone = _cone(m)
     cone.collect()
     return cone.rebuild(r)

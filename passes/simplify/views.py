@@ -13,12 +13,13 @@ from __future__ import annotations
 from math import prod
 
 from ...ir.dims import Dim, known_equal
+from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.registry import has_trait
 from ..claims import moved
 from ..heavy import is_anchor
 from ..pattern import Match, Op, Rule, Var
-from ..rewriter import Rewriter, input_symbols, single_use, symbols_bound
+from ..queries import input_symbols, single_use, symbols_bound
 from .transposes import perm_of
 
 # ---- below elementwise ops -----------------------------------------------------------------------
@@ -50,7 +51,7 @@ def _worth(m: Match, v: Value) -> int:
     return 2 if is_anchor(source.node) else int(has_trait(source.node, "elementwise"))
 
 
-def _other(m: Match, r: Rewriter | None, v: Value, view: Value, a: Value) -> Value | None:
+def _other(m: Match, r: Editor | None, v: Value, view: Value, a: Value) -> Value | None:
     """Operand ``v`` beside ``a``; with no rewriter ``v`` itself stands for what could be made."""
     if v == view:
         return a
@@ -80,7 +81,7 @@ def _can_sink(m: Match) -> str | None:
     return None if symbols_bound(out.shape, input_symbols(m.graph), [a]) else "its sizes come late"
 
 
-def _sink(m: Match, r: Rewriter) -> Value:
+def _sink(m: Match, r: Editor) -> Value:
     view = _viewed(m)
     a = None if view is None else m.graph.input(view.node, 0)
     assert view is not None and a is not None
@@ -134,7 +135,7 @@ def _product(dims: tuple[Dim, ...]) -> Dim:
     return prod(dims, start=1)
 
 
-def _view_first(m: Match, r: Rewriter) -> Value | None:
+def _view_first(m: Match, r: Editor) -> Value | None:
     found = _blocks(m)
     assert found is not None
     axis, first, shape = found
@@ -152,7 +153,7 @@ def _only_sliced(m: Match) -> str | None:
     return None if all(n.key == "kiln.Slice" for n in users) else "it is used as a whole"
 
 
-def _slice_first(m: Match, r: Rewriter) -> Value:
+def _slice_first(m: Match, r: Editor) -> Value:
     x = m["x"]
     perm = perm_of(m.node("transpose"), x.rank)
     attrs = {}
@@ -187,7 +188,7 @@ def _ones_between(m: Match) -> str | None:
     return None if all(c == 1 for c, d in zip(cut, out, strict=True) if d == 1) else "it is empty"
 
 
-def _slice_before_ones(m: Match, r: Rewriter) -> Value:
+def _slice_before_ones(m: Match, r: Editor) -> Value:
     x, out = m["x"], m.node("view").out().shape
     kept = [i for i, d in enumerate(out) if d != 1]
     attrs = {}

@@ -17,6 +17,7 @@ from graphkiln.ir.compare import structurally_equal
 from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph, GraphError
 from graphkiln.ir.literals import constant_hash, same_constant
+from graphkiln.ir.origins import Origins
 from graphkiln.ir.parser import ParseError, parse_graph
 from graphkiln.ir.text import large_constants, print_graph
 from graphkiln.ir.types import DTYPES, SequenceType, TensorType, dtype, tensor, to_numpy_dtype
@@ -40,7 +41,7 @@ def _example() -> Graph:
         {"axis": 1, "shape": (n, n // 2), "to": dtype("int8"), "value": np.array([0.5, 2.0]),
          "mode": 'say "hi"', "alpha": 1e-5, "skip": None, "on": True, "body": body,
          "seq": SequenceType(TensorType(dtype("bfloat16"), None, "NCHW16c"))},
-        outputs=["left", "right"], domain="com.microsoft",
+        outputs=["left", "right"], domain="com.microsoft", origins=Origins(["/conv/Conv", "a b"]),
     )  # fmt: skip
     graph.set_outputs([split.out(1), x], ["logits", "the input"])
     return graph
@@ -48,6 +49,32 @@ def _example() -> Graph:
 
 def test_the_format_is_what_the_golden_file_shows(golden) -> None:
     golden("format", print_graph(_example()))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name", "origins"),
+    [
+        ("", "y", ()),
+        ("@own", "own", ()),
+        ("@[conv, norm]", "norm", ("conv", "norm")),
+        ("@y @[conv]", "y", ("conv",)),
+        ('@own @["odd name"]', "own", ("odd name",)),
+    ],
+)
+def test_names_and_origins_stand_after_an_operation(
+    suffix: str, name: str, origins: tuple[str, ...]
+) -> None:
+    text = f"graph g(%x: float32[2]) -> (y) {{\n  %y = Neg(%x) {suffix}".rstrip()
+    graph = parse_graph(f"{text}\n  return %y\n}}\n")
+    (node,) = graph.nodes
+    assert (node.name, node.origins.names) == (name, origins)
+    assert f"Neg(%x) {suffix}".rstrip() in print_graph(graph)
+
+
+@pytest.mark.parametrize("suffix", ["@[]", "@[a", "@[a] @b", "@a @b", "@[a] @[b]"])
+def test_other_suffixes_are_refused(suffix: str) -> None:
+    with pytest.raises(ParseError):
+        parse_graph(f"graph g(%x: float32[2]) -> (y) {{ %y = Neg(%x) {suffix} return %y }}")
 
 
 def test_round_trip_keeps_everything() -> None:

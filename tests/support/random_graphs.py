@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from graphkiln.ir.dims import parse_dim
 from graphkiln.ir.graph import Graph, Value
+from graphkiln.ir.origins import Origins
 from graphkiln.ir.types import (
     DTYPES,
     DType,
@@ -114,5 +115,6 @@ def _add_random_node(
         types=result_types,
         domain=draw(st.sampled_from(["", "com.microsoft", "kiln", "odd domain!"])),
         name=draw(any_names),
+        origins=Origins(draw(st.lists(any_names, max_size=2))),
     )
     return node.values

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..ir.bindings import attribute_symbols
-from ..ir.dims import Dim, SymExpr, free_symbols, substitute, symbol_name
-from ..ir.graph import Attr, Graph, Node, Value
-from ..ir.registry import has_trait
-from ..ir.types import OptionalType, SequenceType, TensorType, Type, type_symbols
+from .bindings import attribute_symbols
+from .dims import Dim, SymExpr, free_symbols, substitute, symbol_name
+from .graph import Attr, Graph, Node, Value
+from .registry import has_trait
+from .types import OptionalType, SequenceType, TensorType, Type, type_symbols
 
 Renames = dict[str, Dim]
 

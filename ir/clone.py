@@ -1,0 +1,67 @@
+"""Copies of nodes and of whole bodies in another graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .graph import Attr, Graph, GraphError, Node, Value
+from .origins import NONE
+
+
+def clone_node(
+    node: Node, into: Graph, inputs: Sequence[Value | None], *, anonymous: bool = False
+) -> Node:
+    """A copy of ``node`` in ``into`` on other ``inputs``, with the same types.
+
+    ``anonymous`` copies are called ``v`` and stand for no ONNX node, so that equal work gives equal
+    graphs wherever it comes from.
+    """
+    return into.add_node(
+        node.op, inputs, clone_attrs(node),
+        outputs=["v" if anonymous else o.name for o in node.outputs],
+        types=[o.type for o in node.outputs], domain=node.domain,
+        name="" if anonymous else node.name, origins=NONE if anonymous else node.origins,
+    )  # fmt: skip
+
+
+def clone_attrs(node: Node) -> dict[str, Any]:
+    """The attributes of a copy of ``node``: bodies are copied, arrays are shared."""
+    return {k: v.copy() if isinstance(v, Graph) else v for k, v in node.attrs.items()}
+
+
+def clone_body(body: Graph, into: Graph, inputs: Sequence[Value | None]) -> list[Value]:
+    """Anonymous copies of the nodes of a closed graph; returns what its outputs are there.
+
+    ``inputs`` take the place of the body's inputs.
+    """
+    mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
+    for node in body.topological_all():
+        if node.op == "Constant":
+            mapping[node.out()] = into.add_constant(constant_of(node), "c")
+        elif node.op not in ("Input", "Output"):
+            mapped = [None if v is None else mapping[v] for v in body.inputs_of(node)]
+            copy = clone_node(node, into, mapped, anonymous=True)
+            mapping.update(zip(node.values, copy.values, strict=True))
+    return mapped_outputs(body, mapping)
+
+
+def mapped_outputs(body: Graph, mapping: dict[Value, Value | None]) -> list[Value]:
+    """What a body's outputs are where it was copied.
+
+    Raises :class:`GraphError` where one is an input that is omitted there.
+    """
+    results = [mapping[v] for v in body.outputs]
+    found = [v for v in results if v is not None]
+    if len(found) < len(results):
+        raise GraphError(f"body {body.name!r} returns an input that is omitted")
+    return found
+
+
+def constant_of(node: Node) -> Any:
+    """The array of a ``Constant`` node."""
+    value: Attr = node.attrs["value"]
+    return value
+
+
+__all__ = ["clone_attrs", "clone_body", "clone_node", "constant_of", "mapped_outputs"]

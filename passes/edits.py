@@ -1,0 +1,46 @@
+"""What the rules of a pass did to a graph, counted as the editor tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.edit import Listener
+from ..ir.graph import Node, Value
+
+
+@dataclass
+class Edits:
+    """How many nodes a rule inserted and removed, and how many values it replaced."""
+
+    inserted: int = 0
+    removed: int = 0
+    replaced: int = 0
+
+
+class EditCounter:
+    """A listener that counts edits by rule, and hands them on to another one."""
+
+    def __init__(self, then: Listener | None = None) -> None:
+        self.by_rule: dict[str, Edits] = {}
+        self._then = then
+
+    def inserted(self, node: Node, rule: str) -> None:
+        self._of(rule).inserted += 1
+        if self._then is not None:
+            self._then.inserted(node, rule)
+
+    def removed(self, node: Node, rule: str) -> None:
+        self._of(rule).removed += 1
+        if self._then is not None:
+            self._then.removed(node, rule)
+
+    def replaced(self, old: Value, new: Value, rule: str) -> None:
+        self._of(rule).replaced += 1
+        if self._then is not None:
+            self._then.replaced(old, new, rule)
+
+    def _of(self, rule: str) -> Edits:
+        return self.by_rule.setdefault(rule, Edits())
+
+
+__all__ = ["EditCounter", "Edits"]
