@@ -17,6 +17,7 @@ from .pool import (
 )
 from .quantize import quantize_linear
 from .recurrent import dynamic_quantize_lstm, gru, lstm, rnn
+from .reduce import log_softmax, reduce_l2
 from .sums import mean, sums
 from .values import VALUE_EVALUATORS
 
@@ -34,6 +35,7 @@ EVALUATORS: dict[str, Evaluate] = {
     "GlobalMaxPool": global_max_pool,
     "LRN": lrn,
     "LSTM": lstm,
+    "LogSoftmax": log_softmax,
     "LpNormalization": lp_normalization,
     "LpPool": lp_pool,
     "MatMul": matmul,
@@ -44,6 +46,7 @@ EVALUATORS: dict[str, Evaluate] = {
     "QLinearMatMul": qlinear_matmul,
     "QuantizeLinear": quantize_linear,
     "RNN": rnn,
+    "ReduceL2": reduce_l2,
     "Sigmoid": sigmoid,
     "Sum": sums,
     "com.microsoft.DynamicQuantizeLSTM": dynamic_quantize_lstm,

@@ -348,3 +348,21 @@ def test_an_infinite_memory_without_peepholes() -> None:
     node = _node("LSTM", 3, hidden_size=1)
     _, last, cell = run_node(node, [x, w, r, None, None, start, memory])
     assert cell.item() == np.inf and last.item() == 0.5
+
+
+def test_log_softmax_far_below_the_maximum() -> None:
+    """Where the softmax is denormal or 0 its logarithm is still a number."""
+    x = np.array([[0, -100, -120, -1e4], [7, 7, -np.inf, 7]], np.float32)
+    (got,) = run_node(_node("LogSoftmax", axis=1), [x])
+    third = -np.log(np.float32(3))
+    want = np.array([[0, -100, -120, -1e4], [third, third, -np.inf, third]], np.float32)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32"])
+def test_norms_of_numbers_whose_squares_have_no_type(name: str) -> None:
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    for x in (np.full(4, 300, dtype), np.full(4, 2.0**-14, dtype)):
+        axes = np.array([0], np.int64)
+        (got,) = run_node(_node("ReduceL2", keepdims=0), [x, axes])
+        assert got == 2 * x[0] and got.dtype == dtype
