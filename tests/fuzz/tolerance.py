@@ -10,18 +10,22 @@ quantisation step), only those elements are free whose value lies within roundin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from graphkiln.ir.bindings import Bindings
+from graphkiln.ir.evaluators.arithmetic import compute_dtype
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import Interpreter
 
+from .rounding import Noise, noisy, plain
+
 SAFETY = 4.0
 SAMPLES = 9
+MORE = 64
 
 UNITS = {
     1.0: "Add Sub Mul Div Sqrt Reciprocal Cast CastLike",
@@ -48,6 +52,15 @@ _LARGE_TERMS = {name: f for names, f in LARGE_TERMS.items() for name in names.sp
 
 BLENDS = frozenset({"LSTM", "GRU", "RNN"})
 """States that are sums of terms as large as the largest state, which may cancel to little."""
+
+COMPOSITE = frozenset(
+    "Attention MultiHeadAttention GroupQueryAttention LSTM GRU RNN Softmax LogSoftmax "
+    "ReduceLogSumExp ReduceL2 LpNormalization LayerNormalization SkipLayerNormalization "
+    "RMSNormalization SimplifiedLayerNormalization SkipSimplifiedLayerNormalization "
+    "GroupNormalization InstanceNormalization BatchNormalization Gelu BiasGelu FastGelu "
+    "RotaryEmbedding".split()
+)
+"""Formulas with sums inside, whose every step is wrong (:mod:`.rounding`)."""
 
 # Results that are one of the operands, or that no rounding touches.
 EXACT = frozenset(
@@ -88,10 +101,18 @@ class Perturbed(Interpreter):
             node: Node, inputs: list[Any], bindings: Bindings, *, symbolic: bool | None = None
         ) -> list[Any]:
             inputs = self._inputs(node, inputs)
-            outputs = exactly(node, inputs, bindings, symbolic=symbolic)
+            given = self._noisy(inputs) if node.op in COMPOSITE else inputs
+            outputs = [plain(y) for y in exactly(node, given, bindings, symbolic=symbolic)]
             return self._outputs(node, inputs, outputs)
 
         engine.run_node = run_node  # type: ignore[method-assign]
+
+    def _noisy(self, inputs: list[Any]) -> list[Any]:
+        """Operands whose arithmetic rounds as a runtime that computes in their type may."""
+        floats = [x for x in inputs if isinstance(x, np.ndarray) and precision(x.dtype)]
+        unit = max((precision(compute_dtype(x.dtype)) for x in floats), default=0.0)
+        noise = Noise(self._rng, unit * self._factor, self._sign)
+        return [noisy(x, noise) if isinstance(x, np.ndarray) else x for x in inputs]
 
     def _inputs(self, node: Node, inputs: list[Any]) -> list[Any]:
         """Operands of sums are wrong: their error counts where large terms cancel."""
@@ -112,7 +133,8 @@ class Perturbed(Interpreter):
         if large is None:
             return wrong
         with np.errstate(all="ignore"):
-            error = self._wrong(large(inputs[0]), 1.0) - large(inputs[0])
+            terms = np.asarray(large(inputs[0]))
+            error = self._wrong(terms, 1.0) - terms
             return [np.asarray(y + np.nan_to_num(error).astype(y.dtype)) for y in wrong]
 
     def _blended(self, state: Any) -> Any:
@@ -139,13 +161,15 @@ def terms(inputs: list[Any]) -> int:
     return max(1, min(large[0], 4_096)) if large else 1
 
 
-def samples(graph: Graph, feeds: Mapping[str, Any]) -> list[list[Any]]:
+def samples(
+    graph: Graph, feeds: Mapping[str, Any], numbers: Sequence[int] = range(SAMPLES)
+) -> list[list[Any]]:
     """The outputs of evaluations whose operations are wrong by what they may be.
 
     Those that fail, because rounding decided something about shapes, are left out.
     """
     found = []
-    for n in range(SAMPLES):
+    for n in numbers:
         sign = (1, -1, 0)[min(n, 2)]
         try:
             found.append(Perturbed(graph, sign, n).run(feeds))
