@@ -180,3 +180,14 @@ def test_clip_keeps_nan(op: str, dtype: str) -> None:
     assert np.isnan(wants[0][:, :, 1]).all() and not np.isnan(wants[0][:, :, 0]).any()
     for got, want in zip(run_op(op, inputs[:4], attrs, num_outputs=count), wants, strict=True):
         assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "ThresholdedRelu"])
+@pytest.mark.parametrize("hidden", [3, 16])
+def test_activations_keep_nan(name: str, hidden: int) -> None:
+    """``x >= alpha`` is false for NaN, so ThresholdedRelu alone gives 0."""
+    inputs = layer_inputs(np.random.default_rng(4), "RNN", 1, (2, 2, 3, hidden), 1)
+    inputs[0][0, 1, 2] = np.nan
+    attrs = {"hidden_size": hidden, "activations": (name,)}
+    y, _ = run_op("RNN", inputs[:4], attrs, num_outputs=2)
+    assert np.isnan(y[:, :, 1]).all() and not np.isnan(y[:, :, 0]).any()

@@ -9,6 +9,7 @@ from tvm import tirx
 
 from ...tir import math
 from ...tir.builder import Builder, Expr
+from ...tir.floats import at_least, at_most
 from ...tir.numeric import dtype_of
 from ..registry import LowerContext
 
@@ -65,6 +66,11 @@ def activation(b: Builder, name: str, alpha: float = 0.0, beta: float = 0.0) -> 
     return apply
 
 
+def between(b: Builder, x: Expr, low: float, high: float) -> Expr:
+    """``x``, or the limit that it is beyond; NaN stays NaN."""
+    return at_least(b.let(at_most(b.let(x), high)), low)
+
+
 def _one(x: Expr) -> Expr:
     return tirx.const(1, dtype_of(x))
 
@@ -74,16 +80,14 @@ def _zero(x: Expr) -> Expr:
 
 
 _BUILDERS: dict[str, Callable[[Builder, Expr, Expr, Expr], Expr]] = {
-    "Relu": lambda b, x, alpha, beta: tirx.max(x, _zero(x)),
+    "Relu": lambda b, x, alpha, beta: at_least(x, 0.0),
     "Tanh": lambda b, x, alpha, beta: math.tanh(b, x),
     "Sigmoid": lambda b, x, alpha, beta: math.sigmoid(b, x),
     "Affine": lambda b, x, alpha, beta: alpha * x + beta,
     "LeakyRelu": lambda b, x, alpha, beta: tirx.Select(x >= _zero(x), x, alpha * x),
     "ThresholdedRelu": lambda b, x, alpha, beta: tirx.Select(x >= alpha, x, _zero(x)),
     "ScaledTanh": lambda b, x, alpha, beta: alpha * math.tanh(b, b.let(beta * x)),
-    "HardSigmoid": lambda b, x, alpha, beta: tirx.max(
-        tirx.min(alpha * x + beta, _one(x)), _zero(x)
-    ),
+    "HardSigmoid": lambda b, x, alpha, beta: between(b, alpha * x + beta, 0.0, 1.0),
     "Elu": lambda b, x, alpha, beta: tirx.Select(x >= _zero(x), x, alpha * math.expm1(b, x)),
     "Softsign": lambda b, x, alpha, beta: x / (_one(x) + tirx.abs(x)),
     "Softplus": lambda b, x, alpha, beta: math.softplus(b, x),
@@ -105,9 +109,7 @@ def fused_activation(c: LowerContext) -> Activation:
         return lambda x: x
     if name == "Clip":
         low, high = (*given, 0.0, 0.0)[:2]
-        return lambda x: tirx.max(
-            tirx.min(x, tirx.const(high, dtype_of(x))), tirx.const(low, dtype_of(x))
-        )
+        return lambda x: between(c.b, x, low, high)
     try:
         return activations(c.b, [name], given[:1], given[1:2])[0]
     except ValueError as e:

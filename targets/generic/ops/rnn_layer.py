@@ -14,11 +14,10 @@ from typing import Any
 from tvm import tirx
 
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
-from ...tir.floats import at_least, at_most
 from ...tir.numeric import cast
 from ..registry import LowerContext
 from .conv_direct import blocks_of, in_memory
-from .rnn_activations import Activation, activations
+from .rnn_activations import Activation, activations, between
 from .rnn_dot import COLUMNS, dot_tile, each_lane, tile_rows
 
 CHUNK = 64
@@ -80,7 +79,7 @@ class Layer:
         if self.clip is None:
             return x
         limit = float(self.clip)
-        return at_least(self.b.let(at_most(self.b.let(x), limit)), -limit)
+        return between(self.b, x, -limit, limit)
 
     def functions(self) -> list[list[Activation]]:
         """The activations of each direction, or one list where all directions have the same."""
