@@ -197,3 +197,19 @@ def test_fused_conv(activation: str, params: tuple[float, ...], residual: bool) 
     compiled = run_op("FusedConv", inputs, attrs, domain="com.microsoft")
     for got in (*compiled, *run_node(node, inputs)):
         assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "params"), [("Relu", ()), ("Clip", (-0.5, 1.5)), ("HardSigmoid", (0.3, 0.4))]
+)
+def test_fused_activations_keep_nan(activation: str, params: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(5)
+    x, w = random(rng, 1, 4, 7, 9), random(rng, 6, 4, 1, 1)
+    x[0, 1, 2, 3] = np.nan
+    attrs: dict[str, Any] = {"activation": activation}
+    if params:
+        attrs["activation_params"] = params
+    (got,) = run_op("FusedConv", [x, w], attrs, domain="com.microsoft")
+    want = np.zeros(got.shape, bool)
+    want[0, :, 2, 3] = True
+    np.testing.assert_array_equal(np.isnan(got), want)
