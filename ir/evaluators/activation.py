@@ -1,4 +1,4 @@
-"""Erf and Gelu without a Python call for each element."""
+"""Activations that ``onnx.reference`` computes slowly, with overflow or otherwise than defined."""
 
 from __future__ import annotations
 
@@ -70,3 +70,12 @@ def sigmoid(_node: Node, inputs: list[Any]) -> list[Any]:
     work = x.astype(compute_dtype(x.dtype), copy=False)
     small = np.exp(-np.abs(work))
     return [(np.where(work >= 0, 1, small) / (1 + small)).astype(x.dtype, copy=False)]
+
+
+def prelu(_node: Node, inputs: list[Any]) -> list[Any]:
+    """PRelu-16: ``slope * x`` below 0, ``x`` elsewhere.
+
+    (``onnx.reference`` multiplies 0 too, which a slope that is no finite number makes NaN.)
+    """
+    x, slope = inputs
+    return [np.where(x < 0, x * slope, x).astype(x.dtype, copy=False)]

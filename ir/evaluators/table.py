@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..registry import Evaluate
-from .activation import erf, gelu, sigmoid
+from .activation import erf, gelu, prelu, sigmoid
 from .conv import conv, conv_integer, conv_transpose, qlinear_conv
 from .matmul import gemm, matmul, matmul_integer, qlinear_matmul
 from .norm import lp_normalization, lrn
@@ -42,6 +42,7 @@ EVALUATORS: dict[str, Evaluate] = {
     "MatMulInteger": matmul_integer,
     "MaxPool": max_pool,
     "Mean": mean,
+    "PRelu": prelu,
     "QLinearConv": qlinear_conv,
     "QLinearMatMul": qlinear_matmul,
     "QuantizeLinear": quantize_linear,

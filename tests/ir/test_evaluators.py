@@ -366,3 +366,11 @@ def test_norms_of_numbers_whose_squares_have_no_type(name: str) -> None:
         axes = np.array([0], np.int64)
         (got,) = run_node(_node("ReduceL2", keepdims=0), [x, axes])
         assert got == 2 * x[0] and got.dtype == dtype
+
+
+@pytest.mark.parametrize("slope", [0.25, np.inf, np.nan])
+def test_prelu_keeps_zeros(slope: float) -> None:
+    x = np.array([0.0, -0.0, 2.0, -2.0, np.nan], np.float32)
+    (got,) = run_node(_node("PRelu"), [x, np.float32([slope])])
+    np.testing.assert_array_equal(got, np.float32([0, 0, 2, -2 * slope, np.nan]))
+    assert np.signbit(got[:2]).tolist() == [False, True]
