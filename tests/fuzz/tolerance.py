@@ -62,6 +62,9 @@ COMPOSITE = frozenset(
 )
 """Formulas with sums inside, whose every step is wrong (:mod:`.rounding`)."""
 
+REPEATED = frozenset({"Loop", "Scan"})
+"""What stacks results of a body: without a turn, nothing tells the sizes of what it stacks."""
+
 # Results that are one of the operands, or that no rounding touches.
 EXACT = frozenset(
     "Identity Neg Abs Relu Max Min Clip Sign Floor Ceil Round Where Equal Greater Less "
@@ -105,7 +108,11 @@ class Perturbed(Interpreter):
             node: Node, inputs: list[Any], bindings: Bindings, *, symbolic: bool | None = None
         ) -> list[Any]:
             inputs = self._inputs(node, inputs)
-            if node.op not in COMPOSITE:
+            if node.op in REPEATED:
+                guesses = _Guesses(bindings, seed)
+                outputs = exactly(node, inputs, guesses, symbolic=symbolic)
+                bindings.update(guesses)
+            elif node.op not in COMPOSITE:
                 outputs = exactly(node, inputs, bindings, symbolic=symbolic)
             else:
                 outputs = exactly(node, self._noisy(inputs), bindings, symbolic=symbolic)
@@ -168,6 +175,17 @@ class Perturbed(Interpreter):
         signs = self._sign or self._rng.choice((-1.0, 1.0), value.shape)
         with np.errstate(all="ignore"):
             return np.asarray(value.astype(np.float64) * (1 + by * signs)).astype(value.dtype)
+
+
+class _Guesses(dict[str, int]):
+    """Values of symbols, of which those that have none are any number."""
+
+    def __init__(self, known: Mapping[str, int], guess: int) -> None:
+        super().__init__(known)
+        self._guess = guess
+
+    def __missing__(self, _symbol: str) -> int:
+        return self._guess
 
 
 def _is_single(value: Any) -> bool:
