@@ -199,6 +199,11 @@ def terms(inputs: list[Any]) -> int:
     return max(1, min(large[0], 4_096)) if large else 1
 
 
+def perturbed(graph: Graph, number: int) -> Perturbed:
+    """One of many evaluations: the first is wrong upwards, the second downwards."""
+    return Perturbed(graph, (1, -1, 0)[min(number, 2)], number, wide=number % 4 == 3)
+
+
 def samples(
     graph: Graph, feeds: Mapping[str, Any], numbers: Sequence[int] = range(SAMPLES)
 ) -> list[list[Any]]:
@@ -208,9 +213,8 @@ def samples(
     """
     found = []
     for n in numbers:
-        sign = (1, -1, 0)[min(n, 2)]
         try:
-            found.append(Perturbed(graph, sign, n, wide=n % 4 == 3).run(feeds))
+            found.append(perturbed(graph, n).run(feeds))
         except Exception:
             continue
     return found
