@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArtifactError, ExecutionError, GraphkilnError, InputError
-
-__version__ = "0.1.0"
+from .version import __version__
 
 _PUBLIC = {
     "compile": "driver",

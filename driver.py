@@ -414,8 +414,8 @@ class _Compilation:
     def manifest(self, graph: Graph, imported: Imported, hosts: list[str]) -> dict[str, Any]:
         import tvm
 
-        from . import __version__
         from .codegen.signature import value_specs
+        from .version import __version__
 
         return {
             "producer": {"graphkiln": __version__, "tvm": str(tvm.__version__)},
