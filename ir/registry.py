@@ -16,6 +16,7 @@ import numpy as np
 
 from .conditions import Condition, Relation
 from .dims import Dim, SymExpr, known_le
+from .discovery import load_modules
 from .graph import Attr, Graph, GraphError, Node, Value
 from .shapes import broadcast, broadcast_dim
 from .types import Shape, TensorType, Type
@@ -416,10 +417,8 @@ def _default_value(proto: Any) -> Attr:
 
 @cache
 def _load_specs() -> None:
-    """Import the files that register the built-in ops (once)."""
-    from . import ops
-
-    ops.load()
+    """Load the files that register the built-in ops (once)."""
+    load_modules(f"{__package__}.ops")
 
 
 def spec(key: str) -> OpSpec | None:

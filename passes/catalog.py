@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
+
+from ..ir.discovery import load_modules
 
 LEVELS = {
     0: "shapes,fold,dce",
@@ -30,10 +30,8 @@ kernel become a fused multiply-add that rounds once.
 
 @cache
 def load() -> None:
-    """Import every file of this folder; each registers its passes (once)."""
-    package = importlib.import_module(__package__ or "")
-    for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-        importlib.import_module(f"{package.__name__}.{module}")
+    """Load every file of this folder; each registers its passes (once)."""
+    load_modules(__package__ or "")
 
 
 __all__ = ["LEVELS", "PIPELINES", "load"]

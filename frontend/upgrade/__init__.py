@@ -7,13 +7,12 @@ older node and gives it the same meaning, are listed in :mod:`.supersets`, each 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from ...ir.discovery import load_modules
 from ..node import OnnxNode
 from ..schema import LATEST
 from ..scope import Slot
@@ -53,8 +52,7 @@ def upgrade(*ops: str, until: int, domain: str = "") -> Callable[[Apply], Apply]
 
 @cache
 def _load() -> None:
-    for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
-        importlib.import_module(f"{__name__}.{module}")
+    load_modules(__name__)
 
 
 def rules(key: str) -> Sequence[Rule]:

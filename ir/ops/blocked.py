@@ -13,6 +13,7 @@ import numpy as np
 
 from ..dims import ceil_div
 from ..graph import Node, Output
+from ..interpreter import run_node
 from ..packing import (
     pack_channels,
     unpack_channels,
@@ -34,8 +35,6 @@ def blocked_layout(rank: int, block: int) -> str:
 
 def _run_plain(op_name: str, attrs: dict[str, Any], inputs: list[Any]) -> np.ndarray:
     """Evaluate a standard op through the interpreter."""
-    from ..interpreter import run_node
-
     node = Node(op_name, "", op_name.lower(), attrs, [Output("y", None)], 0)
     result = run_node(node, inputs)[0]
     assert isinstance(result, np.ndarray)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Attr, Node, Output
+from ..interpreter import run_node
 from ..packing import unpack_gates, unpack_recurrent_weight
 from ..registry import InferContext, attribute, op
 from ..types import Type
@@ -56,8 +57,6 @@ def plain_parameters(node: Node, r: np.ndarray, bias: np.ndarray | None) -> list
 
 
 def _evaluate(node: Node, inputs: list[Any]) -> list[Any]:
-    from ..interpreter import run_node
-
     gates, r, *others = inputs
     bias = others[0] if others else None
     _, blocks, _, width = r.shape

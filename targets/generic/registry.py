@@ -12,11 +12,13 @@ import inspect
 import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...ir.discovery import load_modules
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute
 from ...ir.types import TensorType
@@ -180,7 +182,7 @@ def _is_foreign(function: Callable[..., Any]) -> bool:
     return function.__module__.split(".")[0] != __name__.split(".")[0]
 
 
+@cache
 def _load() -> None:
-    from . import ops
-
-    ops.load()
+    """Load the files that register the lowerings of the built-in ops (once)."""
+    load_modules(f"{__package__}.ops")

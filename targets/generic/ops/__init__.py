@@ -1,14 +1,1 @@
-"""Lowerings of the built-in ops, one file per family."""
-
-from __future__ import annotations
-
-import importlib
-import pkgutil
-from functools import cache
-
-
-@cache
-def load() -> None:
-    """Import every file of this folder; each registers its lowerings."""
-    for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
-        importlib.import_module(f"{__name__}.{module}")
+"""Lowerings of the built-in ops, one file per family; each registers its lowerings."""
