@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from ..ir.edit import Editor, Listener
-from ..ir.graph import Graph, GraphError, Node
+from ..ir.graph import Graph, GraphError
 from ..ir.infer import Known, infer_types
 from ..ir.symbols import Renames, collect_renames, rename_symbols
 from .captures import captured_inputs
 from .claims import Claim
+from .pattern import Explain, Rule
 from .target import GenericFacts, TargetFacts
-
-if TYPE_CHECKING:
-    from .pattern import Rule
-
-Explain = Callable[[str, Node, str], None]
 
 # Settling one size may settle another; each round is one inference of the whole graph.
 _REFRESHES = 4

@@ -16,17 +16,19 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..ir.edit import Editor, can_replace
 from ..ir.graph import Graph, GraphError, Node, Value
+from ..ir.infer import Known
 from ..ir.registry import attribute, has_trait
-from .base import Explain, PassContext
 from .claims import Claim
 from .precision import is_number
 from .queries import splat
 
 AttrTest: TypeAlias = "Callable[[Any], bool]"
+Explain: TypeAlias = "Callable[[str, Node, str], None]"
+"""Hears of a rewrite that was tried as (rule, node, reason why it was not done)."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,17 @@ def _bind(m: Match, name: str, v: Value) -> Match:
 # ---- driver --------------------------------------------------------------------------------------
 
 
+class RewriteContext(Protocol):
+    """What rewriting asks of the context of its pass; a :class:`~.base.PassContext` is one."""
+
+    @property
+    def explain(self) -> Explain | None:
+        """Hears of every rule that was tried, where given."""
+
+    def known(self, graph: Graph) -> Known:
+        """The values of ``graph`` known at compile time."""
+
+
 @dataclass
 class _Worklist:
     """Nodes to look at, producers first; each stands there once."""
@@ -327,7 +340,7 @@ class _Worklist:
         return node
 
 
-def rewrite(graph: Graph, rules: Sequence[Rule], context: PassContext) -> Counter[str]:
+def rewrite(graph: Graph, rules: Sequence[Rule], context: RewriteContext) -> Counter[str]:
     """Apply ``rules`` until none matches; returns how often each one did.
 
     Nodes are visited producers first, and again when an input of theirs was rewritten, so the
@@ -413,6 +426,6 @@ def apply_rule(
 
 
 __all__ = [
-    "Const", "Either", "Match", "Maybe", "Op", "Pattern", "Replace", "Rule", "Var", "apply_rule",
-    "exact_rules", "match", "rewrite",
+    "Const", "Either", "Explain", "Match", "Maybe", "Op", "Pattern", "Replace", "RewriteContext",
+    "Rule", "Var", "apply_rule", "exact_rules", "match", "rewrite",
 ]  # fmt: skip
