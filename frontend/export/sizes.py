@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,14 +12,36 @@ from ...ir.dims import Dim, SymExpr, symbol_name
 from ...ir.graph import GraphError, Value
 from ...ir.types import TensorType
 
-if TYPE_CHECKING:
-    from .scope import Scope
+
+class Writer(Protocol):
+    """What sizes are written with; a :class:`~.scope.Scope` is one."""
+
+    sizes: Sizes
+
+    @property
+    def parent(self) -> Writer | None:
+        """The writer of the graph around this one."""
+
+    def name(self, value: Value) -> str:
+        """The name of a value."""
+
+    def ints(self, values: Sequence[int]) -> str:
+        """The name of a new int64 initializer ``[len(values)]``."""
+
+    def tensor(self, array: np.ndarray, hint: str = ...) -> str:
+        """The name of a new initializer."""
+
+    def emit(
+        self, op: str, inputs: Sequence[str], attrs: Mapping[str, Any] | None = ..., *,
+        name: str = ...,
+    ) -> str:  # fmt: skip
+        """Append a node; returns the name of its output."""
 
 
 class Sizes:
     """The sizes one scope can compute; those of the scopes around it are found too."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Writer) -> None:
         self._scope = scope
         self._sources: dict[str, tuple[Value, int]] = {}
         self._scalars: dict[Dim, str] = {}
@@ -100,7 +122,7 @@ class Sizes:
         raise GraphError(f"no value shows the size {name}")
 
 
-def _chain(scope: Scope) -> list[Scope]:
+def _chain(scope: Writer) -> list[Writer]:
     found = [scope]
     while found[-1].parent is not None:
         found.append(found[-1].parent)
