@@ -23,7 +23,6 @@ from ..ir.dims import Dim
 from ..ir.graph import Graph, Node, Value
 from ..ir.origins import Origins
 from ..ir.types import TensorType
-from .emit import Emit
 from .errors import ImportFault, shorten
 from .scope import Builder, Scope, Slot
 
@@ -165,34 +164,6 @@ class Choices:
                 work.append((at.parent, outer.node))
             work += [(at, v.node) for v in at.graph.inputs_of(node) if v is not None]
         return found
-
-
-class Guard:
-    """Lets values through where a condition holds."""
-
-    def __init__(self, emit: Emit, condition: Value, holds: bool, message: str) -> None:
-        self._emit = emit
-        self._message = message
-        self._source = condition
-        self._holds = holds
-        self._condition: Value | None = None
-
-    @property
-    def used(self) -> bool:
-        return self._condition is not None
-
-    def __call__(self, slot: Slot) -> Slot:
-        if not isinstance(slot, Value) or slot.constant is not None:
-            return slot
-        if self._condition is None:
-            self._condition = self._scalar()
-        return self._emit("kiln.Require", slot, self._condition, message=self._message)
-
-    def _scalar(self) -> Value:
-        value = self._source
-        if value.rank:
-            value = self._emit("Reshape", value, self._emit.ints([]))
-        return value if self._holds else self._emit("Not", value)
 
 
 def disagree(node: Node) -> bool:

@@ -11,24 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor, unify_sequences
-from .choices import Guard, Question, condition_of, disagree, equality
+from .branch_guard import Guard
+from .choices import Question, condition_of, disagree, equality
+from .context import ImportContext
 from .emit import Emit
 from .errors import ImportFault, shorten, text
-from .node import Body, OnnxNode
+from .node import OnnxNode
 from .order import free_names
 from .schema import LATEST
-from .scope import BROKEN, Builder, Scope, Slot
-
-if TYPE_CHECKING:
-    from .importer import Importer
-
+from .scope import BROKEN, Body, Builder, Scope, Slot
 
 CONTROL_OPS = ("If", "Loop", "Scan")
 
@@ -55,7 +53,7 @@ class _Unfinished(Exception):
 class _Site:
     """The control flow node being placed, and whether one of its bodies failed."""
 
-    importer: Importer
+    importer: ImportContext
     node: OnnxNode
     scope: Scope
     failed: bool = False
@@ -66,7 +64,7 @@ class _Site:
         return Builder(Graph(name), self.scope.builder)
 
 
-def place_control(importer: Importer, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
+def place_control(importer: ImportContext, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
     """Add an If, Loop or Scan of the newest opset, with its bodies closed."""
     try:
         return _PLACERS[node.op](_Site(importer, node, scope))
@@ -197,7 +195,7 @@ def _place_scan(at: _Site) -> Sequence[Slot]:
     return _add(at, [*values, *closed.captured], attrs, results)
 
 
-def place_batched_scan(importer: Importer, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
+def place_batched_scan(importer: ImportContext, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
     """Scan of opset 8, where every input has a batch axis 0: a Scan over the batch of Scans."""
     if node.input(0) is not None:
         raise ImportFault("Scan of opset 8 with sequence_lens is not supported")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,20 +11,18 @@ from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim
 from ..ir.graph import Value
 from ..ir.types import TensorType
+from .context import ImportContext
 from .errors import ImportFault
 from .guards import add_assert
 from .node import OnnxNode
 from .schema import LATEST
 from .scope import Scope
 
-if TYPE_CHECKING:
-    from .importer import Importer
-
 
 class Emit:
     """Adds operations next to the node called ``name``; calling it adds one."""
 
-    def __init__(self, importer: Importer, scope: Scope, name: str) -> None:
+    def __init__(self, importer: ImportContext, scope: Scope, name: str) -> None:
         self.importer = importer
         self.scope = scope
         self.name = name

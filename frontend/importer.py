@@ -37,10 +37,10 @@ from .keys import (
     opset_versions,
 )
 from .library import default_attributes, function_body, has_body
-from .node import Body, OnnxNode, attribute_value, attributes
+from .node import OnnxNode, attribute_value, attributes
 from .order import sorted_nodes, used_names
 from .schema import LATEST, VARIADIC, check, check_registered, signature
-from .scope import BROKEN, Broken, Builder, Scope, Slot
+from .scope import BROKEN, Body, Broken, Builder, Scope, Slot
 from .source import Source
 from .tensors import to_array, to_dense
 from .upgrade import bring_up, rules

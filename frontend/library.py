@@ -10,8 +10,9 @@ import onnx
 from onnx import helper
 
 from ..ir.reference import attribute_proto, type_proto
-from .node import Body, OnnxNode
+from .node import OnnxNode
 from .schema import LATEST, python_value
+from .scope import Body
 
 
 def has_body(op: str, domain: str) -> bool:

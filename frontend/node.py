@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import onnx
 
 from ..ir.graph import Value
-from ..ir.types import Type
 from .errors import ImportFault, text
+from .scope import Body, RawAttr, Scope
 from .source import Source
 from .tensors import decode, to_array, to_dense
 from .valuetypes import Symbols, value_type
 
-if TYPE_CHECKING:
-    from .scope import Scope
-
 _KIND = onnx.AttributeProto
-
-
-@dataclass(frozen=True)
-class Body:
-    """A graph attribute, with the scope whose names it may use."""
-
-    proto: onnx.GraphProto
-    scope: Scope
-
-
-RawAttr: TypeAlias = "int | float | str | tuple[Any, ...] | np.ndarray | Type | Body"
 
 
 @dataclass(slots=True)

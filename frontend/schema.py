@@ -14,7 +14,8 @@ from onnx.defs import OpSchema
 from ..ir.registry import ML_OPSET, OPSET, OpSpec
 from ..ir.types import OptionalType, SequenceType, TensorType
 from .errors import ImportFault
-from .node import Body, OnnxNode
+from .node import OnnxNode
+from .scope import Body
 
 LATEST: Mapping[str, int] = {
     "": OPSET, "ai.onnx.ml": ML_OPSET, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1,

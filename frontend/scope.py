@@ -8,17 +8,17 @@ builder of its own, which fetches what the body uses from outside as further inp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from ..ir.graph import Graph, Value
 from ..ir.infer import KNOWN_LIMIT, Known
 from ..ir.origins import NONE, Origins
+from ..ir.types import Type
 from .errors import ImportFault
-
-if TYPE_CHECKING:
-    from .node import RawAttr
 
 
 class Broken:
@@ -28,6 +28,18 @@ class Broken:
 BROKEN = Broken()
 
 Slot: TypeAlias = "Value | Broken | None"
+
+
+@dataclass(frozen=True)
+class Body:
+    """A graph attribute, with the scope whose names it may use."""
+
+    proto: onnx.GraphProto
+    scope: Scope
+
+
+RawAttr: TypeAlias = "int | float | str | tuple[Any, ...] | np.ndarray | Type | Body"
+"""The value of a node's attribute."""
 
 
 class Builder:

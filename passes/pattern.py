@@ -20,7 +20,6 @@ from typing import Any, Protocol, TypeAlias
 
 from ..ir.edit import Editor, can_replace
 from ..ir.graph import Graph, GraphError, Node, Value
-from ..ir.infer import Known
 from ..ir.registry import attribute, has_trait
 from .claims import Claim
 from .precision import is_number
@@ -317,8 +316,8 @@ class RewriteContext(Protocol):
     def explain(self) -> Explain | None:
         """Hears of every rule that was tried, where given."""
 
-    def known(self, graph: Graph) -> Known:
-        """The values of ``graph`` known at compile time."""
+    def editor(self, graph: Graph) -> Editor:
+        """What changes ``graph``."""
 
 
 @dataclass

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ...ir.discovery import load_modules
+from ..emit import Emit
 from ..node import OnnxNode
 from ..schema import LATEST
 from ..scope import Slot
-
-if TYPE_CHECKING:
-    from ..emit import Emit
 
 Apply: TypeAlias = "Callable[[OnnxNode, Emit], Sequence[Slot] | None]"
 """Edits the node in place and returns None, or returns the values of the node's outputs."""
