@@ -148,7 +148,7 @@ def compile(
 
     ``model`` is a path, bytes or an ``onnx.ModelProto``; further keywords are fields of
     :class:`CompileOptions`. Raises :class:`graphkiln.frontend.FrontendError` for models that
-    cannot be imported, :class:`graphkiln.codegen.lower.CodegenError` and
+    cannot be imported, :class:`graphkiln.codegen.errors.CodegenError` and
     :class:`graphkiln.codegen.build.BuildError` where no code can be generated.
     """
     from .codegen.collector import rare_collections
@@ -217,7 +217,7 @@ def bisect(
 
 def require_support(graph: Graph, target: Target) -> None:
     """Raise ``CodegenError`` listing every node that nothing can compute."""
-    from .codegen.lower import CodegenError
+    from .codegen.errors import CodegenError
     from .codegen.support import unsupported
     from .runtime.host import supported
 

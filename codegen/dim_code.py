@@ -10,7 +10,7 @@ from tvm import tirx
 from ..ir.conditions import Relation
 from ..targets.tir.builder import Builder, index
 from ..targets.tir.saturated_dim import saturated_dim
-from .lower import Verdict
+from .dim_slots import Verdict
 
 Expr: TypeAlias = Any
 

@@ -16,7 +16,7 @@ from ..errors import GraphkilnError
 from ..targets.base import Target
 from .build import object_of
 from .dim_code import decide
-from .lower import DimKernel
+from .dim_slots import DimKernel
 from .native import FUNCTIONS, Native
 from .pool import FUNCTIONS as POOL_FUNCTIONS
 from .pool import pool_object

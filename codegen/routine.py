@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 from ..ir.dims import is_static
 from ..ir.types import TensorType
-from .lower import DimKernel, Lowered
+from .dim_slots import DimKernel
+from .lower import Lowered
 from .memory import ALIGNMENT
 from .program import (
     AllocStorage,

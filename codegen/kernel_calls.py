@@ -1,0 +1,64 @@
+"""Calls of kernels: each kernel once, its arguments, and memory for its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..ir.graph import Graph
+from ..ir.types import TensorType
+from ..targets.base import Target
+from .dim_slots import DimSlots, size_of
+from .kernels import KernelSpec, kernel_spec
+from .program import AllocStorage, Call, Kill, MakeTensor, Reg
+from .program_builder import ProgramBuilder
+from .storage import storage_name
+
+
+class KernelCalls:
+    """The ``kernels`` that a program needs, by name, and the nodes behind the ``calls`` of each.
+
+    A call that no node stands behind has an empty name there.
+    """
+
+    def __init__(
+        self, builder: ProgramBuilder, dims: DimSlots, target: Target, version: str
+    ) -> None:
+        self.kernels: dict[str, KernelSpec] = {}
+        self.calls: dict[str, list[str]] = {}
+        self._builder = builder
+        self._dims = dims
+        self._target = target
+        self._version = version
+
+    def allocate(self, t: TensorType) -> Reg:
+        """A tensor with storage of its own, released when nobody holds it."""
+        storage, reg = self._builder.new_reg(), self._builder.new_reg()
+        self._builder.emit(AllocStorage(storage, self._dims.of(size_of(t))))
+        self.place(reg, storage, 0, t)
+        self._builder.emit(Kill(storage))
+        return reg
+
+    def place(self, reg: Reg, storage: Reg, offset: int, t: TensorType) -> None:
+        """Make ``reg`` a tensor at a byte offset of a storage."""
+        shape, dtype = self._dims.shape(t), storage_name(t.dtype.name)
+        self._builder.emit(MakeTensor(reg, storage, offset, shape, dtype))
+
+    def call(self, spec: KernelSpec, inputs: Sequence[Reg], outputs: Sequence[Reg]) -> None:
+        """Call a kernel, which writes to the tensors in ``outputs``."""
+        name = spec.name(self._target.spec, self._version)
+        self.kernels.setdefault(name, spec)
+        self.calls.setdefault(name, []).append(spec.node)
+        dims = [self._dims.argument(d) for d in spec.dims]
+        self._builder.emit(Call(name, (*inputs, *outputs, *dims)))
+
+    def run(self, graph: Graph, inputs: Sequence[Reg]) -> list[Reg]:
+        """Call a kernel made from a helper graph of one op; its inputs are in registers."""
+        (node,) = graph.nodes
+        spec = replace(kernel_spec(graph, node), node="")
+        outputs = [self.allocate(v.tensor_type) for v in graph.outputs]
+        self.call(spec, inputs, outputs)
+        return outputs
+
+
+__all__ = ["KernelCalls"]

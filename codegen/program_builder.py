@@ -1,0 +1,109 @@
+"""Writing a program: registers, blocks, weights and calls of host functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..ir.dims import Dim, free_symbols
+from ..ir.graph import Value
+from .attributes import attributes_json
+from .kernels import storage_array
+from .program import (
+    CallHost,
+    GetItem,
+    Instruction,
+    Kill,
+    LoadWeight,
+    Operand,
+    Program,
+    ReadDim,
+    Reg,
+    Slot,
+)
+
+
+class ProgramBuilder:
+    """A program under construction; ``weights`` are the constants that it loads, by name."""
+
+    def __init__(self) -> None:
+        self.program = Program()
+        self.weights: list[tuple[str, np.ndarray]] = []
+        self._block: list[Instruction] = self.program.body
+        self._weight_index: dict[int, int] = {}
+        self._dim_regs: dict[Dim, Reg] = {}
+
+    def emit(self, instruction: Instruction) -> None:
+        self._block.append(instruction)
+
+    def new_reg(self) -> Reg:
+        self.program.registers += 1
+        return Reg(self.program.registers)
+
+    @property
+    def outermost(self) -> bool:
+        """Do instructions go to the program itself, so that whatever follows has run them?"""
+        return self._block is self.program.body
+
+    @contextmanager
+    def nested(self) -> Iterator[list[Instruction]]:
+        """Instructions emitted inside go to a block of their own."""
+        outer, self._block = self._block, []
+        held = dict(self._dim_regs)
+        yield self._block
+        self._block = outer
+        # What a block reads may not have run, and what it binds makes older readings stale.
+        self._dim_regs = {d: r for d, r in held.items() if self._dim_regs.get(d) == r}
+
+    # ---- values that instructions read ---------------------------------------------------------
+
+    def constant(self, value: Value, array: np.ndarray) -> Reg:
+        """A new register with the array of a constant."""
+        reg = self.new_reg()
+        if value.dtype == "string":
+            self.program.host_functions.add("Constant")
+            holder = self.new_reg()
+            self.emit(CallHost(holder, "Constant", attributes_json({"value": array}), ()))
+            self.emit(GetItem(reg, holder, 0))
+        else:
+            self.emit(LoadWeight(reg, self._weight(value.name, array)))
+        return reg
+
+    def _weight(self, name: str, array: np.ndarray) -> int:
+        index = self._weight_index.get(id(array))
+        if index is None:
+            index = self._weight_index[id(array)] = len(self.weights)
+            self.weights.append((name, storage_array(array)))
+        return index
+
+    def dim(self, d: Dim, slot: Slot) -> Reg:
+        """A register with the number in a dim's slot, which a block reads once."""
+        found = self._dim_regs.get(d)
+        if found is None:
+            found = self._dim_regs[d] = self.new_reg()
+            self.emit(ReadDim(found, slot))
+        return found
+
+    def forget_dims(self, symbols: Set[str]) -> None:
+        """These symbols have new values: what was read of them is stale."""
+        self._dim_regs = {d: r for d, r in self._dim_regs.items() if not free_symbols(d) & symbols}
+
+    # ---- calls ---------------------------------------------------------------------------------
+
+    def call_host(
+        self, op: str, attributes: object, arguments: Sequence[Operand | None], count: int
+    ) -> list[Reg]:
+        """Call a host function of the runtime; returns registers of its ``count`` results."""
+        self.program.host_functions.add(op)
+        holder = self.new_reg()
+        self.emit(CallHost(holder, op, attributes_json(attributes), tuple(arguments)))
+        results = [self.new_reg() for _ in range(count)]
+        for i, reg in enumerate(results):
+            self.emit(GetItem(reg, holder, i))
+        self.emit(Kill(holder))
+        return results
+
+
+__all__ = ["ProgramBuilder"]
