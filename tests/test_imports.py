@@ -1,13 +1,18 @@
-"""Who may import whom: every import statement of the package, also those inside functions."""
+"""Who may import whom: every import statement of the package, also those inside functions.
+
+Statements under ``TYPE_CHECKING`` count as others do: a file that needs another's classes to say
+what it takes cannot be read, tested or moved without it, whether or not Python loads it.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import graphkiln
@@ -103,6 +108,108 @@ def test_layers_use_only_their_packages() -> None:
             if module.split(".")[0] not in allowed:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
     assert not wrong, "\n".join(wrong)
+
+
+# ---- circles -------------------------------------------------------------------------------------
+
+
+def module_graph(root: Path, paths: Iterable[Path]) -> nx.DiGraph:
+    """Module -> the modules of the package below ``root`` that it imports.
+
+    ``from package import name`` imports the module ``package.name`` where there is one. Who imports
+    a module also runs the ``__init__`` of each package around it, and so depends on that: but for
+    the packages that it lies in itself, which have begun to run before it does.
+    """
+    modules = {module_name(root, p): p for p in paths}
+    graph = nx.DiGraph()
+    graph.add_nodes_from(modules)
+    for module, path in modules.items():
+        mine = set(packages(module, path))
+        for found in imported_modules(root, path, modules):
+            around = (p for p in packages(found, modules[found]) if p in modules)
+            for other in (found, *(p for p in around if p not in mine)):
+                if other != module:
+                    graph.add_edge(module, other)
+    return graph
+
+
+def module_name(root: Path, path: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(["graphkiln", *(p for p in parts if p != "__init__")])
+
+
+def packages(module: str, path: Path) -> Iterator[str]:
+    """The packages around a module, itself included where it is one, inner ones first."""
+    name = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def imported_modules(root: Path, path: Path, modules: Collection[str]) -> Iterator[str]:
+    package = ["graphkiln", *path.relative_to(root).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{source}.{alias.name}" for alias in node.names]
+            yield from (m for n in names if (m := n if n in modules else source) in modules)
+
+
+def circles(graph: nx.DiGraph) -> list[list[str]]:
+    return [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1]
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = module_graph(ROOT, files())
+    assert graph.number_of_edges() > len(graph) > 400
+    assert circles(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("from . import b", "from .a import x"),
+        ("def f():\n    from .b import y", "from . import a"),
+        ("if TYPE_CHECKING:\n    from .b import y", "from .a import x"),
+        ("import graphkiln.b", "def f():\n    import graphkiln.a"),
+        ("from .sub.c import z", ""),
+    ],
+)
+def test_circles_are_found(a: str, b: str, tmp_path: Path) -> None:
+    """Also one that goes through the ``__init__`` of a package on the way to a module."""
+    texts = {"a.py": a, "b.py": b, "sub/__init__.py": "from ..a import x", "sub/c.py": ""}
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = circles(module_graph(tmp_path, tmp_path.rglob("*.py")))
+    assert found == [["graphkiln.a", "graphkiln.b" if b else "graphkiln.sub"]]
+
+
+BY_NAME = {
+    "__init__.py": "the public names, which are also imported under TYPE_CHECKING",
+    "cli/__init__.py": "commands, when they are used",
+    "ir/discovery.py": "files that register ops, lowerings, upgrade rules, passes: see there",
+    "runtime/host/__init__.py": "host functions, when a model names them",
+}
+"""The files that load modules by name, from data: what they load is no import of theirs."""
+
+
+def test_few_files_load_modules_by_name() -> None:
+    """No other file hides an import, and a circle, from the test above."""
+    loaders = set()
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                if name in ("import_module", "importlib.import_module", "__import__"):
+                    loaders.add(path.relative_to(ROOT).as_posix())
+    assert loaders == set(BY_NAME)
+
+
+# ---- how they are written, and what they load ----------------------------------------------------
 
 
 def test_imports_inside_the_package_are_relative() -> None:
