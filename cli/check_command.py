@@ -94,8 +94,9 @@ def _complete(graph: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
 
 def _random_ops(graph: Any) -> list[str]:
     from ..ir.registry import has_trait
+    from ..ir.traits import Trait
 
-    return sorted({n.key for n in graph.nodes if has_trait(n, "stochastic")})
+    return sorted({n.key for n in graph.nodes if has_trait(n, Trait.STOCHASTIC)})
 
 
 class Tolerances(NamedTuple):

@@ -87,6 +87,7 @@ def _how(key: str, domain: str, op: str) -> tuple[str, str]:
     from ..codegen.classify import VIEWS
     from ..frontend.importer import reads
     from ..ir.registry import spec
+    from ..ir.traits import Trait
     from ..runtime.host import supported
     from ..targets import parse_target
     from ..targets.generic.registry import lowered_keys
@@ -96,9 +97,9 @@ def _how(key: str, domain: str, op: str) -> tuple[str, str]:
     own = key in parse_target("cpu").own_kernels
     if known is None:
         return (COMPILED, "") if op == "Constant" else (EXPANDED if reads(key) else MISSING, "")
-    if "host" in known.traits:
+    if Trait.HOST in known.traits:
         return HOST, ""
-    if "control_flow" in known.traits or key in VIEWS | lowered_keys() or own:
+    if Trait.CONTROL_FLOW in known.traits or key in VIEWS | lowered_keys() or own:
         notes = ["a CPU kernel of its own"] * own + ["strings by a host function"] * host
         return COMPILED, "; ".join(notes)
     return (HOST, "") if host else (MISSING, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
+from ..ir.traits import Trait
 from ..ir.types import TensorType, Type
 
 _SAME = frozenset({"Identity", "kiln.Require", "kiln.ZipMap"})
@@ -24,7 +25,7 @@ def is_view(graph: Graph, node: Node) -> bool:
 
 def is_host(graph: Graph, node: Node) -> bool:
     """Does this node run as a host function (host op, or values that are not plain tensors)?"""
-    if has_trait(node, "host"):
+    if has_trait(node, Trait.HOST):
         return True
     if is_view(graph, node):
         return False
@@ -38,7 +39,7 @@ def is_host(graph: Graph, node: Node) -> bool:
 
 def is_opaque(graph: Graph, node: Node) -> bool:
     """May the node keep or hand on its inputs (control flow, host functions)?"""
-    return has_trait(node, "control_flow") or is_host(graph, node)
+    return has_trait(node, Trait.CONTROL_FLOW) or is_host(graph, node)
 
 
 def view_root(graph: Graph, value: Value) -> Value:

@@ -12,6 +12,7 @@ from ..ir.dims import Dim, SymExpr, dim_min
 from ..ir.graph import Graph, Node, Value
 from ..ir.parser import parse_graph
 from ..ir.registry import has_trait
+from ..ir.traits import Trait
 from ..ir.types import TensorType
 from .flops import PRODUCTS, is_elementwise, node_flops
 from .kernels import KernelSpec, kernel_symbols
@@ -74,9 +75,9 @@ class Demand:
 
     def _by(self, node: Node, index: int, whole: Dim) -> Dim:
         """What one use wants of a value of so many elements."""
-        if has_trait(node, "shape_only"):
+        if has_trait(node, Trait.SHAPE_ONLY):
             return 0
-        first = index == 0 and (node.key in _PICKING or has_trait(node, "injective"))
+        first = index == 0 and (node.key in _PICKING or has_trait(node, Trait.INJECTIVE))
         same = is_elementwise(node) and node.out().tensor_type.numel == whole
         if not first and not same:
             return whole

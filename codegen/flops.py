@@ -10,6 +10,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.ops.linalg_einsum import parse_einsum
 from ..ir.ops.rnn import DIRECTIONS
 from ..ir.registry import attribute, has_trait
+from ..ir.traits import Trait
 from ..ir.types import TensorType
 
 _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "PoolBlocked"})
@@ -50,14 +51,14 @@ def node_flops(graph: Graph, node: Node) -> Dim:
         return node.out().tensor_type.numel * _product(attribute(node, "kernel_shape"))
     if is_elementwise(node):
         return node.out().tensor_type.numel
-    if has_trait(node, "reduction") and inputs and inputs[0] is not None:
+    if has_trait(node, Trait.REDUCTION) and inputs and inputs[0] is not None:
         return inputs[0].tensor_type.numel
     return 0
 
 
 def is_elementwise(node: Node) -> bool:
     """Does the node take one operation an element of its result?"""
-    return has_trait(node, "elementwise") or node.op in ("QuantizeLinear", "DequantizeLinear")
+    return has_trait(node, Trait.ELEMENTWISE) or node.op in ("QuantizeLinear", "DequantizeLinear")
 
 
 def _shapes_known(node: Node, inputs: Inputs) -> bool:

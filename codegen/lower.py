@@ -16,6 +16,7 @@ import numpy as np
 from ..ir.dims import symbol_name
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
+from ..ir.traits import Trait
 from ..ir.types import TensorType, tensor
 from ..targets.base import Target
 from ..targets.generic.region import fresh_symbols
@@ -118,9 +119,9 @@ def _result(frame: Frame, value: Value) -> Reg:
 
 def _lower_node(frame: Frame, node: Node) -> None:
     try:
-        if has_trait(node, "effect"):
+        if has_trait(node, Trait.EFFECT):
             pass  # see Checks
-        elif has_trait(node, "control_flow"):
+        elif has_trait(node, Trait.CONTROL_FLOW):
             lower_control(frame, node, partial(_inline, frame))
         elif is_host(frame.graph, node):
             _host(frame, node)

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator
 
 from ..ir.graph import Graph, Node
 from ..ir.registry import has_trait, spec_of
+from ..ir.traits import Trait
 from ..targets.base import Target
 from .classify import is_host, is_view
 
@@ -46,7 +47,7 @@ def _nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:
 def _reason(
     graph: Graph, node: Node, kernels: Container[str], host_functions: Container[str]
 ) -> str | None:
-    if any(has_trait(node, t) for t in ("control_flow", "effect")):
+    if any(has_trait(node, t) for t in (Trait.CONTROL_FLOW, Trait.EFFECT)):
         return None
     if node.key == "kiln.Region" or is_view(graph, node):
         return None

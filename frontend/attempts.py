@@ -15,6 +15,7 @@ from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim, DimError, free_symbols, solve, substitute, sym
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
+from ..ir.traits import Trait
 from ..ir.types import TensorType
 from .choices import Choices, guard_messages
 from .control import SCALARS
@@ -151,7 +152,7 @@ def _unranked(graph: Graph) -> Iterator[tuple[Node, Value]]:
             inputs = current.inputs_of(node)
             if node.key == "Identity":
                 continue
-            if has_trait(node, "control_flow"):
+            if has_trait(node, Trait.CONTROL_FLOW):
                 inputs = inputs[: SCALARS.get(node.op, 0)]
             for value in inputs:
                 if value is not None and _is_unranked(value):

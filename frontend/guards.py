@@ -20,6 +20,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.infer import infer_node, infer_types
 from ..ir.origins import Origins
 from ..ir.registry import Needs, ValueNeed, has_trait
+from ..ir.traits import Trait
 from .errors import shorten
 
 
@@ -115,7 +116,7 @@ def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
     """
     if value.is_constant:
         return True  # inference has looked at them
-    while has_trait(value.node, "picks") and (first := graph.input(value.node, 0)) is not None:
+    while has_trait(value.node, Trait.PICKS) and (first := graph.input(value.node, 0)) is not None:
         value = first
     array = value.constant
     if array is None or array.size == 0 or array.dtype.kind not in "iu":

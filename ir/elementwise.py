@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .graph import Node, Value
 from .registry import has_trait
+from .traits import Trait
 
 _GRANULAR = frozenset({
     "QuantizeLinear", "DequantizeLinear", "com.microsoft.QuantizeLinear",
@@ -20,7 +21,7 @@ def is_elementwise(node: Node, inputs: Sequence[Value | None]) -> bool:
     By its trait the op says so for all its nodes. Beyond that, it holds for quantization by one
     scale and one zero point.
     """
-    if has_trait(node, "elementwise"):
+    if has_trait(node, Trait.ELEMENTWISE):
         return True
     if node.key not in _GRANULAR:
         return False

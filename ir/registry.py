@@ -19,6 +19,7 @@ from .dims import Dim, SymExpr, known_le
 from .discovery import load_modules
 from .graph import Attr, Graph, GraphError, Node, Value
 from .shapes import broadcast, broadcast_dim
+from .traits import Trait, traits_of
 from .types import Shape, TensorType, Type
 
 OPSET = 28
@@ -274,20 +275,7 @@ Evaluate: TypeAlias = "Callable[[Node, list[Any]], list[Any]]"
 class OpSpec:
     """All that is known of one op.
 
-    ``traits`` are algebraic and structural facts:
-    ``elementwise`` (same index in, same index out, after broadcasting),
-    ``injective`` (each output element reads at most one element of each input: movement),
-    ``picks`` (each output element is one of the first input's),
-    ``reduction``, ``commutative``, ``associative``, ``idempotent``, ``involution``,
-    ``stochastic`` (results differ between runs), ``host`` (runs as a host function),
-    ``shape_only`` (looks at the shapes of its inputs, not at their data),
-    ``effect`` (has no result and stays in the graph for what it does),
-    ``nonnegative`` (floats it returns are +0 or greater, or NaN),
-    ``unordered_sum`` (ends in a sum in an order of its own: its zeros have no defined sign),
-    ``ignores_zero_sign`` (gives the same for -0 and +0),
-    ``rounds_once`` (its results are the exact ones, rounded at most once to their type, so that
-    every implementation gives the same bits),
-    ``control_flow``.
+    ``traits`` are algebraic and structural facts; :class:`~graphkiln.ir.traits.Trait` lists them.
     """
 
     name: str
@@ -295,7 +283,7 @@ class OpSpec:
     infer: Infer
     evaluate: Evaluate | None = None
     propagate: Propagate | None = None
-    traits: frozenset[str] = frozenset()
+    traits: frozenset[Trait] = frozenset()
     defaults: Mapping[str, Attr] = field(default_factory=dict)
     doc: str = ""
     min_inputs: int = 0
@@ -319,9 +307,14 @@ _REGISTRY: dict[str, OpSpec] = {}
 
 
 def register(spec: OpSpec, *, override: bool = False) -> OpSpec:
-    """Add an op; raises ``ValueError`` when the name is taken and ``override`` is false."""
+    """Add an op; its traits may be given by name.
+
+    Raises ``ValueError`` for an unknown trait, and when the name is taken and ``override`` is
+    false.
+    """
     if spec.key in _REGISTRY and not override:
         raise ValueError(f"op {spec.key} is registered already")
+    spec = replace(spec, traits=traits_of(spec.key, spec.traits))
     _REGISTRY[spec.key] = spec
     return spec
 
@@ -329,7 +322,7 @@ def register(spec: OpSpec, *, override: bool = False) -> OpSpec:
 def op(
     *names: str,
     domain: str = "",
-    traits: Iterable[str] = (),
+    traits: Iterable[Trait | str] = (),
     evaluate: Evaluate | None = None,
     propagate: Propagate | None = None,
     defaults: Mapping[str, Attr] | None = None,
@@ -362,9 +355,9 @@ def op(
             if zero_points is not None:
                 facts["zero_points"] = zero_points
             facts["dim_attributes"] = dim_attributes
-            register(
-                OpSpec(name, domain, infer, evaluate, propagate, frozenset(traits), merged, **facts)
-            )
+            key = f"{domain}.{name}" if domain else name
+            declared = traits_of(key, traits)
+            register(OpSpec(name, domain, infer, evaluate, propagate, declared, merged, **facts))
         return infer
 
     return wrap
@@ -449,7 +442,8 @@ def attribute(node: Node, name: str) -> Any:
     return None if found is None else found.defaults.get(name)
 
 
-def has_trait(node: Node, trait: str) -> bool:
+def has_trait(node: Node, trait: Trait) -> bool:
+    """Does the node's op declare ``trait``?"""
     found = spec(node.key)
     return found is not None and trait in found.traits
 

@@ -15,6 +15,7 @@ from .bindings import attribute_symbols
 from .dims import Dim, SymExpr, free_symbols, substitute, symbol_name
 from .graph import Attr, Graph, Node, Value
 from .registry import has_trait
+from .traits import Trait
 from .types import OptionalType, SequenceType, TensorType, Type, type_symbols
 
 Renames = dict[str, Dim]
@@ -71,7 +72,7 @@ def loose_symbols(graph: Graph, checks: bool = True) -> frozenset[str]:
     """
     found: set[str] = set()
     for node in graph.nodes:
-        if not checks and has_trait(node, "effect"):
+        if not checks and has_trait(node, Trait.EFFECT):
             continue
         mentioned = attribute_symbols(node).union(
             *(loose_symbols(body, checks) for _, body in graph.bodies(node))

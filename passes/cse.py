@@ -18,6 +18,7 @@ from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.literals import constant_hash
 from ..ir.registry import OpSpec, spec
+from ..ir.traits import Trait
 from .base import Pass, PassContext, register_pass
 from .claims import exact
 
@@ -93,10 +94,10 @@ def _sample(array: np.ndarray) -> Hashable:
 def _key(graph: Graph, node: Node) -> Hashable | None:
     """Equal for nodes that compute the same; None for those that are never merged."""
     found = spec(node.key)
-    if found is None or "stochastic" in found.traits or graph.bodies(node) or not node.outputs:
+    if found is None or Trait.STOCHASTIC in found.traits or graph.bodies(node) or not node.outputs:
         return None
     inputs: list[Value | None] = graph.inputs_of(node)
-    if "commutative" in found.traits:
+    if Trait.COMMUTATIVE in found.traits:
         inputs = sorted(inputs, key=_order)
     return node.key, len(node.outputs), _attributes(node, found), tuple(inputs)
 

@@ -25,6 +25,7 @@ from ..ir.bindings import has_symbols
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.interpreter import run_node
 from ..ir.registry import has_trait, spec_of
+from ..ir.traits import Trait
 from ..ir.types import TensorType, Type, array_type
 from .base import Pass, PassContext, PassResult, register_pass
 from .bodies import sizes_known
@@ -33,6 +34,9 @@ from .claims import exact, rounds
 from .queries import sole_consumer
 
 _PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")
+
+_ONE_RESULT = (Trait.INJECTIVE, Trait.SHAPE_ONLY, Trait.ROUNDS_ONCE)
+"""Traits of ops that have one possible result."""
 
 _CONTROL = "it is about control flow"
 
@@ -137,7 +141,7 @@ class _Folder:
             return ""
         if not inputs and node.key == "kiln.ShapeValue":
             return ""
-        if has_trait(node, "stochastic") or node.domain not in _PURE_DOMAINS:
+        if has_trait(node, Trait.STOCHASTIC) or node.domain not in _PURE_DOMAINS:
             return "its results may differ between runs"
         if has_symbols(node):
             return "its result depends on symbolic sizes"
@@ -238,11 +242,11 @@ class _Folder:
 
 def _same_everywhere(node: Node, inputs: list[Value | None]) -> bool:
     """Has the op one possible result, so that no kernel can give other bits?"""
-    if any(has_trait(node, t) for t in ("injective", "shape_only", "rounds_once")):
+    if any(has_trait(node, t) for t in _ONE_RESULT):
         return node.op not in ("Cast", "CastLike") or _holds(node, inputs)
     types = [v.type for v in (*inputs, *node.values) if v is not None]
     integers = all(isinstance(t, TensorType) and t.dtype.kind in "iub" for t in types)
-    return integers and (has_trait(node, "elementwise") or spec_of(node).propagate is not None)
+    return integers and (has_trait(node, Trait.ELEMENTWISE) or spec_of(node).propagate is not None)
 
 
 def _holds(node: Node, inputs: list[Value | None]) -> bool:

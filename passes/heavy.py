@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..ir.graph import Node
 from ..ir.registry import spec
+from ..ir.traits import Trait
 
 ANCHORS = frozenset({
     "Conv", "ConvTranspose", "ConvInteger", "DeformConv", "QLinearConv", "MatMul", "MatMulInteger",
@@ -15,7 +16,7 @@ ANCHORS = frozenset({
 })  # fmt: skip
 """Ops that are heavy by name, whatever their traits say."""
 
-_TRAITS = frozenset({"anchor", "reduction"})
+_TRAITS = frozenset({Trait.ANCHOR, Trait.REDUCTION})
 
 
 def is_anchor(node: Node) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeAlias
 from ..ir.edit import Editor, can_replace
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.registry import attribute, has_trait
+from ..ir.traits import Trait
 from .claims import Claim
 from .precision import is_number
 from .queries import splat
@@ -272,7 +273,7 @@ def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[
             t.miss(f"{node.name!r} has {len(inputs)} inputs", m)
         return
     yield from _inputs(graph, p.inputs, inputs, m, t)
-    if len(p.inputs) == 2 and len(inputs) == 2 and has_trait(node, "commutative"):
+    if len(p.inputs) == 2 and len(inputs) == 2 and has_trait(node, Trait.COMMUTATIVE):
         yield from _inputs(graph, p.inputs[::-1], inputs, m, t)
 
 

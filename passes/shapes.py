@@ -29,6 +29,7 @@ from ..ir.ops.shape import fill_value
 from ..ir.ops.shape_values import ints_of
 from ..ir.registry import attribute, has_trait
 from ..ir.shapes import normalize_axes
+from ..ir.traits import Trait
 from ..ir.types import TensorType, to_numpy_dtype
 from .base import Pass, PassContext, register_pass
 from .claims import exact, moved
@@ -80,7 +81,7 @@ class _Resolver:
         if node.domain == "kiln" or not node.outputs:
             return
         rule = _RULES.get(node.key)
-        if rule is None and has_trait(node, "view"):
+        if rule is None and has_trait(node, Trait.VIEW):
             rule = _Resolver._view
         out = node.outputs[0].type
         if rule is None or not isinstance(out, TensorType) or out.shape is None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Value
 from ..ir.registry import attribute, has_trait
+from ..ir.traits import Trait
 from .queries import splat
 
 _DEPTH = 8
@@ -21,7 +22,7 @@ def not_negative(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
     array = value.constant
     if array is not None:
         return array.dtype != object and not bool(np.signbit(array.astype(np.float64)).any())
-    if has_trait(node, "nonnegative"):
+    if has_trait(node, Trait.NONNEGATIVE):
         return True
     inputs = [v for v in graph.inputs_of(node) if v is not None]
     if depth == 0 or not inputs:
@@ -64,13 +65,13 @@ def _rules_out_negative_zero(term: Value, subtracted: bool = False) -> bool:
 def zeros_look_alike(graph: Graph, value: Value) -> bool:
     """Do all that use ``value`` give the same for -0 and +0?"""
     uses = graph.uses(value)
-    return bool(uses) and all(has_trait(consumer, "ignores_zero_sign") for consumer, _ in uses)
+    return bool(uses) and all(has_trait(consumer, Trait.IGNORES_ZERO_SIGN) for consumer, _ in uses)
 
 
 def is_sum(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
     """Have zeros among ``value`` no defined sign, since it is, or adds, a sum of many terms?"""
     node = value.node
-    if has_trait(node, "unordered_sum"):
+    if has_trait(node, Trait.UNORDERED_SUM):
         return not attribute(node, "noop_with_empty_axes")
     if depth == 0 or node.key not in _MOVES | {"Add", "Sub"}:
         return False

@@ -12,6 +12,7 @@ from ..ir.choices import Choice, KernelShape
 from ..ir.elementwise import is_elementwise
 from ..ir.graph import Graph, Node
 from ..ir.registry import attribute, has_trait
+from ..ir.traits import Trait
 
 CHEAP = frozenset({
     "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
@@ -103,7 +104,7 @@ class GenericFacts:
         return "not elementwise, and not a move that this kernel does where it stores"
 
     def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        if has_trait(anchor, "reduction") or self._views(anchor) and keeps_rows(graph, node):
+        if has_trait(anchor, Trait.REDUCTION) or self._views(anchor) and keeps_rows(graph, node):
             return None
         return f"{anchor.op} reads its inputs many times"
 
@@ -112,7 +113,7 @@ class GenericFacts:
         return self.layouts is not None and anchor.key == "kiln.Attention"
 
     def cheap(self, node: Node) -> bool:
-        return node.op in CHEAP or has_trait(node, "injective")
+        return node.op in CHEAP or has_trait(node, Trait.INJECTIVE)
 
 
 def keeps_rows(graph: Graph, node: Node) -> bool:

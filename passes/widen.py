@@ -16,6 +16,7 @@ from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.onnx_types import element_code
 from ..ir.registry import has_trait
+from ..ir.traits import Trait
 from ..ir.types import TensorType
 from .base import Pass, PassContext, register_pass
 from .claims import rounds
@@ -78,7 +79,8 @@ class _Widener:
         return {"widened": len(self.replaced)}
 
     def _is_ours(self, node: Node) -> bool:
-        plain = node.domain == "" and has_trait(node, "elementwise") and node.op not in _OWN_TYPES
+        plain = node.domain == "" and node.op not in _OWN_TYPES
+        plain = plain and has_trait(node, Trait.ELEMENTWISE)
         if not (plain or node.key in _OPS) or self.graph.bodies(node):
             return False
         held = [v for v in (*self.graph.inputs_of(node), *node.values) if v is not None]

@@ -11,6 +11,7 @@ from ..dims import Dim, sym
 from ..graph import Graph, Value
 from ..infer import infer_types
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import (
     OptionalType,
     SequenceType,
@@ -83,7 +84,7 @@ def _unify_elements(a: Type, b: Type, fresh: Fresh) -> Type:
     return unify(a, b, fresh)
 
 
-@op("If", traits=("control_flow",), arity=(1, MANY))
+@op("If", traits=(Trait.CONTROL_FLOW,), arity=(1, MANY))
 def _infer_if(ctx: InferContext) -> list[Type]:
     captured = ctx.inputs[1:]
     then = _infer_body(ctx, _body(ctx, "then_branch"), captured)
@@ -157,7 +158,7 @@ def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
 
 
 # M and cond count as required, though either may be left out.
-@op("Loop", traits=("control_flow",), arity=(2, MANY), omitted=(0, 1))
+@op("Loop", traits=(Trait.CONTROL_FLOW,), arity=(2, MANY), omitted=(0, 1))
 def _infer_loop(ctx: InferContext) -> list[Type]:
     body = _body(ctx, "body")
     count = int(ctx.attr("num_carried") or 0)
@@ -198,7 +199,7 @@ def _trip_count(ctx: InferContext, body: Graph) -> Dim | None:
     return turns
 
 
-@op("Scan", traits=("control_flow",), arity=(1, MANY))
+@op("Scan", traits=(Trait.CONTROL_FLOW,), arity=(1, MANY))
 def _infer_scan(ctx: InferContext) -> list[Type]:
     body = _body(ctx, "body")
     count = int(ctx.attr("num_carried") or 0)

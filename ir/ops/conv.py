@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..dims import Dim
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import Shape, TensorType, Type
 from ..windows import conv_window, require_fit, transpose_window, window_output
 from .quant_conditions import require_entries, require_single
@@ -11,7 +12,7 @@ from .quant_evaluate import fused_conv
 from .shape_values import numel
 
 
-@op("Conv", traits=("unordered_sum",))
+@op("Conv", traits=(Trait.UNORDERED_SUM,))
 @op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv)
 def infer_conv(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
@@ -70,7 +71,7 @@ def require_bias(c: InferContext, i: int, filters: Dim) -> None:
         c.require_same_shape(c.tensor(i).dims, (filters,), "a bias with one entry a filter")
 
 
-@op("ConvTranspose", traits=("unordered_sum",))
+@op("ConvTranspose", traits=(Trait.UNORDERED_SUM,))
 def infer_conv_transpose(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     _check_ranks(c, x, w)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import TensorType, Type
 from .elementwise_values import dim_abs, dim_sign, elementwise_value
 
-ELEMENTWISE = ("elementwise",)
+ELEMENTWISE = (Trait.ELEMENTWISE,)
 
 
 def numeric(ctx: InferContext, i: int = 0) -> TensorType:
@@ -49,8 +50,8 @@ def boolean(ctx: InferContext, i: int = 0) -> TensorType:
 # ---- floats --------------------------------------------------------------------------------------
 
 
-@op("Exp", "Sigmoid", traits=(*ELEMENTWISE, "nonnegative", "ignores_zero_sign"))
-@op("Cos", "Cosh", traits=(*ELEMENTWISE, "ignores_zero_sign"))
+@op("Exp", "Sigmoid", traits=(*ELEMENTWISE, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
+@op("Cos", "Cosh", traits=(*ELEMENTWISE, Trait.IGNORES_ZERO_SIGN))
 @op(
     "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Erf", "Log", "Sin", "Sinh", "Tan", "Tanh",
     "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Softplus",
@@ -61,7 +62,7 @@ def _same_float(ctx: InferContext) -> list[Type]:
     return [floating(ctx)]
 
 
-def _register_rounding(name: str, plain: Callable[[Any], Any], *traits: str) -> None:
+def _register_rounding(name: str, plain: Callable[[Any], Any], *traits: Trait) -> None:
     """Float functions whose values matter where a model computes sizes in floats."""
     value = elementwise_value(plain)
 
@@ -70,19 +71,19 @@ def _register_rounding(name: str, plain: Callable[[Any], Any], *traits: str) -> 
         return [floating(ctx)]
 
 
-_register_rounding("Ceil", np.ceil, "idempotent", "rounds_once")
-_register_rounding("Floor", np.floor, "idempotent", "rounds_once")
-_register_rounding("Round", np.rint, "idempotent", "rounds_once")
-_register_rounding("Sqrt", np.sqrt, "rounds_once")
-_register_rounding("Reciprocal", np.reciprocal, "involution", "rounds_once")
+_register_rounding("Ceil", np.ceil, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE)
+_register_rounding("Floor", np.floor, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE)
+_register_rounding("Round", np.rint, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE)
+_register_rounding("Sqrt", np.sqrt, Trait.ROUNDS_ONCE)
+_register_rounding("Reciprocal", np.reciprocal, Trait.INVOLUTION, Trait.ROUNDS_ONCE)
 
 
-@op("IsNaN", traits=(*ELEMENTWISE, "ignores_zero_sign", "rounds_once"))
+@op("IsNaN", traits=(*ELEMENTWISE, Trait.IGNORES_ZERO_SIGN, Trait.ROUNDS_ONCE))
 def _is_nan(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
 
-@op("IsInf", traits=(*ELEMENTWISE, "ignores_zero_sign", "rounds_once"))
+@op("IsInf", traits=(*ELEMENTWISE, Trait.IGNORES_ZERO_SIGN, Trait.ROUNDS_ONCE))
 def _is_inf(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
@@ -90,7 +91,7 @@ def _is_inf(ctx: InferContext) -> list[Type]:
 # ---- any numbers ---------------------------------------------------------------------------------
 
 
-@op("Relu", traits=(*ELEMENTWISE, "idempotent"))
+@op("Relu", traits=(*ELEMENTWISE, Trait.IDEMPOTENT))
 def _relu(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
@@ -102,7 +103,10 @@ def _shrink(ctx: InferContext) -> list[Type]:
 
 @op(
     "Abs",
-    traits=(*ELEMENTWISE, "idempotent", "nonnegative", "ignores_zero_sign", "rounds_once"),
+    traits=(
+        *ELEMENTWISE, Trait.IDEMPOTENT, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN,
+        Trait.ROUNDS_ONCE,
+    ),
     propagate=elementwise_value(np.abs, dim_abs),
 )  # fmt: skip
 def _abs(ctx: InferContext) -> list[Type]:
@@ -110,24 +114,24 @@ def _abs(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "Neg", traits=(*ELEMENTWISE, "involution", "rounds_once"),
+    "Neg", traits=(*ELEMENTWISE, Trait.INVOLUTION, Trait.ROUNDS_ONCE),
     propagate=elementwise_value(np.negative, lambda a: -a),
 )  # fmt: skip
 def _neg(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
 
-@op("Sign", traits=(*ELEMENTWISE, "idempotent"), propagate=elementwise_value(np.sign, dim_sign))
+@op("Sign", traits=(*ELEMENTWISE, Trait.IDEMPOTENT), propagate=elementwise_value(np.sign, dim_sign))
 def _sign(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
 
-@op("BitwiseNot", traits=(*ELEMENTWISE, "involution"), propagate=elementwise_value(np.invert))
+@op("BitwiseNot", traits=(*ELEMENTWISE, Trait.INVOLUTION), propagate=elementwise_value(np.invert))
 def _bitwise_not(ctx: InferContext) -> list[Type]:
     return [integral(ctx)]
 
 
-@op("Not", traits=(*ELEMENTWISE, "involution"), propagate=elementwise_value(np.logical_not))
+@op("Not", traits=(*ELEMENTWISE, Trait.INVOLUTION), propagate=elementwise_value(np.logical_not))
 def _not(ctx: InferContext) -> list[Type]:
     return [boolean(ctx)]
 
@@ -156,7 +160,7 @@ def _swiglu(ctx: InferContext) -> list[Type]:
     return [a]
 
 
-@op("Clip", traits=(*ELEMENTWISE, "idempotent"))
+@op("Clip", traits=(*ELEMENTWISE, Trait.IDEMPOTENT))
 def _clip(ctx: InferContext) -> list[Type]:
     x = numeric(ctx)
     for i, name in ((1, "min"), (2, "max")):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..registry import InferContext, Propagate, op
+from ..traits import Trait
 from ..types import TensorType, Type
 from . import elementwise_values as values
 from .elementwise import ELEMENTWISE, boolean, integral, numeric
@@ -26,7 +27,7 @@ def broadcasting(ctx: InferContext, *inputs: int) -> TensorType:
 
 
 def _register(
-    name: str, check: Check, value: Propagate | None, *traits: str, result: str | None = None
+    name: str, check: Check, value: Propagate | None, *traits: Trait, result: str | None = None
 ) -> None:
     @op(name, traits=(*ELEMENTWISE, *traits), propagate=value)
     def _infer(ctx: InferContext) -> list[Type]:
@@ -40,9 +41,9 @@ def _anything(ctx: InferContext, i: int) -> TensorType:
     return ctx.tensor(i)
 
 
-_ONCE = "rounds_once"
-_AC = ("commutative", "associative")
-_ACI = (*_AC, "idempotent")
+_ONCE = Trait.ROUNDS_ONCE
+_AC = (Trait.COMMUTATIVE, Trait.ASSOCIATIVE)
+_ACI = (*_AC, Trait.IDEMPOTENT)
 
 _register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC, _ONCE)
 _register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b), _ONCE)
@@ -69,11 +70,11 @@ def _not_more(a: Any, b: Any) -> bool:
     return not values.dim_less(b, a)
 
 
-def _compare(name: str, check: Check, value: Propagate, *traits: str) -> None:
-    _register(name, check, value, "ignores_zero_sign", _ONCE, *traits, result="bool")
+def _compare(name: str, check: Check, value: Propagate, *traits: Trait) -> None:
+    _register(name, check, value, Trait.IGNORES_ZERO_SIGN, _ONCE, *traits, result="bool")
 
 
-_compare("Equal", _anything, elementwise_value(np.equal, values.dim_equal), "commutative")
+_compare("Equal", _anything, elementwise_value(np.equal, values.dim_equal), Trait.COMMUTATIVE)
 _compare("Less", numeric, elementwise_value(np.less, values.dim_less))
 _compare("LessOrEqual", numeric, elementwise_value(np.less_equal, _not_more))
 _compare("Greater", numeric, elementwise_value(np.greater, _more))
@@ -82,7 +83,7 @@ _compare("GreaterOrEqual", numeric, elementwise_value(np.greater_equal, _not_les
 _register("Max", numeric, elementwise_value(values.fold(np.maximum), values.dim_maximum), *_ACI)
 _register("Min", numeric, elementwise_value(values.fold(np.minimum), values.dim_minimum), *_ACI)
 _register("Sum", numeric, elementwise_value(values.fold(np.add)), *_AC)
-_register("Mean", numeric, elementwise_value(values.mean), "commutative")
+_register("Mean", numeric, elementwise_value(values.mean), Trait.COMMUTATIVE)
 
 
 def _mod_value(ctx: InferContext, arrays: values.Arrays) -> values.Arrays | None:

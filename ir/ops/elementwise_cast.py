@@ -6,6 +6,7 @@ import numpy as np
 
 from ..onnx_types import element_type
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import DType, TensorType, Type
 from . import elementwise_values as values
 from .elementwise import ELEMENTWISE
@@ -31,7 +32,7 @@ def _needs_care(source: DType, target: DType) -> bool:
     return target.is_float and target.bits <= 8 or bool({source.name, target.name} & small)
 
 
-@op("Cast", traits=(*ELEMENTWISE, "rounds_once"), propagate=_cast_value)
+@op("Cast", traits=(*ELEMENTWISE, Trait.ROUNDS_ONCE), propagate=_cast_value)
 def _cast(ctx: InferContext) -> list[Type]:
     return [ctx.tensor(0).with_dtype(_target(ctx))]
 
@@ -43,12 +44,12 @@ def _target(ctx: InferContext) -> DType:
     return element_type(to)
 
 
-@op("CastLike", traits=(*ELEMENTWISE, "rounds_once"), propagate=_cast_value)
+@op("CastLike", traits=(*ELEMENTWISE, Trait.ROUNDS_ONCE), propagate=_cast_value)
 def _cast_like(ctx: InferContext) -> list[Type]:
     return [ctx.tensor(0).with_dtype(ctx.tensor(1).dtype)]
 
 
-@op("BitCast", traits=(*ELEMENTWISE, "rounds_once"))
+@op("BitCast", traits=(*ELEMENTWISE, Trait.ROUNDS_ONCE))
 def _bit_cast(ctx: InferContext) -> list[Type]:
     x, to = ctx.tensor(0), _target(ctx)
     if _width(x.dtype) != _width(to) or "s" in (x.dtype.kind, to.kind):
@@ -62,7 +63,7 @@ def _width(t: DType) -> int:
 
 
 @op(
-    "Identity", traits=(*ELEMENTWISE, "picks", "idempotent", "rounds_once"),
+    "Identity", traits=(*ELEMENTWISE, Trait.PICKS, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE),
     propagate=lambda ctx, arrays: arrays[:1],
 )  # fmt: skip
 def _identity(ctx: InferContext) -> list[Type]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from ..onnx_types import element_type
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import TensorType, Type, dtype
 from .elementwise import floating
 
 
-@op("Dropout", traits=("elementwise", "stochastic"))
+@op("Dropout", traits=(Trait.ELEMENTWISE, Trait.STOCHASTIC))
 def _dropout(ctx: InferContext) -> list[Type]:
     x = floating(ctx)
     ctx.require_numbers(1, "a ratio of at least 0 and below 1", low=0, below=1, at=0)
@@ -26,13 +27,13 @@ def _like(ctx: InferContext) -> TensorType:
     return x if named is None else x.with_dtype(element_type(named))
 
 
-@op("Bernoulli", traits=("stochastic",))
+@op("Bernoulli", traits=(Trait.STOCHASTIC,))
 def _bernoulli(ctx: InferContext) -> list[Type]:
     floating(ctx)
     return [_like(ctx)]
 
 
-@op("RandomNormalLike", "RandomUniformLike", traits=("stochastic", "shape_only"))
+@op("RandomNormalLike", "RandomUniformLike", traits=(Trait.STOCHASTIC, Trait.SHAPE_ONLY))
 def _random_like(ctx: InferContext) -> list[Type]:
     t = _like(ctx)
     if not t.dtype.is_float:
@@ -40,7 +41,7 @@ def _random_like(ctx: InferContext) -> list[Type]:
     return [t]
 
 
-@op("RandomNormal", "RandomUniform", traits=("stochastic",))
+@op("RandomNormal", "RandomUniform", traits=(Trait.STOCHASTIC,))
 def _random(ctx: InferContext) -> list[Type]:
     shape = ctx.attr("shape")
     if shape is None:
@@ -48,7 +49,7 @@ def _random(ctx: InferContext) -> list[Type]:
     return [TensorType(element_type(ctx.attr("dtype")), tuple(int(d) for d in shape))]
 
 
-@op("Multinomial", traits=("stochastic",))
+@op("Multinomial", traits=(Trait.STOCHASTIC,))
 def _multinomial(ctx: InferContext) -> list[Type]:
     x = floating(ctx)
     if x.rank != 2:

@@ -11,6 +11,7 @@ from ..dims import Dim, ceil_div, dim_max
 from ..infer import KNOWN_LIMIT
 from ..onnx_types import element_type
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import TensorType, Type
 from .shape_values import Arrays, dim_array, dims_of, int_of
 
@@ -70,7 +71,7 @@ def _range(ctx: InferContext) -> list[Type]:
 # ---- EyeLike -------------------------------------------------------------------------------------
 
 
-@op("EyeLike", traits=("shape_only",))
+@op("EyeLike", traits=(Trait.SHAPE_ONLY,))
 def _eye_like(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank not in (1, 2):

@@ -10,6 +10,7 @@ from ..conditions import Relation
 from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, attribute, op
+from ..traits import Trait
 from ..types import TensorType, Type, tensor
 
 # ---- sizes ---------------------------------------------------------------------------------------
@@ -25,7 +26,7 @@ def _evaluate_assert(node: Node, _inputs: list[Any]) -> list[Any]:
 
 @op(
     "Assert", domain="kiln", arity=(0, 0), results=(0, 0), evaluate=_evaluate_assert,
-    defaults={"hint": ""}, traits=("effect",),
+    defaults={"hint": ""}, traits=(Trait.EFFECT,),
     doc="No result: running fails unless ``a`` stands in ``relation`` to ``b`` (dims; relations "
     "are ``==``, ``<=``, ``multiple of``, ``broadcasts with``, ``broadcasts to``). It is checked "
     "as soon as the sizes are known, before anything that depends on them. The error starts with "
@@ -87,7 +88,7 @@ def _evaluate_within(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 @op(
-    "Within", domain="kiln", arity=(1, 1), evaluate=_evaluate_within, traits=("reduction",),
+    "Within", domain="kiln", arity=(1, 1), evaluate=_evaluate_within, traits=(Trait.REDUCTION,),
     defaults={
         "low": None, "high": None, "below": None, "nonzero": False, "or_one": False, "apart": None,
         "stride": 1, "offset": 0,

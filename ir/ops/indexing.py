@@ -8,11 +8,12 @@ from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axis
+from ..traits import Trait
 from ..types import Shape, TensorType, Type, tensor
 from . import indexing_evaluate
 from .shape_values import Array, Arrays, ints_of, numel
 
-READS = ("injective", "picks")
+READS = (Trait.INJECTIVE, Trait.PICKS)
 
 
 # ---- gathers -------------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ def _evaluate_ms_unique(_node: Node, inputs: list[Array]) -> list[Array]:
     return [inputs[0][first[order]], rank[inverse.reshape(-1)], counts[order]]
 
 
-@op("Unique", domain="com.microsoft", traits=("host",), evaluate=_evaluate_ms_unique,
+@op("Unique", domain="com.microsoft", traits=(Trait.HOST,), evaluate=_evaluate_ms_unique,
     arity=(1, 1), doc="The distinct elements of a vector in order of their first occurrence, for "
     "each element the index of its value, and how often each value occurs.")  # fmt: skip
 def _ms_unique(ctx: InferContext) -> list[Type]:
@@ -290,7 +291,7 @@ def _ms_unique(ctx: InferContext) -> list[Type]:
     return [x.with_shape((count,)), tensor("int64", *x.dims), tensor("int64", count)]
 
 
-@op("Unique", traits=("host",))
+@op("Unique", traits=(Trait.HOST,))
 def _unique(ctx: InferContext) -> list[Type]:
     x, axis = ctx.tensor(0), ctx.attr("axis")
     count = ctx.fresh_dim()

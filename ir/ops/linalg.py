@@ -8,6 +8,7 @@ import numpy as np
 
 from ..graph import Node
 from ..registry import InferContext, attribute, op
+from ..traits import Trait
 from ..types import Shape, TensorType, Type
 
 
@@ -32,13 +33,13 @@ def _same_dtype(ctx: InferContext) -> TensorType:
     return first
 
 
-@op("MatMul", traits=("unordered_sum",))
+@op("MatMul", traits=(Trait.UNORDERED_SUM,))
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     return [a.with_shape(matmul_shape(ctx, a.dims, b.dims))]
 
 
-@op("Gemm", traits=("unordered_sum",))
+@op("Gemm", traits=(Trait.UNORDERED_SUM,))
 def _infer_gemm(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     if a.rank != 2 or b.rank != 2:

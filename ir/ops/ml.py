@@ -7,6 +7,7 @@ and the ops here.
 from __future__ import annotations
 
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import TensorType, Type, array_type, dtype
 from . import ml_evaluate
 
@@ -16,7 +17,7 @@ DOMAIN = "kiln"
 # ---- host functions ------------------------------------------------------------------------------
 
 
-@op("LabelEncoder", domain="ai.onnx.ml", traits=("host",))
+@op("LabelEncoder", domain="ai.onnx.ml", traits=(Trait.HOST,))
 def _labels(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     tensor_values = ctx.attr("values_tensor")
@@ -28,7 +29,7 @@ def _labels(ctx: InferContext) -> list[Type]:
     raise ctx.error("it has no values")
 
 
-@op("OneHotEncoder", domain="ai.onnx.ml", traits=("host",), evaluate=ml_evaluate.one_hot)
+@op("OneHotEncoder", domain="ai.onnx.ml", traits=(Trait.HOST,), evaluate=ml_evaluate.one_hot)
 def _one_hot(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     name = "cats_strings" if x.dtype.name == "string" else "cats_int64s"

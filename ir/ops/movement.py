@@ -10,11 +10,12 @@ from ..dims import Dim, ceil_div
 from ..graph import Node
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
+from ..traits import Trait
 from ..types import Shape, TensorType, Type
 from .shape_values import Array, Arrays, dims_of, inferred_shape, ints_of, rearranged
 
-MOVES = ("injective",)
-PICKS = (*MOVES, "picks")
+MOVES = (Trait.INJECTIVE,)
+PICKS = (*MOVES, Trait.PICKS)
 
 
 # ---- Transpose -----------------------------------------------------------------------------------

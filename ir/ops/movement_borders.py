@@ -12,10 +12,11 @@ from ..graph import Node
 from ..registry import InferContext, op
 from ..shapes import normalize_axes
 from ..slices import python_slice, slice_range
+from ..traits import Trait
 from ..types import TensorType, Type
 from .shape_values import Arrays, dims_of, inferred_shape, ints_of, numel
 
-MOVES = ("injective",)
+MOVES = (Trait.INJECTIVE,)
 
 
 # ---- Slice ---------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ def _evaluate_slice(_node: Node, inputs: list[Any]) -> list[Any]:
     return [x[tuple(where)]]
 
 
-@op("Slice", traits=(*MOVES, "picks"), propagate=lambda ctx, arrays: _slice_value(ctx, arrays),
+@op("Slice", traits=(*MOVES, Trait.PICKS), propagate=lambda ctx, arrays: _slice_value(ctx, arrays),
     evaluate=_evaluate_slice)  # fmt: skip
 def _slice(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

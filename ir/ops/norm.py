@@ -5,11 +5,12 @@ from __future__ import annotations
 from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
+from ..traits import Trait
 from ..types import TensorType, Type
 
 
-@op("Softmax", traits=("reduction", "nonnegative", "ignores_zero_sign"))
-@op("LogSoftmax", "Hardmax", "LpNormalization", traits=("reduction",))
+@op("Softmax", traits=(Trait.REDUCTION, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
+@op("LogSoftmax", "Hardmax", "LpNormalization", traits=(Trait.REDUCTION,))
 def _infer_along_axis(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     normalize_axis(ctx.attr("axis"), x.rank)
@@ -18,14 +19,14 @@ def _infer_along_axis(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("MeanVarianceNormalization", traits=("reduction",))
+@op("MeanVarianceNormalization", traits=(Trait.REDUCTION,))
 def _infer_mean_variance(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     normalize_axes(ctx.attr("axes"), x.rank)
     return [x]
 
 
-@op("LRN", traits=("reduction",))
+@op("LRN", traits=(Trait.REDUCTION,))
 def _infer_lrn(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank < 2:
@@ -46,14 +47,14 @@ def channels_of(ctx: InferContext, x: TensorType, parameters: range) -> None:
         ctx.require_equal(p.dims[0], x.dims[1], "parameters for each channel")
 
 
-@op("InstanceNormalization", traits=("reduction", "unordered_sum"))
+@op("InstanceNormalization", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
 def _infer_instance(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
     return [x]
 
 
-@op("GroupNormalization", traits=("reduction", "unordered_sum"))
+@op("GroupNormalization", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
 def _infer_group(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
@@ -64,7 +65,7 @@ def _infer_group(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("BatchNormalization", traits=("unordered_sum",))
+@op("BatchNormalization", traits=(Trait.UNORDERED_SUM,))
 def _infer_batch(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank == 1:  # no channel axis: one channel
@@ -78,7 +79,7 @@ def _infer_batch(ctx: InferContext) -> list[Type]:
     return [x, statistics, statistics]
 
 
-@op("LayerNormalization", traits=("reduction", "unordered_sum"))
+@op("LayerNormalization", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
 def _infer_layer(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -90,7 +91,7 @@ def _infer_layer(ctx: InferContext) -> list[Type]:
     return [x, stash, stash]
 
 
-@op("RMSNormalization", traits=("reduction",))
+@op("RMSNormalization", traits=(Trait.REDUCTION,))
 def _infer_rms(ctx: InferContext) -> list[Type]:
     x, scale = ctx.tensor(0), ctx.tensor(1)
     normalize_axis(ctx.attr("axis"), x.rank)

@@ -10,6 +10,7 @@ from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axis
+from ..traits import Trait
 from ..types import Shape, Type, tensor
 
 DOMAIN = "com.microsoft"
@@ -54,7 +55,7 @@ for _domain in ("", DOMAIN):
         "SimplifiedLayerNormalization",
         domain=_domain,
         evaluate=_evaluate_simplified,
-        traits=("reduction",),
+        traits=(Trait.REDUCTION,),
         arity=(2, 2),
         defaults={"axis": -1, "epsilon": 1e-5, "stash_type": 1},
         doc="X / sqrt(mean(X * X) + epsilon) * scale over the axes from `axis` on.",
@@ -80,13 +81,13 @@ def _evaluate_skip(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 @op(
-    "SkipLayerNormalization", domain=DOMAIN, traits=("reduction",), arity=(3, 5),
+    "SkipLayerNormalization", domain=DOMAIN, traits=(Trait.REDUCTION,), arity=(3, 5),
     defaults={"epsilon": 1e-12}, evaluate=_evaluate_skip,
     doc="Layer normalization of input + skip + bias over the last axis (inputs: input, skip, "
     "gamma, beta, bias); outputs: the result, mean, inverse deviation, the sum.",
 )  # fmt: skip
 @op(
-    "SkipSimplifiedLayerNormalization", domain=DOMAIN, traits=("reduction",), arity=(3, 4),
+    "SkipSimplifiedLayerNormalization", domain=DOMAIN, traits=(Trait.REDUCTION,), arity=(3, 4),
     defaults={"epsilon": 1e-12}, evaluate=_evaluate_skip,
     doc="RMS normalization of input + skip + bias over the last axis (inputs: input, skip, "
     "gamma, bias); outputs: the result, mean (unused), inverse root, the sum.",
@@ -122,7 +123,7 @@ def _evaluate_embed(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 @op(
-    "EmbedLayerNormalization", domain=DOMAIN, traits=("reduction",), arity=(7, 9),
+    "EmbedLayerNormalization", domain=DOMAIN, traits=(Trait.REDUCTION,), arity=(7, 9),
     defaults={"epsilon": 1e-12, "mask_index_type": 0}, evaluate=_evaluate_embed,
     doc="Layer normalization of the sum of word, position and segment embeddings. Inputs: ids, "
     "segment ids, the three tables, gamma, beta, mask, position ids; outputs: the result, the "

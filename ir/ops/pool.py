@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import Shape, TensorType, Type, tensor
 from ..windows import pool_window, require_fit, unpool_shape, window_output
 from . import quant_evaluate as evaluate
@@ -17,7 +18,7 @@ def infer_max_pool(c: InferContext) -> list[Type]:
     return [c.tensor(0).with_shape(shape), tensor("int64", *shape)]
 
 
-@op("AveragePool", traits=("unordered_sum",))
+@op("AveragePool", traits=(Trait.UNORDERED_SUM,))
 @op("LpPool")
 def infer_pool(c: InferContext) -> list[Type]:
     return [c.tensor(0).with_shape(pool_shape(c, c.tensor(0)))]
@@ -40,8 +41,8 @@ def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
     return [x.with_shape((batch, *moved[2:], channels))]
 
 
-@op("GlobalAveragePool", traits=("reduction", "unordered_sum"))
-@op("GlobalMaxPool", "GlobalLpPool", traits=("reduction",))
+@op("GlobalAveragePool", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
+@op("GlobalMaxPool", "GlobalLpPool", traits=(Trait.REDUCTION,))
 def infer_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     _check_rank(c, x)

@@ -10,6 +10,7 @@ import numpy as np
 from ..dims import dim_min
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
+from ..traits import Trait
 from ..types import Shape, TensorType, Type, tensor
 from .shape_values import numel
 
@@ -82,11 +83,11 @@ def _propagate_reduce(
     return [np.asarray(result, dtype=data.dtype)]
 
 
-@op("ReduceSum", traits=("reduction", "unordered_sum"), propagate=_propagate_reduce)
-@op("ReduceProd", traits=("reduction",), propagate=_propagate_reduce)
-@op("ReduceMean", traits=("reduction", "unordered_sum"))
-@op("ReduceL1", "ReduceL2", "ReduceSumSquare", traits=("reduction", "nonnegative"))
-@op("ReduceMax", "ReduceMin", "ReduceLogSum", "ReduceLogSumExp", traits=("reduction",))
+@op("ReduceSum", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM), propagate=_propagate_reduce)
+@op("ReduceProd", traits=(Trait.REDUCTION,), propagate=_propagate_reduce)
+@op("ReduceMean", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
+@op("ReduceL1", "ReduceL2", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE))
+@op("ReduceMax", "ReduceMin", "ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,))
 def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     keepdims = bool(ctx.attr("keepdims"))
@@ -99,7 +100,7 @@ def _infer_reduce(ctx: InferContext) -> list[Type]:
     return [x.with_shape(_unknown_shape(ctx, x.rank, keepdims))]
 
 
-@op("ArgMax", "ArgMin", traits=("reduction",))
+@op("ArgMax", "ArgMin", traits=(Trait.REDUCTION,))
 def _infer_arg(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)

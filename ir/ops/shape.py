@@ -10,6 +10,7 @@ import numpy as np
 from ..dims import Dim, SymExpr, known_equal
 from ..registry import InferContext, op
 from ..shapes import normalize_axes
+from ..traits import Trait
 from ..types import Shape, TensorType, Type, tensor
 from .shape_values import (
     Arrays,
@@ -22,7 +23,7 @@ from .shape_values import (
     reshaped,
 )
 
-VIEW = ("injective", "picks", "view")
+VIEW = (Trait.INJECTIVE, Trait.PICKS, Trait.VIEW)
 """Traits of ops whose output is the same memory under another shape."""
 
 
@@ -44,7 +45,7 @@ def _shape_value(ctx: InferContext, _arrays: Arrays) -> Arrays:
     return [dim_array(_shape_dims(ctx))]
 
 
-@op("Shape", propagate=_shape_value, traits=("shape_only",))
+@op("Shape", propagate=_shape_value, traits=(Trait.SHAPE_ONLY,))
 def _shape(ctx: InferContext) -> list[Type]:
     return [tensor("int64", len(_shape_dims(ctx)))]
 
@@ -53,7 +54,7 @@ def _size_value(ctx: InferContext, _arrays: Arrays) -> Arrays:
     return [dim_array([ctx.tensor(0).numel], ())]
 
 
-@op("Size", propagate=_size_value, traits=("shape_only",))
+@op("Size", propagate=_size_value, traits=(Trait.SHAPE_ONLY,))
 def _size(ctx: InferContext) -> list[Type]:
     ctx.tensor(0).dims  # noqa: B018  (the rank must be known)
     return [tensor("int64")]
@@ -233,7 +234,7 @@ def _unsqueeze(ctx: InferContext) -> list[Type]:
 # ---- Expand, ConstantOfShape ---------------------------------------------------------------------
 
 
-@op("Expand", propagate=broadcasted, traits=("injective", "picks"))
+@op("Expand", propagate=broadcasted, traits=(Trait.INJECTIVE, Trait.PICKS))
 def _expand(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     target = dims_of(ctx.known(1))
@@ -272,7 +273,7 @@ def fill_value(value: np.ndarray | None) -> np.generic:
     return np.float32(0) if value is None else np.asarray(value).reshape(-1)[0]
 
 
-@op("ConstantOfShape", propagate=_constant_of_shape_value, traits=("rounds_once",))
+@op("ConstantOfShape", propagate=_constant_of_shape_value, traits=(Trait.ROUNDS_ONCE,))
 def _constant_of_shape(ctx: InferContext) -> list[Type]:
     from ..types import from_numpy_dtype
 

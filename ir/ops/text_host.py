@@ -6,16 +6,17 @@ from typing import Any
 
 from ..dims import Dim
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import TensorType, Type, dtype, tensor
 
 
-@op("StringConcat", traits=("host",))
+@op("StringConcat", traits=(Trait.HOST,))
 def _concat(ctx: InferContext) -> list[Type]:
     a, b = ctx.tensor(0), ctx.tensor(1)
     return [a.with_shape(ctx.broadcast(a.dims, b.dims))]
 
 
-@op("StringNormalizer", traits=("host",))
+@op("StringNormalizer", traits=(Trait.HOST,))
 def _normalizer(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     require_known(ctx, "case_change_action", ("NONE", "LOWER", "UPPER"))
@@ -29,14 +30,14 @@ def _normalizer(ctx: InferContext) -> list[Type]:
     return [x.with_shape((*x.dims[:-1], ctx.fresh_dim()))]
 
 
-@op("StringSplit", traits=("host",))
+@op("StringSplit", traits=(Trait.HOST,))
 def _split(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     parts = x.with_shape((*x.dims, ctx.fresh_dim()))
     return [parts, TensorType(dtype("int64"), x.dims)]
 
 
-@op("RegexFullMatch", traits=("host",))
+@op("RegexFullMatch", traits=(Trait.HOST,))
 def _match(ctx: InferContext) -> list[Type]:
     pattern = ctx.attr("pattern")
     if pattern is None:
@@ -67,7 +68,7 @@ def require_known(ctx: InferContext, name: str, values: tuple[str, ...]) -> None
         raise ctx.error(f"{name} {ctx.attr(name)!r} is not known: it is one of {', '.join(values)}")
 
 
-@op("TfIdfVectorizer", traits=("host",))
+@op("TfIdfVectorizer", traits=(Trait.HOST,))
 def _tfidf(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     require_known(ctx, "mode", ("TF", "IDF", "TFIDF"))
@@ -77,7 +78,7 @@ def _tfidf(ctx: InferContext) -> list[Type]:
     return [tensor("float32", *x.dims[:-1], size)]
 
 
-@op("NonMaxSuppression", traits=("host",))
+@op("NonMaxSuppression", traits=(Trait.HOST,))
 def _suppression(ctx: InferContext) -> list[Type]:
     boxes, scores = ctx.tensor(0), ctx.tensor(1)
     if boxes.rank != 3 or scores.rank != 3:

@@ -11,6 +11,7 @@ from ..graph import Graph, Node
 from ..reference import reference_runner
 from ..registry import InferContext, attribute, op
 from ..shapes import normalize_axes
+from ..traits import Trait
 from ..types import Type, dtype
 from .shape_values import dims_of, ints_of, numel
 from .text_host import require_known
@@ -168,7 +169,7 @@ def infer_roi_align(c: InferContext) -> list[Type]:
     return [x.with_shape((rois.dims[0], x.dims[1], *size))]
 
 
-@op("ImageDecoder", traits=("host",))
+@op("ImageDecoder", traits=(Trait.HOST,))
 def infer_image_decoder(c: InferContext) -> list[Type]:
     require_known(c, "pixel_format", ("RGB", "BGR", "Grayscale"))
     channels = 1 if c.attr("pixel_format") == "Grayscale" else 3

@@ -8,6 +8,7 @@ from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
 from ...ir.registry import spec
 from ...ir.symbols import own_symbol
+from ...ir.traits import Trait
 from ...ir.types import TensorType, Type
 from ..heavy import is_anchor
 
@@ -46,7 +47,7 @@ _BY_NAME = (
     (Kind.VIEW, _VIEWS), (Kind.MOVE, _MOVES), (Kind.SOURCE, _SOURCES), (Kind.JOIN, _JOINS),
 )  # fmt: skip
 
-_NEVER = frozenset({"host", "control_flow", "stochastic"})
+_NEVER = frozenset({Trait.HOST, Trait.CONTROL_FLOW, Trait.STOCHASTIC})
 
 
 def classify(graph: Graph, node: Node) -> Kind:

@@ -18,6 +18,7 @@ import numpy as np
 from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import has_trait
+from ...ir.traits import Trait
 from ..claims import Family, exact, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..precision import FLOATS, least_normal
@@ -140,7 +141,7 @@ def _twice(m: Match) -> str | None:
     x = m.graph.input(m.root, 0)
     if x is None or x.node.key != m.root.key:
         return "its input is another op"
-    if has_trait(m.root, "involution") or has_trait(m.root, "idempotent"):
+    if has_trait(m.root, Trait.INVOLUTION) or has_trait(m.root, Trait.IDEMPOTENT):
         return None
     return "not an involution, not idempotent"
 
@@ -148,7 +149,7 @@ def _twice(m: Match) -> str | None:
 def _once(m: Match, r: Editor) -> Value | None:
     inner = m.graph.input(m.root, 0)
     assert inner is not None
-    return m.graph.input(inner.node, 0) if has_trait(m.root, "involution") else inner
+    return m.graph.input(inner.node, 0) if has_trait(m.root, Trait.INVOLUTION) else inner
 
 
 _ONE = Const(value=1.0)

@@ -16,6 +16,7 @@ from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import has_trait
 from ...ir.shapes import broadcast
+from ...ir.traits import Trait
 from ...ir.types import TensorType
 from ..claims import moved
 from ..pattern import Const, Match, Op, Rule, Var
@@ -107,7 +108,7 @@ def _shape_of(values: list[Value]) -> tuple[object, ...] | None:
 
 
 def _has_expand(m: Match) -> str | None:
-    if not has_trait(m.root, "elementwise"):
+    if not has_trait(m.root, Trait.ELEMENTWISE):
         return "not elementwise"
     if any(v is not None and v.node.key == "kiln.Expand" for v in m.graph.inputs_of(m.root)):
         return None

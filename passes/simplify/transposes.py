@@ -18,6 +18,7 @@ import numpy as np
 from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute, has_trait
+from ...ir.traits import Trait
 from ..claims import moved
 from ..pattern import Match, Op, Rule, Var
 from ..queries import sole_consumer
@@ -151,7 +152,7 @@ class _Cone:
     def _inside(self, value: Value) -> bool:
         node = value.node
         return (
-            has_trait(node, "elementwise")
+            has_trait(node, Trait.ELEMENTWISE)
             and len(node.outputs) == 1
             and value.rank == len(self.perm)
             and sole_consumer(self.graph, value) is not None
@@ -204,7 +205,7 @@ def _cone(m: Match) -> _Cone:
 
 
 def _can_move(m: Match) -> str | None:
-    if not has_trait(m["x"].node, "elementwise"):
+    if not has_trait(m["x"].node, Trait.ELEMENTWISE):
         return "its input is not elementwise"
     return _cone(m).collect()
 

@@ -16,6 +16,7 @@ from ...ir.dims import Dim, known_equal
 from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.registry import has_trait
+from ...ir.traits import Trait
 from ..claims import moved
 from ..heavy import is_anchor
 from ..pattern import Match, Op, Rule, Var
@@ -48,7 +49,7 @@ def _worth(m: Match, v: Value) -> int:
         source = m.graph.input(source.node, 0)
     if source is None or not single_use(m.graph, source):
         return 0
-    return 2 if is_anchor(source.node) else int(has_trait(source.node, "elementwise"))
+    return 2 if is_anchor(source.node) else int(has_trait(source.node, Trait.ELEMENTWISE))
 
 
 def _other(m: Match, r: Editor | None, v: Value, view: Value, a: Value) -> Value | None:
@@ -67,7 +68,7 @@ def _same_last(v: Value, view: Value, a: Value) -> bool:
 
 
 def _can_sink(m: Match) -> str | None:
-    if not has_trait(m.root, "elementwise") or len(m.root.outputs) != 1:
+    if not has_trait(m.root, Trait.ELEMENTWISE) or len(m.root.outputs) != 1:
         return "not elementwise"
     view = _viewed(m)
     if view is None:

@@ -8,6 +8,7 @@ from graphkiln.ir.graph import Graph
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.onnx_types import element_code
 from graphkiln.ir.registry import InferenceError, has_trait, spec
+from graphkiln.ir.traits import Trait
 from graphkiln.ir.types import SequenceType, TensorType, dtype, tensor
 
 N, M = sym("N"), sym("M")
@@ -169,7 +170,8 @@ def test_known_floats_keep_their_type():
 def test_traits():
     graph = Graph()
     x = graph.add_input("x", tensor("float32", 2))
-    assert has_trait(graph.add_node("Add", [x, x]), "commutative")
-    assert not has_trait(graph.add_node("Sub", [x, x]), "commutative")
+    assert has_trait(graph.add_node("Add", [x, x]), Trait.COMMUTATIVE)
+    assert not has_trait(graph.add_node("Sub", [x, x]), Trait.COMMUTATIVE)
     noise = spec("RandomNormalLike")
-    assert noise is not None and "stochastic" in noise.traits and "elementwise" not in noise.traits
+    assert noise is not None and Trait.STOCHASTIC in noise.traits
+    assert Trait.ELEMENTWISE not in noise.traits

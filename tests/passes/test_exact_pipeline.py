@@ -22,6 +22,7 @@ from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import run_node
 from graphkiln.ir.onnx_types import element_code
 from graphkiln.ir.registry import spec, specs
+from graphkiln.ir.traits import Trait
 from graphkiln.ir.types import dtype, to_numpy_dtype
 from graphkiln.passes.pipeline import PipelineError, parse_pipeline, print_pipeline
 
@@ -57,7 +58,7 @@ KINDS = ("float16", "float32", "float64")
 
 def _same_as_its_kernel(op: str, inputs: Sequence[np.ndarray], **attrs: Any) -> None:
     found = spec(op)
-    assert found is not None and "rounds_once" in found.traits
+    assert found is not None and Trait.ROUNDS_ONCE in found.traits
     graph = Graph()
     values = [graph.add_constant(a, f"c{i}") for i, a in enumerate(inputs)]
     node = graph.add_node(op, values, attrs, outputs=1, name="node")
@@ -110,7 +111,7 @@ def _folds(x: np.ndarray, target: str) -> bool:
 
 def test_all_ops_that_round_once_are_compared() -> None:
     compared = {*ONE, *TWO, "Cast", "CastLike", "BitCast", "Where", "ConstantOfShape"}
-    assert {s.key for s in specs() if "rounds_once" in s.traits} == compared
+    assert {s.key for s in specs() if Trait.ROUNDS_ONCE in s.traits} == compared
 
 
 # ---- constants that rewrites bring to light ------------------------------------------------------

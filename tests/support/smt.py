@@ -18,6 +18,7 @@ import z3
 from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.registry import has_trait
+from graphkiln.ir.traits import Trait
 from graphkiln.passes.base import Pass, PassContext, pass_class
 from graphkiln.passes.catalog import load
 from graphkiln.passes.claims import Family
@@ -65,7 +66,7 @@ class Meaning:
         move = MOVES.get(node.key) or BLOCKS.get(node.key)
         if move is not None:
             return move(self, graph, value, at)
-        if has_trait(node, "elementwise") or node.key in ("QuantizeLinear", "DequantizeLinear"):
+        if has_trait(node, Trait.ELEMENTWISE) or node.key in ("QuantizeLinear", "DequantizeLinear"):
             return self._elementwise(graph, node, at)
         raise AssertionError(f"{node.key} has no meaning in z3 here")
 
