@@ -7,7 +7,7 @@ under the domain ``kiln`` with the same class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeAlias
@@ -269,6 +269,10 @@ Propagate: TypeAlias = (
     "Callable[[InferContext, list[np.ndarray | None]], list[np.ndarray | None] | None]"
 )
 Evaluate: TypeAlias = "Callable[[Node, list[Any]], list[Any]]"
+# Arithmetic operations of one node, from the types of its inputs and outputs.
+Flops: TypeAlias = "Callable[[Node, Sequence[Value | None]], Dim]"
+# The axes of one input of a node, by its number.
+InputAxes: TypeAlias = "Callable[[Node, int], tuple[int, ...]]"
 
 
 @dataclass(frozen=True)
@@ -295,8 +299,15 @@ class OpSpec:
     """Inputs below ``min_inputs`` that may be left out."""
     zero_points: Mapping[int, int] = field(default_factory=dict)
     """Zero points among the inputs, by number, and the inputs they belong to: 0 where left out."""
+    result_zero_point: int | None = None
+    """The input that is the zero point of the first result."""
     dim_attributes: tuple[str, ...] = ()
     """Attributes that are lists of dims, in the order in which a host function takes them."""
+    flops: Flops | None = None
+    """How many arithmetic operations a node takes, a multiply-add counting two; None: as many as
+    the result of an elementwise op or the input of a reduction has elements, and 0 otherwise."""
+    summed_axes: InputAxes | None = None
+    """Along which axes of an input that is a factor the products are added up; () for others."""
 
     @property
     def key(self) -> str:
@@ -331,14 +342,17 @@ def op(
     results: tuple[int, int] | None = None,
     omitted: Iterable[int] = (),
     zero_points: Mapping[int, int] | None = None,
+    result_zero_point: int | None = None,
     dim_attributes: tuple[str, ...] = (),
+    flops: Flops | None = None,
+    summed_axes: InputAxes | None = None,
 ) -> Callable[[Infer], Infer]:
     """Decorator: register the function as type inference of the named ops.
 
     For the standard domains the arity, attribute names, defaults and documentation are taken
     from onnx's schema; ``defaults`` add to them. ``arity`` and ``results`` are the least and most
     inputs and outputs of other ops; ``omitted`` are those of the first inputs that may be left out,
-    ``zero_points`` and ``dim_attributes`` are described at :class:`OpSpec`.
+    the others are described at :class:`OpSpec`.
     """
 
     def wrap(infer: Infer) -> Infer:
@@ -355,6 +369,8 @@ def op(
             if zero_points is not None:
                 facts["zero_points"] = zero_points
             facts["dim_attributes"] = dim_attributes
+            facts["result_zero_point"] = result_zero_point
+            facts["flops"], facts["summed_axes"] = flops, summed_axes
             key = f"{domain}.{name}" if domain else name
             declared = traits_of(key, traits)
             register(OpSpec(name, domain, infer, evaluate, propagate, declared, merged, **facts))

@@ -23,22 +23,48 @@ class Trait(str, Enum):
         member.meaning = meaning
         return member
 
+    # ---- which elements an element of a result takes
     ELEMENTWISE = "elementwise", "maps an index to the same index, after broadcasting"
+    GRANULAR = (
+        "granular",
+        "is elementwise on its first input; the others are parameters of the whole tensor, of the "
+        "places along an axis, or of blocks",
+    )
     INJECTIVE = "injective", "reads at most one element of each input for an element of a result"
     PICKS = "picks", "returns elements of its first input"
+    SELECTS = (
+        "selects",
+        "returns elements of its inputs, chosen by place or by order: f(g(x)) = g(f(x)) for every "
+        "increasing g",
+    )
+    ALIAS = "alias", "returns its first input"
     VIEW = "view", "returns the memory of its first input under another shape"
     REDUCTION = "reduction", "makes one element of many"
+    SINGLE_PASS = "single_pass", "is a reduction that reads each element of its first input once"
+    SHAPE_ONLY = "shape_only", "looks at the shapes of its inputs, not at their data"
+
+    # ---- which kernel it may share, and what it costs
     ANCHOR = "anchor", "is heavy: it gets a kernel of its own, with what is cheap around it"
+    CONTRACTION = "contraction", "spends its time on sums of products with its first input"
+    CHEAP = "cheap", "takes about one instruction for an element: it may be computed twice"
+    MOVEMENT = "movement", "is computed where its result is read, and its input where it reads"
+    SOURCE = "source", "is computed where its result is read, but its input is stored before"
+    JOIN = "join", "stores each of its inputs at a place of its own: they are computed there"
+
+    # ---- algebra
     COMMUTATIVE = "commutative", "takes its inputs in any order: f(a, b) = f(b, a)"
     ASSOCIATIVE = "associative", "can be regrouped: f(f(a, b), c) = f(a, f(b, c))"
     IDEMPOTENT = "idempotent", "changes nothing where it comes twice: f(f(x)) = f(x)"
     INVOLUTION = "involution", "undoes itself: f(f(x)) = x"
-    STOCHASTIC = "stochastic", "returns something else in every run"
-    HOST = "host", "runs as a host function"
-    SHAPE_ONLY = "shape_only", "looks at the shapes of its inputs, not at their data"
-    EFFECT = "effect", "has no result and stays in the graph for what it does"
-    CONTROL_FLOW = "control_flow", "runs graphs that are its attributes"
+    ADDITIVE = "additive", "adds its inputs, or subtracts the second"
+
+    # ---- which numbers it returns
+    FINITE = "finite", "makes finite numbers of finite ones, sums and products beyond range apart"
     NONNEGATIVE = "nonnegative", "returns floats that are +0 or greater, or NaN"
+    KEEPS_NONNEGATIVE = (
+        "keeps_nonnegative", "returns +0, more, or NaN where all its floats are +0, more, or NaN"
+    )  # fmt: skip
+    NOT_BELOW_ZERO = "not_below_zero", "returns floats that are 0 of either sign, more, or NaN"
     UNORDERED_SUM = (
         "unordered_sum", "ends in a sum in an order of its own: its zeros have no defined sign"
     )  # fmt: skip
@@ -47,6 +73,17 @@ class Trait(str, Enum):
         "rounds_once",
         "returns the exact result, rounded at most once: every implementation gives the same bits",
     )
+
+    # ---- element types
+    FLOAT_POLYMORPHIC = "float_polymorphic", "has floats of one type, which may be any of them"
+    CONVERTS = "converts", "turns the numbers of its first input into those of another type"
+    ONE_BYTE_TYPE = "one_byte_type", "has quantized inputs and a result of one 8-bit type"
+
+    # ---- how it runs
+    STOCHASTIC = "stochastic", "returns something else in every run"
+    HOST = "host", "runs as a host function"
+    EFFECT = "effect", "has no result and stays in the graph for what it does"
+    CONTROL_FLOW = "control_flow", "runs graphs that are its attributes"
 
 
 def traits_of(key: str, names: Iterable[Trait | str]) -> frozenset[Trait]:

@@ -11,7 +11,9 @@ from ..conditions import Relation
 from ..dims import Dim, dim_max
 from ..graph import Node
 from ..registry import InferContext, attribute, op
+from ..traits import Trait
 from ..types import Shape, TensorType, Type
+from . import flops
 
 
 def head_shape(ctx: InferContext, i: int, heads: int | None) -> tuple[Dim, Dim, Dim, Dim]:
@@ -29,7 +31,7 @@ def head_shape(ctx: InferContext, i: int, heads: int | None) -> tuple[Dim, Dim, 
     return batch, heads, length, hidden // heads
 
 
-@op("Attention")
+@op("Attention", traits=(Trait.CONTRACTION,), flops=flops.attention(4))
 def _infer_attention(ctx: InferContext) -> list[Type]:
     q, k, v = ctx.tensor(0), ctx.tensor(1), ctx.tensor(2)
     if ctx.has(4) != ctx.has(5):
@@ -117,6 +119,8 @@ def _evaluate_attention(node: Node, inputs: list[Any]) -> list[Any]:
 @op(
     "Attention",
     domain="kiln",
+    traits=(Trait.ANCHOR, Trait.CONTRACTION, Trait.FLOAT_POLYMORPHIC),
+    flops=flops.attention(None),
     evaluate=_evaluate_attention,
     arity=(3, 4),
     doc="softmax(scale * q k^T + mask) v: q [B,H,S,D], k [B,H,T,D], v [B,H,T,E], a float mask that "

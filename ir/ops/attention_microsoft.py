@@ -5,7 +5,9 @@ from __future__ import annotations
 from ..conditions import Relation
 from ..dims import Dim
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import TensorType, Type
+from . import flops
 from .attention import head_shape
 from .attention_microsoft_evaluate import attention, multi_head_attention, rotary_embedding
 
@@ -62,6 +64,7 @@ def _check_rotary(ctx: InferContext, x: TensorType) -> None:
 
 @op(
     "MultiHeadAttention", domain=DOMAIN, arity=(1, 8), evaluate=multi_head_attention,
+    traits=(Trait.CONTRACTION,), flops=flops.attention(6),
     defaults={"mask_filter_value": MASK_VALUE, "unidirectional": 0},
     doc="Attention of projected operands. Inputs: query, key, value (each [batch, length, heads * "
     "width]; key and value also [batch, heads, length, width]), bias, key padding mask, attention "
@@ -98,6 +101,7 @@ def _infer_multi_head(ctx: InferContext) -> list[Type]:
 
 @op(
     "Attention", domain=DOMAIN, arity=(2, 6), evaluate=attention,
+    traits=(Trait.CONTRACTION,), flops=flops.projected_attention,
     defaults={
         "mask_filter_value": MASK_VALUE, "unidirectional": 0, "do_rotary": 0,
         "past_present_share_buffer": 0,

@@ -25,8 +25,10 @@ from ..registry import InferContext, attribute, op
 from ..traits import Trait
 from ..types import DType, TensorType, Type, dtype
 from ..windows import Window, conv_window, pool_window, window_output
+from . import flops
 
 DOMAIN = "kiln"
+_HEAVY = (Trait.ANCHOR, Trait.CONTRACTION)
 
 
 def blocked_layout(rank: int, block: int) -> str:
@@ -71,7 +73,7 @@ def _evaluate_unpack(node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "UnpackChannels", domain=DOMAIN, arity=(1, 1), evaluate=_evaluate_unpack,
-    traits=(Trait.INJECTIVE,), doc="[N, Cb, *S, block] to [N, channels, *S].",
+    traits=(Trait.INJECTIVE, Trait.MOVEMENT), doc="[N, Cb, *S, block] to [N, channels, *S].",
 )  # fmt: skip
 def _infer_unpack(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -133,7 +135,7 @@ def _evaluate_depth_to_space(node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "DepthToSpaceBlocked", domain=DOMAIN, arity=(1, 1), evaluate=_evaluate_depth_to_space,
-    traits=(Trait.INJECTIVE,),
+    traits=(Trait.INJECTIVE, Trait.MOVEMENT),
     doc="[N, kh*kw*Cb, H, W, block] to [N, Cb, H*kh, W*kw, block]: every window holds what was one "
     "position. Attribute window: (kh, kw).",
 )  # fmt: skip
@@ -201,7 +203,8 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
 
 
 @op(
-    "ConvBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv, traits=(Trait.ANCHOR,),
+    "ConvBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv,
+    traits=_HEAVY, flops=flops.blocked_convolution,
     defaults={"group": 1, "depth": 1, "pad_value": 0, "algorithm": ""},
     doc="Conv on [N, Cb, *S, c] with weights packed as [g, Mt, Cb/g, *K, c, t] and an optional "
     "bias [Mb, 1, .., block]; the result is [N, Mb, *S', block]. Attributes: Conv's, and "
@@ -211,7 +214,7 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
 )  # fmt: skip
 @op(
     "DepthwiseBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv,
-    traits=(Trait.ANCHOR,), defaults={"depth": 1, "pad_value": 0},
+    traits=_HEAVY, flops=flops.blocked_depthwise, defaults={"depth": 1, "pad_value": 0},
     doc="Depthwise Conv on [N, Cb, *S, c] with weights packed as [Cb, *K, c] and an optional bias "
     "[Cb, 1, .., c]; of 8-bit integers as kiln.ConvBlocked.",
 )  # fmt: skip
@@ -242,7 +245,7 @@ def _evaluate_pool(node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "PoolBlocked", domain=DOMAIN, arity=(1, 1), evaluate=_evaluate_pool, traits=(Trait.REDUCTION,),
-    defaults={"ceil_mode": 0, "count_include_pad": 0},
+    flops=flops.pool, defaults={"ceil_mode": 0, "count_include_pad": 0},
     doc="MaxPool or AveragePool (attribute mode: max, average) on [N, Cb, *S, c].",
 )  # fmt: skip
 def _infer_pool(ctx: InferContext) -> list[Type]:
@@ -265,8 +268,8 @@ def _evaluate_matmul(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 @op(
-    "MatMulPacked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_matmul, traits=(Trait.ANCHOR,),
-    defaults={"depth": 1},
+    "MatMulPacked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_matmul, traits=_HEAVY,
+    flops=flops.matmul, defaults={"depth": 1},
     doc="[.., K] times weights packed as [Nt, K, t], plus an optional bias [N]; the result is "
     "[.., columns]. 8-bit integers sum up in int32, their weights are packed by depth; 8-bit "
     "weights of a float product are converted.",
@@ -290,7 +293,7 @@ def _evaluate_requantize(node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "Requantize", domain=DOMAIN, arity=(3, 3), evaluate=_evaluate_requantize,
-    traits=(Trait.ELEMENTWISE,),
+    traits=(Trait.ELEMENTWISE, Trait.FINITE),
     doc="saturate(round(x * scale) + zero) of int32 x in float32, halves to even, as 8-bit "
     "integers of the type of zero; scale and zero broadcast.",
 )  # fmt: skip

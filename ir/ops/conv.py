@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from ..dims import Dim
+from ..graph import Node
 from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import Shape, TensorType, Type
 from ..windows import conv_window, require_fit, transpose_window, window_output
+from . import flops
 from .quant_conditions import require_entries, require_single
 from .quant_evaluate import fused_conv
 from .shape_values import numel
 
+_HEAVY = (Trait.ANCHOR, Trait.CONTRACTION)
+_FLOATS = (*_HEAVY, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC)
 
-@op("Conv", traits=(Trait.UNORDERED_SUM,))
-@op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv)
+
+def _summed_axes(_node: Node, index: int) -> tuple[int, ...]:
+    """All axes of the weights but that of the filters."""
+    return (1, 2, 3, 4) if index == 1 else ()
+
+
+@op("Conv", traits=_FLOATS, flops=flops.convolution(1), summed_axes=_summed_axes)
+@op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv,
+    traits=(Trait.CONTRACTION,), flops=flops.convolution(1))  # fmt: skip
 def infer_conv(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     require_bias(c, 2, w.dims[0])
     return [x.with_shape(conv_shape(c, x, w))]
 
 
-@op("ConvInteger")
+@op("ConvInteger", traits=_HEAVY, zero_points={2: 0, 3: 1}, flops=flops.convolution(1))
 def infer_conv_integer(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     require_single(c, 2)
@@ -28,7 +39,10 @@ def infer_conv_integer(c: InferContext) -> list[Type]:
     return [x.with_dtype("int32").with_shape(conv_shape(c, x, w))]
 
 
-@op("QLinearConv")
+@op(
+    "QLinearConv", traits=_HEAVY, zero_points={2: 0, 5: 3}, result_zero_point=7,
+    flops=flops.convolution(3),
+)  # fmt: skip
 def infer_qlinear_conv(c: InferContext) -> list[Type]:
     x, w, zero = c.tensor(0), c.tensor(3), c.tensor(7)
     require_single(c, 1, 2, 6, 7)
@@ -38,7 +52,7 @@ def infer_qlinear_conv(c: InferContext) -> list[Type]:
     return [x.with_dtype(zero.dtype).with_shape(conv_shape(c, x, w))]
 
 
-@op("DeformConv")
+@op("DeformConv", traits=(Trait.ANCHOR,))
 def infer_deform_conv(c: InferContext) -> list[Type]:
     x, w, offset = c.tensor(0), c.tensor(1), c.tensor(2)
     _check_ranks(c, x, w)
@@ -71,7 +85,7 @@ def require_bias(c: InferContext, i: int, filters: Dim) -> None:
         c.require_same_shape(c.tensor(i).dims, (filters,), "a bias with one entry a filter")
 
 
-@op("ConvTranspose", traits=(Trait.UNORDERED_SUM,))
+@op("ConvTranspose", traits=_FLOATS, flops=flops.transposed_convolution)
 def infer_conv_transpose(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     _check_ranks(c, x, w)

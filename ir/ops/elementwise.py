@@ -12,7 +12,11 @@ from ..traits import Trait
 from ..types import TensorType, Type
 from .elementwise_values import dim_abs, dim_sign, elementwise_value
 
-ELEMENTWISE = (Trait.ELEMENTWISE,)
+PARTIAL = (Trait.ELEMENTWISE, Trait.FLOAT_POLYMORPHIC)
+"""Traits of elementwise ops that make infinities or NaN of some finite numbers."""
+
+ELEMENTWISE = (*PARTIAL, Trait.FINITE)
+CHEAP = (*ELEMENTWISE, Trait.CHEAP)
 
 
 def numeric(ctx: InferContext, i: int = 0) -> TensorType:
@@ -50,40 +54,44 @@ def boolean(ctx: InferContext, i: int = 0) -> TensorType:
 # ---- floats --------------------------------------------------------------------------------------
 
 
-@op("Exp", "Sigmoid", traits=(*ELEMENTWISE, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
-@op("Cos", "Cosh", traits=(*ELEMENTWISE, Trait.IGNORES_ZERO_SIGN))
+@op("Exp", traits=(*PARTIAL, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
+@op("Sigmoid", traits=(*ELEMENTWISE, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
+@op("Cos", traits=(*ELEMENTWISE, Trait.IGNORES_ZERO_SIGN))
+@op("Cosh", traits=(*PARTIAL, Trait.IGNORES_ZERO_SIGN))
+@op("Acos", "Acosh", "Asin", "Atanh", "Log", "Sinh", "Tan", traits=PARTIAL)
 @op(
-    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Erf", "Log", "Sin", "Sinh", "Tan", "Tanh",
-    "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Softplus",
+    "Asinh", "Atan", "Erf", "Sin", "Tanh", "Celu", "Elu", "Gelu", "HardSwish", "Mish", "Selu",
     "Softsign", "Swish", "ThresholdedRelu",
     traits=ELEMENTWISE,
 )  # fmt: skip
+@op("HardSigmoid", "Softplus", traits=(*ELEMENTWISE, Trait.NOT_BELOW_ZERO))
+@op("LeakyRelu", traits=CHEAP)
 def _same_float(ctx: InferContext) -> list[Type]:
     return [floating(ctx)]
 
 
-def _register_rounding(name: str, plain: Callable[[Any], Any], *traits: Trait) -> None:
+def _register_rounding(name: str, plain: Callable[[Any], Any], traits: tuple[Trait, ...]) -> None:
     """Float functions whose values matter where a model computes sizes in floats."""
     value = elementwise_value(plain)
 
-    @op(name, traits=(*ELEMENTWISE, *traits), propagate=value)
+    @op(name, traits=(*traits, Trait.ROUNDS_ONCE), propagate=value)
     def _infer(ctx: InferContext) -> list[Type]:
         return [floating(ctx)]
 
 
-_register_rounding("Ceil", np.ceil, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE)
-_register_rounding("Floor", np.floor, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE)
-_register_rounding("Round", np.rint, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE)
-_register_rounding("Sqrt", np.sqrt, Trait.ROUNDS_ONCE)
-_register_rounding("Reciprocal", np.reciprocal, Trait.INVOLUTION, Trait.ROUNDS_ONCE)
+_register_rounding("Ceil", np.ceil, (*CHEAP, Trait.IDEMPOTENT))
+_register_rounding("Floor", np.floor, (*CHEAP, Trait.IDEMPOTENT))
+_register_rounding("Round", np.rint, (*ELEMENTWISE, Trait.IDEMPOTENT))
+_register_rounding("Sqrt", np.sqrt, (*PARTIAL, Trait.KEEPS_NONNEGATIVE))
+_register_rounding("Reciprocal", np.reciprocal, (*PARTIAL, Trait.INVOLUTION))
 
 
-@op("IsNaN", traits=(*ELEMENTWISE, Trait.IGNORES_ZERO_SIGN, Trait.ROUNDS_ONCE))
+@op("IsNaN", traits=(*CHEAP, Trait.IGNORES_ZERO_SIGN, Trait.ROUNDS_ONCE))
 def _is_nan(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
 
-@op("IsInf", traits=(*ELEMENTWISE, Trait.IGNORES_ZERO_SIGN, Trait.ROUNDS_ONCE))
+@op("IsInf", traits=(*CHEAP, Trait.IGNORES_ZERO_SIGN, Trait.ROUNDS_ONCE))
 def _is_inf(ctx: InferContext) -> list[Type]:
     return [floating(ctx).with_dtype("bool")]
 
@@ -91,7 +99,7 @@ def _is_inf(ctx: InferContext) -> list[Type]:
 # ---- any numbers ---------------------------------------------------------------------------------
 
 
-@op("Relu", traits=(*ELEMENTWISE, Trait.IDEMPOTENT))
+@op("Relu", traits=(*CHEAP, Trait.IDEMPOTENT, Trait.NOT_BELOW_ZERO))
 def _relu(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
@@ -104,7 +112,7 @@ def _shrink(ctx: InferContext) -> list[Type]:
 @op(
     "Abs",
     traits=(
-        *ELEMENTWISE, Trait.IDEMPOTENT, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN,
+        *CHEAP, Trait.IDEMPOTENT, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN,
         Trait.ROUNDS_ONCE,
     ),
     propagate=elementwise_value(np.abs, dim_abs),
@@ -114,24 +122,24 @@ def _abs(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "Neg", traits=(*ELEMENTWISE, Trait.INVOLUTION, Trait.ROUNDS_ONCE),
+    "Neg", traits=(*CHEAP, Trait.INVOLUTION, Trait.ROUNDS_ONCE),
     propagate=elementwise_value(np.negative, lambda a: -a),
 )  # fmt: skip
 def _neg(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
 
-@op("Sign", traits=(*ELEMENTWISE, Trait.IDEMPOTENT), propagate=elementwise_value(np.sign, dim_sign))
+@op("Sign", traits=(*CHEAP, Trait.IDEMPOTENT), propagate=elementwise_value(np.sign, dim_sign))
 def _sign(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
 
-@op("BitwiseNot", traits=(*ELEMENTWISE, Trait.INVOLUTION), propagate=elementwise_value(np.invert))
+@op("BitwiseNot", traits=(*CHEAP, Trait.INVOLUTION), propagate=elementwise_value(np.invert))
 def _bitwise_not(ctx: InferContext) -> list[Type]:
     return [integral(ctx)]
 
 
-@op("Not", traits=(*ELEMENTWISE, Trait.INVOLUTION), propagate=elementwise_value(np.logical_not))
+@op("Not", traits=(*CHEAP, Trait.INVOLUTION), propagate=elementwise_value(np.logical_not))
 def _not(ctx: InferContext) -> list[Type]:
     return [boolean(ctx)]
 
@@ -139,7 +147,7 @@ def _not(ctx: InferContext) -> list[Type]:
 # ---- activations with further inputs -------------------------------------------------------------
 
 
-@op("PRelu", traits=ELEMENTWISE)
+@op("PRelu", traits=CHEAP)
 def _prelu(ctx: InferContext) -> list[Type]:
     x, slope = numeric(ctx), numeric(ctx, 1)
     if x.dtype != slope.dtype:
@@ -160,7 +168,7 @@ def _swiglu(ctx: InferContext) -> list[Type]:
     return [a]
 
 
-@op("Clip", traits=(*ELEMENTWISE, Trait.IDEMPOTENT))
+@op("Clip", traits=(*CHEAP, Trait.IDEMPOTENT))
 def _clip(ctx: InferContext) -> list[Type]:
     x = numeric(ctx)
     for i, name in ((1, "min"), (2, "max")):

@@ -11,7 +11,7 @@ from ..registry import InferContext, Propagate, op
 from ..traits import Trait
 from ..types import TensorType, Type
 from . import elementwise_values as values
-from .elementwise import ELEMENTWISE, boolean, integral, numeric
+from .elementwise import CHEAP, ELEMENTWISE, PARTIAL, boolean, integral, numeric
 from .elementwise_values import elementwise_value
 
 Check = Callable[[InferContext, int], TensorType]
@@ -29,7 +29,7 @@ def broadcasting(ctx: InferContext, *inputs: int) -> TensorType:
 def _register(
     name: str, check: Check, value: Propagate | None, *traits: Trait, result: str | None = None
 ) -> None:
-    @op(name, traits=(*ELEMENTWISE, *traits), propagate=value)
+    @op(name, traits=traits, propagate=value)
     def _infer(ctx: InferContext) -> list[Type]:
         for i in range(len(ctx.inputs)):
             check(ctx, i)
@@ -42,17 +42,22 @@ def _anything(ctx: InferContext, i: int) -> TensorType:
 
 
 _ONCE = Trait.ROUNDS_ONCE
-_AC = (Trait.COMMUTATIVE, Trait.ASSOCIATIVE)
+_AC = (*CHEAP, Trait.COMMUTATIVE, Trait.ASSOCIATIVE)
 _ACI = (*_AC, Trait.IDEMPOTENT)
+_POSITIVE = Trait.KEEPS_NONNEGATIVE
 
-_register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC, _ONCE)
-_register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b), _ONCE)
-_register("Mul", numeric, elementwise_value(np.multiply, lambda a, b: a * b), *_AC, _ONCE)
-_register("Div", numeric, elementwise_value(values.divide, values.dim_divide), _ONCE)
+_register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC, _ONCE, _POSITIVE,
+          Trait.ADDITIVE)  # fmt: skip
+_register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b), *CHEAP, _ONCE,
+          Trait.ADDITIVE)  # fmt: skip
+_register("Mul", numeric, elementwise_value(np.multiply, lambda a, b: a * b), *_AC, _ONCE,
+          _POSITIVE)  # fmt: skip
+_register("Div", numeric, elementwise_value(values.divide, values.dim_divide), *PARTIAL, _ONCE,
+          _POSITIVE)  # fmt: skip
 _register("BitwiseAnd", integral, elementwise_value(np.bitwise_and), *_ACI)
 _register("BitwiseOr", integral, elementwise_value(np.bitwise_or), *_ACI)
 _register("BitwiseXor", integral, elementwise_value(np.bitwise_xor), *_AC)
-_register("BitShift", integral, None)
+_register("BitShift", integral, None, *CHEAP)
 _register("And", boolean, elementwise_value(np.logical_and), *_ACI)
 _register("Or", boolean, elementwise_value(np.logical_or), *_ACI)
 _register("Xor", boolean, elementwise_value(np.logical_xor), *_AC)
@@ -71,7 +76,7 @@ def _not_more(a: Any, b: Any) -> bool:
 
 
 def _compare(name: str, check: Check, value: Propagate, *traits: Trait) -> None:
-    _register(name, check, value, Trait.IGNORES_ZERO_SIGN, _ONCE, *traits, result="bool")
+    _register(name, check, value, *CHEAP, Trait.IGNORES_ZERO_SIGN, _ONCE, *traits, result="bool")
 
 
 _compare("Equal", _anything, elementwise_value(np.equal, values.dim_equal), Trait.COMMUTATIVE)
@@ -80,10 +85,12 @@ _compare("LessOrEqual", numeric, elementwise_value(np.less_equal, _not_more))
 _compare("Greater", numeric, elementwise_value(np.greater, _more))
 _compare("GreaterOrEqual", numeric, elementwise_value(np.greater_equal, _not_less))
 
-_register("Max", numeric, elementwise_value(values.fold(np.maximum), values.dim_maximum), *_ACI)
+_register("Max", numeric, elementwise_value(values.fold(np.maximum), values.dim_maximum), *_ACI,
+          _POSITIVE)  # fmt: skip
 _register("Min", numeric, elementwise_value(values.fold(np.minimum), values.dim_minimum), *_ACI)
-_register("Sum", numeric, elementwise_value(values.fold(np.add)), *_AC)
-_register("Mean", numeric, elementwise_value(values.mean), Trait.COMMUTATIVE)
+_register("Sum", numeric, elementwise_value(values.fold(np.add)), *ELEMENTWISE, Trait.COMMUTATIVE,
+          Trait.ASSOCIATIVE)  # fmt: skip
+_register("Mean", numeric, elementwise_value(values.mean), *ELEMENTWISE, Trait.COMMUTATIVE)
 
 
 def _mod_value(ctx: InferContext, arrays: values.Arrays) -> values.Arrays | None:
@@ -92,16 +99,16 @@ def _mod_value(ctx: InferContext, arrays: values.Arrays) -> values.Arrays | None
     return elementwise_value(plain, symbolic)(ctx, arrays)
 
 
-_register("Mod", numeric, _mod_value)
+_register("Mod", numeric, _mod_value, *PARTIAL)
 
 
-@op("Pow", traits=ELEMENTWISE, propagate=elementwise_value(np.power))
+@op("Pow", traits=PARTIAL, propagate=elementwise_value(np.power))
 def _pow(ctx: InferContext) -> list[Type]:
     x, y = numeric(ctx), numeric(ctx, 1)
     return [x.with_shape(ctx.broadcast_known(x.shape, y.shape))]
 
 
-@op("Where", traits=(*ELEMENTWISE, _ONCE), propagate=elementwise_value(np.where, values.dim_where))
+@op("Where", traits=(*CHEAP, _ONCE), propagate=elementwise_value(np.where, values.dim_where))
 def _where(ctx: InferContext) -> list[Type]:
     condition = boolean(ctx)
     t = broadcasting(ctx, 1, 2)

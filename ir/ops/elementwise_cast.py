@@ -9,7 +9,7 @@ from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import DType, TensorType, Type
 from . import elementwise_values as values
-from .elementwise import ELEMENTWISE
+from .elementwise import CHEAP
 from .elementwise_values import Arrays, elementwise_value
 
 
@@ -32,7 +32,10 @@ def _needs_care(source: DType, target: DType) -> bool:
     return target.is_float and target.bits <= 8 or bool({source.name, target.name} & small)
 
 
-@op("Cast", traits=(*ELEMENTWISE, Trait.ROUNDS_ONCE), propagate=_cast_value)
+_CONVERTS = (Trait.ELEMENTWISE, Trait.FINITE, Trait.CONVERTS, Trait.ROUNDS_ONCE)
+
+
+@op("Cast", traits=(*_CONVERTS, Trait.CHEAP), propagate=_cast_value)
 def _cast(ctx: InferContext) -> list[Type]:
     return [ctx.tensor(0).with_dtype(_target(ctx))]
 
@@ -44,12 +47,12 @@ def _target(ctx: InferContext) -> DType:
     return element_type(to)
 
 
-@op("CastLike", traits=(*ELEMENTWISE, Trait.ROUNDS_ONCE), propagate=_cast_value)
+@op("CastLike", traits=_CONVERTS, propagate=_cast_value)
 def _cast_like(ctx: InferContext) -> list[Type]:
     return [ctx.tensor(0).with_dtype(ctx.tensor(1).dtype)]
 
 
-@op("BitCast", traits=(*ELEMENTWISE, Trait.ROUNDS_ONCE))
+@op("BitCast", traits=(Trait.ELEMENTWISE, Trait.ROUNDS_ONCE))
 def _bit_cast(ctx: InferContext) -> list[Type]:
     x, to = ctx.tensor(0), _target(ctx)
     if _width(x.dtype) != _width(to) or "s" in (x.dtype.kind, to.kind):
@@ -63,7 +66,7 @@ def _width(t: DType) -> int:
 
 
 @op(
-    "Identity", traits=(*ELEMENTWISE, Trait.PICKS, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE),
+    "Identity", traits=(*CHEAP, Trait.ALIAS, Trait.PICKS, Trait.IDEMPOTENT, Trait.ROUNDS_ONCE),
     propagate=lambda ctx, arrays: arrays[:1],
 )  # fmt: skip
 def _identity(ctx: InferContext) -> list[Type]:

@@ -11,10 +11,10 @@ from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import TensorType, Type, dtype
-from .elementwise import floating
+from .elementwise import ELEMENTWISE, floating
 
 
-@op("Dropout", traits=(Trait.ELEMENTWISE, Trait.STOCHASTIC))
+@op("Dropout", traits=(*ELEMENTWISE, Trait.STOCHASTIC))
 def _dropout(ctx: InferContext) -> list[Type]:
     x = floating(ctx)
     ctx.require_numbers(1, "a ratio of at least 0 and below 1", low=0, below=1, at=0)

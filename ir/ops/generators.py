@@ -58,7 +58,7 @@ def _arange(_node: Any, inputs: list[Any]) -> list[Any]:
     return [np.arange(*numbers).astype(inputs[0].dtype)]
 
 
-@op("Range", propagate=_range_value)
+@op("Range", traits=(Trait.SOURCE,), propagate=_range_value)
 @op("Range", domain="com.microsoft", propagate=_range_value, evaluate=_arange, arity=(2, 3),
     doc="Numbers from ``start`` by ``delta`` (default 1) up to ``limit``, exclusive.")  # fmt: skip
 def _range(ctx: InferContext) -> list[Type]:
@@ -71,7 +71,7 @@ def _range(ctx: InferContext) -> list[Type]:
 # ---- EyeLike -------------------------------------------------------------------------------------
 
 
-@op("EyeLike", traits=(Trait.SHAPE_ONLY,))
+@op("EyeLike", traits=(Trait.SHAPE_ONLY, Trait.SOURCE))
 def _eye_like(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank not in (1, 2):

@@ -52,7 +52,7 @@ def _evaluate_require(node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "Require", domain="kiln", arity=(2, 2), evaluate=_evaluate_require,
-    propagate=lambda _ctx, arrays: [arrays[0]],
+    propagate=lambda _ctx, arrays: [arrays[0]], traits=(Trait.ALIAS,),
     doc="The first input as it is, where the second (a bool scalar) is true; elsewhere running "
     "fails, and the error starts with ``message``.",
 )  # fmt: skip

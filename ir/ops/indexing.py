@@ -14,6 +14,7 @@ from . import indexing_evaluate
 from .shape_values import Array, Arrays, ints_of, numel
 
 READS = (Trait.INJECTIVE, Trait.PICKS)
+READ_THROUGH = (*READS, Trait.MOVEMENT)
 
 
 # ---- gathers -------------------------------------------------------------------------------------
@@ -42,7 +43,7 @@ def _in_range(indices: Array, size: int) -> bool:
     return bool(np.all((indices >= -size) & (indices < size)))
 
 
-@op("Gather", traits=READS, propagate=_gather_value)
+@op("Gather", traits=(*READ_THROUGH, Trait.FLOAT_POLYMORPHIC), propagate=_gather_value)
 def _gather(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -62,7 +63,7 @@ def _gather_elements_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 
 
 @op(
-    "GatherElements", traits=READS, propagate=_gather_elements_value,
+    "GatherElements", traits=READ_THROUGH, propagate=_gather_elements_value,
     evaluate=indexing_evaluate.gather_elements,
 )  # fmt: skip
 def _gather_elements(ctx: InferContext) -> list[Type]:
@@ -75,9 +76,10 @@ def _gather_elements(ctx: InferContext) -> list[Type]:
     return [x.with_shape(indices.dims)]
 
 
-@op("GatherND", evaluate=indexing_evaluate.gather_nd)
+@op("GatherND", traits=(Trait.PICKS, Trait.MOVEMENT), evaluate=indexing_evaluate.gather_nd)
 @op("GatherND", domain="com.microsoft", defaults={"batch_dims": 0}, arity=(2, 2),
-    evaluate=indexing_evaluate.gather_nd, doc="ONNX's GatherND without batch dims.")  # fmt: skip
+    traits=(Trait.PICKS,), evaluate=indexing_evaluate.gather_nd,
+    doc="ONNX's GatherND without batch dims.")  # fmt: skip
 def _gather_nd(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     batch = int(ctx.attr("batch_dims"))

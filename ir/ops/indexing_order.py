@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..registry import InferContext, op
 from ..shapes import normalize_axis
+from ..traits import Trait
 from ..types import Type, tensor
 from .shape_values import dims_of, int_of
 
@@ -21,7 +22,8 @@ def _top_k(ctx: InferContext) -> list[Type]:
     return [x.with_shape(shape), tensor("int64", *shape)]
 
 
-@op("CumSum", "CumProd")
+@op("CumSum", traits=(Trait.ANCHOR,))
+@op("CumProd")
 def _cumulative(ctx: InferContext) -> list[Type]:
     x, axis = ctx.tensor(0), int_of(ctx.known(1))
     if axis is not None:

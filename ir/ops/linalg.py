@@ -10,6 +10,7 @@ from ..graph import Node
 from ..registry import InferContext, attribute, op
 from ..traits import Trait
 from ..types import Shape, TensorType, Type
+from . import flops
 
 
 def matmul_shape(ctx: InferContext, a: Shape, b: Shape) -> Shape:
@@ -33,13 +34,28 @@ def _same_dtype(ctx: InferContext) -> TensorType:
     return first
 
 
-@op("MatMul", traits=(Trait.UNORDERED_SUM,))
+PRODUCT = (Trait.ANCHOR, Trait.CONTRACTION, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC)
+"""Traits of products of floats."""
+
+
+def _summed_axis(_node: Node, index: int) -> tuple[int, ...]:
+    return ((-1,), (-2,))[index] if index < 2 else ()
+
+
+@op("MatMul", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis)
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     return [a.with_shape(matmul_shape(ctx, a.dims, b.dims))]
 
 
-@op("Gemm", traits=(Trait.UNORDERED_SUM,))
+def _summed_axis_of_gemm(node: Node, index: int) -> tuple[int, ...]:
+    if index > 1:
+        return ()
+    transposed = bool(attribute(node, "transA" if index == 0 else "transB"))
+    return (0,) if (index == 0) == transposed else (1,)
+
+
+@op("Gemm", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis_of_gemm)
 def _infer_gemm(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     if a.rank != 2 or b.rank != 2:
@@ -65,6 +81,8 @@ def _evaluate_fused_matmul(node: Node, inputs: list[Any]) -> list[Any]:
 @op(
     "FusedMatMul",
     domain="com.microsoft",
+    traits=(Trait.ANCHOR, Trait.CONTRACTION),
+    flops=flops.matmul,
     evaluate=_evaluate_fused_matmul,
     defaults={"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0},
     arity=(2, 2),

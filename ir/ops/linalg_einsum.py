@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from ..conditions import Relation
 from ..dims import Dim
-from ..registry import InferContext, op
+from ..graph import Node, Value
+from ..registry import InferContext, attribute, op
 from ..shapes import broadcast_dim
+from ..traits import Trait
 from ..types import Shape, Type
+from .shape_values import numel
 
 _ELLIPSIS = "..."
 
@@ -77,7 +80,13 @@ def _is_dot(label: str) -> bool:
     return label.startswith(".")
 
 
-@op("Einsum")
+def _flops(node: Node, inputs: Sequence[Value | None]) -> Dim:
+    shapes = [v.shape for v in inputs if v is not None]
+    einsum = parse_einsum(attribute(node, "equation"), [len(s) for s in shapes])
+    return 2 * numel(tuple(einsum.extents(shapes).values()))
+
+
+@op("Einsum", traits=(Trait.ANCHOR, Trait.CONTRACTION), flops=_flops)
 def _infer_einsum(ctx: InferContext) -> list[Type]:
     types = [ctx.tensor(i) for i in range(len(ctx.inputs))]
     einsum = parse_einsum(ctx.attr("equation"), [t.rank for t in types])

@@ -44,6 +44,7 @@ def _one_hot(ctx: InferContext) -> list[Type]:
 
 @op(
     "ZipMap", domain=DOMAIN, arity=(1, 1), evaluate=lambda _node, inputs: [inputs[0]],
+    traits=(Trait.ALIAS,),
     doc="A float32 matrix [N, C] as it is; whoever runs the model gets it as a list of N maps from "
     "``keys`` (C ints or strings, the first of equal ones counts) to the numbers of a row. "
     "Only outputs of a model are that.",

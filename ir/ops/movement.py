@@ -16,6 +16,7 @@ from .shape_values import Array, Arrays, dims_of, inferred_shape, ints_of, rearr
 
 MOVES = (Trait.INJECTIVE,)
 PICKS = (*MOVES, Trait.PICKS)
+READ_THROUGH = (*PICKS, Trait.MOVEMENT)
 
 
 # ---- Transpose -----------------------------------------------------------------------------------
@@ -34,7 +35,7 @@ def permutation(ctx: InferContext) -> tuple[int, ...]:
 
 
 @op(
-    "Transpose", traits=PICKS,
+    "Transpose", traits=(*READ_THROUGH, Trait.FLOAT_POLYMORPHIC),
     propagate=rearranged(lambda ctx, a: np.transpose(a, permutation(ctx))),
 )  # fmt: skip
 def _transpose(ctx: InferContext) -> list[Type]:
@@ -52,7 +53,7 @@ def _tile_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return [np.tile(arrays[0], repeats)]
 
 
-@op("Tile", traits=PICKS, propagate=_tile_value)
+@op("Tile", traits=READ_THROUGH, propagate=_tile_value)
 def _tile(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     repeats = dims_of(ctx.known(1))
@@ -77,7 +78,10 @@ def _concat_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return [np.concatenate(known, axis=int(ctx.attr("axis")))]
 
 
-@op("Concat", traits=MOVES, propagate=_concat_value)
+@op(
+    "Concat", traits=(*MOVES, Trait.SELECTS, Trait.JOIN, Trait.FLOAT_POLYMORPHIC),
+    propagate=_concat_value,
+)  # fmt: skip
 def _concat(ctx: InferContext) -> list[Type]:
     types = [ctx.tensor(i) for i in range(len(ctx.inputs))]
     first = types[0]
@@ -158,7 +162,7 @@ def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
 # ---- ops that keep the shape ---------------------------------------------------------------------
 
 
-@op("ReverseSequence", traits=PICKS)
+@op("ReverseSequence", traits=READ_THROUGH)
 def _reverse_sequence(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     batch, time = ctx.attr("batch_axis"), ctx.attr("time_axis")
@@ -169,7 +173,7 @@ def _reverse_sequence(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("Trilu", traits=MOVES)
+@op("Trilu", traits=(*MOVES, Trait.MOVEMENT))
 @op("Trilu", domain="com.microsoft", traits=MOVES, arity=(1, 2), defaults={"upper": 1},
     doc="ONNX's Trilu.", evaluate=lambda node, inputs: [_triangle(node, *inputs)])  # fmt: skip
 def _same_type(ctx: InferContext) -> list[Type]:
@@ -199,14 +203,14 @@ def _divided(ctx: InferContext, d: Dim, by: int) -> Dim:
     return d // by
 
 
-@op("DepthToSpace", traits=PICKS)
+@op("DepthToSpace", traits=READ_THROUGH)
 def _depth_to_space(ctx: InferContext) -> list[Type]:
     x, size = _block(ctx)
     n, c, h, w = x.dims
     return [x.with_shape((n, _divided(ctx, c, size * size), h * size, w * size))]
 
 
-@op("SpaceToDepth", traits=PICKS)
+@op("SpaceToDepth", traits=READ_THROUGH)
 def _space_to_depth(ctx: InferContext) -> list[Type]:
     x, size = _block(ctx)
     n, c, h, w = x.dims

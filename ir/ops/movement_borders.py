@@ -47,8 +47,8 @@ def _evaluate_slice(_node: Node, inputs: list[Any]) -> list[Any]:
     return [x[tuple(where)]]
 
 
-@op("Slice", traits=(*MOVES, Trait.PICKS), propagate=lambda ctx, arrays: _slice_value(ctx, arrays),
-    evaluate=_evaluate_slice)  # fmt: skip
+@op("Slice", traits=(*MOVES, Trait.PICKS, Trait.MOVEMENT), evaluate=_evaluate_slice,
+    propagate=lambda ctx, arrays: _slice_value(ctx, arrays))  # fmt: skip
 def _slice(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axes = _slice_axes(ctx, _slice_count(ctx))
@@ -182,7 +182,10 @@ def _evaluate_pad(node: Node, inputs: list[Any]) -> list[Any]:
     return [np.pad(x[cut], added, mode="constant", constant_values=fill).astype(x.dtype)]
 
 
-@op("Pad", traits=MOVES, propagate=_pad_value, evaluate=_evaluate_pad)
+@op(
+    "Pad", traits=(*MOVES, Trait.MOVEMENT, Trait.FLOAT_POLYMORPHIC), propagate=_pad_value,
+    evaluate=_evaluate_pad,
+)  # fmt: skip
 @op("Pad", domain="com.microsoft", traits=MOVES, arity=(2, 3), evaluate=_evaluate_pad,
     defaults={"mode": "constant"}, doc="ONNX's Pad without the axes input.")  # fmt: skip
 def _pad(ctx: InferContext) -> list[Type]:

@@ -29,6 +29,7 @@ from .shape_values import (
 )
 
 DOMAIN = "kiln"
+MOVED = (Trait.INJECTIVE, Trait.PICKS, Trait.FLOAT_POLYMORPHIC)
 
 
 def _dims_attr(ctx: InferContext, name: str) -> Shape:
@@ -46,7 +47,7 @@ def _ints_attr(node: Node, name: str) -> tuple[int, ...]:
 
 
 @op(
-    "Reshape", domain=DOMAIN, traits=(Trait.INJECTIVE, Trait.PICKS, Trait.VIEW), propagate=reshaped,
+    "Reshape", domain=DOMAIN, traits=(*MOVED, Trait.VIEW), propagate=reshaped,
     arity=(1, 1), dim_attributes=("shape",),
     evaluate=lambda node, inputs: [inputs[0].reshape(_ints_attr(node, "shape"))],
     doc="The elements of the input in the shape ``shape`` (dims; as many elements, no 0 or -1 "
@@ -61,8 +62,7 @@ def _reshape(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "Expand", domain=DOMAIN, traits=(Trait.INJECTIVE, Trait.PICKS), propagate=broadcasted,
-    arity=(1, 1),
+    "Expand", domain=DOMAIN, traits=(*MOVED, Trait.MOVEMENT), propagate=broadcasted, arity=(1, 1),
     evaluate=lambda node, inputs: [np.broadcast_to(inputs[0], _ints_attr(node, "shape")).copy()],
     dim_attributes=("shape",), doc="The input broadcast to exactly ``shape`` (dims).",
 )  # fmt: skip
@@ -93,7 +93,7 @@ def _slice_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 
 
 @op(
-    "Slice", domain=DOMAIN, traits=(Trait.INJECTIVE, Trait.PICKS), evaluate=_evaluate_slice,
+    "Slice", domain=DOMAIN, traits=(*MOVED, Trait.MOVEMENT), evaluate=_evaluate_slice,
     arity=(1, 1), propagate=_slice_value, dim_attributes=("starts", "steps", "shape"),
     doc="Element ``i`` along each axis is element ``starts + i*steps`` of the input; ``shape`` is "
     "the shape of the result. All three are dims, one for each axis, and in bounds: nothing is "
@@ -133,7 +133,7 @@ def _shape_value_value(ctx: InferContext, _arrays: Arrays) -> Arrays:
 
 @op(
     "ShapeValue", domain=DOMAIN, evaluate=_evaluate_shape_value, propagate=_shape_value_value,
-    arity=(0, 0), defaults={"dtype": "int64"}, traits=(Trait.SHAPE_ONLY,),
+    arity=(0, 0), defaults={"dtype": "int64"}, traits=(Trait.SHAPE_ONLY, Trait.SOURCE),
     doc="An integer tensor of element type ``dtype`` (default int64) and static shape ``shape`` "
     "whose elements are ``dims``: what is left of a chain that computes with shapes.",
 )  # fmt: skip

@@ -8,9 +8,12 @@ from ..shapes import normalize_axes, normalize_axis
 from ..traits import Trait
 from ..types import TensorType, Type
 
+_NORM = (Trait.REDUCTION, Trait.FLOAT_POLYMORPHIC)
 
-@op("Softmax", traits=(Trait.REDUCTION, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
-@op("LogSoftmax", "Hardmax", "LpNormalization", traits=(Trait.REDUCTION,))
+
+@op("Softmax", traits=(*_NORM, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
+@op("LogSoftmax", traits=_NORM)
+@op("Hardmax", "LpNormalization", traits=(Trait.REDUCTION,))
 def _infer_along_axis(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     normalize_axis(ctx.attr("axis"), x.rank)
@@ -47,14 +50,14 @@ def channels_of(ctx: InferContext, x: TensorType, parameters: range) -> None:
         ctx.require_equal(p.dims[0], x.dims[1], "parameters for each channel")
 
 
-@op("InstanceNormalization", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
+@op("InstanceNormalization", traits=(*_NORM, Trait.UNORDERED_SUM))
 def _infer_instance(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
     return [x]
 
 
-@op("GroupNormalization", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
+@op("GroupNormalization", traits=(*_NORM, Trait.UNORDERED_SUM))
 def _infer_group(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
@@ -65,7 +68,7 @@ def _infer_group(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("BatchNormalization", traits=(Trait.UNORDERED_SUM,))
+@op("BatchNormalization", traits=(Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC))
 def _infer_batch(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank == 1:  # no channel axis: one channel
@@ -79,7 +82,7 @@ def _infer_batch(ctx: InferContext) -> list[Type]:
     return [x, statistics, statistics]
 
 
-@op("LayerNormalization", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
+@op("LayerNormalization", traits=(*_NORM, Trait.UNORDERED_SUM))
 def _infer_layer(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -91,7 +94,7 @@ def _infer_layer(ctx: InferContext) -> list[Type]:
     return [x, stash, stash]
 
 
-@op("RMSNormalization", traits=(Trait.REDUCTION,))
+@op("RMSNormalization", traits=_NORM)
 def _infer_rms(ctx: InferContext) -> list[Type]:
     x, scale = ctx.tensor(0), ctx.tensor(1)
     normalize_axis(ctx.attr("axis"), x.rank)

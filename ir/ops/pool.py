@@ -6,20 +6,25 @@ from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import Shape, TensorType, Type, tensor
 from ..windows import pool_window, require_fit, unpool_shape, window_output
+from . import flops
 from . import quant_evaluate as evaluate
 from .shape_values import dims_of, numel
 
 _MS = "com.microsoft"
+_ANCHOR = (Trait.ANCHOR,)
 
 
-@op("MaxPool")
+@op("MaxPool", traits=(*_ANCHOR, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC), flops=flops.pool)
 def infer_max_pool(c: InferContext) -> list[Type]:
     shape = pool_shape(c, c.tensor(0))
     return [c.tensor(0).with_shape(shape), tensor("int64", *shape)]
 
 
-@op("AveragePool", traits=(Trait.UNORDERED_SUM,))
-@op("LpPool")
+@op(
+    "AveragePool", traits=(*_ANCHOR, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
+    flops=flops.pool,
+)  # fmt: skip
+@op("LpPool", traits=_ANCHOR, flops=flops.pool)
 def infer_pool(c: InferContext) -> list[Type]:
     return [c.tensor(0).with_shape(pool_shape(c, c.tensor(0)))]
 
@@ -28,7 +33,9 @@ def infer_pool(c: InferContext) -> list[Type]:
     "QLinearAveragePool",
     domain=_MS,
     arity=(4, 5),
+    traits=(Trait.ONE_BYTE_TYPE,),
     zero_points={2: 0},
+    result_zero_point=4,
     evaluate=evaluate.qlinear_average_pool,
     defaults={"auto_pad": "NOTSET", "ceil_mode": 0, "count_include_pad": 0, "channels_last": 0},
 )
@@ -41,8 +48,12 @@ def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
     return [x.with_shape((batch, *moved[2:], channels))]
 
 
-@op("GlobalAveragePool", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
-@op("GlobalMaxPool", "GlobalLpPool", traits=(Trait.REDUCTION,))
+@op(
+    "GlobalAveragePool",
+    traits=(Trait.REDUCTION, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
+)
+@op("GlobalMaxPool", traits=(Trait.REDUCTION, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC))
+@op("GlobalLpPool", traits=(Trait.REDUCTION,))
 def infer_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     _check_rank(c, x)
@@ -53,6 +64,9 @@ def infer_global_pool(c: InferContext) -> list[Type]:
     "QLinearGlobalAveragePool",
     domain=_MS,
     arity=(5, 5),
+    traits=(Trait.ONE_BYTE_TYPE,),
+    zero_points={2: 0},
+    result_zero_point=4,
     evaluate=evaluate.qlinear_global_average_pool,
     defaults={"channels_last": 0},
 )

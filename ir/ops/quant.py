@@ -6,7 +6,9 @@ from math import prod
 
 from ..onnx_types import element_type
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import DType, TensorType, Type, dtype, tensor
+from . import flops
 from . import quant_evaluate as evaluate
 from .linalg import matmul_shape
 from .quant_conditions import require_granularity, require_lines, require_single
@@ -14,10 +16,17 @@ from .quant_conditions import require_granularity, require_lines, require_single
 _MS = "com.microsoft"
 
 
-@op("QuantizeLinear")
+_GRANULAR = (Trait.GRANULAR, Trait.FINITE)
+_DEQUANTIZES = (*_GRANULAR, Trait.CHEAP)
+_HEAVY = (Trait.ANCHOR, Trait.CONTRACTION)
+
+
+@op("QuantizeLinear", traits=_GRANULAR, result_zero_point=2)
 @op(
     "QuantizeLinear",
     domain=_MS,
+    traits=_GRANULAR,
+    result_zero_point=2,
     arity=(2, 3),
     evaluate=evaluate.quantize_linear,
     doc="ONNX's QuantizeLinear with an optional axis.",
@@ -33,10 +42,12 @@ def _quantized_type(c: InferContext) -> DType:
     return element_type(c.attr("output_dtype")) if c.attr("output_dtype") else dtype("uint8")
 
 
-@op("DequantizeLinear")
+@op("DequantizeLinear", traits=_DEQUANTIZES, zero_points={2: 0})
 @op(
     "DequantizeLinear",
     domain=_MS,
+    traits=_DEQUANTIZES,
+    zero_points={2: 0},
     arity=(2, 3),
     evaluate=evaluate.dequantize_linear,
     doc="ONNX's DequantizeLinear with an optional axis.",
@@ -60,14 +71,17 @@ def _product(c: InferContext, a: int, b: int, result: DType | str) -> TensorType
     return left.with_dtype(result).with_shape(matmul_shape(c, left.dims, right.dims))
 
 
-@op("MatMulInteger")
+@op("MatMulInteger", traits=_HEAVY, zero_points={2: 0, 3: 1}, flops=flops.matmul)
 def infer_matmul_integer(c: InferContext) -> list[Type]:
     require_lines(c, 2, c.tensor(0), -2, "row")
     require_lines(c, 3, c.tensor(1), -1, "column")
     return [_product(c, 0, 1, "int32")]
 
 
-@op("QLinearMatMul")
+@op(
+    "QLinearMatMul", traits=_HEAVY, zero_points={2: 0, 5: 3}, result_zero_point=7,
+    flops=flops.matmul,
+)  # fmt: skip
 def infer_qlinear_matmul(c: InferContext) -> list[Type]:
     for i in (1, 2):
         require_lines(c, i, c.tensor(0), -2, "row")
@@ -79,7 +93,10 @@ def infer_qlinear_matmul(c: InferContext) -> list[Type]:
     return [result]
 
 
-@op("MatMulIntegerToFloat", domain=_MS, arity=(4, 7), evaluate=evaluate.matmul_integer_to_float)
+@op(
+    "MatMulIntegerToFloat", domain=_MS, arity=(4, 7), evaluate=evaluate.matmul_integer_to_float,
+    traits=(Trait.CONTRACTION,), flops=flops.matmul,
+)  # fmt: skip
 def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
     require_single(c, 2, 4)
     for i in (3, 5):
@@ -89,7 +106,10 @@ def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
     return [_product(c, 0, 1, c.tensor(2).dtype)]
 
 
-@op("DynamicQuantizeMatMul", domain=_MS, arity=(3, 5), evaluate=evaluate.dynamic_quantize_matmul)
+@op(
+    "DynamicQuantizeMatMul", domain=_MS, arity=(3, 5), evaluate=evaluate.dynamic_quantize_matmul,
+    traits=(Trait.CONTRACTION,), flops=flops.matmul,
+)  # fmt: skip
 def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
     a, b = c.tensor(0), c.tensor(1)
     for i in (2, 3):
@@ -102,6 +122,10 @@ def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
 @op(
     "QGemm",
     domain=_MS,
+    traits=_HEAVY,
+    zero_points={2: 0, 5: 3},
+    result_zero_point=8,
+    flops=flops.matmul,
     arity=(6, 9),
     evaluate=evaluate.qgemm,
     defaults={"alpha": 1.0, "transA": 0, "transB": 0},
@@ -118,6 +142,8 @@ def infer_qgemm(c: InferContext) -> list[Type]:
 @op(
     "FusedGemm",
     domain=_MS,
+    traits=_HEAVY,
+    flops=flops.matmul,
     arity=(2, 3),
     evaluate=evaluate.fused_gemm,
     defaults={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
@@ -141,6 +167,8 @@ def _gemm(c: InferContext, a: int, b: int, bias: int) -> TensorType:
 @op(
     "MatMulNBits",
     domain=_MS,
+    traits=(Trait.CONTRACTION,),
+    flops=flops.matmul,
     arity=(3, 6),
     evaluate=evaluate.matmul_nbits,
     defaults={"bits": 4, "accuracy_level": 0, "weight_prepacked": 0},

@@ -5,18 +5,21 @@ from __future__ import annotations
 from ..dims import Dim
 from ..registry import InferContext, op
 from ..shapes import normalize_axis
+from ..traits import Trait
 from ..types import Type
 from . import quant_evaluate as evaluate
-from .elementwise import ELEMENTWISE
 from .quant_conditions import require_single
 
 _MS = "com.microsoft"
 
 
-@op("QLinearAdd", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, zero_points={2: 0, 5: 3},
-    evaluate=evaluate.qlinear_add)
-@op("QLinearMul", domain=_MS, arity=(7, 8), traits=ELEMENTWISE, zero_points={2: 0, 5: 3},
-    evaluate=evaluate.qlinear_mul)  # fmt: skip
+_ELEMENTWISE = (Trait.ELEMENTWISE, Trait.FINITE, Trait.ONE_BYTE_TYPE)
+
+
+@op("QLinearAdd", domain=_MS, arity=(7, 8), traits=_ELEMENTWISE, zero_points={2: 0, 5: 3},
+    result_zero_point=7, evaluate=evaluate.qlinear_add)
+@op("QLinearMul", domain=_MS, arity=(7, 8), traits=_ELEMENTWISE, zero_points={2: 0, 5: 3},
+    result_zero_point=7, evaluate=evaluate.qlinear_mul)  # fmt: skip
 def infer_qlinear_binary(c: InferContext) -> list[Type]:
     a, b = c.tensor(0), c.tensor(3)
     require_single(c, 1, 2, 4, 5, 6, 7)
@@ -27,16 +30,18 @@ def infer_qlinear_binary(c: InferContext) -> list[Type]:
     "QLinearSigmoid",
     domain=_MS,
     arity=(4, 5),
-    traits=ELEMENTWISE,
+    traits=_ELEMENTWISE,
     zero_points={2: 0},
+    result_zero_point=4,
     evaluate=evaluate.qlinear_sigmoid,
 )
 @op(
     "QLinearLeakyRelu",
     domain=_MS,
     arity=(4, 5),
-    traits=ELEMENTWISE,
+    traits=_ELEMENTWISE,
     zero_points={2: 0},
+    result_zero_point=4,
     evaluate=evaluate.qlinear_leaky_relu,
     defaults={"alpha": 0.01},
 )
@@ -49,7 +54,9 @@ def infer_qlinear_unary(c: InferContext) -> list[Type]:
     "QLinearSoftmax",
     domain=_MS,
     arity=(5, 5),
+    traits=(Trait.ONE_BYTE_TYPE,),
     zero_points={2: 0},
+    result_zero_point=4,
     evaluate=evaluate.qlinear_softmax,
     defaults={"axis": -1, "opset": 13},
 )

@@ -83,11 +83,16 @@ def _propagate_reduce(
     return [np.asarray(result, dtype=data.dtype)]
 
 
-@op("ReduceSum", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM), propagate=_propagate_reduce)
+_PLAIN = (Trait.REDUCTION, Trait.SINGLE_PASS, Trait.FLOAT_POLYMORPHIC)
+_SUM = (*_PLAIN, Trait.UNORDERED_SUM, Trait.KEEPS_NONNEGATIVE)
+
+
+@op("ReduceSum", traits=_SUM, propagate=_propagate_reduce)
 @op("ReduceProd", traits=(Trait.REDUCTION,), propagate=_propagate_reduce)
-@op("ReduceMean", traits=(Trait.REDUCTION, Trait.UNORDERED_SUM))
+@op("ReduceMean", traits=_SUM)
+@op("ReduceMax", "ReduceMin", traits=_PLAIN)
 @op("ReduceL1", "ReduceL2", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE))
-@op("ReduceMax", "ReduceMin", "ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,))
+@op("ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,))
 def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     keepdims = bool(ctx.attr("keepdims"))

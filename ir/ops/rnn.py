@@ -5,23 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..dims import Dim
+from ..graph import Node
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import Shape, TensorType, Type
+from . import flops
 
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 
-@op("RNN")
+_TRAITS = (Trait.CONTRACTION,)
+
+
+def _summed_axes(_node: Node, index: int) -> tuple[int, ...]:
+    """The weights of the input and of the state are [directions, gates, features]."""
+    return (2,) if index == 1 or index == 2 else ()
+
+
+@op("RNN", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes)
 def infer_rnn(c: InferContext) -> list[Type]:
     return infer_layer(c, c.tensor(2).dims[2], states=1, gates=1)
 
 
-@op("GRU")
+@op("GRU", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes)
 def infer_gru(c: InferContext) -> list[Type]:
     return infer_layer(c, c.tensor(2).dims[2], states=1, gates=3)
 
 
-@op("LSTM")
+@op("LSTM", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes)
 def infer_lstm(c: InferContext) -> list[Type]:
     if c.has(7):
         shape = (c.tensor(2).dims[0], 3 * c.tensor(2).dims[2])
@@ -33,6 +44,8 @@ def infer_lstm(c: InferContext) -> list[Type]:
     "DynamicQuantizeLSTM",
     domain="com.microsoft",
     arity=(12, 12),
+    traits=_TRAITS,
+    flops=flops.recurrent,
     defaults={"direction": "forward", "input_forget": 0},
     omitted=(3, 4, 5, 6, 7),
 )

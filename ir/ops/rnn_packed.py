@@ -6,15 +6,19 @@ input 0 for all steps at once, its columns ordered ``[direction, block, gate, el
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..graph import Attr, Node, Output
+from ..dims import Dim
+from ..graph import Attr, Node, Output, Value
 from ..interpreter import run_node
 from ..packing import unpack_gates, unpack_recurrent_weight
-from ..registry import InferContext, attribute, op
+from ..registry import Flops, InferContext, attribute, op
+from ..traits import Trait
 from ..types import Type
+from .flops import needed
 from .rnn import DIRECTIONS, infer_layer
 
 FIRST_STATE = 4
@@ -87,9 +91,23 @@ def _infer(c: InferContext) -> list[Type]:
     return infer_layer(c, hidden, STATES[c.node.op], gates=None, first_state=FIRST_STATE)
 
 
+def _flops(gates: int) -> Flops:
+    """The inputs' share of the gates is computed elsewhere."""
+
+    def rule(node: Node, inputs: Sequence[Value | None]) -> Dim:
+        x, hidden = needed(inputs, 0), int(attribute(node, "hidden_size"))
+        weights = DIRECTIONS[attribute(node, "direction")] * gates * hidden * hidden
+        return 2 * x.shape[0] * x.shape[1] * weights
+
+    return rule
+
+
+_TRAITS = (Trait.CONTRACTION,)
+
+
 @op(
     "RNNPacked", domain="kiln", arity=(2, 5), evaluate=_evaluate, defaults=_DEFAULTS,
-    doc=_DOC.format("RNN", ""),
+    traits=_TRAITS, flops=_flops(1), doc=_DOC.format("RNN", ""),
 )  # fmt: skip
 def _infer_rnn(c: InferContext) -> list[Type]:
     return _infer(c)
@@ -97,7 +115,7 @@ def _infer_rnn(c: InferContext) -> list[Type]:
 
 @op(
     "GRUPacked", domain="kiln", arity=(2, 5), evaluate=_evaluate,
-    defaults={**_DEFAULTS, "linear_before_reset": 0},
+    defaults={**_DEFAULTS, "linear_before_reset": 0}, traits=_TRAITS, flops=_flops(3),
     doc=_DOC.format("GRU", ", and the recurrent bias [D, blocks*tile] of linear_before_reset"),
 )  # fmt: skip
 def _infer_gru(c: InferContext) -> list[Type]:
@@ -106,7 +124,8 @@ def _infer_gru(c: InferContext) -> list[Type]:
 
 @op(
     "LSTMPacked", domain="kiln", arity=(2, 6), evaluate=_evaluate,
-    defaults={**_DEFAULTS, "input_forget": 0}, doc=_DOC.format("LSTM without peepholes", ""),
+    defaults={**_DEFAULTS, "input_forget": 0}, traits=_TRAITS, flops=_flops(4),
+    doc=_DOC.format("LSTM without peepholes", ""),
 )  # fmt: skip
 def _infer_lstm(c: InferContext) -> list[Type]:
     return _infer(c)

@@ -234,7 +234,7 @@ def _unsqueeze(ctx: InferContext) -> list[Type]:
 # ---- Expand, ConstantOfShape ---------------------------------------------------------------------
 
 
-@op("Expand", propagate=broadcasted, traits=(Trait.INJECTIVE, Trait.PICKS))
+@op("Expand", propagate=broadcasted, traits=(Trait.INJECTIVE, Trait.PICKS, Trait.MOVEMENT))
 def _expand(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     target = dims_of(ctx.known(1))

@@ -17,7 +17,7 @@ from .shape_values import dims_of, ints_of, numel
 from .text_host import require_known
 
 
-@op("Resize")
+@op("Resize", traits=(Trait.SOURCE, Trait.FLOAT_POLYMORPHIC))
 def infer_resize(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     if x.shape is None:
@@ -124,7 +124,7 @@ def _evaluate_grid_sample(node: Node, inputs: list[Any]) -> list[Any]:
     return reference_runner(twin, [True, True])(inputs)
 
 
-@op("GridSample")
+@op("GridSample", traits=(Trait.SOURCE,))
 @op(
     "GridSample",
     domain="com.microsoft",
