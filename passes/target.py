@@ -14,14 +14,6 @@ from ..ir.graph import Graph, Node
 from ..ir.registry import attribute, has_trait
 from ..ir.traits import Trait
 
-CHEAP = frozenset({
-    "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
-    "Ceil", "Clip", "DequantizeLinear", "Equal", "Floor", "Greater", "GreaterOrEqual", "Identity",
-    "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or",
-    "PRelu", "Relu", "Sign", "Sub", "Where", "Xor",
-})  # fmt: skip
-"""Elementwise ops that cost about one instruction, so computing one twice does not matter."""
-
 
 class Layouts(Protocol):
     """Blocked layouts that a target has kernels for."""
@@ -113,7 +105,7 @@ class GenericFacts:
         return self.layouts is not None and anchor.key == "kiln.Attention"
 
     def cheap(self, node: Node) -> bool:
-        return node.op in CHEAP or has_trait(node, Trait.INJECTIVE)
+        return has_trait(node, Trait.CHEAP) or has_trait(node, Trait.INJECTIVE)
 
 
 def keeps_rows(graph: Graph, node: Node) -> bool:
@@ -130,4 +122,4 @@ def keeps_rows(graph: Graph, node: Node) -> bool:
     return False
 
 
-__all__ = ["CHEAP", "GenericFacts", "Layouts", "TargetFacts", "keeps_rows"]
+__all__ = ["GenericFacts", "Layouts", "TargetFacts", "keeps_rows"]

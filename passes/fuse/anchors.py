@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from ...ir.graph import Node, Value
+from ...ir.registry import has_trait
+from ...ir.traits import Trait
 from .classify import Kind
 from .regions import Regions
 
 _MAX_EPILOGUE = 24
 _MAX_OPEN = 4
-
-_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
-"""Reductions of whole dims; windows overlap."""
 
 
 def grow_epilogue(regions: Regions, anchor: Node) -> None:
@@ -50,7 +49,7 @@ def _without_widening(regions: Regions, members: list[Node]) -> list[Node]:
 
 def _takes(regions: Regions, node: Node, reader: Node) -> bool:
     """May the region of ``reader``, which reads every element once, compute ``node`` for itself?"""
-    if reader.key in _REDUCTIONS:
+    if has_trait(reader, Trait.SINGLE_PASS):
         return regions.target.fusible_prologue(regions.graph, reader, node) is None
     kind = regions.kinds.get(reader)
     return kind is Kind.ELEMENTWISE and reader.out().shape == node.out().shape

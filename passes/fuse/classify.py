@@ -30,22 +30,10 @@ class Kind(Enum):
     ALONE = "alone"
 
 
-_MOVES = frozenset({
-    "Transpose", "kiln.Slice", "Slice", "kiln.Expand", "Expand", "Tile", "Pad", "Trilu", "Gather",
-    "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "ReverseSequence",
-    "kiln.UnpackChannels", "kiln.DepthToSpaceBlocked",
-})  # fmt: skip
-
-# Each element of a result takes many elements of an input, or none.
-_SOURCES = frozenset({"Resize", "GridSample", "Range", "EyeLike", "kiln.ShapeValue"})
-
-_JOINS = frozenset({"Concat"})
-
-_VIEWS = frozenset({"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-
-_BY_NAME = (
-    (Kind.VIEW, _VIEWS), (Kind.MOVE, _MOVES), (Kind.SOURCE, _SOURCES), (Kind.JOIN, _JOINS),
-)  # fmt: skip
+_BY_TRAIT = {
+    Trait.VIEW: Kind.VIEW, Trait.MOVEMENT: Kind.MOVE, Trait.SOURCE: Kind.SOURCE,
+    Trait.JOIN: Kind.JOIN,
+}  # fmt: skip
 
 _NEVER = frozenset({Trait.HOST, Trait.CONTROL_FLOW, Trait.STOCHASTIC})
 
@@ -67,7 +55,7 @@ def classify(graph: Graph, node: Node) -> Kind:
         return Kind.ALONE
     if is_elementwise(node, graph.inputs_of(node)):
         return Kind.ELEMENTWISE
-    return next((kind for kind, keys in _BY_NAME if node.key in keys), Kind.ALONE)
+    return next((kind for trait, kind in _BY_TRAIT.items() if trait in found.traits), Kind.ALONE)
 
 
 def _one_result(graph: Graph, node: Node) -> bool:
