@@ -84,7 +84,6 @@ def _dialect_doc(key: str, domain: str) -> str:
 
 
 def _how(key: str, domain: str, op: str) -> tuple[str, str]:
-    from ..codegen.classify import VIEWS
     from ..frontend.importer import reads
     from ..ir.registry import spec
     from ..ir.traits import Trait
@@ -99,7 +98,8 @@ def _how(key: str, domain: str, op: str) -> tuple[str, str]:
         return (COMPILED, "") if op == "Constant" else (EXPANDED if reads(key) else MISSING, "")
     if Trait.HOST in known.traits:
         return HOST, ""
-    if Trait.CONTROL_FLOW in known.traits or key in VIEWS | lowered_keys() or own:
+    runs = {Trait.CONTROL_FLOW, Trait.ALIAS, Trait.VIEW} & known.traits
+    if runs or key in lowered_keys() or own:
         notes = ["a CPU kernel of its own"] * own + ["strings by a host function"] * host
         return COMPILED, "; ".join(notes)
     return (HOST, "") if host else (MISSING, "")

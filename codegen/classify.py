@@ -7,20 +7,17 @@ from ..ir.registry import has_trait
 from ..ir.traits import Trait
 from ..ir.types import TensorType, Type
 
-_SAME = frozenset({"Identity", "kiln.Require", "kiln.ZipMap"})
-
-VIEWS = _SAME | {"kiln.Reshape", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-
 
 def is_view(graph: Graph, node: Node) -> bool:
     """Is the node's result its first input's memory under another shape?"""
-    if node.key not in VIEWS:
+    same = has_trait(node, Trait.ALIAS)
+    if not same and not has_trait(node, Trait.VIEW):
         return False
     source = graph.input(node, 0)
     if source is None:
         return False
     string = isinstance(source.type, TensorType) and source.type.dtype.name == "string"
-    return node.key in _SAME or not string
+    return same or not string
 
 
 def is_host(graph: Graph, node: Node) -> bool:

@@ -14,12 +14,9 @@ from ..ir.parser import parse_graph
 from ..ir.registry import has_trait
 from ..ir.traits import Trait
 from ..ir.types import TensorType
-from .flops import PRODUCTS, is_elementwise, node_flops
+from .flops import is_elementwise, node_flops
 from .kernels import KernelSpec, kernel_symbols
 from .storage import storage_bytes
-
-_PICKING = frozenset({"GatherND", "com.microsoft.GatherND"})
-"""Ops that read of their first input what they put out, and no more, though not injective."""
 
 
 def kernel_costs(
@@ -77,7 +74,7 @@ class Demand:
         """What one use wants of a value of so many elements."""
         if has_trait(node, Trait.SHAPE_ONLY):
             return 0
-        first = index == 0 and (node.key in _PICKING or has_trait(node, Trait.INJECTIVE))
+        first = index == 0 and (has_trait(node, Trait.PICKS) or has_trait(node, Trait.INJECTIVE))
         same = is_elementwise(node) and node.out().tensor_type.numel == whole
         if not first and not same:
             return whole
@@ -116,7 +113,7 @@ def arithmetic(region: Graph) -> str:
 
 def _product_type(region: Graph, node: Node) -> str | None:
     """How a node multiplies, if it does that and little else."""
-    first = region.input(node, 0) if node.op in PRODUCTS else None
+    first = region.input(node, 0) if has_trait(node, Trait.CONTRACTION) else None
     if first is None:
         return None
     return {"int8": "int8", "uint8": "int8", "float64": "float64"}.get(first.dtype, "float32")
