@@ -16,60 +16,13 @@ import numpy as np
 from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.ops.vision import resize_picks
+from ..ir.registry import has_trait, spec
+from ..ir.traits import Trait
 from ..ir.types import TensorType, dtype
 from .base import Pass, PassContext, register_pass
 from .claims import exact
 
-_MS = "com.microsoft."
 _BYTES = ("int8", "uint8")
-_READS: dict[str, tuple[tuple[int, int], ...]] = {
-    "DequantizeLinear": ((0, 2),),
-    "QLinearConv": ((0, 2),),
-    "QLinearMatMul": ((0, 2),),
-    "MatMulInteger": ((0, 2),),
-    "ConvInteger": ((0, 2),),
-    _MS + "QGemm": ((0, 2),),
-    _MS + "QLinearAdd": ((0, 2), (3, 5)),
-    _MS + "QLinearMul": ((0, 2), (3, 5)),
-    _MS + "QLinearGlobalAveragePool": ((0, 2),),
-    _MS + "QLinearAveragePool": ((0, 2),),
-    _MS + "QLinearSigmoid": ((0, 2),),
-    _MS + "QLinearLeakyRelu": ((0, 2),),
-}
-"""Pairs of a data input and its zero point."""
-
-_WRITES = {
-    "QuantizeLinear": 2,
-    "QLinearConv": 7,
-    "QLinearMatMul": 7,
-    _MS + "QGemm": 8,
-    _MS + "QLinearAdd": 7,
-    _MS + "QLinearMul": 7,
-    _MS + "QLinearGlobalAveragePool": 4,
-    _MS + "QLinearAveragePool": 4,
-    _MS + "QLinearSigmoid": 4,
-    _MS + "QLinearLeakyRelu": 4,
-}
-"""The input that holds the result's zero point."""
-
-_ONE_TYPE = frozenset(_MS + op for op in (
-    "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearSigmoid",
-    "QLinearLeakyRelu",
-))  # fmt: skip
-"""Ops whose result has the element type of their data."""
-
-_MOVES = frozenset({
-    "MaxPool", "Transpose", "Concat", "Split", "Identity", "GlobalMaxPool", "DepthToSpace",
-    "SpaceToDepth", "Resize", "kiln.Reshape", "kiln.Slice", "kiln.Expand",
-})  # fmt: skip
-"""Ops that pick elements, all from data of one zero point, and keep their order."""
-
-_BOUNDED = frozenset({"Clip"})
-"""Ops whose inputs after the data are bounds, which change as zero points do."""
-
-_DOTS = frozenset({
-    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", _MS + "QGemm",
-})  # fmt: skip
 
 
 @register_pass
@@ -92,7 +45,7 @@ class Signs(Pass):
         editor = context.editor(graph)
         done: set[Value] = set()
         for node in list(graph.topological()):
-            x = graph.input(node, 0) if node.key in _DOTS else None
+            x = graph.input(node, 0) if has_trait(node, Trait.CONTRACTION) else None
             if x is None or x in done or x.dtype not in _BYTES or x.dtype == wanted:
                 continue
             group = _Group(graph)
@@ -128,15 +81,17 @@ class _Group:
 
     def _produced(self, value: Value, open_values: list[Value]) -> bool:
         node = value.node
-        if node.key in _WRITES:
-            self.zeros[node, _WRITES[node.key]] = None
+        known = spec(node.key)
+        zero = None if known is None else known.result_zero_point
+        if zero is not None:
+            self.zeros[node, zero] = None
             open_values += self._tied(node)
             return True
         return self._moved(node, open_values)
 
     def _consumed(self, value: Value, open_values: list[Value]) -> bool:
         for node, i in self.graph.uses(value):
-            zero = dict(_READS.get(node.key, ())).get(i)
+            zero = _zero_points(node).get(i)
             if zero is not None:
                 self.zeros[node, zero] = None
                 open_values += self._tied(node)
@@ -145,17 +100,16 @@ class _Group:
         return True
 
     def _moved(self, node: Node, open_values: list[Value]) -> bool:
-        if node.key in _BOUNDED:
+        if node.key == "Clip":
             return self._bounded(node, open_values)
-        if node.key not in _MOVES or self.graph.bodies(node):
-            return False
-        if node.key == "Resize" and not resize_picks(node):
+        if not _selects(node):
             return False
         near = [*self.graph.inputs_of(node), *node.values]
         open_values += [v for v in near if v is not None and v.dtype in _BYTES]
         return True
 
     def _bounded(self, node: Node, open_values: list[Value]) -> bool:
+        """The bounds of ``Clip`` change as zero points do."""
         x, *bounds = self.graph.inputs_of(node)
         self.zeros.update({(node, i): None for i, v in enumerate(bounds, 1) if v is not None})
         open_values += [v for v in (x, node.out()) if v is not None]
@@ -163,8 +117,8 @@ class _Group:
 
     def _tied(self, node: Node) -> Iterator[Value]:
         """Other values of the one element type that the op has."""
-        if node.key in _ONE_TYPE:
-            yield from (self.graph.required_inputs(node)[i] for i, _ in _READS[node.key])
+        if has_trait(node, Trait.ONE_BYTE_TYPE):
+            yield from (self.graph.required_inputs(node)[i] for i in _zero_points(node))
             yield node.out()
 
     def _is_known(self, node: Node, i: int) -> bool:
@@ -187,6 +141,26 @@ class _Group:
         for value in self.values:
             t = value.tensor_type
             value.set_type(TensorType(dtype(wanted), t.shape, t.layout))
+
+
+def _zero_points(node: Node) -> Mapping[int, int]:
+    """The inputs that may change their sign, each with the input that is its zero point.
+
+    Of a product these are the activations, its first input; the weights keep the type that they
+    are stored in.
+    """
+    known = spec(node.key)
+    pairs = {} if known is None else {data: zero for zero, data in known.zero_points.items()}
+    if has_trait(node, Trait.CONTRACTION):
+        return {data: zero for data, zero in pairs.items() if data == 0}
+    return pairs
+
+
+def _selects(node: Node) -> bool:
+    """Are the results elements of the inputs, whatever order-keeping change these go through?"""
+    if node.key == "Resize":
+        return resize_picks(node)
+    return has_trait(node, Trait.SELECTS) or has_trait(node, Trait.PICKS)
 
 
 def _other(kind: np.dtype) -> np.dtype:
