@@ -243,14 +243,14 @@ class _Folder:
 def _same_everywhere(node: Node, inputs: list[Value | None]) -> bool:
     """Has the op one possible result, so that no kernel can give other bits?"""
     if any(has_trait(node, t) for t in _ONE_RESULT):
-        return node.op not in ("Cast", "CastLike") or _holds(node, inputs)
+        return not has_trait(node, Trait.CONVERTS) or _holds(node, inputs)
     types = [v.type for v in (*inputs, *node.values) if v is not None]
     integers = all(isinstance(t, TensorType) and t.dtype.kind in "iub" for t in types)
     return integers and (has_trait(node, Trait.ELEMENTWISE) or spec_of(node).propagate is not None)
 
 
 def _holds(node: Node, inputs: list[Value | None]) -> bool:
-    """Can a cast give its numbers? What an integer type does not hold has no defined value."""
+    """Can a conversion give its numbers? Those that an integer type does not hold are undefined."""
     x, target = inputs[0], node.out().type
     array = None if x is None else x.constant
     if array is None or not isinstance(target, TensorType) or not target.dtype.is_integer:

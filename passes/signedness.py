@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.graph import Graph, Value
+from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, has_trait
 from ..ir.traits import Trait
 from .queries import splat
 
 _DEPTH = 8
-
-_MOVES = frozenset({"kiln.Reshape", "kiln.Slice", "Transpose"})
-_KEEPS = _MOVES | {"kiln.Expand", "Identity", "ReduceMean", "ReduceSum", "Sqrt"}
-"""Ops whose results are +0 or greater where their first operand is."""
 
 
 def not_negative(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
@@ -27,15 +23,16 @@ def not_negative(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
     inputs = [v for v in graph.inputs_of(node) if v is not None]
     if depth == 0 or not inputs:
         return False
-    if node.key in _KEEPS:
-        return not_negative(graph, inputs[0], depth - 1)
     if node.key == "Mul" and inputs[0] == inputs[1]:
         return True
     if node.key == "Pow" and splat(inputs[1]) == 2:
         return True
-    if node.key in ("Add", "Mul", "Div", "Max"):
-        return all(not_negative(graph, v, depth - 1) for v in inputs)
-    return False
+    if has_trait(node, Trait.PICKS):
+        return not_negative(graph, _first(graph, node), depth - 1)
+    if not has_trait(node, Trait.KEEPS_NONNEGATIVE):
+        return False
+    floats = [v for v in inputs if v.tensor_type.dtype.is_float]
+    return bool(floats) and all(not_negative(graph, v, depth - 1) for v in floats)
 
 
 def never_negative_zero(graph: Graph, value: Value) -> bool:
@@ -44,9 +41,11 @@ def never_negative_zero(graph: Graph, value: Value) -> bool:
     A sum is -0 only where all of its terms are.
     """
     node = value.node
-    if node.key in ("Add", "Sub"):
+    if node.key == "Add":
+        return any(_rules_out_negative_zero(v) for v in graph.required_inputs(node))
+    if node.key == "Sub":
         a, b = graph.required_inputs(node)
-        return _rules_out_negative_zero(a) or _rules_out_negative_zero(b, node.key == "Sub")
+        return _rules_out_negative_zero(a) or _rules_out_negative_zero(b, subtracted=True)
     if node.key == "Cast":
         source = graph.required_inputs(node)[0]
         return not source.tensor_type.dtype.is_float
@@ -73,9 +72,18 @@ def is_sum(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
     node = value.node
     if has_trait(node, Trait.UNORDERED_SUM):
         return not attribute(node, "noop_with_empty_axes")
-    if depth == 0 or node.key not in _MOVES | {"Add", "Sub"}:
+    if depth == 0:
         return False
-    return any(is_sum(graph, v, depth - 1) for v in graph.required_inputs(node))
+    if has_trait(node, Trait.PICKS):
+        return is_sum(graph, _first(graph, node), depth - 1)
+    adds = has_trait(node, Trait.ADDITIVE)
+    return adds and any(is_sum(graph, v, depth - 1) for v in graph.required_inputs(node))
+
+
+def _first(graph: Graph, node: Node) -> Value:
+    value = graph.input(node, 0)
+    assert value is not None
+    return value
 
 
 __all__ = ["is_sum", "never_negative_zero", "not_negative", "zeros_look_alike"]

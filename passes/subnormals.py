@@ -15,23 +15,10 @@ import numpy as np
 
 from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
-from ..ir.registry import attribute
+from ..ir.registry import spec
 from .base import Pass, PassContext, register_pass
 from .claims import rounds
 from .precision import DROWNING
-
-_SUMMED: dict[tuple[str, int], tuple[int, ...]] = {
-    ("MatMul", 0): (-1,),
-    ("MatMul", 1): (-2,),
-    ("Conv", 1): (1, 2, 3, 4),
-    ("RNN", 1): (2,),
-    ("RNN", 2): (2,),
-    ("GRU", 1): (2,),
-    ("GRU", 2): (2,),
-    ("LSTM", 1): (2,),
-    ("LSTM", 2): (2,),
-}
-"""By op and input: the axes along which products are added up."""
 
 _PART = 1 << 16
 """Elements that are looked at together: large weights are not copied for it."""
@@ -128,7 +115,6 @@ def _beside_factors(graph: Graph, node: Node, index: int, factors: np.ndarray) -
 
 def _summed(node: Node, index: int) -> tuple[int, ...]:
     """The axes of an input along which its products are added up; none where it is no factor."""
-    if node.key == "Gemm" and index < 2:
-        turned = bool(attribute(node, "transA" if index == 0 else "transB"))
-        return (0,) if (index == 0) == turned else (1,)
-    return _SUMMED.get((node.key, index), ())
+    known = spec(node.key)
+    rule = None if known is None else known.summed_axes
+    return () if rule is None else rule(node, index)

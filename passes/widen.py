@@ -27,17 +27,6 @@ _FLOAT = 1
 _SMALL = 1 << 14
 """Elements of a constant that is worth storing in float32."""
 
-_OPS = frozenset({
-    "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Gather", "Gemm",
-    "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization",
-    "LayerNormalization", "LogSoftmax", "MatMul", "MaxPool", "Pad", "RMSNormalization", "ReduceMax",
-    "ReduceMean", "ReduceMin", "ReduceSum", "Resize", "Softmax", "Transpose", "kiln.Attention",
-    "kiln.Expand", "kiln.Reshape", "kiln.Slice",
-})  # fmt: skip
-"""Ops beside elementwise ones whose floats all have one type, and may have another one."""
-
-_OWN_TYPES = frozenset({"Cast", "CastLike", "BitCast", "DequantizeLinear", "QuantizeLinear"})
-
 
 @register_pass
 @dataclass(frozen=True)
@@ -79,9 +68,7 @@ class _Widener:
         return {"widened": len(self.replaced)}
 
     def _is_ours(self, node: Node) -> bool:
-        plain = node.domain == "" and node.op not in _OWN_TYPES
-        plain = plain and has_trait(node, Trait.ELEMENTWISE)
-        if not (plain or node.key in _OPS) or self.graph.bodies(node):
+        if not has_trait(node, Trait.FLOAT_POLYMORPHIC):
             return False
         held = [v for v in (*self.graph.inputs_of(node), *node.values) if v is not None]
         if not all(isinstance(v.type, TensorType) for v in held):

@@ -10,12 +10,11 @@ import numpy as np
 
 from ...ir.edit import Editor
 from ...ir.graph import Node, Value
-from ...ir.registry import attribute
+from ...ir.registry import attribute, has_trait
+from ...ir.traits import Trait
 from ..claims import SUMS, rounds
 from ..pattern import Match, Op, Rule, Var
 from ..queries import splat
-
-_NONNEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softplus", "Abs", "Exp", "Softmax", "ReduceL2")
 
 _Pads = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -81,7 +80,8 @@ def _max_objection(m: Match, fill: float, pads: list[int]) -> str | None:
     x = m["x"]
     if fill == -np.inf:
         return None
-    if fill <= 0 and x.node.op in _NONNEGATIVE and not x.node.domain:
+    positive = has_trait(x.node, Trait.NONNEGATIVE) or has_trait(x.node, Trait.NOT_BELOW_ZERO)
+    if fill <= 0 and positive:
         return None
     return f"it pads with {fill}"
 

@@ -6,15 +6,10 @@ from ...ir.elementwise import is_elementwise
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_axes
 from ...ir.packing import pack_channels
-from ...ir.registry import attribute
+from ...ir.registry import attribute, has_trait
+from ...ir.traits import Trait
 from .channels import shuffle
 from .planner import Planner, whole
-
-# Elementwise ops that make infinities or NaN of finite numbers: not where blocks are padded.
-_UNSAFE = frozenset({
-    "Acos", "Acosh", "Asin", "Atanh", "Cosh", "Div", "Exp", "Log", "Mod", "Pow", "Reciprocal",
-    "Sinh", "Sqrt", "Tan",
-})  # fmt: skip
 
 
 def resize(p: Planner, node: Node) -> None:
@@ -54,8 +49,8 @@ def elementwise(p: Planner, node: Node) -> None:
     full = [v for v in values if v is not None and v in p.blocked and v.shape == out.shape]
     if len(node.outputs) != 1 or out.rank < 3 or not full:
         return
-    if not whole(out.shape[1], p.block) and node.op in _UNSAFE:
-        return
+    if not whole(out.shape[1], p.block) and not has_trait(node, Trait.FINITE):
+        return  # channels past the logical count must stay finite
     inputs = [None if v is None else operand(p, v, out) for v in values]
     if any(v is not None and i is None for v, i in zip(values, inputs, strict=True)):
         return
