@@ -146,6 +146,8 @@ def _show_profile(
         # Of the fastest runs, since what disturbs a run falls on all that it does alike.
         overhead = max(min(times) - float(seconds.sum(axis=1).min()), 0.0)
         show(profile.profile_table(rows, machine, overhead))
+        if (origins := profile.origins_table(rows)) is not None:
+            show(origins)
         show(profile.profile_facts(profiler, machine, rows))
         if "kernel_costs" not in report:
             click.echo("note: an older graphkiln made this artifact: compile it again for speeds")

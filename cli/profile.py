@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "-"
 _MOST = 1 << 62
+_TOLD = 10
+"""Kernels whose ONNX nodes are listed."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Cost:
     arithmetic: str = "float32"
     ops: tuple[str, ...] = ()
     node: str | None = None
+    origins: tuple[str, ...] = ()
 
 
 @dataclass
@@ -119,7 +122,15 @@ def _cost(entry: Any, sizes: tuple[int, ...], turn: int, calls: int) -> Cost:
         tuple(_strings(entry, "ops")),
         # Loops and branches call a kernel as often as they please.
         (nodes[turn] or None) if len(nodes) == calls else None,
+        _origins(entry, turn) if len(nodes) == calls else (),
     )
+
+
+def _origins(entry: Mapping[str, Any], turn: int) -> tuple[str, ...]:
+    """The ONNX nodes behind one call."""
+    given = entry.get("origins")
+    names = given[turn] if isinstance(given, list) and turn < len(given) else None
+    return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list) else ()
 
 
 def _strings(entry: Mapping[str, Any], key: str) -> list[str]:
@@ -206,6 +217,26 @@ def _cells(row: Row, whole: float, peak: float | None) -> tuple[str, ...]:
     )
 
 
+def origins_table(rows: Sequence[Row]) -> Any:
+    """The ONNX nodes that the slowest kernels stand for: those of one call, and of how many more.
+
+    None where the artifact does not tell.
+    """
+    names = short_names([row.name for row in rows])
+    lines = [
+        (name, _onnx_nodes(row))
+        for name, row in zip(names, rows, strict=True)
+        if any(cost.origins for cost in row.costs)
+    ]
+    return table("ONNX nodes", ["kernel", "computes"], lines[:_TOLD]) if lines else None
+
+
+def _onnx_nodes(row: Row) -> str:
+    first = row.costs[0].origins
+    more = len({n for cost in row.costs for n in cost.origins} - set(first))
+    return f"{', '.join(first)}, and {more} more" if more else ", ".join(first)
+
+
 def duration(seconds: float) -> str:
     """A time that may be far below a millisecond."""
     return f"{seconds * 1e6:.3g} us" if seconds < 1e-3 else milliseconds(seconds)
@@ -256,7 +287,8 @@ def trace(profiler: Profiler, costs: Sequence[Cost], title: str) -> dict[str, An
     ]
     for timed, cost in zip(profiler.fastest(), costs, strict=True):
         details = {"flops": cost.flops, "bytes": cost.bytes, "ops": list(cost.ops),
-                   "node": cost.node, "sizes": list(timed.call.sizes)}  # fmt: skip
+                   "node": cost.node, "onnx": list(cost.origins),
+                   "sizes": list(timed.call.sizes)}  # fmt: skip
         events.append(
             {
                 "ph": "X", "cat": "kernel", "name": timed.call.name, **place,

@@ -20,23 +20,25 @@ from .storage import storage_bytes
 
 
 def kernel_costs(
-    kernels: Mapping[str, KernelSpec], calls: Mapping[str, list[str]]
+    kernels: Mapping[str, KernelSpec], calls: Mapping[str, list[KernelSpec]]
 ) -> dict[str, dict[str, Any]]:
-    """The report's entry for each kernel by name; ``calls`` are the nodes each is called for.
+    """The report's entry for each kernel by name; ``calls`` has the spec of each call.
 
-    An entry holds ``ops``, ``nodes``, ``symbols`` (the names of a call's sizes, in order),
+    An entry holds ``ops``, ``nodes`` and ``origins`` (for each call the node behind it, and the
+    ONNX nodes which that stands for), ``symbols`` (the names of a call's sizes, in order),
     ``flops`` and ``bytes`` (ints, or the text of an expression over these names), and
     ``arithmetic``: ``float32``, ``float64`` or ``int8``.
     """
     return {name: _cost(spec, calls.get(name, [])) for name, spec in kernels.items()}
 
 
-def _cost(spec: KernelSpec, nodes: list[str]) -> dict[str, Any]:
+def _cost(spec: KernelSpec, calls: list[KernelSpec]) -> dict[str, Any]:
     region = parse_graph(spec.text)
     demand = Demand(region)
     return {
         "ops": [n.op for n in region.topological()],
-        "nodes": nodes,
+        "nodes": [call.node for call in calls],
+        "origins": [list(call.origins) for call in calls],
         "symbols": kernel_symbols(region, spec.role),
         "flops": _json(demand.flops() if spec.role == "main" else 0),
         "bytes": _json(demand.moved_bytes()),

@@ -16,16 +16,16 @@ from .storage import storage_name
 
 
 class KernelCalls:
-    """The ``kernels`` that a program needs, by name, and the nodes behind the ``calls`` of each.
+    """The ``kernels`` that a program needs, by name, and the ``calls`` of each.
 
-    A call that no node stands behind has an empty name there.
+    A call is told by a spec of its own, with the node behind it; some have none.
     """
 
     def __init__(
         self, builder: ProgramBuilder, dims: DimSlots, target: Target, version: str
     ) -> None:
         self.kernels: dict[str, KernelSpec] = {}
-        self.calls: dict[str, list[str]] = {}
+        self.calls: dict[str, list[KernelSpec]] = {}
         self._builder = builder
         self._dims = dims
         self._target = target
@@ -48,7 +48,7 @@ class KernelCalls:
         """Call a kernel, which writes to the tensors in ``outputs``."""
         name = spec.name(self._target.spec, self._version)
         self.kernels.setdefault(name, spec)
-        self.calls.setdefault(name, []).append(spec.node)
+        self.calls.setdefault(name, []).append(spec)
         dims = [self._dims.argument(d) for d in spec.dims]
         self._builder.emit(Call(name, (*inputs, *outputs, *dims)))
 

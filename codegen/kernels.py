@@ -28,7 +28,7 @@ class KernelSpec:
 
     ``arguments`` index the node's inputs that are passed at run time (the rest are embedded);
     ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order. ``node``
-    is the first node that wants it, for messages.
+    is the first node that wants it, for messages, and ``origins`` the ONNX nodes behind that.
     """
 
     text: str
@@ -37,6 +37,7 @@ class KernelSpec:
     arguments: tuple[int, ...] = field(compare=False)
     dims: tuple[Dim, ...] = field(compare=False)
     node: str = field(default="", compare=False)
+    origins: tuple[str, ...] = field(default=(), compare=False)
 
     def name(self, target: str, version: str) -> str:
         """A symbol name unique to the kernel's content, the target and the compiler version."""
@@ -141,7 +142,7 @@ def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
     originals = canonical(region)
     dims = tuple(originals[s] for s in kernel_symbols(region, role))
     text = print_graph(region, limit=PARAMETER_LIMIT)
-    return KernelSpec(text, role, _title(region), arguments, dims, node.name)
+    return KernelSpec(text, role, _title(region), arguments, dims, node.name, node.origins.names)
 
 
 def computed_sizes(graph: Graph, node: Node) -> list[Dim]:

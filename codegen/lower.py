@@ -56,8 +56,8 @@ class Lowered:
     kernels: dict[str, KernelSpec]
     dim_kernels: list[DimKernel]
     weights: list[tuple[str, np.ndarray]]
-    calls: dict[str, list[str]] = field(default_factory=dict)
-    """The node behind each call of a kernel, in order; empty names for what none stands for."""
+    calls: dict[str, list[KernelSpec]] = field(default_factory=dict)
+    """The spec of each call of a kernel, in order, with the node behind it."""
 
 
 def lower_graph(graph: Graph, target: Target, version: str) -> Lowered:

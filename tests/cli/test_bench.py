@@ -86,6 +86,20 @@ def test_profile_has_a_row_for_each_kernel(graphkiln_command: Run, digits: Path)
     assert times == sorted(times, reverse=True) and times[0] > 0
 
 
+def test_profile_says_which_onnx_nodes_a_kernel_computes(
+    graphkiln_command: Run, digits: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.json"
+    done = graphkiln_command("bench", digits, "--profile", "--trace", path, *SHORT)
+    told = [line.split(maxsplit=1) for line in done.out.partition("ONNX nodes")[2].splitlines()]
+    computes = {cells[0]: cells[1].strip() for cells in told if len(cells) == 2}
+    for event in calls_of(path):
+        assert event["args"]["onnx"]
+        kernel = next(k for k in computes if event["name"].startswith(k.rpartition("_")[0] or k))
+        assert computes[kernel]
+    assert ", ".join(calls_of(path)[0]["args"]["onnx"]) in computes.values()
+
+
 def test_shares_and_times_add_up(graphkiln_command: Run, digits: Path) -> None:
     rows = kernel_table(graphkiln_command("bench", digits, "--profile", *SHORT).out)
     total = rows.pop("total")
@@ -154,10 +168,15 @@ def test_a_call_names_its_node_in_the_ir(
     path = tmp_path / "trace.json"
     assert graphkiln_command("bench", digits, "--trace", path, *SHORT).code == 0
     text = graphkiln_command("inspect", digits, "--ir").out
-    # A node of its value's name has no other in the text.
-    nodes = [event["args"]["node"] for event in calls_of(path)]
-    places = [max(text.find(f"\n  %{n} = "), text.find(f"@{n}\n  return")) for n in nodes]
-    assert -1 not in places and places == sorted(places)
+    places = []
+    for event in calls_of(path):
+        name, origins = event["args"]["node"], ", ".join(event["args"]["onnx"])
+        # The name stands there where it is another than that of the last origin.
+        suffix = f"@[{origins}]\n" if origins.endswith(name) else f"@{name} @[{origins}]\n"
+        ends = [i for i in range(len(text)) if text.startswith(suffix, i)]
+        lines = [text.rfind("\n", 0, i) for i in ends]
+        places.append(max(p for p in lines if text.startswith(("\n  %", "\n  }"), p)))
+    assert places == sorted(places)
 
 
 def test_loops_call_as_often_as_they_turn(graphkiln_command: Run, tmp_path: Path) -> None:

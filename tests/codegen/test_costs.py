@@ -125,12 +125,13 @@ def test_the_arithmetic_that_counts(params: str, line: str, kind: str) -> None:
 
 def test_entries_of_the_report() -> None:
     lines, constants = constant_lines({"w": np.ones((64, 32), np.float32)})
-    text = f"graph g(%x: float32[N,64]) -> (y) {{\n{lines}\n%y = MatMul(%x, %w) @m\nreturn %y\n}}"
+    product = "%y = MatMul(%x, %w) @m @[a, b]"
+    text = f"graph g(%x: float32[N,64]) -> (y) {{\n{lines}\n{product}\nreturn %y\n}}"
     g = graph_of(text, constants)
     spec = kernel_spec(g, next(n for n in g.nodes if n.op == "MatMul"))
-    assert kernel_costs({"k": spec}, {"k": [spec.node]}) == {
+    assert kernel_costs({"k": spec}, {"k": [spec]}) == {
         "k": {
-            "ops": ["MatMul"], "nodes": ["m"], "symbols": ["s0"], "flops": "4096*s0",
-            "bytes": "384*s0+8192", "arithmetic": "float32",
+            "ops": ["MatMul"], "nodes": ["m"], "origins": [["a", "b"]], "symbols": ["s0"],
+            "flops": "4096*s0", "bytes": "384*s0+8192", "arithmetic": "float32",
         }
     }  # fmt: skip
