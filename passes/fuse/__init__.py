@@ -48,7 +48,8 @@ class Fuse(Pass):
     claims = {
         "regions": rounds(
             "a kernel for each of several ops = one for all",
-            "u of each product that a sum takes without rounding it",
+            "u of each product that a sum takes without rounding it, and the roundings to floats "
+            "below 32 bits that are left out between the ops",
         )
     }
     ensures = frozenset({"regions"})
