@@ -21,6 +21,7 @@ from graphkiln.ir.evaluators.arithmetic import compute_dtype
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import Interpreter
 
+from .excess import keep_excess, stored
 from .rounding import Noise, noisy, plain
 
 SAFETY = 4.0
@@ -89,8 +90,9 @@ def precision(dtype: np.dtype[Any]) -> float:
 class Perturbed(Interpreter):
     """The reference, with each operation wrong by what it may be; ``sign`` is 1, -1 or 0 (random).
 
-    ``factor`` scales the errors. With ``wide``, single precision overflows in results alone: what
-    is between may be an operand of a fused multiply-add, which does not.
+    ``factor`` scales the errors. With ``wide``, what is between may be more exact than its type:
+    float32 inside of an operation does not overflow, as in a fused multiply-add, and narrower
+    floats are float32 between operations.
     """
 
     def __init__(
@@ -120,6 +122,11 @@ class Perturbed(Interpreter):
             return self._outputs(node, inputs, outputs)
 
         engine.run_node = run_node  # type: ignore[method-assign]
+        if wide:
+            keep_excess(self)
+
+    def run(self, feeds: Mapping[str, Any]) -> list[Any]:
+        return [stored(x) for x in super().run(feeds)]
 
     def _noisy(self, inputs: list[Any]) -> list[Any]:
         """Operands whose arithmetic rounds as a runtime that computes in their type may."""
