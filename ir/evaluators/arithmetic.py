@@ -34,9 +34,15 @@ def requantize(
     """``saturate(round(sums * scale) + zero)`` in the type of ``zero`` (``default`` without it)."""
     target = default if zero is None else zero.dtype
     offset = 0.0 if zero is None else zero.astype(np.float64)
-    limits = np.iinfo(target)
-    rounded: np.ndarray = np.clip(np.rint(sums * scale) + offset, limits.min, limits.max)
-    return rounded.astype(target, copy=False)
+    return saturated(np.rint(sums * scale) + offset, target)
+
+
+def saturated(whole: np.ndarray, target: np.dtype) -> np.ndarray:
+    """Whole floats as integers of ``target``, the nearest there are; NaN gives the least."""
+    t = from_numpy_dtype(target)
+    low = -(1 << (t.bits - 1)) if t.kind == "i" else 0
+    inside: np.ndarray = np.clip(whole, low, low + (1 << t.bits) - 1)
+    return np.where(np.isnan(inside), low, inside).astype(target)
 
 
 def dynamic_codes(x: np.ndarray) -> tuple[np.ndarray, np.float32]:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..evaluators.activation import sigmoid
-from ..evaluators.arithmetic import centred, dynamic_codes, requantize
+from ..evaluators.arithmetic import centred, dynamic_codes, requantize, saturated
 from ..evaluators.conv import conv
 from ..evaluators.matmul import gemm
 from ..evaluators.pool import average_pool
 from ..graph import Node
 from ..registry import attribute
 from ..shapes import normalize_axis
-from ..types import from_numpy_dtype, to_numpy_dtype
+from ..types import to_numpy_dtype
 
 Array = np.ndarray
 
@@ -55,11 +55,9 @@ def dequantize_linear(node: Node, inputs: list[Any]) -> list[Any]:
 def _codes(quotient: Array, zero: Array | None, default: str = "uint8") -> Array:
     """A quotient rounded, moved by its zero point and saturated to the zero point's type."""
     target = to_numpy_dtype(default) if zero is None else zero.dtype
-    moved = np.rint(quotient) + (0 if zero is None else zero.astype(np.float32))
-    t = from_numpy_dtype(target)
-    low = -(1 << (t.bits - 1)) if t.kind == "i" else 0
-    codes: Array = np.clip(moved, low, low + (1 << t.bits) - 1).astype(target)
-    return codes
+    return saturated(
+        np.rint(quotient) + (0 if zero is None else zero.astype(np.float32)), target
+    )
 
 
 # ---- products ------------------------------------------------------------------------------------

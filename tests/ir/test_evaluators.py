@@ -374,3 +374,16 @@ def test_prelu_keeps_zeros(slope: float) -> None:
     (got,) = run_node(_node("PRelu"), [x, np.float32([slope])])
     np.testing.assert_array_equal(got, np.float32([0, 0, 2, -2 * slope, np.nan]))
     assert np.signbit(got[:2]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8"])
+def test_the_average_of_nothing_is_the_least_number(name: str) -> None:
+    """As QuantizeLinear makes it of NaN: a window that lies in the padding holds no elements."""
+    one, zero = np.float32(1), np.array(3, name)
+    node = Graph().add_node(
+        "QLinearAveragePool", [], {"kernel_shape": (2,), "pads": (1, 1)}, domain="com.microsoft"
+    )
+    (got,) = run_node(node, [np.zeros((1, 1, 0), name), one, zero, one, zero])
+    assert got.tolist() == [[[np.iinfo(name).min]]]
+    (plain,) = run_node(_node("QuantizeLinear"), [np.float32([np.nan]), one, zero])
+    assert plain == np.iinfo(name).min
