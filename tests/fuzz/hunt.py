@@ -57,12 +57,9 @@ def hunt(
         if not isinstance(finding, Finding):
             yield Found(done.item, finding, done.seconds)
             continue
-        subject = _reduced(done.item, finding, limit, target) if shrink else make(*_key(done.item))
+        keep = _reduced if shrink else _whole
+        subject = keep(done.item, finding, limit, target)
         yield Found(done.item, "found", done.seconds, finding, subject)
-
-
-def _key(item: Item) -> tuple[str, int]:
-    return item.family, item.seed
 
 
 def _without_peer(item: Item, limit: float, target: str) -> workers.Done[Item]:
@@ -79,6 +76,16 @@ def judge_item(item: Item, target: str = "cpu", peer: bool = True) -> Finding | 
     except Exception as e:
         return Finding("failed", -1, f"import: {type(e).__name__}: {e}")
     return judge(subject, target, peer) or "right"
+
+
+def _whole(item: Item, finding: Finding, _limit: float, _target: str) -> Subject | None:
+    """The subject as it was made, with the feeds that show the fault."""
+    try:
+        subject = make(item.family, item.seed)
+    except Exception:
+        return None
+    passes = [] if finding.passes is None else [finding.passes]
+    return replace_feeds(subject, max(0, finding.feeds), passes)
 
 
 def _reduced(item: Item, finding: Finding, limit: float, target: str) -> Subject | None:

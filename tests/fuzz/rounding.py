@@ -70,6 +70,12 @@ class Noisy(np.ndarray):
             return _result(noise, results, units, out[0] if out else None)
         return tuple(_result(noise, r, units, None) for r in results)
 
+    def dot(self, other: Any, out: Any = None) -> Any:  # type: ignore[override]
+        return np.dot(self, other, out)
+
+    def cumsum(self, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+        return np.cumsum(self, axis, dtype, out)
+
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         noise = self.noise
         if func in SUMS:

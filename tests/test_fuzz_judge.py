@@ -1,0 +1,212 @@
+"""The judge of random graphs: what rounding may do is free, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from fuzz.evaluate import element
+from fuzz.hunt import Item, _whole
+from fuzz.judge import Finding
+from fuzz.make import make
+from fuzz.rounding import Noise, noisy, plain
+from fuzz.tolerance import MORE, SAMPLES, difference, samples
+from fuzz.unneeded import unneeded_failure
+from onnx import ModelProto, helper
+from onnx.parser import parse_model
+
+from graphkiln.driver import import_model
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import evaluate
+
+ALL = range(SAMPLES + MORE)
+HEAD = '<ir_version: 10, opset_import: ["": 21]>'
+
+
+def _graph(text: str) -> Graph:
+    return import_model(parse_model(HEAD + text)).graph
+
+
+def _one(op: str, inputs: list[np.ndarray], domain: str = "", **attrs: Any) -> Graph:
+    names = [f"x{i}" for i in range(len(inputs))]
+    graph = helper.make_graph(
+        [helper.make_node(op, names, ["y"], domain=domain, **attrs)], "g",
+        [helper.make_tensor_value_info(n, element(x.dtype), x.shape)
+         for n, x in zip(names, inputs, strict=True)],
+        [helper.make_tensor_value_info("y", element(inputs[0].dtype), None)],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return import_model(model).graph
+
+
+def _judged(graph: Graph, feeds: dict[str, Any], got: np.ndarray) -> str | None:
+    wrong = samples(graph, feeds, ALL)
+    return difference(got, evaluate(graph.copy(), feeds)[0], [w[0] for w in wrong])
+
+
+@pytest.mark.parametrize(
+    ("family", "share"),
+    [("elementwise", 0.9), ("convnets", 0.9), ("transformers", 0.9), ("recurrent", 0.85),
+     ("reductions", 0.9)],
+)  # fmt: skip
+def test_a_thousandth_is_found(family: str, share: float) -> None:
+    """Some numbers of random graphs are ill-conditioned, so a few errors are within rounding."""
+    rng = np.random.default_rng(0)
+    found = []
+    for seed in range(9_000, 9_010):
+        subject = make(family, seed)
+        feeds = dict(subject.feeds[0])
+        right = evaluate(subject.graph.copy(), feeds)
+        wrong = samples(subject.graph, feeds, ALL)
+        for i, base in enumerate(right):
+            assert difference(base, base, [w[i] for w in wrong]) is None
+            if base.dtype != np.float32:
+                continue
+            places = np.flatnonzero(np.isfinite(base) & (base != 0))
+            for place in rng.choice(places, min(3, places.size), replace=False):
+                got = base.copy()
+                got.flat[place] *= np.float32(1.001)
+                found.append(difference(got, base, [w[i] for w in wrong]) is not None)
+    assert len(found) > 20
+    assert np.mean(found) >= share
+
+
+def test_every_other_integer_is_found() -> None:
+    subject = make("integer", 9_001)
+    feeds = dict(subject.feeds[0])
+    wrong = samples(subject.graph, feeds, ALL)
+    for i, base in enumerate(evaluate(subject.graph.copy(), feeds)):
+        for place in range(base.size):
+            got = base.copy()
+            got.flat[place] = not got.flat[place] if got.dtype == bool else got.flat[place] + 1
+            assert difference(got, base, [w[i] for w in wrong]) is not None
+
+
+def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """One head, every step in the type of the operands."""
+    scores = (q @ np.swapaxes(k, 1, 2) / np.sqrt(q.dtype.type(q.shape[-1]))).astype(q.dtype)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    result: np.ndarray = weights @ v
+    return result
+
+
+def test_sums_inside_of_an_operation_may_round() -> None:
+    """Scores of 1e12 are wrong by 1e5 in float32, which decides the keys; others decide nothing."""
+    rng = np.random.default_rng(0)
+    for size, is_free in ((1e6, True), (1.0, False)):
+        q, k, v = (rng.standard_normal((1, 4, 8)).astype(np.float32) for _ in range(3))
+        bias = np.repeat(rng.standard_normal(3) * size, 8).astype(np.float32)
+        graph = _one("MultiHeadAttention", [q, k, v, bias], "com.microsoft", num_heads=1)
+        feeds = {"x0": q, "x1": k, "x2": v, "x3": bias}
+        parts = [x + b for x, b in zip((q, k, v), np.split(bias, 3), strict=True)]
+        assert _judged(graph, feeds, _attention(*parts)) is None
+        other = _attention(parts[0], parts[1][:, ::-1], parts[2])
+        assert (_judged(graph, feeds, other) is None) == is_free
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_functions_that_cancel_may_be_wrong_by_their_terms(shape: tuple[int, ...]) -> None:
+    x = np.full(shape, -2.677909, np.float32)
+    graph = _one("Gelu", [x])
+    (right,) = evaluate(graph.copy(), {"x0": x})
+    for error, is_free in ((1.2e-7, True), (1.2e-5, False)):
+        got = np.asarray(right + np.float32(error))
+        assert (_judged(graph, {"x0": x}, got) is None) == is_free
+
+
+def test_what_is_between_may_overflow_or_not() -> None:
+    """A fused multiply-add of a product beyond float32 is finite, infinite or of another sign."""
+    x = np.full((1, 1, 1), 1.0, np.float32)
+    w, r = np.full((1, 4, 1), 1e30, np.float32), np.zeros((1, 4, 1), np.float32)
+    feeds = {"x0": x, "x1": w, "x2": r}
+    graph = _one("LSTM", [x, w, r], hidden_size=1, activations=["Relu", "Affine", "Affine"])
+    (base,) = evaluate(graph.copy(), feeds)
+    assert np.isinf(base).all()
+    assert _judged(graph, feeds, base) is None
+    small = {**feeds, "x1": np.full((1, 4, 1), 1.5, np.float32)}
+    (base,) = evaluate(graph.copy(), small)
+    assert _judged(graph, small, np.full_like(base, np.nan)) is not None
+    assert _judged(graph, small, np.zeros_like(base)) is not None
+
+
+def test_narrow_floats_may_be_wide_between_operations() -> None:
+    """Multiples of 64 alone are bfloat16 above 8192, so the remainder depends on a rounding."""
+    dtype = np.dtype(ml_dtypes.bfloat16)
+    graph = _graph("""g (bfloat16[N] x, bfloat16[N] a, bfloat16[N] m) => (bfloat16[N] y) {
+        s = Mul (x, a)
+        y = Mod <fmod: int = 1> (s, m)
+    }""")
+    x, a, m = (np.array([v], dtype) for v in (43, 255, 2))
+    feeds = {"x": x, "a": a, "m": m}
+    assert evaluate(graph.copy(), feeds)[0] == 0
+    assert _judged(graph, feeds, np.array([1], dtype)) is None
+    large = {**feeds, "m": np.array([2**15], dtype)}
+    assert _judged(graph, large, np.array([1], dtype)) is not None
+
+
+_UNUSED = """g (int64[N] i, float[4] x) => (float[4] y) {
+    z = Gather (x, i)
+    y = Neg (%s)
+}"""
+
+
+def test_what_no_result_needs_may_fail() -> None:
+    feeds = {"i": np.array([7]), "x": np.arange(4, dtype=np.float32)}
+    found = unneeded_failure(_graph(_UNUSED % "x"), feeds)
+    assert found is not None
+    np.testing.assert_array_equal(found[0][0], -feeds["x"])
+    assert unneeded_failure(_graph(_UNUSED % "z"), feeds) is None
+
+
+_TURNS = """g (int64 n, float[2] x) => (float[A,B] y) {
+    t = Constant <value = bool {1}> ()
+    y = Loop (n, t) <body = b (int64 i, bool c) => (bool d, float[C] z) {
+        d = Identity (c)
+        k = NonZero (x)
+        f = Cast <to = 1> (k)
+        m = Constant <value = int64[1] {-1}> ()
+        z = Reshape (f, m)
+    }>
+}"""
+
+
+def test_sizes_of_no_turns_are_any() -> None:
+    graph, x = _graph(_TURNS), np.ones(2, np.float32)
+    none = {"n": np.array(0), "x": x}
+    assert _judged(graph, none, np.zeros((0, 4), np.float32)) is None
+    assert _judged(graph, none, np.zeros((1, 4), np.float32)) is not None
+    assert _judged(graph, {"n": np.array(1), "x": x}, np.zeros((1, 4), np.float32)) is not None
+
+
+def test_every_step_makes_noise() -> None:
+    x = np.linspace(1, 2, 12).reshape(3, 4)
+    array = noisy(x, Noise(np.random.default_rng(0), 1e-6))
+    steps = {
+        "sum": lambda a: a.sum(-1), "mean": lambda a: np.mean(a, 0), "exp": np.exp,
+        "matmul": lambda a: a @ x.T, "right": lambda a: x.T @ a, "less": lambda a: 1 - a,
+        "einsum": lambda a: np.einsum("ij,ik->jk", a, x), "dot": lambda a: np.dot(a, x.T),
+        "where": lambda a: np.where(a > 1.5, a, 0) + x, "split": lambda a: np.split(a, 2, 1)[0] * 3,
+        "method": lambda a: a.dot(x.T), "cumsum": lambda a: np.cumsum(a, 0),
+        "stack": lambda a: np.stack([a, a]).sum(), "softmax": lambda a: np.exp(a) / np.exp(a).sum(),
+    }  # fmt: skip
+    for name, step in steps.items():
+        got, want = plain(step(array)), step(x)
+        assert type(got) is not type(array)
+        assert np.abs(got - want).max() > 1e-8, name
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=name)
+    for exact in (np.negative, np.abs, np.max, np.floor, lambda a: a.reshape(2, 6), np.transpose):
+        np.testing.assert_array_equal(plain(exact(array)), exact(x))
+
+
+def test_a_graph_that_is_kept_whole_has_the_feeds_that_failed() -> None:
+    made = make("sizes", 17)
+    assert len(made.feeds) > 1
+    kept = _whole(Item("sizes", 17), Finding("wrong", 1, "", "fold,dce"), 60, "cpu")
+    assert kept is not None and kept.pipelines == ["fold,dce"]
+    assert len(kept.feeds) == 1
+    for name, array in made.feeds[1].items():
+        np.testing.assert_array_equal(kept.feeds[0][name], array)
