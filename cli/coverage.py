@@ -92,7 +92,7 @@ def _how(key: str, domain: str, op: str) -> tuple[str, str]:
     from ..targets.generic.registry import lowered_keys
 
     known = spec(key)
-    host = (key if domain == "com.microsoft" else op) in supported()
+    host = (op if domain in ("", "ai.onnx.ml") else key) in supported()
     own = key in parse_target("cpu").own_kernels
     if known is None:
         return (COMPILED, "") if op == "Constant" else (EXPANDED if reads(key) else MISSING, "")

@@ -28,7 +28,7 @@ def unsupported(graph: Graph, target: Target, host_functions: Container[str]) ->
 
 def host_name(node: Node) -> str:
     """The name of the host function that computes a node."""
-    own = node.domain == "com.microsoft" or dim_attributes(node)
+    own = node.domain not in ("", "ai.onnx.ml") or dim_attributes(node)
     return node.key if own else node.op
 
 

@@ -33,8 +33,6 @@ from .captures import captured_inputs, drop_inputs
 from .claims import exact, rounds
 from .queries import sole_consumer
 
-_PURE_DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "kiln")
-
 _ONE_RESULT = (Trait.INJECTIVE, Trait.SHAPE_ONLY, Trait.ROUNDS_ONCE)
 """Traits of ops that have one possible result."""
 
@@ -141,7 +139,7 @@ class _Folder:
             return ""
         if not inputs and node.key == "kiln.ShapeValue":
             return ""
-        if has_trait(node, Trait.STOCHASTIC) or node.domain not in _PURE_DOMAINS:
+        if has_trait(node, Trait.STOCHASTIC):
             return "its results may differ between runs"
         if has_symbols(node):
             return "its result depends on symbolic sizes"
