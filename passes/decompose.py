@@ -31,15 +31,22 @@ def _operands(m: Match) -> list[Value]:
     return m.graph.required_inputs(m.root)
 
 
+_TOTAL = Op("Sum|Mean", rest=True)
+
+
+def _adds(m: Match) -> bool:
+    return m.root.key in _TOTAL.keys
+
+
 def _several(m: Match) -> str | None:
-    least = 2 if m.root.op in ("Sum", "Mean") else 3
+    least = 2 if _adds(m) else 3
     return None if len(_operands(m)) >= least else "it is binary"
 
 
 def _rounds_between(m: Match) -> bool:
     """Does each sum of a chain round, where one kernel keeps the total in a wider float?"""
     t = m.root.out().tensor_type.dtype
-    return m.root.op in ("Sum", "Mean") and t.is_float and t.bits < 32
+    return _adds(m) and t.is_float and t.bits < 32
 
 
 def _keeping_totals(m: Match) -> str | None:
@@ -52,7 +59,7 @@ def _rounding_totals(m: Match) -> str | None:
 
 def _chain(m: Match, r: Editor) -> Value:
     operands = _operands(m)
-    op = {"Sum": "Add", "Mean": "Add"}.get(m.root.op, m.root.op)
+    op = "Add" if _adds(m) else m.root.op
     total = reduce(lambda a, b: r.op(op, a, b), operands)
     if m.root.op != "Mean":
         return total
@@ -177,7 +184,7 @@ RULES = (
     ),
     Rule(
         "chain-narrow",
-        Op("Sum|Mean", rest=True),
+        _TOTAL,
         _chain,
         _rounding_totals,
         claim=rounds(

@@ -135,7 +135,7 @@ class _Resolver:
 
     def _only_read(self, node: Node) -> bool:
         """Are all uses of the node's sequences such as this pass resolves?"""
-        return all(n.key in _READERS for v in node.values for n, _ in self.graph.uses(v))
+        return all(n.key in _READING for v in node.values for n, _ in self.graph.uses(v))
 
     def _sizes(self, x: Value, axis: int, given: Value | None) -> list[int] | None:
         total = x.shape[axis]
@@ -230,18 +230,22 @@ def _is_plain(value: Value) -> bool:
 
 _Rule = Callable[[_Resolver, Node, "list[Value | None]"], None]
 
+_READING: dict[str, _Rule] = {
+    "SequenceAt": _Resolver.at,
+    "SequenceLength": _Resolver.length,
+    "ConcatFromSequence": _Resolver.concat,
+}
+"""Rules that a known sequence goes into and none comes out of."""
+
 _RULES: dict[str, _Rule] = {
+    **_READING,
     "SequenceConstruct": _Resolver.construct,
     "SequenceEmpty": _Resolver.empty,
     "SequenceInsert": _Resolver.insert,
     "SequenceErase": _Resolver.erase,
     "SplitToSequence": _Resolver.split,
-    "SequenceAt": _Resolver.at,
-    "SequenceLength": _Resolver.length,
-    "ConcatFromSequence": _Resolver.concat,
     "Identity": _Resolver.identity,
     "Optional": _Resolver.optional,
     "OptionalHasElement": _Resolver.has_element,
     "OptionalGetElement": _Resolver.get_element,
 }
-_READERS = frozenset({"SequenceAt", "SequenceLength", "ConcatFromSequence"})

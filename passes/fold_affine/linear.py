@@ -43,13 +43,18 @@ class Channels:
     def spread(self, array: np.ndarray, rank: int, count: int) -> np.ndarray | None:
         """``array``, broadcast against the op's input or output of ``rank``, as one number for
         each of ``count`` channels; None where it varies along another axis."""
-        axis = 1 if self.node.op.startswith("Conv") else rank - 1
+        axis = 1 if _is_convolution(self.node) else rank - 1
         if array.ndim > rank:
             return None
         shape = (1,) * (rank - array.ndim) + array.shape
         if any(d != 1 for a, d in enumerate(shape) if a != axis) or shape[axis] not in (1, count):
             return None
         return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
+
+
+def _is_convolution(node: Node) -> bool:
+    """Is this linear op one whose weights have a group, channels and a kernel?"""
+    return node.op.startswith("Conv")
 
 
 def channels_of(graph: Graph, node: Node) -> Channels | str:
@@ -63,7 +68,7 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
         return "its weights are used elsewhere too"
     if bias is not None and bias.constant is None:
         return "its bias is not constant"
-    if node.op in ("Gemm", "MatMul"):
+    if not _is_convolution(node):
         if array.ndim != 2:
             return "its weights are not a matrix"
         k, n = array.shape[::-1] if node.op == "Gemm" and attribute(node, "transB") else array.shape
@@ -182,7 +187,7 @@ def _unpacked(node: Node, w: np.ndarray) -> np.ndarray:
 
 def _packed(node: Node, w: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Weights in the layout of the op; those of Gemm hold alpha already."""
-    if node.op in ("MatMul", "Gemm"):
+    if not _is_convolution(node):
         kn = w[0, :, :, 0]
         return kn.T if node.op == "Gemm" and attribute(node, "transB") else kn
     return (w.swapaxes(1, 2) if node.op == "Conv" else w).reshape(shape)

@@ -25,6 +25,8 @@ from ..simplify.transposes import compose, perm_of
 # Left out is bfloat16, where rounding between the steps is most of what one sees.
 _FLOATS = ("float16", "float32", "float64")
 
+_SCALE = Op("Mul|Div", Var("x"), Var("factor"))
+
 
 @dataclass
 class _Parts:
@@ -88,7 +90,7 @@ def _scores(graph: Graph, softmax: Node) -> tuple[Node, Value | None, float] | s
             if chosen[0].type != value.type:
                 return "the mask broadcasts the scores"
             value, mask = chosen
-        elif value.node.key in ("Mul", "Div") and splat(_constant_side(inputs)) is not None:
+        elif _may_scale(value.node) and splat(_constant_side(inputs)) is not None:
             value, factor = _factor(value.node, inputs)
             scale *= factor
         else:
@@ -104,7 +106,7 @@ def _score_side(graph: Graph, inputs: list[Value | None]) -> tuple[Value, Value]
         return None
     for score, mask in ((a, b), (b, a)):
         below = score
-        while below.node.key in ("Mul", "Div"):
+        while _may_scale(below.node):
             first = _other_side(graph.inputs_of(below.node))
             if first is None:
                 break
@@ -125,6 +127,11 @@ def _other_side(inputs: list[Value | None]) -> Value | None:
     return next((v for v in inputs if v is not None and v != constant), None)
 
 
+def _may_scale(node: Node) -> bool:
+    """Is this a product with a factor, or by its inverse?"""
+    return node.key in _SCALE.keys
+
+
 def _factor(node: Node, inputs: list[Value | None]) -> tuple[Value | None, float]:
     """The scaled operand of a Mul or Div by a constant scalar, and the factor."""
     number = splat(_constant_side(inputs))
@@ -138,7 +145,7 @@ def _factor(node: Node, inputs: list[Value | None]) -> tuple[Value | None, float
 def _unscaled(graph: Graph, value: Value) -> tuple[Value, float]:
     """``value`` without constant factors, and their product."""
     scale = 1.0
-    while value.node.key in ("Mul", "Div"):
+    while _may_scale(value.node):
         inputs = graph.inputs_of(value.node)
         if splat(_constant_side(inputs)) is None:
             break

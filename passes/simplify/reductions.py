@@ -12,8 +12,9 @@ import numpy as np
 
 from ...ir.edit import Editor
 from ...ir.graph import Node, Value
-from ...ir.registry import attribute
+from ...ir.registry import attribute, has_trait
 from ...ir.shapes import normalize_axes
+from ...ir.traits import Trait
 from ..claims import Family, moved, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
 from ..queries import splat
@@ -42,13 +43,13 @@ def _reduces_ones(m: Match) -> str | None:
 
 
 def _sums_ones(m: Match) -> str | None:
-    added = m.root.op in ("ReduceSum", "ReduceMean") and m["x"].tensor_type.dtype.is_float
+    added = has_trait(m.root, Trait.UNORDERED_SUM) and m["x"].tensor_type.dtype.is_float
     return _reduces_ones(m) if added else "it is no sum of floats"
 
 
 def _picks_ones(m: Match) -> str | None:
-    picks = m.root.op in ("ReduceMax", "ReduceMin", "ReduceProd")
-    whole = picks or not m["x"].tensor_type.dtype.is_float
+    added = has_trait(m.root, Trait.UNORDERED_SUM)
+    whole = not added or not m["x"].tensor_type.dtype.is_float
     return _reduces_ones(m) if whole else "a sum starts at +0"
 
 
