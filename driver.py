@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import GraphkilnError
+from .errors import Blocker, GraphkilnError, UsageError
 from .ir.choices import KernelShape
 from .ir.graph import Graph
 
@@ -75,7 +75,7 @@ class CompileOptions:
                 )
 
 
-class OptionError(GraphkilnError, ValueError):
+class OptionError(UsageError):
     """An option of a compilation makes no sense."""
 
 
@@ -178,21 +178,20 @@ def check(
     *,
     options: CompileOptions | None = None,
     **fields: Any,
-) -> list[str]:
-    """Every reason why a model cannot be compiled: node, op and why; none where it can be.
+) -> list[Blocker]:
+    """Every reason why a model cannot be compiled: file, node, op and why; none where it can be.
 
-    Everything is done that compiling does but for machine code.
+    Everything is done that compiling does but for machine code. The text of a blocker is one line.
     """
     from .codegen.build import lowering_failures
-    from .ir.graph import GraphError
 
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
     compilation = _Compilation(chosen, _silent)
     try:
         imported = import_model(model, chosen.shapes, chosen.input_defaults)
         lowered = compilation.lowered(compilation.optimize(imported.graph))
-    except (GraphkilnError, GraphError) as e:
-        return str(e).splitlines()
+    except GraphkilnError as e:
+        return list(e.blockers)
     return lowering_failures(lowered.kernels, compilation.target)
 
 
@@ -223,7 +222,7 @@ def require_support(graph: Graph, target: Target) -> None:
 
     blockers = unsupported(graph, target, supported())
     if blockers:
-        raise CodegenError("\n".join(blockers))
+        raise CodegenError(*blockers)
 
 
 def optimize_graph(graph: Graph, options: CompileOptions) -> Graph:

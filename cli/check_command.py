@@ -40,7 +40,7 @@ def command(
     options = make_options(values)
     blockers = driver.check(model, options=options)
     if blockers:
-        click.echo("\n".join(blockers))
+        click.echo("\n".join(map(str, blockers)))
         raise SystemExit(1)
     with Progress() as progress:
         artifact = driver.compile(model, options=options, listener=progress)

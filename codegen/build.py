@@ -14,12 +14,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from ..errors import GraphkilnError
+from ..errors import Blocker, GraphkilnError
 from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import parse_target
 from ..targets.base import Target
-from ..targets.generic.registry import LoweringError, foreign_keys
+from ..targets.generic.registry import foreign_keys
 from .child import start_child
 from .kernels import KernelSpec
 from .objects import ObjectCache
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 class BuildError(GraphkilnError):
-    """A kernel could not be built; the message names the op and the reason."""
+    """Kernels could not be built; ``blockers`` names each one's node and ops, and the reason."""
 
 
 @cache
@@ -65,15 +65,15 @@ def build_object(spec: KernelSpec, name: str, target: Target) -> bytes:
 
 
 def _function(spec: KernelSpec, name: str, target: Target) -> Any:
-    """The PrimFunc of one kernel; raises :class:`LoweringError` where there is no rule for it."""
+    """The PrimFunc of one kernel; raises :class:`.LoweringError` where there is no rule for it."""
     make = target.sizes_kernel if spec.role == "sizes" else target.kernel
     return make(parse_graph(spec.text), name)
 
 
 def lowering_failures(
     kernels: Mapping[str, KernelSpec], target: Target, cache_folder: str | None = None
-) -> list[str]:
-    """One line for every kernel without a PrimFunc; those that were built before have one."""
+) -> list[Blocker]:
+    """Every kernel without a PrimFunc, and why; those that were built before have one."""
     store = ObjectCache(cache_folder)
     failures = []
     for name, spec in kernels.items():
@@ -82,7 +82,7 @@ def lowering_failures(
                 _function(spec, name, target)
             except Exception as e:  # whatever stops a kernel's rule stops the compilation
                 failures.append(failure(spec, e))
-    return sorted(failures)
+    return sorted(failures, key=str)
 
 
 def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> Any:
@@ -97,8 +97,8 @@ def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> An
         try:
             return tvm.tirx.build(tvm.IRModule(functions), target=target.tvm_target())
         except Exception as e:
-            reason = str(e).strip().splitlines()
-            raise BuildError(f"the GPU module failed: {reason[-1] if reason else e}") from e
+            lines = str(e).strip().splitlines()
+            raise BuildError(f"the GPU module failed: {lines[-1] if lines else e}") from e
 
 
 def jit_kernel(region: Graph, target: Target) -> Any:
@@ -160,13 +160,13 @@ def build_kernels(
     failures = []
     for result in _build_missing(missing, kernels, target, jobs or os.cpu_count() or 1):
         if result.content is None:
-            failures.append(result.error)
+            failures.append(blocker(kernels[result.name], result.reason))
             continue
         found[result.name] = result.content
         store.put(result.name, result.content)
         report(len(found), total)
     if failures:
-        raise BuildError("\n".join(sorted(failures)))
+        raise BuildError(*sorted(failures, key=str))
     return {name: found[name] for name in kernels}
 
 
@@ -206,26 +206,37 @@ def _build_here(name: str, spec: KernelSpec, target: Target) -> _Result:
     try:
         return _Result(name, build_object(spec, name, target), "")
     except Exception as e:
-        return _Result(name, None, failure(spec, e))
+        return _Result(name, None, reason_of(e))
 
 
-def failure(spec: KernelSpec, error: BaseException) -> str:
-    """One line that says which node's kernel failed and why."""
+def failure(spec: KernelSpec, error: BaseException) -> Blocker:
+    """Which node's kernel failed and why."""
+    return blocker(spec, reason_of(error))
+
+
+def blocker(spec: KernelSpec, reason: str) -> Blocker:
+    """What is wrong with a kernel."""
+    return Blocker(reason, spec.node, spec.op, kernel=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a kernel failed, in one line; a node that the error names is the kernel's own.
+
+    Of what a library says, the line that a person should read: TVM states the check that failed and
+    prints pages of code after it, others say at last what they mean.
+    """
+    if isinstance(error, GraphkilnError):
+        return error.reason
     lines = [line for line in str(error).splitlines() if line.strip()]
-    # TVM states the check that failed first, and prints pages of code after it.
     checks = [line for line in lines if line.startswith("Check failed")]
-    reason = (checks or lines[-1:] or [type(error).__name__])[0]
-    if isinstance(error, LoweringError):
-        # It names the node of the kernel, not the model's.
-        reason = reason.partition("): ")[2] or reason
-    return f"node {spec.node!r} (kernel {spec.op}): {reason}"
+    return (checks or lines[-1:] or [type(error).__name__])[0]
 
 
 @dataclass
 class _Result:
     name: str
     content: bytes | None
-    error: str
+    reason: str
 
 
 class _Workers:
@@ -278,8 +289,7 @@ class _Workers:
             return read_reply(process.stdout, name)
         except (OSError, ValueError) as e:
             process.kill()
-            stopped = OSError(f"the compiler process stopped ({e})")
-            return _Result(name, None, failure(spec, stopped))
+            return _Result(name, None, f"the compiler process stopped ({e})")
 
 
 def read_reply(stream: IO[bytes], name: str) -> _Result:

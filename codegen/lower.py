@@ -130,9 +130,8 @@ def _lower_node(frame: Frame, node: Node) -> None:
         else:
             _kernel(frame, node)
     except CodegenError as e:
-        if "node " in str(e):
-            raise
-        raise CodegenError(f"node {node.name!r} ({node.key}): {e}") from e
+        e.locate(node)
+        raise
     for v in frame.live.dead_after(node):
         if v in frame.registers and v.node.op != "Constant":
             frame.builder.emit(Kill(frame.registers[v]))
@@ -167,9 +166,9 @@ def _sizes(frame: Frame, node: Node) -> None:
         return
     if sizes_of(node.key) is None:
         raise CodegenError(
-            f"node {node.name!r} ({node.key}): its output size depends on data"
-            f" and no rule computes it ({', '.join(sorted(unbound))})"
-        )
+            "its output size depends on data and no rule computes it"
+            f" ({', '.join(sorted(unbound))})", at=node,
+        )  # fmt: skip
     spec = kernel_spec(frame.graph, node, "sizes")
     inputs = frame.regs(sources[i] for i in spec.arguments)
     computed = [symbol_name(d) for d in computed_sizes(frame.graph, node)]

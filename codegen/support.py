@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
+from ..errors import Blocker
 from ..ir.graph import Graph, Node
 from ..ir.registry import has_trait, spec_of
 from ..ir.traits import Trait
@@ -11,8 +12,8 @@ from ..targets.base import Target
 from .classify import is_host, is_view
 
 
-def unsupported(graph: Graph, target: Target, host_functions: Container[str]) -> list[str]:
-    """One line for every node that no kernel, view or host function computes.
+def unsupported(graph: Graph, target: Target, host_functions: Container[str]) -> list[Blocker]:
+    """Every node that no kernel, view or host function computes.
 
     ``host_functions`` are the names of those the runtime has.
     """
@@ -20,7 +21,7 @@ def unsupported(graph: Graph, target: Target, host_functions: Container[str]) ->
 
     kernels = lowered_keys() | target.own_kernels
     return [
-        f"node {node.name!r} ({node.key}): {reason}"
+        Blocker(reason, node.name, node.key)
         for graph, node in _nodes(graph)
         if (reason := _reason(graph, node, kernels, host_functions)) is not None
     ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import GraphkilnError
 from ..ir.choices import Choice, KernelShape, ProductShape, multiply_adds, shape_key
 from ..ir.text import print_graph
 from ..targets.base import Target
@@ -33,7 +34,7 @@ _INTEGER_GAIN = 4
 Progress = Callable[[int, int], None]
 
 
-class TuningError(Exception):
+class TuningError(GraphkilnError):
     """Kernels cannot be tuned, and why."""
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from ..targets import parse_target
-from .build import build_object, failure
+from .build import build_object, reason_of
 from .child import die_with_parent
 from .kernels import KernelSpec
 
@@ -25,7 +25,7 @@ def main() -> None:
         try:
             content = build_object(spec, request["name"], parse_target(request["target"]))
         except Exception as e:
-            out.write(json.dumps({"error": failure(spec, e)}).encode() + b"\n")
+            out.write(json.dumps({"error": reason_of(e)}).encode() + b"\n")
         else:
             out.write(json.dumps({"size": len(content)}).encode() + b"\n" + content)
         out.flush()

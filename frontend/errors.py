@@ -3,64 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from ..errors import GraphkilnError
-
-_LONGEST = 400
-
-
-@dataclass(frozen=True)
-class Blocker:
-    """One reason why a model cannot be imported; ``node`` and ``op`` are empty for the file."""
-
-    reason: str
-    node: str = ""
-    op: str = ""
-
-    def __str__(self) -> str:
-        reason = shorten(self.reason)
-        if not self.op:
-            return reason
-        return f"node '{shorten(self.node, 120)}' ({shorten(self.op, 80)}): {reason}"
+from ..errors import Blocker, GraphkilnError, shorten
 
 
 class FrontendError(GraphkilnError):
-    """A model cannot be imported.
-
-    ``file`` is the model's name, ``blockers`` every reason found. ``node``, ``op`` and ``reason``
-    are those of the first blocker. The text has one line per blocker.
-    """
+    """A model cannot be imported; ``blockers`` are all the reasons found, one line each."""
 
     def __init__(self, file: str, blockers: Sequence[Blocker]) -> None:
-        self.file = file
-        self.blockers = list(blockers)
-        super().__init__("\n".join(f"{file}: {b}" for b in self.blockers))
-
-    @property
-    def node(self) -> str:
-        return self.blockers[0].node
-
-    @property
-    def op(self) -> str:
-        return self.blockers[0].op
-
-    @property
-    def reason(self) -> str:
-        return self.blockers[0].reason
+        super().__init__(*(replace(b, file=file, reason=shorten(b.reason)) for b in blockers))
 
 
-class ImportFault(Exception):
+class ImportFault(GraphkilnError):
     """A reason found inside the frontend; becomes a blocker where node and file are known."""
-
-
-def shorten(text: str, limit: int = _LONGEST) -> str:
-    """Printable text on one line, cut in the middle where it is longer than ``limit``."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    if len(line) <= limit:
-        return line
-    half = limit // 2
-    return f"{line[:half]} ... {line[-half:]}"
 
 
 def text(value: str | bytes) -> str:
@@ -71,3 +27,6 @@ def text(value: str | bytes) -> str:
     if isinstance(value, bytes):
         raise ImportFault(f"a name that is not UTF-8: {value[:40]!r}")
     return value
+
+
+__all__ = ["Blocker", "FrontendError", "ImportFault", "shorten", "text"]

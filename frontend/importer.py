@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ..errors import GraphkilnError, UndeterminedError
 from ..ir.dims import Dim
 from ..ir.graph import Graph, GraphError, Value
 from ..ir.infer import infer_node
@@ -72,7 +73,7 @@ def reads(key: str) -> bool:
     return bool(spec(key) or rules(key) or has_body(op, domain))
 
 
-class Fatal(Exception):
+class Fatal(GraphkilnError):
     """Nothing more of the model can be imported."""
 
 
@@ -420,8 +421,9 @@ class Importer:
             return str(error)
         if not isinstance(error, GraphError):
             return f"{type(error).__name__}: {error}"
-        reason = str(error).removeprefix(f"node {node!r} ({op}): ")
-        if self._open and ("known" in reason or "rank" in reason):
+        own = (error.node, error.op) == (node, op)
+        reason = error.reason if own else str(error)
+        if self._open and isinstance(error, UndeterminedError):
             reason += f"; it may help to give the inputs' dimensions sizes ({self._open})"
         return reason
 

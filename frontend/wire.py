@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..errors import GraphkilnError
+
 Buffer = memoryview
 
 SPAN_KEY = "graphkiln.span"
@@ -38,7 +40,7 @@ _NESTED: dict[str, dict[int, str]] = {
 _PAYLOADS = {9: "raw", 4: "float", 10: "double"}
 
 
-class WireError(ValueError):
+class WireError(GraphkilnError, ValueError):
     """The bytes are not a protobuf message."""
 
 

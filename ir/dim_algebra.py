@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import NoReturn, TypeAlias
 
+from ..errors import GraphkilnError, UndeterminedError
+
 # Bounds that keep hostile text and runaway products from eating memory or the Python stack.
 MAX_TERMS = 256
 MAX_DEGREE = 64
@@ -35,8 +37,12 @@ _PROOF_WIDTH = 4
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class DimError(ValueError):
+class DimError(GraphkilnError, ValueError):
     """A dimension is malformed, too large, unbound, or divided by zero."""
+
+
+class OrderError(UndeterminedError, TypeError):
+    """Symbolic dimensions were compared, whose order only a run tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,7 @@ class SymExpr:
     __rmul__ = __mul__
 
     def _unordered(self, other: object) -> NoReturn:
-        raise TypeError(
+        raise OrderError(
             f"the order of symbolic dimension {self} and {other} is not known; "
             "use dim_max, dim_min or lower_bound"
         )

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import networkx as nx
 import numpy as np
 
+from ..errors import GraphkilnError
 from .dims import Dim
 from .origins import NONE, Origins
 from .types import TensorType, Type, array_type
@@ -35,7 +36,7 @@ _Adjacency: TypeAlias = "Mapping[Node, Mapping[Node, Mapping[int, dict[str, int]
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
-class GraphError(Exception):
+class GraphError(GraphkilnError):
     """The graph is malformed, or an edit would make it so."""
 
 

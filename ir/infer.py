@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..errors import UndeterminedError
 from .dims import Dim, sym
 from .graph import Graph, GraphError, Node, Value
 from .registry import InferContext, InferenceError, Needs, spec_of
@@ -124,7 +125,10 @@ def _checked(
         types = infer(context)
     except GraphError:
         raise
+    except UndeterminedError as e:
+        raise context.undetermined(e.reason) from e
     except (ValueError, TypeError, IndexError, KeyError) as e:
+        # What helpers refuse, and what a damaged model's attributes do to them.
         raise context.error(str(e)) from e
     if len(types) < len(node.outputs):
         raise context.error(f"has {len(node.outputs)} outputs, its op gives {len(types)}")

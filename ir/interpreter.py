@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..errors import Blocker
 from .bindings import (
     Bindings,
     attribute_symbols,
@@ -228,12 +229,11 @@ class _Engine:
         except GraphError:
             raise
         except Exception as e:  # whatever NumPy or onnx.reference raise for a node that fails
-            raise EvaluationError(f"node {node.name!r} ({node.key}): {e}") from e
+            raise EvaluationError(str(e), at=node) from e
         results = [_as_result(r) for r in results]
         if len(results) < len(node.outputs):
             raise EvaluationError(
-                f"node {node.name!r} ({node.key}): {len(results)} results for "
-                f"{len(node.outputs)} outputs"
+                f"{len(results)} results for {len(node.outputs)} outputs", at=node
             )
         results = results[: len(node.outputs)]
         self._bind_results(node, results, bindings)
@@ -244,9 +244,7 @@ class _Engine:
             bind_type(out.type, value, bindings)
             problem = mismatch(out.type, value, bindings) if self._check_types else None
             if problem is not None:
-                raise EvaluationError(
-                    f"node {node.name!r} ({node.key}), output {out.name!r}: {problem}"
-                )
+                raise EvaluationError(Blocker(problem, node.name, node.key, output=out.name))
 
     def _call(
         self, node: Node, inputs: list[Any], bindings: Bindings, symbolic: bool
@@ -255,7 +253,7 @@ class _Engine:
             try:
                 node = concrete(node, bindings)
             except DimError as e:
-                raise EvaluationError(f"node {node.name!r} ({node.key}): {e}") from e
+                raise EvaluationError(str(e), at=node) from e
         control = CONTROL.get(node.key)
         if control is not None:
             return control(node, inputs, lambda g, v: self._run_body(g, v, bindings), bindings)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import GraphkilnError
 from .types import DType, dtype, from_numpy_dtype, to_numpy_dtype
 
 HASH_DIGITS = 16
@@ -23,7 +24,7 @@ _CACHED_BYTES = 1 << 20
 _hashes: dict[int, tuple[weakref.ref[np.ndarray], str]] = {}
 
 
-class LiteralError(ValueError):
+class LiteralError(GraphkilnError, ValueError):
     """A literal does not fit its element type."""
 
 

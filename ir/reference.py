@@ -41,7 +41,7 @@ def reference_runner(node: Node, present: Sequence[bool]) -> Runner:
     Raises :class:`GraphError` where ONNX has no implementation of the op.
     """
     if node.domain not in DOMAIN_VERSIONS:
-        raise GraphError(f"node {node.name!r}: there is no reference evaluation of {node.key}")
+        raise GraphError(f"there is no reference evaluation of {node.key}", node=node.name)
     names = [f"x{i}" if there else "" for i, there in enumerate(present)]
     if _function_needs_types(node):
         return lambda inputs: _run(_evaluator(node, names, inputs), names, inputs)
@@ -86,7 +86,7 @@ def _evaluator(node: Node, names: Sequence[str], inputs: list[Any] | None) -> An
         return ReferenceEvaluator(onnx.ModelProto(graph=graph, opset_import=opsets, ir_version=10))
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as e:
         raise GraphError(
-            f"node {node.name!r}: onnx.reference does not evaluate {node.key}: {e}"
+            f"onnx.reference does not evaluate {node.key}: {e}", node=node.name
         ) from e
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..errors import UndeterminedError
 from .conditions import Condition, Relation
 from .dims import Dim, SymExpr, known_le
 from .discovery import load_modules
@@ -31,6 +32,10 @@ ML_OPSET = 5
 
 class InferenceError(GraphError):
     """The types of a node's inputs do not fit its op."""
+
+
+class UndeterminedTypeError(InferenceError, UndeterminedError):
+    """The type of a node's result depends on what only the run knows."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,11 @@ class InferContext:
         self.needs.values.append(need)
 
     def error(self, message: str) -> InferenceError:
-        return InferenceError(f"node {self.node.name!r} ({self.node.key}): {message}")
+        return InferenceError(message, at=self.node)
+
+    def undetermined(self, message: str) -> UndeterminedTypeError:
+        """The error where something must be known at compile time that is not."""
+        return UndeterminedTypeError(message, at=self.node)
 
 
 Infer: TypeAlias = "Callable[[InferContext], list[Type]]"
@@ -440,7 +449,7 @@ def spec_of(node: Node) -> OpSpec:
     """The spec of a node's op; raises :class:`GraphError` for an unknown one."""
     found = spec(node.key)
     if found is None:
-        raise GraphError(f"node {node.name!r}: op {node.key} is not known")
+        raise GraphError(f"op {node.key} is not known", node=node.name)
     return found
 
 

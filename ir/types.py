@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ..errors import UndeterminedError
 from .dims import Dim, free_symbols, is_static
 
 Shape: TypeAlias = "tuple[Dim, ...]"
@@ -112,14 +113,14 @@ class TensorType:
     @property
     def rank(self) -> int:
         if self.shape is None:
-            raise ValueError(f"the rank of {self} is not known")
+            raise UndeterminedError(f"the rank of {self} is not known")
         return len(self.shape)
 
     @property
     def dims(self) -> Shape:
         """The shape, which must be known."""
         if self.shape is None:
-            raise ValueError(f"the shape of {self} is not known")
+            raise UndeterminedError(f"the shape of {self} is not known")
         return self.shape
 
     @property

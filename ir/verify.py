@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..errors import Blocker
 from .dims import SymExpr
 from .graph import Graph, GraphError, Node, Output, Value
 from .infer import Known, infer_outputs, make_known
@@ -60,8 +61,8 @@ class _Verifier:
             self._node(node)
 
     def _fail(self, node: Node | None, message: str) -> NoReturn:
-        where = "" if node is None else f"node {node.name!r} ({node.key}): "
-        raise VerifyError(f"graph {self._graph.name!r}: {where}{message}")
+        name, op = ("", "") if node is None else (node.name, node.key)
+        raise VerifyError(Blocker(message, name, op, graph=self._graph.name))
 
     # ---- structure -------------------------------------------------------------------------------
 

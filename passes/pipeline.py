@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import Any
 
+from ..errors import UsageError
 from .base import Pass, pass_class, pass_names
 from .catalog import LEVELS, PIPELINES, load
 
 _PASS = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 
-class PipelineError(ValueError):
+class PipelineError(UsageError):
     """The text is not a pipeline, or names a pass or option that does not exist."""
 
 

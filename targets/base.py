@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import GraphkilnError
+from ..errors import UsageError
 from ..ir.graph import Graph
 
 if TYPE_CHECKING:
     from tvm import tirx
 
 
-class TargetError(GraphkilnError, ValueError):
+class TargetError(UsageError):
     """A target's name or its options are not understood."""
 
 

@@ -45,7 +45,10 @@ def test_what_compile_refuses(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     proto = model(nodes, inputs, ["y"], SCALES)
     with pytest.raises(GraphkilnError) as refused:
         graphkiln.compile(proto, jobs=1)
-    assert check(proto) == str(refused.value).splitlines()
+    blockers = check(proto)
+    assert [str(b) for b in blockers] == str(refused.value).splitlines()
+    assert blockers == list(refused.value.blockers)
+    assert all(b.node and b.op and b.reason for b in blockers)
 
 
 def test_what_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def _sequence_map(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 def _body(node: Node, name: str) -> Graph:
     body = node.attrs.get(name)
     if not isinstance(body, Graph):
-        raise ExportError(f"node {node.name!r} ({node.key}): {name} is not a graph")
+        raise ExportError(f"{name} is not a graph", at=node)
     return body
 
 

@@ -84,7 +84,7 @@ def _slice(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     )
     for axis, (start, step, extent, size) in enumerate(parts):
         if not isinstance(step, int):
-            raise ExportError(f"node {node.name!r} ({node.key}): step {step} is symbolic")
+            raise ExportError(f"step {step} is symbolic", at=node)
         if (start, step, extent) != (0, 1, size):
             ranges.append((start, _end(start, step, extent, size), axis, step))
     name = scope.name(x)
@@ -127,7 +127,7 @@ def _pack(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = _required(inputs)
     channels = x.shape[1]
     if not isinstance(channels, int):
-        raise ExportError(f"node {node.name!r} ({node.key}): {channels} channels are symbolic")
+        raise ExportError(f"{channels} channels are symbolic", at=node)
     _set_blocked(scope, node.out(), Blocked(scope.name(x), channels))
 
 
@@ -280,7 +280,7 @@ def _requantize(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
     array = None if value is None else scope.find(value).constant
     if array is None:
-        raise ExportError(f"node {node.name!r} ({node.key}): packed weights must be constant")
+        raise ExportError("packed weights must be constant", at=node)
     return array
 
 

@@ -21,7 +21,7 @@ _BOOL, _INT32, _INT64 = (element_code(DTYPES[n]) for n in ("bool", "int32", "int
 def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
     array = None if value is None else scope.find(value).constant
     if array is None:
-        raise ExportError(f"node {node.name!r} ({node.key}): its tables must be constant")
+        raise ExportError("its tables must be constant", at=node)
     return array
 
 
@@ -174,7 +174,7 @@ def _by_leaf(
 ) -> None:  # fmt: skip
     """ONNX has one target a leaf: let each tree tell the number of its leaf, and gather."""
     if len(table) >= 2**24:
-        raise ExportError(f"node {node.name!r} ({node.key}): has too many leaves for float32")
+        raise ExportError("has too many leaves for float32", at=node)
     owners = _owners(attrs, len(table) + len(alone))[: len(table)]
     numbers = np.arange(len(table), dtype=table.dtype)
     attrs |= _leaves(owners, numbers, len(attrs["tree_roots"]), _AGGREGATES["sum"], alone)

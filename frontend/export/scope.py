@@ -238,11 +238,11 @@ class Scope:
         except ExportError:
             raise
         except (GraphError, ValueError, TypeError) as e:
-            raise ExportError(f"node {node.name!r} ({node.key}): {e}") from e
+            raise ExportError(str(e), at=node) from e
 
     def _standard(self, node: Node, inputs: list[Value | None]) -> None:
         if has_symbols(node):
-            raise ExportError(f"node {node.name!r} ({node.key}): an attribute is symbolic")
+            raise ExportError("an attribute is symbolic", at=node)
         names = self.names(inputs)
         self.append(node_proto(node, names, [self.result(v) for v in node.values]))
 

@@ -100,7 +100,7 @@ def _require_tuples(ctx: InferContext, dims: Shape) -> None:
 
 def _tuple_length(ctx: InferContext, indices: TensorType) -> int:
     if not indices.rank or not isinstance(indices.dims[-1], int):
-        raise ctx.error(f"the last dimension of the indices {indices} must be known")
+        raise ctx.undetermined(f"the last dimension of the indices {indices} must be known")
     return indices.dims[-1]
 
 

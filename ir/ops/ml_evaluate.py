@@ -20,7 +20,7 @@ def one_hot(node: Node, inputs: list[Any]) -> list[Array]:
     hits = elements[..., None] == np.array(categories, elements.dtype)
     last = np.cumsum(hits[..., ::-1], -1)[..., ::-1] == 1
     if not node.attrs.get("zeros", 1) and not hits.any(-1).all():
-        raise GraphError(f"node {node.name!r}: an element is in no category")
+        raise GraphError("an element is in no category", node=node.name)
     return [(hits & last).astype(np.float32)]
 
 

@@ -250,7 +250,7 @@ def _col2im(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     count = numel(ctx.tensor(1).dims)
     if x.rank != 3 or not isinstance(count, int):
-        raise ctx.error(f"needs an input of rank 3 and an image of known rank, not {x}")
+        raise ctx.undetermined(f"needs an input of rank 3 and an image of known rank, not {x}")
     block, image = dims_of(ctx.known(2)), dims_of(ctx.known(1))
     channels = ctx.fresh_dim() if block is None else x.dims[1] // numel(tuple(block))
     sizes = image or [ctx.fresh_dim() for _ in range(count)]

@@ -97,7 +97,7 @@ def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     keepdims = bool(ctx.attr("keepdims"))
     if x.shape is None:
-        raise ctx.error("the rank of its input must be known")
+        raise ctx.undetermined("the rank of its input must be known")
     axes = static_axes(ctx, x.rank)
     if axes is not None:
         return [x.with_shape(reduced_shape(x.dims, axes, keepdims))]

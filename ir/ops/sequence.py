@@ -148,7 +148,7 @@ def _length(ctx: InferContext) -> list[Type]:
 def _concat(ctx: InferContext) -> list[Type]:
     elem = _sequence(ctx, 0).elem
     if not isinstance(elem, TensorType) or elem.shape is None:
-        raise ctx.error("the rank of the sequence's elements is not known")
+        raise ctx.undetermined("the rank of the sequence's elements is not known")
     stack = bool(ctx.attr("new_axis"))
     rank = elem.rank + stack
     axis = normalize_axis(ctx.attr("axis"), rank)

@@ -112,7 +112,7 @@ def _length(ctx: InferContext, i: int) -> int:
     dims = ctx.tensor(i).dims
     count = numel(dims)
     if len(dims) > 1 or not isinstance(count, int):
-        raise ctx.error(f"input {i} decides the result's rank, so its length must be known")
+        raise ctx.undetermined(f"input {i} decides the result's rank, so its length must be known")
     return count
 
 
@@ -185,7 +185,7 @@ def _squeeze(ctx: InferContext) -> list[Type]:
 
 def _squeeze_all(ctx: InferContext, x: TensorType) -> Shape:
     if not x.is_static:
-        raise ctx.error(
+        raise ctx.undetermined(
             f"without axes the result's rank depends on which of [{_text(x.dims)}] are 1; "
             "give these dimensions sizes"
         )

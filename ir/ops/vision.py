@@ -21,7 +21,7 @@ from .text_host import require_known
 def infer_resize(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     if x.shape is None:
-        raise c.error("the rank of the input must be known")
+        raise c.undetermined("the rank of the input must be known")
     axes = resize_axes(c.node, x.rank)
     dims = list(x.dims)
     if attribute(c.node, "coordinate_transformation_mode") == "tf_crop_and_resize":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ...errors import GraphkilnError
 from ...ir.choices import Choice, KernelShape, shape_key
 
 TEMPLATES = 4
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS choices (
 """
 
 
-class DatabaseError(Exception):
+class DatabaseError(GraphkilnError):
     """A database of choices cannot be read or written; the message names the file."""
 
 

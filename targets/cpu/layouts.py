@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ...errors import GraphkilnError
 from ...ir.choices import Choice, KernelShape, ProductShape, shape_key
 from ...ir.windows import ConvShape
 from .candidates import possible_choices
@@ -16,7 +17,7 @@ from .tiling import rank_product_tiles, rank_winograd_tiles
 from .winograd import image_tiles, winograd_form
 
 
-class ChoiceError(ValueError):
+class ChoiceError(GraphkilnError, ValueError):
     """What is remembered of a kernel makes no sense."""
 
 

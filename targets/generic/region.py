@@ -195,7 +195,7 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
     (node,) = graph.nodes
     rule = sizes_of(node.key)
     if rule is None:
-        raise LoweringError(f"node {node.name!r} ({node.key}): its output size cannot be compiled")
+        raise LoweringError("its output size cannot be compiled", at=node)
     b = Builder(loops)
     for s in input_symbols(graph):
         b.symbol(s)
@@ -211,9 +211,7 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
     def compute(_at: tuple[Any, ...]) -> None:
         found = rule(_context(graph, node, b, values, {}))
         if len(found) != len(fresh):
-            raise LoweringError(
-                f"node {node.name!r} ({node.key}): {len(found)} sizes for the dims {fresh}"
-            )
+            raise LoweringError(f"{len(found)} sizes for the dims {fresh}", at=node)
         for i, size in enumerate(found):
             out.store((index(i),), cast(size, "int64"))
 
@@ -287,7 +285,7 @@ def _lower_node(
 ) -> None:
     rule = lowering_of(node.key)
     if rule is None:
-        raise LoweringError(f"node {node.name!r} ({node.key}): no lowering for this op")
+        raise LoweringError("no lowering for this op", at=node)
     result = rule(_context(graph, node, b, values, destinations))
     results: Sequence[TensorExpr | None] = (
         [result] if isinstance(result, TensorExpr) else list(result)

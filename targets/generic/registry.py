@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...errors import GraphkilnError
 from ...ir.discovery import load_modules
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute
@@ -25,7 +26,7 @@ from ...ir.types import TensorType
 from ..tir.builder import BufferTensor, Builder, Expr, TensorExpr
 
 
-class LoweringError(Exception):
+class LoweringError(GraphkilnError):
     """An op, or this use of it, cannot be compiled for this target."""
 
 
@@ -86,7 +87,7 @@ class LowerContext:
         return TensorExpr(self.out_dtype(i), self.out_shape(i), load, cost)
 
     def error(self, message: str) -> LoweringError:
-        return LoweringError(f"node {self.node.name!r} ({self.node.key}): {message}")
+        return LoweringError(message, at=self.node)
 
 
 @dataclass

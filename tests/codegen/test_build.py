@@ -36,7 +36,7 @@ def spec() -> KernelSpec:
      "Check failed: (d != 0) is false: by zero"),
 ])  # fmt: skip
 def test_one_line_gives_the_reason(spec: KernelSpec, text: str, reason: str) -> None:
-    assert failure(spec, RuntimeError(text)) == f"node 'act' (kernel Relu): {reason}"
+    assert str(failure(spec, RuntimeError(text))) == f"node 'act' (kernel Relu): {reason}"
 
 
 def test_workers_import_nothing_from_the_current_folder(
@@ -50,7 +50,7 @@ def test_workers_import_nothing_from_the_current_folder(
 
 
 def test_errors_without_a_text_give_their_kind(spec: KernelSpec) -> None:
-    assert failure(spec, MemoryError()) == "node 'act' (kernel Relu): MemoryError"
+    assert str(failure(spec, MemoryError())) == "node 'act' (kernel Relu): MemoryError"
 
 
 def test_kernels_are_built_again_where_lowering_changes(
