@@ -93,10 +93,12 @@ def _complete(graph: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _random_ops(graph: Any) -> list[str]:
+    """The ops of a graph and of the bodies in it that give random numbers."""
     from ..ir.registry import has_trait
     from ..ir.traits import Trait
 
-    return sorted({n.key for n in graph.nodes if has_trait(n, Trait.STOCHASTIC)})
+    random = {n.key for g in graph.walk() for n in g.nodes if has_trait(n, Trait.STOCHASTIC)}
+    return sorted(random)
 
 
 class Tolerances(NamedTuple):

@@ -121,6 +121,28 @@ def test_check_compares_with_the_reference(graphkiln_command: Run, model: Path) 
     assert "change" in strict.out.splitlines()[-1]
 
 
+def test_check_of_random_numbers_in_a_loop(graphkiln_command: Run, tmp_path: Path) -> None:
+    """Two runs never give the same: only types can be compared, in bodies as anywhere."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]),
+         helper.make_node("RandomNormal", [], ["r"], shape=[3])],
+        "body", [info("i", kinds.INT64, []), info("go", kinds.BOOL, [])],
+        [info("on", kinds.BOOL, []), info("r", kinds.FLOAT, [3])],
+    )  # fmt: skip
+    outer = helper.make_graph(
+        [helper.make_node("Loop", ["n", "start"], ["y"], body=body)], "g",
+        [info("n", kinds.INT64, [])], [info("y", kinds.FLOAT, ["n", 3])],
+        [helper.make_tensor("start", kinds.BOOL, [], [True])],
+    )  # fmt: skip
+    path = tmp_path / "random.onnx"
+    onnx.save(helper.make_model(outer, opset_imports=[helper.make_opsetid("", 17)]), path)
+    done = graphkiln_command("check", path)
+    assert done.code == 0, done
+    assert "RandomNormal give random numbers; only types are compared" in done.out
+
+
 def test_check_lists_every_blocker_and_stops(graphkiln_command: Run, tmp_path: Path) -> None:
     helper = onnx.helper
     nodes = [
