@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
+from ..errors import Blocker, GraphkilnError
 from ..ir.edit import Editor, Listener
 from ..ir.graph import Graph, GraphError
 from ..ir.infer import Known, infer_types
@@ -25,8 +26,26 @@ from .target import GenericFacts, TargetFacts
 _REFRESHES = 4
 
 
+@dataclass(frozen=True)
+class PassBlocker(Blocker):
+    """Why a pass failed: its text, and the texts of the passes that ran before it."""
+
+    failed: str = ""
+    done: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        ran = ", ".join(self.done) or "none"
+        return f"pass {self.failed} failed: {super().__str__()} (passes run before: {ran})"
+
+
 class PassError(GraphError):
-    """A pass failed, or left a graph that does not verify."""
+    """A pass failed, or left a graph that does not verify; its blockers say which."""
+
+    @classmethod
+    def of(cls, error: Exception, failed: str, done: Iterable[str]) -> PassError:
+        """The error where the pass with the text ``failed`` met another ``error``."""
+        found = error.blockers if isinstance(error, GraphkilnError) else [Blocker(str(error))]
+        return cls(*(PassBlocker(**vars(b), failed=failed, done=tuple(done)) for b in found))
 
 
 @dataclass(frozen=True)

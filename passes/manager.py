@@ -140,8 +140,7 @@ class PassManager:
                     verify(graph, types=False)
             return result
         except Exception as e:
-            ran = ", ".join(done) or "none"
-            raise PassError(f"pass {format_pass(p)} failed: {e} (passes run before: {ran})") from e
+            raise PassError.of(e, format_pass(p), done) from e
 
     def _dump(self, graph: Graph, index: int, name: str) -> None:
         if self.dump_dir is None:
