@@ -12,6 +12,8 @@ import sys
 
 import click
 
+from ..errors import GraphkilnError, UsageError
+
 COMMANDS = {
     "compile": "Compile an ONNX model into an artifact.",
     "run": "Run an artifact on given or random inputs.",
@@ -91,7 +93,7 @@ def _drop_output() -> None:
 
 def _is_usage(error: Exception) -> bool:
     """Options that make no sense are found out where they are used."""
-    return any(c.__name__ in ("OptionError", "TargetError") for c in type(error).__mro__)
+    return isinstance(error, UsageError)
 
 
 def describe(error: Exception) -> str:
@@ -100,7 +102,7 @@ def describe(error: Exception) -> str:
         reason = error.strerror or str(error)
         return reason if error.filename is None else f"{error.filename}: {reason}"
     text = str(error).strip()
-    if text and any(c.__module__.startswith("graphkiln") for c in type(error).__mro__):
+    if text and isinstance(error, GraphkilnError):
         return text
     if isinstance(error, MemoryError):
         return "out of memory"

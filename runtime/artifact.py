@@ -64,7 +64,7 @@ def read_artifact(path: str | os.PathLike[str], *, full: bool = False) -> Loaded
     try:
         return _read(text, full)
     except ArtifactError as error:
-        raise ArtifactError(f"{text}: {printable(str(error))}") from None
+        raise ArtifactError(printable(error.reason), file=text) from None
 
 
 def load_artifact(path: str | os.PathLike[str]) -> LoadedArtifact:
@@ -73,7 +73,7 @@ def load_artifact(path: str | os.PathLike[str]) -> LoadedArtifact:
     try:
         check_target(artifact.manifest.target)
     except ArtifactError as error:
-        raise ArtifactError(f"{artifact.path}: {printable(str(error))}") from None
+        raise ArtifactError(printable(error.reason), file=artifact.path) from None
     return artifact
 
 

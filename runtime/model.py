@@ -40,7 +40,7 @@ class Model:
             digest = manifest.files[LIBRARY].sha256
             self._library = load_library(artifact.library, digest)
         except ArtifactError as error:
-            raise ArtifactError(f"{artifact.path}: {error}") from error
+            raise ArtifactError(error.reason, file=artifact.path) from error
         self._polls = manifest.polls
         self._weight_specs = manifest.weights
         self._weights: Any = None
@@ -77,13 +77,12 @@ class Model:
             return None
         words, fixups = weight_of(self._blob, spec.words), weight_of(self._blob, spec.fixups)
         if fixups.size and not 0 <= fixups.min() <= fixups.max() < len(words):
-            raise ArtifactError(f"{self._path}: native code with fixups outside of its frame")
+            raise ArtifactError("native code with fixups outside of its frame", file=self._path)
         try:
             return NativeCode(self._library, words, fixups, self._blob, spec.stop)
         except AttributeError as error:
             raise self._unusable(error) from error
 
     def _unusable(self, error: BaseException) -> ArtifactError:
-        return ArtifactError(
-            f"{self._path}: the compiled model cannot be started ({first_line(error)})"
-        )
+        reason = f"the compiled model cannot be started ({first_line(error)})"
+        return ArtifactError(reason, file=self._path)

@@ -87,7 +87,7 @@ class Session:
         except (InputError, ExecutionError):
             raise
         except Exception as error:
-            raise ExecutionError(f"{self._path}: {reason(error)}") from error
+            raise ExecutionError(reason(error), file=self._path) from error
         finally:
             idle.append(instance)
 
@@ -132,7 +132,7 @@ class Session:
 
         model = self._opened()
         if model.place.cuda:
-            raise ArtifactError(f"{self._path}: only kernels that run on the CPU can be timed")
+            raise ArtifactError("only kernels that run on the CPU can be timed", file=self._path)
         return Profiler(*model.machine(), {**self._defaults, **feeds}, self._threads)
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class Session:
     def _opened(self) -> Model:
         model = self._model
         if model is None:
-            raise ExecutionError(f"{self._path}: the session is closed")
+            raise ExecutionError("the session is closed", file=self._path)
         return model
 
     def _run_machine(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
@@ -215,9 +215,10 @@ def parse_report(path: str, report: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(report)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: report.json is not JSON ({first_line(error)})") from None
+        why = f"report.json is not JSON ({first_line(error)})"
+        raise ArtifactError(why, file=path) from None
     if not isinstance(parsed, dict):
-        raise ArtifactError(f"{path}: report.json is not a JSON object")
+        raise ArtifactError("report.json is not a JSON object", file=path)
     return parsed
 
 
