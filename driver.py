@@ -147,9 +147,21 @@ def compile(
     """Compile an ONNX model ahead of time.
 
     ``model`` is a path, bytes or an ``onnx.ModelProto``; further keywords are fields of
-    :class:`CompileOptions`. Raises :class:`graphkiln.frontend.FrontendError` for models that
-    cannot be imported, :class:`graphkiln.codegen.errors.CodegenError` and
-    :class:`graphkiln.codegen.build.BuildError` where no code can be generated.
+    :class:`CompileOptions`. What it raises on purpose is a :class:`graphkiln.GraphkilnError`:
+
+    - :class:`graphkiln.driver.OptionError` and :class:`graphkiln.targets.TargetError` for options
+      and targets that make no sense, :class:`graphkiln.InputError` for what is no model at all;
+    - :class:`graphkiln.frontend.FrontendError` for a model that cannot be imported;
+    - :class:`graphkiln.passes.base.PassError` where a pass fails;
+    - :class:`graphkiln.codegen.errors.CodegenError` for nodes that nothing can compute, and
+      :class:`graphkiln.codegen.build.BuildError` for kernels that cannot be built;
+    - :class:`graphkiln.codegen.link.LinkError` and :class:`graphkiln.codegen.pool.PoolError` where
+      the C compiler is missing or fails;
+    - :class:`graphkiln.codegen.tune.TuningError` and
+      :class:`graphkiln.targets.cpu.database.DatabaseError` where kernels cannot be tuned, or what
+      was tuned cannot be read.
+
+    ``OSError`` where ``dump_ir`` cannot be written.
     """
     from .codegen.collector import rare_collections
 

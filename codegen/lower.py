@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from ..errors import GraphkilnError
 from ..ir.dims import symbol_name
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
@@ -132,6 +133,8 @@ def _lower_node(frame: Frame, node: Node) -> None:
     except CodegenError as e:
         e.locate(node)
         raise
+    except GraphkilnError as e:  # such as a rank that must be known
+        raise CodegenError(e.reason, at=node) from e
     for v in frame.live.dead_after(node):
         if v in frame.registers and v.node.op != "Constant":
             frame.builder.emit(Kill(frame.registers[v]))
