@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import UndeterminedError
+from .axes.map import AxisMap
 from .conditions import Condition, Relation
 from .dims import Dim, SymExpr, known_le
 from .discovery import load_modules
@@ -282,6 +283,7 @@ Evaluate: TypeAlias = "Callable[[Node, list[Any]], list[Any]]"
 Flops: TypeAlias = "Callable[[Node, Sequence[Value | None]], Dim]"
 # The axes of one input of a node, by its number.
 InputAxes: TypeAlias = "Callable[[Node, int], tuple[int, ...]]"
+DescribeAxes: TypeAlias = "Callable[[Graph, Node], AxisMap | None]"
 
 
 @dataclass(frozen=True)
@@ -317,6 +319,9 @@ class OpSpec:
     the result of an elementwise op or the input of a reduction has elements, and 0 otherwise."""
     summed_axes: InputAxes | None = None
     """Along which axes of an input that is a factor the products are added up; () for others."""
+    axes: DescribeAxes | None = None
+    """How axes of inputs and outputs couple (:mod:`.axes`): the map of a typed node, None where
+    nothing is known. Ops of the trait ``elementwise`` need none (:func:`.axes.query.axes_of`)."""
 
     @property
     def key(self) -> str:
@@ -355,6 +360,7 @@ def op(
     dim_attributes: tuple[str, ...] = (),
     flops: Flops | None = None,
     summed_axes: InputAxes | None = None,
+    axes: DescribeAxes | None = None,
 ) -> Callable[[Infer], Infer]:
     """Decorator: register the function as type inference of the named ops.
 
@@ -382,6 +388,7 @@ def op(
             facts["flops"], facts["summed_axes"] = flops, summed_axes
             key = f"{domain}.{name}" if domain else name
             declared = traits_of(key, traits)
+            facts["axes"] = axes
             register(OpSpec(name, domain, infer, evaluate, propagate, declared, merged, **facts))
         return infer
 

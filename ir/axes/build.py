@@ -1,0 +1,159 @@
+"""What the rules of axis maps build with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeAlias
+
+from ..dims import Dim, known_equal
+from ..graph import Graph, Node
+from ..registry import attribute
+from ..types import Shape, TensorType
+from .map import UNIT, Axes, Axis, AxisMap, Combine, Factor, Kind, whole
+
+Rule: TypeAlias = "Callable[[Graph, Node], AxisMap | None]"
+
+
+class Builder:
+    """Collects the factors and axes of one node, whose inputs and outputs have known ranks.
+
+    Axes of operands that a rule does not describe are opaque, unless they have one element.
+    """
+
+    def __init__(self, graph: Graph, node: Node, shapes: list[Shape | None]) -> None:
+        self.node = node
+        self.inputs = graph.inputs_of(node)
+        self._shapes = shapes
+        self._factors: list[Factor] = []
+        self._operands: dict[int, Axes] = {}
+        self._results: dict[int, Axes] = {}
+
+    # ---- reading -----------------------------------------------------------------------------
+
+    def has(self, i: int) -> bool:
+        """Is operand ``i`` given?"""
+        return i < len(self._shapes) and self._shapes[i] is not None
+
+    def shape(self, i: int = 0) -> Shape:
+        """The dims of operand ``i``, which is given."""
+        found = self._shapes[i]
+        assert found is not None
+        return found
+
+    def out(self, k: int = 0) -> Shape:
+        """The dims of result ``k``."""
+        return self.node.out(k).shape
+
+    def attr(self, name: str) -> Any:
+        return attribute(self.node, name)
+
+    def ints(self, i: int) -> list[int] | None:
+        """The elements of operand ``i`` where it is a constant of integers."""
+        value = self.inputs[i] if self.has(i) else None
+        array = None if value is None else value.constant
+        if array is None or array.dtype.kind not in "iu":
+            return None
+        return [int(v) for v in array.reshape(-1)]
+
+    # ---- factors -----------------------------------------------------------------------------
+
+    def factor(self, size: Dim, kind: Kind = Kind.MAPPED, combine: Combine | None = None) -> int:
+        """A new factor's number."""
+        self._factors.append(Factor(size, kind, combine))
+        return len(self._factors) - 1
+
+    def reduced(self, size: Dim, combine: Combine | None = None) -> int:
+        return self.factor(size, Kind.REDUCED, combine)
+
+    def opaque(self, size: Dim) -> Axis:
+        """An axis of which nothing is known."""
+        return whole(self.factor(size, Kind.OPAQUE))
+
+    def axes(self, shape: Iterable[Dim], kind: Kind = Kind.MAPPED) -> list[Axis]:
+        """An axis of one new factor for each dim."""
+        return [whole(self.factor(d, kind)) for d in shape]
+
+    def withdraw(self, axis: Axis) -> None:
+        """Say nothing about the factors of an axis after all."""
+        for piece in axis:
+            for f in piece.factors:
+                self._factors[f] = Factor(self._factors[f].size, Kind.OPAQUE)
+
+    # ---- tensors -----------------------------------------------------------------------------
+
+    def take(self, i: int, axes: Sequence[Axis]) -> None:
+        """Operand ``i``, where it is given, has these axes."""
+        if self.has(i):
+            assert len(axes) == len(self.shape(i))
+            self._operands[i] = tuple(axes)
+
+    def give(self, axes: Sequence[Axis], k: int = 0) -> None:
+        """Result ``k``, where the node has it, has these axes."""
+        if k < len(self.node.outputs):
+            assert len(axes) == len(self.out(k))
+            self._results[k] = tuple(axes)
+
+    def broadcast(self, i: int, axes: Sequence[Axis], shape: Sequence[Dim]) -> None:
+        """Operand ``i``, where it is given, broadcasts to a tensor of these axes and dims.
+
+        Where a dim may or may not be 1, nothing is said about the axis.
+        """
+        if not self.has(i):
+            return
+        mine, lead = self.shape(i), len(shape) - len(self.shape(i))
+        found = []
+        for a, d in enumerate(mine):
+            at = lead + a
+            if at >= 0 and known_equal(d, shape[at]):
+                found.append(axes[at])
+            elif d == 1:
+                found.append(UNIT)
+            else:
+                if at >= 0:
+                    self.withdraw(axes[at])
+                found.append(self.opaque(d))
+        self.take(i, found)
+
+    def entries(self, i: int, axis: Axis, size: Dim) -> None:
+        """Operand ``i``, where it is given, holds one number, or a vector along an axis."""
+        if self.has(i) and len(self.shape(i)) == 1:
+            self.broadcast(i, [axis], [size])
+
+    def build(
+        self, addends: Iterable[int] = (), counts: Mapping[str, Sequence[int]] | None = None
+    ) -> AxisMap:
+        """The map of what was collected."""
+        for i, shape in enumerate(self._shapes):
+            if shape is not None and i not in self._operands:
+                self._operands[i] = tuple(UNIT if d == 1 else self.opaque(d) for d in shape)
+        results = [self._results.get(k) for k in range(len(self.node.outputs))]
+        return AxisMap(
+            tuple(self._factors),
+            tuple(self._operands.get(i) for i in range(len(self._shapes))),
+            tuple(results),
+            frozenset(i for i in addends if self.has(i)),
+            tuple((name, tuple(factors)) for name, factors in (counts or {}).items()),
+        )
+
+
+def rule(describe: Callable[[Builder], AxisMap | None]) -> Rule:
+    """A rule: ``describe`` is asked where all inputs and outputs are tensors of known ranks."""
+
+    @wraps(describe)
+    def apply(graph: Graph, node: Node) -> AxisMap | None:
+        shapes: list[Shape | None] = []
+        for value in graph.inputs_of(node):
+            t = None if value is None else value.type
+            if t is not None and (not isinstance(t, TensorType) or t.shape is None):
+                return None
+            shapes.append(None if t is None else t.shape)
+        types = [out.type for out in node.outputs]
+        if not all(isinstance(t, TensorType) and t.shape is not None for t in types):
+            return None
+        return describe(Builder(graph, node, shapes))
+
+    return apply
+
+
+__all__ = ["Builder", "Rule", "rule"]
