@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.attention import attention, dialect_attention, linear_attention, rotary
+from ..axes.window import causal_convolution
 from ..conditions import Relation
 from ..dims import Dim, dim_max
 from ..graph import Node
@@ -31,7 +33,10 @@ def head_shape(ctx: InferContext, i: int, heads: int | None) -> tuple[Dim, Dim, 
     return batch, heads, length, hidden // heads
 
 
-@op("Attention", traits=(Trait.CONTRACTION,), flops=flops.attention(4))
+@op(
+    "Attention", traits=(Trait.CONTRACTION,), flops=flops.attention(4),
+    axes=attention,
+)  # fmt: skip
 def _infer_attention(ctx: InferContext) -> list[Type]:
     q, k, v = ctx.tensor(0), ctx.tensor(1), ctx.tensor(2)
     if ctx.has(4) != ctx.has(5):
@@ -77,7 +82,10 @@ def _check_mask(ctx: InferContext, scores: Shape) -> None:
     ctx.require_at_most(mask.dims[-1], dim_max(scores[-1], 1), "a mask no longer than the keys")
 
 
-@op("RotaryEmbedding")
+@op(
+    "RotaryEmbedding",
+    axes=rotary,
+)  # fmt: skip
 def _infer_rotary(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     batch, _, length, width = head_shape(ctx, 0, ctx.attr("num_heads"))
@@ -127,7 +135,8 @@ def _evaluate_attention(node: Node, inputs: list[Any]) -> list[Any]:
     "broadcasts to [B,H,S,T]; the result is [B,H,S,E]. Attribute scale: 1/sqrt(D) where it is "
     "missing. A row of scores of nothing but -inf is NaN, as softmax is; with guarded=1 weights "
     "that are NaN count as 0.",
-)
+    axes=dialect_attention,
+)  # fmt: skip
 def _infer_dialect_attention(ctx: InferContext) -> list[Type]:
     q, k, v = (ctx.tensor(i) for i in range(3))
     for x in (q, k, v):
@@ -150,7 +159,10 @@ def _check_dialect_mask(ctx: InferContext, q: TensorType, k: TensorType) -> None
 # ---- recurrent relatives -------------------------------------------------------------------------
 
 
-@op("LinearAttention")
+@op(
+    "LinearAttention",
+    axes=linear_attention,
+)  # fmt: skip
 def _infer_linear_attention(ctx: InferContext) -> list[Type]:
     rule = ctx.attr("update_rule")
     if rule not in ("linear", "gated", "delta", "gated_delta"):
@@ -194,7 +206,10 @@ def _require_linear_attention(
         ctx.broadcast_to(ctx.tensor(5).dims[2:], (heads,), "rates")
 
 
-@op("CausalConvWithState")
+@op(
+    "CausalConvWithState",
+    axes=causal_convolution,
+)  # fmt: skip
 def _infer_causal_conv(ctx: InferContext) -> list[Type]:
     x, weight = ctx.tensor(0), ctx.tensor(1)
     if x.rank != 3 or weight.rank != 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..axes.attention import multi_head, projected_attention, rotary_microsoft
 from ..conditions import Relation
 from ..dims import Dim
 from ..registry import InferContext, op
@@ -24,6 +25,7 @@ MASK_VALUE = -10000.0
     doc="Turns pairs of elements of every head by the angle of their position. Inputs: x "
     "[batch, length, hidden] or [batch, heads, length, width], position ids [1] (of the first "
     "element) or [batch, length], cosines and sines [positions, pairs].",
+    axes=rotary_microsoft,
 )  # fmt: skip
 def _infer_rotary(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -69,6 +71,7 @@ def _check_rotary(ctx: InferContext, x: TensorType) -> None:
     doc="Attention of projected operands. Inputs: query, key, value (each [batch, length, heads * "
     "width]; key and value also [batch, heads, length, width]), bias, key padding mask, attention "
     "bias, past key, past value; outputs: the result, present key, present value.",
+    axes=multi_head,
 )  # fmt: skip
 def _infer_multi_head(ctx: InferContext) -> list[Type]:
     if not ctx.has(1) or not ctx.has(2) or ctx.tensor(0).rank != 3 or ctx.tensor(1).rank == 5:
@@ -109,6 +112,7 @@ def _infer_multi_head(ctx: InferContext) -> list[Type]:
     doc="Attention with its projection in front. Inputs: x [batch, length, hidden], weights "
     "[hidden, query + key + value], bias, mask, past [2, batch, heads, length, width], attention "
     "bias; outputs: the result, present (like past).",
+    axes=projected_attention,
 )  # fmt: skip
 def _infer_attention(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

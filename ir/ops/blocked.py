@@ -11,6 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.blocked import blocked_convolution, blocked_depthwise
+from ..axes.movement import (
+    blocked_channels,
+    depth_to_space_blocked,
+    plain_channels,
+    select_channels,
+)
+from ..axes.product import packed_product
+from ..axes.window import blocked_pool
 from ..dims import ceil_div
 from ..graph import Node, Output
 from ..interpreter import run_node
@@ -59,6 +68,7 @@ def _evaluate_pack(node: Node, inputs: list[Any]) -> list[Any]:
 @op(
     "PackChannels", domain=DOMAIN, arity=(1, 1), evaluate=_evaluate_pack, traits=(Trait.INJECTIVE,),
     doc="[N, C, *S] to [N, ceil(C/block), *S, block]; channels past C are zero.",
+    axes=blocked_channels,
 )  # fmt: skip
 def _infer_pack(ctx: InferContext) -> list[Type]:
     x, block = ctx.tensor(0), ctx.attr("block")
@@ -74,6 +84,7 @@ def _evaluate_unpack(node: Node, inputs: list[Any]) -> list[Any]:
 @op(
     "UnpackChannels", domain=DOMAIN, arity=(1, 1), evaluate=_evaluate_unpack,
     traits=(Trait.INJECTIVE, Trait.MOVEMENT), doc="[N, Cb, *S, block] to [N, channels, *S].",
+    axes=plain_channels,
 )  # fmt: skip
 def _infer_unpack(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -117,6 +128,7 @@ def _evaluate_select(node: Node, inputs: list[Any]) -> list[Any]:
     "SelectChannels", domain=DOMAIN, arity=(1, 2**31), evaluate=_evaluate_select,
     doc="Channels of blocked inputs [N, Cb, *S, block] in another order: concatenation, slices and "
     "shuffles. Attribute runs: (input, first channel, step, count) of each run of channels.",
+    axes=select_channels,
 )  # fmt: skip
 def _infer_select(ctx: InferContext) -> list[Type]:
     x, block = ctx.tensor(0), ctx.attr("block")
@@ -138,6 +150,7 @@ def _evaluate_depth_to_space(node: Node, inputs: list[Any]) -> list[Any]:
     traits=(Trait.INJECTIVE, Trait.MOVEMENT),
     doc="[N, kh*kw*Cb, H, W, block] to [N, Cb, H*kh, W*kw, block]: every window holds what was one "
     "position. Attribute window: (kh, kw).",
+    axes=depth_to_space_blocked,
 )  # fmt: skip
 def _infer_depth_to_space(ctx: InferContext) -> list[Type]:
     x, (kh, kw) = ctx.tensor(0), ctx.attr("window")
@@ -211,12 +224,14 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
     "in_channels, out_channels, block. 8-bit integers sum up in int32: their weights are packed by "
     "depth, and the border holds pad_value. The attribute algorithm (direct, winograd_4x4, "
     "winograd_2x2) is how the target's kernel computes; empty, the kernel goes by its own rule.",
+    axes=blocked_convolution,
 )  # fmt: skip
 @op(
     "DepthwiseBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv,
     traits=_HEAVY, flops=flops.blocked_depthwise, defaults={"depth": 1, "pad_value": 0},
     doc="Depthwise Conv on [N, Cb, *S, c] with weights packed as [Cb, *K, c] and an optional bias "
     "[Cb, 1, .., c]; of 8-bit integers as kiln.ConvBlocked.",
+    axes=blocked_depthwise,
 )  # fmt: skip
 def _infer_conv(ctx: InferContext) -> list[Type]:
     x, w = ctx.tensor(0), ctx.tensor(1)
@@ -247,6 +262,7 @@ def _evaluate_pool(node: Node, inputs: list[Any]) -> list[Any]:
     "PoolBlocked", domain=DOMAIN, arity=(1, 1), evaluate=_evaluate_pool, traits=(Trait.REDUCTION,),
     flops=flops.pool, defaults={"ceil_mode": 0, "count_include_pad": 0},
     doc="MaxPool or AveragePool (attribute mode: max, average) on [N, Cb, *S, c].",
+    axes=blocked_pool,
 )  # fmt: skip
 def _infer_pool(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -273,6 +289,7 @@ def _evaluate_matmul(node: Node, inputs: list[Any]) -> list[Any]:
     doc="[.., K] times weights packed as [Nt, K, t], plus an optional bias [N]; the result is "
     "[.., columns]. 8-bit integers sum up in int32, their weights are packed by depth; 8-bit "
     "weights of a float product are converted.",
+    axes=packed_product,
 )  # fmt: skip
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     x, w = ctx.tensor(0), ctx.tensor(1)

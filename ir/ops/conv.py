@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..axes.map import Combine
+from ..axes.window import convolution, deformable_convolution, transposed_convolution
 from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, op
@@ -22,16 +24,24 @@ def _summed_axes(_node: Node, index: int) -> tuple[int, ...]:
     return (1, 2, 3, 4) if index == 1 else ()
 
 
-@op("Conv", traits=_FLOATS, flops=flops.convolution(1), summed_axes=_summed_axes)
+@op(
+    "Conv", traits=_FLOATS, flops=flops.convolution(1), summed_axes=_summed_axes,
+    axes=convolution(bias=2, combine=Combine.SUM),
+)  # fmt: skip
 @op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv,
-    traits=(Trait.CONTRACTION,), flops=flops.convolution(1))  # fmt: skip
+    traits=(Trait.CONTRACTION,), flops=flops.convolution(1),
+    axes=convolution(bias=2, residual=3, combine=Combine.SUM),
+)  # fmt: skip
 def infer_conv(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     require_bias(c, 2, w.dims[0])
     return [x.with_shape(conv_shape(c, x, w))]
 
 
-@op("ConvInteger", traits=_HEAVY, zero_points={2: 0, 3: 1}, flops=flops.convolution(1))
+@op(
+    "ConvInteger", traits=_HEAVY, zero_points={2: 0, 3: 1}, flops=flops.convolution(1),
+    axes=convolution(by_filter=(3,), combine=Combine.SUM),
+)  # fmt: skip
 def infer_conv_integer(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     require_single(c, 2)
@@ -42,6 +52,7 @@ def infer_conv_integer(c: InferContext) -> list[Type]:
 @op(
     "QLinearConv", traits=_HEAVY, zero_points={2: 0, 5: 3}, result_zero_point=7,
     flops=flops.convolution(3),
+    axes=convolution(0, 3, bias=8, by_filter=(4, 5)),
 )  # fmt: skip
 def infer_qlinear_conv(c: InferContext) -> list[Type]:
     x, w, zero = c.tensor(0), c.tensor(3), c.tensor(7)
@@ -52,7 +63,10 @@ def infer_qlinear_conv(c: InferContext) -> list[Type]:
     return [x.with_dtype(zero.dtype).with_shape(conv_shape(c, x, w))]
 
 
-@op("DeformConv", traits=(Trait.ANCHOR,))
+@op(
+    "DeformConv", traits=(Trait.ANCHOR,),
+    axes=deformable_convolution,
+)  # fmt: skip
 def infer_deform_conv(c: InferContext) -> list[Type]:
     x, w, offset = c.tensor(0), c.tensor(1), c.tensor(2)
     _check_ranks(c, x, w)
@@ -85,7 +99,10 @@ def require_bias(c: InferContext, i: int, filters: Dim) -> None:
         c.require_same_shape(c.tensor(i).dims, (filters,), "a bias with one entry a filter")
 
 
-@op("ConvTranspose", traits=_FLOATS, flops=flops.transposed_convolution)
+@op(
+    "ConvTranspose", traits=_FLOATS, flops=flops.transposed_convolution,
+    axes=transposed_convolution,
+)  # fmt: skip
 def infer_conv_transpose(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)
     _check_ranks(c, x, w)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..axes.pointwise import first_elementwise
 from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..traits import Trait
@@ -47,7 +48,10 @@ def _target(ctx: InferContext) -> DType:
     return element_type(to)
 
 
-@op("CastLike", traits=_CONVERTS, propagate=_cast_value)
+@op(
+    "CastLike", traits=_CONVERTS, propagate=_cast_value,
+    axes=first_elementwise,
+)  # fmt: skip
 def _cast_like(ctx: InferContext) -> list[Type]:
     return [ctx.tensor(0).with_dtype(ctx.tensor(1).dtype)]
 

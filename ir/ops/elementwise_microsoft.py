@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..axes.pointwise import halves
 from ..registry import InferContext, op
 from ..types import Type
 from . import elementwise_microsoft_evaluate as evaluate
@@ -75,6 +76,7 @@ def _bias_add(ctx: InferContext) -> list[Type]:
     "BiasSplitGelu", domain=DOMAIN, arity=(2, 2),
     evaluate=evaluate.bias_split_gelu,
     doc="With Y = X + bias cut in two along the last axis: left * gelu(right).",
+    axes=halves,
 )  # fmt: skip
 def _bias_split_gelu(ctx: InferContext) -> list[Type]:
     _with_bias(ctx)

@@ -7,6 +7,7 @@ therefore draws the same numbers.
 
 from __future__ import annotations
 
+from ..axes.pointwise import dropout
 from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..traits import Trait
@@ -14,7 +15,10 @@ from ..types import TensorType, Type, dtype
 from .elementwise import ELEMENTWISE, floating
 
 
-@op("Dropout", traits=(*ELEMENTWISE, Trait.STOCHASTIC))
+@op(
+    "Dropout", traits=(*ELEMENTWISE, Trait.STOCHASTIC),
+    axes=dropout,
+)  # fmt: skip
 def _dropout(ctx: InferContext) -> list[Type]:
     x = floating(ctx)
     ctx.require_numbers(1, "a ratio of at least 0 and below 1", low=0, below=1, at=0)

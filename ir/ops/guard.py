@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.pointwise import first_elementwise
 from ..conditions import Relation
 from ..dims import Dim
 from ..graph import Node
@@ -55,6 +56,7 @@ def _evaluate_require(node: Node, inputs: list[Any]) -> list[Any]:
     propagate=lambda _ctx, arrays: [arrays[0]], traits=(Trait.ALIAS,),
     doc="The first input as it is, where the second (a bool scalar) is true; elsewhere running "
     "fails, and the error starts with ``message``.",
+    axes=first_elementwise,
 )  # fmt: skip
 def _infer_require(ctx: InferContext) -> list[Type]:
     value, condition = ctx.inputs

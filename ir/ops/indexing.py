@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..axes.indexing import (
+    compress,
+    gather,
+    gather_elements,
+    gather_nd,
+    one_hot,
+    pick_features,
+    scatter_elements,
+    scatter_nd,
+    tensor_scatter,
+)
 from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, attribute, op
@@ -43,7 +54,10 @@ def _in_range(indices: Array, size: int) -> bool:
     return bool(np.all((indices >= -size) & (indices < size)))
 
 
-@op("Gather", traits=(*READ_THROUGH, Trait.FLOAT_POLYMORPHIC), propagate=_gather_value)
+@op(
+    "Gather", traits=(*READ_THROUGH, Trait.FLOAT_POLYMORPHIC), propagate=_gather_value,
+    axes=gather,
+)  # fmt: skip
 def _gather(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -65,6 +79,7 @@ def _gather_elements_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 @op(
     "GatherElements", traits=READ_THROUGH, propagate=_gather_elements_value,
     evaluate=indexing_evaluate.gather_elements,
+    axes=gather_elements,
 )  # fmt: skip
 def _gather_elements(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
@@ -76,10 +91,15 @@ def _gather_elements(ctx: InferContext) -> list[Type]:
     return [x.with_shape(indices.dims)]
 
 
-@op("GatherND", traits=(Trait.PICKS, Trait.MOVEMENT), evaluate=indexing_evaluate.gather_nd)
+@op(
+    "GatherND", traits=(Trait.PICKS, Trait.MOVEMENT), evaluate=indexing_evaluate.gather_nd,
+    axes=gather_nd,
+)  # fmt: skip
 @op("GatherND", domain="com.microsoft", defaults={"batch_dims": 0}, arity=(2, 2),
     traits=(Trait.PICKS,), evaluate=indexing_evaluate.gather_nd,
-    doc="ONNX's GatherND without batch dims.")  # fmt: skip
+    doc="ONNX's GatherND without batch dims.",
+    axes=gather_nd,
+)  # fmt: skip
 def _gather_nd(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     batch = int(ctx.attr("batch_dims"))
@@ -104,7 +124,10 @@ def _tuple_length(ctx: InferContext, indices: TensorType) -> int:
     return indices.dims[-1]
 
 
-@op("ArrayFeatureExtractor", domain="ai.onnx.ml", traits=READS)
+@op(
+    "ArrayFeatureExtractor", domain="ai.onnx.ml", traits=READS,
+    axes=pick_features,
+)  # fmt: skip
 def _array_feature_extractor(ctx: InferContext) -> list[Type]:
     x, indices = ctx.tensor(0), ctx.tensor(1)
     if x.rank == 0:
@@ -152,6 +175,7 @@ def _check_reduction(ctx: InferContext) -> None:
 @op(
     "ScatterElements", propagate=_scatter_elements_value,
     evaluate=indexing_evaluate.scatter_elements,
+    axes=scatter_elements,
 )  # fmt: skip
 def _scatter_elements(ctx: InferContext) -> list[Type]:
     x, indices, updates = (ctx.tensor(i) for i in range(3))
@@ -175,7 +199,10 @@ def _scatter_nd_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return [_written(data, indices, arrays[2])]
 
 
-@op("ScatterND", propagate=_scatter_nd_value, evaluate=indexing_evaluate.scatter_nd)
+@op(
+    "ScatterND", propagate=_scatter_nd_value, evaluate=indexing_evaluate.scatter_nd,
+    axes=scatter_nd,
+)  # fmt: skip
 def _scatter_nd(ctx: InferContext) -> list[Type]:
     x, indices, updates = (ctx.tensor(i) for i in range(3))
     depth = _tuple_length(ctx, indices)
@@ -188,7 +215,10 @@ def _scatter_nd(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("TensorScatter")
+@op(
+    "TensorScatter",
+    axes=tensor_scatter,
+)  # fmt: skip
 def _tensor_scatter(ctx: InferContext) -> list[Type]:
     cache, update = ctx.tensor(0), ctx.tensor(1)
     axis = normalize_axis(ctx.attr("axis"), cache.rank)
@@ -210,7 +240,10 @@ def _tensor_scatter(ctx: InferContext) -> list[Type]:
 # ---- OneHot --------------------------------------------------------------------------------------
 
 
-@op("OneHot", evaluate=indexing_evaluate.one_hot)
+@op(
+    "OneHot", evaluate=indexing_evaluate.one_hot,
+    axes=one_hot,
+)  # fmt: skip
 def _one_hot(ctx: InferContext) -> list[Type]:
     indices, values = ctx.tensor(0), ctx.tensor(2)
     axis = normalize_axis(ctx.attr("axis"), indices.rank + 1)
@@ -260,7 +293,10 @@ def _evaluate_compress(node: Node, inputs: list[Array]) -> list[Array]:
     return [np.compress(picks[:extent], x, axis=axis)]
 
 
-@op("Compress", traits=READS, evaluate=_evaluate_compress)
+@op(
+    "Compress", traits=READS, evaluate=_evaluate_compress,
+    axes=compress,
+)  # fmt: skip
 def _compress(ctx: InferContext) -> list[Type]:
     """A condition may be shorter than the axis; what it has beyond it is ignored."""
     x, axis = ctx.tensor(0), ctx.attr("axis")

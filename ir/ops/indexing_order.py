@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..axes.reduce import along_axis
 from ..registry import InferContext, op
 from ..shapes import normalize_axis
 from ..traits import Trait
@@ -9,7 +10,10 @@ from ..types import Type, tensor
 from .shape_values import dims_of, int_of
 
 
-@op("TopK")
+@op(
+    "TopK",
+    axes=along_axis,
+)  # fmt: skip
 def _top_k(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -22,8 +26,14 @@ def _top_k(ctx: InferContext) -> list[Type]:
     return [x.with_shape(shape), tensor("int64", *shape)]
 
 
-@op("CumSum", traits=(Trait.ANCHOR,))
-@op("CumProd")
+@op(
+    "CumSum", traits=(Trait.ANCHOR,),
+    axes=along_axis,
+)  # fmt: skip
+@op(
+    "CumProd",
+    axes=along_axis,
+)  # fmt: skip
 def _cumulative(ctx: InferContext) -> list[Type]:
     x, axis = ctx.tensor(0), int_of(ctx.known(1))
     if axis is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.product import determinant, product
 from ..graph import Node
 from ..registry import InferContext, attribute, op
 from ..traits import Trait
@@ -42,7 +43,10 @@ def _summed_axis(_node: Node, index: int) -> tuple[int, ...]:
     return ((-1,), (-2,))[index] if index < 2 else ()
 
 
-@op("MatMul", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis)
+@op(
+    "MatMul", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis,
+    axes=product(),
+)  # fmt: skip
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     return [a.with_shape(matmul_shape(ctx, a.dims, b.dims))]
@@ -55,7 +59,10 @@ def _summed_axis_of_gemm(node: Node, index: int) -> tuple[int, ...]:
     return (0,) if (index == 0) == transposed else (1,)
 
 
-@op("Gemm", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis_of_gemm)
+@op(
+    "Gemm", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis_of_gemm,
+    axes=product(addend=2),
+)  # fmt: skip
 def _infer_gemm(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     if a.rank != 2 or b.rank != 2:
@@ -87,7 +94,8 @@ def _evaluate_fused_matmul(node: Node, inputs: list[Any]) -> list[Any]:
     defaults={"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0},
     arity=(2, 2),
     doc="``alpha * A' @ B'``, where the last two axes of either may be swapped.",
-)
+    axes=product(),
+)  # fmt: skip
 def _infer_fused_matmul(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
     if ctx.attr("transBatchA") or ctx.attr("transBatchB"):
@@ -101,7 +109,10 @@ def _swapped(shape: Shape) -> Shape:
     return shape if len(shape) < 2 else (*shape[:-2], shape[-1], shape[-2])
 
 
-@op("Det")
+@op(
+    "Det",
+    axes=determinant,
+)  # fmt: skip
 def _infer_det(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank < 2:

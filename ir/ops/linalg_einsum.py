@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..axes.build import Builder, rule
+from ..axes.map import AxisMap, Combine, whole
 from ..conditions import Relation
 from ..dims import Dim
 from ..graph import Node, Value
@@ -86,7 +88,28 @@ def _flops(node: Node, inputs: Sequence[Value | None]) -> Dim:
     return 2 * numel(tuple(einsum.extents(shapes).values()))
 
 
-@op("Einsum", traits=(Trait.ANCHOR, Trait.CONTRACTION), flops=_flops)
+@rule
+def einsum_axes(b: Builder) -> AxisMap | None:
+    """Each label is a factor, summed where the result does not have it."""
+    shapes = [b.shape(i) for i in range(len(b.inputs))]
+    einsum = parse_einsum(b.attr("equation"), [len(shape) for shape in shapes])
+    sizes = einsum.extents(shapes)
+    axes = {
+        label: whole(
+            b.factor(d) if label in einsum.output else b.reduced(d, Combine.SUM)
+        )
+        for label, d in sizes.items()
+    }
+    for i, labels in enumerate(einsum.operands):
+        b.broadcast(i, [axes[c] for c in labels], [sizes[c] for c in labels])
+    b.give([axes[c] for c in einsum.output])
+    return b.build()
+
+
+@op(
+    "Einsum", traits=(Trait.ANCHOR, Trait.CONTRACTION), flops=_flops,
+    axes=einsum_axes,
+)  # fmt: skip
 def _infer_einsum(ctx: InferContext) -> list[Type]:
     types = [ctx.tensor(i) for i in range(len(ctx.inputs))]
     einsum = parse_einsum(ctx.attr("equation"), [t.rank for t in types])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..axes.indexing import dft, stft
 from ..dims import Dim
 from ..registry import InferContext, op
 from ..shapes import normalize_axis
@@ -30,7 +31,10 @@ def _check_complex(ctx: InferContext, shape: Shape) -> None:
         raise ctx.error("a one-sided transform takes a real signal")
 
 
-@op("DFT")
+@op(
+    "DFT",
+    axes=dft,
+)
 def _infer_dft(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     _check_complex(ctx, x.dims)
@@ -59,7 +63,10 @@ def _transformed(ctx: InferContext, extent: Dim) -> Dim:
     return 2 * (extent - 1) if both else _bins(ctx, extent)
 
 
-@op("STFT")
+@op(
+    "STFT",
+    axes=stft,
+)
 def _infer_stft(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     _check_complex(ctx, x.dims)

@@ -6,6 +6,7 @@ and the ops here.
 
 from __future__ import annotations
 
+from ..axes.pointwise import first_elementwise, leading, rows
 from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import TensorType, Type, array_type, dtype
@@ -17,7 +18,10 @@ DOMAIN = "kiln"
 # ---- host functions ------------------------------------------------------------------------------
 
 
-@op("LabelEncoder", domain="ai.onnx.ml", traits=(Trait.HOST,))
+@op(
+    "LabelEncoder", domain="ai.onnx.ml", traits=(Trait.HOST,),
+    axes=first_elementwise,
+)  # fmt: skip
 def _labels(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     tensor_values = ctx.attr("values_tensor")
@@ -29,7 +33,10 @@ def _labels(ctx: InferContext) -> list[Type]:
     raise ctx.error("it has no values")
 
 
-@op("OneHotEncoder", domain="ai.onnx.ml", traits=(Trait.HOST,), evaluate=ml_evaluate.one_hot)
+@op(
+    "OneHotEncoder", domain="ai.onnx.ml", traits=(Trait.HOST,), evaluate=ml_evaluate.one_hot,
+    axes=leading,
+)  # fmt: skip
 def _one_hot(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     name = "cats_strings" if x.dtype.name == "string" else "cats_int64s"
@@ -48,6 +55,7 @@ def _one_hot(ctx: InferContext) -> list[Type]:
     doc="A float32 matrix [N, C] as it is; whoever runs the model gets it as a list of N maps from "
     "``keys`` (C ints or strings, the first of equal ones counts) to the numbers of a row. "
     "Only outputs of a model are that.",
+    axes=first_elementwise,
 )  # fmt: skip
 def _zip_map(ctx: InferContext) -> list[Type]:
     x, keys = ctx.tensor(0), ctx.attr("keys")
@@ -66,6 +74,7 @@ def _zip_map(ctx: InferContext) -> list[Type]:
     "Lookup", domain=DOMAIN, arity=(4, 4), evaluate=ml_evaluate.lookup,
     doc="values[i] where x equals keys[i], else default. The keys are ascending, distinct and no "
     "NaN; values holds as many elements and default is a scalar.",
+    axes=first_elementwise,
 )  # fmt: skip
 def _lookup(ctx: InferContext) -> list[Type]:
     x, keys, values, default = (ctx.tensor(i) for i in range(4))
@@ -90,6 +99,7 @@ def _lookup(ctx: InferContext) -> list[Type]:
     "are leaves. Leaf i holds weights[i, :], or, where starts int32[leaves + 1] and targets "
     "int32[e] are given, weights[j] for targets[j] with j from starts[i] to starts[i + 1]. The "
     "result is 0 for a target that no leaf names.",
+    axes=rows,
 )  # fmt: skip
 def _tree_ensemble(ctx: InferContext) -> list[Type]:
     x, features, thresholds, children = (ctx.tensor(i) for i in range(4))
@@ -120,6 +130,7 @@ def _tree_ensemble(ctx: InferContext) -> list[Type]:
     "that of i against j at the place of (i, j) among the pairs i < j: the second method of Wu, "
     "Lin and Weng, Probability Estimates for Multi-class Classification by Pairwise Coupling "
     "(2004), with at most max(100, classes) sweeps and the tolerance 0.005/classes.",
+    axes=rows,
 )  # fmt: skip
 def _coupled(ctx: InferContext) -> list[Type]:
     pairs, classes = ctx.tensor(0), ctx.attr("classes")

@@ -6,6 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..axes.movement import (
+    concat,
+    depth_to_space,
+    reverse_sequence,
+    space_to_depth,
+    split,
+    tile,
+    transpose,
+    triangle,
+)
 from ..dims import Dim, ceil_div
 from ..graph import Node
 from ..registry import InferContext, op
@@ -37,6 +47,7 @@ def permutation(ctx: InferContext) -> tuple[int, ...]:
 @op(
     "Transpose", traits=(*READ_THROUGH, Trait.FLOAT_POLYMORPHIC),
     propagate=rearranged(lambda ctx, a: np.transpose(a, permutation(ctx))),
+    axes=transpose,
 )  # fmt: skip
 def _transpose(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -53,7 +64,10 @@ def _tile_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return [np.tile(arrays[0], repeats)]
 
 
-@op("Tile", traits=READ_THROUGH, propagate=_tile_value)
+@op(
+    "Tile", traits=READ_THROUGH, propagate=_tile_value,
+    axes=tile,
+)  # fmt: skip
 def _tile(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     repeats = dims_of(ctx.known(1))
@@ -81,6 +95,7 @@ def _concat_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 @op(
     "Concat", traits=(*MOVES, Trait.SELECTS, Trait.JOIN, Trait.FLOAT_POLYMORPHIC),
     propagate=_concat_value,
+    axes=concat,
 )  # fmt: skip
 def _concat(ctx: InferContext) -> list[Type]:
     types = [ctx.tensor(i) for i in range(len(ctx.inputs))]
@@ -120,7 +135,10 @@ def _split_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     return list(np.split(arrays[0], ends[:-1], axis=axis))
 
 
-@op("Split", traits=PICKS, propagate=_split_value)
+@op(
+    "Split", traits=PICKS, propagate=_split_value,
+    axes=split,
+)  # fmt: skip
 def _split(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -162,7 +180,10 @@ def _split_sizes(ctx: InferContext, total: Dim) -> list[Dim]:
 # ---- ops that keep the shape ---------------------------------------------------------------------
 
 
-@op("ReverseSequence", traits=READ_THROUGH)
+@op(
+    "ReverseSequence", traits=READ_THROUGH,
+    axes=reverse_sequence,
+)  # fmt: skip
 def _reverse_sequence(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     batch, time = ctx.attr("batch_axis"), ctx.attr("time_axis")
@@ -173,9 +194,14 @@ def _reverse_sequence(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("Trilu", traits=(*MOVES, Trait.MOVEMENT))
+@op(
+    "Trilu", traits=(*MOVES, Trait.MOVEMENT),
+    axes=triangle,
+)  # fmt: skip
 @op("Trilu", domain="com.microsoft", traits=MOVES, arity=(1, 2), defaults={"upper": 1},
-    doc="ONNX's Trilu.", evaluate=lambda node, inputs: [_triangle(node, *inputs)])  # fmt: skip
+    doc="ONNX's Trilu.", evaluate=lambda node, inputs: [_triangle(node, *inputs)],
+    axes=triangle,
+)  # fmt: skip
 def _same_type(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank < 2:
@@ -203,14 +229,20 @@ def _divided(ctx: InferContext, d: Dim, by: int) -> Dim:
     return d // by
 
 
-@op("DepthToSpace", traits=READ_THROUGH)
+@op(
+    "DepthToSpace", traits=READ_THROUGH,
+    axes=depth_to_space,
+)  # fmt: skip
 def _depth_to_space(ctx: InferContext) -> list[Type]:
     x, size = _block(ctx)
     n, c, h, w = x.dims
     return [x.with_shape((n, _divided(ctx, c, size * size), h * size, w * size))]
 
 
-@op("SpaceToDepth", traits=READ_THROUGH)
+@op(
+    "SpaceToDepth", traits=READ_THROUGH,
+    axes=space_to_depth,
+)  # fmt: skip
 def _space_to_depth(ctx: InferContext) -> list[Type]:
     x, size = _block(ctx)
     n, c, h, w = x.dims

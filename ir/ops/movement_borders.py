@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.movement import center_crop_pad, columns_to_image, pad, slice_
 from ..dims import Dim, dim_max, dim_min
 from ..graph import Node
 from ..registry import InferContext, op
@@ -48,7 +49,9 @@ def _evaluate_slice(_node: Node, inputs: list[Any]) -> list[Any]:
 
 
 @op("Slice", traits=(*MOVES, Trait.PICKS, Trait.MOVEMENT), evaluate=_evaluate_slice,
-    propagate=lambda ctx, arrays: _slice_value(ctx, arrays))  # fmt: skip
+    propagate=lambda ctx, arrays: _slice_value(ctx, arrays),
+    axes=slice_,
+)  # fmt: skip
 def _slice(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axes = _slice_axes(ctx, _slice_count(ctx))
@@ -185,9 +188,12 @@ def _evaluate_pad(node: Node, inputs: list[Any]) -> list[Any]:
 @op(
     "Pad", traits=(*MOVES, Trait.MOVEMENT, Trait.FLOAT_POLYMORPHIC), propagate=_pad_value,
     evaluate=_evaluate_pad,
+    axes=pad,
 )  # fmt: skip
 @op("Pad", domain="com.microsoft", traits=MOVES, arity=(2, 3), evaluate=_evaluate_pad,
-    defaults={"mode": "constant"}, doc="ONNX's Pad without the axes input.")  # fmt: skip
+    defaults={"mode": "constant"}, doc="ONNX's Pad without the axes input.",
+    axes=pad,
+)  # fmt: skip
 def _pad(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if ctx.attr("mode") not in ("constant", "reflect", "edge", "wrap"):
@@ -212,7 +218,10 @@ def _pad(ctx: InferContext) -> list[Type]:
 # ---- CenterCropPad, Col2Im -----------------------------------------------------------------------
 
 
-@op("CenterCropPad", traits=MOVES)
+@op(
+    "CenterCropPad", traits=MOVES,
+    axes=center_crop_pad,
+)  # fmt: skip
 def _center_crop_pad(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     given = ctx.attr("axes")
@@ -245,7 +254,10 @@ def _require_columns(
     ctx.require_equal(x.dims[2], blocks, "a column for each place of the block")
 
 
-@op("Col2Im")
+@op(
+    "Col2Im",
+    axes=columns_to_image,
+)  # fmt: skip
 def _col2im(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     count = numel(ctx.tensor(1).dims)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.movement import expand, kiln_slice
+from ..axes.view import view
 from ..dims import Dim
 from ..graph import Node
 from ..onnx_types import element_type
@@ -52,6 +54,7 @@ def _ints_attr(node: Node, name: str) -> tuple[int, ...]:
     evaluate=lambda node, inputs: [inputs[0].reshape(_ints_attr(node, "shape"))],
     doc="The elements of the input in the shape ``shape`` (dims; as many elements, no 0 or -1 "
     "with a special meaning).",
+    axes=view,
 )  # fmt: skip
 def _reshape(ctx: InferContext) -> list[Type]:
     x, shape = ctx.tensor(0), _dims_attr(ctx, "shape")
@@ -65,6 +68,7 @@ def _reshape(ctx: InferContext) -> list[Type]:
     "Expand", domain=DOMAIN, traits=(*MOVED, Trait.MOVEMENT), propagate=broadcasted, arity=(1, 1),
     evaluate=lambda node, inputs: [np.broadcast_to(inputs[0], _ints_attr(node, "shape")).copy()],
     dim_attributes=("shape",), doc="The input broadcast to exactly ``shape`` (dims).",
+    axes=expand,
 )  # fmt: skip
 def _expand(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -98,6 +102,7 @@ def _slice_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
     doc="Element ``i`` along each axis is element ``starts + i*steps`` of the input; ``shape`` is "
     "the shape of the result. All three are dims, one for each axis, and in bounds: nothing is "
     "clamped, and negative starts do not count from the end. A step may be negative.",
+    axes=kiln_slice,
 )  # fmt: skip
 def _slice(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

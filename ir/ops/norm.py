@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from ..axes.reduce import (
+    along_axis,
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response,
+    mean_variance,
+    softmax,
+)
 from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
@@ -11,9 +21,22 @@ from ..types import TensorType, Type
 _NORM = (Trait.REDUCTION, Trait.FLOAT_POLYMORPHIC)
 
 
-@op("Softmax", traits=(*_NORM, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN))
-@op("LogSoftmax", traits=_NORM)
-@op("Hardmax", "LpNormalization", traits=(Trait.REDUCTION,))
+@op(
+    "Softmax", traits=(*_NORM, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN),
+    axes=softmax,
+)  # fmt: skip
+@op(
+    "LogSoftmax", traits=_NORM,
+    axes=softmax,
+)  # fmt: skip
+@op(
+    "LpNormalization", traits=(Trait.REDUCTION,),
+    axes=softmax,
+)  # fmt: skip
+@op(
+    "Hardmax", traits=(Trait.REDUCTION,),
+    axes=along_axis,
+)  # fmt: skip
 def _infer_along_axis(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     normalize_axis(ctx.attr("axis"), x.rank)
@@ -22,14 +45,20 @@ def _infer_along_axis(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("MeanVarianceNormalization", traits=(Trait.REDUCTION,))
+@op(
+    "MeanVarianceNormalization", traits=(Trait.REDUCTION,),
+    axes=mean_variance,
+)  # fmt: skip
 def _infer_mean_variance(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     normalize_axes(ctx.attr("axes"), x.rank)
     return [x]
 
 
-@op("LRN", traits=(Trait.REDUCTION,))
+@op(
+    "LRN", traits=(Trait.REDUCTION,),
+    axes=local_response,
+)  # fmt: skip
 def _infer_lrn(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank < 2:
@@ -50,14 +79,20 @@ def channels_of(ctx: InferContext, x: TensorType, parameters: range) -> None:
         ctx.require_equal(p.dims[0], x.dims[1], "parameters for each channel")
 
 
-@op("InstanceNormalization", traits=(*_NORM, Trait.UNORDERED_SUM))
+@op(
+    "InstanceNormalization", traits=(*_NORM, Trait.UNORDERED_SUM),
+    axes=instance_norm,
+)  # fmt: skip
 def _infer_instance(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
     return [x]
 
 
-@op("GroupNormalization", traits=(*_NORM, Trait.UNORDERED_SUM))
+@op(
+    "GroupNormalization", traits=(*_NORM, Trait.UNORDERED_SUM),
+    axes=group_norm,
+)  # fmt: skip
 def _infer_group(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     channels_of(ctx, x, range(1, 3))
@@ -68,7 +103,10 @@ def _infer_group(ctx: InferContext) -> list[Type]:
     return [x]
 
 
-@op("BatchNormalization", traits=(Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC))
+@op(
+    "BatchNormalization", traits=(Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
+    axes=batch_norm,
+)  # fmt: skip
 def _infer_batch(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if x.rank == 1:  # no channel axis: one channel
@@ -82,7 +120,10 @@ def _infer_batch(ctx: InferContext) -> list[Type]:
     return [x, statistics, statistics]
 
 
-@op("LayerNormalization", traits=(*_NORM, Trait.UNORDERED_SUM))
+@op(
+    "LayerNormalization", traits=(*_NORM, Trait.UNORDERED_SUM),
+    axes=layer_norm,
+)  # fmt: skip
 def _infer_layer(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)
@@ -94,7 +135,10 @@ def _infer_layer(ctx: InferContext) -> list[Type]:
     return [x, stash, stash]
 
 
-@op("RMSNormalization", traits=_NORM)
+@op(
+    "RMSNormalization", traits=_NORM,
+    axes=layer_norm,
+)  # fmt: skip
 def _infer_rms(ctx: InferContext) -> list[Type]:
     x, scale = ctx.tensor(0), ctx.tensor(1)
     normalize_axis(ctx.attr("axis"), x.rank)

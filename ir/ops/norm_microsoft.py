@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.reduce import embed_layer_norm, layer_norm, skip_layer_norm
 from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, attribute, op
@@ -59,6 +60,7 @@ for _domain in ("", DOMAIN):
         arity=(2, 2),
         defaults={"axis": -1, "epsilon": 1e-5, "stash_type": 1},
         doc="X / sqrt(mean(X * X) + epsilon) * scale over the axes from `axis` on.",
+        axes=layer_norm,
     )(_infer_simplified)
 
 
@@ -85,12 +87,14 @@ def _evaluate_skip(node: Node, inputs: list[Any]) -> list[Any]:
     defaults={"epsilon": 1e-12}, evaluate=_evaluate_skip,
     doc="Layer normalization of input + skip + bias over the last axis (inputs: input, skip, "
     "gamma, beta, bias); outputs: the result, mean, inverse deviation, the sum.",
+    axes=skip_layer_norm,
 )  # fmt: skip
 @op(
     "SkipSimplifiedLayerNormalization", domain=DOMAIN, traits=(Trait.REDUCTION,), arity=(3, 4),
     defaults={"epsilon": 1e-12}, evaluate=_evaluate_skip,
     doc="RMS normalization of input + skip + bias over the last axis (inputs: input, skip, "
     "gamma, bias); outputs: the result, mean (unused), inverse root, the sum.",
+    axes=skip_layer_norm,
 )  # fmt: skip
 def _infer_skip(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -128,6 +132,7 @@ def _evaluate_embed(node: Node, inputs: list[Any]) -> list[Any]:
     doc="Layer normalization of the sum of word, position and segment embeddings. Inputs: ids, "
     "segment ids, the three tables, gamma, beta, mask, position ids; outputs: the result, the "
     "number of unmasked words of each row, the sum.",
+    axes=embed_layer_norm,
 )  # fmt: skip
 def _infer_embed(ctx: InferContext) -> list[Type]:
     ids, words = ctx.tensor(0), ctx.tensor(2)

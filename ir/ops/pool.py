@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ..axes.indexing import regions
+from ..axes.reduce import global_pool
+from ..axes.window import pool
 from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import Shape, TensorType, Type, tensor
@@ -14,7 +17,10 @@ _MS = "com.microsoft"
 _ANCHOR = (Trait.ANCHOR,)
 
 
-@op("MaxPool", traits=(*_ANCHOR, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC), flops=flops.pool)
+@op(
+    "MaxPool", traits=(*_ANCHOR, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC), flops=flops.pool,
+    axes=pool,
+)  # fmt: skip
 def infer_max_pool(c: InferContext) -> list[Type]:
     shape = pool_shape(c, c.tensor(0))
     return [c.tensor(0).with_shape(shape), tensor("int64", *shape)]
@@ -23,8 +29,12 @@ def infer_max_pool(c: InferContext) -> list[Type]:
 @op(
     "AveragePool", traits=(*_ANCHOR, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
     flops=flops.pool,
+    axes=pool,
 )  # fmt: skip
-@op("LpPool", traits=_ANCHOR, flops=flops.pool)
+@op(
+    "LpPool", traits=_ANCHOR, flops=flops.pool,
+    axes=pool,
+)  # fmt: skip
 def infer_pool(c: InferContext) -> list[Type]:
     return [c.tensor(0).with_shape(pool_shape(c, c.tensor(0)))]
 
@@ -38,7 +48,8 @@ def infer_pool(c: InferContext) -> list[Type]:
     result_zero_point=4,
     evaluate=evaluate.qlinear_average_pool,
     defaults={"auto_pad": "NOTSET", "ceil_mode": 0, "count_include_pad": 0, "channels_last": 0},
-)
+    axes=pool,
+)  # fmt: skip
 def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     if not c.attr("channels_last"):
@@ -51,9 +62,16 @@ def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
 @op(
     "GlobalAveragePool",
     traits=(Trait.REDUCTION, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
-)
-@op("GlobalMaxPool", traits=(Trait.REDUCTION, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC))
-@op("GlobalLpPool", traits=(Trait.REDUCTION,))
+    axes=global_pool,
+)  # fmt: skip
+@op(
+    "GlobalMaxPool", traits=(Trait.REDUCTION, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC),
+    axes=global_pool,
+)  # fmt: skip
+@op(
+    "GlobalLpPool", traits=(Trait.REDUCTION,),
+    axes=global_pool,
+)  # fmt: skip
 def infer_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     _check_rank(c, x)
@@ -69,7 +87,8 @@ def infer_global_pool(c: InferContext) -> list[Type]:
     result_zero_point=4,
     evaluate=evaluate.qlinear_global_average_pool,
     defaults={"channels_last": 0},
-)
+    axes=global_pool,
+)  # fmt: skip
 def infer_qlinear_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     _check_rank(c, x)
@@ -107,7 +126,10 @@ def infer_max_unpool(c: InferContext) -> list[Type]:
     return [x.with_shape(tuple(target or (c.fresh_dim() for _ in x.dims)))]
 
 
-@op("MaxRoiPool")
+@op(
+    "MaxRoiPool",
+    axes=regions,
+)  # fmt: skip
 def infer_max_roi_pool(c: InferContext) -> list[Type]:
     x, rois = c.tensor(0), c.tensor(1)
     height, width = c.attr("pooled_shape")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+from ..axes.product import dynamic_quantized_product, product, product_of_few_bits
+from ..axes.quantize import dynamic_quantize, quantize
 from ..onnx_types import element_type
 from ..registry import InferContext, op
 from ..traits import Trait
@@ -21,7 +23,10 @@ _DEQUANTIZES = (*_GRANULAR, Trait.CHEAP)
 _HEAVY = (Trait.ANCHOR, Trait.CONTRACTION)
 
 
-@op("QuantizeLinear", traits=_GRANULAR, result_zero_point=2)
+@op(
+    "QuantizeLinear", traits=_GRANULAR, result_zero_point=2,
+    axes=quantize,
+)  # fmt: skip
 @op(
     "QuantizeLinear",
     domain=_MS,
@@ -30,7 +35,8 @@ _HEAVY = (Trait.ANCHOR, Trait.CONTRACTION)
     arity=(2, 3),
     evaluate=evaluate.quantize_linear,
     doc="ONNX's QuantizeLinear with an optional axis.",
-)
+    axes=quantize,
+)  # fmt: skip
 def infer_quantize(c: InferContext) -> list[Type]:
     require_granularity(c)
     return [c.tensor(0).with_dtype(_quantized_type(c))]
@@ -42,7 +48,10 @@ def _quantized_type(c: InferContext) -> DType:
     return element_type(c.attr("output_dtype")) if c.attr("output_dtype") else dtype("uint8")
 
 
-@op("DequantizeLinear", traits=_DEQUANTIZES, zero_points={2: 0})
+@op(
+    "DequantizeLinear", traits=_DEQUANTIZES, zero_points={2: 0},
+    axes=quantize,
+)  # fmt: skip
 @op(
     "DequantizeLinear",
     domain=_MS,
@@ -51,14 +60,18 @@ def _quantized_type(c: InferContext) -> DType:
     arity=(2, 3),
     evaluate=evaluate.dequantize_linear,
     doc="ONNX's DequantizeLinear with an optional axis.",
-)
+    axes=quantize,
+)  # fmt: skip
 def infer_dequantize(c: InferContext) -> list[Type]:
     require_granularity(c)
     code = c.attr("output_dtype")
     return [c.tensor(0).with_dtype(element_type(code) if code else c.tensor(1).dtype)]
 
 
-@op("DynamicQuantizeLinear")
+@op(
+    "DynamicQuantizeLinear",
+    axes=dynamic_quantize,
+)  # fmt: skip
 def infer_dynamic_quantize(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     return [x.with_dtype("uint8"), tensor(x.dtype), tensor("uint8")]
@@ -71,7 +84,10 @@ def _product(c: InferContext, a: int, b: int, result: DType | str) -> TensorType
     return left.with_dtype(result).with_shape(matmul_shape(c, left.dims, right.dims))
 
 
-@op("MatMulInteger", traits=_HEAVY, zero_points={2: 0, 3: 1}, flops=flops.matmul)
+@op(
+    "MatMulInteger", traits=_HEAVY, zero_points={2: 0, 3: 1}, flops=flops.matmul,
+    axes=product(rows=(2,), columns=(3,)),
+)  # fmt: skip
 def infer_matmul_integer(c: InferContext) -> list[Type]:
     require_lines(c, 2, c.tensor(0), -2, "row")
     require_lines(c, 3, c.tensor(1), -1, "column")
@@ -81,6 +97,7 @@ def infer_matmul_integer(c: InferContext) -> list[Type]:
 @op(
     "QLinearMatMul", traits=_HEAVY, zero_points={2: 0, 5: 3}, result_zero_point=7,
     flops=flops.matmul,
+    axes=product(0, 3, combine=None, rows=(1, 2, 6, 7), columns=(4, 5)),
 )  # fmt: skip
 def infer_qlinear_matmul(c: InferContext) -> list[Type]:
     for i in (1, 2):
@@ -96,6 +113,7 @@ def infer_qlinear_matmul(c: InferContext) -> list[Type]:
 @op(
     "MatMulIntegerToFloat", domain=_MS, arity=(4, 7), evaluate=evaluate.matmul_integer_to_float,
     traits=(Trait.CONTRACTION,), flops=flops.matmul,
+    axes=product(columns=(3, 5), addend=6),
 )  # fmt: skip
 def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
     require_single(c, 2, 4)
@@ -109,6 +127,7 @@ def infer_matmul_integer_to_float(c: InferContext) -> list[Type]:
 @op(
     "DynamicQuantizeMatMul", domain=_MS, arity=(3, 5), evaluate=evaluate.dynamic_quantize_matmul,
     traits=(Trait.CONTRACTION,), flops=flops.matmul,
+    axes=dynamic_quantized_product,
 )  # fmt: skip
 def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
     a, b = c.tensor(0), c.tensor(1)
@@ -129,7 +148,8 @@ def infer_dynamic_quantize_matmul(c: InferContext) -> list[Type]:
     arity=(6, 9),
     evaluate=evaluate.qgemm,
     defaults={"alpha": 1.0, "transA": 0, "transB": 0},
-)
+    axes=product(0, 3, combine=None, columns=(4, 5), addend=6),
+)  # fmt: skip
 def infer_qgemm(c: InferContext) -> list[Type]:
     result = c.tensor(8).dtype if c.has(8) else c.tensor(1).dtype
     product = _gemm(c, 0, 3, 6)
@@ -147,7 +167,8 @@ def infer_qgemm(c: InferContext) -> list[Type]:
     arity=(2, 3),
     evaluate=evaluate.fused_gemm,
     defaults={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
-)
+    axes=product(addend=2),
+)  # fmt: skip
 def infer_fused_gemm(c: InferContext) -> list[Type]:
     return [_gemm(c, 0, 1, 2)]
 
@@ -172,7 +193,8 @@ def _gemm(c: InferContext, a: int, b: int, bias: int) -> TensorType:
     arity=(3, 6),
     evaluate=evaluate.matmul_nbits,
     defaults={"bits": 4, "accuracy_level": 0, "weight_prepacked": 0},
-)
+    axes=product_of_few_bits,
+)  # fmt: skip
 def infer_matmul_nbits(c: InferContext) -> list[Type]:
     a = c.tensor(0)
     if c.attr("bits") not in (2, 4, 8) or c.attr("weight_prepacked") or c.has(4):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..axes.movement import quantized_concat
+from ..axes.reduce import softmax
 from ..dims import Dim
 from ..registry import InferContext, op
 from ..shapes import normalize_axis
@@ -59,6 +61,7 @@ def infer_qlinear_unary(c: InferContext) -> list[Type]:
     result_zero_point=4,
     evaluate=evaluate.qlinear_softmax,
     defaults={"axis": -1, "opset": 13},
+    axes=softmax,
 )
 def infer_qlinear_softmax(c: InferContext) -> list[Type]:
     x = c.tensor(0)
@@ -67,7 +70,10 @@ def infer_qlinear_softmax(c: InferContext) -> list[Type]:
     return [x]
 
 
-@op("QLinearConcat", domain=_MS, arity=(5, 2**31), evaluate=evaluate.qlinear_concat)
+@op(
+    "QLinearConcat", domain=_MS, arity=(5, 2**31), evaluate=evaluate.qlinear_concat,
+    axes=quantized_concat,
+)
 def infer_qlinear_concat(c: InferContext) -> list[Type]:
     parts = [c.tensor(i) for i in range(2, len(c.inputs), 3)]
     axis = normalize_axis(c.attr("axis"), parts[0].rank)

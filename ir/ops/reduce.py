@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.reduce import arg_reduction, reduction
 from ..dims import dim_min
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
@@ -87,12 +88,30 @@ _PLAIN = (Trait.REDUCTION, Trait.SINGLE_PASS, Trait.FLOAT_POLYMORPHIC)
 _SUM = (*_PLAIN, Trait.UNORDERED_SUM, Trait.KEEPS_NONNEGATIVE)
 
 
-@op("ReduceSum", traits=_SUM, propagate=_propagate_reduce)
-@op("ReduceProd", traits=(Trait.REDUCTION,), propagate=_propagate_reduce)
-@op("ReduceMean", traits=_SUM)
-@op("ReduceMax", "ReduceMin", traits=_PLAIN)
-@op("ReduceL1", "ReduceL2", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE))
-@op("ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,))
+@op(
+    "ReduceSum", traits=_SUM, propagate=_propagate_reduce,
+    axes=reduction,
+)  # fmt: skip
+@op(
+    "ReduceProd", traits=(Trait.REDUCTION,), propagate=_propagate_reduce,
+    axes=reduction,
+)  # fmt: skip
+@op(
+    "ReduceMean", traits=_SUM,
+    axes=reduction,
+)  # fmt: skip
+@op(
+    "ReduceMax", "ReduceMin", traits=_PLAIN,
+    axes=reduction,
+)  # fmt: skip
+@op(
+    "ReduceL1", "ReduceL2", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE),
+    axes=reduction,
+)  # fmt: skip
+@op(
+    "ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,),
+    axes=reduction,
+)  # fmt: skip
 def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     keepdims = bool(ctx.attr("keepdims"))
@@ -105,7 +124,10 @@ def _infer_reduce(ctx: InferContext) -> list[Type]:
     return [x.with_shape(_unknown_shape(ctx, x.rank, keepdims))]
 
 
-@op("ArgMax", "ArgMin", traits=(Trait.REDUCTION,))
+@op(
+    "ArgMax", "ArgMin", traits=(Trait.REDUCTION,),
+    axes=arg_reduction,
+)  # fmt: skip
 def _infer_arg(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = normalize_axis(ctx.attr("axis"), x.rank)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..axes.recurrent import quantized_lstm, recurrent
 from ..dims import Dim
 from ..graph import Node
 from ..registry import InferContext, op
@@ -22,17 +23,26 @@ def _summed_axes(_node: Node, index: int) -> tuple[int, ...]:
     return (2,) if index == 1 or index == 2 else ()
 
 
-@op("RNN", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes)
+@op(
+    "RNN", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes,
+    axes=recurrent(gates=1, states=1),
+)  # fmt: skip
 def infer_rnn(c: InferContext) -> list[Type]:
     return infer_layer(c, c.tensor(2).dims[2], states=1, gates=1)
 
 
-@op("GRU", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes)
+@op(
+    "GRU", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes,
+    axes=recurrent(gates=3, states=1),
+)  # fmt: skip
 def infer_gru(c: InferContext) -> list[Type]:
     return infer_layer(c, c.tensor(2).dims[2], states=1, gates=3)
 
 
-@op("LSTM", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes)
+@op(
+    "LSTM", traits=_TRAITS, flops=flops.recurrent, summed_axes=_summed_axes,
+    axes=recurrent(gates=4, states=2),
+)  # fmt: skip
 def infer_lstm(c: InferContext) -> list[Type]:
     if c.has(7):
         shape = (c.tensor(2).dims[0], 3 * c.tensor(2).dims[2])
@@ -48,7 +58,8 @@ def infer_lstm(c: InferContext) -> list[Type]:
     flops=flops.recurrent,
     defaults={"direction": "forward", "input_forget": 0},
     omitted=(3, 4, 5, 6, 7),
-)
+    axes=quantized_lstm,
+)  # fmt: skip
 def infer_dynamic_quantize_lstm(c: InferContext) -> list[Type]:
     return infer_layer(c, c.tensor(2).dims[1], states=2, gates=4, features=1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.recurrent import packed_recurrent
 from ..dims import Dim
 from ..graph import Attr, Node, Output, Value
 from ..interpreter import run_node
@@ -108,6 +109,7 @@ _TRAITS = (Trait.CONTRACTION,)
 @op(
     "RNNPacked", domain="kiln", arity=(2, 5), evaluate=_evaluate, defaults=_DEFAULTS,
     traits=_TRAITS, flops=_flops(1), doc=_DOC.format("RNN", ""),
+    axes=packed_recurrent,
 )  # fmt: skip
 def _infer_rnn(c: InferContext) -> list[Type]:
     return _infer(c)
@@ -117,6 +119,7 @@ def _infer_rnn(c: InferContext) -> list[Type]:
     "GRUPacked", domain="kiln", arity=(2, 5), evaluate=_evaluate,
     defaults={**_DEFAULTS, "linear_before_reset": 0}, traits=_TRAITS, flops=_flops(3),
     doc=_DOC.format("GRU", ", and the recurrent bias [D, blocks*tile] of linear_before_reset"),
+    axes=packed_recurrent,
 )  # fmt: skip
 def _infer_gru(c: InferContext) -> list[Type]:
     return _infer(c)
@@ -126,6 +129,7 @@ def _infer_gru(c: InferContext) -> list[Type]:
     "LSTMPacked", domain="kiln", arity=(2, 6), evaluate=_evaluate,
     defaults={**_DEFAULTS, "input_forget": 0}, traits=_TRAITS, flops=_flops(4),
     doc=_DOC.format("LSTM without peepholes", ""),
+    axes=packed_recurrent,
 )  # fmt: skip
 def _infer_lstm(c: InferContext) -> list[Type]:
     return _infer(c)

@@ -7,6 +7,8 @@ from math import prod
 
 import numpy as np
 
+from ..axes.movement import expand
+from ..axes.view import view
 from ..dims import Dim, SymExpr, known_equal
 from ..registry import InferContext, op
 from ..shapes import normalize_axes
@@ -116,7 +118,10 @@ def _length(ctx: InferContext, i: int) -> int:
     return count
 
 
-@op("Reshape", propagate=reshaped, traits=VIEW)
+@op(
+    "Reshape", propagate=reshaped, traits=VIEW,
+    axes=view,
+)  # fmt: skip
 def _reshape(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     target = dims_of(ctx.known(1))
@@ -156,7 +161,10 @@ def _require_no_copy(ctx: InferContext, shape: Shape, i: int, size: Dim) -> None
         ctx.require_at_most(copied, copied * size, why)
 
 
-@op("Flatten", propagate=reshaped, traits=VIEW)
+@op(
+    "Flatten", propagate=reshaped, traits=VIEW,
+    axes=view,
+)  # fmt: skip
 def _flatten(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axis = int(ctx.attr("axis"))
@@ -169,7 +177,10 @@ def _flatten(ctx: InferContext) -> list[Type]:
 # ---- Squeeze, Unsqueeze --------------------------------------------------------------------------
 
 
-@op("Squeeze", propagate=reshaped, traits=VIEW)
+@op(
+    "Squeeze", propagate=reshaped, traits=VIEW,
+    axes=view,
+)  # fmt: skip
 def _squeeze(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     if not ctx.has(1):
@@ -213,10 +224,15 @@ def unsqueeze_shape(shape: Shape, axes: Sequence[int]) -> Shape:
     return tuple(1 if i in ones else next(rest) for i in range(rank))
 
 
-@op("Unsqueeze", propagate=reshaped, traits=VIEW)
+@op(
+    "Unsqueeze", propagate=reshaped, traits=VIEW,
+    axes=view,
+)  # fmt: skip
 @op("ExpandDims", domain="com.microsoft", propagate=reshaped, traits=VIEW, arity=(2, 2),
     evaluate=lambda node, inputs: [np.expand_dims(inputs[0], int(inputs[1].reshape(())))],
-    doc="Insert a dimension of 1 so that it stands at ``axis`` (a scalar).")  # fmt: skip
+    doc="Insert a dimension of 1 so that it stands at ``axis`` (a scalar).",
+    axes=view,
+)  # fmt: skip
 def _unsqueeze(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     axes = ints_of(ctx.known(1))
@@ -234,7 +250,10 @@ def _unsqueeze(ctx: InferContext) -> list[Type]:
 # ---- Expand, ConstantOfShape ---------------------------------------------------------------------
 
 
-@op("Expand", propagate=broadcasted, traits=(Trait.INJECTIVE, Trait.PICKS, Trait.MOVEMENT))
+@op(
+    "Expand", propagate=broadcasted, traits=(Trait.INJECTIVE, Trait.PICKS, Trait.MOVEMENT),
+    axes=expand,
+)  # fmt: skip
 def _expand(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     target = dims_of(ctx.known(1))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..axes.pointwise import elementwise, first_elementwise
 from ..dims import Dim
 from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import TensorType, Type, dtype, tensor
 
 
-@op("StringConcat", traits=(Trait.HOST,))
+@op(
+    "StringConcat", traits=(Trait.HOST,),
+    axes=elementwise,
+)  # fmt: skip
 def _concat(ctx: InferContext) -> list[Type]:
     a, b = ctx.tensor(0), ctx.tensor(1)
     return [a.with_shape(ctx.broadcast(a.dims, b.dims))]
@@ -37,7 +41,10 @@ def _split(ctx: InferContext) -> list[Type]:
     return [parts, TensorType(dtype("int64"), x.dims)]
 
 
-@op("RegexFullMatch", traits=(Trait.HOST,))
+@op(
+    "RegexFullMatch", traits=(Trait.HOST,),
+    axes=first_elementwise,
+)  # fmt: skip
 def _match(ctx: InferContext) -> list[Type]:
     pattern = ctx.attr("pattern")
     if pattern is None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..dims import Dim, dim_min, is_static
+from ..axes.build import Builder, rule
+from ..axes.indexing import affine_grid, grid_sample, regions
+from ..axes.map import Axis, AxisMap, whole
+from ..dims import Dim, dim_min, is_static, known_equal
 from ..graph import Graph, Node
 from ..reference import reference_runner
 from ..registry import InferContext, attribute, op
@@ -17,7 +21,50 @@ from .shape_values import dims_of, ints_of, numel
 from .text_host import require_known
 
 
-@op("Resize", traits=(Trait.SOURCE, Trait.FLOAT_POLYMORPHIC))
+@rule
+def resize_map(b: Builder) -> AxisMap | None:
+    """Axes that keep their size, and by nearest neighbours (index, copy of it) of the others."""
+    listed = resize_axes(b.node, len(b.shape()))
+    scales = _known_scales(b, listed)
+    taken: list[Axis] = []
+    given: list[Axis] = []
+    for a, (d, extent) in enumerate(zip(b.shape(), b.out(), strict=True)):
+        scale = scales.get(a) if a in listed else 1
+        if scale == 1 or scale is not None and _repeats(b.node):
+            f = b.factor(d)
+            taken.append(whole(f))
+            given.append(whole(f) if scale == 1 else whole(f, b.factor(scale)))
+        else:
+            taken.append(b.opaque(d))
+            given.append(b.opaque(extent))
+    b.take(0, taken)
+    b.give(given)
+    return b.build()
+
+
+def _known_scales(b: Builder, listed: Sequence[int]) -> dict[int, int]:
+    """Whole scales of resized axes, as far as constants say them."""
+    if b.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        return {}
+    value = b.inputs[2] if b.has(2) else None
+    if value is None or value.constant is None or not value.constant.size:
+        stretched = b.attr("keep_aspect_ratio_policy") == "stretch"
+        return {a: 1 for a in listed if stretched and known_equal(b.shape()[a], b.out()[a])}
+    pairs = zip(listed, value.constant.reshape(-1).tolist(), strict=True)
+    return {a: int(s) for a, s in pairs if float(s).is_integer()}
+
+
+def _repeats(node: Node) -> bool:
+    """Does this Resize, by whole scales, repeat each element?"""
+    way = attribute(node, "coordinate_transformation_mode"), attribute(node, "nearest_mode")
+    plain = way in (("half_pixel", "round_prefer_floor"), ("asymmetric", "floor"))
+    return attribute(node, "mode") == "nearest" and plain
+
+
+@op(
+    "Resize", traits=(Trait.SOURCE, Trait.FLOAT_POLYMORPHIC),
+    axes=resize_map,
+)  # fmt: skip
 def infer_resize(c: InferContext) -> list[Type]:
     x = c.tensor(0)
     if x.shape is None:
@@ -124,14 +171,18 @@ def _evaluate_grid_sample(node: Node, inputs: list[Any]) -> list[Any]:
     return reference_runner(twin, [True, True])(inputs)
 
 
-@op("GridSample", traits=(Trait.SOURCE,))
+@op(
+    "GridSample", traits=(Trait.SOURCE,),
+    axes=grid_sample,
+)  # fmt: skip
 @op(
     "GridSample",
     domain="com.microsoft",
     arity=(2, 2),
     evaluate=_evaluate_grid_sample,
     defaults={"mode": "bilinear", "padding_mode": "zeros", "align_corners": 0},
-)
+    axes=grid_sample,
+)  # fmt: skip
 def infer_grid_sample(c: InferContext) -> list[Type]:
     x, grid = c.tensor(0), c.tensor(1)
     if x.rank < 3 or x.rank != grid.rank:
@@ -144,7 +195,10 @@ def infer_grid_sample(c: InferContext) -> list[Type]:
     return [x.with_shape((*x.dims[:2], *grid.dims[1:-1]))]
 
 
-@op("AffineGrid")
+@op(
+    "AffineGrid",
+    axes=affine_grid,
+)  # fmt: skip
 def infer_affine_grid(c: InferContext) -> list[Type]:
     theta, size = c.tensor(0), c.tensor(1)
     count = size.dims[0]
@@ -156,7 +210,10 @@ def infer_affine_grid(c: InferContext) -> list[Type]:
     return [theta.with_shape((theta.dims[0], *spatial, rank))]
 
 
-@op("RoiAlign")
+@op(
+    "RoiAlign",
+    axes=regions,
+)  # fmt: skip
 def infer_roi_align(c: InferContext) -> list[Type]:
     x, rois = c.tensor(0), c.tensor(1)
     c.require_same_shape(c.tensor(2).dims, (rois.dims[0],), "an image for each region")
