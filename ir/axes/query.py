@@ -10,6 +10,7 @@ import numpy as np
 
 from ..graph import Graph, Node
 from ..registry import has_trait, spec
+from ..traits import Trait
 from .map import UNIT, Axes, Axis, AxisMap, Combine, Kind, Piece
 from .pointwise import elementwise
 
@@ -22,7 +23,7 @@ def axes_of(graph: Graph, node: Node) -> AxisMap | None:
     found = spec(node.key)
     describe = None if found is None else found.axes
     if describe is None:
-        return elementwise(graph, node) if has_trait(node, "elementwise") else None
+        return elementwise(graph, node) if has_trait(node, Trait.ELEMENTWISE) else None
     return describe(graph, node)
 
 
