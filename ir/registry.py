@@ -329,6 +329,8 @@ class OpSpec:
 
 
 _REGISTRY: dict[str, OpSpec] = {}
+_WITH_TRAIT: dict[tuple[Trait, ...], frozenset[str]] = {}
+"""What :func:`keys_with` has found since an op was registered last."""
 
 
 def register(spec: OpSpec, *, override: bool = False) -> OpSpec:
@@ -341,6 +343,7 @@ def register(spec: OpSpec, *, override: bool = False) -> OpSpec:
         raise ValueError(f"op {spec.key} is registered already")
     spec = replace(spec, traits=traits_of(spec.key, spec.traits))
     _REGISTRY[spec.key] = spec
+    _WITH_TRAIT.clear()
     return spec
 
 
@@ -466,6 +469,16 @@ def specs() -> Iterator[OpSpec]:
     return iter([_REGISTRY[k] for k in sorted(_REGISTRY)])
 
 
+def keys_with(traits: tuple[Trait, ...]) -> frozenset[str]:
+    """The keys of all ops that declare one of ``traits``."""
+    _load_specs()
+    found = _WITH_TRAIT.get(traits)
+    if found is None:
+        found = frozenset(s.key for s in specs() if not s.traits.isdisjoint(traits))
+        _WITH_TRAIT[traits] = found
+    return found
+
+
 def attribute(node: Node, name: str) -> Any:
     """An attribute of a node, or its op's default, or None."""
     if name in node.attrs:
@@ -482,5 +495,5 @@ def has_trait(node: Node, trait: Trait) -> bool:
 
 __all__ = [
     "ML_OPSET", "OPSET", "InferContext", "InferenceError", "Needs", "OpSpec", "Value", "ValueNeed",
-    "attribute", "has_trait", "op", "register", "spec", "spec_of", "specs",
+    "attribute", "has_trait", "keys_with", "op", "register", "spec", "spec_of", "specs",
 ]  # fmt: skip

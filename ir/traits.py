@@ -25,6 +25,7 @@ class Trait(str, Enum):
 
     # ---- which elements an element of a result takes
     ELEMENTWISE = "elementwise", "maps an index to the same index, after broadcasting"
+    BROADCASTS = "broadcasts", "brings all its inputs to their common shape"
     GRANULAR = (
         "granular",
         "is elementwise on its first input; the others are parameters of the whole tensor, of the "
@@ -54,7 +55,9 @@ class Trait(str, Enum):
     # ---- algebra
     COMMUTATIVE = "commutative", "takes its inputs in any order: f(a, b) = f(b, a)"
     ASSOCIATIVE = "associative", "can be regrouped: f(f(a, b), c) = f(a, f(b, c))"
-    IDEMPOTENT = "idempotent", "changes nothing where it comes twice: f(f(x)) = f(x)"
+    IDEMPOTENT = (
+        "idempotent", "changes nothing where it comes twice: f(f(x)) = f(x), or f(x, x) = x of two"
+    )  # fmt: skip
     INVOLUTION = "involution", "undoes itself: f(f(x)) = x"
     ADDITIVE = "additive", "adds its inputs, or subtracts the second"
 

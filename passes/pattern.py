@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..ir.edit import Editor, can_replace
 from ..ir.graph import Graph, GraphError, Node, Value
-from ..ir.registry import attribute, has_trait
+from ..ir.registry import attribute, has_trait, keys_with
 from ..ir.traits import Trait
 from .claims import Claim
 from .precision import is_number
@@ -53,35 +53,41 @@ class Const:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """The result of one of the ops ``ops`` (keys joined by ``|``).
+    """The result of one of the ops ``ops``: keys joined by ``|``, or all ops with one of some
+    traits.
 
     ``attrs`` holds values or tests (schema defaults count). ``rest`` allows inputs after those
     given; an input pattern of None is one that is omitted. ``needs`` are the sets of ops of which
     one must stand among the producers of the inputs.
     """
 
-    ops: str
+    ops: str | tuple[Trait, ...]
     inputs: tuple[Pattern | None, ...]
     name: str
     attrs: Mapping[str, Any]
     shared: bool
     output: int
     rest: bool
-    keys: frozenset[str]
+    named: frozenset[str]
     needs: tuple[frozenset[str], ...]
 
     def __init__(
-        self, ops: str, *inputs: Pattern | None, name: str = "",
+        self, ops: str | tuple[Trait, ...], *inputs: Pattern | None, name: str = "",
         attrs: Mapping[str, Any] | None = None, shared: bool = False, output: int = 0,
         rest: bool = False,
     ) -> None:  # fmt: skip
         for key, value in (
             ("ops", ops), ("inputs", inputs), ("name", name), ("attrs", attrs or {}),
             ("shared", shared), ("output", output), ("rest", rest),
-            ("keys", frozenset(ops.split("|"))),
+            ("named", frozenset(ops.split("|") if isinstance(ops, str) else ())),
             ("needs", tuple(k for k in map(_producers, inputs) if k is not None)),
         ):  # fmt: skip
             object.__setattr__(self, key, value)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the ops that match; those with a trait as they are registered now."""
+        return self.named if isinstance(self.ops, str) else keys_with(self.ops)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ Pattern: TypeAlias = "Var | Const | Op | Either | Maybe"
 def _producers(pattern: Pattern | None) -> frozenset[str] | None:
     """The ops that may produce what ``pattern`` matches; None where any may."""
     if isinstance(pattern, Op):
-        return pattern.keys
+        return pattern.named or None
     if isinstance(pattern, Const):
         return frozenset({"Constant"})
     if isinstance(pattern, Either):

@@ -83,7 +83,7 @@ _register_rounding("Ceil", np.ceil, (*CHEAP, Trait.IDEMPOTENT))
 _register_rounding("Floor", np.floor, (*CHEAP, Trait.IDEMPOTENT))
 _register_rounding("Round", np.rint, (*ELEMENTWISE, Trait.IDEMPOTENT))
 _register_rounding("Sqrt", np.sqrt, (*PARTIAL, Trait.KEEPS_NONNEGATIVE))
-_register_rounding("Reciprocal", np.reciprocal, (*PARTIAL, Trait.INVOLUTION))
+_register_rounding("Reciprocal", np.reciprocal, PARTIAL)
 
 
 @op("IsNaN", traits=(*CHEAP, Trait.IGNORES_ZERO_SIGN, Trait.ROUNDS_ONCE))

@@ -29,7 +29,7 @@ def broadcasting(ctx: InferContext, *inputs: int) -> TensorType:
 def _register(
     name: str, check: Check, value: Propagate | None, *traits: Trait, result: str | None = None
 ) -> None:
-    @op(name, traits=traits, propagate=value)
+    @op(name, traits=(*traits, Trait.BROADCASTS), propagate=value)
     def _infer(ctx: InferContext) -> list[Type]:
         for i in range(len(ctx.inputs)):
             check(ctx, i)
@@ -102,13 +102,16 @@ def _mod_value(ctx: InferContext, arrays: values.Arrays) -> values.Arrays | None
 _register("Mod", numeric, _mod_value, *PARTIAL)
 
 
-@op("Pow", traits=PARTIAL, propagate=elementwise_value(np.power))
+@op("Pow", traits=(*PARTIAL, Trait.BROADCASTS), propagate=elementwise_value(np.power))
 def _pow(ctx: InferContext) -> list[Type]:
     x, y = numeric(ctx), numeric(ctx, 1)
     return [x.with_shape(ctx.broadcast_known(x.shape, y.shape))]
 
 
-@op("Where", traits=(*CHEAP, _ONCE), propagate=elementwise_value(np.where, values.dim_where))
+@op(
+    "Where", traits=(*CHEAP, _ONCE, Trait.BROADCASTS),
+    propagate=elementwise_value(np.where, values.dim_where),
+)  # fmt: skip
 def _where(ctx: InferContext) -> list[Type]:
     condition = boolean(ctx)
     t = broadcasting(ctx, 1, 2)

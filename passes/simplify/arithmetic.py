@@ -134,22 +134,16 @@ def _rootable(m: Match) -> str | None:
 
 # ---- twice ---------------------------------------------------------------------------------------
 
-_UNARY = "Neg|Not|BitwiseNot|Abs|Relu|Ceil|Floor|Round|Sign|Identity"
-
 
 def _twice(m: Match) -> str | None:
-    x = m.graph.input(m.root, 0)
-    if x is None or x.node.key != m.root.key:
-        return "its input is another op"
-    if has_trait(m.root, Trait.INVOLUTION) or has_trait(m.root, Trait.IDEMPOTENT):
-        return None
-    return "not an involution, not idempotent"
+    y = m["y"]
+    same = y.node.key == m.root.key and y.node.attrs == m.root.attrs
+    return None if same else "its input is another op"
 
 
-def _once(m: Match, r: Editor) -> Value | None:
-    inner = m.graph.input(m.root, 0)
-    assert inner is not None
-    return m.graph.input(inner.node, 0) if has_trait(m.root, Trait.INVOLUTION) else inner
+def _once(m: Match, _r: Editor) -> Value | None:
+    y = m["y"]
+    return m.graph.input(y.node, 0) if has_trait(m.root, Trait.INVOLUTION) else y
 
 
 _ONE = Const(value=1.0)
@@ -246,7 +240,7 @@ RULES = (
     ),
     Rule(
         "twice",
-        Op(_UNARY, Var("y")),
+        Op((Trait.INVOLUTION, Trait.IDEMPOTENT), Var("y")),
         _once,
         _twice,
         claim=proved("f(f(x)) = x or f(x): -(-x), not not x, floor floor x"),

@@ -14,7 +14,6 @@ import numpy as np
 from ...ir.dims import Dim
 from ...ir.edit import Editor
 from ...ir.graph import Value
-from ...ir.registry import has_trait
 from ...ir.shapes import broadcast
 from ...ir.traits import Trait
 from ...ir.types import TensorType
@@ -72,11 +71,6 @@ def _merged_slice(m: Match, r: Editor) -> Value:
 
 # ---- ops that broadcast by themselves ------------------------------------------------------------
 
-_BROADCASTING = (
-    "Add|Sub|Mul|Div|Pow|Min|Max|Where|Equal|Less|Greater|LessOrEqual|GreaterOrEqual|And|Or|Xor|"
-    "Mod|BitwiseAnd|BitwiseOr|BitwiseXor|Sum|Mean"
-)
-
 
 def _without_expands(m: Match, r: Editor) -> Value | None:
     """``f(Expand(x), y)`` where ``y`` alone gives the result its shape."""
@@ -108,8 +102,6 @@ def _shape_of(values: list[Value]) -> tuple[object, ...] | None:
 
 
 def _has_expand(m: Match) -> str | None:
-    if not has_trait(m.root, Trait.ELEMENTWISE):
-        return "not elementwise"
     if any(v is not None and v.node.key == "kiln.Expand" for v in m.graph.inputs_of(m.root)):
         return None
     return "no input is an Expand"
@@ -226,7 +218,7 @@ RULES = (
     ),
     Rule(
         "broadcast-expand",
-        Op(_BROADCASTING, rest=True),
+        Op((Trait.BROADCASTS,), rest=True),
         _without_expands,
         _has_expand,
         claim=moved("f(expand(x), y) = f(x, y), f broadcasts"),

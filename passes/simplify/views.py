@@ -68,11 +68,13 @@ def _same_last(v: Value, view: Value, a: Value) -> bool:
 
 
 def _can_sink(m: Match) -> str | None:
-    if not has_trait(m.root, Trait.ELEMENTWISE) or len(m.root.outputs) != 1:
-        return "not elementwise"
+    if has_trait(m.root, Trait.STOCHASTIC) or len(m.root.outputs) != 1:
+        return "its results go by their places"
     view = _viewed(m)
     if view is None:
         return "no input is a view of something computed"
+    if m.root.out().tensor_type.dtype.kind == "b":
+        return "what reads truth values is seldom elementwise"
     a = m.graph.input(view.node, 0)
     assert a is not None
     others = [v for v in m.graph.inputs_of(m.root) if v is not None]
@@ -199,15 +201,10 @@ def _slice_before_ones(m: Match, r: Editor) -> Value:
     return r.op("kiln.Reshape", r.op("kiln.Slice", x, **attrs), shape=m.root.out().shape)
 
 
-ELEMENTWISE = (
-    "Abs|Add|Cast|Ceil|Clip|Div|Elu|Erf|Exp|Floor|Gelu|HardSigmoid|HardSwish|LeakyRelu|Log|Max|Min|"
-    "Mish|Mul|Neg|Pow|Reciprocal|Relu|Round|Sigmoid|Softplus|Sqrt|Sub|Swish|Tanh"
-)
-
 RULES = (
     Rule(
         "view-below",
-        Op(ELEMENTWISE, rest=True),
+        Op((Trait.ELEMENTWISE,), rest=True),
         _sink,
         _can_sink,
         claim=moved("f(reshape(a), b) = reshape(f(a, reshape(b))), f elementwise"),
