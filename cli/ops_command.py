@@ -6,15 +6,19 @@ from pathlib import Path
 
 import click
 
+from .options import plugin_option, run_plugins
+
 
 @click.command("ops")
 @click.option("--markdown", type=click.Path(dir_okay=False), help="Write the table to this file.")
 @click.option("--domain", help="Show the ops of this domain only.")
-def command(markdown: str | None, domain: str | None) -> None:
+@plugin_option
+def command(markdown: str | None, domain: str | None, plugins: tuple[str, ...]) -> None:
     """Print the table of supported ops."""
     from . import coverage
     from .tables import show, table
 
+    run_plugins(plugins)
     rows = coverage.coverage()
     if markdown is not None:
         Path(markdown).write_text(coverage.markdown(rows), encoding="utf-8", newline="\n")

@@ -26,6 +26,13 @@ def parse_shapes(given: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
     return shapes
 
 
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE.py",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Run this Python file first, which registers ops or passes.",
+)  # fmt: skip
+
+
 def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the options of a compilation."""
     for option in reversed(
@@ -54,11 +61,7 @@ def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--jobs", type=click.IntRange(0), default=0, help="Compiler processes (0: cores)."
             ),
             click.option("--linker", help="The C compiler to link with (for cross compiling)."),
-            click.option(
-                "--plugin", "plugins", multiple=True, metavar="FILE.py",
-                type=click.Path(exists=True, dir_okay=False),
-                help="Run this Python file first, which registers ops or passes.",
-            ),
+            plugin_option,
         ]
     ):  # fmt: skip
         command = option(command)
@@ -70,14 +73,18 @@ def make_options(values: Mapping[str, Any]) -> Any:
     from ..driver import CompileOptions
 
     shapes = parse_shapes(values["shapes"]) or None
-    for path in values["plugins"]:
-        _run_plugin(path)
+    run_plugins(values["plugins"])
     fields = {k: v for k, v in values.items() if k != "plugins"}
     return CompileOptions(**{**fields, "shapes": shapes})
 
 
+def run_plugins(paths: Sequence[str]) -> None:
+    """Import the files of :func:`plugin_option`. Raises a clean error for one that fails."""
+    for path in paths:
+        _run_plugin(path)
+
+
 def _run_plugin(path: str) -> None:
-    """Import a user's file. Raises a clean error for one that fails."""
     name = f"graphkiln_plugin_{Path(path).stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -32,7 +32,7 @@ Inline: TypeAlias = "Callable[[Graph, Sequence[Reg]], list[Reg]]"
 
 def lower_control(frame: Frame, node: Node, inline: Inline) -> None:
     """Emit the instructions of an If, Loop or Scan node."""
-    {"If": _lower_if, "Loop": _lower_loop, "Scan": _lower_scan}[node.op](frame, node, inline)
+    CONTROL[node.key](frame, node, inline)
 
 
 def _body(node: Node, name: str = "body") -> Graph:
@@ -248,4 +248,11 @@ def _slice(
     return element(frame.kernels, value.tensor_type, axis, reg, at)
 
 
-__all__ = ["lower_control"]
+CONTROL: dict[str, Callable[[Frame, Node, Inline], None]] = {
+    "If": _lower_if,
+    "Loop": _lower_loop,
+    "Scan": _lower_scan,
+}
+"""Op key -> what emits its instructions."""
+
+__all__ = ["CONTROL", "lower_control"]

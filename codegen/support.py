@@ -10,6 +10,7 @@ from ..ir.registry import has_trait, spec_of
 from ..ir.traits import Trait
 from ..targets.base import Target
 from .classify import is_host, is_view
+from .control import CONTROL
 
 
 def unsupported(graph: Graph, target: Target, host_functions: Container[str]) -> list[Blocker]:
@@ -48,8 +49,10 @@ def _nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:
 def _reason(
     graph: Graph, node: Node, kernels: Container[str], host_functions: Container[str]
 ) -> str | None:
-    if any(has_trait(node, t) for t in (Trait.CONTROL_FLOW, Trait.EFFECT)):
-        return None
+    if has_trait(node, Trait.CONTROL_FLOW):
+        return None if node.key in CONTROL else "nothing runs its graphs"
+    if has_trait(node, Trait.EFFECT):
+        return None if node.key == "kiln.Assert" else "nothing does what it is there for"
     if node.key == "kiln.Region" or is_view(graph, node):
         return None
     if is_host(graph, node):
