@@ -148,6 +148,25 @@ def test_narrow_floats_may_be_wide_between_operations() -> None:
     assert _judged(graph, large, np.array([1], dtype)) is not None
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_scales_of_images_are_exact(mode: str) -> None:
+    """Twice 3 is 6, whatever rounds; coordinates round, so a result is wrong by some slopes."""
+    x = np.random.default_rng(0).uniform(-2, 2, (1, 2, 3, 5)).astype(np.float32)
+    text = """g (float[1,2,H,W] x) => (float[A,B,C,D] y) {
+        s = Constant <value = float[4] {1, 1, 2, 1.5}> ()
+        y = Resize <mode = "MODE"> (x, "", s)
+    }"""
+    graph, feeds = _graph(text.replace("MODE", mode)), {"x": x}
+    (base,) = evaluate(graph.copy(), feeds)
+    assert base.shape == (1, 2, 6, 7)
+    wrong = [w[0] for w in samples(graph, feeds, ALL)]
+    assert all(w.shape == base.shape for w in wrong)
+    for error, is_free in ((1e-6, mode != "nearest"), (1e-3, False)):
+        got = base.copy()
+        got[0, 0, 3, 3] += np.float32(error)
+        assert (difference(got, base, wrong) is None) == is_free
+
+
 _UNUSED = """g (int64[N] i, float[4] x) => (float[4] y) {
     z = Gather (x, i)
     y = Neg (%s)

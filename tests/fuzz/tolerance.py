@@ -20,6 +20,7 @@ from graphkiln.ir.bindings import Bindings
 from graphkiln.ir.evaluators.arithmetic import compute_dtype
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import Interpreter
+from graphkiln.ir.registry import attribute
 
 from .excess import keep_excess, stored
 from .rounding import Noise, noisy, plain
@@ -78,6 +79,11 @@ EXACT = frozenset(
     "SplitToSequence SequenceInsert SequenceErase SequenceLength CenterCropPad MaxUnpool "
     "MaxRoiPool".split()
 )
+
+
+def _is_exact(node: Node) -> bool:
+    moves = node.op == "Resize" and attribute(node, "mode") == "nearest"
+    return moves or node.op in EXACT
 
 
 def precision(dtype: np.dtype[Any]) -> float:
@@ -147,19 +153,23 @@ class Perturbed(Interpreter):
 
     def _inputs(self, node: Node, inputs: list[Any]) -> list[Any]:
         """Operands of sums are wrong: their error counts where large terms cancel."""
-        if node.op in EXACT or node.op in _UNITS:
+        if _is_exact(node) or node.op in _UNITS:
             return inputs
         if node.op in VARIADIC:
             return [self._wrong(x, 1.0) for x in inputs]
+        if node.op == "Resize":  # its scales are what they are
+            return [self._wrong(inputs[0], 4.0), *inputs[1:]]
         steps = terms(inputs)
         return [self._wrong(x, 2.0 * steps**0.5) for x in inputs]
 
     def _outputs(self, node: Node, inputs: list[Any], outputs: list[Any]) -> list[Any]:
-        if node.op in EXACT:
+        if _is_exact(node):
             return outputs
         wrong = [self._wrong(x, _UNITS.get(node.op, 4.0)) for x in outputs]
         if node.op in BLENDS:
             return [self._blended(y) for y in wrong]
+        if node.op == "Resize":
+            return [self._moved(inputs[0], wrong[0])]
         large = _LARGE_TERMS.get(node.op)
         if large is None:
             return wrong
@@ -175,6 +185,16 @@ class Perturbed(Interpreter):
         largest = np.abs(state[np.isfinite(state)]).max(initial=0)
         terms = np.full_like(state, largest)
         return np.asarray(state + (self._wrong(terms, 0.5) - terms))
+
+    def _moved(self, image: np.ndarray, result: np.ndarray) -> np.ndarray:
+        """A result whose coordinates are wrong by two units of the extents: that times slopes."""
+        error = 0.0
+        for axis, extent in enumerate(image.shape):
+            slopes = np.abs(np.diff(image.astype(np.float64), axis=axis))
+            error += extent * float(slopes[np.isfinite(slopes)].max(initial=0.0))
+        unit = precision(compute_dtype(image.dtype)) * self._factor
+        signs = self._sign or self._rng.choice((-1.0, 1.0), result.shape)
+        return np.asarray(result + 2 * unit * error * signs).astype(result.dtype)
 
     def _wrong(self, value: Any, units: float) -> Any:
         if not isinstance(value, np.ndarray) or not precision(value.dtype):

@@ -55,5 +55,3 @@ def unneeded_failure(
     if any(x is _FAILED for outputs in (plain, *wrong) for x in outputs):
         return None
     return plain, wrong
-
-
