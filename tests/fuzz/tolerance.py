@@ -6,6 +6,8 @@ and at random. An output may differ from the plain evaluation by :data:`SAFETY` 
 evaluations differ, and by two units in the last place. So the bound grows with depth and
 cancellation, is none for integers and movement, and where a rounding decides (Floor, ArgMax, a
 quantisation step), only those elements are free whose value lies within rounding of the border.
+
+Some evaluations are more exact than the types between, as fused kernels are.
 """
 
 from __future__ import annotations
