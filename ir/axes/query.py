@@ -128,6 +128,34 @@ def _axis(axes: AxisMap, at: AxisOf) -> Axis:
     return found[at.axis]
 
 
+# ---- roles of axes -------------------------------------------------------------------------------
+
+
+def axes_of_kind(axes: AxisMap, kind: Kind, operand: int = 0) -> tuple[int, ...]:
+    """The axes of an operand that have a factor of this kind: those that are reduced, say."""
+    return tuple(
+        a
+        for a, axis in enumerate(axes.operands[operand] or ())
+        if any(axes.factors[f].kind is kind for f in factors_of(axis))
+    )
+
+
+def factors_of(axis: Axis) -> tuple[int, ...]:
+    """The factors of all pieces of an axis."""
+    return tuple(f for piece in axis for f in piece.factors)
+
+
+def filter_axes(axes: AxisMap, weights: int = 1, data: int = 0) -> tuple[int, ...]:
+    """The axes of weights that results have and the data have not: filters, columns."""
+    given = {f for axis in axes.operands[data] or () for f in factors_of(axis)}
+    made = {f for result in axes.results for axis in result or () for f in factors_of(axis)}
+    return tuple(
+        a
+        for a, axis in enumerate(axes.operands[weights] or ())
+        if (made - given).intersection(factors_of(axis))
+    )
+
+
 # ---- parts ---------------------------------------------------------------------------------------
 
 
@@ -211,6 +239,6 @@ def _broadcasts(operand: Axes, result: Axes) -> bool:
 
 
 __all__ = [
-    "AxisOf", "Cut", "axes_of", "cut_along", "dropped", "factor_indices", "is_pointwise",
-    "piece_grid", "positions",
+    "AxisOf", "Cut", "axes_of", "axes_of_kind", "cut_along", "dropped", "factor_indices",
+    "factors_of", "filter_axes", "is_pointwise", "piece_grid", "positions",
 ]  # fmt: skip
