@@ -140,6 +140,12 @@ def axes_of_kind(axes: AxisMap, kind: Kind, operand: int = 0) -> tuple[int, ...]
     )
 
 
+def reduced_axes(graph: Graph, node: Node) -> tuple[int, ...] | None:
+    """The axes of its first input that a node reduces, ascending; None where they are unknown."""
+    axes = axes_of(graph, node)
+    return None if axes is None else axes_of_kind(axes, Kind.REDUCED)
+
+
 def factors_of(axis: Axis) -> tuple[int, ...]:
     """The factors of all pieces of an axis."""
     return tuple(f for piece in axis for f in piece.factors)
@@ -241,4 +247,5 @@ def _broadcasts(operand: Axes, result: Axes) -> bool:
 __all__ = [
     "AxisOf", "Cut", "axes_of", "axes_of_kind", "cut_along", "dropped", "factor_indices",
     "factors_of", "filter_axes", "is_pointwise", "piece_grid", "positions",
+    "reduced_axes",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.axes.query import reduced_axes
 from ...ir.dims import is_static
 from ...ir.graph import Attr, Node, Value
 from ...ir.registry import attribute
@@ -39,10 +40,10 @@ def global_pool(p: Planner, node: Node) -> None:
 
 def reduce_mean(p: Planner, node: Node) -> None:
     """ReduceMean over all spatial dims."""
-    x, axes = p.graph.input(node, 0), p.graph.input(node, 1)
-    if x is None or x not in p.blocked or axes is None or axes.constant is None:
+    x = p.graph.input(node, 0)
+    if x is None or x not in p.blocked:
         return
-    if sorted(int(a) % x.rank for a in axes.constant.reshape(-1)) != list(range(2, x.rank)):
+    if reduced_axes(p.graph, node) != tuple(range(2, x.rank)):
         return
     result = reduce_spatial(p, "ReduceMean", x, node)
     if attribute(node, "keepdims"):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ...ir.edit import Editor
-from ...ir.graph import Node, Value
-from ...ir.registry import attribute
+from ...ir.graph import Value
 from ..pattern import Match, Op, Pattern
 
 X = "x"
@@ -18,19 +17,6 @@ def product(*factors: Pattern) -> list[Op]:
         Op("Mul", Op("Mul", a, c), b),
         Op("Mul", a, Op("Mul", b, c)),
     ]
-
-
-def reduced_axes(m: Match, node: Node) -> tuple[int, ...] | None:
-    """The axes of a reduction, from the front; None where they are not constant."""
-    x = m.graph.input(node, 0)
-    axes = m.graph.input(node, 1)
-    if x is None:
-        return None
-    if axes is None:
-        return None if attribute(node, "noop_with_empty_axes") else tuple(range(x.rank))
-    if axes.constant is None:
-        return None
-    return tuple(sorted(int(a) % x.rank for a in axes.constant.reshape(-1)))
 
 
 def trailing(axes: tuple[int, ...] | None, rank: int) -> int | None:

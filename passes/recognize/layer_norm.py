@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.axes.query import reduced_axes
 from ...ir.dims import is_static
 from ...ir.edit import Editor
 from ...ir.graph import Value
@@ -17,7 +18,7 @@ from ...ir.types import to_numpy_dtype
 from ..claims import NORM, Claim, rounds
 from ..pattern import Const, Either, Match, Op, Pattern, Rule, Var
 from ..queries import splat
-from .common import reduced_axes, trailing
+from .common import trailing
 
 _X = Var("x")
 _KEPT = {"keepdims": 1}
@@ -47,7 +48,7 @@ _SQUARES = (Op("Mul", _D, _D), Op("Pow", _D, Const(value=2.0)))
 
 def first_axis(m: Match, *nodes: str) -> int | None:
     """The first normalised axis, where the reductions agree and are over the last axes."""
-    axes = {reduced_axes(m, m.node(n)) for n in nodes}
+    axes = {reduced_axes(m.graph, m.node(n)) for n in nodes}
     return trailing(next(iter(axes)), m["x"].rank) if len(axes) == 1 else None
 
 

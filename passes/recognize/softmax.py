@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
+from ...ir.axes.query import reduced_axes
 from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import attribute
 from ..claims import SOFTMAX, SUMS, rounds
 from ..pattern import Match, Op, Pattern, Replace, Rule, Var
-from .common import reduced_axes
 
 _X = Var("x")
 _KEPT = {"keepdims": 1}
@@ -26,7 +26,7 @@ def _exp_over_sum(inner: Pattern) -> Op:
 
 def _one_axis(m: Match) -> str | None:
     """An objection where the reductions are not all over the same one axis."""
-    axes = {reduced_axes(m, m.node(n)) for n in ("sum", "max") if n in m.nodes}
+    axes = {reduced_axes(m.graph, m.node(n)) for n in ("sum", "max") if n in m.nodes}
     found = next(iter(axes))
     if len(axes) != 1 or found is None or len(found) != 1:
         return "the reductions are not over one common axis"
@@ -35,7 +35,7 @@ def _one_axis(m: Match) -> str | None:
 
 def _as(op: str) -> Replace:
     def replace(m: Match, r: Editor) -> Value:
-        axes = reduced_axes(m, m.node("sum"))
+        axes = reduced_axes(m.graph, m.node("sum"))
         assert axes is not None
         return r.op(op, m["x"], axis=axes[0])
 

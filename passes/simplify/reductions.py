@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
+from ...ir.axes.query import reduced_axes
 from ...ir.edit import Editor
-from ...ir.graph import Node, Value
+from ...ir.graph import Value
 from ...ir.registry import attribute, has_trait
-from ...ir.shapes import normalize_axes
 from ...ir.traits import Trait
 from ..claims import Family, moved, proved, rounds
 from ..pattern import Const, Match, Op, Rule, Var
@@ -24,19 +22,8 @@ _PLAIN = "ReduceSum|ReduceMean|ReduceMax|ReduceMin|ReduceProd"
 _ANY = f"{_PLAIN}|ReduceSumSquare|ReduceL1|ReduceL2|ReduceLogSumExp|ReduceLogSum"
 
 
-def _axes(m: Match, node: Node) -> tuple[int, ...] | None:
-    """The reduced axes; None where they are not constant."""
-    x, axes = m["x"], m.graph.input(node, 1)
-    if axes is not None and axes.constant is None:
-        return None
-    known = None if axes is None else axes.constant
-    if known is None or not known.size:
-        return () if attribute(node, "noop_with_empty_axes") else tuple(range(x.rank))
-    return normalize_axes(np.asarray(known).reshape(-1), x.rank)
-
-
 def _reduces_ones(m: Match) -> str | None:
-    axes = _axes(m, m.root)
+    axes = reduced_axes(m.graph, m.root)
     if axes is None or not attribute(m.root, "keepdims"):
         return "the axes are not constant, or are dropped"
     return same_type(m) if all(m["x"].shape[a] == 1 for a in axes) else "it reduces"
@@ -55,7 +42,7 @@ def _picks_ones(m: Match) -> str | None:
 
 def _restores_dims(m: Match) -> str | None:
     node = m.node("reduce")
-    axes = _axes(m, node)
+    axes = reduced_axes(m.graph, node)
     if axes is None or attribute(node, "keepdims"):
         return "the axes are not constant, or are kept"
     kept = tuple(1 if i in axes else d for i, d in enumerate(m["x"].shape))
@@ -70,7 +57,7 @@ def _keeping(m: Match, r: Editor) -> Value:
 
 def _is_mean(m: Match) -> str | None:
     x, node, factor = m["x"], m.node("reduce"), splat(m["c"])
-    axes = _axes(m, node)
+    axes = reduced_axes(m.graph, node)
     sizes = [d for d in (x.shape[a] for a in axes or ()) if isinstance(d, int)]
     if not axes or len(sizes) != len(axes):
         return "the number of elements is not known"
