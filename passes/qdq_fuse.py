@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.axes.query import axes_of, filter_axes
 from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
@@ -98,14 +99,17 @@ def _operands_objection(m: Match) -> str | None:
     return None if x.data.dtype in ("int8", "uint8") else "only 8-bit tensors are handled"
 
 
-def _channels(m: Match, axis: int) -> str | None:
+def _channels(m: Match) -> str | None:
     """An objection where the weights' scales are not one, or one for each output channel."""
     w = _quantized(m, "w")
     if w.data.dtype not in ("int8", "uint8"):
         return "only 8-bit weights are handled"
     if w.per_tensor:
         return None
-    by_output = w.data.rank > 1 and int(attribute(w.node, "axis")) % w.data.rank == axis
+    axes = axes_of(m.graph, m.node("linear"))
+    outputs = () if axes is None else filter_axes(axes)
+    quantized = int(attribute(w.node, "axis")) % w.data.rank
+    by_output = w.data.rank > 1 and outputs[-1:] == (quantized,)
     return None if by_output else "weights are not quantised by output channel"
 
 
@@ -143,27 +147,24 @@ def _same_scale(own: np.ndarray, product: np.ndarray, kind: str) -> str | None:
 
 
 def _conv(m: Match) -> str | None:
-    return _common(m, "QLinearConv") or _channels(m, 0) or _bias_objection(m)
+    return _common(m, "QLinearConv") or _channels(m) or _bias_objection(m)
 
 
 def _matmul(m: Match) -> str | None:
-    rank = _quantized(m, "w").data.rank
-    return _common(m, "QLinearMatMul") or _channels(m, rank - 1)
+    return _common(m, "QLinearMatMul") or _channels(m)
 
 
 def _gemm(m: Match) -> str | None:
     node = m.node("linear")
     if attribute(node, "beta") != 1.0 or not attribute(node, "alpha"):
         return "beta is not 1, or alpha 0"
-    axis = 0 if attribute(node, "transB") else 1
-    return _common(m, "com.microsoft.QGemm") or _channels(m, axis) or _bias_objection(m)
+    return _common(m, "com.microsoft.QGemm") or _channels(m) or _bias_objection(m)
 
 
 def _open(m: Match) -> str | None:
     """An objection to exact sums whose scale comes afterwards."""
-    node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
-    axis = 0 if node.key == "Conv" else w.data.rank - 1
-    objection = _operands_objection(m) or _channels(m, axis)
+    x, w = _quantized(m, "x"), _quantized(m, "w")
+    objection = _operands_objection(m) or _channels(m)
     if objection is not None:
         return objection
     product = _product_scale(m)
