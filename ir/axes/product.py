@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..dims import Dim, known_equal
+from ..dims import Dim, is_static, known_equal
 from .build import Builder, Rule, rule
 from .map import Axis, AxisMap, Combine, Kind, Piece, whole
 
@@ -40,8 +40,8 @@ def multiply(
     swap_w = bool(b.attr("transB")) and len(w) > 1
     rows = whole(b.factor(x[-1] if swap_x else x[-2], kind)) if len(x) > 1 else None
     columns = whole(b.factor(w[-2] if swap_w else w[-1])) if len(w) > 1 else None
-    size = x[-2] if swap_x else x[-1]
-    inner = whole(b.reduced(size, combine))
+    sizes = x[-2] if swap_x else x[-1], w[-1] if swap_w or len(w) == 1 else w[-2]
+    inner = whole(b.reduced(next((d for d in sizes if is_static(d)), sizes[0]), combine))
     _operand(b, left, lead, lead_shape, [rows, inner], swap_x)
     _operand(b, right, lead, lead_shape, [inner, columns], swap_w)
     b.give([*lead, *(axis for axis in (rows, columns) if axis is not None)])

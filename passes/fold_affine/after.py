@@ -25,7 +25,7 @@ def _applies(m: Match) -> str | None:
     assert array is not None
     if m.root.out().type != y.type:
         return "the constant broadcasts the result"
-    if found.spread(array, y.rank, found.outputs) is None:
+    if found.over_outputs(array, y.rank) is None:
         return "the constant varies within a channel"
     if m.root.op != "Mul" and not found.takes_bias:
         return "the op has no bias"
@@ -35,7 +35,7 @@ def _applies(m: Match) -> str | None:
 def _fold(m: Match, r: Editor) -> Value | None:
     found, array = channels_of(m.graph, m.node("linear")), m["c"].constant
     assert isinstance(found, Channels) and array is not None
-    c = found.spread(array, m.node("linear").out().rank, found.outputs)
+    c = found.over_outputs(array, m.node("linear").out().rank)
     assert c is not None
     linear = Linear(m.graph, found)
     if m.root.op == "Mul":
@@ -61,7 +61,7 @@ def _negate(m: Match, r: Editor) -> Value | None:
 def _distribute(m: Match, r: Editor) -> Value | None:
     found, s, t = channels_of(m.graph, m.node("linear")), m["s"].constant, m["t"].constant
     assert isinstance(found, Channels) and s is not None and t is not None
-    factors = found.spread(s, m.node("linear").out().rank, found.outputs)
+    factors = found.over_outputs(s, m.node("linear").out().rank)
     assert factors is not None
     linear = Linear(m.graph, found)
     linear.scale_outputs(factors)
@@ -79,7 +79,7 @@ def _distributes(m: Match) -> str | None:
         return found
     s, y = m["s"].constant, m.node("linear").out()
     assert s is not None
-    if found.spread(s, y.rank, found.outputs) is None or m.root.out().type != y.type:
+    if found.over_outputs(s, y.rank) is None or m.root.out().type != y.type:
         return "the factor varies within a channel"
     return None
 

@@ -27,7 +27,7 @@ def _applies(m: Match) -> str | None:
     assert array is not None
     if inner.out().type != x.type:
         return "the constant broadcasts the input"
-    if found.spread(array, x.rank, found.inputs) is None:
+    if found.over_inputs(array, x.rank) is None:
         return "the constant varies within a channel"
     return None if inner.op == "Mul" else _shift_objection(m, found)
 
@@ -44,7 +44,7 @@ def _shift_objection(m: Match, found: Channels) -> str | None:
 def _fold(m: Match, r: Editor) -> Value | None:
     found, array = channels_of(m.graph, m.root), m["c"].constant
     assert isinstance(found, Channels) and array is not None
-    c = found.spread(array, m["x"].rank, found.inputs)
+    c = found.over_inputs(array, m["x"].rank)
     assert c is not None
     linear, op = Linear(m.graph, found), m.node("inner").op
     if op == "Mul":

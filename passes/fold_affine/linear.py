@@ -1,24 +1,22 @@
 """Linear ops with constant weights, seen alike: y[o] = sum over i of x[i] * W[i, o] + b[o].
 
-========================  ======================================  ==============  ============
-op                        weights                                 input channel   output channel
-========================  ======================================  ==============  ============
-Conv, ``group`` g         [O, I/g, kernel...]                     axis 1          axis 1
-ConvTranspose, group g    [I, O/g, kernel...]                     axis 1          axis 1
-Gemm                      [K, N], or [N, K] with ``transB``       last axis       last axis
-MatMul                    [K, N]                                  last axis       last axis
-========================  ======================================  ==============  ============
+Which axes of weights, data and result are channels is what the op's axis map says. A factor of the
+weights that data and result have counts groups; one that only the data have, input channels; one
+that only the result has, output channels; the others count positions of a window.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from ...ir.axes.map import Axes, AxisMap
+from ...ir.axes.query import axes_of, factors_of
 from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
-from ...ir.registry import attribute
+from ...ir.registry import attribute, spec_of
 from ..precision import DROWNING, least_normal, narrowed
 from ..queries import single_use
 
@@ -29,16 +27,34 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True)
 class Channels:
-    """How many channels a linear op with constant weights has, and along which axis."""
+    """Where the channels of a linear op with constant weights are.
+
+    ``sizes`` are the factors of the weights as they lie in memory. ``order`` names them as groups,
+    inputs and outputs of a group, and the positions of the window, which ``counts`` sums up.
+    """
 
     node: Node
-    groups: int
-    inputs: int
-    outputs: int
+    input_axis: int
+    output_axis: int
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+    counts: tuple[int, int, int, int]
+
+    @property
+    def groups(self) -> int:
+        return self.counts[0]
+
+    @property
+    def inputs(self) -> int:
+        return self.counts[0] * self.counts[1]
+
+    @property
+    def outputs(self) -> int:
+        return self.counts[0] * self.counts[2]
 
     @property
     def takes_bias(self) -> bool:
-        return self.node.op != "MatMul"
+        return spec_of(self.node).max_inputs > 2
 
     def spread(self, array: np.ndarray, rank: int, count: int) -> np.ndarray | None:
         """``array``, broadcast against the op's input or output of ``rank``, as one number for
@@ -50,6 +66,32 @@ class Channels:
         if any(d != 1 for a, d in enumerate(shape) if a != axis) or shape[axis] not in (1, count):
             return None
         return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
+    def over_inputs(self, array: np.ndarray, rank: int) -> np.ndarray | None:
+        """``array``, broadcast against the op's input of ``rank``, as one number for each input
+        channel; None where it varies along another axis."""
+        return _spread(array, rank, self.input_axis, self.inputs)
+
+    def over_outputs(self, array: np.ndarray, rank: int) -> np.ndarray | None:
+        """:meth:`over_inputs` for the result and output channels."""
+        return _spread(array, rank, self.output_axis, self.outputs)
+
+    def unpacked(self, weights: np.ndarray) -> np.ndarray:
+        """Weights as (groups, inputs of a group, outputs of a group, positions)."""
+        return weights.reshape(self.sizes).transpose(self.order).reshape(self.counts)
+
+    def packed(self, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The inverse of :meth:`unpacked`."""
+        split = weights.reshape([self.sizes[i] for i in self.order])
+        return split.transpose(np.argsort(self.order)).reshape(shape)
+
+
+def _spread(array: np.ndarray, rank: int, axis: int, count: int) -> np.ndarray | None:
+    if array.ndim > rank:
+        return None
+    shape = (1,) * (rank - array.ndim) + array.shape
+    if any(d != 1 for a, d in enumerate(shape) if a != axis) or shape[axis] not in (1, count):
+        return None
+    return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
 
 
 def _is_convolution(node: Node) -> bool:
@@ -77,27 +119,61 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
         g = int(attribute(node, "group"))
         first, second = array.shape[0], array.shape[1] * g
         found = Channels(node, g, *((second, first) if node.op == "Conv" else (first, second)))
+    axes = axes_of(graph, node)
+    found = None if axes is None else _found(node, axes)
+    if found is None:
+        return "its weights are not a matrix"
     if bias is not None and _bias(bias, found.outputs) is None:
         return "its bias varies along another axis"
     return found
 
 
+def _found(node: Node, axes: AxisMap) -> Channels | None:
+    """The channels as the map has them; None where the weights are several matrices, or none."""
+    data, weights, (result, *_) = axes.operands[0] or (), axes.operands[1] or (), axes.results
+    given, made = _places(data), _places(result or ())
+    factors = list(_places(weights))
+    groups, inputs, outputs, window = (
+        [f for f in factors if (f in given, f in made) == role]
+        for role in ((True, True), (True, False), (False, True), (False, False))
+    )
+    if len(inputs) != 1 or len(outputs) != 1:
+        return None
+    if any(given[g] != given[inputs[0]] for g in groups):
+        return None  # a matrix for each of the batch
+    sizes = {f: axes.factors[f].size for f in factors}
+    known = {f: d for f, d in sizes.items() if isinstance(d, int)}
+    if len(known) != len(sizes):
+        return None
+    parts = (groups, inputs, outputs, window)
+    counts = tuple(prod(known[f] for f in part) for part in parts)
+    order = tuple(factors.index(f) for part in parts for f in part)
+    ends = given[inputs[0]], made[outputs[0]]
+    return Channels(node, *ends, tuple(known.values()), order, counts)  # type: ignore[arg-type]
+
+
+def _places(tensor: Axes) -> dict[int, int]:
+    """The axis that has a factor, for each factor of a tensor."""
+    return {f: a for a, axis in enumerate(tensor) for f in factors_of(axis)}
+
+
 class Linear:
     """A linear op whose weights are constants, taken apart in float64.
 
-    ``weights`` has the axes (groups, inputs of a group, outputs of a group, kernel); ``bias`` one
-    element for each output, or is None.
+    ``weights`` has the axes (groups, inputs of a group, outputs of a group, positions); ``bias``
+    one element for each output, or is None.
     """
 
     def __init__(self, graph: Graph, channels: Channels) -> None:
         self.node = channels.node
+        self._channels = channels
         self._groups = channels.groups
         inputs = [*graph.inputs_of(self.node), None]
         w, bias = inputs[1], inputs[2]
         assert w is not None and w.constant is not None
         self._original = w.constant
         self._names = w.name, (bias or w).name
-        self.weights = _unpacked(self.node, w.constant.astype(np.float64))
+        self.weights = channels.unpacked(w.constant.astype(np.float64))
         self._subnormal = np.abs(self.weights) < least_normal(w.constant.dtype)
         self._vanished = np.zeros(self.weights.shape, bool)
         self.bias = None if bias is None else _bias(bias, channels.outputs)
@@ -158,7 +234,7 @@ class Linear:
         lost = weights is None or self.bias is not None and bias is None
         if weights is None or lost or np.any(self._vanished & ~drowned):
             return None
-        packed = _packed(self.node, weights, self._original.shape)
+        packed = self._channels.packed(weights, self._original.shape)
         inputs = [x, r.constant(np.ascontiguousarray(packed), self._names[0])]
         if bias is not None:
             inputs.append(r.constant(bias, self._names[1]))
