@@ -9,6 +9,7 @@ import pytest
 
 from graphkiln.ir.axes.map import UNIT, AxisMap, Combine, Kind, Piece
 from graphkiln.ir.axes.query import AxisOf, axes_of, cut_along, dropped, factor_indices, positions
+from graphkiln.ir.axes.text import map_text
 from graphkiln.ir.dims import Dim, sym
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.infer import infer_types
@@ -39,6 +40,34 @@ def operand(tensor: int, axis: int) -> AxisOf:
 
 def result(axis: int, tensor: int = 0) -> AxisOf:
     return AxisOf(tensor, axis, is_operand=False)
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "axes, text",
+    [
+        (map_of("MatMul", (N, 4), (4, 3)), "[a, c] [c, b] -> [a, b]; c reduced by sum"),
+        (
+            map_of("Conv", (2, 4, 8), (6, 2, 3), (6,), group=2, pads=(1, 1), strides=(2,)),
+            "[b, (a, c), e@-1*2~3] [(a, d), c, f] [(a, d)] -> [b, (a, d), e]; c reduced by sum; "
+            "e windowed; f opaque",
+        ),
+        (map_of("Concat", (2, 3), (2, 4), axis=1), "[a, c] [a, d] -> [a, c | d@3]"),
+        (map_of("Add", (N, 3), (3,)), "[a, b] [b] -> [a, b]"),
+        (map_of("Softmax", (2, 3)), "[a, b] -> [a, b]; b normalized"),
+        (map_of("ReduceL2", (2, 3), keepdims=1), "[a, b] -> [1, 1]; a reduced; b reduced"),
+        (
+            map_of("Reshape", (6, 4), domain="kiln", shape=(2, 12)),
+            "[(a, b), c] -> [a, (b, c)]",
+        ),
+        (map_of("MaxPool", (1, 2, 4), kernel_shape=(1,), outputs=2), "[a, b, c] -> [a, b, c] ?"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_maps_as_text(axes: AxisMap, text: str) -> None:
+    assert map_text(axes) == text
 
 
 # ---- dropping ------------------------------------------------------------------------------------
