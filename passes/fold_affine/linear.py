@@ -56,16 +56,6 @@ class Channels:
     def takes_bias(self) -> bool:
         return spec_of(self.node).max_inputs > 2
 
-    def spread(self, array: np.ndarray, rank: int, count: int) -> np.ndarray | None:
-        """``array``, broadcast against the op's input or output of ``rank``, as one number for
-        each of ``count`` channels; None where it varies along another axis."""
-        axis = 1 if _is_convolution(self.node) else rank - 1
-        if array.ndim > rank:
-            return None
-        shape = (1,) * (rank - array.ndim) + array.shape
-        if any(d != 1 for a, d in enumerate(shape) if a != axis) or shape[axis] not in (1, count):
-            return None
-        return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
     def over_inputs(self, array: np.ndarray, rank: int) -> np.ndarray | None:
         """``array``, broadcast against the op's input of ``rank``, as one number for each input
         channel; None where it varies along another axis."""
@@ -94,11 +84,6 @@ def _spread(array: np.ndarray, rank: int, axis: int, count: int) -> np.ndarray |
     return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
 
 
-def _is_convolution(node: Node) -> bool:
-    """Is this linear op one whose weights have a group, channels and a kernel?"""
-    return node.op.startswith("Conv")
-
-
 def channels_of(graph: Graph, node: Node) -> Channels | str:
     """The channels of ``node``, or why its weights cannot be changed."""
     inputs = [*graph.inputs_of(node), None]
@@ -110,15 +95,6 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
         return "its weights are used elsewhere too"
     if bias is not None and bias.constant is None:
         return "its bias is not constant"
-    if not _is_convolution(node):
-        if array.ndim != 2:
-            return "its weights are not a matrix"
-        k, n = array.shape[::-1] if node.op == "Gemm" and attribute(node, "transB") else array.shape
-        found = Channels(node, 1, k, n)
-    else:
-        g = int(attribute(node, "group"))
-        first, second = array.shape[0], array.shape[1] * g
-        found = Channels(node, g, *((second, first) if node.op == "Conv" else (first, second)))
     axes = axes_of(graph, node)
     found = None if axes is None else _found(node, axes)
     if found is None:
@@ -248,25 +224,6 @@ def _bias(value: Value, count: int) -> np.ndarray | None:
     if array.size not in (1, count) or array.ndim and array.shape[-1] != array.size:
         return None
     return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
-
-
-def _unpacked(node: Node, w: np.ndarray) -> np.ndarray:
-    if node.op == "MatMul":
-        return w[None, :, :, None]
-    if node.op == "Gemm":
-        kn = w.T if attribute(node, "transB") else w
-        return kn[None, :, :, None]
-    g = int(attribute(node, "group"))
-    flat = w.reshape(g, w.shape[0] // g, w.shape[1], -1)
-    return flat.swapaxes(1, 2) if node.op == "Conv" else flat
-
-
-def _packed(node: Node, w: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Weights in the layout of the op; those of Gemm hold alpha already."""
-    if not _is_convolution(node):
-        kn = w[0, :, :, 0]
-        return kn.T if node.op == "Gemm" and attribute(node, "transB") else kn
-    return (w.swapaxes(1, 2) if node.op == "Conv" else w).reshape(shape)
 
 
 __all__ = ["OPS", "Channels", "Linear", "channels_of"]
