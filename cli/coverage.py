@@ -56,7 +56,20 @@ def markdown(rows: list[Coverage]) -> str:
         lines += ["", f"## {domain}", "", "| op | runs as | |", "|---|---|---|"]
         lines += [f"| {r.op} | {r.how} | {r.note.replace('|', '&#124;')} |"
               for r in rows if r.domain == domain]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_traits()]) + "\n"
+
+
+def _traits() -> list[str]:
+    """What each trait means, and which ops declare it."""
+    from ..ir.registry import keys_with
+    from ..ir.traits import Trait
+
+    return [
+        "", "## Traits", "",
+        "What passes, targets and reports go by; an op declares its traits where it is registered.",
+        "", "| trait | an op with it | ops |", "|---|---|---|",
+        *(f"| {t.value} | {t.meaning} | {', '.join(sorted(keys_with((t,))))} |" for t in Trait),
+    ]  # fmt: skip
 
 
 def _registered() -> set[str]:

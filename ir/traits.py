@@ -41,16 +41,25 @@ class Trait(str, Enum):
     ALIAS = "alias", "returns its first input"
     VIEW = "view", "returns the memory of its first input under another shape"
     REDUCTION = "reduction", "makes one element of many"
-    SINGLE_PASS = "single_pass", "is a reduction that reads each element of its first input once"
+    SINGLE_PASS = (
+        "single_pass",
+        "is a reduction that reads each element of its first input once, so that computing what is "
+        "in front of it costs no more there",
+    )
     SHAPE_ONLY = "shape_only", "looks at the shapes of its inputs, not at their data"
 
     # ---- which kernel it may share, and what it costs
     ANCHOR = "anchor", "is heavy: it gets a kernel of its own, with what is cheap around it"
     CONTRACTION = "contraction", "spends its time on sums of products with its first input"
     CHEAP = "cheap", "takes about one instruction for an element: it may be computed twice"
-    MOVEMENT = "movement", "is computed where its result is read, and its input where it reads"
-    SOURCE = "source", "is computed where its result is read, but its input is stored before"
-    JOIN = "join", "stores each of its inputs at a place of its own: they are computed there"
+    MOVEMENT = (
+        "movement",
+        "moves elements: it is computed in the loops that read its result, and so may its input be",
+    )
+    SOURCE = (
+        "source", "is computed in the loops that read its result, but its inputs are stored first"
+    )  # fmt: skip
+    JOIN = "join", "stores each input at its own place in the result: inputs are computed there"
 
     # ---- algebra
     COMMUTATIVE = "commutative", "takes its inputs in any order: f(a, b) = f(b, a)"
@@ -83,7 +92,7 @@ class Trait(str, Enum):
     ONE_BYTE_TYPE = "one_byte_type", "has quantized inputs and a result of one 8-bit type"
 
     # ---- how it runs
-    STOCHASTIC = "stochastic", "returns something else in every run"
+    STOCHASTIC = "stochastic", "draws random numbers: two equal nodes return different ones"
     HOST = "host", "runs as a host function"
     EFFECT = "effect", "has no result and stays in the graph for what it does"
     CONTROL_FLOW = "control_flow", "runs graphs that are its attributes"
