@@ -174,7 +174,8 @@ def _build_missing(
     missing: list[str], kernels: Mapping[str, KernelSpec], target: Target, jobs: int
 ) -> Iterable[_Result]:
     few = len(missing) <= IN_PROCESS_LIMIT or jobs == 1
-    here = [n for n in missing if few or _uses(kernels[n], foreign_keys())]
+    foreign = foreign_keys()
+    here = [n for n in missing if few or _uses(kernels[n], foreign)]
     for name in here:
         yield _build_here(name, kernels[name], target)
     missing = [n for n in missing if n not in set(here)]
