@@ -3,8 +3,8 @@
 A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of exactly five members:
 
 ``manifest.json``  what the model takes and gives and needs; see `ArtifactContents.manifest`
-``library.so``     the compiled code, and behind its end the digest of what it was compiled for (see
-                   `interface_digest`); deflated
+``library.so``     the compiled code, and behind its end the digest of what it was compiled for
+                   (`graphkiln.contract.interface_digest`); deflated
 ``weights.bin``    all weights one after the other, each on a 64-byte border, zeros between, padded
                    to a multiple of 64; stored, and starting on a 4096-byte border of the file,
                    so that it can be mapped
@@ -39,16 +39,31 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
+from ..contract import (
+    ALIGNMENT,
+    BLANK_DIGEST,
+    GRID64,
+    GRID_ABOVE,
+    GRID_BLOCK,
+    GRID_COLUMNS,
+    GRID_ROWS,
+    GRID_SEGMENT,
+    IR_TEXT,
+    LIBRARY,
+    MANIFEST,
+    REPORT,
+    SCHEMA,
+    SHA256,
+    WEIGHTS,
+    interface_digest,
+)
 from ..errors import GraphkilnError, InputError
+from ..ir.types import from_numpy_dtype
+from .storage import storage_array
 
-SCHEMA = 1
-WEIGHT_ALIGNMENT = 64
 FILE_ALIGNMENT = 4096
-MEMBERS = ("weights.bin", "library.so", "ir.txt", "report.json", "manifest.json")
+"""Bytes: where ``weights.bin`` starts in a file, so that it can be mapped."""
 
-INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
-
-_BLANK_DIGEST = "0" * 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LOCAL_HEADER_SIZE = 30
 _ZIP64_FIELD_SIZE = 20
@@ -59,19 +74,6 @@ _PIECE = 8 << 20
 # A member that is larger than the one and grows by more than the other is stored: the reader takes
 # what grows by twice as much for a bomb.
 _LARGE, _MOST_DEFLATED = 16 << 20, 50
-
-_GRID_ABOVE = 16 << 20
-_ROWS, _COLUMNS = 63, 1025
-_BLOCK = _ROWS * _COLUMNS * 8
-_SEGMENT = 64 * _BLOCK
-
-# How ml_dtypes spells the types that NumPy lacks, and what we call them.
-_ML_NAMES = {
-    "float8_e4m3fn": "float8e4m3fn", "float8_e4m3fnuz": "float8e4m3fnuz",
-    "float8_e5m2": "float8e5m2", "float8_e5m2fnuz": "float8e5m2fnuz",
-    "float8_e8m0fnu": "float8e8m0", "float4_e2m1fn": "float4e2m1",
-}  # fmt: skip
-_BY_VALUE = {"int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8}
 
 Weights: TypeAlias = "Sequence[tuple[str, np.ndarray]]"
 Store: TypeAlias = "Callable[[str, bytes | Iterator[memoryview], int], None]"
@@ -141,7 +143,7 @@ def _told(target: Path) -> Iterator[None]:
 def _require_free(target: Path, folder: bool) -> None:
     """Only an artifact is replaced, and what is called one: a model, say, is worth more."""
     if folder:
-        if target.exists() and not (target / "manifest.json").is_file():
+        if target.exists() and not (target / MANIFEST).is_file():
             raise ArtifactWriteError(f"cannot write {target}: it exists and is no artifact folder")
     elif target.is_dir():
         raise ArtifactWriteError(f"cannot write {target}: it is a folder")
@@ -156,7 +158,7 @@ def _is_artifact(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            return "manifest.json" in archive.namelist()
+            return MANIFEST in archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
 
@@ -214,13 +216,13 @@ def _write_members(contents: ArtifactContents, store: Store) -> None:
     arrays = [(name, _storage(name, array)) for name, array in contents.weights]
     entries, total = _layout(arrays)
     digest = _Digest(total)
-    store("weights.bin", digest.watch(_weight_pieces(arrays, entries)), total)
-    files = {"weights.bin": {"sha256": digest.sha256, "size": total}}
+    store(WEIGHTS, digest.watch(_weight_pieces(arrays, entries)), total)
+    files = {WEIGHTS: {"sha256": digest.sha256, "size": total}}
     stated = {"host_functions": [], **contents.manifest, "weights": entries}
     for name, data in (
-        ("library.so", contents.library + interface_digest(stated)),
-        ("ir.txt", contents.ir_text.encode()),
-        ("report.json", _json(contents.report)),
+        (LIBRARY, contents.library + interface_digest(stated)),
+        (IR_TEXT, contents.ir_text.encode()),
+        (REPORT, _json(contents.report)),
     ):
         store(name, data, len(data))
         files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
@@ -229,22 +231,10 @@ def _write_members(contents: ArtifactContents, store: Store) -> None:
         "schema": SCHEMA,
         "files": files,
         "weights_checksum": {"algorithm": digest.algorithm, "digest": digest.checksum},
-        "self_sha256": _BLANK_DIGEST,
+        "self_sha256": BLANK_DIGEST,
     }
     data = _sealed(_json(manifest))
-    store("manifest.json", data, len(data))
-
-
-def interface_digest(manifest: dict[str, Any]) -> bytes:
-    """What code relies on in a manifest, condensed: 64 hexadecimal digits.
-
-    They are the SHA-256 of the JSON, with sorted keys, of an object with the manifest's
-    ``INTERFACE`` fields (null where one is missing). Code that is given other inputs or weights
-    than it was compiled for would read and write elsewhere.
-    """
-    stated = {key: manifest.get(key) for key in INTERFACE}
-    text = json.dumps(stated, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest().encode()
+    store(MANIFEST, data, len(data))
 
 
 def _json(value: dict[str, Any]) -> bytes:
@@ -253,23 +243,19 @@ def _json(value: dict[str, Any]) -> bytes:
 
 def _sealed(manifest: bytes) -> bytes:
     """Puts the manifest's own hash where the zeros were."""
-    field = b'"self_sha256": "' + _BLANK_DIGEST.encode()
+    field = b'"self_sha256": "' + BLANK_DIGEST.encode()
     digest = hashlib.sha256(manifest).hexdigest().encode()
-    return manifest.replace(field, field.replace(_BLANK_DIGEST.encode(), digest), 1)
+    return manifest.replace(field, field.replace(BLANK_DIGEST.encode(), digest), 1)
 
 
 def _storage(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     """The IR dtype of a weight, and the weight as little-endian values in row order."""
-    dtype = array.dtype.name
     if array.dtype.hasobject or array.dtype.kind in "US":
         raise ArtifactWriteError(f"weight {name!r} holds strings; they go into host functions")
-    if dtype in _BY_VALUE:
-        array = array.astype(_BY_VALUE[dtype])
-    elif dtype == "bfloat16" or dtype in _ML_NAMES:
-        array = array.view(np.dtype(f"u{array.dtype.itemsize}"))
-    elif array.dtype.byteorder == ">":
+    dtype, array = from_numpy_dtype(array.dtype).name, storage_array(array)
+    if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return _ML_NAMES.get(dtype, dtype), array
+    return dtype, array
 
 
 def _layout(
@@ -280,7 +266,7 @@ def _layout(
     for name, (dtype, array) in arrays:
         entry = {"name": name, "dtype": dtype, "shape": list(array.shape)}
         entries.append({**entry, "offset": offset, "nbytes": array.nbytes})
-        offset += -(-array.nbytes // WEIGHT_ALIGNMENT) * WEIGHT_ALIGNMENT
+        offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     return entries, offset
 
 
@@ -293,7 +279,7 @@ def _weight_pieces(
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         for start in range(0, len(flat), _PIECE):
             yield flat[start : start + _PIECE].data
-        yield memoryview(bytes(-entry["nbytes"] % WEIGHT_ALIGNMENT))
+        yield memoryview(bytes(-entry["nbytes"] % ALIGNMENT))
 
 
 class _Digest:
@@ -307,13 +293,13 @@ class _Digest:
         self._plain = hashlib.sha256()
         self._segments = hashlib.sha256()
         self._pending = bytearray()
-        self.algorithm = "grid64-1" if total > _GRID_ABOVE else "sha256"
+        self.algorithm = GRID64 if total > GRID_ABOVE else SHA256
 
     def watch(self, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
         """Passes the pieces on."""
         for piece in pieces:
             self._plain.update(piece)
-            if self.algorithm == "grid64-1":
+            if self.algorithm == GRID64:
                 self._condense(piece)
             yield piece
 
@@ -323,7 +309,7 @@ class _Digest:
 
     @property
     def checksum(self) -> str:
-        if self.algorithm == "sha256":
+        if self.algorithm == SHA256:
             return self.sha256
         final = self._segments.copy()
         if self._pending:
@@ -333,15 +319,15 @@ class _Digest:
 
     def _condense(self, piece: memoryview) -> None:
         self._pending += piece
-        while len(self._pending) >= _SEGMENT:
-            self._segments.update(_condensed(self._pending[:_SEGMENT]))
-            del self._pending[:_SEGMENT]
+        while len(self._pending) >= GRID_SEGMENT:
+            self._segments.update(_condensed(self._pending[:GRID_SEGMENT]))
+            del self._pending[:GRID_SEGMENT]
 
 
 def _condensed(segment: bytearray) -> bytes:
     """The digest of a segment: column and row sums of its blocks."""
-    segment += bytes(-len(segment) % _BLOCK)
-    grids = np.frombuffer(segment, "<u8").reshape(-1, _ROWS, _COLUMNS)
+    segment += bytes(-len(segment) % GRID_BLOCK)
+    grids = np.frombuffer(segment, "<u8").reshape(-1, GRID_ROWS, GRID_COLUMNS)
     sums = np.concatenate([grids.sum(axis=1), grids.sum(axis=2)], axis=1)
     return hashlib.sha256(sums.data).digest()
 
@@ -352,7 +338,7 @@ def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
         info.create_system = 3
         info.external_attr = 0o100644 << 16
         info.file_size = size
-        mapped = name == "weights.bin"
+        mapped = name == WEIGHTS
         stored = mapped or _repeats(data)
         info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
         # zipfile makes room for a member that grows by a twentieth; ours does not grow.

@@ -51,7 +51,7 @@ def compiler_version() -> str:
 
 def kernel_sources() -> list[Path]:
     """The files that say what a kernel's region becomes: its code, and how it is lowered."""
-    found = [_ROOT / "codegen" / name for name in ("build.py", "pipeline.py")]
+    found = [_ROOT / name for name in ("contract.py", "codegen/build.py", "codegen/pipeline.py")]
     for folder in ("targets", "ir"):
         found += sorted((_ROOT / folder).rglob("*.py"))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..contract import DIM_KERNELS
 from ..ir.conditions import Condition
 from ..ir.dims import Dim, SymExpr, free_symbols, is_static, sym, symbol_name
 from ..ir.graph import Graph, Value
@@ -155,7 +156,7 @@ class DimSlots:
         for s in needed:
             self._add(sym(s))
         kernel = DimKernel(
-            f"dims_{len(self.kernels)}",
+            f"{DIM_KERNELS}{len(self.kernels)}",
             tuple((self._slots[d], d) for d in ready),
             tuple((s, self._slots[sym(s)]) for s in needed),
             verdict,

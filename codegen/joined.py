@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ..contract import ALIGNMENT
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import TensorType
-from .memory import ALIGNMENT
 from .storage import storage_bytes
 
 Place = tuple[Value, int]

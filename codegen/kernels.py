@@ -11,8 +11,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..ir.clone import clone_body, clone_node
 from ..ir.dim_algebra import from_atom, map_atoms
 from ..ir.dims import Atom, Dim, Symbol, SymExpr, sym
@@ -193,20 +191,6 @@ def _title(region: Graph) -> str:
     """A short name: the ops of the region, the first few of them."""
     ops = list(dict.fromkeys(n.op for n in region.topological()))
     return "_".join(ops[:4]) or "copy"
-
-
-def storage_array(array: np.ndarray) -> np.ndarray:
-    """A constant as kernels see it in memory (see ``targets.tir.numeric``)."""
-    name = array.dtype.name
-    if name == "bfloat16":
-        return array.view(np.uint16)
-    if name.startswith(("float8", "float4")):
-        return array.view(np.uint8)
-    if name in ("int4", "int2"):
-        return array.astype(np.int8)
-    if name in ("uint4", "uint2"):
-        return array.astype(np.uint8)
-    return array
 
 
 Arguments = list[Any]

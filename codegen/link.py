@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..contract import DIM_KERNELS
 from ..errors import GraphkilnError
 from ..targets.base import Target
 from .build import object_of
@@ -24,7 +25,7 @@ from .program import Program
 from .signals import POLL, poll_object, polling
 from .vm import assemble
 
-NOTHING = "dims_none"
+NOTHING = f"{DIM_KERNELS}none"
 
 
 class LinkError(GraphkilnError):

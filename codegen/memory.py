@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ALIGNMENT = 64
+from ..contract import ALIGNMENT
 
 
 @dataclass(frozen=True)

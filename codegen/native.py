@@ -8,11 +8,11 @@ A frame is made from a template, and made ready once for inputs of the same shap
 
 1. The runtime fills in the inputs' dims, and ``graphkiln_plan`` computes from them the outputs'
    dims, other dims, and where each room of scratch memory is and how much there is in all. Where
-   the dims break a condition it leaves the status :data:`HANDED_OVER`.
+   the dims break a condition it leaves the status :data:`~graphkiln.contract.HANDED_OVER`.
 2. The runtime adds to each word that a table of fixups lists another word: an address or a dim.
 
 Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels. It
-leaves a status: zero, what failing kernels returned, or :data:`HANDED_OVER`.
+leaves a status: zero, what failing kernels returned, or :data:`~graphkiln.contract.HANDED_OVER`.
 
 Between kernels it looks whether a signal has come: one word of the frame is the address of a word
 that is not zero then. It has the runtime's language handle signals where that is so, and fails if
@@ -29,6 +29,18 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from ..contract import (
+    ALIGNMENT,
+    FRAME,
+    FRAME_WEIGHTS,
+    HANDED_OVER,
+    PLAN,
+    RUN,
+    SCRATCH,
+    SCRATCH_BYTES,
+    STATUS,
+    Frame,
+)
 from ..ir.graph import Graph
 from ..ir.types import TensorType, Type
 from ..targets.base import Target
@@ -38,7 +50,7 @@ from ..targets.tir.saturated_dim import saturated_dim
 from .build import object_of
 from .dim_code import decide
 from .lower import Lowered
-from .memory import ALIGNMENT, aligned
+from .memory import aligned
 from .program import DimSlot, Slot, instruction_count
 from .routine import (
     BindInput,
@@ -59,18 +71,10 @@ from .routine import (
 from .signals import handle_signals
 from .storage import storage_name
 
-PLAN, RUN = "graphkiln_plan", "graphkiln_run"
 FUNCTIONS = (PLAN, RUN)
 
 MOST_INSTRUCTIONS = 4_000
 """Longer programs tend to run so long that the virtual machine costs nothing."""
-
-# The first words of a frame; `graphkiln.runtime.direct` knows them too. Then come the addresses
-# of inputs and outputs, the dims of inputs, and the dims of outputs.
-STATUS, FRAME, SCRATCH, WEIGHTS, SCRATCH_BYTES, FIRST = range(6)
-
-HANDED_OVER = 1 << 32
-"""The status of a run that only the virtual machine can go through; no kernel returns so much."""
 
 MOST_BYTES = 1 << 48
 """No more than this is asked for a room, to keep sums small: it cannot be had anyway.
@@ -88,31 +92,6 @@ _ELEMENTS = frozenset({
 })  # fmt: skip
 
 Expr: TypeAlias = Any
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Which word is for what."""
-
-    inputs: tuple[int, ...]
-    """Ranks of the inputs."""
-    outputs: tuple[int, ...]
-
-    def input(self, number: int) -> int:
-        return FIRST + number
-
-    def output(self, number: int) -> int:
-        return FIRST + len(self.inputs) + number
-
-    def input_dim(self, number: int, axis: int) -> int:
-        return self.output(len(self.outputs)) + sum(self.inputs[:number]) + axis
-
-    def output_dim(self, number: int, axis: int) -> int:
-        return self.input_dim(len(self.inputs), 0) + sum(self.outputs[:number]) + axis
-
-    @property
-    def end(self) -> int:
-        return self.output_dim(len(self.outputs), 0)
 
 
 @dataclass(frozen=True)
@@ -255,7 +234,7 @@ class _Code:
         if memory.kind == "piece":
             place = self.places[self.homes[memory.number]]
             return -place if place < 0 else SCRATCH
-        return WEIGHTS if memory.kind == "weight" else None
+        return FRAME_WEIGHTS if memory.kind == "weight" else None
 
     def _add_arguments(self, operands: tuple[Tensor | DimSlot, ...]) -> None:
         """Words for a call's arguments."""
@@ -436,4 +415,4 @@ def _rank_and_dtype(t: Tensor) -> int:
     return len(t.shape) | dtype.type_code << 32 | dtype.bits << 40 | dtype.lanes << 48
 
 
-__all__ = ["FUNCTIONS", "Frame", "Native", "native_object", "native_of", "share_memory"]
+__all__ = ["FUNCTIONS", "Native", "native_object", "native_of", "share_memory"]

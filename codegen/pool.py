@@ -7,10 +7,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from ..contract import POOL, THREADS
 from ..errors import GraphkilnError
 from .objects import ObjectCache
 
-FUNCTIONS = ("graphkiln_pool", "graphkiln_threads")
+FUNCTIONS = (POOL, THREADS)
 """What a library offers to :mod:`graphkiln.runtime.threads`."""
 
 _SOURCE = Path(__file__).with_name("pool.c")

@@ -10,7 +10,6 @@ import numpy as np
 from ..ir.dims import Dim, free_symbols
 from ..ir.graph import Value
 from .attributes import attributes_json
-from .kernels import storage_array
 from .program import (
     CallHost,
     GetItem,
@@ -23,6 +22,7 @@ from .program import (
     Reg,
     Slot,
 )
+from .storage import storage_array
 
 
 class ProgramBuilder:

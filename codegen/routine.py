@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from ..contract import ALIGNMENT
 from ..ir.dims import is_static
 from ..ir.types import TensorType
 from .dim_slots import DimKernel
 from .lower import Lowered
-from .memory import ALIGNMENT
 from .program import (
     AllocStorage,
     BindShape,

@@ -12,14 +12,12 @@ from typing import Any
 import tvm
 from tvm import tirx
 
+from ..contract import POLL, POLLS_ALWAYS, POLLS_LONG
 from ..targets.base import Target
 from ..targets.tir.builder import BufferTensor, Builder, index
 from ..targets.tir.cpu_loops import CpuLoops
 from .build import object_of
 from .program import Call, If, Instruction, Loop, Program
-
-POLL = "graphkiln_poll"
-"""The kernel that bytecode calls to look."""
 
 EVERY = 16
 """So many kernels take, in models where it matters, less than a second."""
@@ -34,9 +32,9 @@ def polling(program: Program, target: Target) -> str | None:
     if target.host is not target:
         return None
     if any(isinstance(i, Loop) for i in _all(program.body)):
-        return "always"
+        return POLLS_ALWAYS
     kernels = sum(isinstance(i, Call) for i in _all(program.body))
-    return "long" if kernels > EVERY else None
+    return POLLS_LONG if kernels > EVERY else None
 
 
 def _all(block: Sequence[Instruction]) -> Iterator[Instruction]:

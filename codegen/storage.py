@@ -1,19 +1,29 @@
-"""Storage of element types, as seen by the code generator (see ``targets.tir.numeric``)."""
+"""Storage of element types, as the code generator and the writer of artifacts see it."""
 
 from __future__ import annotations
 
-from ..ir.types import dtype
+import numpy as np
 
-_STORED = {"bfloat16": "uint16", "int4": "int8", "int2": "int8", "uint4": "uint8", "uint2": "uint8"}
+from ..contract import SMALL_INTEGERS, STORAGE
+from ..ir.types import dtype, from_numpy_dtype
 
 
 def storage_name(name: str) -> str:
     """The TVM dtype that holds elements of IR type ``name`` in memory."""
-    if name.startswith(("float8", "float4")):
-        return "uint8"
-    return _STORED.get(name, name)
+    return STORAGE.get(name, name)
 
 
 def storage_bytes(name: str) -> int:
     """Bytes of one element in memory."""
     return max(1, dtype(storage_name(name)).bits // 8)
+
+
+def storage_array(array: np.ndarray) -> np.ndarray:
+    """A constant as kernels see it in memory; a view where possible."""
+    name = from_numpy_dtype(array.dtype).name
+    if name in SMALL_INTEGERS:
+        return array.astype(STORAGE[name])
+    return array.view(STORAGE[name]) if name in STORAGE else array
+
+
+__all__ = ["storage_array", "storage_bytes", "storage_name"]

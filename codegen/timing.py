@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contract import ALIGNMENT
 from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import parse_target
@@ -25,7 +26,6 @@ from .child import die_with_parent
 
 _SAMPLE_SECONDS = 2e-4
 _ROUNDS = (3, 200)
-_ALIGNMENT = 64
 _WEIGHTS = 1
 """The input of a kernel that holds weights."""
 _FAR = 64 << 20
@@ -55,7 +55,7 @@ class Arguments:
                   enumerate(shapes)]  # fmt: skip
         shape, kind = shapes[_WEIGHTS]
         pool, size = self._pool(_WEIGHTS, shape, kind), int(np.prod(shape))
-        step = -(-size // _ALIGNMENT) * _ALIGNMENT
+        step = -(-size // ALIGNMENT) * ALIGNMENT
         starts = range(0, pool.size - size + 1, step)[:_MOST_RUNS]
         parts = [pool[start : start + size].reshape(shape) for start in starts]
         return [[*arrays[:_WEIGHTS], part, *arrays[_WEIGHTS + 1 :]] for part in parts]
@@ -66,8 +66,8 @@ class Arguments:
         size = max(int(np.prod(shape)), _FAR // item if i == _WEIGHTS else 0)
         pool = self._pools.get((i, kind))
         if pool is None or pool.size < size:
-            raw = np.ones(size + _ALIGNMENT // item, kind)
-            skip = -raw.ctypes.data % _ALIGNMENT // item
+            raw = np.ones(size + ALIGNMENT // item, kind)
+            skip = -raw.ctypes.data % ALIGNMENT // item
             pool = self._pools[i, kind] = raw[skip : skip + size]
         return pool
 

@@ -13,6 +13,7 @@ from typing import Any
 import tvm
 from tvm.relax import ExecBuilder
 
+from ..contract import HOST_FUNCTIONS
 from .attributes import attributes_json
 from .program import (
     AllocStorage,
@@ -184,7 +185,7 @@ class _Assembler:
                 self.call("vm.builtin.null_value", [], self.reg(reg))
             case CallHost(dst, op, attributes, arguments):
                 args = [self.text_const(attributes), *(self.operand(a) for a in arguments)]
-                self.call(f"graphkiln.host.{op}", args, self.reg(dst))
+                self.call(HOST_FUNCTIONS + op, args, self.reg(dst))
             case BindShape(source, dims, what):
                 self._bind_shape(r(self.reg(source)), dims, what)
             case BindSizes(source, slots):
@@ -220,7 +221,7 @@ class _Assembler:
         told = {"checks": [[c.message, c.a, c.b, c.hint] for c in i.checks]}
         values = [self._read(slot, n) for slot, n in ((i.verdict, 5), (i.a, 6), (i.b, 7))]
         args = [self.text_const(attributes_json(told)), *values]
-        self.call("graphkiln.host.RefuseSizes", args, 4)
+        self.call(HOST_FUNCTIONS + "RefuseSizes", args, 4)
         self.items.append(end)
 
     def _test(self, condition: Reg) -> int:

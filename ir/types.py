@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ..contract import ML_DTYPES
 from ..errors import UndeterminedError
 from .dims import Dim, free_symbols, is_static
 
@@ -57,14 +58,7 @@ DTYPES: dict[str, DType] = {
     "complex128": DType("complex128", "c", 128),
 }
 
-# ml_dtypes spells the small floats with an underscore; numpy knows the rest under our names.
-_ML_DTYPES = {
-    "bfloat16": "bfloat16", "float8e4m3fn": "float8_e4m3fn", "float8e4m3fnuz": "float8_e4m3fnuz",
-    "float8e5m2": "float8_e5m2", "float8e5m2fnuz": "float8_e5m2fnuz",
-    "float8e8m0": "float8_e8m0fnu", "float4e2m1": "float4_e2m1fn",
-    "int4": "int4", "uint4": "uint4", "int2": "int2", "uint2": "uint2",
-}  # fmt: skip
-_FROM_ML = {v: k for k, v in _ML_DTYPES.items()}
+_FROM_ML = {v: k for k, v in ML_DTYPES.items()}
 
 
 def dtype(name: str | DType) -> DType:
@@ -82,10 +76,10 @@ def to_numpy_dtype(t: DType | str) -> np.dtype:
     t = dtype(t)
     if t.name == "string":
         return np.dtype(object)
-    if t.name in _ML_DTYPES:
+    if t.name in ML_DTYPES:
         import ml_dtypes
 
-        narrow: np.dtype = np.dtype(getattr(ml_dtypes, _ML_DTYPES[t.name]))
+        narrow: np.dtype = np.dtype(getattr(ml_dtypes, ML_DTYPES[t.name]))
         return narrow
     return np.dtype(t.name)
 

@@ -8,23 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checksum import ALGORITHMS, weights_digest
-from .container import Container, open_container
-from .dtypes import STORAGE
-from .errors import ArtifactError, InputError, printable
-from .machine import check_target
-from .manifest import (
+from ..contract import (
     IR_TEXT,
     LIBRARY,
     MANIFEST,
     MEMBERS,
     REPORT,
     WEIGHTS,
-    Manifest,
-    WeightSpec,
     interface_digest,
-    parse_manifest,
 )
+from .checksum import ALGORITHMS, weights_digest
+from .container import Container, open_container
+from .dtypes import STORAGE
+from .errors import ArtifactError, InputError, printable
+from .machine import check_target
+from .manifest import Manifest, WeightSpec, parse_manifest
 
 _MAX_MANIFEST = 64 << 20
 _DAMAGED = "the file is damaged, copy it again or compile the model again"

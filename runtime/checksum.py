@@ -31,13 +31,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-SHA256 = "sha256"
-GRID64 = "grid64-1"
+from ..contract import GRID64, GRID_BLOCK, GRID_COLUMNS, GRID_ROWS, GRID_SEGMENT, SHA256
+
 ALGORITHMS = (SHA256, GRID64)
 
-_ROWS, _COLUMNS = 63, 1025
-_BLOCK = _ROWS * _COLUMNS * 8
-_SEGMENT = 64 * _BLOCK
 _MAX_THREADS = 4
 
 
@@ -45,7 +42,7 @@ def weights_digest(data: np.ndarray, algorithm: str, threads: int) -> str:
     """The hexadecimal digest of a uint8 array whose length is a multiple of 8."""
     if algorithm == SHA256:
         return hashlib.sha256(data.data).hexdigest()
-    segments = [data[start : start + _SEGMENT] for start in range(0, len(data), _SEGMENT)]
+    segments = [data[start : start + GRID_SEGMENT] for start in range(0, len(data), GRID_SEGMENT)]
     digests = [b""] * len(segments)
     _spread(segments, digests, min(threads, _MAX_THREADS, len(segments)))
     return hashlib.sha256(b"".join(digests) + struct.pack("<Q", len(data))).hexdigest()
@@ -78,13 +75,13 @@ def _work(
 
 
 def _segment_digest(segment: np.ndarray) -> bytes:
-    blocks = -(-len(segment) // _BLOCK)
-    sums = np.empty((blocks, _COLUMNS + _ROWS), np.uint64)
+    blocks = -(-len(segment) // GRID_BLOCK)
+    sums = np.empty((blocks, GRID_COLUMNS + GRID_ROWS), np.uint64)
     for index in range(blocks):
-        block = segment[index * _BLOCK : (index + 1) * _BLOCK]
-        if len(block) < _BLOCK:
-            block = np.concatenate([block, np.zeros(_BLOCK - len(block), np.uint8)])
-        grid = block.view("<u8").reshape(_ROWS, _COLUMNS)
-        np.add.reduce(grid, axis=0, out=sums[index, :_COLUMNS])
-        np.add.reduce(grid, axis=1, out=sums[index, _COLUMNS:])
+        block = segment[index * GRID_BLOCK : (index + 1) * GRID_BLOCK]
+        if len(block) < GRID_BLOCK:
+            block = np.concatenate([block, np.zeros(GRID_BLOCK - len(block), np.uint8)])
+        grid = block.view("<u8").reshape(GRID_ROWS, GRID_COLUMNS)
+        np.add.reduce(grid, axis=0, out=sums[index, :GRID_COLUMNS])
+        np.add.reduce(grid, axis=1, out=sums[index, GRID_COLUMNS:])
     return hashlib.sha256(sums.data).digest()

@@ -17,8 +17,8 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
+from ..contract import MANIFEST, MEMBERS, WEIGHTS
 from .errors import ArtifactError, first_line
-from .manifest import MANIFEST, MEMBERS, WEIGHTS
 
 _NAMES = (*MEMBERS, MANIFEST)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")

@@ -1,8 +1,8 @@
 """Runs native code: no virtual machine, and buffers that stay from run to run.
 
-The code works on a frame of 64-bit words, see `graphkiln.codegen.native`, which says what is in
-which word. Small inputs and outputs go through buffers whose addresses are in the frame for good;
-large ones are read and written where they are.
+The code works on a frame of 64-bit words; `graphkiln.contract` says what is in which word. Small
+inputs and outputs go through buffers whose addresses are in the frame for good; large ones are read
+and written where they are.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from ..contract import (
+    ADDRESSES,
+    FRAME,
+    FRAME_WEIGHTS,
+    PLAN,
+    RUN,
+    SCRATCH,
+    SCRATCH_BYTES,
+    STATUS,
+    Frame,
+)
 from . import guard, signals
 from .dtypes import public_dtype
 from .feeds import FeedCheck
 from .manifest import ValueSpec
 from .values import aligned_empty, as_maps, import_array
-
-_STATUS, _FRAME, _SCRATCH, _WEIGHTS, _SCRATCH_BYTES, _FIRST = range(6)
-_ADDRESSES = (_FRAME, _SCRATCH, _WEIGHTS)
 
 # Copying this much costs less than finding out where an array is, which has no guard.
 _SMALL = 32 << 10 if guard.ACTIVE is None else sys.maxsize
@@ -69,13 +77,13 @@ class NativeCode:
         self, library: Any, words: np.ndarray, fixups: np.ndarray, weights: np.ndarray,
         stop: int | None,
     ) -> None:  # fmt: skip
-        self.plan = library.get_function("graphkiln_plan", True)
-        self.run = library.get_function("graphkiln_run", True)
+        self.plan = library.get_function(PLAN, True)
+        self.run = library.get_function(RUN, True)
         self.words = words
         self.weights = weights
         self.stop = stop
         # Addresses first: other fixups add words that hold one by then.
-        first = np.isin(fixups[:, 1], _ADDRESSES)
+        first = np.isin(fixups[:, 1], ADDRESSES)
         self.fixups = [(pairs[:, 0].copy(), pairs[:, 1].copy())
                        for pairs in (fixups[first], fixups[~first])]  # fmt: skip
 
@@ -90,10 +98,10 @@ class Direct:
         self._run = code.run
         self._frame = aligned_empty(code.words.shape, code.words.dtype)
         self._tensor = import_array(self._frame)
-        self._ins = [Port(spec, _FIRST + i) for i, spec in enumerate(inputs)]
-        self._outs = [Port(spec, _FIRST + len(inputs) + i) for i, spec in enumerate(outputs)]
+        self._layout = Frame(*(tuple(len(s.shape or ()) for s in x) for x in (inputs, outputs)))
+        self._ins = [Port(spec, self._layout.input(i)) for i, spec in enumerate(inputs)]
+        self._outs = [Port(spec, self._layout.output(i)) for i, spec in enumerate(outputs)]
         self._keys = {i: spec.keys for i, spec in enumerate(outputs) if spec.keys}
-        self._ranks = [len(spec.shape or ()) for spec in outputs]
         self._check = FeedCheck(inputs)
         self._ready = False
         self._brief = code.stop is None
@@ -117,7 +125,7 @@ class Direct:
             self._run(self._tensor)
         else:
             self._run_watched()
-        if frame[_STATUS]:  # it cannot go on, or a kernel failed
+        if frame[STATUS]:  # it cannot go on, or a kernel failed
             raise HandedOver
         given = self._hand_out(results, wanted)
         return self._with_maps(given, wanted) if self._keys else given
@@ -182,25 +190,25 @@ class Direct:
         """Learns from the shapes what depends on them."""
         frame, code = self._frame, self._code
         frame[...] = code.words
-        frame[_FRAME] = frame.ctypes.data
-        frame[_WEIGHTS] = code.weights.ctypes.data
+        frame[FRAME] = frame.ctypes.data
+        frame[FRAME_WEIGHTS] = code.weights.ctypes.data
         if code.stop is not None:
             frame[code.stop] = signals.QUIET.address
         sizes = [dim for shape in shapes for dim in shape]
-        at = _FIRST + len(self._ins) + len(self._outs)
+        at = self._layout.input_dim(0, 0)
         frame[at : at + len(sizes)] = sizes
         code.plan(self._tensor)
-        if frame[_STATUS]:
+        if frame[STATUS]:
             raise HandedOver
 
     def _make_room(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Gives memory to what was planned. Raises MemoryError or ValueError if there is none."""
         frame = self._frame
-        frame[_SCRATCH] = self._reserve(int(frame[_SCRATCH_BYTES]))
+        frame[SCRATCH] = self._reserve(int(frame[SCRATCH_BYTES]))
         for words, added in self._code.fixups:
             frame[words] += frame[added]
-        at = _FIRST + len(self._ins) + len(self._outs) + sum(map(len, shapes))
-        for port, rank in zip(self._outs, self._ranks, strict=True):
+        at = self._layout.output_dim(0, 0)
+        for port, rank in zip(self._outs, self._layout.outputs, strict=True):
             port.expect(tuple(frame[at : at + rank].tolist()), frame)
             at += rank
         for port, shape in zip(self._ins, shapes, strict=True):

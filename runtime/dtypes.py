@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..contract import ML_DTYPES, SMALL_INTEGERS
+from ..contract import STORAGE as STORED_AS
 from .errors import InputError
 
 STRING = "string"
@@ -22,26 +24,10 @@ _NATIVE = (
 
 _PLAIN = frozenset(_NATIVE)
 
-# Our name -> (storage, name in ml_dtypes).
-_EXOTIC = {
-    "bfloat16": ("uint16", "bfloat16"),
-    "float8e4m3fn": ("uint8", "float8_e4m3fn"),
-    "float8e4m3fnuz": ("uint8", "float8_e4m3fnuz"),
-    "float8e5m2": ("uint8", "float8_e5m2"),
-    "float8e5m2fnuz": ("uint8", "float8_e5m2fnuz"),
-    "float8e8m0": ("uint8", "float8_e8m0fnu"),
-    "float4e2m1": ("uint8", "float4_e2m1fn"),
-    "int4": ("int8", "int4"),
-    "uint4": ("uint8", "uint4"),
-    "int2": ("int8", "int2"),
-    "uint2": ("uint8", "uint2"),
+STORAGE: dict[str, np.dtype[Any]] = {
+    **{name: np.dtype(name) for name in _NATIVE},
+    **{name: np.dtype(storage) for name, storage in STORED_AS.items()},
 }
-
-STORAGE: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in _NATIVE}
-STORAGE.update({name: np.dtype(storage) for name, (storage, _) in _EXOTIC.items()})
-
-# Integers of a few bits are converted by value: their codes in ml_dtypes are not our storage.
-_SMALL_INTEGERS = frozenset({"int4", "uint4", "int2", "uint2"})
 
 _ORT_NAMES = {"float32": "float", "float64": "double"}
 
@@ -56,7 +42,7 @@ def is_plain(dtype: str) -> bool:
 
 def is_exotic(dtype: str) -> bool:
     """True for the types that users see as ``ml_dtypes`` arrays."""
-    return dtype in _EXOTIC
+    return dtype in ML_DTYPES
 
 
 def ort_name(dtype: str) -> str:
@@ -71,13 +57,13 @@ def public_dtype(dtype: str) -> np.dtype[Any]:
     """
     if dtype == STRING:
         return np.dtype(object)
-    if dtype not in _EXOTIC:
+    if dtype not in ML_DTYPES:
         return STORAGE[dtype]
     try:
         import ml_dtypes
     except ImportError:
         raise InputError(f"tensors of {dtype} need the package ml_dtypes: install it") from None
-    scalar = getattr(ml_dtypes, _EXOTIC[dtype][1], None)
+    scalar = getattr(ml_dtypes, ML_DTYPES[dtype], None)
     if scalar is None:
         raise InputError(f"tensors of {dtype} need a newer ml_dtypes: upgrade it")
     found: np.dtype[Any] = np.dtype(scalar)
@@ -86,13 +72,13 @@ def public_dtype(dtype: str) -> np.dtype[Any]:
 
 def to_storage(array: np.ndarray, dtype: str) -> np.ndarray:
     """An array of ``public_dtype(dtype)`` as its storage; same shape, a view where possible."""
-    if dtype in _SMALL_INTEGERS:
+    if dtype in SMALL_INTEGERS:
         return array.astype(STORAGE[dtype])
-    return array.view(STORAGE[dtype]) if dtype in _EXOTIC else array
+    return array.view(STORAGE[dtype]) if dtype in ML_DTYPES else array
 
 
 def from_storage(array: np.ndarray, dtype: str) -> np.ndarray:
     """The inverse of `to_storage`."""
-    if dtype in _SMALL_INTEGERS:
+    if dtype in SMALL_INTEGERS:
         return array.astype(public_dtype(dtype))
-    return array.view(public_dtype(dtype)) if dtype in _EXOTIC else array
+    return array.view(public_dtype(dtype)) if dtype in ML_DTYPES else array

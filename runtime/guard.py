@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from ..contract import ALIGNMENT
 from .errors import GraphkilnError
 from .tvm_runtime import import_tvm_ffi
 
 VARIABLE = "GRAPHKILN_GUARD"
 PLACES = ("end", "front")
 
-_ALIGNMENT = 64
 _PAGE = mmap.PAGESIZE
 _UNWRITTEN = 0xFF
 _NOTHING, _READ_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
@@ -146,7 +146,7 @@ class Guard:
         self, _device_type: int, _device: int, nbytes: int, _code: int, _bits: int
     ) -> int:
         try:
-            address, *pages = _reserve(nbytes, _ALIGNMENT, self._where)
+            address, *pages = _reserve(nbytes, ALIGNMENT, self._where)
         except MemoryError:
             return 0
         self._workspaces[address] = pages[0], pages[1]

@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..contract import ALIGNMENT, POLLS_LONG
 from . import guard, signals
 from .dtypes import is_plain, public_dtype
 from .feeds import FeedCheck
-from .manifest import ALIGNMENT, ValueSpec
+from .manifest import ValueSpec
 from .values import (
     Array,
     Tensor,
@@ -140,7 +141,7 @@ class Instance:
         start = perf_counter()
         with signals.watched() as word:
             results = self.main((*arguments[:-1], word.tensor), self.weights)
-        self._brief = self._polls == "long" and perf_counter() - start < signals.BRIEF
+        self._brief = self._polls == POLLS_LONG and perf_counter() - start < signals.BRIEF
         return results
 
     def bind(self, feeds: Mapping[str, Any]) -> tuple[Any, ...]:

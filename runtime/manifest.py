@@ -11,17 +11,17 @@ import json
 import re
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from ..contract import (
+    ALIGNMENT,
+    BLANK_DIGEST,
+    MEMBERS,
+    POLLS_ALWAYS,
+    POLLS_LONG,
+    SCHEMA,
+    WEIGHTS,
+)
 from .dtypes import KNOWN, STORAGE, STRING, ort_name
 from .errors import ArtifactError
-
-SCHEMA = 1
-ALIGNMENT = 64
-LIBRARY, WEIGHTS, IR_TEXT, REPORT, MANIFEST = (
-    "library.so", "weights.bin", "ir.txt", "report.json", "manifest.json",
-)  # fmt: skip
-MEMBERS = (LIBRARY, WEIGHTS, IR_TEXT, REPORT)
-INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
-"""The fields that code relies on."""
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _MAX_SIZE = 1 << 62
@@ -147,18 +147,9 @@ def parse_manifest(data: bytes) -> Manifest:
     )
 
 
-def interface_digest(raw: Json) -> bytes:
-    """What ``library.so`` ends with where it was compiled for what a manifest says.
-
-    64 hexadecimal digits: the SHA-256 of the JSON, with sorted keys, of the ``INTERFACE`` fields.
-    """
-    text = json.dumps({key: raw.get(key) for key in INTERFACE}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest().encode()
-
-
 def _polls(raw: Json) -> str | None:
     polls = raw.get("polls")
-    if polls not in (None, "always", "long"):
+    if polls not in (None, POLLS_ALWAYS, POLLS_LONG):
         raise ArtifactError(f"manifest: unknown 'polls' {polls!r}")
     return polls
 
@@ -196,7 +187,7 @@ def _decode(data: bytes) -> Json:
 def _check_digest(raw: Json, data: bytes) -> None:
     """The manifest's own hash is taken with 64 zeros in its place."""
     digest = _hex(raw, "self_sha256", "manifest")
-    blank = data.replace(digest.encode(), b"0" * 64, 1)
+    blank = data.replace(digest.encode(), BLANK_DIGEST.encode(), 1)
     if hashlib.sha256(blank).hexdigest() != digest:
         raise ArtifactError("manifest.json does not match its own SHA-256: the file is damaged")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..contract import LIBRARY
 from . import guard, host
 from .artifact import LoadedArtifact, weight_of
 from .direct import Direct, NativeCode
 from .errors import ArtifactError, first_line
 from .instance import Instance
 from .library import load_library
-from .manifest import LIBRARY, NativeSpec
+from .manifest import NativeSpec
 from .places import place_for
 from .tvm_runtime import load_libraries
 from .values import tensor_from_storage

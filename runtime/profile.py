@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..contract import DIM_KERNELS, POLL
 from . import threads as thread_pool
 from .errors import ExecutionError
 from .instance import Instance
 from .values import tvm_ffi
 
 _TRIFLES = frozenset({"vm.builtin.null_value", "vm.builtin.tuple_getitem"})
-_BOOKKEEPING = ("vm.", "dims_", "graphkiln_")
+_BOOKKEEPING = ("vm.", DIM_KERNELS, POLL)
 # The machine passes arguments, which C functions are free not to look at.
 _Hook = ctypes.CFUNCTYPE(ctypes.c_int)
 

@@ -13,6 +13,7 @@ import os
 import threading
 from typing import Any
 
+from ..contract import POOL, THREADS
 from .errors import ArtifactError, InputError
 from .machine import usable_cores
 
@@ -38,13 +39,13 @@ def adopt(library: Any) -> None:
     """
     global _pool, _set_threads
     try:
-        use_pool = library.get_function("graphkiln_pool", True)
+        use_pool = library.get_function(POOL, True)
     except AttributeError:
         raise ArtifactError(
             "it has no thread pool, as those of earlier versions: compile the model again"
         ) from None
     if _set_threads is None:
-        set_threads = library.get_function("graphkiln_threads", True)
+        set_threads = library.get_function(THREADS, True)
         _pool = use_pool(0)
         _set_threads = set_threads
     else:

@@ -22,14 +22,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...contract import HOST_FUNCTIONS
 from ..dtypes import STRING, public_dtype, to_storage
 from ..errors import ArtifactError, InputError
 from ..values import StringTensor, ValueList, items, tensor_from_storage, tvm_ffi
 
 Attrs: TypeAlias = "dict[str, Any]"
 HostFunction: TypeAlias = "Callable[..., tuple[Any, ...]]"
-
-_PREFIX = "graphkiln.host."
 
 # Which module of this package holds an operation.
 _HOMES = {
@@ -96,7 +95,7 @@ def supported() -> frozenset[str]:
 def register(names: Iterable[str]) -> None:
     """Registers the functions a model names. Raises ArtifactError for one that does not exist."""
     for name in names:
-        tvm_ffi.register_global_func(_PREFIX + name, _packed(name), override=True)
+        tvm_ffi.register_global_func(HOST_FUNCTIONS + name, _packed(name), override=True)
 
 
 def find(name: str) -> HostFunction:

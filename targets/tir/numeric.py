@@ -11,28 +11,20 @@ from typing import Any
 
 from tvm import tirx
 
+from ...contract import STORAGE
 from .small_floats import CODECS
 
 Expr = Any
 
-_STORAGE = {
-    "bfloat16": "uint16",
-    **dict.fromkeys(
-        ("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0",
-         "float4e2m1", "uint4", "uint2"),
-        "uint8",
-    ),
-    **dict.fromkeys(("int4", "int2"), "int8"),
-}  # fmt: skip
 _COMPUTE = {
     "float16": "float32",
-    **{k: "float32" for k in _STORAGE if k.startswith(("float", "bfloat"))},
+    **{k: "float32" for k in STORAGE if k.startswith(("float", "bfloat"))},
 }
 
 
 def storage_dtype(name: str) -> str:
     """The TVM dtype of a buffer that holds elements of IR type ``name``."""
-    return _STORAGE.get(name, name)
+    return STORAGE.get(name, name)
 
 
 def compute_dtype(name: str) -> str:

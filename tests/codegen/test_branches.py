@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 import graphkiln
-from graphkiln.codegen.native import MOST_BYTES, SCRATCH_BYTES
+from graphkiln.codegen.native import MOST_BYTES
+from graphkiln.contract import SCRATCH_BYTES
 from graphkiln.runtime import ExecutionError, InputError, Session
 from graphkiln.runtime.direct import Direct
 

@@ -142,12 +142,12 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes small weights take the way of large ones, in several segments."""
     from graphkiln.runtime import checksum
 
-    monkeypatch.setattr(writer, "_GRID_ABOVE", 1000)
+    monkeypatch.setattr(writer, "GRID_ABOVE", 1000)
     for module in (writer, checksum):
-        monkeypatch.setattr(module, "_ROWS", 3)
-        monkeypatch.setattr(module, "_COLUMNS", 5)
-        monkeypatch.setattr(module, "_BLOCK", 120)
-        monkeypatch.setattr(module, "_SEGMENT", 1200)
+        monkeypatch.setattr(module, "GRID_ROWS", 3)
+        monkeypatch.setattr(module, "GRID_COLUMNS", 5)
+        monkeypatch.setattr(module, "GRID_BLOCK", 120)
+        monkeypatch.setattr(module, "GRID_SEGMENT", 1200)
 
 
 @pytest.mark.parametrize("count", [288, 300, 301, 1025, 5000])

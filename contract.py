@@ -1,0 +1,135 @@
+"""What compiled code and the runtime agree on; a leaf, so that neither needs the other for it.
+
+Code generation writes an artifact by this page, and the runtime reads it by the same page, maybe
+years later: what changes the meaning of an artifact that exists needs another :data:`SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# ---- members and manifest ------------------------------------------------------------------------
+
+SCHEMA = 1
+"""The version of the manifest, and of all on this page."""
+
+LIBRARY, WEIGHTS, IR_TEXT, REPORT, MANIFEST = (
+    "library.so", "weights.bin", "ir.txt", "report.json", "manifest.json",
+)  # fmt: skip
+MEMBERS = (LIBRARY, WEIGHTS, IR_TEXT, REPORT)
+"""The members whose size and SHA-256 are in the manifest, which is the fifth."""
+
+ALIGNMENT = 64
+"""Bytes: tensors, weights in ``weights.bin`` and parts of the arena start on such borders."""
+
+INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
+"""The fields of a manifest that code relies on; null where one is missing."""
+
+BLANK_DIGEST = "0" * 64
+"""Stands for the manifest's own SHA-256, ``self_sha256``, while that is taken."""
+
+POLLS_ALWAYS, POLLS_LONG = "always", "long"
+"""When a run of bytecode is watched for signals: always, or where it takes long (``polls``)."""
+
+
+def interface_digest(manifest: Mapping[str, Any]) -> bytes:
+    """What code relies on in a manifest, condensed: ``library.so`` ends with these 64 digits.
+
+    They are the SHA-256, in hexadecimal, of the JSON, with sorted keys, of an object with the
+    :data:`INTERFACE` fields. Code that is given other inputs or weights than it was compiled for
+    would read and write elsewhere.
+    """
+    text = json.dumps({key: manifest.get(key) for key in INTERFACE}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest().encode()
+
+
+# ---- the checksum of weights.bin -----------------------------------------------------------------
+
+SHA256, GRID64 = "sha256", "grid64-1"
+"""The algorithms of ``weights_checksum``; :mod:`graphkiln.runtime.checksum` defines them."""
+
+GRID_ABOVE = 16 << 20
+"""Larger weights, in bytes, get the second."""
+
+GRID_ROWS, GRID_COLUMNS = 63, 1025
+GRID_BLOCK = GRID_ROWS * GRID_COLUMNS * 8
+GRID_SEGMENT = 64 * GRID_BLOCK
+"""Words of a block; bytes of a block and of a segment."""
+
+# ---- element types -------------------------------------------------------------------------------
+
+ML_DTYPES = {
+    "bfloat16": "bfloat16", "float8e4m3fn": "float8_e4m3fn", "float8e4m3fnuz": "float8_e4m3fnuz",
+    "float8e5m2": "float8_e5m2", "float8e5m2fnuz": "float8_e5m2fnuz",
+    "float8e8m0": "float8_e8m0fnu", "float4e2m1": "float4_e2m1fn",
+    "int4": "int4", "uint4": "uint4", "int2": "int2", "uint2": "uint2",
+}  # fmt: skip
+"""Element types that NumPy lacks, and what ``ml_dtypes`` calls them."""
+
+SMALL_INTEGERS = {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8"}
+"""Integers of a few bits are stored by value, one in a byte."""
+
+STORAGE = {**dict.fromkeys(ML_DTYPES, "uint8"), "bfloat16": "uint16", **SMALL_INTEGERS}
+"""How elements that NumPy lacks lie in memory: the others of them as their codes, one a byte or,
+of bfloat16, one in two."""
+
+# ---- functions of a library ----------------------------------------------------------------------
+
+PLAN, RUN = "graphkiln_plan", "graphkiln_run"
+"""Native code: functions of a frame; see :mod:`graphkiln.codegen.native`."""
+
+POOL, THREADS = "graphkiln_pool", "graphkiln_threads"
+"""The thread pool; see ``codegen/pool.c``."""
+
+POLL = "graphkiln_poll"
+"""The kernel that bytecode calls to look for signals."""
+
+DIM_KERNELS = "dims_"
+"""How the names of functions begin that compute sizes from sizes."""
+
+HOST_FUNCTIONS = "graphkiln.host."
+"""How the names of host functions begin where bytecode calls them; the op follows."""
+
+# ---- the frame of native code --------------------------------------------------------------------
+
+STATUS, FRAME, SCRATCH, FRAME_WEIGHTS, SCRATCH_BYTES, FIRST_PORT = range(6)
+"""The first words of a frame: how a run ended, the addresses of the frame, of scratch memory and of
+the weights, and how much scratch memory is needed; then come what :class:`Frame` says."""
+
+ADDRESSES = (FRAME, SCRATCH, FRAME_WEIGHTS)
+"""Words that hold addresses once they are filled in; other fixups count on that."""
+
+HANDED_OVER = 1 << 32
+"""The status of a run that only the virtual machine can go through; no kernel returns so much."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which word of a frame is for what; ``inputs`` and ``outputs`` are the ranks of these.
+
+    Addresses of inputs, addresses of outputs, the inputs' dims, the outputs' dims, one after the
+    other; what follows is the code's own affair.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def input(self, number: int) -> int:
+        return FIRST_PORT + number
+
+    def output(self, number: int) -> int:
+        return FIRST_PORT + len(self.inputs) + number
+
+    def input_dim(self, number: int, axis: int) -> int:
+        return self.output(len(self.outputs)) + sum(self.inputs[:number]) + axis
+
+    def output_dim(self, number: int, axis: int) -> int:
+        return self.input_dim(len(self.inputs), 0) + sum(self.outputs[:number]) + axis
+
+    @property
+    def end(self) -> int:
+        return self.output_dim(len(self.outputs), 0)
