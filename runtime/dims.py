@@ -7,16 +7,11 @@ checked where the inputs fix all its names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from .arithmetic import Expression, parse
 from .errors import InputError
 from .manifest import Dim, ValueSpec
-
-_OPERATORS = ("Add", "Sub", "Mult", "FloorDiv", "Mod", "USub")
-_SHAPES_OF_SYNTAX = (
-    "Expression", "BinOp", "UnaryOp", "Call", "Name", "Load", "Constant", *_OPERATORS,
-)  # fmt: skip
 
 
 def check_shape(shape: tuple[int, ...], spec: ValueSpec) -> None:
@@ -41,7 +36,7 @@ class SymbolCheck:
 
     def __init__(self, specs: Sequence[ValueSpec]) -> None:
         self._names: list[tuple[int, int, str]] = []
-        self._expressions: list[tuple[int, int, str, Callable[[dict[str, int]], int]]] = []
+        self._expressions: list[tuple[int, int, str, Expression]] = []
         texts = [
             (index, axis, dim)
             for index, spec in enumerate(specs)
@@ -51,11 +46,11 @@ class SymbolCheck:
         bound = {dim for _, _, dim in texts if dim.isidentifier()}
         self._specs = specs
         for index, axis, dim in texts:
-            evaluate = None if dim.isidentifier() else _compile(dim, bound)
-            if evaluate is None:
+            expression = None if dim.isidentifier() else parse(dim, bound)
+            if expression is None:
                 self._names.append((index, axis, dim))
             else:
-                self._expressions.append((index, axis, dim, evaluate))
+                self._expressions.append((index, axis, dim, expression))
 
     def check(self, shapes: Sequence[tuple[int, ...] | None]) -> None:
         """Raises InputError where two inputs disagree. A shape of None is an absent input."""
@@ -71,23 +66,23 @@ class SymbolCheck:
                     f"({name}), but {name} is {sizes[name]} in input {homes[name]!r}"
                 )
             homes.setdefault(name, self._specs[index].name)
-        for index, axis, text, evaluate in self._expressions:
-            self._check_expression(index, axis, text, evaluate, shapes[index], sizes)
+        for index, axis, text, expression in self._expressions:
+            self._check_expression(index, axis, text, expression, shapes[index], sizes)
 
     def _check_expression(
         self,
         index: int,
         axis: int,
         text: str,
-        evaluate: Callable[[dict[str, int]], int],
+        expression: Expression,
         shape: tuple[int, ...] | None,
         sizes: dict[str, int],
     ) -> None:
         if shape is None:
             return
         try:
-            wanted = evaluate(sizes)
-        except (NameError, ArithmeticError):
+            wanted = expression.evaluate(sizes)
+        except (KeyError, ZeroDivisionError):
             return
         if shape[axis] != wanted:
             given = ", ".join(f"{name} is {size}" for name, size in sorted(sizes.items()))
@@ -95,30 +90,6 @@ class SymbolCheck:
                 f"input {self._specs[index].name!r} has {shape[axis]} in dimension {axis} "
                 f"({text}), it must be {wanted} where {given}"
             )
-
-
-def _compile(text: str, bound: set[str]) -> Callable[[dict[str, int]], int] | None:
-    """An evaluator of an arithmetic expression over ``bound``; None if it is just a label."""
-    import ast
-
-    try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    for node in ast.walk(tree):
-        if type(node).__name__ not in _SHAPES_OF_SYNTAX or not _harmless(node, bound):
-            return None
-    code = compile(tree, "<dimension>", "eval")
-    return lambda sizes: eval(code, {"__builtins__": {}, "max": max, "min": min}, sizes)
-
-
-def _harmless(node: Any, bound: set[str]) -> bool:
-    kind = type(node).__name__
-    if kind == "Name":
-        return node.id in bound or node.id in ("max", "min")
-    if kind == "Call":
-        return getattr(node.func, "id", "") in ("max", "min") and not node.keywords
-    return kind != "Constant" or type(node.value) is int
 
 
 def _text(shape: Sequence[Dim]) -> str:

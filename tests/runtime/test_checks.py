@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import graphkiln.runtime
+from graphkiln.ir.dims import DimError, evaluate, parse_dim
 from graphkiln.runtime import ArtifactError, InputError, machine, tvm_runtime
+from graphkiln.runtime.arithmetic import parse
 from graphkiln.runtime.dims import SymbolCheck
 from graphkiln.runtime.manifest import TargetSpec, ValueSpec
 
@@ -53,6 +60,72 @@ def test_what_is_no_expression_is_a_label(dim: str) -> None:
     check.check([(3,), (4, 3)])
     with pytest.raises(InputError):
         check.check([(3,), (4, 5)])
+
+
+NAMES = ("N", "past", "_k")
+TREES = st.recursive(
+    st.one_of(st.integers(-9, 9), st.sampled_from(NAMES)),
+    lambda inner: st.tuples(st.sampled_from("+ - * // % max min".split()), inner, inner),
+    max_leaves=12,
+)
+SIZES = st.fixed_dictionaries({name: st.integers(0, 40) for name in NAMES})
+
+
+def written(tree: Any) -> str:
+    """A tree as a text with all brackets."""
+    if not isinstance(tree, tuple):
+        return str(tree)
+    op, a, b = tree[0], written(tree[1]), written(tree[2])
+    return f"{op}({a}, {b})" if op in ("max", "min") else f"({a}){op}({b})"
+
+
+@given(TREES, SIZES)
+def test_the_runtime_counts_as_the_compiler_does(tree: Any, sizes: dict[str, int]) -> None:
+    """The text that the compiler prints, and one with all that it simplifies away."""
+    text = written(tree)
+    try:
+        dim = parse_dim(text)
+        value = evaluate(dim, sizes)
+    except DimError:  # divided by zero, or too large
+        return
+    for given_text in (text, str(dim)):
+        expression = parse(given_text, NAMES)
+        assert expression is not None, given_text
+        try:
+            assert expression.evaluate(sizes) == value, given_text
+        except ZeroDivisionError:
+            assert given_text == text  # the compiler may have simplified the division away
+
+
+@given(st.text(alphabet="Npast019+-*/%(), maxin_.[]'=:", max_size=24))
+def test_what_is_read_is_in_the_grammar_of_dims(text: str) -> None:
+    """Of texts that the compiler writes and reads, none means something else to the runtime."""
+    expression = parse(text, NAMES)
+    if expression is None:
+        return
+    sizes = {"N": 7, "past": 4, "_k": 3}
+    try:
+        value = expression.evaluate(sizes)
+        dim = parse_dim(text)
+    except (ZeroDivisionError, DimError):
+        return
+    assert evaluate(dim, sizes) == value
+
+
+def test_no_depth_is_too_deep() -> None:
+    deep = "+".join(["N"] * 3000)
+    expression = parse(deep, {"N"})
+    assert expression is None or expression.evaluate({"N": 2}) == 6000
+    nested = parse("-(" * 60 + "N" + ")" * 60, {"N"})
+    assert nested is not None and nested.evaluate({"N": 5}) == 5
+
+
+def test_the_runtime_executes_no_text() -> None:
+    """No module of the runtime has ``eval``, ``exec`` or ``compile``."""
+    for path in Path(graphkiln.runtime.__file__).parent.rglob("*.py"):
+        for found in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(found, ast.Call) and isinstance(found.func, ast.Name):
+                assert found.func.id not in ("eval", "exec", "compile"), path
 
 
 def test_division_by_zero_checks_nothing() -> None:
