@@ -47,6 +47,9 @@ def interface_digest(manifest: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
+LARGE_MEMBER, MOST_DEFLATED = 16 << 20, 100
+"""A member of more bytes that inflating makes so many times as large is taken for a bomb."""
+
 # ---- the checksum of weights.bin -----------------------------------------------------------------
 
 SHA256, GRID64 = "sha256", "grid64-1"
@@ -84,6 +87,9 @@ PLAN, RUN = "graphkiln_plan", "graphkiln_run"
 
 POOL, THREADS = "graphkiln_pool", "graphkiln_threads"
 """The thread pool; see ``codegen/pool.c``."""
+
+MOST_THREADS = 1024
+"""The pool has room for so many threads of one loop."""
 
 POLL = "graphkiln_poll"
 """The kernel that bytecode calls to look for signals."""

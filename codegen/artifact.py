@@ -49,8 +49,10 @@ from ..contract import (
     GRID_ROWS,
     GRID_SEGMENT,
     IR_TEXT,
+    LARGE_MEMBER,
     LIBRARY,
     MANIFEST,
+    MOST_DEFLATED,
     REPORT,
     SCHEMA,
     SHA256,
@@ -70,10 +72,6 @@ _ZIP64_FIELD_SIZE = 20
 # The extra field that aligned Android packages pad with; readers skip what they do not know.
 _PADDING_FIELD = 0xD935
 _PIECE = 8 << 20
-
-# A member that is larger than the one and grows by more than the other is stored: the reader takes
-# what grows by twice as much for a bomb.
-_LARGE, _MOST_DEFLATED = 16 << 20, 50
 
 Weights: TypeAlias = "Sequence[tuple[str, np.ndarray]]"
 Store: TypeAlias = "Callable[[str, bytes | Iterator[memoryview], int], None]"
@@ -354,10 +352,10 @@ def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
 
 
 def _repeats(data: bytes | Iterator[memoryview]) -> bool:
-    """Would a reader not believe that so few deflated bytes hold these?"""
-    if not isinstance(data, bytes) or len(data) <= _LARGE:
+    """Would a reader not believe that so few deflated bytes hold these, or only just?"""
+    if not isinstance(data, bytes) or len(data) <= LARGE_MEMBER:
         return False
-    return len(zlib.compress(data)) * _MOST_DEFLATED < len(data)
+    return len(zlib.compress(data)) * MOST_DEFLATED // 2 < len(data)
 
 
 def _padding(position: int, name: str, large: bool) -> bytes:

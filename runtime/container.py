@@ -17,16 +17,13 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from ..contract import MANIFEST, MEMBERS, WEIGHTS
+from ..contract import LARGE_MEMBER, MANIFEST, MEMBERS, MOST_DEFLATED, WEIGHTS
 from .errors import ArtifactError, first_line
 
 _NAMES = (*MEMBERS, MANIFEST)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\3\4"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-# A member that is larger than the one and grows by more than the other is a bomb.
-_LARGE, _MOST_DEFLATED = 16 << 20, 100
 
 # What the standard library raises on a malformed archive.
 _MALFORMED = (
@@ -88,7 +85,7 @@ class ZipContainer:
         for info in infos:
             if info.compress_type not in _METHODS:
                 raise ArtifactError(f"{info.filename} is neither stored nor deflated")
-            if info.file_size > max(_LARGE, _MOST_DEFLATED * info.compress_size):
+            if info.file_size > max(LARGE_MEMBER, MOST_DEFLATED * info.compress_size):
                 raise ArtifactError(
                     f"{info.filename} grows from {info.compress_size} to {info.file_size} bytes, "
                     "which nothing does that was compiled: the file is damaged or made to do harm"

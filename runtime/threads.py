@@ -13,12 +13,12 @@ import os
 import threading
 from typing import Any
 
-from ..contract import POOL, THREADS
+from ..contract import MOST_THREADS, POOL, THREADS
 from .errors import ArtifactError, InputError
 from .machine import usable_cores
 
 VARIABLE = "GRAPHKILN_NUM_THREADS"
-_MOST = 1024  # what the pool has room for
+_RANGE = f"a whole number from 1 to {MOST_THREADS}"
 
 
 class _Caller(threading.local):
@@ -70,11 +70,11 @@ def _from_environment() -> int | None:
     if not text:
         return None
     if not text.isdecimal():
-        raise InputError(f"{VARIABLE} must be a whole number from 1 to {_MOST}, it is {text!r}")
+        raise InputError(f"{VARIABLE} must be {_RANGE}, it is {text!r}")
     return _validated(int(text), VARIABLE)
 
 
 def _validated(threads: int, source: str) -> int:
-    if type(threads) is not int or not 1 <= threads <= _MOST:
-        raise InputError(f"{source} must be a whole number from 1 to {_MOST}, it is {threads!r}")
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"{source} must be {_RANGE}, it is {threads!r}")
     return threads

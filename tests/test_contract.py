@@ -36,10 +36,11 @@ def test_no_name_is_written_a_second_time() -> None:
     assert [w for w in wrong if not w.startswith("codegen/link.py")] == []
 
 
-def test_the_pool_has_the_functions_that_the_runtime_asks_for() -> None:
+def test_the_pool_has_what_the_runtime_asks_for() -> None:
     source = (ROOT / "codegen" / "pool.c").read_text(encoding="utf-8")
     for name in (contract.POOL, contract.THREADS):
         assert f" __tvm_ffi_{name}(" in source
+    assert f"MOST_THREADS = {contract.MOST_THREADS}," in source
 
 
 @pytest.mark.parametrize("name", sorted(DTYPES.keys() - {"string"}))
