@@ -21,6 +21,11 @@ def shorten(text: str, limit: int = _LONGEST) -> str:
     return f"{line[:half]} ... {line[-half:]}"
 
 
+def node_text(name: str, op: str = "") -> str:
+    """How messages name a node: ``node 'conv1' (Conv)``."""
+    return f"node '{shorten(name, 120)}'" + (f" ({shorten(op, 80)})" if op else "")
+
+
 class Place(Protocol):
     """A node at which something is wrong: it has a name, and the key of its op."""
 
@@ -59,9 +64,9 @@ class Blocker:
         if self.graph:
             parts.append(f"graph {self.graph!r}")
         if self.node or self.op:
-            op = f" ({'kernel ' if self.kernel else ''}{shorten(self.op, 80)})" if self.op else ""
+            op = f"kernel {self.op}" if self.kernel else self.op
             output = f", output {self.output!r}" if self.output else ""
-            parts.append(f"node '{shorten(self.node, 120)}'{op}{output}")
+            parts.append(node_text(self.node, op) + output)
         return parts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from ..errors import node_text
 from ..ir.conditions import Condition, Relation, asserted
 from ..ir.dims import sym
 from ..ir.graph import Graph, Node
@@ -66,7 +67,7 @@ MOST = 1 << 48
 
 def size_of_values(node: Node, symbol: str) -> list[Check]:
     """What every size that ``node`` computes from its values must be."""
-    size, where = sym(symbol), f"node {node.name!r} ({node.key})"
+    size, where = sym(symbol), node_text(node.name, node.key)
     limits = (
         (0, size, "a size that is not negative"),
         (size, MOST, "a size that memory can hold"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx
 
+from ..errors import node_text
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor, unify_sequences
@@ -121,7 +122,7 @@ def _place_chosen(
     assert choices is not None
     taken = answer != question.negated
     branch, title = branches[0 if taken else 1], at.scope.prefix + at.node.name
-    origin = f"node {title!r} (If)"
+    origin = node_text(title, "If")
     message = shorten(f"{origin}: the model was compiled for {question.assumption(answer)}")
     guard = Guard(Emit(importer, at.scope, title), cond, taken, message)
     inner = _inner_scope(at, branch, builder)

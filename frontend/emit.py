@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import node_text
 from ..ir.conditions import Condition, Relation
 from ..ir.dims import Dim
 from ..ir.graph import Value
@@ -86,7 +87,7 @@ class Emit:
         ``why`` completes "it needs ...". Raises :class:`ImportFault` where that can never be.
         """
         builder = self.scope.builder
-        condition = Condition(relation, a, b, f"node {self.name!r}", why, builder.origins)
+        condition = Condition(relation, a, b, node_text(self.name), why, builder.origins)
         if condition.refuted():
             raise ImportFault(f"needs {why}, not {a} and {b}")
         if condition.proved():
@@ -105,4 +106,4 @@ class Emit:
             self.require(Relation.EQUAL, x, y, why)
 
     def warn(self, text: str) -> None:
-        self.importer.warn(f"node '{self.name}': {text}")
+        self.importer.warn(f"{node_text(self.name)}: {text}")

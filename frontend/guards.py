@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from ..errors import node_text, shorten
 from ..ir.conditions import Condition, multiple_that_fits
 from ..ir.dims import lower_bound, upper_bound
 from ..ir.graph import Graph, Node, Value
@@ -21,7 +22,6 @@ from ..ir.infer import infer_node, infer_types
 from ..ir.origins import Origins
 from ..ir.registry import Needs, ValueNeed, has_trait
 from ..ir.traits import Trait
-from .errors import shorten
 
 
 def add_guards(graph: Graph, inputs_of: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ class _Guards:
         guarded = self._graph.input(need.node, at)
         if value is None or guarded is None or _always_fits(self._graph, value, need):
             return
-        why = f"node {need.node.name!r} ({need.node.key}) needs {need.why}"
+        why = f"{node_text(need.node.name, need.node.key)} needs {need.why}"
         asked = _within(need)
         key = (value, guarded, *asked.items())
         if key not in self._made:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import UndeterminedError
+from ..errors import UndeterminedError, node_text
 from .axes.map import AxisMap
 from .conditions import Condition, Relation
 from .dims import Dim, SymExpr, known_le
@@ -127,7 +127,7 @@ class InferContext:
         if isinstance(a, int) and isinstance(b, int) and relation.holds(a, b):
             return  # by far the most frequent case
         node = self.node
-        told = f"node {node.name!r} ({node.key})"
+        told = node_text(node.name, node.key)
         condition = Condition(relation, a, b, told, why, node.origins)
         if condition.refuted():
             raise self.error(f"needs {why}, not {a} and {b}")

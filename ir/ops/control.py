@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ...errors import node_text
 from ..conditions import Condition, Relation
 from ..dims import Dim, sym
 from ..graph import Graph, Value
@@ -233,7 +234,7 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
 
 def _require_one_shape(ctx: InferContext, body: Graph, count: int) -> None:
     """Each turn of a Scan gives states of the shape that they came with."""
-    name = f"node {ctx.node.name!r} ({ctx.node.key})"
+    name = node_text(ctx.node.name, ctx.node.key)
     why = "states that keep their shape in every turn"
     for before, after in zip(body.inputs[:count], body.outputs[:count], strict=True):
         shapes = [v.type.shape for v in (after, before) if isinstance(v.type, TensorType)]
