@@ -6,7 +6,7 @@ last. Keys lose their order where nothing counts positions: causal masks and len
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..dims import Dim, known_equal
@@ -217,14 +217,23 @@ def linear_attention(b: Builder) -> AxisMap | None:
     b.take(1, _packed(3, n, (k,), s, d))
     b.take(2, _packed(3, n, (k,), s, e))
     b.take(3, [whole(n), whole(k), whole(d), whole(e)])
-    if b.has(4):
-        each = known_equal(b.shape(4)[2], kv)
-        b.take(4, [whole(n), whole(s), whole(k) if each else whole(k, d)])
-    if b.has(5):
-        b.take(5, [whole(n), whole(s), whole(k) if known_equal(b.shape(5)[2], kv) else UNIT])
+    _rates(b, 4, [whole(n), whole(s)], {kv: whole(k), kv * (hidden // heads): whole(k, d)})
+    _rates(b, 5, [whole(n), whole(s)], {kv: whole(k), 1: UNIT})
     b.give(_packed(3, n, (k, g), s, e))
     b.give([whole(n), whole(k), whole(d), whole(e)], 1)
     return b.build(counts={"q_num_heads": (k, g), "kv_num_heads": (k,)})
+
+
+def _rates(b: Builder, i: int, places: list[Axis], by_size: Mapping[Dim, Axis]) -> None:
+    """Decays or rates: the size of the last axis says what it counts; where it is open, nothing."""
+    if not b.has(i):
+        return
+    size = b.shape(i)[-1]
+    found = next((axis for d, axis in by_size.items() if known_equal(d, size)), None)
+    if found is None:
+        for axis in by_size.values():
+            b.withdraw(axis)
+    b.take(i, [*places, b.opaque(size) if found is None else found])
 
 
 # ---- rotary embeddings ---------------------------------------------------------------------------

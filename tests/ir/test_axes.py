@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from support.axis_cases import CASES, Case, cases
-from support.axis_checks import problems
+from support.axis_checks import evaluate, problems
 
+from graphkiln.ir import dims
 from graphkiln.ir.axes.map import Axes, AxisMap, Combine, Factor, Kind, Piece
 from graphkiln.ir.axes.query import axes_of, is_pointwise
-from graphkiln.ir.registry import spec, specs
+from graphkiln.ir.bindings import bind_type
+from graphkiln.ir.dims import Dim, sym
+from graphkiln.ir.registry import InferenceError, spec, specs
 
 _SHAPES = "reads shapes or numbers, no elements along axes"
 _SIZES = "the size of its result depends on data"
@@ -81,6 +84,46 @@ def test_maps_hold(key: str, data: st.DataObject) -> None:
     if axes is not None:
         random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
         assert problems(axes, case, random) == [], axes
+
+
+@pytest.mark.parametrize("key", [k for k in DESCRIBED if k in CASES])
+@settings(max_examples=8)
+@given(data=st.data())
+def test_maps_of_open_dims_hold(key: str, data: st.DataObject) -> None:
+    """What a map says of symbols holds for the sizes that they stand for."""
+    case = data.draw(cases(key))
+    open_sizes = data.draw(st.sets(st.integers(2, 6), min_size=1))
+    try:
+        graph, node = case.build(case.inputs, lambda d: sym(f"s{d}") if d in open_sizes else d)
+    except InferenceError:  # it needs to know a size
+        return
+    axes = axes_of(graph, node)
+    if axes is not None:
+        bindings = {f"s{d}": d for d in open_sizes}
+        for value, result in zip(node.values, evaluate(case, case.inputs), strict=True):
+            bind_type(value.type, result, bindings)
+        random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+        assert problems(_closed(axes, bindings), case, random) == [], axes
+
+
+def _closed(axes: AxisMap, bindings: dict[str, int]) -> AxisMap:
+    """The map with numbers for symbols."""
+
+    def number(d: Dim) -> int:
+        return dims.evaluate(d, bindings)
+
+    def piece(p: Piece) -> Piece:
+        return Piece(p.factors, number(p.start), number(p.step), number(p.reach))
+
+    def closed(found: Axes | None) -> Axes | None:
+        return None if found is None else tuple(tuple(map(piece, axis)) for axis in found)
+
+    return replace(
+        axes,
+        factors=tuple(replace(f, size=number(f.size)) for f in axes.factors),
+        operands=tuple(map(closed, axes.operands)),
+        results=tuple(map(closed, axes.results)),
+    )
 
 
 @pytest.mark.parametrize("key", sorted(CASES))

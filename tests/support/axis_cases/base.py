@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from graphkiln.ir.dims import Dim
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.types import array_type
@@ -30,8 +31,10 @@ class Case:
     constants: tuple[int, ...] = ()
     resizable: bool = True
 
-    def build(self, inputs: Sequence[Array | None]) -> tuple[Graph, Node]:
-        """A typed graph of the one node on inputs of these types."""
+    def build(
+        self, inputs: Sequence[Array | None], opened: Callable[[int], Dim] = int
+    ) -> tuple[Graph, Node]:
+        """A typed graph of the one node on inputs of these types, each size as ``opened`` says."""
         graph, values = Graph(), []
         for i, array in enumerate(inputs):
             if array is None:
@@ -39,7 +42,8 @@ class Case:
             elif i in self.constants:
                 values.append(graph.add_constant(array))
             else:
-                values.append(graph.add_input(f"x{i}", array_type(array)))
+                shape = tuple(map(opened, array.shape))
+                values.append(graph.add_input(f"x{i}", array_type(array).with_shape(shape)))
         domain, _, op = self.key.rpartition(".")
         node = graph.add_node(op, values, self.attrs, domain=domain, outputs=self.outputs)
         graph.set_outputs(list(node.values))
