@@ -8,7 +8,7 @@ from ..dims import Dim, is_static, known_equal
 from ..shapes import normalize_axes, normalize_axis
 from ..slices import slice_range
 from .build import Builder, rule
-from .map import Axis, AxisMap, Piece, whole
+from .map import Axis, AxisMap, Kind, Piece, whole
 
 
 @rule
@@ -259,7 +259,7 @@ def columns_to_image(b: Builder) -> AxisMap | None:
     places = 1
     for d in block:
         places *= d
-    depth = whole(channel, *b.opaque(places)[0].factors)
+    depth = whole(channel, b.factor(places, Kind.OPAQUE))
     b.take(0, [whole(batch), depth, b.opaque(columns)])
     b.give([whole(batch), whole(channel), *(b.opaque(d) for d in b.out()[2:])])
     return b.build()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .build import Builder, rule
-from .map import AxisMap
+from .map import AxisMap, Kind, whole
 
 
 @rule
@@ -45,9 +45,7 @@ def dropout(b: Builder) -> AxisMap | None:
 def halves(b: Builder) -> AxisMap | None:
     """``left * gelu(right)``: the last axis and the bias hold both halves of the result's."""
     *lead, last = b.axes(b.out())
-    (piece,) = last
-    both = (*b.opaque(2)[0].factors, *piece.factors)
-    pair = (type(piece)(both),)
+    pair = whole(b.factor(2, Kind.OPAQUE), *last[0].factors)
     b.take(0, [*lead, pair])
     b.take(1, [pair])
     b.give([*lead, last])

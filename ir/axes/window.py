@@ -45,7 +45,7 @@ def convolution(
         b.take(x, [n, whole(g, c), *inside])
         b.take(w, [filters, whole(c), *(b.opaque(k) for k in weights[2:])])
         addends = [i for i in (bias, residual) if i is not None]
-        for i in (*by_filter, *addends[: bias is not None]):
+        for i in by_filter if bias is None else (*by_filter, bias):
             b.entries(i, filters, weights[0])
         if residual is not None:
             b.take(residual, [n, filters, *outside])

@@ -26,8 +26,10 @@ def attention(d: Draw, key: str) -> Case:
         attrs |= {"q_num_heads": heads, "kv_num_heads": kv}
     mask = d.floats(*d.squeezed((n, heads, s))[-3:], past + t)
     inputs: list[Array | None] = [q, k, v, mask if mask.ndim > 1 and d.flag() else None]
-    outputs = d.pick(1, 3)
-    if past and outputs == 3:
+    outputs = d.pick(1, 3, 4)
+    if outputs == 1 and d.flag():
+        inputs += [None, None, d.ints(0, t + 1, n)]
+    if past and outputs > 1:
         inputs += [d.floats(n, kv, past, depth), d.floats(n, kv, past, width)]
     elif inputs[3] is not None and past:
         inputs[3] = mask[..., past:]
