@@ -227,6 +227,16 @@ def is_pointwise(axes: AxisMap) -> bool:
     return all(operand is None or _broadcasts(operand, first) for operand in axes.operands)
 
 
+def broadcasts(graph: Graph, node: Node) -> bool:
+    """Is a node of an elementwise op, whose operands broadcast from the last axis on?
+
+    Such a node has no axis in its attributes, so views and transposes of its operands may as well
+    follow it. A trait alone would let an op pass whose operands lie along other axes.
+    """
+    axes = axes_of(graph, node) if has_trait(node, "elementwise") else None
+    return axes is not None and is_pointwise(axes)
+
+
 def _single(axes: AxisMap, axis: Axis) -> bool:
     """Is an axis one mapped factor?"""
     (piece, *more) = axis
@@ -245,7 +255,7 @@ def _broadcasts(operand: Axes, result: Axes) -> bool:
 
 
 __all__ = [
-    "AxisOf", "Cut", "axes_of", "axes_of_kind", "cut_along", "dropped", "factor_indices",
-    "factors_of", "filter_axes", "is_pointwise", "piece_grid", "positions",
+    "AxisOf", "Cut", "axes_of", "axes_of_kind", "broadcasts", "cut_along", "dropped",
+    "factor_indices", "factors_of", "filter_axes", "is_pointwise", "piece_grid", "positions",
     "reduced_axes",
 ]  # fmt: skip

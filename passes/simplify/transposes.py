@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...ir.axes.query import broadcasts
 from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
-from ...ir.registry import attribute, has_trait
-from ...ir.traits import Trait
+from ...ir.registry import attribute
 from ..claims import moved
 from ..pattern import Match, Op, Rule, Var
 from ..queries import sole_consumer
@@ -152,10 +152,10 @@ class _Cone:
     def _inside(self, value: Value) -> bool:
         node = value.node
         return (
-            has_trait(node, Trait.ELEMENTWISE)
-            and len(node.outputs) == 1
+            len(node.outputs) == 1
             and value.rank == len(self.perm)
             and sole_consumer(self.graph, value) is not None
+            and broadcasts(self.graph, node)
         )
 
     def leaf(self, value: Value, r: Editor) -> Value:
@@ -205,7 +205,7 @@ def _cone(m: Match) -> _Cone:
 
 
 def _can_move(m: Match) -> str | None:
-    if not has_trait(m["x"].node, Trait.ELEMENTWISE):
+    if not broadcasts(m.graph, m["x"].node):
         return "its input is not elementwise"
     return _cone(m).collect()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from math import prod
 
+from ...ir.axes.query import broadcasts
 from ...ir.dims import Dim, known_equal
 from ...ir.edit import Editor
 from ...ir.graph import Node, Value
@@ -70,6 +71,8 @@ def _same_last(v: Value, view: Value, a: Value) -> bool:
 def _can_sink(m: Match) -> str | None:
     if has_trait(m.root, Trait.STOCHASTIC) or len(m.root.outputs) != 1:
         return "its results go by their places"
+    if not broadcasts(m.graph, m.root):
+        return "not elementwise"
     view = _viewed(m)
     if view is None:
         return "no input is a view of something computed"

@@ -9,6 +9,9 @@ import pytest
 from support.graph_text import graph_of
 from support.pass_checks import Golden, check, run
 
+from graphkiln.ir import registry
+from graphkiln.ir.axes.build import Builder, rule
+from graphkiln.ir.axes.map import AxisMap
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.types import dtype, to_numpy_dtype
 from graphkiln.passes.base import PassContext
@@ -370,6 +373,37 @@ def test_a_transpose_does_not_move_where_it_would_be_added_elsewhere() -> None:
     graph main(%x: float32[2,3,4], %y: float32[2,4,3]) -> (z) {
       %t = Transpose(%x) {perm=[0, 2, 1]}
       %s = Add(%t, %y)
+      %z = Transpose(%s) {perm=[0, 2, 1]}
+      return %z
+    }
+    """)
+    assert run(graph, "simplify").records[0].changes == 0
+
+
+@rule
+def _along_channels(b: Builder) -> AxisMap | None:
+    axes = b.axes(b.shape())
+    b.take(0, axes)
+    b.take(1, [axes[1]])
+    b.give(axes)
+    return b.build()
+
+
+def test_a_transpose_does_not_move_past_operands_along_other_axes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An op of a plugin, elementwise but for a bias along axis 1."""
+    biased = registry.OpSpec(
+        "AddChannels", "test", lambda ctx: [ctx.tensor(0)], traits=frozenset({"elementwise"}),
+        axes=_along_channels,
+    )  # fmt: skip
+    registry.specs()
+    monkeypatch.setitem(registry._REGISTRY, biased.key, biased)
+    graph = graph_of("""
+    graph main(%x: float32[2,3,4]) -> (z) {
+      %bias = constant float32[4] [1.0, 2.0, 3.0, 4.0]
+      %t = Transpose(%x) {perm=[0, 2, 1]}
+      %s = test.AddChannels(%t, %bias)
       %z = Transpose(%s) {perm=[0, 2, 1]}
       return %z
     }
