@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
+
+import numpy as np
 
 from ..errors import Blocker, GraphkilnError
 from ..ir.edit import Editor, Listener
@@ -18,8 +20,11 @@ from ..ir.graph import Graph, GraphError
 from ..ir.infer import Known, infer_types
 from ..ir.symbols import Renames, collect_renames, rename_symbols
 from .captures import captured_inputs
-from .claims import Claim
+from .claims import Claim, Exactness
+from .facts import Fact
+from .options import option_types
 from .pattern import Explain, Rule
+from .services import Feeds, Runner, fresh_random, reference_runner
 from .target import GenericFacts, TargetFacts
 
 # Settling one size may settle another; each round is one inference of the whole graph.
@@ -50,10 +55,11 @@ class PassError(GraphError):
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did: the number of changes, and how many of each kind."""
+    """What a pass did: the number of changes, how many of each kind, and what it measured."""
 
     changes: int
     details: Mapping[str, int] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> PassResult:
@@ -68,19 +74,29 @@ class PassContext:
 
     ``target`` answers questions about the hardware, ``warnings`` collects what the user should
     read, ``explain`` (where given) hears of every rewrite that was tried as (rule, node, reason),
-    ``listener`` of every edit that is made.
+    ``listener`` of every edit that is made. ``data`` are feeds of the model that stand for those of
+    its users, ``runner`` runs graphs (the driver's compiles them), ``random`` gives the same
+    numbers in every compilation, and ``numbers`` holds what the pass that runs has measured.
     """
 
     target: TargetFacts = field(default_factory=GenericFacts)
     warnings: list[str] = field(default_factory=list)
     explain: Explain | None = None
     listener: Listener | None = None
+    data: Sequence[Feeds] = ()
+    runner: Runner = reference_runner
+    random: np.random.Generator = field(default_factory=fresh_random)
+    numbers: dict[str, float] = field(default_factory=dict)
     _known: dict[Graph, Known] = field(default_factory=dict)
     _captured: dict[Graph, Known] = field(default_factory=dict)
 
     def warn(self, message: str) -> None:
         if message not in self.warnings:
             self.warnings.append(message)
+
+    def measure(self, name: str, value: float) -> None:
+        """Tell a number that the pass found, such as the error that it makes, for its record."""
+        self.numbers[name] = float(value)
 
     def known(self, graph: Graph) -> Known:
         """The values of ``graph`` known at compile time; infers its types where that is due.
@@ -131,17 +147,16 @@ class PassContext:
 class Pass(ABC):
     """One transformation of a graph and of the bodies in it.
 
-    ``requires`` and ``ensures`` name facts about the graph (such as ``no-shape-ops``); the
-    manager checks that what a pass requires was ensured before it. ``rules`` are the rewrites that
-    it consists of, ``claims`` what its other edits promise, by what is edited: a pass has at least
-    one of these.
+    ``rules`` are the rewrites that it consists of, ``claims`` what its other edits promise, by what
+    is edited: a pass has at least one of these. The manager checks what a pass ``requires`` of the
+    graph before it runs, and what it ``ensures`` afterwards.
     """
 
     name: ClassVar[str] = ""
     rules: ClassVar[tuple[Rule, ...]] = ()
     claims: ClassVar[Mapping[str, Claim]] = {}
-    requires: ClassVar[frozenset[str]] = frozenset()
-    ensures: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[tuple[Fact, ...]] = ()
+    ensures: ClassVar[tuple[Fact, ...]] = ()
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Change ``graph`` in place; the default applies the pass to every body, then to it."""
@@ -160,6 +175,11 @@ class Pass(ABC):
         found = [(r.name, r.claim) for r in cls.rules]
         return list(dict.fromkeys([*found, *cls.claims.items()]))
 
+    @classmethod
+    def is_lossy(cls) -> bool:
+        """May the graph compute another function afterwards, not only round otherwise?"""
+        return any(claim.exactness is Exactness.LOSSY for _, claim in cls.promises())
+
     @abstractmethod
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         """Change one graph, not its bodies, in place; returns what was changed how often."""
@@ -173,12 +193,17 @@ _PASSES: dict[str, type[Pass]] = {}
 def register_pass(cls: P) -> P:
     """Class decorator: make the pass known under its name.
 
-    Raises ``ValueError`` where it has none of its own, or claims nothing about the numbers.
+    Raises ``ValueError`` where it has none of its own, claims nothing about the numbers, or has an
+    option of a type that pipelines cannot spell.
     """
     if not cls.name or cls.name in _PASSES:
         raise ValueError(f"pass name {cls.name!r} is empty or taken")
     if not cls.promises():
         raise ValueError(f"pass {cls.name!r} has neither rules nor claims")
+    try:
+        option_types(cls)
+    except TypeError as e:
+        raise ValueError(f"pass {cls.name!r}: {e}") from e
     _PASSES[cls.name] = cls
     return cls
 

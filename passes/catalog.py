@@ -6,21 +6,22 @@ from functools import cache
 
 from ..ir.discovery import load_modules
 
-LEVELS = {
-    0: "shapes,fold,dce",
-    # Shapes and folding run again after what settles branches, loops, sequences and their sizes;
-    # recognition before simplification, which combines constants that patterns look for.
-    1: "shapes,fold,dce,sequences,unroll,sequences,shapes,fold,decompose,"
-    "recognize{attention=false},simplify,recognize,fold_affine,simplify,qdq_fuse,signs,subnormals,"
-    "cse,dce,widen,layout,fuse,dce",
-}
+LEVELS = {0: "shapes,fold,dce", 1: "default"}
 """The text of each optimisation level's pipeline."""
 
 PIPELINES = {
+    "default": "settle,rewrite,integers,clean,lower",
+    # Shapes and folding run again after what settles branches, loops, sequences and their sizes.
+    "settle": "shapes,fold,dce,sequences,unroll,sequences,shapes,fold",
+    # Recognition before simplification, which combines constants that patterns look for.
+    "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify",
+    "integers": "qdq_fuse,signs",
+    "clean": "subnormals,cse,dce",
+    "lower": "widen,layout,fuse,dce",
     "exact": "shapes,fold{exact=true},dce,sequences,unroll,sequences,shapes,fold{exact=true},"
     "decompose{exact=true},simplify{exact=true},cse,dce",
 }
-"""Further pipelines by name.
+"""Pipelines by name: the default one, the phases that it consists of, and others.
 
 ``exact`` changes no bit: its passes run exact rewrites only. What regroups sums is left out, such
 as packed layouts and Winograd's convolutions, and so is fusion, since a product and a sum in one

@@ -12,6 +12,7 @@ from ..ir.symbols import carried_symbols, loose_symbols
 from .base import Pass, PassContext, register_pass
 from .captures import Capture, captured_inputs, drop_inputs
 from .claims import exact
+from .facts import NO_DEAD_NODES
 
 _MANY = 16
 """Ops that may have more results than this have them by count: none can be left out."""
@@ -32,6 +33,8 @@ class DeadCode(Pass):
         "nodes": exact("what no result needs = nothing", _UNUSED),
         "results": exact("results that nothing uses = none", _UNUSED),
     }
+
+    ensures = (NO_DEAD_NODES,)
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         counts: Counter[str] = Counter()

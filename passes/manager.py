@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..ir.graph import Graph
+from ..ir.graph import Graph, GraphError
 from ..ir.text import print_graph
 from ..ir.verify import verify
-from .base import Pass, PassContext, PassError, PassResult
+from .base import Pass, PassContext, PassError, PassResult, pass_class, pass_names
 from .edits import EditCounter, Edits
 from .pipeline import format_pass
+from .services import Feeds, Runner
 from .target import TargetFacts
 
 
@@ -22,7 +23,8 @@ from .target import TargetFacts
 class PassRecord:
     """What one pass of a run did, and how long it took with inference and verification.
 
-    ``details`` counts changes as the pass does, ``edits`` nodes and values by rule.
+    ``details`` counts changes as the pass does, ``edits`` nodes and values by rule, ``numbers`` is
+    what the pass measured.
     """
 
     index: int
@@ -34,6 +36,7 @@ class PassRecord:
     changes: int
     details: Mapping[str, int] = field(default_factory=dict)
     edits: Mapping[str, Edits] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     def to_report(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
@@ -62,9 +65,9 @@ class PassManager:
     After every pass that changed something types are inferred again and, with ``verify``, the
     graph is verified. ``dump_dir`` receives the text after each pass (``00_import.txt``,
     ``03_fold.txt``); ``stop_after`` names the pass after which the run ends, or gives its number,
-    from 1; ``facts`` answers what passes ask about the hardware; ``before`` is called before each
-    pass, and ``on_pass`` hears of it as it ends. Raises ``ValueError`` where ``stop_after`` names
-    no pass, or where the order of passes breaks what one of them requires.
+    from 1; ``facts`` answers what passes ask about the hardware, ``runner`` runs graphs for them on
+    ``data`` or other feeds; ``before`` is called before each pass, and ``on_pass`` hears of it as
+    it ends. Raises ``ValueError`` where ``stop_after`` names no pass.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class PassManager:
         dump_dir: str | os.PathLike[str] | None = None,
         stop_after: str | int | None = None,
         facts: TargetFacts | None = None,
+        runner: Runner | None = None,
+        data: Sequence[Feeds] = (),
         before: BeforePass | None = None,
         on_pass: OnPass | None = None,
     ) -> None:
@@ -83,9 +88,10 @@ class PassManager:
         self.dump_dir = None if dump_dir is None else Path(dump_dir)
         self.stop_after = _stop_index(self.passes, stop_after)
         self.facts = facts
+        self.runner = runner
+        self.data = data
         self.before = before
         self.on_pass = on_pass
-        _check_facts(self.passes)
 
     def run(self, graph: Graph, context: PassContext | None = None) -> PipelineResult:
         """Change ``graph`` in place; raises :class:`PassError` naming the pass that failed.
@@ -109,7 +115,7 @@ class PassManager:
             records.append(
                 PassRecord(
                     index, p.name, format_pass(p), seconds, before, nodes,
-                    result.changes, result.details, edits.by_rule,
+                    result.changes, result.details, edits.by_rule, result.numbers,
                 )  # fmt: skip
             )
             self._dump(graph, index, p.name)
@@ -120,7 +126,11 @@ class PassManager:
 
     def context(self) -> PassContext:
         """A fresh context for a run."""
-        return PassContext() if self.facts is None else PassContext(self.facts)
+        context = PassContext() if self.facts is None else PassContext(self.facts)
+        context.data = self.data
+        if self.runner is not None:
+            context.runner = self.runner
+        return context
 
     def run_pass(
         self,
@@ -131,14 +141,18 @@ class PassManager:
     ) -> PassResult:
         """Run one pass, then infer and verify; ``done`` names the passes before it."""
         context = context or self.context()
+        context.numbers = {}
         try:
+            _require(p, graph)
             result = p.run(graph, context)
             if result.changes:
                 context.refresh(graph)
                 if self.verify:
                     # The types come from inference a moment ago: no need to infer them again.
                     verify(graph, types=False)
-            return result
+            if self.verify:
+                _ensure(p, graph)
+            return replace(result, numbers={**result.numbers, **context.numbers})
         except Exception as e:
             raise PassError.of(e, format_pass(p), done) from e
 
@@ -165,13 +179,22 @@ def _stop_index(passes: Sequence[Pass], stop: str | int | None) -> int:
     return int(stop)
 
 
-def _check_facts(passes: Sequence[Pass]) -> None:
-    facts: set[str] = set()
-    for p in passes:
-        missing = p.requires - facts
-        if missing:
-            raise ValueError(f"pass {p.name} needs a pass before it that ensures {sorted(missing)}")
-        facts |= p.ensures
+def _require(p: Pass, graph: Graph) -> None:
+    """Raise where the graph is not as the pass needs it."""
+    for fact in p.requires:
+        objection = fact.missing(graph)
+        if objection is not None:
+            others = [n for n in pass_names() if fact in (pass_class(n) or Pass).ensures]
+            hint = f"; run {' or '.join(others)} before it" if others else ""
+            raise GraphError(f"it needs a graph with {fact.name}, and {objection}{hint}")
+
+
+def _ensure(p: Pass, graph: Graph) -> None:
+    """Raise where the graph is not as the pass says it leaves it."""
+    for fact in p.ensures:
+        objection = fact.missing(graph)
+        if objection is not None:
+            raise GraphError(f"it says that it leaves {fact.name}, but {objection}")
 
 
 __all__ = ["OnPass", "PassManager", "PassRecord", "PipelineResult"]

@@ -1,12 +1,17 @@
 """Pipelines as text: ``fold{max-bytes=1048576},cse`` and back.
 
-    pipeline = [pass ("," pass)*]
+    pipeline = [item ("," item)*]
+    item     = pass | NAME edit*                       NAME of a pipeline in catalog.PIPELINES
     pass     = NAME ["{" option ("," option)* "}"]
-    option   = NAME "=" value          a field of the pass, with "-" for "_"
+    option   = NAME "=" value                          a field of the pass, with "-" for "_"
+    edit     = "@" ("before" | "after" | "replace") "(" NAME ")" "=" part | "@" "without" "(" NAME ")"
+    part     = pass | "(" pipeline ")"
 
-A NAME may also be that of a pipeline in ``catalog.PIPELINES``, which takes no options.
+An edit changes the pipeline in front of it: ``before`` puts passes in front of the first pass of
+that NAME, ``after`` behind the last, ``replace`` in the place of each, and ``without`` leaves each
+out. The NAME may be that of a phase, which is a pipeline within: ``default@before(lower)=prune``.
 
-Values are integers, floats, ``true``/``false``, words, or words joined by ``+`` for tuples.
+What a value may be is told by the field's type; see :mod:`.options`.
 """
 
 from __future__ import annotations
@@ -14,14 +19,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import Field, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, NoReturn
 
 from ..errors import UsageError
 from .base import Pass, pass_class, pass_names
 from .catalog import LEVELS, PIPELINES, load
+from .options import format_option, option_types, parse_option
 
-_PASS = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
+_NAME = re.compile(r"\s*([A-Za-z0-9_-]+)\s*")
+_OPTIONS = re.compile(r"\{([^{}]*)\}\s*")
+_EDIT = re.compile(r"@\s*(before|after|replace|without)\s*\(\s*([A-Za-z0-9_-]+)\s*\)\s*")
+
+_MOST_NESTED = 32
+"""Brackets within brackets of a pipeline's text."""
 
 
 class PipelineError(UsageError):
@@ -36,20 +47,7 @@ def parse_pipeline(text: str | None) -> list[Pass]:
     load()
     if text is None:
         return default_pipeline()
-    passes: list[Pass] = []
-    at = 0
-    while text[at:].strip():
-        match = _PASS.match(text, at)
-        if match is None:
-            raise PipelineError(f"expected a pass at position {at}: {text[at : at + 20]!r}")
-        if match[1] in PIPELINES and match[2] is None:
-            passes += parse_pipeline(PIPELINES[match[1]])
-        else:
-            passes.append(_make(match[1], match[2] or ""))
-        at = match.end()
-        if match[3] == "," and not text[at:].strip():
-            raise PipelineError("a pass must follow the last comma")
-    return passes
+    return [placed.step for placed in _Reader(text).whole()]
 
 
 def default_pipeline(level: int = max(LEVELS)) -> list[Pass]:
@@ -70,19 +68,125 @@ def print_pipeline(passes: Sequence[Pass]) -> str:
 def format_pass(p: Pass) -> str:
     """One pass with the options that differ from their defaults."""
     told = [
-        f"{f.name.replace('_', '-')}={_format(getattr(p, f.name))}"
+        f"{f.name.replace('_', '-')}={format_option(getattr(p, f.name))}"
         for f in fields(p)
         if getattr(p, f.name) != f.default
     ]
     return f"{p.name}{{{','.join(told)}}}" if told else p.name
 
 
-def _format(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "+".join(str(v) for v in value)
-    return str(value)
+@dataclass(frozen=True)
+class _Placed:
+    """A pass in a pipeline, and the names of the pipelines within that it belongs to."""
+
+    step: Pass
+    phases: frozenset[str] = frozenset()
+
+    def answers_to(self, name: str) -> bool:
+        return name == self.step.name or name in self.phases
+
+
+class _Reader:
+    """Reads one pipeline's text from ``at`` on."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.depth = 0
+
+    def whole(self) -> list[_Placed]:
+        passes = self._pipeline()
+        if self._rest():
+            self._fail("a pass")
+        return passes
+
+    def _pipeline(self) -> list[_Placed]:
+        """Items up to the end of the text, or to a bracket that closes."""
+        if not self._rest() or self._sees(")"):
+            return []
+        passes = self._item()
+        while self._accept(","):
+            if not self._rest() or self._sees(")"):
+                raise PipelineError("a pass must follow the last comma")
+            passes += self._item()
+        return passes
+
+    def _item(self) -> list[_Placed]:
+        name = self._name()
+        options = self._match(_OPTIONS)
+        if name in PIPELINES and options is None:
+            within = _Reader(PIPELINES[name]).whole()
+            passes = [replace(p, phases=p.phases | {name}) for p in within]
+        else:
+            passes = [_Placed(_make(name, options[1] if options else ""))]
+        while (edit := self._match(_EDIT)) is not None:
+            if name not in PIPELINES:
+                raise PipelineError(f"{name} is a pass: @{edit[1]} changes pipelines only")
+            passes = self._edited(name, passes, edit[1], edit[2])
+        return passes
+
+    def _edited(self, name: str, passes: list[_Placed], how: str, where: str) -> list[_Placed]:
+        places = [i for i, p in enumerate(passes) if p.answers_to(where)]
+        if not places:
+            known = {n for p in passes for n in (p.step.name, *p.phases)}
+            raise PipelineError(f"{name} has no {where!r}{_hint(where, sorted(known))}")
+        if how == "without":
+            return [p for i, p in enumerate(passes) if i not in places]
+        if not self._accept("="):
+            self._fail(f"= and passes after @{how}({where})")
+        new = self._part()
+        if how == "before":
+            return [*passes[: places[0]], *new, *passes[places[0] :]]
+        if how == "after":
+            return [*passes[: places[-1] + 1], *new, *passes[places[-1] + 1 :]]
+        # Passes of a phase stand side by side and are replaced as one; others one by one.
+        starts = [i for i in places if i - 1 not in places or passes[i].step.name == where]
+        return [q for i, p in enumerate(passes)
+                for q in (new if i in starts else [] if i in places else [p])]  # fmt: skip
+
+    def _part(self) -> list[_Placed]:
+        """One pass or pipeline by name, or a pipeline in brackets."""
+        if not self._accept("("):
+            name = self._name()
+            options = self._match(_OPTIONS)
+            text = f"{name}{{{options[1]}}}" if options else name
+            return _Reader(text).whole()
+        self.depth += 1
+        if self.depth > _MOST_NESTED:
+            raise PipelineError("brackets are nested too deeply")
+        passes = self._pipeline()
+        if not self._accept(")"):
+            self._fail("a bracket that closes")
+        self.depth -= 1
+        return passes
+
+    # ---- characters --------------------------------------------------------------------------
+
+    def _rest(self) -> str:
+        return self.text[self.at :].strip()
+
+    def _sees(self, token: str) -> bool:
+        return self._rest().startswith(token)
+
+    def _accept(self, token: str) -> bool:
+        if not self._sees(token):
+            return False
+        self.at = self.text.index(token, self.at) + len(token)
+        return True
+
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        found = pattern.match(self.text, self.at)
+        if found is not None:
+            self.at = found.end()
+        return found
+
+    def _name(self) -> str:
+        found = self._match(_NAME)
+        return found[1] if found is not None else self._fail("a pass")
+
+    def _fail(self, wanted: str) -> NoReturn:
+        rest = self.text[self.at : self.at + 20]
+        raise PipelineError(f"expected {wanted} at position {self.at}: {rest!r}")
 
 
 def _make(name: str, options: str) -> Pass:
@@ -91,7 +195,7 @@ def _make(name: str, options: str) -> Pass:
         if name in PIPELINES:
             raise PipelineError(f"{name} is a pipeline, which has no options")
         raise PipelineError(f"there is no pass {name!r}{_hint(name, [*pass_names(), *PIPELINES])}")
-    known = {f.name.replace("_", "-"): f for f in fields(cls)}
+    known = option_types(cls)
     values: dict[str, Any] = {}
     for option in filter(None, (o.strip() for o in options.split(","))):
         key, equals, text = (part.strip() for part in option.partition("="))
@@ -100,30 +204,16 @@ def _make(name: str, options: str) -> Pass:
         if key not in known:
             told = f"; it has {', '.join(known)}" if known else "; it has none"
             raise PipelineError(f"{name}: there is no option {key!r}{_hint(key, known) or told}")
-        if known[key].name in values:
+        if key in values:
             raise PipelineError(f"{name}: option {key!r} stands there twice")
-        values[known[key].name] = _parse(name, key, known[key], text)
+        try:
+            values[key] = parse_option(text, known[key])
+        except ValueError as e:
+            raise PipelineError(f"{name}: {key} is {e}") from None
     try:
-        return cls(**values)
+        return cls(**{key.replace("-", "_"): value for key, value in values.items()})
     except ValueError as e:
         raise PipelineError(f"{name}: {e}") from e
-
-
-def _parse(name: str, key: str, option: Field[Any], text: str) -> Any:
-    default = option.default
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise PipelineError(f"{name}: {key} is true or false, not {text!r}")
-        return text == "true"
-    if isinstance(default, tuple):
-        return tuple(t for t in text.split("+") if t)
-    if isinstance(default, int | float):
-        try:
-            return type(default)(text)
-        except ValueError:
-            kind = "an integer" if isinstance(default, int) else "a number"
-            raise PipelineError(f"{name}: {key} is {kind}, not {text!r}") from None
-    return text
 
 
 def _hint(name: str, choices: Any) -> str:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from ...ir.graph import Graph
 from ..base import Pass, PassContext, register_pass
 from ..claims import rounds
+from ..facts import NO_DEAD_NODES
 from .anchors import grow_epilogue
 from .classify import Kind, classify
 from .outline import outline
@@ -52,7 +53,7 @@ class Fuse(Pass):
             "below 32 bits that are left out between the ops",
         )
     }
-    ensures = frozenset({"regions"})
+    requires = (NO_DEAD_NODES,)
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         order = graph.topological()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.graph_text import graph_of
 
 from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import evaluate
 from graphkiln.passes.base import Pass, PassContext, PassError
 from graphkiln.passes.bisect import bisect
 from graphkiln.passes.catalog import LEVELS
+from graphkiln.passes.claims import lossy
 from graphkiln.passes.dce import DeadCode
+from graphkiln.passes.facts import NO_DEAD_NODES
 from graphkiln.passes.fold import Fold
 from graphkiln.passes.manager import PassManager
 from graphkiln.passes.pipeline import (
@@ -65,7 +69,7 @@ class Failing(Pass):
 @dataclass(frozen=True)
 class Needs(Pass):
     name = "needs"
-    requires = frozenset({"peace"})
+    requires = (NO_DEAD_NODES,)
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         return {}
@@ -113,9 +117,100 @@ def test_a_failing_pass_is_named_with_those_before_it() -> None:
         manager.run(graph_of(TEXT))
 
 
-def test_what_a_pass_requires_must_be_ensured() -> None:
-    with pytest.raises(ValueError, match="needs a pass before it that ensures .*peace"):
-        PassManager([Needs()])
+DEAD = "graph g(%x: float32[2]) -> (y) {\n%d = Neg(%x)\n%y = Abs(%x)\nreturn %y\n}"
+
+
+def test_what_a_pass_requires_is_checked_before_it_runs() -> None:
+    told = r"pass needs failed: it needs a graph with no dead nodes, and nothing uses node 'd' " \
+        r"\(Neg\); run dce before it \(passes run before: none\)"  # fmt: skip
+    with pytest.raises(PassError, match=told):
+        PassManager([Needs()]).run(graph_of(DEAD))
+    PassManager([DeadCode(), Needs()]).run(graph_of(DEAD))
+
+
+def test_what_a_pass_ensures_is_checked_after_it() -> None:
+    @dataclass(frozen=True)
+    class Boasts(Needs):
+        name = "boasts"
+        requires = ()
+        ensures = (NO_DEAD_NODES,)
+
+    with pytest.raises(PassError, match="says that it leaves no dead nodes, but nothing uses"):
+        PassManager([Boasts()]).run(graph_of(DEAD))
+
+
+def test_fusing_a_graph_with_dead_nodes_says_what_to_do() -> None:
+    with pytest.raises(PassError, match="pass fuse failed: .*run dce before it"):
+        PassManager(parse_pipeline("fuse")).run(graph_of(DEAD))
+
+
+@dataclass(frozen=True)
+class Halve(Pass):
+    """Halves the result: a lossy pass, which measures what it does to the data it is given."""
+
+    name = "halve"
+    claims = {"halved": lossy("y = y / 2", "half of y")}
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        editor = context.editor(graph)
+        value = graph.outputs[0]
+        before = context.runner(graph)
+        editor.begin("halved", value.node)
+        half = editor.op("Mul", value, editor.scalar(0.5, value))
+        graph.set_outputs([half], graph.output_names)
+        after = context.runner(graph)
+        worst = max(float(np.abs(before(f)[0] - after(f)[0]).max()) for f in context.data)
+        context.measure("worst difference", worst)
+        context.measure("drawn", context.random.random())
+        return {"halved": 1}
+
+
+def test_a_pass_measures_on_data_by_a_runner() -> None:
+    data = [{"x": np.full((2, 4), n, np.float32)} for n in (1, 3)]
+    first, second = (
+        PassManager([Halve()], data=data).run(graph_of(TEXT)).records[0] for _ in range(2)
+    )
+    expected = max(float(np.abs(evaluate(graph_of(TEXT), f)[0]).max()) for f in data) / 2
+    assert first.numbers["worst difference"] == pytest.approx(expected)
+    assert first.to_report()["numbers"] == second.to_report()["numbers"]
+    assert first.edits["halved"].inserted == 2
+    assert Halve.is_lossy() and not Fold.is_lossy()
+
+
+def test_the_runner_of_the_manager_is_handed_out() -> None:
+    ran: list[int] = []
+
+    def runner(graph: Graph) -> Callable[[Mapping[str, Any]], list[Any]]:
+        ran.append(len(graph))
+        return lambda feeds: list(evaluate(graph, feeds))
+
+    PassManager([Halve()], data=[{"x": np.ones((2, 4), np.float32)}], runner=runner).run(
+        graph_of(TEXT)
+    )
+    assert len(ran) == 2 and ran[1] == ran[0] + 1
+
+
+def test_bisection_takes_lossy_passes_as_they_are() -> None:
+    feeds = {"x": np.ones((2, 4), np.float32)}
+    halve = [p for p in (Fold(), Measureless(), DeadCode())]
+    assert bisect(graph_of(TEXT), halve, feeds) is None
+    found = bisect(graph_of(TEXT), [*halve, Wrong()], feeds)
+    assert found is not None and (found.index, found.text) == (4, "wrong")
+
+
+@dataclass(frozen=True)
+class Measureless(Halve):
+    """:class:`Halve` without data."""
+
+    name = "measureless"
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        value = graph.outputs[0]
+        editor = context.editor(graph)
+        editor.begin("halved", value.node)
+        half = editor.op("Mul", value, editor.scalar(0.5, value))
+        graph.set_outputs([half], graph.output_names)
+        return {"halved": 1}
 
 
 def test_bisection_finds_the_first_wrong_pass() -> None:

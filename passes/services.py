@@ -1,0 +1,37 @@
+"""What the context of a pass hands out beside the graph: data, a way to run graphs, chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from ..ir.graph import Graph
+from ..ir.interpreter import evaluate
+
+Feeds: TypeAlias = "Mapping[str, Any]"
+"""A value for each input of a model, by name."""
+
+SEED = 0
+"""Where random numbers start: the same input and the same options give the same artifact."""
+
+
+class Runner(Protocol):
+    """Makes a function of a graph, which it does not change: feeds to the results in order."""
+
+    def __call__(self, graph: Graph) -> Callable[[Feeds], list[Any]]: ...
+
+
+def reference_runner(graph: Graph) -> Callable[[Feeds], list[Any]]:
+    """Runs a graph by the reference, op by op: right, and slow."""
+    snapshot = graph.copy()
+    return lambda feeds: list(evaluate(snapshot, feeds))
+
+
+def fresh_random() -> np.random.Generator:
+    """A generator of random numbers that starts at :data:`SEED`."""
+    return np.random.default_rng(SEED)
+
+
+__all__ = ["SEED", "Feeds", "Runner", "fresh_random", "reference_runner"]
