@@ -246,6 +246,15 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a graph comes from: the name and SHA-256 of the model's file, and remarks on it."""
+
+    name: str
+    sha256: str
+    warnings: tuple[str, ...]
+
+
 class _Compilation:
     """The steps of one compilation, each timed."""
 
@@ -269,11 +278,26 @@ class _Compilation:
             "import",
             lambda: import_model(model, self.options.shapes, self.options.input_defaults),
         )
-        before = imported.graph.count_nodes()
+        source = Source(Path(imported.source).name, imported.digest, tuple(imported.warnings))
+        return self.run_graph(imported.graph, source)
+
+    def run_graph(self, imported: Graph, source: Source) -> Artifact:
+        """Compile an imported graph, which is changed in place."""
+        before = imported.count_nodes()
         tools = self.timed("load compiler", self.tools)
-        graph = self.timed("passes", lambda: self.optimize(imported.graph))
-        contents = self.generate(graph, imported, before, tools)
+        graph = self.timed("passes", lambda: self.optimize(imported))
+        contents = self.generate(graph, source, before, tools)
         return Artifact(contents, graph, self.records, self.seconds, self.tuning)
+
+    def runner(self, graph: Graph) -> Callable[[Mapping[str, Any]], list[Any]]:
+        """A function that runs ``graph``, compiled for this machine's CPU whatever the target.
+
+        What passes ask to measure with; the graph stays as it is.
+        """
+        options = CompileOptions(jobs=self.options.jobs, linker=self.options.linker)
+        artifact = _Compilation(options, _silent).run_graph(graph.copy(), Source("a graph", "", ()))
+        session = artifact.session()
+        return lambda feeds: session.run(None, feeds)
 
     def tools(self) -> Tools:
         """What to link with: known before the work, as it may be missing."""
@@ -304,6 +328,7 @@ class _Compilation:
                 dump_dir=self.options.dump_ir,
                 stop_after=self.options.stop_after,
                 facts=GenericFacts(self.target.layouts if tuner is None else tuner.layouts),
+                runner=self.runner,
                 before=partial(self.tune, tuner) if tuner and self.options.tune else None,
                 on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
             )
@@ -345,6 +370,7 @@ class _Compilation:
                 "nodes": r.nodes_after,
                 "changes": r.changes,
                 "details": dict(r.details),
+                "numbers": dict(r.numbers),
             }
             for r in result.records
         ]
@@ -352,7 +378,7 @@ class _Compilation:
         return result.graph
 
     def generate(
-        self, graph: Graph, imported: Imported, before: int, tools: Tools
+        self, graph: Graph, source: Source, before: int, tools: Tools
     ) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
         from .codegen.costs import kernel_costs
@@ -371,7 +397,7 @@ class _Compilation:
                 lowered.program, objects, lowered.dim_kernels, self.target, tools, device, native
             ),
         )  # fmt: skip
-        manifest = self.manifest(graph, imported, sorted(lowered.program.host_functions))
+        manifest = self.manifest(graph, source, sorted(lowered.program.host_functions))
         weights = list(lowered.weights)
         weights += add_defaults(manifest["inputs"], graph.inputs, len(weights))
         if (polls := polling(lowered.program, self.target)) is not None:
@@ -390,7 +416,7 @@ class _Compilation:
                 "weight_bytes": sum(a.nbytes for _, a in lowered.weights),
                 "arena_bytes": lowered.program.arena_bytes,
                 "host_functions": sorted(lowered.program.host_functions),
-                "warnings": [*imported.warnings, *self.report.get("warnings", ())],
+                "warnings": [*source.warnings, *self.report.get("warnings", ())],
             }
         )
         return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
@@ -422,7 +448,7 @@ class _Compilation:
 
         return native_of(graph, lowered, self.target)
 
-    def manifest(self, graph: Graph, imported: Imported, hosts: list[str]) -> dict[str, Any]:
+    def manifest(self, graph: Graph, source: Source, hosts: list[str]) -> dict[str, Any]:
         import tvm
 
         from .codegen.signature import value_specs
@@ -435,8 +461,8 @@ class _Compilation:
             "outputs": value_specs(graph.outputs, graph.output_names),
             "host_functions": hosts,
             "provenance": {
-                "source": Path(imported.source).name,
-                "sha256": imported.digest,
+                "source": source.name,
+                "sha256": source.sha256,
                 "built_on": platform.machine(),
             },
         }

@@ -4,7 +4,8 @@
     item     = pass | NAME edit*                       NAME of a pipeline in catalog.PIPELINES
     pass     = NAME ["{" option ("," option)* "}"]
     option   = NAME "=" value                          a field of the pass, with "-" for "_"
-    edit     = "@" ("before" | "after" | "replace") "(" NAME ")" "=" part | "@" "without" "(" NAME ")"
+    edit     = "@" ("before" | "after" | "replace") "(" NAME ")" "=" part
+             | "@" "without" "(" NAME ")"
     part     = pass | "(" pipeline ")"
 
 An edit changes the pipeline in front of it: ``before`` puts passes in front of the first pass of
