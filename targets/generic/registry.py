@@ -21,7 +21,7 @@ import numpy as np
 from ...errors import GraphkilnError
 from ...ir.discovery import load_modules
 from ...ir.graph import Graph, Node
-from ...ir.registry import attribute
+from ...ir.registry import attribute, spec
 from ...ir.types import TensorType
 from ..tir.builder import BufferTensor, Builder, Expr, TensorExpr
 
@@ -163,15 +163,15 @@ def lowered_keys() -> frozenset[str]:
 
 
 def foreign_keys() -> frozenset[str]:
-    """Keys of the ops whose lowering was registered by code outside of this package."""
-    return frozenset(k for k, f in {**_LOWERINGS, **_SIZES}.items() if _is_foreign(f))
+    """Keys of the ops that, or whose lowering, code outside of this package registered."""
+    return frozenset(k for k, f in {**_LOWERINGS, **_SIZES}.items() if _is_foreign(k, f))
 
 
 def foreign_digest() -> str:
     """Changes when code registered from outside does; empty where there is none."""
     found = {**{f"sizes {k}": f for k, f in _SIZES.items()}, **_LOWERINGS}
     digest = hashlib.sha256()
-    foreign = sorted((k, f) for k, f in found.items() if _is_foreign(f))
+    foreign = sorted((k, f) for k, f in found.items() if _is_foreign(k.removeprefix("sizes "), f))
     for key, function in foreign:
         source = inspect.getsourcefile(function)
         text = Path(source).read_bytes() if source and Path(source).is_file() else b""
@@ -179,7 +179,13 @@ def foreign_digest() -> str:
     return digest.hexdigest()[:16] if foreign else ""
 
 
-def _is_foreign(function: Callable[..., Any]) -> bool:
+def _is_foreign(key: str, function: Callable[..., Any]) -> bool:
+    """Does the op, or the function that lowers it, come from outside of this package?"""
+    known = spec(key)
+    return _is_outside(function) or known is not None and _is_outside(known.infer)
+
+
+def _is_outside(function: Callable[..., Any]) -> bool:
     return function.__module__.split(".")[0] != __name__.split(".")[0]
 
 
