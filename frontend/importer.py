@@ -14,7 +14,7 @@ import onnx
 
 from ..errors import GraphkilnError, UndeterminedError
 from ..ir.dims import Dim
-from ..ir.graph import Graph, GraphError, Value
+from ..ir.graph import Graph, Value
 from ..ir.infer import infer_node
 from ..ir.origins import Origins
 from ..ir.registry import Needs, spec
@@ -417,9 +417,7 @@ class Importer:
             raise ImportFault(unknown_op(key))
 
     def _reason(self, error: Exception, node: str, op: str) -> str:
-        if isinstance(error, ImportFault):
-            return str(error)
-        if not isinstance(error, GraphError):
+        if not isinstance(error, GraphkilnError):
             return f"{type(error).__name__}: {error}"
         own = (error.node, error.op) == (node, op)
         reason = error.reason if own else str(error)
