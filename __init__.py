@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ArtifactError, ExecutionError, GraphkilnError, InputError
+from .errors import ArtifactError, Blocker, ExecutionError, GraphkilnError, InputError
 from .version import __version__
 
 _PUBLIC = {
@@ -22,7 +22,7 @@ _PUBLIC = {
 }
 
 __all__ = [  # noqa: PLE0604
-    "ArtifactError", "ExecutionError", "GraphkilnError", "InputError", "__version__",
+    "ArtifactError", "Blocker", "ExecutionError", "GraphkilnError", "InputError", "__version__",
     *sorted(_PUBLIC),
 ]  # fmt: skip
 

@@ -221,6 +221,18 @@ def test_every_listed_error_has_a_case() -> None:
     assert sorted(listed()) == sorted(SCENARIOS)
 
 
+def test_the_page_lists_the_same() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(graphkiln\.[\w.]*Error)`", page))
+    others = {"graphkiln.GraphkilnError", "graphkiln.ArtifactError", "graphkiln.ExecutionError",
+              "graphkiln.codegen.artifact.ArtifactWriteError"}  # fmt: skip
+    assert told - others == set(SCENARIOS) - {"OSError"} and told > others
+    known = exception_classes()
+    for name in told:
+        module, _, short = name.rpartition(".")
+        assert getattr(importlib.import_module(module), short) in known.values(), name
+
+
 def test_no_other_error_is_left() -> None:
     """A new class is listed by ``compile``, or says here where else it is raised."""
     public = {c.__name__ for c in exception_classes().values() if not c.__name__.startswith("_")}
