@@ -113,22 +113,15 @@ def attention(b: Builder) -> AxisMap | None:
     h = _heads(b, heads, kv_heads, 4, ordered)
     _describe(b, h, 4)
     shape = _score_shape(b, h, heads)
-    if b.has(3) and not known_equal(b.shape(3)[-1], shape[-1]) and b.shape(3)[-1] != 1:
-        for f in h.keys:  # a mask may end before the keys do
+    if b.has(3) and not known_equal(b.shape(3)[-1], shape[-1]):
+        # A mask may end before the keys do; what it does not cover is masked.
+        for f in h.keys:
             b.withdraw(whole(f))
-    if b.has(3) and b.shape(3)[-1] == 1 and not known_equal(shape[-1], 1):
-        for f in h.keys:  # what it does not cover is masked
-            b.withdraw(whole(f))
-    _mask(b, 3, h, shape)
+    b.broadcast(3, h.scores(), shape)
     b.take(6, [whole(h.batch)])
     b.give(h.scores(), 3)
     counts = {"q_num_heads": (h.kv, h.group), "kv_num_heads": (h.kv,)}
     return b.build(counts={k: v for k, v in counts.items() if b.attr(k)})
-
-
-def _mask(b: Builder, i: int, h: _Heads, shape: Sequence[Dim]) -> None:
-    """A mask or bias that broadcasts to the scores."""
-    b.broadcast(i, h.scores(), shape)
 
 
 @rule
@@ -138,7 +131,7 @@ def dialect_attention(b: Builder) -> AxisMap | None:
         return None
     heads = _heads(b, 0, 0, past=4, ordered=False)
     _describe(b, heads, 4)
-    _mask(b, 3, heads, _score_shape(b, heads, 0))
+    b.broadcast(3, heads.scores(), _score_shape(b, heads, 0))
     return b.build()
 
 
@@ -151,7 +144,7 @@ def multi_head(b: Builder) -> AxisMap | None:
     _describe(b, h, 6)
     shape = _score_shape(b, h, heads)
     _key_mask(b, 4, h, shape)
-    _mask(b, 5, h, shape)
+    b.broadcast(5, h.scores(), shape)
     if b.has(3):
         depth, width = _sizes(b, 0, heads)[3], _sizes(b, 2, heads)[3]
         b.take(3, [_projections(h, heads, depth, width)])
@@ -199,7 +192,7 @@ def projected_attention(b: Builder) -> AxisMap | None:
     b.take(1, [inner, _projections(h, heads, q // heads, v // heads)])
     b.take(2, [_projections(h, heads, q // heads, v // heads)])
     _key_mask(b, 3, h, (batch, heads, length, length))
-    _mask(b, 5, h, (batch, heads, length, length))
+    b.broadcast(5, h.scores(), (batch, heads, length, length))
     b.give([whole(h.batch), whole(place), whole(h.kv, h.group, h.width)])
     return b.build(counts={"num_heads": (h.kv,)})
 
