@@ -50,8 +50,8 @@ def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--passes", metavar="PIPELINE",
-                help="The passes to run, e.g. 'fold{max-bytes=1048576},cse', 'default@without(fuse)'"
-                " or 'exact'.",
+                help="The passes to run, e.g. 'fold{max-bytes=1048576},cse',"
+                " 'default@without(fuse)' or 'exact'.",
             ),
             click.option(
                 "--dump-ir", type=click.Path(file_okay=False), metavar="DIR",

@@ -61,8 +61,10 @@ def split(d: Draw, key: str) -> Case:
 def slice_(d: Draw, key: str) -> Case:
     x = d.floats(*(d.dim(1, 6) for _ in range(d.dim(1, 3))))
     axes = d.permutation(x.ndim)[: d.dim(1, x.ndim)]
-    starts, ends = ([d.dim(-7, 7) for _ in axes] for _ in range(2))
     steps = [d.pick(1, 1, 2, 3, -1, -2) for _ in axes]
+    front, back = [d.dim(0, 2) for _ in axes], [d.pick(-1, -2, 4, 99) for _ in axes]
+    starts = [f if s > 0 else b for s, f, b in zip(steps, front, back, strict=True)]
+    ends = [b if s > 0 else f for s, f, b in zip(steps, front, back, strict=True)]
     parameters = [i64(*starts), i64(*ends), i64(*axes), i64(*steps)]
     return Case(key, [x, *parameters], constants=(1, 2, 3, 4), resizable=False)
 
