@@ -61,16 +61,14 @@ class DimSlots:
 
     def collect(self, graph: Graph) -> None:
         """Give every symbolic dim and byte size in the graph and its bodies a slot."""
-        for node in graph.topological_all():
-            for out in node.outputs:
-                if isinstance(out.type, TensorType) and out.type.shape is not None:
-                    for d in (*out.type.shape, size_of(out.type)):
-                        self._add(d)
-            for d in sorted(dim_atoms(graph, node), key=str):
-                self._add(d)
-            for _, body in graph.bodies(node):
-                if node.key != "kiln.Region":
-                    self.collect(body)
+        for part in graph.walk(regions=False):
+            for node in part.topological_all():
+                for out in node.outputs:
+                    if isinstance(out.type, TensorType) and out.type.shape is not None:
+                        for d in (*out.type.shape, size_of(out.type)):
+                            self._add(d)
+                for d in sorted(dim_atoms(part, node), key=str):
+                    self._add(d)
 
     def _add(self, d: Dim) -> None:
         if is_static(d) or d in self._slots:

@@ -228,6 +228,16 @@ class Editor:
                 self._listener.removed(node, self._rule)
         return removed
 
+    def remove(self, node: Node) -> None:
+        """Remove a node that nothing uses, perhaps an input; :class:`GraphError` otherwise."""
+        self.graph.remove(node)
+        if self._listener is not None:
+            self._listener.removed(node, self._rule)
+
+    def drop_last_output(self, node: Node) -> None:
+        """Remove the last output of a node; raises :class:`GraphError` where it is used."""
+        self.graph.drop_last_output(node)
+
     def remove_replaced(self, heirs: Mapping[Node, Node]) -> None:
         """Remove what others stand for by now, and all that is dead with it.
 

@@ -7,9 +7,10 @@ Captured values are the last inputs of the node and of its bodies (see ``ir.cont
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 
@@ -52,18 +53,27 @@ def captured_inputs(graph: Graph, node: Node) -> list[Capture]:
     return out
 
 
-def drop_inputs(graph: Graph, node: Node, captures: Sequence[Capture]) -> None:
-    """Remove captured inputs that no body uses; those after them move up."""
+def drop_inputs(
+    editor_of: Callable[[Graph], Editor], graph: Graph, node: Node, captures: Sequence[Capture]
+) -> None:
+    """Remove captured inputs that no body uses; those after them move up.
+
+    ``editor_of`` gives the editors of ``graph`` and of the bodies.
+    """
+    editor = editor_of(graph)
+    editor.begin("captured", node)
     gone = {c.index for c in captures}
     inputs = graph.inputs_of(node)
     kept = [v for i, v in enumerate(inputs) if i not in gone]
     for i in range(len(inputs)):
-        graph.set_input(node, i, None)
+        editor.set_input(node, i, None)
     for i, v in enumerate(kept):
-        graph.set_input(node, i, v)
+        editor.set_input(node, i, v)
     for c in captures:
         for body, value in c.inner:
-            body.remove(value.node)
+            body_editor = editor_of(body)
+            body_editor.begin("captured", node)
+            body_editor.remove(value.node)
 
 
 __all__ = ["Capture", "captured_inputs", "drop_inputs", "first_captured"]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node
 from ..ir.registry import spec
 from ..ir.symbols import carried_symbols, loose_symbols
@@ -39,35 +40,35 @@ class DeadCode(Pass):
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         counts: Counter[str] = Counter()
         for node in graph.nodes:
-            counts["captures"] += _drop_captures(graph, node)
+            counts["captures"] += _drop_captures(context, graph, node)
         editor = context.editor(graph)
         editor.begin("nodes")
         counts["nodes"] += len(editor.remove_unused())
         for node in graph.nodes:
-            counts["results"] += _drop_results(graph, node)
+            counts["results"] += _drop_results(editor, node)
         return counts
 
 
-def _drop_results(graph: Graph, node: Node) -> int:
+def _drop_results(editor: Editor, node: Node) -> int:
     """Remove last results that nobody uses and that the op need not return."""
     found = spec(node.key)
     least = 1 if found is None else max(1, found.min_outputs)
     if len(node.outputs) <= least or found is None or found.max_outputs > _MANY:
         return 0
     dropped = 0
-    while len(node.outputs) > least and not graph.uses(node.out(len(node.outputs) - 1)):
-        graph.drop_last_output(node)
+    while len(node.outputs) > least and not editor.graph.uses(node.out(len(node.outputs) - 1)):
+        editor.drop_last_output(node)
         dropped += 1
     return dropped
 
 
-def _drop_captures(graph: Graph, node: Node) -> int:
+def _drop_captures(context: PassContext, graph: Graph, node: Node) -> int:
     """Remove captured inputs of control flow of which its bodies use neither value nor sizes."""
     captured = captured_inputs(graph, node)
     unused = [c for c in captured if all(b.nx.out_degree(v.node) == 0 for b, v in c.inner)]
     if unused:
         unused = _without_carriers(graph, node, unused)
-        drop_inputs(graph, node, unused)
+        drop_inputs(context.editor, graph, node, unused)
     return len(unused)
 
 

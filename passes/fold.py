@@ -213,10 +213,12 @@ class _Folder:
                 continue
             for body, inner in c.inner:
                 if body.uses(inner):
-                    body.replace_uses(inner, body.add_constant(array, c.outer.name))
+                    editor = self._context.editor(body)
+                    editor.begin("captured", node)
+                    editor.replace_uses(inner, editor.constant(array, c.outer.name))
             sunk.append(c)
         if sunk:
-            drop_inputs(self._graph, node, sunk)
+            drop_inputs(self._context.editor, self._graph, node, sunk)
             self._counts["captured"] += len(sunk)
 
     def _choose_branch(self, node: Node) -> None:
