@@ -41,10 +41,10 @@ class CompileOptions:
     """How to compile; the command line spells the fields the same way.
 
     ``passes`` is a pipeline such as ``fold{max-bytes=1048576},cse`` (None: the default one),
-    ``dump_ir`` a folder for the numbered text after each pass, ``stop_after`` the name or number
-    of the last pass to run, ``jobs`` the number of compiler processes (0: one a core), ``linker``
-    the C compiler driver to link with. ``tune`` are the seconds to spend on timing kernels;
-    ``tuned`` uses what was timed before and kept in the user's database. ``input_defaults`` says
+    ``dump_ir`` a folder for the numbered text after each pass, the program and its kernels,
+    ``stop_after`` the name or number of the last pass to run, ``jobs`` the number of compiler
+    processes (0: one a core), ``linker`` the C compiler driver to link with. ``tune`` are the
+    seconds to spend on timing kernels; ``tuned`` uses what was timed before and kept in the user's database. ``input_defaults`` says
     what initializers among the model's inputs are: ``open`` inputs that may be left out,
     ``constant``, or (``auto``) open unless the model lists its weights there.
     """
@@ -389,6 +389,7 @@ class _Compilation:
         from .ir.text import print_graph
 
         lowered = self.timed("lower", lambda: self.lowered(graph))
+        self.dump(lowered)
         objects, device = self.timed("kernels", lambda: self.build(lowered))
         native = self.timed("native", lambda: self.native(graph, lowered))
         library = self.timed(
@@ -429,6 +430,13 @@ class _Compilation:
 
         require_support(graph, self.target)
         return lower_graph(graph, self.target, compiler_version() + foreign_digest())
+
+    def dump(self, lowered: Lowered) -> None:
+        """The program and its kernels as text, where the options ask for dumps."""
+        from .codegen.program_text import dump_program
+
+        if self.options.dump_ir is not None:
+            dump_program(self.options.dump_ir, len(self.records) + 1, lowered, self.target)
 
     def build(self, lowered: Lowered) -> tuple[dict[str, bytes], Any]:
         """Object files of the kernels, or (for a GPU) one module that holds them all."""

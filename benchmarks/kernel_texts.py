@@ -18,11 +18,9 @@ from pathlib import Path
 import click
 
 import graphkiln
-from graphkiln.codegen.kernels import KernelSpec
 from graphkiln.codegen.lower import lower_graph
-from graphkiln.ir.parser import parse_graph
+from graphkiln.codegen.program_text import kernel_text
 from graphkiln.targets import parse_target
-from graphkiln.targets.base import Target
 
 _SHOWN = 40
 """Lines of a difference that are printed for each model."""
@@ -63,12 +61,7 @@ def kernel_texts(model: Path, target: str) -> Iterator[str]:
     machine = parse_target(target)
     lowered = lower_graph(graphkiln.optimize(str(model), target), machine, "")
     for spec in sorted(lowered.kernels.values(), key=lambda s: (s.text, s.role)):
-        yield f"---- {spec.role}\n{spec.text}\n{_tensor_ir(spec, machine)}"
-
-
-def _tensor_ir(spec: KernelSpec, target: Target) -> str:
-    make = target.sizes_kernel if spec.role == "sizes" else target.kernel
-    return make(parse_graph(spec.text), "kernel").script(show_meta=True)
+        yield f"---- {spec.role}\n{kernel_text(spec, 'kernel', machine)}".rstrip("\n")
 
 
 def _differs(before: Path, after: Path) -> bool:

@@ -61,10 +61,10 @@ def build_object(spec: KernelSpec, name: str, target: Target) -> bytes:
     """The object file of one kernel, built in this process."""
     import tvm
 
-    return object_of(tvm.IRModule({name: _function(spec, name, target)}), target)
+    return object_of(tvm.IRModule({name: kernel_function(spec, name, target)}), target)
 
 
-def _function(spec: KernelSpec, name: str, target: Target) -> Any:
+def kernel_function(spec: KernelSpec, name: str, target: Target) -> Any:
     """The PrimFunc of one kernel; raises :class:`.LoweringError` where there is no rule for it."""
     make = target.sizes_kernel if spec.role == "sizes" else target.kernel
     return make(parse_graph(spec.text), name)
@@ -79,7 +79,7 @@ def lowering_failures(
     for name, spec in kernels.items():
         if store.get(name) is None:
             try:
-                _function(spec, name, target)
+                kernel_function(spec, name, target)
             except Exception as e:  # whatever stops a kernel's rule stops the compilation
                 failures.append(failure(spec, e))
     return sorted(failures, key=str)
@@ -90,7 +90,7 @@ def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> An
     import tvm
 
     functions = {
-        name: _named(spec, partial(_function, spec, name, target))
+        name: _named(spec, partial(kernel_function, spec, name, target))
         for name, spec in kernels.items()
     }
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):

@@ -33,8 +33,9 @@ def test_compile_prints_a_summary(graphkiln_command: Run, model: Path, tmp_path:
                  "operations per run", str(out)):  # fmt: skip
         assert part in done.out
     dumps = sorted(p.name for p in (tmp_path / "dumps").iterdir())
-    assert dumps[0] == "00_import.txt" and dumps[-1].endswith("_dce.txt")
-    assert (tmp_path / "dumps" / dumps[-1]).read_text().startswith("graph main(")
+    assert dumps[0] == "00_import.txt" and dumps[-3].endswith("_dce.txt")
+    assert (tmp_path / "dumps" / dumps[-3]).read_text().startswith("graph main(")
+    assert dumps[-2].endswith("_program.txt") and dumps[-1] == "kernels"
 
 
 def test_compile_quietly_into_a_folder(
