@@ -50,6 +50,14 @@ def test_ops_of_a_plugin(graphkiln_command: Run, tmp_path: Path) -> None:
         assert done.code == 0, done
 
 
+def test_ops_of_a_plugin_are_listed(graphkiln_command: Run, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(PLUGIN.format(factor="2.0"))
+    graphkiln_command("ops", "--domain", "my.domain").fails("my.domain", code=2)
+    done = graphkiln_command("ops", "--domain", "my.domain", "--plugin", plugin)
+    assert done.code == 0 and "Scaled" in done.out and "compiled" in done.out
+
+
 def test_a_plugin_that_fails(graphkiln_command: Run, tmp_path: Path) -> None:
     path = model(tmp_path / "m.onnx")
     (tmp_path / "plugin.py").write_text("import no_such_module")
