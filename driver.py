@@ -44,9 +44,10 @@ class CompileOptions:
     ``dump_ir`` a folder for the numbered text after each pass, the program and its kernels,
     ``stop_after`` the name or number of the last pass to run, ``jobs`` the number of compiler
     processes (0: one a core), ``linker`` the C compiler driver to link with. ``tune`` are the
-    seconds to spend on timing kernels; ``tuned`` uses what was timed before and kept in the user's database. ``input_defaults`` says
-    what initializers among the model's inputs are: ``open`` inputs that may be left out,
-    ``constant``, or (``auto``) open unless the model lists its weights there.
+    seconds to spend on timing kernels; ``tuned`` uses what was timed before and kept in the user's
+    database. ``input_defaults`` says what initializers among the model's inputs are: ``open``
+    inputs that may be left out, ``constant``, or (``auto``) open unless the model lists its
+    weights there.
     """
 
     target: str = "cpu"

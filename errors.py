@@ -127,6 +127,10 @@ class UsageError(GraphkilnError, ValueError):
     """An option, a target or a pipeline that a caller asked for makes no sense."""
 
 
+class OperandError(GraphkilnError, ValueError):
+    """Shapes, axes, element types or attributes do not fit an operation or one another."""
+
+
 class UndeterminedError(GraphkilnError, ValueError):
     """A rank, a size or a value must be known when a model is compiled, and is not.
 

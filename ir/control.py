@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..errors import OperandError
 from .bindings import known_extent
 from .graph import Graph, Node
 from .registry import attribute
@@ -111,7 +112,7 @@ CONTROL: dict[str, Control] = {
 def _body(node: Node, name: str) -> Graph:
     body = node.attrs.get(name)
     if not isinstance(body, Graph):
-        raise ValueError(f"attribute {name!r} is not a graph")
+        raise OperandError(f"attribute {name!r} is not a graph")
     return body
 
 
@@ -142,7 +143,7 @@ def _stacked(
 
 def _no_rows(t: Type | None, axis: int, bindings: Mapping[str, int]) -> np.ndarray:
     if not isinstance(t, TensorType) or t.shape is None:
-        raise ValueError(f"a scan output of no steps needs a known type, not {t}")
+        raise OperandError(f"a scan output of no steps needs a known type, not {t}")
     # A size only the body knows is nowhere to be seen when the body never ran.
     shape = [known_extent(d, bindings) or 0 for d in t.shape]
     shape.insert(axis if axis >= 0 else axis + len(shape) + 1, 0)

@@ -41,8 +41,8 @@ class DimError(GraphkilnError, ValueError):
     """A dimension is malformed, too large, unbound, or divided by zero."""
 
 
-class OrderError(UndeterminedError, TypeError):
-    """Symbolic dimensions were compared, whose order only a run tells."""
+class SymbolicError(UndeterminedError, TypeError):
+    """A symbolic dimension was used as a number, which only a run tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class SymExpr:
     __rmul__ = __mul__
 
     def _unordered(self, other: object) -> NoReturn:
-        raise OrderError(
+        raise SymbolicError(
             f"the order of symbolic dimension {self} and {other} is not known; "
             "use dim_max, dim_min or lower_bound"
         )
@@ -159,10 +159,12 @@ class SymExpr:
     __lt__ = __le__ = __gt__ = __ge__ = _unordered
 
     def __bool__(self) -> bool:
-        raise TypeError(f"dimension {self} is symbolic: it has no truth value; compare with ==")
+        raise SymbolicError(f"dimension {self} is symbolic: it has no truth value; compare with ==")
 
     def __index__(self) -> int:
-        raise TypeError(f"dimension {self} is symbolic, not an integer; evaluate it with bindings")
+        raise SymbolicError(
+            f"dimension {self} is symbolic, not an integer; evaluate it with bindings"
+        )
 
     __int__ = __index__
 

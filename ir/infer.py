@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import UndeterminedError
+from ..errors import GraphkilnError, UndeterminedError
 from .dims import Dim, sym
 from .graph import Graph, GraphError, Node, Value
 from .registry import InferContext, InferenceError, Needs, spec_of
@@ -127,9 +127,10 @@ def _checked(
         raise
     except UndeterminedError as e:
         raise context.undetermined(e.reason) from e
-    except (ValueError, TypeError, IndexError, KeyError) as e:
-        # What helpers refuse, and what a damaged model's attributes do to them.
-        raise context.error(str(e)) from e
+    except GraphkilnError as e:
+        raise context.error(e.reason) from e
+    except (ValueError, TypeError, IndexError, KeyError) as e:  # damaged attributes
+        raise context.error(f"{type(e).__name__}: {e}") from e
     if len(types) < len(node.outputs):
         raise context.error(f"has {len(node.outputs)} outputs, its op gives {len(types)}")
     return types

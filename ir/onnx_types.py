@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import OperandError
 from .types import DType, dtype
 
 _NAMES = {
@@ -23,7 +24,7 @@ def element_type(code: int | str) -> DType:
         return dtype(code)
     name = _NAMES.get(int(code))
     if name is None:
-        raise ValueError(f"{code} is not the number of an element type")
+        raise OperandError(f"{code} is not the number of an element type")
     return dtype(name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..errors import OperandError
 from .dims import Dim, dim_broadcast, known_equal, lower_bound
 from .types import Shape
 
@@ -30,7 +31,7 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
     if a == 1:
         return b
     if isinstance(a, int) and isinstance(b, int):
-        raise ValueError(f"dimensions {a} and {b} do not broadcast")
+        raise OperandError(f"dimensions {a} and {b} do not broadcast")
     for known, other in ((a, b), (b, a)):
         if isinstance(known, int):
             _check_reachable(other, known)
@@ -41,7 +42,7 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
 def _check_reachable(symbolic: Dim, known: int) -> None:
     low = lower_bound(symbolic)
     if low is not None and low > max(known, 1):
-        raise ValueError(f"dimensions {symbolic} and {known} do not broadcast")
+        raise OperandError(f"dimensions {symbolic} and {known} do not broadcast")
 
 
 def broadcast_known(shapes: Sequence[Shape | None]) -> Shape | None:
@@ -53,10 +54,10 @@ def broadcast_known(shapes: Sequence[Shape | None]) -> Shape | None:
 def broadcast_to(shape: Shape, target: Shape) -> Shape:
     """``target``, where ``shape`` broadcasts to it in one direction; ``ValueError`` otherwise."""
     if len(shape) > len(target):
-        raise ValueError(f"rank {len(shape)} does not broadcast to rank {len(target)}")
+        raise OperandError(f"rank {len(shape)} does not broadcast to rank {len(target)}")
     for have, want in zip(reversed(shape), reversed(target), strict=False):
         if isinstance(have, int) and have != 1 and broadcast_dim(have, want) != want:
-            raise ValueError(f"dimension {have} does not broadcast to {want}")
+            raise OperandError(f"dimension {have} does not broadcast to {want}")
     return target
 
 
@@ -64,7 +65,7 @@ def normalize_axis(axis: int, rank: int) -> int:
     """``axis`` counted from the front; raises ``ValueError`` outside ``[-rank, rank)``."""
     axis = int(axis)
     if not -rank <= axis < rank:
-        raise ValueError(f"axis {axis} is out of range for rank {rank}")
+        raise OperandError(f"axis {axis} is out of range for rank {rank}")
     return axis % rank
 
 
@@ -75,5 +76,5 @@ def normalize_axes(axes: Iterable[int], rank: int) -> tuple[int, ...]:
     """
     out = tuple(normalize_axis(a, rank) for a in axes)
     if len(set(out)) != len(out):
-        raise ValueError(f"axes {out} name an axis twice")
+        raise OperandError(f"axes {out} name an axis twice")
     return out

@@ -7,6 +7,7 @@ is empty).
 
 from __future__ import annotations
 
+from ..errors import OperandError
 from .dims import (
     Dim,
     Symbol,
@@ -33,7 +34,7 @@ def slice_range(start: Dim, end: Dim, step: int, size: Dim) -> tuple[Dim, Dim] |
     bounds where the number of elements is not 0. Raises ``ValueError`` for a step of 0.
     """
     if step == 0:
-        raise ValueError("the step of a slice is 0")
+        raise OperandError("the step of a slice is 0")
     first, last = _from_front(start, size), _from_front(end, size)
     if first is None or last is None:
         return None

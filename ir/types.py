@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..contract import ML_DTYPES
-from ..errors import UndeterminedError
+from ..errors import OperandError, UndeterminedError
 from .dims import Dim, free_symbols, is_static
 
 Shape: TypeAlias = "tuple[Dim, ...]"
@@ -67,7 +67,7 @@ def dtype(name: str | DType) -> DType:
         return name
     found = DTYPES.get(name)
     if found is None:
-        raise ValueError(f"unknown element type {name!r}")
+        raise OperandError(f"unknown element type {name!r}")
     return found
 
 
@@ -125,7 +125,7 @@ class TensorType:
     def static_shape(self) -> tuple[int, ...]:
         """The shape as ints; raises ``ValueError`` where a dim is symbolic."""
         if not self.is_static:
-            raise ValueError(f"{self} is not static")
+            raise OperandError(f"{self} is not static")
         return tuple(int(d) for d in self.dims)
 
     @property
@@ -198,7 +198,7 @@ def unify_sequences(
         return SequenceType(unify_elements(a.elem, b.elem))
     types = [s.elem.dtype for s in (a, b) if isinstance(s.elem, TensorType)]
     if len(types) < 2 or types[0] != types[1]:
-        raise ValueError(f"{a} and {b} do not agree")
+        raise OperandError(f"{a} and {b} do not agree")
     return b if a.empty else a
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import OperandError
 from .dims import Dim, ceil_div, dim_max, dim_min, is_static
 from .graph import Node
 from .registry import InferContext, attribute
@@ -64,7 +65,7 @@ def conv_window(node: Node, spatial: Shape, kernel: Shape) -> Window:
     """
     given = attribute(node, "kernel_shape")
     if given and any(is_static(k) and k != g for k, g in zip(kernel, given, strict=True)):
-        raise ValueError(f"kernel_shape {tuple(given)} differs from the weight's {tuple(kernel)}")
+        raise OperandError(f"kernel_shape {tuple(given)} differs from the weight's {tuple(kernel)}")
     return _resolve(node, spatial, kernel)
 
 
@@ -72,7 +73,7 @@ def pool_window(node: Node, spatial: Shape) -> Window:
     """The window of a pool; raises ``ValueError`` for attributes that do not fit."""
     kernel = attribute(node, "kernel_shape")
     if not kernel:
-        raise ValueError("kernel_shape is missing")
+        raise OperandError("kernel_shape is missing")
     return _resolve(node, spatial, tuple(kernel))
 
 
@@ -81,14 +82,14 @@ def window_steps(node: Node, rank: int) -> tuple[tuple[int, ...], tuple[int, ...
     strides = _per_dim(node, "strides", rank, 1)
     dilations = _per_dim(node, "dilations", rank, 1)
     if any(v < 1 for v in (*strides, *dilations)):
-        raise ValueError(f"strides {strides} and dilations {dilations} must be positive")
+        raise OperandError(f"strides {strides} and dilations {dilations} must be positive")
     return strides, dilations
 
 
 def _resolve(node: Node, spatial: Shape, kernel: Shape) -> Window:
     rank = len(spatial)
     if len(kernel) != rank:
-        raise ValueError(f"a kernel of rank {len(kernel)} does not fit {rank} spatial dims")
+        raise OperandError(f"a kernel of rank {len(kernel)} does not fit {rank} spatial dims")
     strides, dilations = window_steps(node, rank)
     mode = attribute(node, "auto_pad") or "NOTSET"
     if mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -99,7 +100,7 @@ def _resolve(node: Node, spatial: Shape, kernel: Shape) -> Window:
         pads = _per_dim(node, "pads", 2 * rank, 0)
         begin, end = pads[:rank], pads[rank:]
     else:
-        raise ValueError(f"unknown auto_pad {mode!r}")
+        raise OperandError(f"unknown auto_pad {mode!r}")
     return Window(kernel, strides, dilations, begin, end, mode)
 
 
@@ -108,7 +109,7 @@ def _per_dim(node: Node, name: str, count: int, default: int) -> tuple[int, ...]
     if not values:
         return (default,) * count
     if len(values) != count:
-        raise ValueError(f"{name} has {len(values)} entries, not {count}")
+        raise OperandError(f"{name} has {len(values)} entries, not {count}")
     return tuple(int(v) for v in values)
 
 
@@ -162,7 +163,7 @@ def _slides(window: Window, i: int, extent: Dim, ceil_mode: bool) -> Dim:
     free = extent + window.begin[i] + window.end[i] - window.reach(i)
     partial = stride if ceil_mode and window.mode == "NOTSET" else 0
     if is_static(free) and free + partial < 0:
-        raise ValueError(
+        raise OperandError(
             f"a window of {window.reach(i)} does not fit spatial dim {i} "
             f"of {extent} padded by {window.begin[i]} and {window.end[i]}"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OperandError
 from ..graph import Node
 from ..registry import attribute
 from ..windows import Window, transpose_window
@@ -52,7 +53,9 @@ def convolve(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     window = conv_frame(node, x.shape[2:], w.shape[2:])
     padded = window.pad(x, 0)
     if x.shape[1] != group * w.shape[1] or w.shape[0] % group:
-        raise ValueError(f"{x.shape[1]} channels do not fit weights {list(w.shape)}, group {group}")
+        raise OperandError(
+            f"{x.shape[1]} channels do not fit weights {list(w.shape)}, group {group}"
+        )
     if w.shape[1] == 1 and group > 1:
         return _depthwise(padded, w, window, group)
     out = np.empty((x.shape[0], w.shape[0], *window.output), x.dtype)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OperandError
 from ..graph import Node
 from ..registry import attribute
 from .arithmetic import compute_dtype, dynamic_codes
@@ -242,7 +243,7 @@ def _function(
 ) -> Function:
     found = _ACTIVATIONS.get(name.lower())
     if found is None:
-        raise ValueError(f"unknown activation {name!r}")
+        raise OperandError(f"unknown activation {name!r}")
     call, alpha, beta = found
     a = 0.0 if alpha is None else next(alphas, alpha)
     b = 0.0 if beta is None else next(betas, beta)

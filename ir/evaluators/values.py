@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OperandError
 from ..graph import Node
 from ..registry import Evaluate, attribute
 
@@ -24,7 +25,7 @@ def _has_element(_node: Node, inputs: list[Any]) -> list[Any]:
 
 def _get_element(_node: Node, inputs: list[Any]) -> list[Any]:
     if inputs[0] is None:
-        raise ValueError("the optional holds no value")
+        raise OperandError("the optional holds no value")
     return [inputs[0]]
 
 
@@ -62,7 +63,7 @@ def _position(index: Any, size: int, last: int) -> int:
     """A position from 0 to ``last`` in a sequence of ``size``; negative ones count from its end."""
     at = int(np.asarray(index).reshape(()))
     if not -size <= at <= last:
-        raise ValueError(f"position {at} is outside of a sequence of {size}")
+        raise OperandError(f"position {at} is outside of a sequence of {size}")
     return at + size if at < 0 else at
 
 

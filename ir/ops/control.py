@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...errors import node_text
+from ...errors import OperandError, node_text
 from ..conditions import Condition, Relation
 from ..dims import Dim, sym
 from ..graph import Graph, Value
@@ -69,7 +69,7 @@ def unify(a: Type, b: Type, fresh: Fresh) -> Type:
         right = b.elem if isinstance(b, OptionalType) else b
         return OptionalType(_unify_elements(left, right, fresh))
     if not isinstance(a, TensorType) or not isinstance(b, TensorType) or a.dtype != b.dtype:
-        raise ValueError(f"{a} and {b} do not agree")
+        raise OperandError(f"{a} and {b} do not agree")
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
         return a.with_shape(None)
     dims = [x if x == y else fresh() for x, y in zip(a.shape, b.shape, strict=True)]

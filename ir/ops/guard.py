@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OperandError
 from ..axes.pointwise import first_elementwise
 from ..conditions import Relation
 from ..dims import Dim
@@ -21,7 +22,7 @@ def _evaluate_assert(node: Node, _inputs: list[Any]) -> list[Any]:
     a, b = node.attrs["a"], node.attrs["b"]
     assert isinstance(a, int) and isinstance(b, int), "the interpreter binds symbols"
     if not Relation(node.attrs["relation"]).holds(a, b):
-        raise ValueError(f"{node.attrs['message']}: {a} and {b}")
+        raise OperandError(f"{node.attrs['message']}: {a} and {b}")
     return []
 
 
@@ -47,7 +48,7 @@ def _infer_assert(ctx: InferContext) -> list[Type]:
 
 def _evaluate_require(node: Node, inputs: list[Any]) -> list[Any]:
     if not bool(np.asarray(inputs[1]).reshape(())):
-        raise ValueError(f"{node.attrs['message']}, which does not hold for these inputs")
+        raise OperandError(f"{node.attrs['message']}, which does not hold for these inputs")
     return [inputs[0]]
 
 

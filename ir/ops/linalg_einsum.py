@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...errors import OperandError
 from ..axes.build import Builder, rule
 from ..axes.map import AxisMap, Combine, whole
 from ..conditions import Relation
@@ -44,7 +45,7 @@ def parse_einsum(equation: str, ranks: Sequence[int]) -> Einsum:
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(ranks):
-        raise ValueError(f"equation {equation!r} has {len(terms)} terms for {len(ranks)} inputs")
+        raise OperandError(f"equation {equation!r} has {len(terms)} terms for {len(ranks)} inputs")
     operands = tuple(_labels(t, rank) for t, rank in zip(terms, ranks, strict=True))
     dots = max((sum(map(_is_dot, labels)) for labels in operands), default=0)
     if arrow:
@@ -55,7 +56,7 @@ def parse_einsum(equation: str, ranks: Sequence[int]) -> Einsum:
         output = (*_dots(dots), *once)
     known = {label for labels in operands for label in labels}
     if not known.issuperset(output) or len(set(output)) != len(output):
-        raise ValueError(f"the result of equation {equation!r} repeats an index or invents one")
+        raise OperandError(f"the result of equation {equation!r} repeats an index or invents one")
     return Einsum(operands, output)
 
 
@@ -63,14 +64,14 @@ def _labels(term: str, rank: int) -> tuple[str, ...]:
     letters = len(term.replace(_ELLIPSIS, ""))
     labels = _term_labels(term, rank - letters)
     if len(labels) != rank:
-        raise ValueError(f"term {term!r} does not fit an input of rank {rank}")
+        raise OperandError(f"term {term!r} does not fit an input of rank {rank}")
     return labels
 
 
 def _term_labels(term: str, dots: int) -> tuple[str, ...]:
     before, ellipsis, after = term.partition(_ELLIPSIS)
     if not f"{before}{after}".isalpha() and before + after:
-        raise ValueError(f"term {term!r} holds more than letters and one ellipsis")
+        raise OperandError(f"term {term!r} holds more than letters and one ellipsis")
     return (*before, *(_dots(dots) if ellipsis else ()), *after)
 
 

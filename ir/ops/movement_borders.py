@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OperandError
 from ..axes.movement import center_crop_pad, columns_to_image, pad, slice_
 from ..dims import Dim, dim_max, dim_min
 from ..graph import Node
@@ -174,11 +175,11 @@ def _evaluate_pad(node: Node, inputs: list[Any]) -> list[Any]:
     )
     added = np.maximum(widths, 0).T
     if any(n + w < 0 for n, w in zip(x.shape, widths.sum(0).tolist(), strict=True)):
-        raise ValueError("the pads cut off more than there is")
+        raise OperandError("the pads cut off more than there is")
     mode: Any = node.attrs.get("mode", "constant")
     limits = np.maximum(np.array(x[cut].shape, np.int64)[:, None] - 1, 0)
     if mode == "reflect" and np.any(added > limits):
-        raise ValueError("reflected pads must be shorter than the dim")
+        raise OperandError("reflected pads must be shorter than the dim")
     if mode != "constant":
         return [np.pad(x[cut], added, mode=mode)]
     fill = 0 if rest[0] is None else rest[0].reshape(-1)[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OperandError
 from ..evaluators.activation import sigmoid
 from ..evaluators.arithmetic import centred, dynamic_codes, requantize, saturated
 from ..evaluators.conv import conv
@@ -148,7 +149,7 @@ def _activated(node: Node, x: Array) -> Array:
         "HardSigmoid": lambda: np.clip(x * given[0] + given[1], 0, 1),
     }
     if name not in functions:
-        raise ValueError(f"unknown activation {name!r}")
+        raise OperandError(f"unknown activation {name!r}")
     return np.asarray(functions[name](), x.dtype)
 
 

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from ...errors import OperandError
 from ..axes.movement import expand
 from ..axes.view import view
 from ..dims import Dim, SymExpr, known_equal
@@ -72,18 +73,18 @@ def reshape_shape(shape: Shape, target: Sequence[Dim], allowzero: bool = False) 
     """
     out = [_copied(shape, i) if d == 0 and not allowzero else d for i, d in enumerate(target)]
     if any(isinstance(d, int) and d < -1 for d in out) or out.count(-1) > 1:
-        raise ValueError(f"the target shape [{_text(target)}] is not valid")
+        raise OperandError(f"the target shape [{_text(target)}] is not valid")
     if -1 in out:
         rest = [d for d in out if d != -1]
         out[out.index(-1)] = _missing(shape, rest, target)
     elif _is_int(shape) and _is_int(out) and numel(shape) != numel(tuple(out)):
-        raise ValueError(f"shape [{_text(shape)}] does not reshape to [{_text(target)}]")
+        raise OperandError(f"shape [{_text(shape)}] does not reshape to [{_text(target)}]")
     return tuple(out)
 
 
 def _copied(shape: Shape, i: int) -> Dim:
     if i >= len(shape):
-        raise ValueError(f"dimension {i} of the target is 0, the input has rank {len(shape)}")
+        raise OperandError(f"dimension {i} of the target is 0, the input has rank {len(shape)}")
     return shape[i]
 
 
@@ -97,7 +98,7 @@ def _missing(shape: Shape, rest: Sequence[Dim], target: Sequence[Dim]) -> Dim:
             below.append(d)
     total, part = numel(tuple(above)), numel(tuple(below))
     if part == 0 or (isinstance(total, int) and isinstance(part, int) and total % part):
-        raise ValueError(f"shape [{_text(shape)}] does not reshape to [{_text(target)}]")
+        raise OperandError(f"shape [{_text(shape)}] does not reshape to [{_text(target)}]")
     return total // part
 
 

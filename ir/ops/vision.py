@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OperandError
 from ..axes.build import Builder, rule
 from ..axes.indexing import affine_grid, grid_sample, regions
 from ..axes.map import Axis, AxisMap, whole
@@ -156,7 +157,7 @@ def keep_aspect(policy: str, wanted: list[int], extents: list[Any]) -> list[int]
     Raises ``ValueError`` for another policy.
     """
     if policy not in ("not_larger", "not_smaller"):
-        raise ValueError(f"unknown keep_aspect_ratio_policy {policy!r}")
+        raise OperandError(f"unknown keep_aspect_ratio_policy {policy!r}")
     ratios = [w / e for w, e in zip(wanted, extents, strict=True)]
     scale = min(ratios) if policy == "not_larger" else max(ratios)
     return [int(scale * e + 0.5) for e in extents]

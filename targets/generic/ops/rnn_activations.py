@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from tvm import tirx
 
+from ....errors import OperandError
 from ...tir import math
 from ...tir.builder import Builder, Expr
 from ...tir.floats import at_least, at_most
@@ -37,14 +38,14 @@ def activations(
     """The functions called ``names``, whatever the case of their letters.
 
     Those with parameters take the next of ``alphas`` and ``betas`` each, or ONNX's defaults.
-    Raises ``ValueError`` for an unknown name.
+    Raises :class:`.OperandError` for an unknown name.
     """
     known = {name.lower(): name for name in _PARAMETERS}
     alpha, beta = iter(alphas), iter(betas)
     found = []
     for name in names:
         if name.lower() not in known:
-            raise ValueError(f"unknown activation {name!r}")
+            raise OperandError(f"unknown activation {name!r}")
         exact = known[name.lower()]
         default_alpha, default_beta = _PARAMETERS[exact]
         found.append(activation(b, exact, _next(alpha, default_alpha), _next(beta, default_beta)))
@@ -112,5 +113,5 @@ def fused_activation(c: LowerContext) -> Activation:
         return lambda x: between(c.b, x, low, high)
     try:
         return activations(c.b, [name], given[:1], given[1:2])[0]
-    except ValueError as e:
-        raise c.error(str(e)) from e
+    except OperandError as e:
+        raise c.error(e.reason) from e

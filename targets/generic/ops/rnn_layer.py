@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
+from ....errors import OperandError
 from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
 from ...tir.numeric import cast
 from ..registry import LowerContext
@@ -94,8 +95,8 @@ class Layer:
         same = self.directions == 2 and names[:count] == names[count:] and not alphas + betas
         try:
             found = activations(self.b, names, alphas, betas)
-        except ValueError as e:
-            raise self.c.error(str(e)) from e
+        except OperandError as e:
+            raise self.c.error(e.reason) from e
         return [found[:count]] if same or self.directions == 1 else [found[:count], found[count:]]
 
     # ---- inputs ------------------------------------------------------------------------------
