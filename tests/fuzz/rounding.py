@@ -70,7 +70,7 @@ class Noisy(np.ndarray):
             return _result(noise, results, units, out[0] if out else None)
         return tuple(_result(noise, r, units, None) for r in results)
 
-    def dot(self, other: Any, out: Any = None) -> Any:  # type: ignore[override]
+    def dot(self, other: Any, out: Any = None) -> Any:
         return np.dot(self, other, out)
 
     def cumsum(self, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
