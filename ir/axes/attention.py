@@ -185,7 +185,7 @@ def projected_attention(b: Builder) -> AxisMap | None:
     place = b.factor(length, Kind.OPAQUE if ordered else Kind.NORMALIZED)
     h = _Heads(
         b.factor(batch), b.factor(heads), b.factor(1), place, [place], [length],
-        b.reduced(q // heads), b.factor(v // heads),
+        b.factor(q // heads, Kind.REDUCED, fixed=True), b.factor(v // heads, fixed=True),
     )  # fmt: skip
     inner = whole(b.reduced(inputs))
     b.take(0, [whole(h.batch), whole(place), inner])

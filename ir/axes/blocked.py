@@ -50,7 +50,11 @@ def blocked_convolution(b: Builder) -> AxisMap | None:
     b.take(1, [whole(g), whole(mt), whole(cb), *taps, whole(c), whole(tb, lane)])
     _bias(b, filters, whole(lane))
     b.give([batch, filters, *outside, whole(lane)])
-    return b.build(addends=[2], counts={"group": (g,)})
+    counts = {
+        "group": (g,), "in_channels": (g, cb, c), "out_channels": (g, mt, tb, lane),
+        "block": (lane,),
+    }  # fmt: skip
+    return b.build(addends=[2], counts=counts)
 
 
 @rule
@@ -59,16 +63,18 @@ def blocked_depthwise(b: Builder) -> AxisMap | None:
     n, blocks, *_, lanes = b.shape()
     batch = whole(b.factor(n))
     inside, outside = _image(b, depthwise=True)
-    channels, lane = b.axes((blocks, lanes))
+    channels, lane = b.factor(blocks), b.factor(lanes)
+    counts = {"block": (lane,), **dict.fromkeys(("in_channels", "out_channels"), (channels, lane))}
     if not known_equal(blocks * lanes, b.attr("in_channels")) or int(b.attr("depth")) > 1:
-        b.withdraw(channels)
-        b.withdraw(lane)
+        b.withdraw(whole(channels, lane))
+        counts = {}
     else:
-        b.take(1, [channels, *(b.opaque(k) for k in b.shape(1)[1:-1]), lane])
-    b.take(0, [batch, channels, *inside, lane])
-    _bias(b, channels, lane)
-    b.give([batch, channels, *outside, lane])
-    return b.build(addends=[2])
+        taps = [b.opaque(k) for k in b.shape(1)[1:-1]]
+        b.take(1, [whole(channels), *taps, whole(lane)])
+    b.take(0, [batch, whole(channels), *inside, whole(lane)])
+    _bias(b, whole(channels), whole(lane))
+    b.give([batch, whole(channels), *outside, whole(lane)])
+    return b.build(addends=[2], counts=counts)
 
 
 def _bias(b: Builder, blocks: Axis, lane: Axis) -> None:

@@ -58,9 +58,12 @@ class Builder:
 
     # ---- factors -----------------------------------------------------------------------------
 
-    def factor(self, size: Dim, kind: Kind = Kind.MAPPED, combine: Combine | None = None) -> int:
+    def factor(
+        self, size: Dim, kind: Kind = Kind.MAPPED, combine: Combine | None = None, *,
+        fixed: bool = False,
+    ) -> int:  # fmt: skip
         """A new factor's number."""
-        self._factors.append(Factor(size, kind, combine))
+        self._factors.append(Factor(size, kind, combine, fixed))
         return len(self._factors) - 1
 
     def reduced(self, size: Dim, combine: Combine | None = None) -> int:

@@ -60,12 +60,14 @@ class Combine(Enum):
 class Factor:
     """An index of ``size`` values that axes share.
 
-    ``combine`` is None where parts of a reduced factor do not make up the whole.
+    ``combine`` is None where parts of a reduced factor do not make up the whole. The size of a
+    ``fixed`` factor is a parameter of the op, such as the rows of a block: no index may go.
     """
 
     size: Dim
     kind: Kind = Kind.MAPPED
     combine: Combine | None = None
+    fixed: bool = False
 
 
 @dataclass(frozen=True)

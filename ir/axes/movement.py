@@ -43,7 +43,9 @@ def tile(b: Builder) -> AxisMap | None:
             b.withdraw(taken[-1])
             given.append(b.opaque(total))
         else:
-            given.append(whole(f) if times in (None, 1) else whole(b.factor(times or 1), f))
+            given.append(
+                whole(f) if times in (None, 1) else whole(b.factor(times or 1, fixed=True), f)
+            )
     b.take(0, taken)
     b.give(given)
     return b.build()
@@ -224,7 +226,7 @@ def space_to_depth(b: Builder) -> AxisMap | None:
     n, c, h, w = b.shape()
     batch, channel = b.factor(n), b.factor(c)
     rows, columns = b.factor(h // size), b.factor(w // size)
-    i, j = b.factor(size), b.factor(size)
+    i, j = b.factor(size, fixed=True), b.factor(size, fixed=True)
     b.take(0, [whole(batch), whole(channel), whole(rows, i), whole(columns, j)])
     b.give([whole(batch), whole(i, j, channel), whole(rows), whole(columns)])
     return b.build()
@@ -240,7 +242,8 @@ def depth_to_space_blocked(b: Builder) -> AxisMap | None:
 def _spread_depth(b: Builder, kh: int, kw: int, last: bool) -> AxisMap:
     n, c, h, w, *block = b.shape()
     batch, channel = b.factor(n), b.factor(c // (kh * kw))
-    rows, columns, i, j = b.factor(h), b.factor(w), b.factor(kh), b.factor(kw)
+    rows, columns = b.factor(h), b.factor(w)
+    i, j = b.factor(kh, fixed=True), b.factor(kw, fixed=True)
     depth: Axis = whole(channel, i, j) if last else whole(i, j, channel)
     lanes = b.axes(block)
     b.take(0, [whole(batch), depth, whole(rows), whole(columns), *lanes])
@@ -283,7 +286,7 @@ def blocked_channels(b: Builder) -> AxisMap | None:
     batch, *image = b.axes((n, *spatial))
     b.take(0, [batch, plain, *image])
     b.give([batch, blocks, *image, lanes])
-    return b.build()
+    return b.build(counts={"block": _factors(lanes)})
 
 
 @rule
@@ -294,7 +297,11 @@ def plain_channels(b: Builder) -> AxisMap | None:
     batch, *image = b.axes((n, *spatial))
     b.take(0, [batch, blocks, *image, lanes])
     b.give([batch, plain, *image])
-    return b.build()
+    return b.build(counts={"channels": _factors(plain)})
+
+
+def _factors(axis: Axis) -> tuple[int, ...]:
+    return axis[0].factors
 
 
 @rule

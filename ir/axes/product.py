@@ -148,7 +148,7 @@ def packed_product(b: Builder) -> AxisMap | None:
     b.take(1, [whole(tile), inner, whole(column)])
     b.take(2, [whole(tile, column)])
     b.give([*axes, whole(tile, column)])
-    return b.build(addends=[2])
+    return b.build(addends=[2], counts={"columns": (tile, column)})
 
 
 @rule

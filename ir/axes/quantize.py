@@ -26,7 +26,8 @@ def quantize(b: Builder) -> AxisMap | None:
             count = b.shape(1)[at]
             if known_equal(size, count * block):
                 outer = b.factor(count)
-                axes[at], parameter = whole(outer, b.factor(block)), whole(outer)
+                inner = b.factor(block, fixed=True)
+                axes[at], parameter = whole(outer, inner), whole(outer)
             else:
                 b.withdraw(axes[at])
                 parameter = b.opaque(count)

@@ -98,7 +98,8 @@ def dropped(
     None where the axis cannot lose them alone: they are no whole indices of a factor, or the order
     or number of the factor's indices counts in an unknown way. Dropping indices of a normalized or
     reduced factor leaves a node that computes something else, as structured pruning means it to.
-    Attributes that count indices are in :attr:`AxisMap.counts`.
+    Attributes that count indices are in :attr:`AxisMap.counts`; shapes and sizes that a node has
+    as attributes or inputs (``Reshape``, ``Split``, ``Slice``) are for the caller to mend.
     """
     indices = factor_indices(axes, _axis(axes, at), taken)
     if indices is None or not all(_may_lose(axes, f) for f in indices):
@@ -113,7 +114,8 @@ def dropped(
 
 def _may_lose(axes: AxisMap, f: int) -> bool:
     """Do indices of a factor stand side by side, so that some may go?"""
-    if axes.factors[f].kind in (Kind.OPAQUE, Kind.WINDOWED):
+    factor = axes.factors[f]
+    if factor.fixed or factor.kind in (Kind.OPAQUE, Kind.WINDOWED):
         return False
     places = [AxisOf(tensor, a, is_operand) for is_operand, tensor, a in axes.axes_with(f)]
     pieces = [p for place in places for p in _axis(axes, place) if f in p.factors]

@@ -8,7 +8,7 @@ and ``a~3`` one of windows of 3. Factors whose kind is not told are mapped.
 
 from __future__ import annotations
 
-from .map import Axes, Axis, AxisMap, Combine, Kind, Piece
+from .map import Axes, Axis, AxisMap, Factor, Kind, Piece
 
 
 def axis_text(axis: Axis) -> str:
@@ -20,15 +20,16 @@ def map_text(axes: AxisMap) -> str:
     operands = [_tensor(t, "_") for t in axes.operands]
     results = [_tensor(t, "?") for t in axes.results]
     kinds = [
-        f"{_letter(f)} {factor.kind.value}{_by(factor.combine)}"
+        f"{_letter(f)} {_kind(factor)}"
         for f, factor in enumerate(axes.factors)
-        if factor.kind is not Kind.MAPPED
+        if factor.kind is not Kind.MAPPED or factor.fixed
     ]
     return "; ".join([f"{' '.join(operands)} -> {' '.join(results)}", *kinds])
 
 
-def _by(combine: Combine | None) -> str:
-    return "" if combine is None else f" by {combine.value}"
+def _kind(factor: Factor) -> str:
+    by = "" if factor.combine is None else f" by {factor.combine.value}"
+    return f"{'fixed, ' if factor.fixed else ''}{factor.kind.value}{by}"
 
 
 def _tensor(axes: Axes | None, missing: str) -> str:

@@ -34,7 +34,7 @@ def resize_map(b: Builder) -> AxisMap | None:
         if scale == 1 or scale is not None and _repeats(b.node):
             f = b.factor(d)
             taken.append(whole(f))
-            given.append(whole(f) if scale == 1 else whole(f, b.factor(scale)))
+            given.append(whole(f) if scale == 1 else whole(f, b.factor(scale, fixed=True)))
         else:
             taken.append(b.opaque(d))
             given.append(b.opaque(extent))

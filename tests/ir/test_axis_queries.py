@@ -118,6 +118,17 @@ def test_flattened_channels_are_runs_of_features() -> None:
     assert dropped(flatten, result(1), [4, 5]) is None
 
 
+def test_blocks_keep_their_size() -> None:
+    space = map_of("DepthToSpace", (1, 8, 3, 3), blocksize=2)
+    assert map_text(space) == (
+        "[a, (e, f, b), c, d] -> [a, b, (c, e), (d, f)]; e fixed, mapped; f fixed, mapped"
+    )
+    assert dropped(space, operand(0, 1), [0, 1]) is None
+    assert dropped(space, operand(0, 1), [0, 2, 4, 6]) == {
+        operand(0, 1): (0, 2, 4, 6), result(1): (0,),
+    }  # fmt: skip
+
+
 def test_hidden_elements_of_a_layer_go_from_every_gate() -> None:
     lstm = map_of("LSTM", (5, 2, 3), (1, 8, 3), (1, 8, 2), (1, 16), outputs=3, hidden_size=2)
     assert dropped(lstm, result(3), [1]) == {

@@ -44,7 +44,7 @@ def _problems_of(
         found += window(axes, case, results, f, random)
     elif factor.kind is not Kind.OPAQUE:
         found += selection(axes, case, results, f, random)
-    if factor.kind is Kind.MAPPED and case.resizable:
+    if factor.kind is Kind.MAPPED and case.resizable and not factor.fixed:
         found += dropping(axes, case, results, f, random)
     if factor.kind is Kind.REDUCED and factor.combine is not None and case.resizable:
         found += parts(axes, case, results, f)
@@ -164,7 +164,13 @@ def dropping(
     gone = np.flatnonzero(random.random(size) < 0.5)[: size - 1]
     left = _each(axes.operands, case.inputs, lambda axis: _kept(axes, axis, f, gone))
     wanted = _each(axes.results, results, lambda axis: _kept(axes, axis, f, gone))
-    got = evaluate(case, left, _recounted(axes, case, f, size - len(gone)))
+    attrs = _recounted(axes, case, f, size - len(gone))
+    shape = () if wanted[0] is None else wanted[0].shape
+    if isinstance(case.shape_at, str):
+        attrs[case.shape_at] = shape
+    elif case.shape_at is not None:
+        left[case.shape_at] = np.array(shape, np.int64)
+    got = evaluate(case, left, attrs)
     return _compare(axes, f, "dropping", got, wanted)
 
 

@@ -70,7 +70,7 @@ def projected(d: Draw, key: str) -> Case:
     mask = d.pick(None, d.ints(1, s + 1, n, dtype="int32"), d.ints(0, 2, n, s, dtype="int32"))
     inputs = [d.floats(n, s, inner), d.floats(inner, columns), d.floats(columns), mask]
     attrs = {"num_heads": h, "unidirectional": d.pick(0, 0, 1)}
-    return Case(key, inputs, attrs, resizable=False)
+    return Case(key, inputs, attrs)
 
 
 @case("LinearAttention")

@@ -21,7 +21,8 @@ Array = np.ndarray
 class Case:
     """An op with its inputs; those in ``constants`` are parameters that no index may change.
 
-    ``resizable``: its axes may change their sizes, all attributes but counts staying.
+    ``shape_at`` is the attribute, or the number of the input, that holds the shape of the result.
+    ``resizable``: its axes may change their sizes, all attributes but that and counts staying.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Case:
     attrs: dict[str, Any] = field(default_factory=dict)
     outputs: int = 1
     constants: tuple[int, ...] = ()
+    shape_at: str | int | None = None
     resizable: bool = True
 
     def build(

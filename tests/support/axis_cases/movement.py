@@ -20,13 +20,13 @@ def transpose(d: Draw, key: str) -> Case:
 def expand(d: Draw, key: str) -> Case:
     shape = d.shape(1)
     x = d.floats(*d.squeezed(shape))
-    return Case(key, [x, i64(*shape)], constants=(1,), resizable=False)
+    return Case(key, [x, i64(*shape)], constants=(1,), shape_at=1)
 
 
 @case("kiln.Expand")
 def kiln_expand(d: Draw, key: str) -> Case:
     shape = d.shape(1)
-    return Case(key, [d.floats(*d.squeezed(shape))], {"shape": shape}, resizable=False)
+    return Case(key, [d.floats(*d.squeezed(shape))], {"shape": shape}, shape_at="shape")
 
 
 @case("Tile")
@@ -117,21 +117,21 @@ def triangle(d: Draw, key: str) -> Case:
 def depth_to_space(d: Draw, key: str) -> Case:
     size = d.dim(1, 3)
     x = d.floats(d.dim(), d.dim() * size * size, d.dim(), d.dim())
-    return Case(key, [x], {"blocksize": size, "mode": d.pick("DCR", "CRD")}, resizable=False)
+    return Case(key, [x], {"blocksize": size, "mode": d.pick("DCR", "CRD")})
 
 
 @case("SpaceToDepth")
 def space_to_depth(d: Draw, key: str) -> Case:
     size = d.dim(1, 3)
     x = d.floats(d.dim(), d.dim(), d.dim() * size, d.dim() * size)
-    return Case(key, [x], {"blocksize": size}, resizable=False)
+    return Case(key, [x], {"blocksize": size})
 
 
 @case("kiln.DepthToSpaceBlocked")
 def depth_to_space_blocked(d: Draw, key: str) -> Case:
     kh, kw = d.dim(1, 3), d.dim(1, 3)
     x = d.floats(d.dim(), d.dim() * kh * kw, d.dim(), d.dim(), d.dim())
-    return Case(key, [x], {"window": (kh, kw)}, resizable=False)
+    return Case(key, [x], {"window": (kh, kw)})
 
 
 @case("Col2Im")
@@ -145,7 +145,7 @@ def col2im(d: Draw, key: str) -> Case:
 def pack(d: Draw, key: str) -> Case:
     block = d.pick(2, 4)
     x = d.floats(d.dim(), d.pick(block, 2 * block, 3), d.dim(), d.dim())
-    return Case(key, [x], {"block": block}, resizable=False)
+    return Case(key, [x], {"block": block})
 
 
 @case("kiln.UnpackChannels")
@@ -153,7 +153,7 @@ def unpack(d: Draw, key: str) -> Case:
     block, blocks = d.pick(2, 4), d.dim(1, 3)
     x = d.floats(d.dim(), blocks, d.dim(), d.dim(), block)
     channels = blocks * block - d.dim(0, 1)
-    return Case(key, [x], {"channels": channels}, resizable=False)
+    return Case(key, [x], {"channels": channels})
 
 
 @case("kiln.SelectChannels")
@@ -186,13 +186,13 @@ def _regrouped(d: Draw) -> tuple[list[int], list[int]]:
 @case("Reshape")
 def reshape(d: Draw, key: str) -> Case:
     before, after = _regrouped(d)
-    return Case(key, [d.floats(*before), i64(*after)], constants=(1,), resizable=False)
+    return Case(key, [d.floats(*before), i64(*after)], constants=(1,), shape_at=1)
 
 
 @case("kiln.Reshape")
 def kiln_reshape(d: Draw, key: str) -> Case:
     before, after = d.pick(_regrouped(d), _regrouped(d), ([6, 4], [4, 6]), ([2, 6, 4], [4, 6, 2]))
-    return Case(key, [d.floats(*before)], {"shape": tuple(after)}, resizable=False)
+    return Case(key, [d.floats(*before)], {"shape": tuple(after)}, shape_at="shape")
 
 
 @case("Flatten")

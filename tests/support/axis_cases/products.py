@@ -116,7 +116,7 @@ def matmul_nbits(d: Draw, key: str) -> Case:
 def packed_matmul(d: Draw, key: str) -> Case:
     k, n = d.dim(), d.pick(2, 4, 3)
     w = pack_matmul_weight(d.floats(k, n), 2)
-    return Case(key, [d.floats(*d.shape(0, 2), k), w, d.floats(n)], {"columns": n}, resizable=False)
+    return Case(key, [d.floats(*d.shape(0, 2), k), w, d.floats(n)], {"columns": n})
 
 
 @case("Einsum")
@@ -150,7 +150,7 @@ def quantize(d: Draw, key: str) -> Case:
     x = d.floats(*shape) if key.startswith("Q") else d.bytes(*shape)
     attrs = {"axis": axis, **({"block_size": block} if block else {})}
     scale, zero = d.positive(*parameters) * np.float32(0.1), d.bytes(*parameters)
-    return Case(key, [x, scale, zero], attrs, resizable=not block)
+    return Case(key, [x, scale, zero], attrs)
 
 
 @case(MS + "QuantizeLinear", MS + "DequantizeLinear")

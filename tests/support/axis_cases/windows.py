@@ -140,7 +140,7 @@ def blocked_conv(d: Draw, key: str) -> Case:
         "in_channels": g * c, "out_channels": g * m,
     }  # fmt: skip
     bias = d.floats(-(-g * m // block), 1, 1, block)
-    return Case(key, [x, w, bias], attrs, resizable=False)
+    return Case(key, [x, w, bias], attrs)
 
 
 @case("kiln.DepthwiseBlocked")
@@ -154,7 +154,7 @@ def blocked_depthwise(d: Draw, key: str) -> Case:
         **_window(d, kernel), "kernel_shape": tuple(kernel), "block": block, "in_channels": c,
         "out_channels": c,
     }  # fmt: skip
-    return Case(key, [x, w, d.floats(-(-c // block), 1, 1, block)], attrs, resizable=False)
+    return Case(key, [x, w, d.floats(-(-c // block), 1, 1, block)], attrs)
 
 
 # ---- images --------------------------------------------------------------------------------------
