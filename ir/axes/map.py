@@ -25,15 +25,12 @@ from ..dims import Dim
 
 
 class Kind(Enum):
-    """What the results at one index of a factor depend on.
-
-    A result without the factor does not vary along it.
-    """
+    """What the results at one index of a factor depend on."""
 
     MAPPED = "mapped"
     """On the operands at this index alone, in the same way for every index: picking or repeating
     indices of all operands does the same to the results, and so does dropping them where no piece
-    takes steps."""
+    takes steps. A result without the factor does not depend on what operands hold along it."""
     NORMALIZED = "normalized"
     """On all indices, whatever their order (softmax): permuting all operands permutes the results
     that have the factor and leaves the others as they are, up to rounding."""
