@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from math import prod
 from typing import Any, TypeAlias
 
 from ..dims import Dim, known_equal
 from ..graph import Graph, Node
 from ..registry import attribute
 from ..types import Shape, TensorType
-from .map import UNIT, Axes, Axis, AxisMap, Combine, Factor, Kind, whole
+from .map import UNIT, Axes, Axis, AxisMap, Combine, Factor, Kind, Piece, whole
 
 Rule: TypeAlias = "Callable[[Graph, Node], AxisMap | None]"
 
@@ -88,14 +89,23 @@ class Builder:
     def take(self, i: int, axes: Sequence[Axis]) -> None:
         """Operand ``i``, where it is given, has these axes."""
         if self.has(i):
-            assert len(axes) == len(self.shape(i))
-            self._operands[i] = tuple(axes)
+            self._operands[i] = self._to_the_end(axes, self.shape(i))
 
     def give(self, axes: Sequence[Axis], k: int = 0) -> None:
         """Result ``k``, where the node has it, has these axes."""
         if k < len(self.node.outputs):
-            assert len(axes) == len(self.out(k))
-            self._results[k] = tuple(axes)
+            self._results[k] = self._to_the_end(axes, self.out(k))
+
+    def _to_the_end(self, axes: Sequence[Axis], shape: Shape) -> Axes:
+        """The axes, those that a plain piece does not fill with one more for the rest."""
+        return tuple(self._filled(axis, d) for axis, d in zip(axes, shape, strict=True))
+
+    def _filled(self, axis: Axis, d: Dim) -> Axis:
+        (piece, *more) = axis
+        size: Dim = prod((self._factors[f].size for f in piece.factors), start=1)
+        if more or not piece.is_plain or known_equal(size, d):
+            return axis
+        return piece, Piece((self.factor(d - size, Kind.OPAQUE),), size)
 
     def broadcast(self, i: int, axes: Sequence[Axis], shape: Sequence[Dim]) -> None:
         """Operand ``i``, where it is given, broadcasts to a tensor of these axes and dims.

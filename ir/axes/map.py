@@ -87,7 +87,8 @@ class Piece:
 
 
 Axis: TypeAlias = tuple[Piece, ...]
-"""An axis: its pieces. Positions in none of them are not read, or hold what no operand decides."""
+"""An axis: its pieces. Positions in none of them are not read, or hold what no operand decides; one
+plain piece alone is all of the axis."""
 
 Axes: TypeAlias = tuple[Axis, ...]
 

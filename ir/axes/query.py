@@ -173,7 +173,8 @@ class Cut:
 
     ``cut`` are the axes that are cut with it: operands that have to be, results that are then. The
     results in ``partial`` are to be combined by ``combine``. Other operands each device has whole,
-    but ``once``, which one of them alone adds.
+    but ``once``, which one of them alone adds. Attributes in :attr:`AxisMap.counts` then
+    count less.
     """
 
     cut: tuple[AxisOf, ...]
@@ -194,19 +195,18 @@ def cut_along(axes: AxisMap, at: AxisOf) -> Cut | None:
     f = piece.factors[0]
     factor = axes.factors[f]
     summed = factor.kind is Kind.REDUCED and factor.combine is not None
-    if factor.kind is not Kind.MAPPED and not summed:
+    if factor.fixed or factor.kind is not Kind.MAPPED and not summed:
+        return None
+    if any(axis is None for axis in axes.results):
         return None
     places = [AxisOf(tensor, a, is_operand) for is_operand, tensor, a in axes.axes_with(f)]
     for place in places:
         (first, *others) = _axis(axes, place)
         if others or not first.is_plain or first.factors[0] != f:
             return None
-    if summed:
-        partial = tuple(k for k, axis in enumerate(axes.results) if axis is not None)
-        return Cut(tuple(places), partial, factor.combine, axes.addends)
-    if any(axis is None for axis in axes.results):
-        return None
-    return Cut(tuple(places))
+    if not summed:
+        return Cut(tuple(places))
+    return Cut(tuple(places), tuple(range(len(axes.results))), factor.combine, axes.addends)
 
 
 # ---- orders of axes ------------------------------------------------------------------------------

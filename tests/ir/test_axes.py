@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from support.axis_cases import CASES, Case, cases
-from support.axis_checks import evaluate, problems
+from support.axis_checks import cuts, evaluate, problems
 
 from graphkiln.ir import dims
 from graphkiln.ir.axes.map import Axes, AxisMap, Combine, Factor, Kind, Piece
@@ -134,6 +134,16 @@ def test_maps_say_something(key: str) -> None:
         return not kinds <= {Kind.OPAQUE}
 
     hypothesis.find(cases(key), says, settings=_SEARCH)
+
+
+@pytest.mark.parametrize("key", [k for k in DESCRIBED if k in CASES])
+@settings(max_examples=8)
+@given(data=st.data())
+def test_nodes_run_in_parts(key: str, data: st.DataObject) -> None:
+    case = data.draw(cases(key))
+    axes = map_of(case)
+    if axes is not None and case.resizable and case.shape_at is None:
+        assert cuts(axes, case) == [], axes
 
 
 # ---- wrong maps ----------------------------------------------------------------------------------

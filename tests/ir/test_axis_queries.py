@@ -42,6 +42,9 @@ def result(axis: int, tensor: int = 0) -> AxisOf:
     return AxisOf(tensor, axis, is_operand=False)
 
 
+SLICE = map_of("Slice", (6,), domain="kiln", starts=(0,), steps=(1,), shape=(4,))
+
+
 # ---- text ----------------------------------------------------------------------------------------
 
 
@@ -55,6 +58,7 @@ def result(axis: int, tensor: int = 0) -> AxisOf:
             "e windowed; f opaque",
         ),
         (map_of("Concat", (2, 3), (2, 4), axis=1), "[a, c] [a, d] -> [a, c | d@3]"),
+        (SLICE, "[a | b@4] -> [a]; b opaque"),
         (map_of("Add", (N, 3), (3,)), "[a, b] [b] -> [a, b]"),
         (map_of("Softmax", (2, 3)), "[a, b] -> [a, b]; b normalized"),
         (map_of("ReduceL2", (2, 3), keepdims=1), "[a, b] -> [1, 1]; a reduced; b reduced"),
@@ -199,8 +203,10 @@ def test_heads_are_cut_with_their_groups() -> None:
         (map_of("ReduceL2", (2, 3)), operand(0, 1)),
         (map_of("LSTM", (5, 2, 3), (1, 8, 3), (1, 8, 2)), operand(1, 1)),
         (map_of("Conv", (1, 4, 8), (2, 4, 3)), result(2)),
+        (map_of("DepthToSpace", (1, 8, 3, 3), blocksize=2), operand(0, 1)),
+        (SLICE, operand(0, 0)),
     ],
-    ids=["concat", "softmax", "norm", "gates", "window"],
+    ids=["concat", "softmax", "norm", "gates", "window", "blocks", "slice"],
 )
 def test_what_cannot_be_cut(axes: AxisMap, at: AxisOf) -> None:
     assert cut_along(axes, at) is None

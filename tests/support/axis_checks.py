@@ -14,7 +14,7 @@ import numpy as np
 from support.axis_cases import Case
 
 from graphkiln.ir.axes.map import Axes, Axis, AxisMap, Combine, Factor, Kind
-from graphkiln.ir.axes.query import piece_grid, positions
+from graphkiln.ir.axes.query import AxisOf, Cut, cut_along, piece_grid, positions
 from graphkiln.ir.graph import GraphError
 from graphkiln.ir.interpreter import run_node
 
@@ -221,6 +221,44 @@ def parts(axes: AxisMap, case: Case, results: Sequence[Array], f: int) -> list[s
     join = _JOIN[factor.combine]  # type: ignore[index]
     whole = [join(a, b) for a, b in zip(*halves, strict=True)]
     return _compare(axes, f, "combining", whole, list(results))
+
+
+# ---- cuts ----------------------------------------------------------------------------------------
+
+
+def cuts(axes: AxisMap, case: Case) -> list[str]:
+    """Every axis of an operand that can be cut, in two: the parts make up the results."""
+    results, found = evaluate(case, case.inputs), []
+    for i, described in enumerate(axes.operands):
+        for a, axis in enumerate(described or ()):
+            cut = cut_along(axes, AxisOf(i, a))
+            f = axis[0].factors[0] if axis[0].factors else None
+            if cut is not None and f is not None and axes.factors[f].size in (2, 4):
+                found += _in_two(axes, case, results, f, cut)
+    return found
+
+
+def _in_two(axes: AxisMap, case: Case, results: Sequence[Array], f: int, cut: Cut) -> list[str]:
+    halves = []
+    for part in range(2):
+        inputs = list(case.inputs)
+        for place in cut.cut:
+            x = inputs[place.tensor] if place.is_operand else None
+            if x is not None:
+                inputs[place.tensor] = np.split(x, 2, place.axis)[part]
+        for i in cut.once if part else ():
+            x = inputs[i]
+            inputs[i] = None if x is None else np.zeros_like(x)
+        half = int(axes.factors[f].size) // 2  # type: ignore[call-overload]
+        halves.append(evaluate(case, inputs, _recounted(axes, case, f, half)))
+    whole = list(halves[0])
+    for place in cut.cut:
+        if not place.is_operand:
+            parts = [half[place.tensor] for half in halves]
+            whole[place.tensor] = np.concatenate(parts, place.axis)
+    for k in cut.partial:
+        whole[k] = _JOIN[cut.combine](halves[0][k], halves[1][k])  # type: ignore[index]
+    return _compare(axes, f, "cutting", whole, list(results))
 
 
 # ---- windows -------------------------------------------------------------------------------------
