@@ -69,6 +69,27 @@ def test_dumps_of_the_readme_are_real(tmp_path: Path) -> None:
         )
 
 
+def test_dumps_of_the_architecture_page_are_real(tmp_path: Path) -> None:
+    import graphkiln
+
+    model = ROOT / "tests" / "models" / "mnist_cntk.onnx"
+    graphkiln.compile(model, "cpu:x86-64-v3", dump_ir=tmp_path)
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    shown = re.findall(r"<!-- (\S+) -->\n```text\n(.*?)```", page, re.S)
+    assert len(shown) == 6
+    for name, block in shown:
+        files = [*tmp_path.glob(name), *tmp_path.glob(f"{name}_*")]
+        text = "\n".join(f.read_text("utf-8") for f in files)
+        real = {line.strip() for line in re.sub(r"_[0-9a-f]{16}\b", "_<digest>", text).splitlines()}
+        assert real >= set(block.splitlines()), name
+
+
+def test_the_architecture_page_names_files_that_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|\.c|/))`", page)
+    assert len(named) > 20 and [n for n in named if not (ROOT / n).exists()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = [to for to in LINK.findall(page.read_text("utf-8")) if "://" not in to]
