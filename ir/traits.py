@@ -61,6 +61,10 @@ class Trait(str, Enum):
     )  # fmt: skip
     JOIN = "join", "stores each input at its own place in the result: inputs are computed there"
 
+    FIXED_RANKS = (
+        "fixed_ranks", "takes operands of certain ranks, although it broadcasts: they stay as they are"
+    )  # fmt: skip
+
     # ---- algebra
     COMMUTATIVE = "commutative", "takes its inputs in any order: f(a, b) = f(b, a)"
     ASSOCIATIVE = "associative", "can be regrouped: f(f(a, b), c) = f(a, f(b, c))"

@@ -235,7 +235,8 @@ def broadcasts(graph: Graph, node: Node) -> bool:
     Such a node has no axis in its attributes, so views and transposes of its operands may as well
     follow it. A trait alone would let an op pass whose operands lie along other axes.
     """
-    axes = axes_of(graph, node) if has_trait(node, Trait.ELEMENTWISE) else None
+    free = has_trait(node, Trait.ELEMENTWISE) and not has_trait(node, Trait.FIXED_RANKS)
+    axes = axes_of(graph, node) if free else None
     return axes is not None and is_pointwise(axes)
 
 

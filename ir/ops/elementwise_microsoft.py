@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..axes.pointwise import halves
 from ..registry import InferContext, op
+from ..traits import Trait
 from ..types import Type
 from . import elementwise_microsoft_evaluate as evaluate
 from .elementwise import ELEMENTWISE, floating
@@ -28,7 +29,7 @@ def _quick_gelu(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "FastGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(1, 2),
+    "FastGelu", domain=DOMAIN, traits=(*ELEMENTWISE, Trait.FIXED_RANKS), arity=(1, 2),
     evaluate=evaluate.fast_gelu,
     doc="The tanh form of gelu of x + bias; the bias is optional and lies along the last axis.",
 )  # fmt: skip
@@ -37,7 +38,7 @@ def _fast_gelu(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "BiasGelu", domain=DOMAIN, traits=ELEMENTWISE, arity=(2, 2),
+    "BiasGelu", domain=DOMAIN, traits=(*ELEMENTWISE, Trait.FIXED_RANKS), arity=(2, 2),
     evaluate=evaluate.gelu,
     doc="Gelu of A + B, where B lies along the last axis.",
 )  # fmt: skip
@@ -59,7 +60,7 @@ def _with_bias(ctx: InferContext) -> list[Type]:
 
 
 @op(
-    "BiasAdd", domain=DOMAIN, traits=ELEMENTWISE, arity=(3, 3),
+    "BiasAdd", domain=DOMAIN, traits=(*ELEMENTWISE, Trait.FIXED_RANKS), arity=(3, 3),
     evaluate=evaluate.bias_add,
     doc="X + bias + skip, where the bias lies along the last axis.",
 )  # fmt: skip

@@ -411,6 +411,32 @@ def test_a_transpose_does_not_move_past_operands_along_other_axes(
     assert run(graph, "simplify").records[0].changes == 0
 
 
+@pytest.mark.parametrize("op", ["FastGelu(%t, %b)", "BiasGelu(%t, %b)", "BiasAdd(%t, %b, %t)"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Transpose(%x) {perm=[0, 2, 1]}", "Transpose(%s) {perm=[0, 2, 1]}"),
+        ("kiln.Reshape(%x) {shape=[2, 3, 4]}", "kiln.Reshape(%s) {shape=[6, 4]}"),
+    ],
+)
+def test_nothing_moves_past_ops_that_want_certain_ranks(op: str, before: str, after: str) -> None:
+    """The bias of these lies along the last axis and has no other."""
+    size = 3 if before.startswith("Transpose") else 4
+    shape = "2,3,4" if before.startswith("Transpose") else "6,4"
+    bias = ", ".join(["1.0"] * size)
+    graph = graph_of(f"""
+    graph main(%x: float32[{shape}]) -> (z) {{
+      %b = constant float32[{size}] [{bias}]
+      %t = {before}
+      %s = com.microsoft.{op}
+      %z = {after}
+      return %z
+    }}
+    """)
+    run(graph, "simplify")
+    assert [n.op for n in graph.topological()][1] == op.partition("(")[0]
+
+
 @pytest.mark.parametrize(
     ("source", "target", "held"),
     [
