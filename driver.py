@@ -320,7 +320,7 @@ class _Compilation:
         With a ``tuner``, the layout pass goes by what it knows, or times before that pass.
         """
         from .passes.manager import PassManager
-        from .passes.pipeline import parse_pipeline
+        from .passes.pipeline import PipelineError, parse_pipeline
         from .passes.target import GenericFacts
 
         try:
@@ -333,8 +333,8 @@ class _Compilation:
                 before=partial(self.tune, tuner) if tuner and self.options.tune else None,
                 on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
             )
-        except ValueError as e:
-            raise OptionError(str(e)) from e
+        except PipelineError as e:
+            raise OptionError(e.reason) from e
 
     def tuner(self) -> Tuner | None:
         """The choices of the user's own database, where the options ask for them."""

@@ -62,8 +62,9 @@ class Trait(str, Enum):
     JOIN = "join", "stores each input at its own place in the result: inputs are computed there"
 
     FIXED_RANKS = (
-        "fixed_ranks", "takes operands of certain ranks, although it broadcasts: they stay as they are"
-    )  # fmt: skip
+        "fixed_ranks",
+        "takes operands of certain ranks, although it broadcasts: they stay as they are",
+    )
 
     # ---- algebra
     COMMUTATIVE = "commutative", "takes its inputs in any order: f(a, b) = f(b, a)"

@@ -14,7 +14,7 @@ from ..ir.text import print_graph
 from ..ir.verify import verify
 from .base import Pass, PassContext, PassError, PassResult, pass_class, pass_names
 from .edits import EditCounter, Edits
-from .pipeline import format_pass
+from .pipeline import PipelineError, format_pass
 from .services import Feeds, Runner
 from .target import TargetFacts
 
@@ -67,7 +67,7 @@ class PassManager:
     ``03_fold.txt``); ``stop_after`` names the pass after which the run ends, or gives its number,
     from 1; ``facts`` answers what passes ask about the hardware, ``runner`` runs graphs for them on
     ``data`` or other feeds; ``before`` is called before each pass, and ``on_pass`` hears of it as
-    it ends. Raises ``ValueError`` where ``stop_after`` names no pass.
+    it ends. Raises :class:`PipelineError` where ``stop_after`` names no pass.
     """
 
     def __init__(
@@ -172,10 +172,10 @@ def _stop_index(passes: Sequence[Pass], stop: str | int | None) -> int:
         names = [p.name for p in passes]
         if stop not in names:
             told = ", ".join(dict.fromkeys(names))
-            raise ValueError(f"cannot stop after {stop!r}: the passes are {told}")
+            raise PipelineError(f"cannot stop after {stop!r}: the passes are {told}")
         return len(names) - names[::-1].index(stop)
     if not 1 <= int(stop) <= len(passes):
-        raise ValueError(f"cannot stop after pass {stop}: there are {len(passes)}")
+        raise PipelineError(f"cannot stop after pass {stop}: there are {len(passes)}")
     return int(stop)
 
 
