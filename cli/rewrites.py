@@ -43,22 +43,16 @@ class Rewrite:
 
 def rewrites() -> list[Rewrite]:
     """The rewrites of all built-in passes, in the order of the pipeline and then by name."""
-    from ..passes.base import pass_class, pass_names
-    from ..passes.catalog import LEVELS, load
+    from ..passes.pipeline import default_pipeline
 
-    load()
-    order = LEVELS[max(LEVELS)].replace("{attention=false}", "").split(",")
-    names = [n for n in dict.fromkeys(order) if n in pass_names()]
-    rows = []
-    for name in names:
-        cls = pass_class(name)
-        assert cls is not None
-        for rule, claim in cls.promises():
-            row = Rewrite(
-                name, rule, claim.equation, claim.exactness.value, claim.family.value, _known(claim)
-            )
-            rows.append(row)
-    return rows
+    passes = {p.name: type(p) for p in default_pipeline()}
+    return [
+        Rewrite(
+            name, rule, claim.equation, claim.exactness.value, claim.family.value, _known(claim)
+        )
+        for name, cls in passes.items()
+        for rule, claim in cls.promises()
+    ]  # fmt: skip
 
 
 def _known(claim: Claim) -> str:
