@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .passes.base import Pass
     from .passes.bisect import Culprit
     from .passes.manager import PassManager, PassRecord
+    from .passes.near_misses import NearMiss
     from .runtime import Session
     from .targets.base import Target
 
@@ -47,7 +48,9 @@ class CompileOptions:
     seconds to spend on timing kernels; ``tuned`` uses what was timed before and kept in the user's
     database. ``input_defaults`` says what initializers among the model's inputs are: ``open``
     inputs that may be left out, ``constant``, or (``auto``) open unless the model lists its
-    weights there.
+    weights there. ``explain`` is a pattern of names of rules or nodes (``layout``, ``*/attn/*``)
+    whose rewrites that were not made are kept with the reasons, as ``near_misses`` of the
+    artifact.
     """
 
     target: str = "cpu"
@@ -60,6 +63,7 @@ class CompileOptions:
     tune: float = 0.0
     tuned: bool = False
     input_defaults: Defaults = "auto"
+    explain: str | None = None
 
     def __post_init__(self) -> None:
         """Raises :class:`OptionError` for values of the wrong types."""
@@ -91,6 +95,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "linker": ((str, _NONE), "a program's name"),
     "tune": ((int, float), "a number of seconds"),
     "tuned": ((bool,), "a bool"),
+    "explain": ((str, _NONE), "a pattern of names"),
 }
 """The types of options, and how to say them."""
 
@@ -104,6 +109,7 @@ class Artifact:
     pass_records: list[PassRecord] = field(repr=False, default_factory=list)
     seconds: dict[str, float] = field(repr=False, default_factory=dict)
     tuning: TuningReport | None = field(repr=False, default=None)
+    near_misses: list[NearMiss] = field(repr=False, default_factory=list)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -266,6 +272,7 @@ class _Compilation:
         self.report: dict[str, Any] = {}
         self.records: list[PassRecord] = []
         self.tuning: TuningReport | None = None
+        self.near_misses: list[NearMiss] = []
 
     @cached_property
     def target(self) -> Target:
@@ -288,7 +295,9 @@ class _Compilation:
         tools = self.timed("load compiler", self.tools)
         graph = self.timed("passes", lambda: self.optimize(imported))
         contents = self.generate(graph, source, before, tools)
-        return Artifact(contents, graph, self.records, self.seconds, self.tuning)
+        return Artifact(
+            contents, graph, self.records, self.seconds, self.tuning, self.near_misses
+        )
 
     def runner(self, graph: Graph) -> Callable[[Mapping[str, Any]], list[Any]]:
         """A function that runs ``graph``, compiled for this machine's CPU whatever the target.
@@ -362,8 +371,15 @@ class _Compilation:
         self.seconds["tune"] = time.perf_counter() - start
 
     def optimize(self, graph: Graph) -> Graph:
+        from .passes.near_misses import NearMisses
+
         with self.tuner() or nullcontext() as tuner:
-            result = self.manager(tuner).run(graph)
+            manager = self.manager(tuner)
+            context = manager.context()
+            misses = NearMisses(self.options.explain or "")
+            context.explain = None if self.options.explain is None else misses
+            result = manager.run(graph, context)
+        self.near_misses = list(misses)
         self.records = result.records
         self.report["passes"] = [
             {
@@ -382,7 +398,7 @@ class _Compilation:
         self, graph: Graph, source: Source, before: int, tools: Tools
     ) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
-        from .codegen.costs import kernel_costs
+        from .codegen.costs import fallback_warnings, kernel_costs
         from .codegen.flops import graph_flops
         from .codegen.link import link
         from .codegen.signals import polling
@@ -393,10 +409,11 @@ class _Compilation:
         self.dump(lowered)
         objects, device = self.timed("kernels", lambda: self.build(lowered))
         native = self.timed("native", lambda: self.native(graph, lowered))
+        code = None if isinstance(native, str) else native
         library = self.timed(
             "link",
             lambda: link(
-                lowered.program, objects, lowered.dim_kernels, self.target, tools, device, native
+                lowered.program, objects, lowered.dim_kernels, self.target, tools, device, code
             ),
         )  # fmt: skip
         manifest = self.manifest(graph, source, sorted(lowered.program.host_functions))
@@ -404,21 +421,25 @@ class _Compilation:
         weights += add_defaults(manifest["inputs"], graph.inputs, len(weights))
         if (polls := polling(lowered.program, self.target)) is not None:
             manifest["polls"] = polls
-        if native is not None:
+        if code is not None:
             manifest["native"] = {
-                "words": len(weights), "fixups": len(weights) + 1, "stop": native.stop
+                "words": len(weights), "fixups": len(weights) + 1, "stop": code.stop
             }  # fmt: skip
-            weights += [("native words", native.words), ("native fixups", native.fixups)]
+            weights += [("native words", code.words), ("native fixups", code.fixups)]
+        costs = kernel_costs(lowered.kernels, lowered.calls, self.target)
+        slow = list(fallback_warnings(lowered.kernels, costs, self.target))
         self.report.update(
             {
                 "nodes": {"imported": before, "optimised": graph.count_nodes()},
+                "runs": f"in the virtual machine, because of {native}" if code is None
+                else "as native code",
                 "kernels": len(lowered.kernels),
-                "kernel_costs": kernel_costs(lowered.kernels, lowered.calls),
+                "kernel_costs": costs,
                 "flops": graph_flops(graph),
                 "weight_bytes": sum(a.nbytes for _, a in lowered.weights),
                 "arena_bytes": lowered.program.arena_bytes,
                 "host_functions": sorted(lowered.program.host_functions),
-                "warnings": [*source.warnings, *self.report.get("warnings", ())],
+                "warnings": [*source.warnings, *self.report.get("warnings", ()), *slow],
             }
         )
         return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
@@ -451,8 +472,8 @@ class _Compilation:
         )  # fmt: skip
         return objects, None
 
-    def native(self, graph: Graph, lowered: Lowered) -> Native | None:
-        """Code that runs the kernels without the virtual machine, for models that allow it."""
+    def native(self, graph: Graph, lowered: Lowered) -> Native | str:
+        """Code that runs the kernels without the virtual machine, or why there can be none."""
         from .codegen.native import native_of
 
         return native_of(graph, lowered, self.target)

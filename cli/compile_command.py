@@ -23,6 +23,10 @@ from .tables import facts, milliseconds, number, show, size, table
     help="Time the best few ways to compute each heavy kernel for so long, and remember them.",
 )
 @click.option("--tuned", is_flag=True, help="Use what --tune remembers, but time nothing.")
+@click.option(
+    "--explain", metavar="PATTERN",
+    help="Say why rewrites were not made, of rules or nodes whose names match: 'layout', '*/a/*'.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
 def command(model: str, output: str | None, folder: bool, quiet: bool, **values: Any) -> None:
@@ -66,6 +70,7 @@ def _summary(artifact: Any, path: Path, seconds: float) -> None:
                 "nodes": f"{report['nodes']['imported']} before, "
                 f"{report['nodes']['optimised']} after",
                 "kernels": report["kernels"],
+                "runs": report["runs"],
                 "operations per run": operations(report["flops"]),
                 "weights": size(report["weight_bytes"]),
                 "peak activation memory": size(report["arena_bytes"]),
@@ -75,6 +80,9 @@ def _summary(artifact: Any, path: Path, seconds: float) -> None:
             },
         )
     )
+    if artifact.near_misses:
+        misses = [(m.rule, m.node, m.op, m.reason) for m in artifact.near_misses]
+        show(table("Not done", ["rule", "node", "op", "why"], misses))
     if artifact.tuning is not None:
         show(facts("Tuning", tuning_facts(artifact.tuning)))
     for warning in report["warnings"]:

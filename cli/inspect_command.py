@@ -111,6 +111,7 @@ def _artifact(path: str, ir: bool, verify: bool) -> None:
                 "needs": " ".join(target.features) or "nothing special",
                 "nodes": _nodes(report),
                 "kernels": report.get("kernels", "?"),
+                "runs": report.get("runs", "?"),
                 "operations per run": operations(report.get("flops", 0)),
                 "peak activation memory": size(report.get("arena_bytes", 0)),
                 "host functions": ", ".join(manifest.host_functions) or "none",

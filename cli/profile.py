@@ -36,6 +36,8 @@ class Cost:
     ops: tuple[str, ...] = ()
     node: str | None = None
     origins: tuple[str, ...] = ()
+    template: str | None = None
+    generic: str = ""
 
 
 @dataclass
@@ -123,7 +125,13 @@ def _cost(entry: Any, sizes: tuple[int, ...], turn: int, calls: int) -> Cost:
         # Loops and branches call a kernel as often as they please.
         (nodes[turn] or None) if len(nodes) == calls else None,
         _origins(entry, turn) if len(nodes) == calls else (),
+        _word(entry.get("template")),
+        _word(entry.get("generic")) or "",
     )
+
+
+def _word(given: Any) -> str | None:
+    return given if isinstance(given, str) else None
 
 
 def _origins(entry: Mapping[str, Any], turn: int) -> tuple[str, ...]:
@@ -224,11 +232,12 @@ def origins_table(rows: Sequence[Row]) -> Any:
     """
     names = short_names([row.name for row in rows])
     lines = [
-        (name, _onnx_nodes(row))
+        (name, _onnx_nodes(row), row.costs[0].template or row.costs[0].generic)
         for name, row in zip(names, rows, strict=True)
         if any(cost.origins for cost in row.costs)
     ]
-    return table("ONNX nodes", ["kernel", "computes"], lines[:_TOLD]) if lines else None
+    columns = ["kernel", "computes", "template, or why none"]
+    return table("ONNX nodes", columns, lines[:_TOLD]) if lines else None
 
 
 def _onnx_nodes(row: Row) -> str:
@@ -287,7 +296,7 @@ def trace(profiler: Profiler, costs: Sequence[Cost], title: str) -> dict[str, An
     ]
     for timed, cost in zip(profiler.fastest(), costs, strict=True):
         details = {"flops": cost.flops, "bytes": cost.bytes, "ops": list(cost.ops),
-                   "node": cost.node, "onnx": list(cost.origins),
+                   "node": cost.node, "onnx": list(cost.origins), "template": cost.template,
                    "sizes": list(timed.call.sizes)}  # fmt: skip
         events.append(
             {

@@ -5,36 +5,67 @@ The artifact's report carries them: who times an artifact need not know its grap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..ir.dims import Dim, SymExpr, dim_min
+from ..errors import node_text
+from ..ir.dims import Dim, SymExpr, dim_min, evaluate, parse_dim
 from ..ir.graph import Graph, Node, Value
 from ..ir.parser import parse_graph
 from ..ir.registry import has_trait
 from ..ir.traits import Trait
 from ..ir.types import TensorType
+from ..targets.base import KernelPlan, Target
 from .flops import is_elementwise, node_flops
 from .kernels import KernelSpec, kernel_symbols
 from .storage import storage_bytes
 
+MUCH = 10_000_000
+"""Operations of a call from which on a slow kernel is worth a warning: about a millisecond."""
+
+USUAL = 32
+"""What open sizes are taken for where only the magnitude counts."""
+
 
 def kernel_costs(
-    kernels: Mapping[str, KernelSpec], calls: Mapping[str, list[KernelSpec]]
+    kernels: Mapping[str, KernelSpec], calls: Mapping[str, list[KernelSpec]], target: Target
 ) -> dict[str, dict[str, Any]]:
     """The report's entry for each kernel by name; ``calls`` has the spec of each call.
 
     An entry holds ``ops``, ``nodes`` and ``origins`` (for each call the node behind it, and the
     ONNX nodes which that stands for), ``symbols`` (the names of a call's sizes, in order),
-    ``flops`` and ``bytes`` (ints, or the text of an expression over these names), and
-    ``arithmetic``: ``float32``, ``float64`` or ``int8``.
+    ``flops`` and ``bytes`` (ints, or the text of an expression over these names), ``arithmetic``:
+    ``float32``, ``float64`` or ``int8``, the ``template`` (its op, or null for the generic
+    schedule), and ``generic``: why it is that, where the kernel adds up products.
     """
-    return {name: _cost(spec, calls.get(name, [])) for name, spec in kernels.items()}
+    return {name: _cost(spec, calls.get(name, []), target) for name, spec in kernels.items()}
 
 
-def _cost(spec: KernelSpec, calls: list[KernelSpec]) -> dict[str, Any]:
+def fallback_warnings(
+    kernels: Mapping[str, KernelSpec], costs: Mapping[str, Mapping[str, Any]], target: Target
+) -> Iterator[str]:
+    """A line for each kernel with much to compute that falls back on the generic schedule."""
+    for name, spec in kernels.items():
+        plan = target.plan(parse_graph(spec.text)) if costs[name]["generic"] else KernelPlan()
+        if plan.fallback and _usual(costs[name]) >= MUCH:
+            yield (
+                f"{node_text(spec.node, f'kernel {spec.op}')}: runs by the generic schedule, which "
+                f"is several times slower: {plan.reason}"
+            )
+
+
+def _usual(cost: Mapping[str, Any]) -> int:
+    """Operations of a call, sizes that are open taken for :data:`USUAL`."""
+    flops = cost["flops"]
+    if isinstance(flops, int):
+        return flops
+    return evaluate(parse_dim(flops), dict.fromkeys(cost["symbols"], USUAL))
+
+
+def _cost(spec: KernelSpec, calls: list[KernelSpec], target: Target) -> dict[str, Any]:
     region = parse_graph(spec.text)
     demand = Demand(region)
+    plan = target.plan(region) if spec.role == "main" else KernelPlan()
     return {
         "ops": [n.op for n in region.topological()],
         "nodes": [call.node for call in calls],
@@ -43,6 +74,8 @@ def _cost(spec: KernelSpec, calls: list[KernelSpec]) -> dict[str, Any]:
         "flops": _json(demand.flops() if spec.role == "main" else 0),
         "bytes": _json(demand.moved_bytes()),
         "arithmetic": arithmetic(region),
+        "template": plan.template or None,
+        "generic": plan.reason,
     }
 
 

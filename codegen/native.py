@@ -107,18 +107,26 @@ class Native:
     stop: int
 
 
-def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | None:
-    """Native code for a lowered graph; None where the virtual machine has to run it."""
-    if target.host is not target or target.keeps_apart:
-        return None
-    if instruction_count(lowered.program.body) > MOST_INSTRUCTIONS:
-        return None
-    types = [v.type for v in (*graph.inputs, *graph.outputs)]
-    if not all(_is_plain(t) for t in types):
-        return None
+def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | str:
+    """Native code for a lowered graph, or why the virtual machine has to run it.
+
+    A reason completes "because of ...".
+    """
+    if target.host is not target:
+        return "a device that the host launches kernels on"
+    if target.keeps_apart:
+        return "temporaries that are kept apart"
+    if (count := instruction_count(lowered.program.body)) > MOST_INSTRUCTIONS:
+        return f"its {count} instructions, more than {MOST_INSTRUCTIONS}"
+    values = (*graph.inputs, *graph.outputs)
+    odd = next((v for v in values if not _is_plain(v.type)), None)
+    if odd is not None:
+        return f"the type of {odd.name!r}, {odd.type}"
     inputs = [v.tensor_type for v in graph.inputs]
     found = routine(lowered, inputs)
-    return None if found is None else native_object(found, [t.rank for t in inputs], target)
+    return found if isinstance(found, str) else native_object(
+        found, [t.rank for t in inputs], target
+    )  # fmt: skip
 
 
 def _is_plain(t: Type) -> bool:

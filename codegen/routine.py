@@ -19,6 +19,7 @@ from .lower import Lowered
 from .program import (
     AllocStorage,
     BindShape,
+    BindSizes,
     Block,
     Call,
     CallHost,
@@ -32,6 +33,7 @@ from .program import (
     Kill,
     LoadInput,
     LoadWeight,
+    Loop,
     MakeTensor,
     MakeTuple,
     Operand,
@@ -145,21 +147,28 @@ class BindInput:
     dims: tuple[DimSlot | None, ...]
 
 
-def routine(lowered: Lowered, inputs: Sequence[TensorType]) -> Routine | None:
-    """The program's steps; None where it has loops, host functions or sizes from data.
+_NO_PLACE = "a value whose place depends on a branch"
 
-    None too where a branch gives something that has its place already, such as an input: another
-    branch cannot compute its result there.
+
+def routine(lowered: Lowered, inputs: Sequence[TensorType]) -> Routine | str:
+    """The program's steps, or why there are none: loops, host functions, sizes that data tell.
+
+    There are none either where a branch gives something that has its place already, such as an
+    input: another branch cannot compute its result there.
     """
     reader = _Reader(lowered, inputs)
     try:
         return reader.finish(reader.block(lowered.program.body))
-    except _Foreign:
-        return None
+    except _Foreign as e:
+        return e.reason
 
 
 class _Foreign(Exception):
-    """The program needs the virtual machine."""
+    """The program needs the virtual machine; ``reason`` completes "because of ..."."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class _Reader:
@@ -220,7 +229,7 @@ class _Reader:
             case BindShape(source, dims, _):
                 memory = self._tensor(source).memory
                 if memory.kind != "input":
-                    raise _Foreign
+                    raise _Foreign("sizes that data tell")
                 out.dims.append(BindInput(memory.number, dims))
             case ComputeDims(kernel):
                 out.dims.append(self.kernels[kernel])
@@ -238,29 +247,35 @@ class _Reader:
                 self.steps.append(HandOver())
             case MakeTuple(dst, items) if dst == self.lowered.program.result:
                 if None in items:
-                    raise _Foreign
+                    raise _Foreign("a result that may be missing")
                 out.results = [self._tensor(r) for r in items if r is not None]
             case Kill():
                 pass
+            case CallHost(_, op):
+                raise _Foreign(f"the host function {op}")
+            case Loop():
+                raise _Foreign("a loop")
+            case BindSizes():
+                raise _Foreign("sizes that data tell")
             case _:
-                raise _Foreign
+                raise _Foreign(f"an instruction {type(i).__name__}")
 
     def _tensor(self, reg: Reg) -> Tensor:
         found = self.held.get(reg)
         if not isinstance(found, Tensor):
-            raise _Foreign
+            raise _Foreign(_NO_PLACE)
         return found
 
     def _operand(self, x: Operand) -> Tensor | DimSlot:
         if isinstance(x, Imm):
             return x.value
         if not isinstance(x, Reg) or x not in self.held:
-            raise _Foreign
+            raise _Foreign(_NO_PLACE)
         return self.held[x]
 
     def _branch(self, condition: Tensor, then: Block, orelse: Block) -> None:
         if condition.dtype != "bool" or any(d != 1 for d in condition.shape):
-            raise _Foreign
+            raise _Foreign("a condition that is not one truth value")
         before = dict(self.held)
         first = len(self.routine.pieces)
         then_steps = self.block(then)
@@ -312,7 +327,7 @@ class _Reader:
         out = self.routine
         owners = {t.memory: Memory("output", n) for n, t in enumerate(out.results)}
         if len(owners) < len(out.results) or any(m.kind != "piece" for m in owners):
-            raise _Foreign
+            raise _Foreign("results that share memory")
 
         def settled(t: Tensor) -> Tensor:
             return replace(t, memory=owners.get(t.memory, t.memory))

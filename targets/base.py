@@ -56,6 +56,19 @@ class TargetInfo:
         }
 
 
+@dataclass(frozen=True)
+class KernelPlan:
+    """How a kernel is computed: by the ``template`` of an op, or by the generic schedule (empty).
+
+    ``reason`` says why it is the generic one for sums of products. It is a ``fallback`` where no
+    template takes such operands, and the kernel is slow for it; else a pass chose so.
+    """
+
+    template: str = ""
+    reason: str = ""
+    fallback: bool = False
+
+
 class Target(Protocol):
     """Kernels for one kind of hardware.
 
@@ -97,6 +110,10 @@ class Target(Protocol):
 
     def tvm_target(self) -> Any:
         """The ``tvm.target.Target`` that kernels are built for."""
+        ...
+
+    def plan(self, region: Graph) -> KernelPlan:
+        """How :meth:`kernel` computes a region."""
         ...
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:

@@ -80,7 +80,7 @@ class Layout(Pass):
         layouts = context.target.layouts
         if layouts is None:
             return {}
-        planner = Planner(context.editor(graph), layouts)
+        planner = Planner(context.editor(graph), layouts, context.explain)
         for node in graph.topological():
             if all(isinstance(v.type, TensorType) for v in node.values):
                 planner.begin(node)

@@ -68,13 +68,13 @@ def convolution(p: Planner, node: Node) -> None:
     x, w, *rest = p.graph.inputs_of(node)
     bias = rest[0] if rest else None
     if x is None or w is None or x.dtype != "float32":
-        return
+        return p.keep(node, "packed kernels take float32")
     weights = find_weights(p.graph, w)
     if weights is None or (bias is not None and bias.constant is None):
-        return
+        return p.keep(node, "its weights or its bias are not constant")
     scale = _filter_scale(weights)
     if scale is None:
-        return
+        return p.keep(node, "its weights have scales along another axis than the filters")
     start = None if bias is None else bias.constant
     plain = bool(np.all(scale == 1))
     work = Work.of(node, x, weights.array, start if plain else None, weights.key)
@@ -121,6 +121,7 @@ def convolve(p: Planner, work: Work) -> Value | None:
     """The blocked result of a convolution (int32 sums of integers); None where it cannot be."""
     attrs = _window_attrs(work)
     if attrs is None:
+        p.keep(work.node, "its channels or its pads are open, or it has over three dims of space")
         return None
     attrs.update(in_channels=work.channels, out_channels=work.filters, block=p.block)
     if work.depth > 1:
@@ -179,8 +180,10 @@ def _choice(p: Planner, work: Work) -> Choice | None:
     group = work.group
     channels, filters = work.channels // group, work.filters // group
     if group > 1 and (channels % p.block or filters % p.block):
+        p.keep(work.node, f"its groups do not fall on blocks of {p.block} channels")
         return None
     if filters <= p.block // _SPARSE and not (work.x in p.blocked and _is_pointwise(work)):
+        p.keep(work.node, f"its {filters} filters would leave most of a block of {p.block} empty")
         return None
     image = tuple(d if isinstance(d, int) else None for d in work.image)
     w = work.window

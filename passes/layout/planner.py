@@ -10,6 +10,7 @@ import numpy as np
 from ...ir.dims import Dim
 from ...ir.edit import Editor
 from ...ir.graph import Attr, Node, Value
+from ..pattern import Explain
 from ..target import Layouts
 
 
@@ -21,11 +22,14 @@ class Planner:
     channel comes from; ``converted`` says what stands for the nodes that go at the end.
     """
 
-    def __init__(self, editor: Editor, layouts: Layouts) -> None:
+    def __init__(
+        self, editor: Editor, layouts: Layouts, explain: Explain | None = None
+    ) -> None:
         self.editor = editor
         self.graph = editor.graph
         self.layouts = layouts
         self.block = layouts.block
+        self._explain = explain
         self.blocked: dict[Value, Value] = {}
         self.picks: dict[Value, list[tuple[Value, int]]] = {}
         self.converted: dict[Node, Node] = {}
@@ -41,6 +45,11 @@ class Planner:
     def begin(self, node: Node) -> None:
         """What is added from now on stands for ``node``."""
         self.editor.begin("layout", node)
+
+    def keep(self, node: Node, reason: str) -> None:
+        """Tell why a node stays as it is."""
+        if self._explain is not None:
+            self._explain("layout", node, reason)
 
     def add(
         self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Attr] | None = None,

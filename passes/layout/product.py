@@ -17,20 +17,20 @@ def product(p: Planner, node: Node) -> None:
     x, w, *rest = p.graph.inputs_of(node)
     bias = rest[0] if rest else None
     if x is None or w is None or x.dtype != "float32" or x.rank < 2:
-        return
+        return p.keep(node, "packed kernels take matrices of float32")
     weights = find_weights(p.graph, w)
     if weights is None or weights.array.ndim != 2:
-        return
+        return p.keep(node, "its second operand is no constant matrix")
     alpha, beta = 1.0, 1.0
     if node.key == "Gemm":
         if attribute(node, "transA"):
-            return
+            return p.keep(node, "its first operand is transposed")
         alpha, beta = float(attribute(node, "alpha")), float(attribute(node, "beta"))
         weights = weights.transposed() if attribute(node, "transB") else weights
     columns = weights.array.shape[1]
     scale = _scale(weights, columns)
     if scale is None or not _fits_columns(bias, columns):
-        return
+        return p.keep(node, "its scales or its bias are not constants for each column, or for all")
     factor = scale * np.float32(alpha)
     scaled = weights.scaled(factor) if weights.array.dtype == np.float32 else None
     if scaled is not None:

@@ -40,13 +40,16 @@ def attention(cpu: CpuFeatures) -> Template:
     def template(ctx: TemplateContext) -> None:
         _Attention(ctx, cpu).emit()
 
-    def accepts(graph: Graph, node: Node) -> bool:
-        values = [v for v in graph.inputs_of(node) if v is not None]
-        width = values[2].shape[-1] if len(values) > 2 else None
-        whole = isinstance(width, int) and width % cpu.lanes == 0 and width > 0
-        return whole and all(v.dtype == "float32" and v.rank == 4 for v in values[:3])
+    def objection(graph: Graph, node: Node) -> str | None:
+        values = [v for v in graph.inputs_of(node)[:3] if v is not None]
+        width = values[2].shape[-1] if values[2].rank else None
+        if any(v.dtype != "float32" or v.rank != 4 for v in values):
+            return "the template of kiln.Attention takes float32 of four axes"
+        if not isinstance(width, int) or width % cpu.lanes or width <= 0:
+            return f"the template of kiln.Attention takes values of {cpu.lanes} or a multiple"
+        return None
 
-    return Template(template, accepts)
+    return Template(template, objection)
 
 
 class _Attention:

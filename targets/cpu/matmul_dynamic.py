@@ -34,15 +34,16 @@ def matmul(cpu: CpuFeatures) -> Template:
     def template(ctx: TemplateContext) -> None:
         _Product(ctx, cpu).emit()
 
-    return Template(template, _accepts)
+    return Template(template, _objection)
 
 
-def _accepts(graph: Graph, node: Node) -> bool:
-    a, b = graph.inputs_of(node)
-    return (
-        a is not None and b is not None and a.dtype == b.dtype == "float32"
-        and a.rank >= 2 and b.rank >= 2
-    )  # fmt: skip
+def _objection(graph: Graph, node: Node) -> str | None:
+    a, b = graph.required_inputs(node)
+    if a.dtype != "float32" or b.dtype != "float32":
+        return f"the template of MatMul takes float32, not {a.dtype}"
+    if a.rank < 2 or b.rank < 2:
+        return "the template of MatMul takes matrices, not vectors"
+    return None
 
 
 class _Product:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
-from ...ir.graph import Graph
-from ..base import TargetInfo
+from ...ir.graph import Graph, Node
+from ..base import KernelPlan, TargetInfo
+from ..generic.choice import choose_template
 from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
@@ -25,6 +26,12 @@ from .layouts import CpuLayouts
 from .matmul import matmul_packed
 from .matmul_dynamic import matmul
 from .recurrent import recurrent_templates
+
+
+def _has_layout(node: Node, region: Graph) -> bool:
+    """Are there packed kernels for the element types of a node, so that the layout pass chose?"""
+    values = [v for v in region.inputs_of(node)[:2] if v is not None]
+    return all(v.dtype in ("float32", "int8", "uint8") for v in values)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,14 @@ class CpuTarget:
         if f.mattr:
             config["mattr"] = list(f.mattr)
         return tvm.target.Target(config)
+
+    def plan(self, region: Graph) -> KernelPlan:
+        choice = choose_template(coalesce(flatten_pointwise(region)), self._templates)
+        if choice.anchor is not None:
+            return KernelPlan(choice.anchor.key)
+        if choice.plain is not None and _has_layout(choice.plain, region):
+            return KernelPlan(reason=f"the layout pass leaves this {choice.plain.key} as it is")
+        return KernelPlan(reason=choice.reason, fallback=bool(choice.reason))
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_region(coalesce(flatten_pointwise(region)), name, self._loops, self._templates)

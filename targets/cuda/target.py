@@ -11,9 +11,10 @@ from typing import Any
 from tvm import tirx
 
 from ...ir.graph import Graph
-from ..base import TargetError, TargetInfo
+from ..base import KernelPlan, TargetError, TargetInfo
 from ..cpu.features import CpuFeatures, host_features
 from ..cpu.target import CpuTarget
+from ..generic.choice import choose_template
 from ..generic.region import lower_region, lower_sizes
 from ..tir.gpu_loops import GpuLoops
 
@@ -76,6 +77,10 @@ class CudaTarget:
 
         host = {"kind": "llvm", "mcpu": self.cpu.mcpu, "mtriple": self.cpu.triple}
         return tvm.target.Target({"kind": "cuda", "arch": self.arch, "host": host})
+
+    def plan(self, region: Graph) -> KernelPlan:
+        reason = choose_template(region, {}).reason
+        return KernelPlan(reason=reason, fallback=bool(reason))
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_region(region, name, GpuLoops())

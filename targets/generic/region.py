@@ -11,17 +11,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from tvm import tirx
 
 from ...ir.dims import Dim, free_symbols
-from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import attribute
 from ...ir.types import TensorType, Type, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
 from ..tir.numeric import cast, compute_dtype
+from .choice import SPREAD, choose_template, move_before
 from .registry import (
     LowerContext,
     LoweringError,
@@ -30,8 +29,6 @@ from .registry import (
     lowering_of,
     sizes_of,
 )
-
-_SPREAD = "kiln.DepthToSpaceBlocked"
 
 
 def region_symbols(graph: Graph) -> list[str]:
@@ -70,7 +67,7 @@ def lower_region(
     destinations: dict[Value, BufferTensor] = {}
     for v, out in zip(graph.outputs, outputs, strict=True):
         destinations.setdefault(v, out)
-    anchor = template_anchor(graph, templates or {})
+    anchor = choose_template(graph, templates or {}).anchor
     results = list(zip(graph.outputs, outputs, strict=True))
     if anchor is not None and templates is not None and templates[anchor.key].stores:
         _lower_nodes(graph, b, values, {}, skip=anchor)
@@ -89,51 +86,9 @@ def lower_region(
     return b.finish(name)
 
 
-def template_anchor(graph: Graph, templates: Mapping[str, Template]) -> Node | None:
-    """The one node with a template, where everything after it is elementwise on its result.
-
-    A template that stores its outputs itself has no epilogue.
-    """
-    found = [n for n in graph.nx if n.key in templates and templates[n.key].accepts(graph, n)]
-    if len(found) != 1:
-        return None
-    anchor = found[0]
-    if templates[anchor.key].stores:
-        return anchor if all(v.node is anchor for v in graph.outputs) else None
-    if len(anchor.outputs) != 1:
-        return None
-    after = nx.descendants(graph.nx, anchor) - {graph.sink}
-    reached = after | {anchor}
-    fits = all(_in_epilogue(graph, anchor, n) for n in after)
-    return anchor if fits and all(v.node in reached for v in graph.outputs) else None
-
-
-def _in_epilogue(graph: Graph, anchor: Node, node: Node) -> bool:
-    """Is ``node`` elementwise on the anchor's result, or where that goes?
-
-    What has been transposed is stored; blocks keep their lanes, so more may follow.
-    """
-    if node.key == "Transpose":
-        return all(consumer is graph.sink for consumer, _ in graph.uses(node.out()))
-    if node.key == _SPREAD:
-        return graph.required_inputs(node)[0].shape == anchor.out().shape
-    moved = _move_before(graph, node)
-    shape = (moved or anchor).out().tensor_type.shape
-    free = is_elementwise(node, graph.inputs_of(node))
-    return free and all(v.tensor_type.shape == shape for v in node.values)
-
-
-def _move_before(graph: Graph, node: Node) -> Node | None:
-    """The movement of blocks that ``node`` is, or follows."""
-    if node.key == _SPREAD:
-        return node
-    before = nx.ancestors(graph.nx, node)
-    return next((n for n in before if n.key == _SPREAD), None)
-
-
 def _move_of(graph: Graph, node: Node) -> Node | None:
     """The movement between an anchor and what its epilogue ends with."""
-    return node if node.key == "Transpose" else _move_before(graph, node)
+    return node if node.key == "Transpose" else move_before(graph, node)
 
 
 class _Sink:
@@ -165,7 +120,7 @@ def _moved(node: Node | None, at: tuple[Any, ...]) -> tuple[Any, ...]:
     """Where a movement puts the element that the anchor has at ``at``."""
     if node is None:
         return at
-    if node.key == _SPREAD:
+    if node.key == SPREAD:
         kh, kw = attribute(node, "window")
         n, block, h, w, lane = at
         blocks = node.out().shape[1]

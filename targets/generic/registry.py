@@ -105,12 +105,12 @@ class TemplateContext(LowerContext):
 class Template:
     """A target's own kernel for an op.
 
-    ``accepts(graph, node)`` says whether it can compute this node; the generic lowering does
-    otherwise. One that ``stores`` writes to ``ctx.result(i)`` and leaves the sink alone.
+    ``objection(graph, node)`` says why it cannot compute a node, which the generic lowering does
+    then, or None. One that ``stores`` writes to ``ctx.result(i)`` and leaves the sink alone.
     """
 
     emit: Callable[[TemplateContext], None]
-    accepts: Callable[[Graph, Node], bool] = lambda graph, node: True
+    objection: Callable[[Graph, Node], str | None] = lambda graph, node: None
     stores: bool = False
 
 

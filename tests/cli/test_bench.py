@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,10 @@ def test_profile_says_which_onnx_nodes_a_kernel_computes(
 ) -> None:
     path = tmp_path / "trace.json"
     done = graphkiln_command("bench", digits, "--profile", "--trace", path, *SHORT)
-    told = [line.split(maxsplit=1) for line in done.out.partition("ONNX nodes")[2].splitlines()]
-    computes = {cells[0]: cells[1].strip() for cells in told if len(cells) == 2}
+    lines = done.out.partition("ONNX nodes")[2].splitlines()
+    told = [re.split(r" {2,}", line.strip()) for line in lines]
+    computes = {cells[0]: cells[1] for cells in told if len(cells) > 1}
+    assert {cells[2] for cells in told if len(cells) > 2} >= {"kiln.ConvBlocked"}
     for event in calls_of(path):
         assert event["args"]["onnx"]
         kernel = next(k for k in computes if event["name"].startswith(k.rpartition("_")[0] or k))

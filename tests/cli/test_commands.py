@@ -38,6 +38,15 @@ def test_compile_prints_a_summary(graphkiln_command: Run, model: Path, tmp_path:
     assert dumps[-2].endswith("_program.txt") and dumps[-1] == "kernels"
 
 
+def test_compile_explains_what_it_did_not_do(
+    graphkiln_command: Run, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.kiln"
+    assert "Not done" not in graphkiln_command("compile", model, "-o", out).out
+    told = graphkiln_command("compile", model, "-o", out, "--explain", "*").out
+    assert "Not done" in told
+
+
 def test_compile_quietly_into_a_folder(
     graphkiln_command: Run, model: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from graphkiln.codegen.flops import graph_flops
 from graphkiln.codegen.kernels import kernel_spec
 from graphkiln.ir.dims import parse_dim
 from graphkiln.ir.graph import Graph
+from graphkiln.targets import parse_target
 
 
 def region(params: str, lines: str, results: str = "y") -> Graph:
@@ -129,9 +130,10 @@ def test_entries_of_the_report() -> None:
     text = f"graph g(%x: float32[N,64]) -> (y) {{\n{lines}\n{product}\nreturn %y\n}}"
     g = graph_of(text, constants)
     spec = kernel_spec(g, next(n for n in g.nodes if n.op == "MatMul"))
-    assert kernel_costs({"k": spec}, {"k": [spec]}) == {
+    assert kernel_costs({"k": spec}, {"k": [spec]}, parse_target("cpu")) == {
         "k": {
             "ops": ["MatMul"], "nodes": ["m"], "origins": [["a", "b"]], "symbols": ["s0"],
             "flops": "4096*s0", "bytes": "384*s0+8192", "arithmetic": "float32",
+            "template": "MatMul", "generic": "",
         }
     }  # fmt: skip

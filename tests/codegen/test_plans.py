@@ -1,0 +1,153 @@
+"""What is told of the way a kernel is computed: by a template, or generically and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
+
+import graphkiln
+from graphkiln.codegen.lower import lower_graph
+from graphkiln.ir.parser import parse_graph
+from graphkiln.targets import parse_target
+from graphkiln.targets.generic.choice import choose_template
+
+MODELS = Path(__file__).parent.parent / "models"
+FLOAT, DOUBLE, HALF = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16
+
+
+def product(kind: int, rows: int, depth: int = 512, columns: int = 512) -> Any:
+    """x[rows, depth] times a constant matrix, in one type."""
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="multiply")], "g",
+        [helper.make_tensor_value_info("x", kind, [rows, depth])],
+        [helper.make_tensor_value_info("y", kind, [rows, columns])],
+        [from_array(np.ones((depth, columns), dtype), "w")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_a_product_of_doubles_is_told_to_be_slow() -> None:
+    report = graphkiln.compile(product(DOUBLE, 64)).report
+    (cost,) = report["kernel_costs"].values()
+    assert cost["template"] is None
+    assert cost["generic"] == "the template of MatMul takes float32, not float64"
+    (warning,) = report["warnings"]
+    assert warning.startswith("node 'multiply' (kernel MatMul): runs by the generic schedule")
+    assert warning.endswith(cost["generic"])
+
+
+@pytest.mark.parametrize(("kind", "rows"), [(FLOAT, 64), (DOUBLE, 1), (HALF, 64)])
+def test_fast_and_small_products_bring_no_warning(kind: int, rows: int) -> None:
+    assert graphkiln.compile(product(kind, rows)).report["warnings"] == []
+
+
+def test_every_convolution_of_the_sample_model_has_its_template() -> None:
+    costs = graphkiln.compile(MODELS / "mnist_cntk.onnx").report["kernel_costs"].values()
+    heavy = [c for c in costs if {"ConvBlocked", "MatMulPacked"} & set(c["ops"])]
+    assert [c["template"] for c in heavy] == [f"kiln.{c['ops'][0]}" for c in heavy]
+    assert len(heavy) == 3 and not any(c["generic"] for c in costs)
+
+
+@pytest.mark.parametrize("target", ["cpu:x86-64-v3", "cpu:cascadelake"])
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")), ids=lambda p: p.stem)
+def test_kernels_of_the_models_use_templates_or_were_left_plain(path: Path, target: str) -> None:
+    machine = parse_target(target)
+    lowered = lower_graph(graphkiln.optimize(path, target), machine, "")
+    for spec in lowered.kernels.values():
+        if spec.role == "main":
+            plan = machine.plan(parse_graph(spec.text))
+            assert not plan.fallback, f"{spec.node}: {plan.reason}"
+
+
+def region(lines: str, results: str = "y") -> Any:
+    return parse_graph(f"""
+    graph kernel(%a: float32[8,16], %b: float32[16,24], %v: float32[16]) -> (y) {{
+      {lines}
+      return %{results}
+    }}
+    """)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("%m = MatMul(%a, %b) : float32[8,24]\n%y = Relu(%m) : float32[8,24]", ""),
+        ("%y = MatMul(%a, %v) : float32[8]", "the template of MatMul takes matrices, not vectors"),
+        (
+            "%m = MatMul(%a, %b) : float32[8,24]\n%y = Softmax(%m) : float32[8,24]",
+            "Softmax is not elementwise on the result of MatMul",
+        ),
+        (
+            "%m = MatMul(%a, %b) : float32[8,24]\n%n = MatMul(%a, %b) : float32[8,24]\n"
+            "%y = Add(%m, %n) : float32[8,24]",
+            "it holds several: MatMul, MatMul",
+        ),
+        (
+            "%y = Gemm(%a, %b) : float32[8,24]",
+            "there is no template for Gemm of float32",
+        ),
+        ("%y = Relu(%a) : float32[8,16]", ""),
+    ],
+)
+def test_why_a_region_has_no_template(lines: str, reason: str) -> None:
+    templates = parse_target("cpu:x86-64-v3")._templates
+    assert choose_template(region(lines), templates).reason == reason
+
+
+def looping() -> Any:
+    """x doubled as often as n says."""
+    body = helper.make_graph(
+        [helper.make_node("Add", ["v", "v"], ["w"]), helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
+         helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("v", FLOAT, [2])],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("w", FLOAT, [2])],
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)], "g",
+        [helper.make_tensor_value_info("n", TensorProto.INT64, []),
+         helper.make_tensor_value_info("x", FLOAT, [2])],
+        [helper.make_tensor_value_info("y", FLOAT, [2])],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def one(op: str, kind: int, **attributes: Any) -> Any:
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x"], ["y"], **attributes)], "g",
+        [helper.make_tensor_value_info("x", kind, [4])],
+        [helper.make_tensor_value_info("y", kind if op == "Neg" else TensorProto.INT64, None)],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "told"),
+    [
+        (one("Neg", FLOAT), "cpu", "as native code"),
+        (looping(), "cpu", "in the virtual machine, because of a loop"),
+        (one("NonZero", FLOAT), "cpu", "in the virtual machine, because of sizes that data tell"),
+        (
+            one("Neg", FLOAT), "cpu,memory=apart",
+            "in the virtual machine, because of temporaries that are kept apart",
+        ),
+        (
+            one("Neg", TensorProto.BFLOAT16), "cpu",
+            "in the virtual machine, because of the type of 'x', bfloat16[4]",
+        ),
+    ],
+    ids=["plain", "loop", "sizes", "apart", "type"],
+)  # fmt: skip
+def test_native_code_or_why_not(model: Any, target: str, told: str) -> None:
+    artifact = graphkiln.compile(model, target)
+    assert artifact.report["runs"] == told
+    manifest = artifact.contents.manifest
+    assert ("native" in manifest) == (told == "as native code")
