@@ -118,6 +118,15 @@ def test_functions_that_cancel_may_be_wrong_by_their_terms(shape: tuple[int, ...
         assert (_judged(graph, {"x0": x}, got) is None) == is_free
 
 
+@pytest.mark.parametrize(("op", "x"), [("Gelu", -6.9), ("Softplus", -17.5), ("Elu", -2e-8)])
+def test_terms_that_cancel_may_leave_nothing(op: str, x: float) -> None:
+    graph = _graph("g (float x) => (bool y) { r = OP (x) y = Cast <to = 9> (r) }".replace("OP", op))
+    for number, is_free in ((x, True), (1.0, False)):
+        feeds = {"x": np.array(number, np.float32)}
+        assert evaluate(graph.copy(), feeds)[0]
+        assert (_judged(graph, feeds, np.array(False)) is None) == is_free
+
+
 def test_what_is_between_may_overflow_or_not() -> None:
     """A fused multiply-add of a product beyond float32 is finite, infinite or of another sign."""
     x = np.full((1, 1, 1), 1.0, np.float32)

@@ -25,20 +25,26 @@ SUMS = frozenset({np.dot, np.inner, np.einsum, np.cumsum, np.vdot})
 
 @dataclass(frozen=True)
 class Noise:
-    """Relative errors in units of ``unit``; ``sign`` is 1, -1 or 0 (random)."""
+    """Relative errors in units of ``unit``; ``sign`` is 1, -1 or 0 (random, or no error).
+
+    What float64 arrays hold is then rounded to ``grid``, as steps in that type would be: terms that
+    cancel leave exactly nothing.
+    """
 
     rng: np.random.Generator
     unit: float
     sign: int = 0
+    grid: np.dtype[Any] | None = None
 
     def wrong(self, array: np.ndarray, units: float) -> np.ndarray:
         """The array with every element wrong by as many units; what holds no floats stays."""
         if array.dtype.kind != "f":
             return array
-        signs = self.sign or self.rng.choice((-1.0, 1.0), array.shape)
+        signs = self.sign or self.rng.choice((-1.0, 0.0, 1.0), array.shape)
         with np.errstate(all="ignore"):
-            wide = array.astype(np.float64) * (1 + units * self.unit * signs)
-            return np.asarray(wide).astype(array.dtype)
+            wide = np.asarray(array.astype(np.float64) * (1 + units * self.unit * signs))
+            stepped = wide if self.grid is None else wide.astype(self.grid)
+            return stepped.astype(array.dtype)
 
     def terms(self, array: np.ndarray, count: int) -> np.ndarray:
         """Terms of a sum of ``count``, wrong by what their partial sums may be."""

@@ -44,15 +44,9 @@ _UNITS = {name: units for units, names in UNITS.items() for name in names.split(
 VARIADIC = frozenset({"Sum", "Mean"})
 """Sums of a few operands, rounded to their type after each."""
 
-LARGE_TERMS = {
-    "Elu Selu Celu": lambda x: np.ones_like(x),
-    "Gelu BiasGelu FastGelu": np.abs,
-    "Softplus": lambda x: np.ones_like(x),
-}
-"""Functions whose formula adds terms as large as this, whatever is left of them: ``exp(x) - 1``
-near 0, ``x * (1 + erf(x))`` of negative numbers, ``log(1 + exp(x))``."""
-
-_LARGE_TERMS = {name: f for names, f in LARGE_TERMS.items() for name in names.split()}
+NEAR_ONE = frozenset({"Elu", "Selu", "Celu", "Softplus"})
+"""Functions whose formula may pass by 1, however little is left: ``exp(x) - 1`` near 0,
+``log(1 + exp(x))`` far below it."""
 
 BLENDS = frozenset({"LSTM", "GRU", "RNN"})
 """States that are sums of terms as large as the largest state, which may cancel to little."""
@@ -140,7 +134,9 @@ class Perturbed(Interpreter):
         """Operands whose arithmetic rounds as a runtime that computes in their type may."""
         floats = [x for x in inputs if isinstance(x, np.ndarray) and precision(x.dtype)]
         unit = max((precision(compute_dtype(x.dtype)) for x in floats), default=0.0)
-        noise = Noise(self._rng, unit * self._factor, self._sign)
+        single = any(compute_dtype(x.dtype) == np.float32 for x in floats) and not self._wide
+        grid = np.dtype(np.float32) if single else None
+        noise = Noise(self._rng, unit * self._factor, self._sign, grid)
         if self._wide:
             inputs = [x.astype(np.float64) if _is_single(x) else x for x in inputs]
         return [noisy(x, noise) if isinstance(x, np.ndarray) else x for x in inputs]
@@ -172,13 +168,15 @@ class Perturbed(Interpreter):
             return [self._blended(y) for y in wrong]
         if node.op == "Resize":
             return [self._moved(inputs[0], wrong[0])]
-        large = _LARGE_TERMS.get(node.op)
-        if large is None:
-            return wrong
+        return [self._by_one(y) for y in wrong] if node.op in NEAR_ONE else wrong
+
+    def _by_one(self, result: np.ndarray) -> np.ndarray:
+        """A result after 1 was added to it, in its type, and taken away."""
+        signs = self._sign or self._rng.choice((-1.0, 0.0, 1.0), result.shape)
+        one = 1 + precision(result.dtype) * self._factor * np.asarray(signs)
         with np.errstate(all="ignore"):
-            terms = np.asarray(large(inputs[0]))
-            error = self._wrong(terms, 1.0) - terms
-            return [np.asarray(y + np.nan_to_num(error).astype(y.dtype)) for y in wrong]
+            sums = np.asarray(result.astype(np.float64) + one).astype(result.dtype)
+            return np.asarray(sums - np.ones_like(sums))
 
     def _blended(self, state: Any) -> Any:
         """A state wrong by half a unit of the largest."""
