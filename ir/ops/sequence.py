@@ -179,7 +179,7 @@ def _split(ctx: InferContext) -> list[Type]:
     return [SequenceType(x.with_shape(tuple(int(d) if is_static(d) else d for d in dims)))]
 
 
-@op("Optional")
+@op("Optional", traits=("host",))
 def _optional(ctx: InferContext) -> list[Type]:
     if ctx.has(0):
         t = ctx.inputs[0]
@@ -191,12 +191,12 @@ def _optional(ctx: InferContext) -> list[Type]:
     return [given if isinstance(given, OptionalType) else OptionalType(given)]
 
 
-@op("OptionalHasElement")
+@op("OptionalHasElement", traits=("host",))
 def _has_element(_ctx: InferContext) -> list[Type]:
     return [tensor("bool")]
 
 
-@op("OptionalGetElement")
+@op("OptionalGetElement", traits=("host",))
 def _get_element(ctx: InferContext) -> list[Type]:
     t = ctx.inputs[0] if ctx.inputs else None
     if isinstance(t, OptionalType):

@@ -75,3 +75,17 @@ def test_sizes_of_strings_are_checked() -> None:
     assert session.run(None, {"x": a, "z": b, "m": yes})[0].tolist() == [True, False]
     with pytest.raises(InputError, match="N is 2 and M is 3"):
         session.run(None, {"x": a, "z": np.array(["a", "b", "c"], object), "m": yes})
+
+
+@pytest.mark.parametrize("passes", [None, "", "shapes,fold,dce"])
+def test_optionals_that_are_plain_tensors(passes: str | None) -> None:
+    """Also where no pass replaces what the operations give for a tensor, or for nothing."""
+    nodes = [
+        node("OptionalHasElement", "x", "there"), node("OptionalHasElement", "", "nothing"),
+        node("OptionalGetElement", "x", "same"), node("Neg", "same", "y"),
+    ]  # fmt: skip
+    proto = model(nodes, [value("x", ("N",))], ["there", "nothing", "same", "y"], opset=18)
+    x = np.array([1, -2, 3], np.float32)
+    there, nothing, same, y = graphkiln.compile(proto, passes=passes).session().run(None, {"x": x})
+    assert there and not nothing
+    assert (same.tolist(), y.tolist()) == (x.tolist(), (-x).tolist())
