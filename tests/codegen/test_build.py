@@ -62,6 +62,7 @@ def test_kernels_are_built_again_where_lowering_changes(
     shutil.copytree(root / "codegen", tmp_path / "codegen")
     for folder in ("targets", "ir"):
         shutil.copytree(root / folder, tmp_path / folder)
+    shutil.copy(root / "contract.py", tmp_path)
     monkeypatch.setattr(build, "_ROOT", tmp_path)
     assert version() == before
     with open(tmp_path / "codegen" / "pipeline.py", "a") as file:
