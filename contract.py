@@ -109,7 +109,7 @@ the weights, and how much scratch memory is needed; then come what :class:`Frame
 ADDRESSES = (FRAME, SCRATCH, FRAME_WEIGHTS)
 """Words that hold addresses once they are filled in; other fixups count on that."""
 
-HANDED_OVER = 1 << 32
+BAILED_OUT = 1 << 32
 """The status of a run that only the virtual machine can go through; no kernel returns so much."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import TensorType
 from .classify import is_opaque, is_view
-from .joined import Joined, join, value_bytes
+from .concat_in_place import InPlace, place_in_concats, value_bytes
 from .memory import Interval, plan
 
 
@@ -26,7 +26,7 @@ class Liveness:
         self._escapes: set[Value] = set()
         self._scan()
         self._dead: dict[Node, list[Value]] = {}
-        self._joined = Joined()
+        self._in_place = InPlace()
         self._offsets: dict[Value, int] = {}
         self.arena_bytes = 0
         if planned:
@@ -40,9 +40,9 @@ class Liveness:
         """The value's byte offset in the arena, or None where it has storage of its own."""
         return self._offsets.get(value)
 
-    def is_joined(self, node: Node) -> bool:
+    def is_in_place(self, node: Node) -> bool:
         """Has the node nothing to do, since its inputs already lie in its output?"""
-        return node in self._joined.nodes
+        return node in self._in_place.nodes
 
     def dead_after(self, node: Node) -> list[Value]:
         """Values with storage of their own that nothing reads after ``node``."""
@@ -74,27 +74,27 @@ class Liveness:
 
     def _plan(self) -> None:
         """Joins values where that takes no more memory than copying them."""
-        joined = join(self.graph, self.order, self.root, self._is_planned)
-        plain = self._places(Joined())
-        best = self._places(joined) if joined.nodes else plain
+        in_place = place_in_concats(self.graph, self.order, self.root, self._is_planned)
+        plain = self._places(InPlace())
+        best = self._places(in_place) if in_place.nodes else plain
         if best[1] > plain[1]:
-            joined, best = Joined(), plain
-        self._joined = joined
+            in_place, best = InPlace(), plain
+        self._in_place = in_place
         self._offsets, self.arena_bytes = best
 
-    def _places(self, joined: Joined) -> tuple[dict[Value, int], int]:
+    def _places(self, in_place: InPlace) -> tuple[dict[Value, int], int]:
         """Offsets of the planned values, and the arena's size in bytes."""
         values = [v for node in self.order for v in node.values if self._is_planned(v)]
-        first = {v: self._step[v.node] for v in values if v not in joined.places}
+        first = {v: self._step[v.node] for v in values if v not in in_place.places}
         last = {v: self._last[v] for v in first}
-        for v, (home, _) in joined.places.items():
+        for v, (home, _) in in_place.places.items():
             first[home] = min(first[home], self._step[v.node])
             last[home] = max(last[home], self._last[v])
         found, total = plan(
             [Interval(first[v], last[v], value_bytes(v.tensor_type)) for v in first]
         )
         offsets = dict(zip(first, found, strict=True))
-        offsets |= {v: offsets[home] + at for v, (home, at) in joined.places.items()}
+        offsets |= {v: offsets[home] + at for v, (home, at) in in_place.places.items()}
         return offsets, total
 
     def _is_planned(self, v: Value) -> bool:

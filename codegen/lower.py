@@ -155,7 +155,7 @@ def _kernel(frame: Frame, node: Node) -> None:
             reg = frame.kernels.allocate(v.tensor_type)
         frame.registers[v] = reg
         outputs.append(reg)
-    if not frame.live.is_joined(node):
+    if not frame.live.is_in_place(node):
         frame.kernels.call(spec, inputs, outputs)
 
 

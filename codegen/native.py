@@ -7,12 +7,12 @@ calling convention wants them (``DLTensor`` and ``TVMFFIAny``, see tvm_ffi's ``c
 A frame is made from a template, and made ready once for inputs of the same shapes:
 
 1. The runtime fills in the inputs' dims, and ``graphkiln_plan`` computes from them the outputs'
-   dims, other dims, and where each room of scratch memory is and how much there is in all. Where
-   the dims break a condition it leaves the status :data:`~graphkiln.contract.HANDED_OVER`.
+   dims, other dims, and where each buffer of scratch memory is and how much there is in all. Where
+   the dims break a condition it leaves the status :data:`~graphkiln.contract.BAILED_OUT`.
 2. The runtime adds to each word that a table of fixups lists another word: an address or a dim.
 
 Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels. It
-leaves a status: zero, what failing kernels returned, or :data:`~graphkiln.contract.HANDED_OVER`.
+leaves a status: zero, what failing kernels returned, or :data:`~graphkiln.contract.BAILED_OUT`.
 
 Between kernels it looks whether a signal has come: one word of the frame is the address of a word
 that is not zero then. It has the runtime's language handle signals where that is so, and fails if
@@ -31,9 +31,9 @@ from tvm import tirx
 
 from ..contract import (
     ALIGNMENT,
+    BAILED_OUT,
     FRAME,
     FRAME_WEIGHTS,
-    HANDED_OVER,
     PLAN,
     RUN,
     SCRATCH,
@@ -52,24 +52,24 @@ from .dim_code import decide
 from .lower import Lowered
 from .memory import aligned
 from .program import DimSlot, Slot, instruction_count
-from .routine import (
+from .signals import handle_signals
+from .storage import storage_name
+from .straight_line import (
+    BailOut,
+    BailOutUnless,
     BindInput,
     Branch,
     Extent,
-    HandOver,
-    HandOverUnless,
     InputDim,
     KernelCall,
     Memory,
     Piece,
-    Routine,
     Step,
+    StraightLine,
     Tensor,
-    routine,
+    straight_line,
     walk,
 )
-from .signals import handle_signals
-from .storage import storage_name
 
 FUNCTIONS = (PLAN, RUN)
 
@@ -77,7 +77,7 @@ MOST_INSTRUCTIONS = 4_000
 """Longer programs tend to run so long that the virtual machine costs nothing."""
 
 MOST_BYTES = 1 << 48
-"""No more than this is asked for a room, to keep sums small: it cannot be had anyway.
+"""No more than this is asked for a buffer, to keep sums small: it cannot be had anyway.
 
 A block that is not taken may be for other sizes, and what its tensors take can be anything.
 """
@@ -123,7 +123,7 @@ def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | str:
     if odd is not None:
         return f"the type of {odd.name!r}, {odd.type}"
     inputs = [v.tensor_type for v in graph.inputs]
-    found = routine(lowered, inputs)
+    found = straight_line(lowered, inputs)
     return found if isinstance(found, str) else native_object(
         found, [t.rank for t in inputs], target
     )  # fmt: skip
@@ -137,8 +137,8 @@ def _is_plain(t: Type) -> bool:
     )  # fmt: skip
 
 
-def native_object(steps: Routine, inputs: Sequence[int], target: Target) -> Native:
-    """The object file of a routine whose inputs have these ranks."""
+def native_object(steps: StraightLine, inputs: Sequence[int], target: Target) -> Native:
+    """The object file of a straight-line program whose inputs have these ranks."""
     code = _Code(steps, Frame(tuple(inputs), tuple(len(t.shape) for t in steps.results)))
     functions = {PLAN: code.plan, RUN: code.run}
     module = tvm.IRModule({name: code.function(name, body) for name, body in functions.items()})
@@ -148,20 +148,20 @@ def native_object(steps: Routine, inputs: Sequence[int], target: Target) -> Nati
 
 
 class _Code:
-    """The frame and the functions of a routine."""
+    """The frame and the functions of a straight-line program."""
 
-    def __init__(self, steps: Routine, frame: Frame) -> None:
+    def __init__(self, steps: StraightLine, frame: Frame) -> None:
         self.steps = steps
         self.frame = frame
         self.words = [0] * frame.end
         self.fixups: list[tuple[int, int]] = []
         self.slots: dict[int, int] = {}
-        self.homes, rooms = share_memory(steps.pieces)
-        # Rooms of known size come first, so that their places are known too.
+        self.homes, buffers = share_memory(steps.pieces)
+        # Buffers of known size come first, so that their places are known too.
         self.places: dict[int, int] = {}
         self.static_bytes = 0
-        self.open_rooms: list[tuple[int, list[DimSlot]]] = []
-        self._place_rooms(rooms)
+        self.open_buffers: list[tuple[int, list[DimSlot]]] = []
+        self._place_buffers(buffers)
         self.tensors: dict[Tensor, int] = {}
         self.shapes: dict[tuple[Extent, ...], int] = {}
         self.arguments: dict[tuple[Tensor | DimSlot, ...], int] = {}
@@ -170,7 +170,7 @@ class _Code:
                 self._add_arguments(step.operands)
             elif isinstance(step, Branch):
                 self._tensor(step.condition)
-            elif isinstance(step, HandOverUnless):
+            elif isinstance(step, BailOutUnless):
                 self._source_word(step.verdict)
         self.result_word = self._add([0] * _ANY_WORDS)
         self.stop = self._add([0])
@@ -182,8 +182,8 @@ class _Code:
         self.words.extend(words)
         return first
 
-    def _place_rooms(self, rooms: Sequence[list[DimSlot]]) -> None:
-        for n, sizes in enumerate(rooms):
+    def _place_buffers(self, buffers: Sequence[list[DimSlot]]) -> None:
+        for n, sizes in enumerate(buffers):
             known = [d for d in sizes if isinstance(d, int)]
             if len(known) == len(sizes):
                 self.places[n] = self.static_bytes
@@ -191,7 +191,7 @@ class _Code:
             else:
                 word = self._add([0])
                 self.fixups.append((word, SCRATCH))
-                self.open_rooms.append((word, sizes))
+                self.open_buffers.append((word, sizes))
                 self.places[n] = -word
 
     def _extent_word(self, d: Extent) -> int:
@@ -274,7 +274,7 @@ class _Code:
         for slot, word in self.slots.items():
             w.set(word, w.slots[slot])
         total: Expr = index(self.static_bytes)
-        for word, sizes in self.open_rooms:
+        for word, sizes in self.open_buffers:
             w.set(word, total)
             total = w.b.let(total + w.largest(sizes))
         w.set(SCRATCH_BYTES, total)
@@ -304,13 +304,13 @@ class _Code:
                         self._emit(run, then)
                     with b.otherwise():
                         self._emit(run, orelse)
-                case HandOverUnless(verdict):
+                case BailOutUnless(verdict):
                     verdict_word = run.writer.get(self._source_word(verdict))
                     with b.when(tirx.NE(verdict_word, index(0))):
-                        run.writer.set(STATUS, index(HANDED_OVER))
+                        run.writer.set(STATUS, index(BAILED_OUT))
                         b.leave()
-                case HandOver():
-                    run.writer.set(STATUS, index(HANDED_OVER))
+                case BailOut():
+                    run.writer.set(STATUS, index(BAILED_OUT))
                     b.leave()
 
     def _emit_call(
@@ -360,7 +360,7 @@ class _Writer:
             return self.get(self.frame.input_dim(d.number, d.axis))
         return index(d)
 
-    def learn_dims(self, steps: Routine) -> None:
+    def learn_dims(self, steps: StraightLine) -> None:
         """Give the slots their values."""
         for step in steps.dims:
             if isinstance(step, BindInput):
@@ -376,11 +376,11 @@ class _Writer:
                 self.slots[step.verdict.slot], *_ = decide(self.b, step.verdict, names.__getitem__)
 
     def handed_over(self, verdicts: Sequence[Slot]) -> Expr:
-        """The status before a run: handed over where one of these slots is not 0."""
+        """The status before a run: bailed out where one of these slots is not 0."""
         status: Expr = index(0)
         for verdict in verdicts:
             wrong = tirx.NE(self.slots[verdict.index], index(0))
-            status = self.b.let(tirx.Select(wrong, index(HANDED_OVER), status))
+            status = self.b.let(tirx.Select(wrong, index(BAILED_OUT), status))
         return status
 
     def largest(self, sizes: Sequence[DimSlot]) -> Expr:
@@ -394,27 +394,27 @@ class _Writer:
 
 
 def share_memory(pieces: Sequence[Piece]) -> tuple[dict[int, int], list[list[DimSlot]]]:
-    """Rooms for pieces such that those in one room are never in use together.
+    """Buffers for pieces such that those in one buffer are never in use together.
 
-    Returns the room of each piece that is used, and the sizes of the pieces of each room. A piece
-    goes where one of its own size was, rather than where it would make a room larger.
+    Returns the buffer of each piece that is used, and the sizes of the pieces of each buffer. A
+    piece goes where one of its own size was, rather than where it would make a buffer larger.
     """
     homes: dict[int, int] = {}
-    rooms: list[list[DimSlot]] = []
+    buffers: list[list[DimSlot]] = []
     busy_until: list[int] = []
     used = [n for n, p in enumerate(pieces) if p.start >= 0]
     for n in sorted(used, key=lambda n: pieces[n].start):
         piece = pieces[n]
         free = [r for r, end in enumerate(busy_until) if end < piece.start]
-        room = next((r for r in free if piece.size in rooms[r]), free[0] if free else None)
-        if room is None:
-            room = len(rooms)
-            rooms.append([])
+        buffer = next((r for r in free if piece.size in buffers[r]), free[0] if free else None)
+        if buffer is None:
+            buffer = len(buffers)
+            buffers.append([])
             busy_until.append(-1)
-        rooms[room].append(piece.size)
-        busy_until[room] = piece.end
-        homes[n] = room
-    return homes, [list(dict.fromkeys(sizes)) for sizes in rooms]
+        buffers[buffer].append(piece.size)
+        busy_until[buffer] = piece.end
+        homes[n] = buffer
+    return homes, [list(dict.fromkeys(sizes)) for sizes in buffers]
 
 
 def _rank_and_dtype(t: Tensor) -> int:

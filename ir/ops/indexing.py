@@ -226,13 +226,13 @@ def _tensor_scatter(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"update {update} does not fit cache {cache} along axis {axis}")
     if ctx.attr("mode") not in ("linear", "circular"):
         raise ctx.error(f"mode {ctx.attr('mode')!r} is not known")
-    room, length = cache.dims[axis], update.dims[axis]
+    capacity, length = cache.dims[axis], update.dims[axis]
     shape = (*cache.dims[:axis], length, *cache.dims[axis + 1 :])
     ctx.require_same_shape(update.dims, shape, "an update that differs in length only")
-    ctx.require_at_most(length, room, "an update no longer than the cache")
+    ctx.require_at_most(length, capacity, "an update no longer than the cache")
     if ctx.has(2):
         ctx.require_same_shape(ctx.tensor(2).dims, cache.dims[:1], "a place for each of the batch")
-        last = room - length if ctx.attr("mode") == "linear" else None
+        last = capacity - length if ctx.attr("mode") == "linear" else None
         ctx.require_values(2, 0, last, "places in the cache")
     return [cache]
 

@@ -30,13 +30,13 @@ def transposed(p: Planner, node: Node) -> None:
     if x.shape[1] != channels:
         return
     # Whole blocks of filters stay blocked; fewer than one block are cheaper to unpack.
-    room = -(-filters // p.block) * p.block if filters >= p.block else filters
-    weight = np.zeros((*kernel, room, channels), np.float32)
+    padded = -(-filters // p.block) * p.block if filters >= p.block else filters
+    weight = np.zeros((*kernel, padded, channels), np.float32)
     weight[:, :, :filters] = w.constant.transpose(2, 3, 1, 0)
     weight = weight.reshape(-1, channels, 1, 1)
     start = None
     if bias is not None and bias.constant is not None:
-        row = np.zeros(room, np.float32)
+        row = np.zeros(padded, np.float32)
         row[:filters] = bias.constant
         start = np.tile(row, int(np.prod(kernel)))
     window = Window((1, 1), (1, 1), (1, 1), (0, 0), (0, 0))
@@ -44,7 +44,7 @@ def transposed(p: Planner, node: Node) -> None:
     result = convolve(p, work)
     if result is None:
         return
-    if room == filters and filters < p.block:
+    if padded == filters and filters < p.block:
         plain = p.add("UnpackChannels", [result], {"channels": len(weight)}, like=node)
         p.replace(node, _placed(p, node, plain, x, kernel, filters), "transposed")
         return

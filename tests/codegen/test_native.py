@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import graphkiln
 from graphkiln.codegen.native import share_memory
 from graphkiln.codegen.program import Slot
-from graphkiln.codegen.routine import Piece
+from graphkiln.codegen.straight_line import Piece
 from graphkiln.runtime import InputError, Session
 from graphkiln.runtime.direct import Direct
 
@@ -168,14 +168,14 @@ def test_inputs_and_constants_as_outputs() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)), max_size=20))
-def test_pieces_in_use_together_have_rooms_of_their_own(
+def test_pieces_in_use_together_have_buffers_of_their_own(
     spans: list[tuple[int, int, int]],
 ) -> None:
     sizes: list[Any] = [64, 128, Slot(0), Slot(1)]
     pieces = [Piece(sizes[k], min(a, b), max(a, b)) for a, b, k in spans]
-    homes, rooms = share_memory([*pieces, Piece(64)])
+    homes, buffers = share_memory([*pieces, Piece(64)])
     assert len(homes) == len(pieces)
     for i, p in enumerate(pieces):
-        assert p.size in rooms[homes[i]]
+        assert p.size in buffers[homes[i]]
         for j, q in enumerate(pieces[:i]):
             assert homes[i] != homes[j] or p.end < q.start or q.end < p.start

@@ -112,8 +112,8 @@ def _clip(b: Any, window: Window, i: int, p: Expr, extent: Any) -> tuple[Expr, E
     step = window.dilations[i]
     start = b.let(p * window.strides[i] - b.dim(window.begin[i]))
     low = tirx.max(index(0), tirx.floordiv(index(step - 1) - start, index(step)))
-    room = tirx.floordiv(index(extent) - start + (step - 1), index(step))
-    high = tirx.min(index(b.dim(window.kernel[i])), room)
+    positions = tirx.floordiv(index(extent) - start + (step - 1), index(step))
+    high = tirx.min(index(b.dim(window.kernel[i])), positions)
     low = b.let(low, "low")
     return low, b.let(tirx.max(low, high), "high")
 
@@ -143,5 +143,5 @@ def _padded_count(ctx: LowerContext, window: Window, i: int, p: Expr) -> Expr:
     extent = index(b.dim(ctx.input_types[0].dims[2 + i])) + b.dim(window.end[i])
     start = p * window.strides[i] - b.dim(window.begin[i])
     step = window.dilations[i]
-    room = tirx.floordiv(extent - start + (step - 1), index(step))
-    return tirx.min(index(b.dim(window.kernel[i])), room)
+    positions = tirx.floordiv(extent - start + (step - 1), index(step))
+    return tirx.min(index(b.dim(window.kernel[i])), positions)

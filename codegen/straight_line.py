@@ -92,18 +92,18 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class HandOver:
+class BailOut:
     """End the run: the virtual machine says what is wrong."""
 
 
 @dataclass(frozen=True)
-class HandOverUnless:
-    """:class:`HandOver`, unless a slot is 0."""
+class BailOutUnless:
+    """:class:`BailOut`, unless a slot is 0."""
 
     verdict: Slot
 
 
-Step: TypeAlias = "KernelCall | Branch | HandOver | HandOverUnless"
+Step: TypeAlias = "KernelCall | Branch | BailOut | BailOutUnless"
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
@@ -125,7 +125,7 @@ class Piece:
 
 
 @dataclass
-class Routine:
+class StraightLine:
     """The steps of a program, in order, and what they work on.
 
     ``dims`` says how slots get their values: from the dims of an input, or by a kernel's
@@ -150,7 +150,7 @@ class BindInput:
 _NO_PLACE = "a value whose place depends on a branch"
 
 
-def routine(lowered: Lowered, inputs: Sequence[TensorType]) -> Routine | str:
+def straight_line(lowered: Lowered, inputs: Sequence[TensorType]) -> StraightLine | str:
     """The program's steps, or why there are none: loops, host functions, sizes that data tell.
 
     There are none either where a branch gives something that has its place already, such as an
@@ -178,7 +178,7 @@ class _Reader:
         self.lowered = lowered
         self.inputs = inputs
         self.kernels = {k.name: k for k in lowered.dim_kernels}
-        self.routine = Routine()
+        self.program = StraightLine()
         self.steps: list[Step] = []
         self.depth = 0
         self.held: dict[Reg, Tensor | Slot] = {}
@@ -200,7 +200,7 @@ class _Reader:
         return tuple(steps)
 
     def _read(self, i: Instruction) -> None:
-        out = self.routine
+        out = self.program
         match i:
             case LoadInput(dst, number):
                 t = self.inputs[number]
@@ -236,7 +236,7 @@ class _Reader:
             case CheckSizes(verdict):
                 # What a branch needs counts only where it is taken.
                 if self.depth > 1:
-                    self.steps.append(HandOverUnless(verdict))
+                    self.steps.append(BailOutUnless(verdict))
                 else:
                     out.verdicts.append(verdict)
             case Call(kernel, arguments):
@@ -244,7 +244,7 @@ class _Reader:
             case If(condition, then, orelse):
                 self._branch(self._tensor(condition), then, orelse)
             case CallHost(_, "Refuse", _, ()):
-                self.steps.append(HandOver())
+                self.steps.append(BailOut())
             case MakeTuple(dst, items) if dst == self.lowered.program.result:
                 if None in items:
                     raise _Foreign("a result that may be missing")
@@ -277,10 +277,10 @@ class _Reader:
         if condition.dtype != "bool" or any(d != 1 for d in condition.shape):
             raise _Foreign("a condition that is not one truth value")
         before = dict(self.held)
-        first = len(self.routine.pieces)
+        first = len(self.program.pieces)
         then_steps = self.block(then)
         then_held, self.held = self.held, before
-        second = len(self.routine.pieces)
+        second = len(self.program.pieces)
         else_steps = self.block(orelse)
         moved = self._join(then_held, first, second)
 
@@ -315,16 +315,16 @@ class _Reader:
 
     def _alike(self, a: Tensor, b: Tensor) -> bool:
         """Do two tensors differ in nothing but which piece of scratch memory they fill?"""
-        pieces = self.routine.pieces
+        pieces = self.program.pieces
         return (
             a.memory.kind == b.memory.kind == "piece" and a.memory.offset == b.memory.offset == 0
             and (a.shape, a.dtype) == (b.shape, b.dtype)
             and pieces[a.memory.number].size == pieces[b.memory.number].size
         )  # fmt: skip
 
-    def finish(self, steps: Sequence[Step]) -> Routine:
+    def finish(self, steps: Sequence[Step]) -> StraightLine:
         """Results go to memory of the caller; what is left of pieces gets its lifetime."""
-        out = self.routine
+        out = self.program
         owners = {t.memory: Memory("output", n) for n, t in enumerate(out.results)}
         if len(owners) < len(out.results) or any(m.kind != "piece" for m in owners):
             raise _Foreign("results that share memory")

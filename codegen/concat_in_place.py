@@ -19,32 +19,32 @@ Place = tuple[Value, int]
 
 
 @dataclass
-class Joined:
+class InPlace:
     """Where the parts of larger values are, and the ``Concat`` nodes that have nothing to do."""
 
     places: dict[Value, Place] = field(default_factory=dict)
     nodes: set[Node] = field(default_factory=set)
 
 
-def join(
+def place_in_concats(
     graph: Graph,
     order: Sequence[Node],
     root: Callable[[Value], Value],
     planned: Callable[[Value], bool],
-) -> Joined:
+) -> InPlace:
     """Finds places for the inputs of as many ``Concat`` nodes as possible.
 
     ``order`` is topological; ``root`` tells whose memory a value shares, and ``planned`` whether
     a value of static size may lie anywhere in the arena. From the last node back: what a later,
     larger result takes in, an earlier one may find there side by side (DenseNet's do).
     """
-    joined = Joined()
+    in_place = InPlace()
     for node in reversed(order):
         if node.key == "Concat" and planned(node.out()) and _is_contiguous(node):
             parts = [root(v) for v in graph.inputs_of(node) if v is not None]
-            if all(planned(v) for v in parts) and _place(joined, node.out(), parts):
-                joined.nodes.add(node)
-    return joined
+            if all(planned(v) for v in parts) and _place(in_place, node.out(), parts):
+                in_place.nodes.add(node)
+    return in_place
 
 
 def _is_contiguous(node: Node) -> bool:
@@ -55,13 +55,13 @@ def _is_contiguous(node: Node) -> bool:
     return all(d == 1 for d in shape[: axis % len(shape)])
 
 
-def _place(joined: Joined, whole: Value, parts: list[Value]) -> bool:
+def _place(in_place: InPlace, whole: Value, parts: list[Value]) -> bool:
     offsets = [0]
     for v in parts:
         offsets.append(offsets[-1] + value_bytes(v.tensor_type))
     if len(set(parts)) < len(parts) or any(at % ALIGNMENT for at in offsets[:-1]):
         return False
-    places = joined.places
+    places = in_place.places
     found = [places.get(v) for v in parts]
     if not any(found):
         home, base = places.get(whole, (whole, 0))

@@ -14,7 +14,7 @@ from onnxruntime import InferenceSession
 
 import graphkiln
 from graphkiln.codegen.classify import is_view, used_values
-from graphkiln.codegen.joined import value_bytes
+from graphkiln.codegen.concat_in_place import value_bytes
 from graphkiln.codegen.liveness import Liveness
 from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.ir.types import DTYPES, TensorType
@@ -46,8 +46,8 @@ class Net:
         return Liveness(self.graph)
 
 
-def joined(live: Liveness) -> list[Node]:
-    return [node for node in live.order if live.is_joined(node)]
+def in_place(live: Liveness) -> list[Node]:
+    return [node for node in live.order if live.is_in_place(node)]
 
 
 def relative(live: Liveness, whole: Value, *parts: Value) -> list[int]:
@@ -61,7 +61,7 @@ def test_parts_lie_side_by_side() -> None:
     a, b = net.relu(net.x), net.relu(net.x)
     both = net.concat(a, b)
     live = net.plan(both)
-    assert joined(live) == [both.node]
+    assert in_place(live) == [both.node]
     assert relative(live, both, a, b) == [0, 64]
 
 
@@ -71,7 +71,7 @@ def test_a_larger_result_takes_in_the_smaller_ones() -> None:
     two, three = net.concat(a, b), net.concat(a, b, c)
     inner = net.concat(three, net.relu(two))
     live = net.plan(two, three, inner)
-    assert joined(live) == [two.node, three.node, inner.node]
+    assert in_place(live) == [two.node, three.node, inner.node]
     assert relative(live, inner, a, b, c, two, three) == [0, 128, 256, 0, 0]
 
 
@@ -83,7 +83,7 @@ def test_parts_are_alive_as_long_as_the_result() -> None:
     late = net.relu(net.relu(both))
     live = net.plan(both, late)
     home = live.offset(both)
-    assert joined(live) == [both.node] and home is not None
+    assert in_place(live) == [both.node] and home is not None
     for other in (between, late):
         at = live.offset(other)
         assert at is not None and not home - 64 < at < home + 128
@@ -92,7 +92,7 @@ def test_parts_are_alive_as_long_as_the_result() -> None:
 def test_what_has_no_place_of_its_own_is_copied() -> None:
     def copied(*shape: int, axis: int = 1, parts: Any) -> bool:
         net = Net(*shape)
-        return not joined(net.plan(net.concat(*parts(net), axis=axis)))
+        return not in_place(net.plan(net.concat(*parts(net), axis=axis)))
 
     assert copied(1, 16, parts=lambda n: [n.x, n.relu(n.x)])
     assert copied(1, 16, parts=lambda n: [n.relu(n.x)] * 2)
@@ -105,7 +105,7 @@ def test_a_graph_result_is_copied() -> None:
     net = Net(1, 16)
     both = net.concat(net.relu(net.x), net.relu(net.x))
     net.graph.set_outputs([both])
-    assert not joined(Liveness(net.graph))
+    assert not in_place(Liveness(net.graph))
 
 
 def test_copies_are_made_where_places_would_take_more_memory() -> None:
@@ -165,7 +165,7 @@ class Arena:
             inputs = [v for v in graph.inputs_of(node) if v is not None]
             for v in inputs:
                 self.check(v)
-            if self.live.is_joined(node):
+            if self.live.is_in_place(node):
                 parts = [self.content[self.live.root(v)] for v in inputs]
                 self.content[node.out()] = np.concatenate(parts)
                 self.check(node.out())
@@ -238,7 +238,7 @@ def compare(model: onnx.ModelProto) -> int:
     for _ in range(2):
         for got, want in zip(session.run(None, {"x": x}), expected, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-    return len(joined(Liveness(compiled.graph)))
+    return len(in_place(Liveness(compiled.graph)))
 
 
 @settings(max_examples=25, deadline=None)
