@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..ir.clone import clone_body, clone_node
+from ..ir.constant_inlining import PARAMETER_LIMIT, is_inlinable
 from ..ir.dim_algebra import from_atom, map_atoms
 from ..ir.dims import Atom, Dim, Symbol, SymExpr, sym
-from ..ir.embedding import PARAMETER_LIMIT, is_embeddable
 from ..ir.graph import Attr, Graph, Node, Value
 from ..ir.text import print_graph
 from ..ir.types import OptionalType, SequenceType, TensorType, Type
@@ -24,8 +24,8 @@ from ..ir.types import OptionalType, SequenceType, TensorType, Type
 class KernelSpec:
     """One kernel: ``text`` is its canonical region, ``role`` is ``main`` or ``sizes``.
 
-    ``arguments`` index the node's inputs that are passed at run time (the rest are embedded);
-    ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order. ``node``
+    ``arguments`` index the node's inputs that are passed at run time (the rest are part of its
+    code); ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order. ``node``
     is the first node that wants it, for messages, and ``origins`` the ONNX nodes behind that.
     """
 
@@ -45,17 +45,17 @@ class KernelSpec:
         return f"{prefix}_{digest}"
 
 
-def embeddable(value: Value) -> bool:
+def inlinable(value: Value) -> bool:
     """May this input become part of the kernel's code?"""
     array = value.constant
-    return array is not None and is_embeddable(array)
+    return array is not None and is_inlinable(array)
 
 
 def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
     """A closed graph that computes ``node``, and the indices of the inputs it takes.
 
     For a ``kiln.Region`` this is its body; for a single op a graph of that op. Inputs that are
-    equal values share one parameter; small constants are embedded.
+    equal values share one parameter; small constants become part of the code.
     """
     inputs = graph.inputs_of(node)
     out = Graph("kernel")
@@ -67,7 +67,7 @@ def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
             mapped.append(None)
         elif v in taken:
             mapped.append(taken[v])
-        elif embeddable(v):
+        elif inlinable(v):
             mapped.append(out.add_constant(v.node.attrs["value"], "c"))  # type: ignore[arg-type]
         else:
             arguments.append(i)

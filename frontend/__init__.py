@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..ir.graph import Graph
-from .attempts import import_graph
 from .defaults import DEFAULTS, Defaults
 from .errors import Blocker, FrontendError, shorten
 from .source import ModelLike, Source, open_model
+from .specialisation import import_graph
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The check that goes with an assumed branch of an If (see :mod:`.choices`)."""
+"""The check that goes with an assumed branch of an If (see :mod:`.assumptions`)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import onnx
 
 from ..ir.registry import Needs
-from .choices import Choices
+from .assumptions import Assumptions
 from .errors import Blocker
 from .node import OnnxNode
 from .scope import Scope, Slot
@@ -24,11 +24,11 @@ class ImportContext(Protocol):
     """One import under way; an :class:`~.importer.Importer` is one.
 
     ``needs`` is what the model needs of the symbols of its inputs, ``blockers`` what has failed so
-    far; ``choices`` are assumptions about conditions that decide ranks, where there are any, and
+    far; ``assumptions`` are made about conditions that decide ranks, where there are any, and
     ``undecided`` says whether such a condition was met without them.
     """
 
-    choices: Choices | None
+    assumptions: Assumptions | None
     undecided: bool
     needs: Needs
     symbols: Symbols

@@ -19,8 +19,8 @@ from ..errors import node_text
 from ..ir.dims import Dim
 from ..ir.graph import Graph, Value
 from ..ir.types import OptionalType, SequenceType, TensorType, Type, tensor, unify_sequences
+from .assumptions import Question, condition_of, disagree, equality
 from .branch_guard import Guard
-from .choices import Question, condition_of, disagree, equality
 from .context import ImportContext
 from .emit import Emit
 from .errors import ImportFault, shorten, text
@@ -85,18 +85,18 @@ def _place_if(at: _Site) -> Sequence[Slot]:
     decided = builder.known.get(cond)
     if decided is not None and decided.size == 1 and decided.dtype != object:
         return _inline(at, branches[0 if decided.reshape(-1)[0] else 1])
-    choices, question = at.importer.choices, condition_of(builder, cond)
-    answer = None if choices is None else choices.find(question.key)
+    assumptions, question = at.importer.assumptions, condition_of(builder, cond)
+    answer = None if assumptions is None else assumptions.find(question.key)
     if answer is None:
         results = _place_both(at, cond, branches, wanted)
         made = results[0].node if results and isinstance(results[0], Value) else None
         if made is None or not disagree(made):
             return results
-        if choices is None:
+        if assumptions is None:
             at.importer.undecided = True
             return results
         builder.graph.remove(made)
-        answer = choices.make(question.key, question.usual)
+        answer = assumptions.make(question.key, question.usual)
     return _place_chosen(at, cond, branches, question, answer)
 
 
@@ -118,8 +118,8 @@ def _place_chosen(
     at: _Site, cond: Value, branches: Sequence[Body], question: Question, answer: bool
 ) -> Sequence[Slot]:
     """The branch that an assumed answer selects, behind a guard."""
-    importer, choices, builder = at.importer, at.importer.choices, at.scope.builder
-    assert choices is not None
+    importer, assumptions, builder = at.importer, at.importer.assumptions, at.scope.builder
+    assert assumptions is not None
     taken = answer != question.negated
     branch, title = branches[0 if taken else 1], at.scope.prefix + at.node.name
     origin = node_text(title, "If")
@@ -131,7 +131,7 @@ def _place_chosen(
     results = _inline(at, branch, inner)
     if not guard.used:
         results = [guard(slot) for slot in results]
-    choices.note(question.key, builder, results)
+    assumptions.note(question.key, builder, results)
     if builder.parent is None:
         name = "then_branch" if taken else "else_branch"
         importer.needs.conditions += equality(

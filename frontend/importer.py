@@ -19,8 +19,8 @@ from ..ir.infer import infer_node
 from ..ir.origins import Origins
 from ..ir.registry import Needs, spec
 from ..ir.types import TensorType, Type, array_type, type_symbols
+from .assumptions import Assumptions
 from .body_conditions import CONDITIONS
-from .choices import Choices
 from .constants import constant_array
 from .control import CONTROL_OPS, place_control, scalar_inputs
 from .defaults import Defaults, inputs_with_defaults
@@ -84,8 +84,8 @@ class _Enough(Fatal):
 class Importer:
     """The state of one import: symbols, functions, blockers and warnings.
 
-    ``bindings`` replace symbols of the inputs, ``choices`` are assumptions about conditions that
-    decide ranks; an import with choices ends at its first blocker. It leaves what the
+    ``bindings`` replace symbols of the inputs, ``assumptions`` are made about conditions that
+    decide ranks; an import with assumptions ends at its first blocker. It leaves what the
     model ``needs`` of the symbols of its inputs (``inputs_of``: the first input that has each),
     and tells whether a rank was ``undecided``.
     """
@@ -94,13 +94,13 @@ class Importer:
         self,
         source: Source,
         bindings: Mapping[str, Dim],
-        choices: Choices | None = None,
+        assumptions: Assumptions | None = None,
         defaults: Defaults = "auto",
     ) -> None:
         self.source = source
         self.defaults = defaults
         self.bindings = bindings
-        self.choices = choices
+        self.assumptions = assumptions
         self.undecided = False
         self.needs = Needs()
         self.inputs_of: dict[str, str] = {}
@@ -216,19 +216,19 @@ class Importer:
             made = scope.builder.graph.add_input(name, t, default=scope.arrays.pop(name, None))
             scope.values.setdefault(name, made)
             for key in asked.get(name, ()):
-                assert self.choices is not None
-                self.choices.note(key, scope.builder, [made])
+                assert self.assumptions is not None
+                self.assumptions.note(key, scope.builder, [made])
 
     def _ranked(self, name: str, t: TensorType, scalar: bool) -> tuple[TensorType, list[str]]:
         """An input without a shape with the first rank that may fit, and what that assumes."""
-        if self.choices is None:
+        if self.assumptions is None:
             self.undecided = True
             return t, []
         asked = []
         for rank in (0, *RANKS) if scalar else (*RANKS, 0):
             asked.append(f"the rank of {name} is {rank}")
-            answer = self.choices.find(asked[-1])
-            if self.choices.make(asked[-1], True) if answer is None else answer:
+            answer = self.assumptions.find(asked[-1])
+            if self.assumptions.make(asked[-1], True) if answer is None else answer:
                 break
         else:
             raise Fatal(f"input '{shorten(name, 120)}' has no shape: give it one")
@@ -251,8 +251,8 @@ class Importer:
             if isinstance(slot, Value):
                 values.append(slot)
                 names.append(info.name)
-                if self.choices is not None:
-                    self.choices.compare(scope.builder, slot, info.type)
+                if self.assumptions is not None:
+                    self.assumptions.compare(scope.builder, slot, info.type)
         scope.builder.graph.set_outputs(values, names)
 
     # ---- nodes -------------------------------------------------------------------------------
@@ -279,8 +279,8 @@ class Importer:
         except Exception as e:  # damaged models break the assumptions of any op's rules
             title = scope.prefix + name
             self.block(self._reason(e, title, op_key(proto)), title, op_key(proto))
-        if self.choices is not None:
-            self.choices.accuse(scope, proto)
+        if self.assumptions is not None:
+            self.assumptions.accuse(scope, proto)
             raise _Enough
         for output in proto.output:
             scope.values.setdefault(output, BROKEN)

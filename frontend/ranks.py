@@ -3,7 +3,7 @@
 Squeeze without axes drops the dims that are 1; GatherND, Reshape and others go by how many numbers
 an input holds. Their nodes become functions of nodes with one rank each, so import treats them as
 it treats what exporters write: all ways stay where nothing needs the rank, and else one is assumed
-and guarded (see :mod:`.choices`). The usual case stands in the first branch.
+and guarded (see :mod:`.assumptions`). The usual case stands in the first branch.
 """
 
 from __future__ import annotations

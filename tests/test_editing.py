@@ -17,7 +17,7 @@ EDITS = {
 """Methods of graphs that change them."""
 
 NO_WALKERS = {
-    "frontend/choices.py _causes": "goes from values to what they are computed from",
+    "frontend/assumptions.py _causes": "goes from values to what they are computed from",
 }
 """Functions that look at bodies on another way than through all nested graphs."""
 

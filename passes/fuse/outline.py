@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.clone import clone_node
+from ...ir.constant_inlining import is_inlinable
 from ...ir.edit import Editor
-from ...ir.embedding import is_embeddable
 from ...ir.graph import Graph, Node, Value
 
 
@@ -30,7 +30,7 @@ def outline(editor: Editor, members: Sequence[Node]) -> Node:
 
 def _bring(body: Graph, value: Value, inputs: list[Value]) -> Value:
     array = value.constant
-    if array is not None and is_embeddable(array):
+    if array is not None and is_inlinable(array):
         return body.add_constant(array, value.name)
     inputs.append(value)
     return body.add_input(value.name, value.type)

@@ -11,7 +11,7 @@ FACTOR_LIMIT = 8
 """The same for other constants: scales along the axes of a tensor, say."""
 
 
-def is_embeddable(array: np.ndarray) -> bool:
+def is_inlinable(array: np.ndarray) -> bool:
     """Scalars, and small arrays, which steer what a kernel does.
 
     Longer vectors (biases, per-channel scales) stay data, so that layers that differ in them alone

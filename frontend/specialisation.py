@@ -2,7 +2,7 @@
 
 An import that finds symbols which can only have one value is repeated with that value. One that
 fails because a condition on open dimensions decides a rank is repeated with an assumed answer to
-each such condition (see :mod:`.choices`): depth first, where a failure turns the latest of the
+each such condition (see :mod:`.assumptions`): depth first, where a failure turns the latest of the
 answers that led to it.
 """
 
@@ -17,7 +17,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.traits import Trait
 from ..ir.types import TensorType
-from .choices import Choices, guard_messages
+from .assumptions import Assumptions, guard_messages
 from .control import SCALARS
 from .defaults import Defaults, inputs_with_defaults
 from .errors import Blocker, FrontendError, shorten
@@ -101,15 +101,15 @@ class _Attempts:
         """Import, and again while there are symbols to bind."""
         while True:
             self._left -= 1
-            choices = None if answers is None else Choices(answers)
-            importer = Importer(self._source, bindings, choices, self._defaults)
+            assumptions = None if answers is None else Assumptions(answers)
+            importer = Importer(self._source, bindings, assumptions, self._defaults)
             graph, error = None, None
             try:
                 graph = importer.run(self._shapes)
             except FrontendError as e:
                 error = e
-            if choices is not None:
-                answers = {**choices.given, **choices.made}
+            if assumptions is not None:
+                answers = {**assumptions.given, **assumptions.made}
             bound, notes = _solve(importer.needs.conditions, importer.inputs_of)
             if not bound or self._left <= 0:
                 return _Outcome(importer, graph, error, bindings, remarks, answers or {})
@@ -126,14 +126,14 @@ class _Attempts:
         while self._left > 0:
             answers = {step.key: step.answer for step in trail}
             found = self._import(first.bindings, first.remarks, answers)
-            choices = found.importer.choices
-            assert choices is not None
+            assumptions = found.importer.assumptions
+            assert assumptions is not None
             if found.graph is not None:
                 best = best or found
-                if not choices.blame:
+                if not assumptions.blame:
                     return found
             trail += [_Step(k, v) for k, v in found.answers.items() if k not in answers]
-            blame = choices.blame
+            blame = assumptions.blame
             if len(found.bindings) > len(first.bindings):
                 # The symbols bound on the way may be the cause, and any answer may be theirs.
                 blame = {step.key for step in trail}

@@ -7,7 +7,7 @@ condition is not as assumed:
 
     If(c) {then: Squeeze(x)} {else: Identity(x)}  ->  Squeeze(kiln.Require(x, c))
 
-Which choices fit is found by trying: see :mod:`.attempts`.
+Which assumptions fit is found by trying: see :mod:`.specialisation`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _compared(builder: Builder, node: Node) -> tuple[Dim, Dim] | None:
 
 
 @dataclass
-class Choices:
+class Assumptions:
     """The answers that one import assumes: those ``given``, and those it ``made`` on the way.
 
     ``blame`` holds the keys of the answers that led to the import's failure, or to results of

@@ -11,7 +11,7 @@ import pytest
 from frontend.build import BOOL, FLOAT, INT64, graph, model, node, refusal, value
 
 import graphkiln
-from graphkiln.frontend import attempts, load_model
+from graphkiln.frontend import load_model, specialisation
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import EvaluationError, evaluate
 from graphkiln.ir.verify import verify
@@ -194,7 +194,7 @@ def _many(count: int) -> list[onnx.NodeProto]:
 
 def test_a_failure_turns_the_answer_that_led_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve answers came after it: trying all of theirs would take thousands of imports."""
-    monkeypatch.setattr(attempts, "MAX_IMPORTS", 3)
+    monkeypatch.setattr(specialisation, "MAX_IMPORTS", 3)
     names = [f"T{i}" for i in range(12)]
     inputs = [value("z", (5, "T", 1)), *(value(f"x{i}", (2, t, 3)) for i, t in enumerate(names))]
     found = _imported(_many(12), inputs=inputs, outputs=["y", *(f"y{i}" for i in range(12))])
@@ -212,8 +212,8 @@ def test_where_no_branch_fits_the_first_error_stands() -> None:
 
 def test_a_blocker_elsewhere_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
     count = []
-    real = attempts.Importer
-    monkeypatch.setattr(attempts, "Importer", lambda *args: count.append(args) or real(*args))
+    real = specialisation.Importer
+    monkeypatch.setattr(specialisation, "Importer", lambda *args: count.append(args) or real(*args))
     nodes = [*_halved("x", "h"), *_squeezed("sq", "h", "s"), GEMM, node("Nope", "x", "q")]
     error = refusal(model(nodes, [value("x", ("N", "T", 3))], ["y", "q"], W))
     assert [b.op for b in error.blockers][-1] == "Nope"
