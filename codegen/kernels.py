@@ -25,8 +25,9 @@ class KernelSpec:
     """One kernel: ``text`` is its canonical region, ``role`` is ``main`` or ``sizes``.
 
     ``arguments`` index the node's inputs that are passed at run time (the rest are part of its
-    code); ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order. ``node``
-    is the first node that wants it, for messages, and ``origins`` the ONNX nodes behind that.
+    code); ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order.
+    ``node`` is the first node that wants it, for messages, and ``origins`` the ONNX nodes behind
+    that.
     """
 
     text: str

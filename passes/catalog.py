@@ -15,9 +15,9 @@ PIPELINES = {
     "settle": "shapes,fold,dce,sequences,unroll,sequences,shapes,fold",
     # Recognition before simplification, which combines constants that patterns look for.
     "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify",
-    "integers": "qdq_fuse,signs",
+    "integers": "qdq_fuse,signedness",
     "clean": "subnormals,cse,dce",
-    "lower": "widen,layout,fuse,dce",
+    "lower": "promote,layout,fuse,dce",
     "exact": "shapes,fold{exact=true},dce,sequences,unroll,sequences,shapes,fold{exact=true},"
     "decompose{exact=true},simplify{exact=true},cse,dce",
 }

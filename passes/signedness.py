@@ -1,89 +1,167 @@
-"""What is known of the signs of floats, from the op that made them."""
+"""8-bit activations in the signedness that the target's dot product takes.
+
+``(x, scale, zero)`` and ``(x ^ 0x80, scale, zero ^ 0x80)`` stand for the same numbers, one in int8
+and one in uint8. Where every producer and consumer of a value reads a constant zero point beside
+it, both change together, and nothing is computed anew.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
 
+from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
-from ..ir.registry import attribute, has_trait
+from ..ir.ops.vision import resize_picks
+from ..ir.registry import has_trait, spec
 from ..ir.traits import Trait
-from .queries import splat
+from ..ir.types import TensorType, dtype
+from .base import Pass, PassContext, register_pass
+from .claims import exact
 
-_DEPTH = 8
+_BYTES = ("int8", "uint8")
 
 
-def not_negative(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
-    """Is every element +0, positive or NaN?"""
-    node = value.node
-    array = value.constant
-    if array is not None:
-        return array.dtype != object and not bool(np.signbit(array.astype(np.float64)).any())
-    if has_trait(node, Trait.NONNEGATIVE):
+@register_pass
+@dataclass(frozen=True)
+class Signedness(Pass):
+    """Flips the sign bit of 8-bit activations to suit the target; see the file's text."""
+
+    name = "signedness"
+    claims = {"flipped": exact(
+            "(x, scale, zero) = (x ^ 128, scale, zero ^ 128), the other sign",
+            "it is about whole sums of products of bytes",
+        )}
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        layouts = context.target.layouts
+        wanted = None if layouts is None else layouts.activation
+        counts: Counter[str] = Counter()
+        if wanted is None:
+            return counts
+        editor = context.editor(graph)
+        done: set[Value] = set()
+        for node in list(graph.topological()):
+            x = graph.input(node, 0) if has_trait(node, Trait.CONTRACTION) else None
+            if x is None or x in done or x.dtype not in _BYTES or x.dtype == wanted:
+                continue
+            group = _Group(graph)
+            if group.grow(x):
+                group.flip(editor, wanted)
+                counts["flipped"] += len(group.values)
+            done |= group.values
+        editor.finish()
+        return counts
+
+
+@dataclass
+class _Group:
+    """Values that must change together, and the zero points beside them."""
+
+    graph: Graph
+    values: set[Value] = field(default_factory=set)
+    zeros: dict[tuple[Node, int], None] = field(default_factory=dict)
+
+    def grow(self, start: Value) -> bool:
+        """Collect what belongs to ``start``; False where something in it cannot change."""
+        open_values = [start]
+        while open_values:
+            value = open_values.pop()
+            if value in self.values:
+                continue
+            self.values.add(value)
+            if value.constant is not None:
+                return False
+            if not self._produced(value, open_values) or not self._consumed(value, open_values):
+                return False
+        return all(self._is_known(node, i) for node, i in self.zeros)
+
+    def _produced(self, value: Value, open_values: list[Value]) -> bool:
+        node = value.node
+        known = spec(node.key)
+        zero = None if known is None else known.result_zero_point
+        if zero is not None:
+            self.zeros[node, zero] = None
+            open_values += self._tied(node)
+            return True
+        return self._moved(node, open_values)
+
+    def _consumed(self, value: Value, open_values: list[Value]) -> bool:
+        for node, i in self.graph.uses(value):
+            zero = _zero_points(node).get(i)
+            if zero is not None:
+                self.zeros[node, zero] = None
+                open_values += self._tied(node)
+            elif not self._moved(node, open_values):
+                return False
         return True
-    inputs = [v for v in graph.inputs_of(node) if v is not None]
-    if depth == 0 or not inputs:
-        return False
-    if node.key == "Mul" and inputs[0] == inputs[1]:
+
+    def _moved(self, node: Node, open_values: list[Value]) -> bool:
+        if node.key == "Clip":
+            return self._bounded(node, open_values)
+        if not _selects(node):
+            return False
+        near = [*self.graph.inputs_of(node), *node.values]
+        open_values += [v for v in near if v is not None and v.dtype in _BYTES]
         return True
-    if node.key == "Pow" and splat(inputs[1]) == 2:
+
+    def _bounded(self, node: Node, open_values: list[Value]) -> bool:
+        """The bounds of ``Clip`` change as zero points do."""
+        x, *bounds = self.graph.inputs_of(node)
+        self.zeros.update({(node, i): None for i, v in enumerate(bounds, 1) if v is not None})
+        open_values += [v for v in (x, node.out()) if v is not None]
         return True
-    if has_trait(node, Trait.PICKS):
-        return not_negative(graph, _first(graph, node), depth - 1)
-    if not has_trait(node, Trait.KEEPS_NONNEGATIVE):
-        return False
-    floats = [v for v in inputs if v.tensor_type.dtype.is_float]
-    return bool(floats) and all(not_negative(graph, v, depth - 1) for v in floats)
+
+    def _tied(self, node: Node) -> Iterator[Value]:
+        """Other values of the one element type that the op has."""
+        if has_trait(node, Trait.ONE_BYTE_TYPE):
+            yield from (self.graph.required_inputs(node)[i] for i in _zero_points(node))
+            yield node.out()
+
+    def _is_known(self, node: Node, i: int) -> bool:
+        zero = self.graph.input(node, i)
+        return zero is None or (zero.constant is not None and zero.constant.size == 1)
+
+    def flip(self, editor: Editor, wanted: str) -> None:
+        """Change the zero points, and with them the types of the values."""
+        graph = self.graph
+        kind = np.dtype(wanted)
+        for node, i in self.zeros:
+            zero = graph.input(node, i)
+            old = np.zeros((), _other(kind)) if zero is None else zero.constant
+            assert old is not None
+            flipped = (old.view(np.uint8) ^ np.uint8(128)).view(kind)
+            editor.begin("flipped", node)
+            editor.set_input(node, i, editor.constant(flipped, "zero_point"))
+            if node.key == "QuantizeLinear":
+                node.attrs.pop("output_dtype", None)
+        for value in self.values:
+            t = value.tensor_type
+            value.set_type(TensorType(dtype(wanted), t.shape, t.layout))
 
 
-def never_negative_zero(graph: Graph, value: Value) -> bool:
-    """Is no element -0, so that adding +0 changes nothing?
+def _zero_points(node: Node) -> Mapping[int, int]:
+    """The inputs that may change their sign, each with the input that is its zero point.
 
-    A sum is -0 only where all of its terms are.
+    Of a product these are the activations, its first input; the weights keep the type that they
+    are stored in.
     """
-    node = value.node
-    if node.key == "Add":
-        return any(_rules_out_negative_zero(v) for v in graph.required_inputs(node))
-    if node.key == "Sub":
-        a, b = graph.required_inputs(node)
-        return _rules_out_negative_zero(a) or _rules_out_negative_zero(b, subtracted=True)
-    if node.key == "Cast":
-        source = graph.required_inputs(node)[0]
-        return not source.tensor_type.dtype.is_float
-    return not_negative(graph, value)
+    known = spec(node.key)
+    pairs = {} if known is None else {data: zero for zero, data in known.zero_points.items()}
+    if has_trait(node, Trait.CONTRACTION):
+        return {data: zero for data, zero in pairs.items() if data == 0}
+    return pairs
 
 
-def _rules_out_negative_zero(term: Value, subtracted: bool = False) -> bool:
-    """Is this term of a sum a constant without -0 (without +0 where it is subtracted)?"""
-    array = term.constant
-    if array is None or array.dtype == object:
-        return False
-    wrong = np.signbit(array.astype(np.float64)) != subtracted
-    return not bool(np.any((array == 0) & wrong))
+def _selects(node: Node) -> bool:
+    """Are the results elements of the inputs, whatever order-keeping change these go through?"""
+    if node.key == "Resize":
+        return resize_picks(node)
+    return has_trait(node, Trait.SELECTS) or has_trait(node, Trait.PICKS)
 
 
-def zeros_look_alike(graph: Graph, value: Value) -> bool:
-    """Do all that use ``value`` give the same for -0 and +0?"""
-    uses = graph.uses(value)
-    return bool(uses) and all(has_trait(consumer, Trait.IGNORES_ZERO_SIGN) for consumer, _ in uses)
-
-
-def is_sum(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
-    """Have zeros among ``value`` no defined sign, since it is, or adds, a sum of many terms?"""
-    node = value.node
-    if has_trait(node, Trait.UNORDERED_SUM):
-        return not attribute(node, "noop_with_empty_axes")
-    if depth == 0:
-        return False
-    if has_trait(node, Trait.PICKS):
-        return is_sum(graph, _first(graph, node), depth - 1)
-    adds = has_trait(node, Trait.ADDITIVE)
-    return adds and any(is_sum(graph, v, depth - 1) for v in graph.required_inputs(node))
-
-
-def _first(graph: Graph, node: Node) -> Value:
-    value = graph.input(node, 0)
-    assert value is not None
-    return value
-
-
-__all__ = ["is_sum", "never_negative_zero", "not_negative", "zeros_look_alike"]
+def _other(kind: np.dtype) -> np.dtype:
+    return np.dtype("int8" if kind == np.uint8 else "uint8")

@@ -10,7 +10,7 @@ from ...ir.registry import spec
 from ...ir.symbols import own_symbol
 from ...ir.traits import Trait
 from ...ir.types import TensorType, Type
-from ..heavy import is_anchor
+from ..anchors import is_anchor
 
 
 class Kind(Enum):

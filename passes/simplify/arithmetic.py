@@ -20,9 +20,9 @@ from ...ir.graph import Value
 from ...ir.registry import attribute, has_trait
 from ...ir.traits import Trait
 from ..claims import Family, exact, proved, rounds
+from ..float_signs import is_sum, never_negative_zero, not_negative, zeros_look_alike
 from ..pattern import Const, Match, Op, Rule, Var
 from ..precision import FLOATS, least_normal
-from ..signedness import is_sum, never_negative_zero, not_negative, zeros_look_alike
 from .movement import same_type
 
 

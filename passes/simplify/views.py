@@ -18,8 +18,8 @@ from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
+from ..anchors import is_anchor
 from ..claims import moved
-from ..heavy import is_anchor
 from ..pattern import Match, Op, Rule, Var
 from ..queries import input_symbols, single_use, symbols_bound
 from .transposes import perm_of

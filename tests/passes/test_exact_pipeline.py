@@ -34,7 +34,7 @@ PLAIN = "shapes,dce"
 
 def test_the_name_stands_for_passes_that_claim_to_be_exact() -> None:
     passes = parse_pipeline("exact")
-    assert not {p.name for p in passes} & {"recognize", "fold_affine", "layout", "fuse", "widen"}
+    assert not {p.name for p in passes} & {"recognize", "fold_affine", "layout", "fuse", "promote"}
     for p in passes:
         inexact = [name for name, claim in type(p).promises() if not claim.is_exact]
         assert not inexact or getattr(p, "exact", False), f"{p.name}: {inexact}"

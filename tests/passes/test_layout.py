@@ -418,7 +418,7 @@ def test_same_numbers_on_every_cpu(name: str, cpu: str) -> None:
     case = ALL[name]
     graph, feeds = case.graph(), case.feeds()
     expected = evaluate(graph, feeds)
-    run(graph, "signs,layout,dce", cpu_context(cpu))
+    run(graph, "signedness,layout,dce", cpu_context(cpu))
     same(evaluate(graph, feeds), expected)
 
 

@@ -72,13 +72,13 @@ def test_the_default_pipeline_is_its_phases() -> None:
     ("edit", "old", "new"),
     [
         ("@before(qdq_fuse)=cse", "qdq_fuse,", "cse,qdq_fuse,"),
-        ("@before(lower)=(cse,dce)", "dce,widen", "dce,cse,dce,widen"),
+        ("@before(lower)=(cse,dce)", "dce,promote", "dce,cse,dce,promote"),
         ("@after(fold)=fold{exact=true}", "fold,decompose", "fold,fold{exact=true},decompose"),
-        ("@after(integers)=cse", "signs,", "signs,cse,"),
-        ("@replace(integers)=dce", "qdq_fuse,signs", "dce"),
-        ("@replace(signs)=()", "signs,", ""),
-        ("@without(integers)", "qdq_fuse,signs,", ""),
-        ("@without(widen)@before(cse)=dce", "cse,dce,widen,", "dce,cse,dce,"),
+        ("@after(integers)=cse", "signedness,", "signedness,cse,"),
+        ("@replace(integers)=dce", "qdq_fuse,signedness", "dce"),
+        ("@replace(signedness)=()", "signedness,", ""),
+        ("@without(integers)", "qdq_fuse,signedness,", ""),
+        ("@without(promote)@before(cse)=dce", "cse,dce,promote,", "dce,cse,dce,"),
         ("@before(cse)=lower@without(lower)", "x", "x"),
         (" @ before ( cse ) = dce ", "cse", "dce,cse"),
     ],
@@ -86,7 +86,7 @@ def test_the_default_pipeline_is_its_phases() -> None:
 def test_a_pipeline_is_changed_where_it_is_named(edit: str, old: str, new: str) -> None:
     expected = DEFAULT.replace(old, new)
     if "lower@" in edit:
-        expected = DEFAULT.removesuffix(",widen,layout,fuse,dce")
+        expected = DEFAULT.removesuffix(",promote,layout,fuse,dce")
     assert text_of(f"default{edit}") == expected
     assert text_of(f"cse,default{edit},dce") == f"cse,{expected},dce"
 

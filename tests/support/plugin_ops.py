@@ -87,11 +87,23 @@ def _elementwise() -> None:
                Trait.KEEPS_NONNEGATIVE))(_broadcast)  # fmt: skip
     lowering(_own("Plus"))(lowerings.lowering_of("Add"))  # type: ignore[arg-type]
 
+    op("AddRow", domain=DOMAIN, arity=(2, 2), traits=(*_SAFE, Trait.FIXED_RANKS),
+       evaluate=lambda _node, inputs: [inputs[0] + inputs[1]],
+       doc="The input and a row [C] along its last axis.")(_with_row)  # fmt: skip
+    lowering(_own("AddRow"))(lowerings.lowering_of("Add"))  # type: ignore[arg-type]
+
     op("Whole", domain=DOMAIN, arity=(1, 1),
        traits=(Trait.ELEMENTWISE, Trait.CONVERTS, Trait.ROUNDS_ONCE),
        evaluate=lambda _node, inputs: [inputs[0].astype(np.int32)])(
            lambda ctx: [ctx.tensor(0).with_dtype("int32")])  # fmt: skip
     _each("Whole", lambda x: cast(x, "int32"))
+
+
+def _with_row(ctx: InferContext) -> list[Type]:
+    if ctx.tensor(1).rank != 1:
+        raise ctx.error("the row has one axis")
+    ctx.require_equal(ctx.tensor(1).dims[0], ctx.tensor(0).dims[-1], "a row as long as the axis")
+    return [ctx.tensor(0)]
 
 
 def _like(number: float, x: Any) -> Any:

@@ -30,12 +30,12 @@ _SMALL = 1 << 14
 
 @register_pass
 @dataclass(frozen=True)
-class Widen(Pass):
+class Promote(Pass):
     """Computes narrow floats in float32; see the file's text."""
 
-    name = "widen"
+    name = "promote"
     claims = {
-        "widened": rounds(
+        "promoted": rounds(
             "f(x) in float16 = f(x) in float32 between storage",
             "the roundings to float16 that are left out",
         )
@@ -46,10 +46,10 @@ class Widen(Pass):
         narrow = () if layouts is None else layouts.storage_types
         if not narrow:
             return {}
-        return _Widener(context.editor(graph), narrow).run()
+        return _Promoter(context.editor(graph), narrow).run()
 
 
-class _Widener:
+class _Promoter:
     def __init__(self, editor: Editor, narrow: tuple[str, ...]) -> None:
         self.graph = editor.graph
         self.editor = editor
@@ -65,7 +65,7 @@ class _Widener:
         for node in self.replaced:
             self._narrow_again(node, gone)
         self.editor.remove_unused(reversed(self.replaced))
-        return {"widened": len(self.replaced)}
+        return {"promoted": len(self.replaced)}
 
     def _is_ours(self, node: Node) -> bool:
         if not has_trait(node, Trait.FLOAT_POLYMORPHIC):
@@ -76,7 +76,7 @@ class _Widener:
         return any(v.dtype in self.narrow for v in node.values)
 
     def _replace(self, node: Node) -> None:
-        self.editor.begin("widened", node)
+        self.editor.begin("promoted", node)
         inputs = [
             self._widened(v) if v is not None and v.dtype in self.narrow else v
             for v in self.graph.inputs_of(node)
@@ -104,7 +104,7 @@ class _Widener:
 
     def _narrow_again(self, node: Node, gone: set[Node]) -> None:
         """Give readers that stay as they were the type that they expect."""
-        self.editor.begin("widened", node)
+        self.editor.begin("promoted", node)
         for old in node.values:
             readers = {n for n, _ in self.graph.uses(old)} - gone
             if not readers:

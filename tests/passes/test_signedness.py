@@ -50,7 +50,7 @@ def flipped(lines: str, params: str = X, result: str = "%y", context: PassContex
     graph = graph_of(text(lines, params, result), ARRAYS)
     given = feeds or random_feeds(graph)
     expected = evaluate(graph, given)
-    records = run(graph, "signs,dce", context or toy_context()).records
+    records = run(graph, "signedness,dce", context or toy_context()).records
     same(evaluate(graph, given), expected)
     return records[0].details.get("flipped", 0), graph
 
@@ -74,7 +74,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_golden(golden: Golden, name: str) -> None:
-    check(golden, f"signs_{name}", text(CHAINS[name]), "signs,dce", constants=ARRAYS,
+    check(golden, f"signedness_{name}", text(CHAINS[name]), "signedness,dce", constants=ARRAYS,
           context=toy_context())  # fmt: skip
 
 
@@ -109,7 +109,7 @@ MOVES = {
 def test_moves(move: str) -> None:
     count, graph = flipped(QUANTIZE + move + "\n" + conv("c", "m") + RESULT.format("c"))
     assert count >= 2
-    assert not run(graph, "signs", toy_context()).records[0].changes
+    assert not run(graph, "signedness", toy_context()).records[0].changes
 
 
 MICROSOFT = {
@@ -242,6 +242,6 @@ def test_flips_let_the_layout_pass_pack() -> None:
     graph = graph_of(text(CHAINS["pool"]), ARRAYS)
     feeds = random_feeds(graph)
     expected = evaluate(graph, feeds)
-    run(graph, "signs,layout,dce", toy_context())
+    run(graph, "signedness,layout,dce", toy_context())
     same(evaluate(graph, feeds), expected)
     assert "kiln.ConvBlocked" in {n.key for n in graph.nodes}

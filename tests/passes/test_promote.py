@@ -35,8 +35,8 @@ def _text() -> tuple[str, dict[str, np.ndarray]]:
 def test_golden(golden: Golden) -> None:
     graph = graph_of(*_text())
     expected = evaluate(graph, {"x": X})
-    assert run(graph, "widen,dce", toy_context()).records[0].changes
-    golden("widen", print_graph(graph))
+    assert run(graph, "promote,dce", toy_context()).records[0].changes
+    golden("promote", print_graph(graph))
     actual = evaluate(graph, {"x": X})
     np.testing.assert_allclose(actual[0], expected[0], rtol=2e-3)
     np.testing.assert_array_equal(actual[1], expected[1])
@@ -44,7 +44,7 @@ def test_golden(golden: Golden) -> None:
 
 def test_nothing_where_the_target_does_not_say_so() -> None:
     text, by_hash = _text()
-    assert not run(graph_of(text, by_hash), "widen", PassContext()).records[0].changes
+    assert not run(graph_of(text, by_hash), "promote", PassContext()).records[0].changes
 
 
 def test_large_weights_stay_narrow() -> None:
@@ -53,7 +53,7 @@ def test_large_weights_stay_narrow() -> None:
     text = f"graph main(%x: float16[2,160]) -> (y) {{\n{lines}\n%y = MatMul(%x, %w)\nreturn %y\n}}"
     graph = graph_of(text, by_hash)
     x = np.linspace(-1, 1, 320).reshape(2, 160).astype(np.float16)
-    run(graph, "widen,layout,dce", cpu_context("x86-64-v3"))
+    run(graph, "promote,layout,dce", cpu_context("x86-64-v3"))
     kept = [n.attrs["value"] for n in graph.nx if n.op == "Constant"]
     assert [a.dtype for a in kept] == [np.float16]
     actual, exact = evaluate(graph, {"x": x})[0], x.astype(np.float64) @ weights.astype(np.float64)
