@@ -127,6 +127,14 @@ def test_terms_that_cancel_may_leave_nothing(op: str, x: float) -> None:
         assert (_judged(graph, feeds, np.array(False)) is None) == is_free
 
 
+def test_powers_below_the_normal_numbers_may_be_nothing() -> None:
+    for low, is_free in ((-92.0, True), (-80.0, False)):
+        x = np.array([[low, 0]], np.float32)
+        graph = _one("Softmax", [x])
+        assert 0 < evaluate(graph.copy(), {"x0": x})[0][0, 0] < 1e-30
+        assert (_judged(graph, {"x0": x}, np.array([[0, 1]], np.float32)) is None) == is_free
+
+
 def test_what_is_between_may_overflow_or_not() -> None:
     """A fused multiply-add of a product beyond float32 is finite, infinite or of another sign."""
     x = np.full((1, 1, 1), 1.0, np.float32)

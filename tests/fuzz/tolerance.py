@@ -48,6 +48,12 @@ NEAR_ONE = frozenset({"Elu", "Selu", "Celu", "Softplus"})
 """Functions whose formula may pass by 1, however little is left: ``exp(x) - 1`` near 0,
 ``log(1 + exp(x))`` far below it."""
 
+FLUSHED = frozenset(
+    "Softmax Sigmoid Softplus Mish Swish QuickGelu Elu Celu Selu ReduceLogSumExp LSTM GRU RNN "
+    "Attention MultiHeadAttention GroupQueryAttention".split()
+)
+"""Formulas with powers of e in which those below the least normal number may be 0."""
+
 BLENDS = frozenset({"LSTM", "GRU", "RNN"})
 """States that are sums of terms as large as the largest state, which may cancel to little."""
 
@@ -94,7 +100,7 @@ class Perturbed(Interpreter):
 
     ``factor`` scales the errors. With ``wide``, what is between may be more exact than its type:
     float32 inside of an operation does not overflow, as in a fused multiply-add, and narrower
-    floats are float32 between operations.
+    floats are float32 between operations. Small powers of e are 0 there (:data:`FLUSHED`).
     """
 
     def __init__(
@@ -164,6 +170,8 @@ class Perturbed(Interpreter):
         if _is_exact(node):
             return outputs
         wrong = [self._wrong(x, _UNITS.get(node.op, 4.0)) for x in outputs]
+        if node.op in FLUSHED and self._wide:
+            wrong = [_flushed(y) for y in wrong]
         if node.op in BLENDS:
             return [self._blended(y) for y in wrong]
         if node.op == "Resize":
@@ -218,6 +226,14 @@ class _Guesses(dict[str, int]):
 
 def _is_single(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == np.float32
+
+
+def _flushed(value: Any) -> Any:
+    """0 for what lies below the normal numbers of its type."""
+    if not isinstance(value, np.ndarray) or not precision(value.dtype):
+        return value
+    least = float(ml_dtypes.finfo(value.dtype).smallest_normal)
+    return np.where(np.abs(value.astype(np.float64)) < least, np.zeros_like(value), value)
 
 
 def terms(inputs: list[Any]) -> int:
