@@ -107,7 +107,7 @@ def _evaluated(value: Any, bindings: Mapping[str, int]) -> Any:
 def bind_inputs(graph: Graph, values: list[Any], outer: Mapping[str, int]) -> Bindings:
     """The symbols a graph sees: those its inputs determine, and the others of the graph around.
 
-    An inner graph's own inputs come first, since a loop may change a size from turn to turn.
+    An inner graph's own inputs come first: a loop may change a size from iteration to iteration.
     """
     own: Bindings = {}
     for v, value in zip(graph.inputs, values, strict=True):

@@ -22,16 +22,16 @@ def sizes_known(
 
     A body runs when its inputs are there, whose types tell their sizes. Nodes of ``graph`` do not
     wait for sizes that none of their inputs carries. ``results`` are what the body returns for
-    its next turn.
+    its next iteration.
     """
     loose = loose_symbols(body, checks=False)
     if not loose:
         return True
     known = input_symbols(graph)
     later = known | carried_symbols(body.inputs)
-    turns = [(p, a, known) for p, a in zip(body.inputs, inputs, strict=True) if a is not None]
-    turns += [(p, r, later) for p, r in zip(body.inputs[2:], results, strict=False)]
-    return all(_sizes(p, a, loose) <= bound for p, a, bound in turns)
+    iterations = [(p, a, known) for p, a in zip(body.inputs, inputs, strict=True) if a is not None]
+    iterations += [(p, r, later) for p, r in zip(body.inputs[2:], results, strict=False)]
+    return all(_sizes(p, a, loose) <= bound for p, a, bound in iterations)
 
 
 def _sizes(parameter: Value, argument: Value, loose: frozenset[str]) -> frozenset[str]:

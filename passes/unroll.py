@@ -1,7 +1,7 @@
-"""Unrolling: a Loop that is known to take a few turns becomes that many copies of its body.
+"""Unrolling: a Loop that is known to take a few iterations becomes that many copies of its body.
 
-The number of turns has to be known, and the body must not end the loop by itself. Afterwards
-shapes, sequences and constants of each turn can be resolved on their own.
+The number of iterations has to be known, and the body must not end the loop by itself. Afterwards
+shapes, sequences and constants of each iteration can be resolved on their own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .queries import splat
 @register_pass
 @dataclass(frozen=True)
 class Unroll(Pass):
-    """Unrolls loops of at most ``max_trips`` turns and ``max_nodes`` operations in all."""
+    """Unrolls loops of at most ``max_trips`` iterations and ``max_nodes`` operations in all."""
 
     max_trips: int = 16
     max_nodes: int = 512
@@ -51,17 +51,17 @@ class Unroll(Pass):
         return {"loops": count}
 
     def _trips(self, graph: Graph, node: Node, known: Known) -> int | str:
-        """The number of turns, or why the loop is kept."""
+        """The number of iterations, or why the loop is kept."""
         limit, condition = graph.input(node, 0), graph.input(node, 1)
         array = None if limit is None else known.get(limit)
         if array is None or array.dtype == object:
-            return "the number of turns is not known"
+            return "the number of iterations is not known"
         trips = int(array.reshape(-1)[0])
         body = _body(node)
         if condition is not None and splat(condition) not in (True, 1) or not _goes_on(body):
             return "a condition may end it"
         if not 1 <= trips <= self.max_trips:
-            return f"{trips} turns"
+            return f"{trips} iterations"
         if trips * body.count_nodes() > self.max_nodes:
             return "the body is large"
         stacked = body.outputs[1 + int(attribute(node, "num_carried") or 0) :]
@@ -82,7 +82,7 @@ def _body(node: Node) -> Graph:
 
 
 def _goes_on(body: Graph) -> bool:
-    """Does the body always ask for another turn?"""
+    """Does the body always ask for another iteration?"""
     going = body.outputs[0]
     while going.node.key == "Identity":
         source = body.input(going.node, 0)
@@ -98,9 +98,9 @@ def _unroll(editor: Editor, node: Node, trips: int) -> None:
     inputs += [None] * (len(body.inputs) - len(inputs))
     carried, captured = inputs[2 : 2 + carried_count], inputs[2 + carried_count :]
     rows: list[list[Value]] = []
-    for turn in range(trips):
+    for iteration in range(trips):
         editor.begin("loops", node)
-        first = editor.constant(np.array(turn, np.int64), "turn")
+        first = editor.constant(np.array(iteration, np.int64), "iteration")
         going = editor.constant(np.array(True), "going")
         results = editor.inline(body, [first, going, *carried, *captured])
         carried = list(results[1 : 1 + carried_count])
@@ -114,6 +114,6 @@ def _unroll(editor: Editor, node: Node, trips: int) -> None:
 
 
 def _stack(editor: Editor, parts: list[Value]) -> Value:
-    """The values of all turns along a new first axis."""
+    """The values of all iterations along a new first axis."""
     rows = [editor.op("kiln.Reshape", v, shape=(1, *v.shape)) for v in parts]
     return rows[0] if len(rows) == 1 else editor.op("Concat", *rows, axis=0)

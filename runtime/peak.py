@@ -33,7 +33,7 @@ _ROUNDS = 5
 
 
 class Loop(NamedTuple):
-    """Machine code of a C function ``void loop(long turns)``, and its operations in one turn."""
+    """Machine code of ``void loop(long iterations)`` in C, and its operations in an iteration."""
 
     code: bytes
     operations: int

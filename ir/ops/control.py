@@ -126,7 +126,7 @@ def _settle_carried(
     ctx: InferContext, body: Graph, before: list[Type | None], initial: Sequence[Type | None],
     after: Sequence[Type | None], first_output: int,
 ) -> tuple[list[Type], list[Type]]:  # fmt: skip
-    """Body input types that hold in every turn, and the body's result types under them."""
+    """Body input types that hold in every iteration, and the body's result types under them."""
     carried: list[Type] = []
     for t in initial:
         if t is None:
@@ -145,7 +145,7 @@ def _settle_carried(
 
 
 def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
-    """The carried type after a turn: a dim that changes gets a symbol of the body's own."""
+    """The carried type after a iteration: a dim that changes gets a symbol of the body's own."""
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in body.name)
     counter = iter(range(1_000))
     if isinstance(a, TensorType) and isinstance(b, TensorType) and a.shape and b.shape:
@@ -168,12 +168,13 @@ def _infer_loop(ctx: InferContext) -> list[Type]:
     scalars: list[Type | None] = [_scalar("int64"), _scalar("bool")]
     carried, results = _settle_carried(ctx, body, scalars, initial, captured, 1)
     outer = _symbols(ctx.inputs)
-    turns = _trip_count(ctx, body)
+    iterations = _trip_count(ctx, body)
     stacked = []
     for t in results[1 + count :]:
         if not isinstance(t, TensorType) or t.shape is None:
             raise ctx.error(f"a scan output of type {t} cannot be stacked")
-        stacked.append(t.with_shape((ctx.fresh_dim() if turns is None else turns, *t.shape)))
+        length = ctx.fresh_dim() if iterations is None else iterations
+        stacked.append(t.with_shape((length, *t.shape)))
     return [_outside(t, outer, ctx) for t in [*carried, *stacked]]
 
 
@@ -194,10 +195,10 @@ def _trip_count(ctx: InferContext, body: Graph) -> Dim | None:
         return None
     if not bool(np.asarray(start).reshape(-1)[0]):
         return 0
-    turns = limit.reshape(-1)[0]
-    if isinstance(turns, int | np.integer):
-        return max(0, int(turns))
-    return turns
+    iterations = limit.reshape(-1)[0]
+    if isinstance(iterations, int | np.integer):
+        return max(0, int(iterations))
+    return iterations
 
 
 @op("Scan", traits=(Trait.CONTROL_FLOW,), arity=(1, MANY))
@@ -233,9 +234,9 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
 
 
 def _require_one_shape(ctx: InferContext, body: Graph, count: int) -> None:
-    """Each turn of a Scan gives states of the shape that they came with."""
+    """Each iteration of a Scan gives states of the shape that they came with."""
     name = node_text(ctx.node.name, ctx.node.key)
-    why = "states that keep their shape in every turn"
+    why = "states that keep their shape in every iteration"
     for before, after in zip(body.inputs[:count], body.outputs[:count], strict=True):
         shapes = [v.type.shape for v in (after, before) if isinstance(v.type, TensorType)]
         if None in shapes or len(shapes) < 2:

@@ -66,13 +66,13 @@ def test_a_loop_over_a_sequence_goes_away() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (("constant int64[] 3", "constant int64[] 99"), "99 turns"),
-        (("constant int64[] 3", "constant int64[] 0"), "0 turns"),
+        (("constant int64[] 3", "constant int64[] 99"), "99 iterations"),
+        (("constant int64[] 3", "constant int64[] 0"), "0 iterations"),
         (
             ("%going = Identity(%go)", "%z = constant int64[] 1\n%going = Less(%i, %z)"),
             "a condition",
         ),
-        (("Loop(%three", "Loop(_"), "the number of turns is not known"),
+        (("Loop(%three", "Loop(_"), "the number of iterations is not known"),
     ],
 )
 def test_loops_that_stay(change: tuple[str, str], reason: str) -> None:
