@@ -84,8 +84,9 @@ def test_dumps_of_the_architecture_page_are_real(tmp_path: Path) -> None:
         assert real >= set(block.splitlines()), name
 
 
-def test_the_architecture_page_names_files_that_are_there() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+@pytest.mark.parametrize("name", ["architecture.md", "glossary.md"])
+def test_pages_name_files_that_are_there(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text("utf-8")
     named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|\.c|/))`", page)
     assert len(named) > 20 and [n for n in named if not (ROOT / n).exists()] == []
 

@@ -143,7 +143,7 @@ class _BoundsChecks:
         return [*checks, s], known
 
     def _while(self, s: Stmt, known: _Known) -> list[Stmt]:
-        """The condition is evaluated before each iteration, so it is checked before each iteration."""
+        """The condition is evaluated before each iteration, so it is checked there too."""
         checks, _ = self._checks([s.condition], frozenset())
         body = _sequence([self.statement(s.body, known), *checks])
         return [*checks, tirx.While(s.condition, body)]
