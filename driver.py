@@ -295,9 +295,7 @@ class _Compilation:
         tools = self.timed("load compiler", self.tools)
         graph = self.timed("passes", lambda: self.optimize(imported))
         contents = self.generate(graph, source, before, tools)
-        return Artifact(
-            contents, graph, self.records, self.seconds, self.tuning, self.near_misses
-        )
+        return Artifact(contents, graph, self.records, self.seconds, self.tuning, self.near_misses)
 
     def runner(self, graph: Graph) -> Callable[[Mapping[str, Any]], list[Any]]:
         """A function that runs ``graph``, compiled for this machine's CPU whatever the target.
@@ -394,9 +392,7 @@ class _Compilation:
         self.report["warnings"] = result.warnings
         return result.graph
 
-    def generate(
-        self, graph: Graph, source: Source, before: int, tools: Tools
-    ) -> ArtifactContents:
+    def generate(self, graph: Graph, source: Source, before: int, tools: Tools) -> ArtifactContents:
         from .codegen.artifact import ArtifactContents
         from .codegen.costs import fallback_warnings, kernel_costs
         from .codegen.flops import graph_flops
@@ -431,7 +427,8 @@ class _Compilation:
         self.report.update(
             {
                 "nodes": {"imported": before, "optimised": graph.count_nodes()},
-                "runs": f"in the virtual machine, because of {native}" if code is None
+                "runs": f"in the virtual machine, because of {native}"
+                if code is None
                 else "as native code",
                 "kernels": len(lowered.kernels),
                 "kernel_costs": costs,

@@ -31,9 +31,7 @@ class GraphkilnBackend(Backend):
     """Compiles for the CPU (or, with ``device="CUDA"``, for an NVIDIA GPU)."""
 
     @classmethod
-    def prepare(
-        cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any
-    ) -> CompiledModel:
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> CompiledModel:
         kwargs.setdefault("target", "cuda" if device.startswith("CUDA") else "cpu")
         artifact = compile_model(model, jobs=1, **kwargs)
         return CompiledModel(artifact.session())

@@ -1,6 +1,6 @@
 """Compile time and memory, each model in a fresh process with an empty kernel cache.
 
-    python benchmarks/compile_time.py [MODEL.onnx ...] [--synthetic 20000]
+python benchmarks/compile_time.py [MODEL.onnx ...] [--synthetic 20000]
 """
 
 from __future__ import annotations

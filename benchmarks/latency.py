@@ -115,8 +115,7 @@ def find_inputs(model: Path, folder: str | None, scratch: Path) -> Path:
     random = np.random.default_rng(0)
     with load(scratch / f"{model.stem}.kiln") as session:
         feeds = {
-            i.name: random_input(i.name, i.type, i.shape, {}, random)
-            for i in session.get_inputs()
+            i.name: random_input(i.name, i.type, i.shape, {}, random) for i in session.get_inputs()
         }
     path = scratch / f"{model.stem}.npz"
     np.savez(path, **feeds)

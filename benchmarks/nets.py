@@ -182,9 +182,7 @@ def watch(net: str, options: argparse.Namespace) -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (DATA, DATA))
         return wanted[number].run(target)
 
-    for done in workers.run(
-        iter(range(len(wanted))), work, jobs=options.jobs, limit=options.limit
-    ):
+    for done in workers.run(iter(range(len(wanted))), work, jobs=options.jobs, limit=options.limit):
         task, said = wanted[done.item], done.answer
         if done.status != "done":
             said = f"{done.status}: exit code {done.answer}"

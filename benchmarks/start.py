@@ -1,6 +1,6 @@
 """Cold start of an artifact, and loading of many weights.
 
-    python benchmarks/start.py MODEL.onnx [--weights 400]
+python benchmarks/start.py MODEL.onnx [--weights 400]
 """
 
 from __future__ import annotations

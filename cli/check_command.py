@@ -151,9 +151,7 @@ def compare(mine: Any, wanted: Any, tolerances: Tolerances | None) -> tuple[floa
     return _compare_numbers(a, b, tolerances)
 
 
-def _compare_lists(
-    mine: Any, wanted: Any, tolerances: Tolerances | None
-) -> tuple[float, str]:
+def _compare_lists(mine: Any, wanted: Any, tolerances: Tolerances | None) -> tuple[float, str]:
     if not (isinstance(mine, list) and isinstance(wanted, list) and len(mine) == len(wanted)):
         return 0.0, "sequences of different lengths"
     parts = [compare(a, b, tolerances) for a, b in zip(mine, wanted, strict=True)]

@@ -19,12 +19,16 @@ from .tables import facts, milliseconds, number, show, size, table
 @click.option("-o", "--output", type=click.Path(), help="The artifact (default: MODEL.kiln).")
 @click.option("--folder", is_flag=True, help="Write a folder instead of one file.")
 @click.option(
-    "--tune", type=click.FloatRange(0, 1e6), default=0.0, metavar="SECONDS",
+    "--tune",
+    type=click.FloatRange(0, 1e6),
+    default=0.0,
+    metavar="SECONDS",
     help="Time the best few ways to compute each heavy kernel for so long, and remember them.",
 )
 @click.option("--tuned", is_flag=True, help="Use what --tune remembers, but time nothing.")
 @click.option(
-    "--explain", metavar="PATTERN",
+    "--explain",
+    metavar="PATTERN",
     help="Say why rewrites were not made, of rules or nodes whose names match: 'layout', '*/a/*'.",
 )
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

@@ -82,10 +82,7 @@ def _standard() -> set[str]:
     """The keys of ONNX's own ops; those whose last version is a removal stay readable."""
     import onnx.defs
 
-    return {
-        f"{s.domain}.{s.name}" if s.domain else s.name
-        for s in onnx.defs.get_all_schemas()
-    }
+    return {f"{s.domain}.{s.name}" if s.domain else s.name for s in onnx.defs.get_all_schemas()}
 
 
 def _own_doc(key: str, domain: str) -> str:

@@ -12,9 +12,7 @@ import click
 import numpy as np
 
 
-def feeds_for(
-    session: Any, files: Sequence[str], dims: Sequence[str], seed: int
-) -> dict[str, Any]:
+def feeds_for(session: Any, files: Sequence[str], dims: Sequence[str], seed: int) -> dict[str, Any]:
     """Arrays for every input of a session: given ones from files, random ones for the rest.
 
     Inputs that may be left out are.

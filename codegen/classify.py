@@ -29,8 +29,7 @@ def is_host(graph: Graph, node: Node) -> bool:
     types: list[Type | None] = [o.type for o in node.outputs]
     types += [None if v is None else v.type for v in graph.inputs_of(node)]
     return any(
-        t is not None and (not isinstance(t, TensorType) or t.dtype.name == "string")
-        for t in types
+        t is not None and (not isinstance(t, TensorType) or t.dtype.name == "string") for t in types
     )
 
 

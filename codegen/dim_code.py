@@ -15,9 +15,7 @@ from .dim_slots import Verdict
 Expr: TypeAlias = Any
 
 
-def decide(
-    b: Builder, verdict: Verdict, symbol: Callable[[str], Expr]
-) -> tuple[Expr, Expr, Expr]:
+def decide(b: Builder, verdict: Verdict, symbol: Callable[[str], Expr]) -> tuple[Expr, Expr, Expr]:
     """Which condition fails (counted from 1; 0 for none), and the two sizes of the first that does.
 
     ``symbol`` gives the value of a symbol's name. All goes through memory, since TVM expands chains

@@ -313,9 +313,7 @@ class _Code:
                     run.writer.set(STATUS, index(BAILED_OUT))
                     b.leave()
 
-    def _emit_call(
-        self, run: _Run, kernel: str, operands: tuple[Tensor | DimSlot, ...]
-    ) -> None:
+    def _emit_call(self, run: _Run, kernel: str, operands: tuple[Tensor | DimSlot, ...]) -> None:
         # Addresses are passed as integers of their size, which is the same to the callee.
         code = tirx.call_extern(
             "int32", _SYMBOL + kernel, index(0), run.frame + 8 * self.arguments[operands],

@@ -83,9 +83,7 @@ def _count(node: OnnxNode, name: str) -> int:
 # ---- operands ------------------------------------------------------------------------------------
 
 
-def _projections(
-    node: OnnxNode, emit: Emit, heads: int, groups: int
-) -> tuple[Value, Value, Value]:
+def _projections(node: OnnxNode, emit: Emit, heads: int, groups: int) -> tuple[Value, Value, Value]:
     """Queries, keys and values, each with all heads in its last axis."""
     q, k, v = node.required(0), node.input(1), node.input(2)
     if emit.rank(q) != 3:
@@ -200,9 +198,7 @@ def _mask(node: OnnxNode, q: Value, step: _Step, emit: Emit) -> Value:
                 emit.scalar(-np.inf, q))  # fmt: skip
 
 
-def _attended(
-    node: OnnxNode, q: Value, k: Value, v: Value, mask: Value, emit: Emit
-) -> Value:
+def _attended(node: OnnxNode, q: Value, k: Value, v: Value, mask: Value, emit: Emit) -> Value:
     """softmax(q k^T + mask) v of q [B, H, S, D] and k, v [B, K, T, D].
 
     The mask may end before the keys do (Attention-24): those behind it are not seen.

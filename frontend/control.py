@@ -1,10 +1,10 @@
 """If, Loop and Scan: bodies become closed graphs, what they use from outside becomes inputs.
 
-    If(cond, *captured)                          then_branch, else_branch: (*captured)
-    Loop(M?, cond?, *carried, *captured)         body: (i, cond, *carried, *captured)
-                                                       -> (cond, *carried, *scanned)
-    Scan(*carried, *scanned, *captured)          body: (*carried, *slices, *captured)
-                                                       -> (*carried, *slices)
+If(cond, *captured)                          then_branch, else_branch: (*captured)
+Loop(M?, cond?, *carried, *captured)         body: (i, cond, *carried, *captured)
+                                                   -> (cond, *carried, *scanned)
+Scan(*carried, *scanned, *captured)          body: (*carried, *slices, *captured)
+                                                   -> (*carried, *slices)
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ def _place_if(at: _Site) -> Sequence[Slot]:
     return _place_chosen(at, cond, branches, question, answer)
 
 
-def _place_both(
-    at: _Site, cond: Value, branches: Sequence[Body], wanted: int
-) -> Sequence[Slot]:
+def _place_both(at: _Site, cond: Value, branches: Sequence[Body], wanted: int) -> Sequence[Slot]:
     then, other = at.builder("then"), at.builder("else")
     _fill(at, branches[0], then, [])
     for value in then.captured:
@@ -245,9 +243,7 @@ def _settle(
         first = 1 if heads else 0
         after = [v.type for v in builder.graph.outputs[first : first + len(carried)]]
         hints = [f"{builder.graph.name}_{v.name}" for v in values]
-        wider = [
-            _widen(at, a, b, h, free) for a, b, h in zip(carried, after, hints, strict=True)
-        ]
+        wider = [_widen(at, a, b, h, free) for a, b, h in zip(carried, after, hints, strict=True)]
         if wider == carried:
             return builder
         carried = wider

@@ -35,9 +35,7 @@ def require_modest(
 
 
 class _Counter:
-    def __init__(
-        self, functions: Mapping[FunctionKey, onnx.FunctionProto], deepest: int
-    ) -> None:
+    def __init__(self, functions: Mapping[FunctionKey, onnx.FunctionProto], deepest: int) -> None:
         self._functions = functions
         self._deepest = deepest
         self._known: dict[FunctionKey, int] = {}

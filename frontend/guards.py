@@ -103,7 +103,12 @@ class _Guards:
         origins: Origins,
     ) -> Node:  # fmt: skip
         made = self._graph.add_node(
-            op, inputs, attrs, outputs=[name], domain="kiln", origins=origins  # type: ignore[arg-type]
+            op,
+            inputs,
+            attrs,
+            outputs=[name],
+            domain="kiln",
+            origins=origins,  # type: ignore[arg-type]
         )
         infer_node(self._graph, made, {})
         return made

@@ -55,9 +55,7 @@ def sorted_nodes(
     return [nodes[i] for i in order]
 
 
-def _producers(
-    nodes: Sequence[onnx.NodeProto], defined: Callable[[str], bool]
-) -> dict[str, int]:
+def _producers(nodes: Sequence[onnx.NodeProto], defined: Callable[[str], bool]) -> dict[str, int]:
     producer: dict[str, int] = {}
     for i, node in enumerate(nodes):
         for label in (node.name, node.op_type, node.domain, node.overload, *node.input):

@@ -31,9 +31,7 @@ RunBody: TypeAlias = "Callable[[Graph, list[Any]], list[Any]]"
 Control: TypeAlias = "Callable[[Node, list[Any], RunBody, Mapping[str, int]], list[Any]]"
 
 
-def _region(
-    node: Node, inputs: list[Any], run: RunBody, _bindings: Mapping[str, int]
-) -> list[Any]:
+def _region(node: Node, inputs: list[Any], run: RunBody, _bindings: Mapping[str, int]) -> list[Any]:
     return run(_body(node, "body"), inputs)
 
 

@@ -1,8 +1,8 @@
 """Maximum, minimum and broadcast of symbolic dimensions.
 
-    max(min(x, y), x) = x                min(max(x, y), x) = x
-    max(x, y) = y                        where x <= y is provable
-    broadcast(x, y) = y                  where 1 <= x <= y is provable
+max(min(x, y), x) = x                min(max(x, y), x) = x
+max(x, y) = y                        where x <= y is provable
+broadcast(x, y) = y                  where 1 <= x <= y is provable
 """
 
 from __future__ import annotations

@@ -289,7 +289,6 @@ class Editor:
                     node.origins = Origins.union([node.origins, rest])
         self._settled.update(ours)
 
-
     def _replaced_nodes(
         self, roots: Sequence[Node], removed: dict[Node, list[Node]], new: Sequence[Node]
     ) -> list[Node]:

@@ -246,9 +246,7 @@ class _Engine:
             if problem is not None:
                 raise EvaluationError(Blocker(problem, node.name, node.key, output=out.name))
 
-    def _call(
-        self, node: Node, inputs: list[Any], bindings: Bindings, symbolic: bool
-    ) -> list[Any]:
+    def _call(self, node: Node, inputs: list[Any], bindings: Bindings, symbolic: bool) -> list[Any]:
         if symbolic:
             try:
                 node = concrete(node, bindings)

@@ -50,13 +50,12 @@ def parse_graph(
     except RecursionError:
         parser.fail("nested too deeply")
 
+
 _WRAPPERS = ("seq", "empty", "optional")
 
 
 class _Parser(Scanner):
-    def __init__(
-        self, text: str, constants: Mapping[str, np.ndarray], placeholders: bool
-    ) -> None:
+    def __init__(self, text: str, constants: Mapping[str, np.ndarray], placeholders: bool) -> None:
         super().__init__(text)
         self._constants = constants
         self._placeholders = placeholders

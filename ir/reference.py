@@ -85,9 +85,7 @@ def _evaluator(node: Node, names: Sequence[str], inputs: list[Any] | None) -> An
     try:
         return ReferenceEvaluator(onnx.ModelProto(graph=graph, opset_import=opsets, ir_version=10))
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as e:
-        raise GraphError(
-            f"onnx.reference does not evaluate {node.key}: {e}", node=node.name
-        ) from e
+        raise GraphError(f"onnx.reference does not evaluate {node.key}: {e}", node=node.name) from e
 
 
 def node_proto(node: Node, inputs: Sequence[str], outputs: Sequence[str]) -> NodeProto:

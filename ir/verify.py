@@ -209,9 +209,7 @@ class _Verifier:
                 f"where {takes} and {gives} are needed",
             )
 
-    def _body_inputs(
-        self, node: Node, name: str, body: Graph, inputs: list[Value | None]
-    ) -> None:
+    def _body_inputs(self, node: Node, name: str, body: Graph, inputs: list[Value | None]) -> None:
         """Values that enter a body unchanged have the type the body declares for them."""
         for i in _captured(node, len(inputs)):
             value, inner = inputs[i], body.inputs[i - len(inputs)]

@@ -140,9 +140,7 @@ def window_output(window: Window, spatial: Shape, ceil_mode: bool = False) -> Sh
     return tuple(_slides(window, i, extent, ceil_mode) for i, extent in enumerate(spatial))
 
 
-def require_fit(
-    ctx: InferContext, window: Window, spatial: Shape, ceil_mode: bool = False
-) -> None:
+def require_fit(ctx: InferContext, window: Window, spatial: Shape, ceil_mode: bool = False) -> None:
     """Note that a window must fit into the padded image.
 
     Automatic padding makes it fit; with ``ceil_mode`` a part of it is enough.

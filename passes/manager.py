@@ -114,8 +114,16 @@ class PassManager:
             before, nodes = nodes, graph.count_nodes()
             records.append(
                 PassRecord(
-                    index, p.name, format_pass(p), seconds, before, nodes,
-                    result.changes, result.details, edits.by_rule, result.numbers,
+                    index,
+                    p.name,
+                    format_pass(p),
+                    seconds,
+                    before,
+                    nodes,
+                    result.changes,
+                    result.details,
+                    edits.by_rule,
+                    result.numbers,
                 )  # fmt: skip
             )
             self._dump(graph, index, p.name)

@@ -1,11 +1,11 @@
 """Options of passes as text: the annotation of a pass's field says what its text may be.
 
-    bool            true, false
-    int, float      a number
-    str             a word
-    an enum         one of its values
-    tuple[T, ...]   texts of T joined by "+", nothing for the empty tuple
-    T | None        a text of T, or none
+bool            true, false
+int, float      a number
+str             a word
+an enum         one of its values
+tuple[T, ...]   texts of T joined by "+", nothing for the empty tuple
+T | None        a text of T, or none
 """
 
 from __future__ import annotations

@@ -31,10 +31,12 @@ class Signedness(Pass):
     """Flips the sign bit of 8-bit activations to suit the target; see the file's text."""
 
     name = "signedness"
-    claims = {"flipped": exact(
+    claims = {
+        "flipped": exact(
             "(x, scale, zero) = (x ^ 128, scale, zero ^ 128), the other sign",
             "it is about whole sums of products of bytes",
-        )}
+        )
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.target.layouts

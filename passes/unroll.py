@@ -31,9 +31,9 @@ class Unroll(Pass):
     max_nodes: int = 512
 
     name = "unroll"
-    claims = {"loops": exact(
-            "loop(n, body) = body after body, n times", "it is about control flow"
-        )}
+    claims = {
+        "loops": exact("loop(n, body) = body after body, n times", "it is about control flow")
+    }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         editor = context.editor(graph)

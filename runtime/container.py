@@ -124,9 +124,7 @@ class FolderContainer:
             names = os.listdir(path)
         _require(names)
         with ExitStack() as opened:
-            self._files = {
-                name: opened.enter_context(_plain_file(path, name)) for name in _NAMES
-            }
+            self._files = {name: opened.enter_context(_plain_file(path, name)) for name in _NAMES}
             self._opened = opened.pop_all()
 
     def size(self, member: str) -> int:

@@ -52,9 +52,7 @@ class Session:
         self._every_output = range(len(self._outputs))
         self._threads = thread_pool.resolve(threads)
         self._defaults = {
-            spec.name: _default(artifact, spec)
-            for spec in self._inputs
-            if spec.default is not None
+            spec.name: _default(artifact, spec) for spec in self._inputs if spec.default is not None
         }
         self._model: Model | None = Model(artifact)
         # What runs takes from and gives back to the pools that it found, which `close` replaces.

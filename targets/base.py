@@ -17,9 +17,7 @@ class TargetError(UsageError):
     """A target's name or its options are not understood."""
 
 
-def parse_options(
-    texts: Sequence[str], known: Mapping[str, tuple[str, ...]]
-) -> dict[str, str]:
+def parse_options(texts: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Options such as ``check=bounds`` by name; ``known`` are the values that each may have.
 
     Raises :class:`TargetError` for others, and where a name is repeated.

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 # The same examples on every run and every machine, and no example database left behind.
 settings.register_profile("graphkiln", derandomize=True, database=None, deadline=None)
+settings.register_profile("fresh", derandomize=False, database=None, deadline=None, print_blob=True)
 settings.load_profile("graphkiln")
 
 

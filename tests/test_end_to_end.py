@@ -78,9 +78,7 @@ def random_feeds(session: Any, seed: int, batch: int = 1) -> dict[str, np.ndarra
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shipped_models_agree_with_onnxruntime(
-    name: str, artifact: Callable[[str], Path]
-) -> None:
+def test_shipped_models_agree_with_onnxruntime(name: str, artifact: Callable[[str], Path]) -> None:
     theirs = reference(MODELS / f"{name}.onnx")
     with graphkiln.load(artifact(name)) as mine:
         for attribute in ("get_inputs", "get_outputs"):
@@ -146,9 +144,7 @@ def compile_elsewhere(model: Path, output: Path, cache: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["mnist_cntk", "sdp_attention_block"])
-def test_same_input_same_bytes(
-    name: str, tmp_path: Path, kernel_cache: Path
-) -> None:
+def test_same_input_same_bytes(name: str, tmp_path: Path, kernel_cache: Path) -> None:
     # Processes of their own: ops that other tests register here would be part of the kernels' keys.
     model = MODELS / f"{name}.onnx"
     first = compile_elsewhere(model, tmp_path / "first.kiln", str(kernel_cache))

@@ -125,6 +125,7 @@ RELU = model([node("Relu", "x", "y")], [value("x", (2, 3))], ["y"])
 
 def no_kernel(monkeypatch: Patch, folder: Path) -> None:
     """An op that somebody registered without a lowering."""
+
     def infer(ctx: InferContext) -> list[Any]:
         return [ctx.inputs[0]]
 

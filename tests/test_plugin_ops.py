@@ -40,9 +40,7 @@ def graph(params: str, lines: str) -> Graph:
     return graph_of(text.replace("@", f"{DOMAIN}."))
 
 
-def after(
-    params: str, lines: str, pipeline: str, context: PassContext | None = None
-) -> list[str]:
+def after(params: str, lines: str, pipeline: str, context: PassContext | None = None) -> list[str]:
     """The ops that are left, producers first; their numbers are those of before."""
     g = graph(params, lines)
     feeds = random_feeds(g)

@@ -103,13 +103,9 @@ def close(scope: Scope, graph: Graph, names: Sequence[str | None]) -> None:
         scope.proto.output.append(info)
 
 
-def _write(
-    scope: Scope, node: Node, inputs: list[str], graphs: dict[str, onnx.GraphProto]
-) -> None:
+def _write(scope: Scope, node: Node, inputs: list[str], graphs: dict[str, onnx.GraphProto]) -> None:
     attrs: dict[str, Attr] = {
-        k: v
-        for k, v in node.attrs.items()
-        if not isinstance(v, Graph) and k not in _CLOSING
+        k: v for k, v in node.attrs.items() if not isinstance(v, Graph) and k not in _CLOSING
     }
     plain = Node(node.op, node.domain, node.name, attrs, node.outputs, node.serial)
     proto = node_proto(plain, inputs, [scope.result(v) for v in node.values])

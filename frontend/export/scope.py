@@ -89,9 +89,7 @@ class Scope:
     lets the last one write to ``result(value)`` for each of the node's outputs.
     """
 
-    def __init__(
-        self, shared: Shared, proto: onnx.GraphProto, parent: Scope | None = None
-    ) -> None:
+    def __init__(self, shared: Shared, proto: onnx.GraphProto, parent: Scope | None = None) -> None:
         self.shared = shared
         self.proto = proto
         self.parent = parent

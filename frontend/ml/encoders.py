@@ -39,9 +39,7 @@ def label_encoder(node: OnnxNode, emit: Emit) -> Sequence[Value] | None:
     return [found]
 
 
-def _lookup(
-    x: Value, keys: np.ndarray, values: np.ndarray, default: Value, emit: Emit
-) -> Value:
+def _lookup(x: Value, keys: np.ndarray, values: np.ndarray, default: Value, emit: Emit) -> Value:
     last = keys.size - 1
     ordered, first = np.unique(keys[::-1], return_index=True)
     if not ordered.size:

@@ -115,4 +115,3 @@ def _choice(node: OnnxNode, name: str, choices: Sequence[str], default: int) -> 
     if not isinstance(number, int) or not 0 <= number < len(choices):
         raise ImportFault(f"{name} {number} is not one of 0 to {len(choices) - 1}")
     return choices[number]
-

@@ -94,8 +94,7 @@ def _infer_if(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"the branches give {len(then)} and {len(other)} values")
     outer = _symbols(ctx.inputs)
     return [
-        _outside(unify(a, b, ctx.fresh_dim), outer, ctx)
-        for a, b in zip(then, other, strict=True)
+        _outside(unify(a, b, ctx.fresh_dim), outer, ctx) for a, b in zip(then, other, strict=True)
     ]
 
 

@@ -96,9 +96,7 @@ def einsum_axes(b: Builder) -> AxisMap | None:
     einsum = parse_einsum(b.attr("equation"), [len(shape) for shape in shapes])
     sizes = einsum.extents(shapes)
     axes = {
-        label: whole(
-            b.factor(d) if label in einsum.output else b.reduced(d, Combine.SUM)
-        )
+        label: whole(b.factor(d) if label in einsum.output else b.reduced(d, Combine.SUM))
         for label, d in sizes.items()
     }
     for i, labels in enumerate(einsum.operands):

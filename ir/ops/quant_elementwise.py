@@ -18,8 +18,15 @@ _MS = "com.microsoft"
 _ELEMENTWISE = (Trait.ELEMENTWISE, Trait.FINITE, Trait.ONE_BYTE_TYPE)
 
 
-@op("QLinearAdd", domain=_MS, arity=(7, 8), traits=_ELEMENTWISE, zero_points={2: 0, 5: 3},
-    result_zero_point=7, evaluate=evaluate.qlinear_add)
+@op(
+    "QLinearAdd",
+    domain=_MS,
+    arity=(7, 8),
+    traits=_ELEMENTWISE,
+    zero_points={2: 0, 5: 3},
+    result_zero_point=7,
+    evaluate=evaluate.qlinear_add,
+)
 @op("QLinearMul", domain=_MS, arity=(7, 8), traits=_ELEMENTWISE, zero_points={2: 0, 5: 3},
     result_zero_point=7, evaluate=evaluate.qlinear_mul)  # fmt: skip
 def infer_qlinear_binary(c: InferContext) -> list[Type]:
@@ -71,7 +78,10 @@ def infer_qlinear_softmax(c: InferContext) -> list[Type]:
 
 
 @op(
-    "QLinearConcat", domain=_MS, arity=(5, 2**31), evaluate=evaluate.qlinear_concat,
+    "QLinearConcat",
+    domain=_MS,
+    arity=(5, 2**31),
+    evaluate=evaluate.qlinear_concat,
     axes=quantized_concat,
 )
 def infer_qlinear_concat(c: InferContext) -> list[Type]:

@@ -56,9 +56,7 @@ def dequantize_linear(node: Node, inputs: list[Any]) -> list[Any]:
 def _codes(quotient: Array, zero: Array | None, default: str = "uint8") -> Array:
     """A quotient rounded, moved by its zero point and saturated to the zero point's type."""
     target = to_numpy_dtype(default) if zero is None else zero.dtype
-    return saturated(
-        np.rint(quotient) + (0 if zero is None else zero.astype(np.float32)), target
-    )
+    return saturated(np.rint(quotient) + (0 if zero is None else zero.astype(np.float32)), target)
 
 
 # ---- products ------------------------------------------------------------------------------------

@@ -65,7 +65,11 @@ def infer_dynamic_quantize_lstm(c: InferContext) -> list[Type]:
 
 
 def infer_layer(
-    c: InferContext, hidden: Dim, states: int, gates: int | None, features: int = 2,
+    c: InferContext,
+    hidden: Dim,
+    states: int,
+    gates: int | None,
+    features: int = 2,
     first_state: int = 5,
 ) -> list[Type]:
     """Y, then the last value of each state, as ONNX's ``layout`` orders their dims.

@@ -39,9 +39,7 @@ def _bring(body: Graph, value: Value, inputs: list[Value]) -> Value:
 def _leaving(graph: Graph, members: Sequence[Node]) -> list[Value]:
     """The values of ``members`` that are used outside."""
     inside = set(members)
-    return [
-        v for n in members for v in n.values if any(c not in inside for c, _ in graph.uses(v))
-    ]
+    return [v for n in members for v in n.values if any(c not in inside for c, _ in graph.uses(v))]
 
 
 def _replace(

@@ -22,9 +22,7 @@ class Planner:
     channel comes from; ``converted`` says what stands for the nodes that go at the end.
     """
 
-    def __init__(
-        self, editor: Editor, layouts: Layouts, explain: Explain | None = None
-    ) -> None:
+    def __init__(self, editor: Editor, layouts: Layouts, explain: Explain | None = None) -> None:
         self.editor = editor
         self.graph = editor.graph
         self.layouts = layouts

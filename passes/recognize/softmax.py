@@ -1,8 +1,8 @@
 """Softmax and its logarithm, sums and norms that are built of simpler reductions.
 
-    Softmax:    exp(x - max x) / sum exp(x - max x), with or without the maximum
-    LogSoftmax: log softmax x = (x - max x) - log sum exp(x - max x) = x - logsumexp x
-    ReduceL2:   sqrt sum x^2        ReduceSumSquare: sum x*x
+Softmax:    exp(x - max x) / sum exp(x - max x), with or without the maximum
+LogSoftmax: log softmax x = (x - max x) - log sum exp(x - max x) = x - logsumexp x
+ReduceL2:   sqrt sum x^2        ReduceSumSquare: sum x*x
 """
 
 from __future__ import annotations

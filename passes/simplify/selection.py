@@ -54,9 +54,7 @@ def _clip_once(m: Match, r: Editor) -> Value | None:
     assert first is not None and second is not None
     low, high = (min(max(b, second[0]), second[1]) for b in first)
     kind = to_numpy_dtype(m["x"].dtype)
-    ends = [
-        r.constant(np.array(b, kind)) if np.isfinite(b) else None for b in (low, high)
-    ]
+    ends = [r.constant(np.array(b, kind)) if np.isfinite(b) else None for b in (low, high)]
     while ends and ends[-1] is None:
         ends.pop()
     return r.op("Clip", m["x"], *ends)

@@ -91,9 +91,7 @@ def _sink(m: Match, r: Editor) -> Value:
     view = _viewed(m)
     a = None if view is None else m.graph.input(view.node, 0)
     assert view is not None and a is not None
-    inputs = [
-        None if v is None else _other(m, r, v, view, a) for v in m.graph.inputs_of(m.root)
-    ]
+    inputs = [None if v is None else _other(m, r, v, view, a) for v in m.graph.inputs_of(m.root)]
     inner = r.node(m.root.op, inputs, dict(m.root.attrs), domain=m.root.domain).out()
     return r.op("kiln.Reshape", inner, shape=m.root.out().shape)
 

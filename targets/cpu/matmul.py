@@ -97,9 +97,7 @@ class _Packed:
         several = self.row_tiles.tiles is None or self.row_tiles.tiles > 1
         return several and self.dot.sums == "float32" and self.weight.dtype != "float32"
 
-    def _tile(
-        self, weights: Callable[[Expr], Weights], tile: Expr, row: Expr, size: int
-    ) -> None:
+    def _tile(self, weights: Callable[[Expr], Weights], tile: Expr, row: Expr, size: int) -> None:
         acc = RegisterTile(self.b, size, self.vectors, self.dot)
         acc.zero()
         self._reduce(acc, weights, tile, row)

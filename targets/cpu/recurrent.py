@@ -289,9 +289,7 @@ class _Walk:
         back = tile.value(row, (gate - first) * self.k.vectors + vector, lane)
         return self.clipped(self.share(now, block, row, vector, lane, gate) + back)
 
-    def share(
-        self, now: _Now, block: Expr, row: int, vector: int, lane: Expr, gate: int
-    ) -> Expr:
+    def share(self, now: _Now, block: Expr, row: int, vector: int, lane: Expr, gate: int) -> Expr:
         """The inputs' share of a gate."""
         place = now.places[row]
         source = self.layer.row(place.time, place.sequence)
@@ -358,9 +356,7 @@ def _gru_linear_first(w: _Walk, now: _Now) -> None:
         tile = w.gates(block, w.h, (now.old,), 0, 3)
 
         def cell(r: int, v: int, lane: Expr, j: Expr) -> None:
-            z, reset = (
-                w.b.let(f(w.total(now, block, tile, r, v, lane, i))) for i in range(2)
-            )
+            z, reset = (w.b.let(f(w.total(now, block, tile, r, v, lane, i))) for i in range(2))
             linear = tile.value(r, 2 * w.k.vectors + v, lane)
             linear = linear if bias is None else linear + bias[w.d, j]
             n = g(w.clipped(w.share(now, block, r, v, lane, 2) + reset * linear))

@@ -50,9 +50,7 @@ def drop_argument_checks(module: Any) -> Any:
 
     Those want the shapes that a kernel was written for. Kernels take any of as many elements.
     """
-    functions = {
-        var: f.with_body(_without_checks(f.body)) for var, f in module.functions.items()
-    }
+    functions = {var: f.with_body(_without_checks(f.body)) for var, f in module.functions.items()}
     return tvm.IRModule(functions, attrs=module.attrs)
 
 

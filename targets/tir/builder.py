@@ -456,6 +456,7 @@ class Builder:
         ``cost`` estimates the scalar operations of one body: small work stays on one thread.
         ``sequential_last``: the body itself loops a lot, so do not chunk the last dim for SIMD.
         """
+
         def inner(at: tuple[Expr, ...]) -> None:
             self._nests += 1
             body(at)

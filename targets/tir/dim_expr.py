@@ -11,9 +11,7 @@ from tvm import tirx
 from ...ir.dims import Atom, Broadcast, Dim, FloorDiv, Max, Min, Symbol, SymExpr
 
 
-def dim_expr(
-    dim: Dim, symbol: Callable[[str], Any], times: Callable[[Any, Any], Any] = mul
-) -> Any:
+def dim_expr(dim: Dim, symbol: Callable[[str], Any], times: Callable[[Any, Any], Any] = mul) -> Any:
     """``dim`` as an int64 expression; ``symbol`` gives the variable of a symbol's name.
 
     ``times`` multiplies.
@@ -30,9 +28,7 @@ def dim_expr(
     return total
 
 
-def _atom_expr(
-    atom: Atom, symbol: Callable[[str], Any], times: Callable[[Any, Any], Any]
-) -> Any:
+def _atom_expr(atom: Atom, symbol: Callable[[str], Any], times: Callable[[Any, Any], Any]) -> Any:
     if isinstance(atom, Symbol):
         return symbol(atom.text)
     a, b = (dim_expr(arg, symbol, times) for arg in atom.args)

@@ -151,9 +151,7 @@ def row_lanes(n: Any, dtype: str, vector_bytes: int) -> int:
     return width if known is None or width == 1 else best_lanes(known, 4 * width)
 
 
-def column_lanes(
-    shape: Sequence[Any], kept: Sequence[int], dtype: str, vector_bytes: int
-) -> int:
+def column_lanes(shape: Sequence[Any], kept: Sequence[int], dtype: str, vector_bytes: int) -> int:
     """Columns reduced at once; 1 where the last axis is reduced or very short."""
     if not kept or kept[-1] != len(shape) - 1 or len(kept) == len(shape):
         return 1

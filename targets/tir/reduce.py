@@ -107,9 +107,7 @@ class RowGroup(Group):
         total = Partial(self.b, monoid, dtype, lanes)
         rest = total if lanes == 1 else Partial(self.b, monoid, dtype, 1)
         with self.b.grid(*outer) as r:
-            total.fold(
-                whole, lambda block, lane: load(self.place((*r, block * lanes + lane)))
-            )
+            total.fold(whole, lambda block, lane: load(self.place((*r, block * lanes + lane))))
             if rest is not total and as_int(tail) != 0:
                 done = index(whole) * lanes
                 rest.fold(tail, lambda i, _lane: load(self.place((*r, done + i))))

@@ -37,9 +37,7 @@ def graphkiln_command(command_environment: dict[str, str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def digits(
-    graphkiln_command: Run, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def digits(graphkiln_command: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits model, compiled by the command."""
     path = tmp_path_factory.mktemp("digits") / "digits.kiln"
     done = graphkiln_command("compile", MODELS / "mnist_cntk.onnx", "-o", path)

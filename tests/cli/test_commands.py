@@ -47,9 +47,7 @@ def test_compile_explains_what_it_did_not_do(
     assert "Not done" in told
 
 
-def test_compile_quietly_into_a_folder(
-    graphkiln_command: Run, model: Path, tmp_path: Path
-) -> None:
+def test_compile_quietly_into_a_folder(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     done = graphkiln_command("compile", model, "-o", tmp_path / "m", "--folder", "--quiet")
     assert (done.code, done.out, done.err) == (0, "", "")
     assert {p.name for p in (tmp_path / "m").iterdir()} == {
@@ -99,9 +97,7 @@ def test_run_takes_and_gives_files(
     np.testing.assert_allclose(np.load(out)["Plus214_Output_0"], wanted, rtol=1e-3, atol=0.1)
 
 
-def test_run_on_random_inputs_repeats_with_its_seed(
-    graphkiln_command: Run, digits: Path
-) -> None:
+def test_run_on_random_inputs_repeats_with_its_seed(graphkiln_command: Run, digits: Path) -> None:
     first, again, other = (graphkiln_command("run", digits, "--seed", s).out for s in "112")
     assert first == again != other
 

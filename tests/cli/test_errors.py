@@ -325,9 +325,7 @@ def test_a_model_is_no_artifact(graphkiln_command: Run, model: Path) -> None:
     graphkiln_command("run", model).fails(str(model))
 
 
-def test_an_artifact_for_another_cpu(
-    graphkiln_command: Run, model: Path, tmp_path: Path
-) -> None:
+def test_an_artifact_for_another_cpu(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     contents = graphkiln.compile(model, jobs=1).contents
     contents.manifest["target"]["features"].append("warp_drive")
     write_artifact(contents, tmp_path / "m.kiln")

@@ -74,10 +74,13 @@ def test_sizes_reach_bodies(name: str, passes: str | None) -> None:
 
 def test_results_of_no_turns() -> None:
     """They have the sizes that are known without a turn, and 0 for what only a turn tells."""
-    model = parser.parse_model(HEAD + """
+    model = parser.parse_model(
+        HEAD
+        + """
 g (float[N,M] x, int64 n) => (float[?,?,?] y, int64[?,?,?] z) <bool go = {1}> {
   y, z = Loop (n, go) <body = b (int64 i, bool on) => (bool more, float[?,?] a, int64[?,?] w) {
-      more = Identity (on) a = Transpose <perm = [1, 0]> (x) w = NonZero (x) }> }""")
+      more = Identity (on) a = Transpose <perm = [1, 0]> (x) w = NonZero (x) }> }"""
+    )
     session = graphkiln.compile(model, jobs=1).session(threads=1)
     x = np.ones((2, 3), np.float32)
     y, z = session.run(None, {"x": x, "n": np.array(0)})

@@ -95,9 +95,7 @@ FAULTS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_cache_with_faults(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_with_faults(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHKILN_CACHE", "")
     wanted = _library()
     monkeypatch.setenv("GRAPHKILN_CACHE", str(tmp_path))

@@ -130,9 +130,7 @@ def test_recursion_is_refused() -> None:
 
 
 def test_deep_chains_of_calls_are_refused() -> None:
-    functions = [
-        _function(f"F{i}", "a", "b", [_call(f"F{i + 1}", "a", "b")]) for i in range(300)
-    ]
+    functions = [_function(f"F{i}", "a", "b", [_call(f"F{i + 1}", "a", "b")]) for i in range(300)]
     functions.append(_function("F300", "a", "b", [node("Neg", "a", "b")]))
     assert "deep" in refusal(_model([_call("F0", "x", "y")], functions)).reason
 

@@ -142,9 +142,7 @@ def _judge_pipeline(
     return None
 
 
-def _compare(
-    subject: Subject, n: int, got: Any, peer: Any, plain: Any
-) -> tuple[str, str] | None:
+def _compare(subject: Subject, n: int, got: Any, peer: Any, plain: Any) -> tuple[str, str] | None:
     if isinstance(plain, Exception) and isinstance(peer, Exception):
         right = isinstance(got, Exception) or _is_stricter(peer) or _is_unneeded(subject, n, got)
         return None if right else ("accepted", told(peer))

@@ -69,9 +69,7 @@ def test_proofs_and_refutations_are_right(relation: Relation, a: Dim, b: Dim) ->
         (Relation.BROADCAST_TO, 1, N, True, False),
     ],
 )
-def test_what_is_decided(
-    relation: Relation, a: Dim, b: Dim, proved: bool, refuted: bool
-) -> None:
+def test_what_is_decided(relation: Relation, a: Dim, b: Dim, proved: bool, refuted: bool) -> None:
     c = Condition(relation, a, b, "node", "this")
     assert (c.proved(), c.refuted()) == (proved, refuted)
 

@@ -146,18 +146,14 @@ def test_before(case: str, op: str) -> None:
     linear = CASES[case][0]
     ops = _run(_graph(case, before=(op, True), after=None, bias=False))
     padded = "pads" in CASES[case][3]
-    absorbed = linear != "ConvTranspose" and (
-        op == "Mul" or linear != "MatMul" and not padded
-    )
+    absorbed = linear != "ConvTranspose" and (op == "Mul" or linear != "MatMul" and not padded)
     assert ops == ([linear] if absorbed else [op, linear])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_both_sides_and_bias(case: str) -> None:
     linear = CASES[case][0]
-    ops = _run(
-        _graph(case, before=("Mul", True), after=("Mul", True), bias=linear != "MatMul")
-    )
+    ops = _run(_graph(case, before=("Mul", True), after=("Mul", True), bias=linear != "MatMul"))
     assert ops == (["Mul", linear] if linear == "ConvTranspose" else [linear])
 
 

@@ -160,9 +160,14 @@ def test_other_values_are_refused(optioned: None, options: str, message: str) ->
 
 @given(
     st.builds(
-        Optioned, on=st.booleans(), count=st.integers(), part=st.floats(allow_nan=False),
-        word=st.text("abc_-", min_size=1), way=st.sampled_from(Way),
-        axes=st.lists(st.integers()).map(tuple), limit=st.none() | st.integers(),
+        Optioned,
+        on=st.booleans(),
+        count=st.integers(),
+        part=st.floats(allow_nan=False),
+        word=st.text("abc_-", min_size=1),
+        way=st.sampled_from(Way),
+        axes=st.lists(st.integers()).map(tuple),
+        limit=st.none() | st.integers(),
     )  # fmt: skip
 )
 def test_options_read_back(p: Optioned) -> None:

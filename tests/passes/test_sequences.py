@@ -49,6 +49,7 @@ graph main(%x: float32[N]) -> (a, b) {
 }
 """
 
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -271,7 +271,11 @@ MODELS: dict[str, tuple] = {
     "double": (_double, [value_spec("x", ["N"])], [value_spec("y", ["N"])], [], []),
     "spread": (_spread, [value_spec("x", [65536])], [value_spec("y", [65536])], [], []),
     "spread_twice": (
-        _spread_twice, [value_spec("x", [65536])], [value_spec("y", [65536])], [], [],
+        _spread_twice,
+        [value_spec("x", [65536])],
+        [value_spec("y", [65536])],
+        [],
+        [],
     ),
     "handed_on": (
         _handed_on,

@@ -60,9 +60,7 @@ class Meaning:
         if value.constant is not None:
             return self._constant(value, at)
         if value in graph.inputs:
-            return self.function(("input", value.name), len(at), self.sort(value))(
-                *self._terms(at)
-            )
+            return self.function(("input", value.name), len(at), self.sort(value))(*self._terms(at))
         move = MOVES.get(node.key) or BLOCKS.get(node.key)
         if move is not None:
             return move(self, graph, value, at)

@@ -174,7 +174,6 @@ def test_powers_of_any_two_types(base: str, kind: str) -> None:
     np.testing.assert_allclose(got.astype(np.float64), [1, 8, 9, 0, 16], rtol=1e-6)
 
 
-
 def test_integer_powers():
     x, y = (
         v.ravel() for v in np.meshgrid(np.arange(-5, 6), np.array([0, 1, 2, 5, 13, 40, 63, 90]))

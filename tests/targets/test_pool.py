@@ -105,9 +105,7 @@ NAN_POOLS = [(2, 2, 0), (3, 1, 0), (3, 2, 1), (5, 1, 2), (7, 3, 0), (9, 2, 4)]
 @pytest.mark.parametrize("symbolic", [False, "distinct"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 @pytest.mark.parametrize(("kernel", "stride", "pad"), NAN_POOLS)
-def test_nan_wins_a_max_pool(
-    kernel: int, stride: int, pad: int, dtype: str, symbolic: Any
-) -> None:
+def test_nan_wins_a_max_pool(kernel: int, stride: int, pad: int, dtype: str, symbolic: Any) -> None:
     x = _with_nans(kernel, kernel, dtype=dtype)
     attrs = {"kernel_shape": (kernel,) * 2, "strides": (stride,) * 2, "pads": (pad,) * 4}
     (got,) = run_op("MaxPool", [x], attrs, symbolic=symbolic)

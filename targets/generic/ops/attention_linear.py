@@ -171,9 +171,7 @@ def _activated(ctx: LowerContext, total: Expr) -> Expr:
     return total * math.sigmoid(ctx.b, total)
 
 
-def _padded(
-    ctx: LowerContext, x: TensorExpr, history: Expr, b: Expr, c: Expr, i: Expr
-) -> Expr:
+def _padded(ctx: LowerContext, x: TensorExpr, history: Expr, b: Expr, c: Expr, i: Expr) -> Expr:
     """Element ``i`` of a row behind ``history`` elements of the past (zeros without a state)."""
     fresh = x[b, c, tirx.max(i - history, index(0))]
     old = tirx.const(0, dtype_of(fresh))

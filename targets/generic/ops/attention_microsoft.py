@@ -111,9 +111,7 @@ def _biases(ctx: LowerContext, a: Heads, mask: int, added: int) -> list[Score]:
         biases.append(_key_mask(ctx, ctx.input(mask), a))
     if ctx.attr("unidirectional"):
         past = index(a.keys) - index(a.queries)
-        biases.append(
-            lambda at, value: tirx.Select(at[3] <= at[2] + past, value, lowest(a.dtype))
-        )
+        biases.append(lambda at, value: tirx.Select(at[3] <= at[2] + past, value, lowest(a.dtype)))
     return biases
 
 

@@ -55,9 +55,7 @@ class _Pool:
 
     def _position(self, at: At) -> None:
         b, first = self.b, len(self.loops)
-        bounds = [
-            _clip(b, self.window, i, p, self.x.shape[2 + i]) for i, p in enumerate(at[2:])
-        ]
+        bounds = [_clip(b, self.window, i, p, self.x.shape[2 + i]) for i, p in enumerate(at[2:])]
         totals = self._totals()
         if not self.leaves or not self.written:
             self._fold_rows(totals, at, bounds[:first], self.written)

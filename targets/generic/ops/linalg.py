@@ -98,9 +98,7 @@ def _lower_fused_matmul(ctx: LowerContext) -> TensorExpr:
     )
 
 
-def _lower_batched(
-    ctx: LowerContext, swap_a: bool, swap_b: bool, finish: Finish
-) -> TensorExpr:
+def _lower_batched(ctx: LowerContext, swap_a: bool, swap_b: bool, finish: Finish) -> TensorExpr:
     a = _matrix(ctx.b, ctx.buffered(0), swap_a, column=False)
     b = _matrix(ctx.b, ctx.buffered(1), swap_b, column=True)
     if not b.batch and a.batch and not a.swapped:  # one matrix for all: more rows instead

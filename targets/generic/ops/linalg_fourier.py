@@ -219,9 +219,7 @@ def _lower_stft(ctx: LowerContext) -> TensorExpr:
 
     def point(at: At) -> None:
         length = ctx.b.let(index(_frame_length(ctx)))
-        value = transform_point(
-            ctx.b, length, at[2], length, False, lambda i: signal(at[:2], i)
-        )
+        value = transform_point(ctx.b, length, at[2], length, False, lambda i: signal(at[:2], i))
         store(at[:2], at[2], value)
 
     ctx.b.nest(out.shape[:3], point, cost=10_000, sequential_last=True)

@@ -33,9 +33,7 @@ def mean_of(g: Group, load: Callable[[At], Expr], count: Any, dtype: str) -> Hel
     return g.hold(lambda: total() / cast(index(count), dtype), dtype)
 
 
-def variance_of(
-    g: Group, load: Callable[[At], Expr], mean: Held, count: Any, dtype: str
-) -> Held:
+def variance_of(g: Group, load: Callable[[At], Expr], mean: Held, count: Any, dtype: str) -> Held:
     """The population variance of ``load`` around its ``mean``."""
 
     def square(at: At) -> Expr:
@@ -106,9 +104,7 @@ def _lower_mean_variance(ctx: LowerContext) -> TensorExpr:
         count = product(g.extents)
         mean = mean_of(g, lambda at: x[at], count, dtype)
         variance = variance_of(g, lambda at: x[at], mean, count, dtype)
-        deviation = g.hold(
-            lambda: tirx.sqrt(variance()) + tirx.const(MVN_EPSILON, dtype), dtype
-        )
+        deviation = g.hold(lambda: tirx.sqrt(variance()) + tirx.const(MVN_EPSILON, dtype), dtype)
         g.each(lambda at: out.store(at, (x[at] - mean()) / deviation()))
 
     for_groups(ctx.b, shape, axes, program, dtype, cost=8)
@@ -131,9 +127,7 @@ def _lower_batch(ctx: LowerContext) -> TensorExpr | list[TensorExpr]:
     return [_scaled(ctx, x, mean, variance), *running]
 
 
-def _scaled(
-    ctx: LowerContext, x: TensorExpr, mean: TensorExpr, variance: TensorExpr
-) -> TensorExpr:
+def _scaled(ctx: LowerContext, x: TensorExpr, mean: TensorExpr, variance: TensorExpr) -> TensorExpr:
     dtype = x.compute_dtype
     scale, bias = ctx.input(1), ctx.input(2)
 

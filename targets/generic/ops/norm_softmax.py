@@ -20,9 +20,7 @@ def _lower_softmax(ctx: LowerContext) -> TensorExpr:
     x = ctx.b.view(ctx.buffered(0), shape)
     out = ctx.b.view(result := ctx.result(), shape)
     rule = _softmax_group if ctx.node.op == "Softmax" else _log_softmax_group
-    for_groups(
-        ctx.b, shape, axes, lambda g: rule(ctx.b, g, x, out), x.compute_dtype, cost=EXP_COST
-    )
+    for_groups(ctx.b, shape, axes, lambda g: rule(ctx.b, g, x, out), x.compute_dtype, cost=EXP_COST)
     return result
 
 

@@ -222,7 +222,14 @@ FLOAT_STEPS: list[Step] = [
     logic, where, nan, modulo,
 ]  # fmt: skip
 INTEGER_STEPS: list[Step] = [
-    integer_binary, integer_binary, integer_division, integer_unary, bits, compare, logic, where,
+    integer_binary,
+    integer_binary,
+    integer_division,
+    integer_unary,
+    bits,
+    compare,
+    logic,
+    where,
 ]
 CAST_STEPS: list[Step] = [cast, bounded_cast]
 

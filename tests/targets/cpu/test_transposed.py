@@ -18,9 +18,7 @@ from graphkiln.targets.cpu.features import features_of
 
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
 @pytest.mark.parametrize("open_dims", [{}, {0: "N", 2: "H", 3: "W"}])
-def test_a_convolution_spreads_its_blocks_and_goes_on(
-    open_dims: dict[int, str], cpu: str
-) -> None:
+def test_a_convolution_spreads_its_blocks_and_goes_on(open_dims: dict[int, str], cpu: str) -> None:
     k, rng, block = Kernel(), np.random.default_rng(0), features_of(cpu).lanes
     x = k.input(rng.random((2, 1, 3, 5, block), np.float32) - 0.5, open_dims)
     w = k.input(rng.random((1, 12, 1, 1, 1, block, block), np.float32) - 0.5)
