@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from ..errors import node_text, shorten
 from ..ir.conditions import Condition, multiple_that_fits
 from ..ir.dims import lower_bound, upper_bound
-from ..ir.graph import Graph, Node, Value
+from ..ir.graph import Attr, Graph, Node, Value
 from ..ir.infer import infer_node, infer_types
 from ..ir.origins import Origins
 from ..ir.registry import Needs, ValueNeed, has_trait
@@ -99,7 +99,7 @@ class _Guards:
         self._graph.set_input(need.node, at, self._made[key])
 
     def _node(
-        self, op: str, inputs: list[Value], attrs: Mapping[str, object], name: str,
+        self, op: str, inputs: list[Value], attrs: Mapping[str, Attr], name: str,
         origins: Origins,
     ) -> Node:  # fmt: skip
         made = self._graph.add_node(
@@ -108,7 +108,7 @@ class _Guards:
             attrs,
             outputs=[name],
             domain="kiln",
-            origins=origins,  # type: ignore[arg-type]
+            origins=origins,
         )
         infer_node(self._graph, made, {})
         return made
@@ -137,7 +137,7 @@ def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
     )
 
 
-def _within(need: ValueNeed) -> dict[str, object]:
+def _within(need: ValueNeed) -> dict[str, Attr]:
     """The attributes of the ``kiln.Within`` that tells whether values are as needed."""
     usual = {
         "low": None, "high": None, "below": None, "nonzero": False, "or_one": False, "apart": None,
