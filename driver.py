@@ -393,9 +393,8 @@ class _Compilation:
         return result.graph
 
     def generate(self, graph: Graph, source: Source, before: int, tools: Tools) -> ArtifactContents:
+        """The members of the artifact, and the rest of the report."""
         from .codegen.artifact import ArtifactContents
-        from .codegen.costs import fallback_warnings, kernel_costs
-        from .codegen.flops import graph_flops
         from .codegen.link import link
         from .codegen.signals import polling
         from .codegen.signature import add_defaults
@@ -422,14 +421,21 @@ class _Compilation:
                 "words": len(weights), "fixups": len(weights) + 1, "stop": code.stop
             }  # fmt: skip
             weights += [("native words", code.words), ("native fixups", code.fixups)]
+        ways = "as native code" if code else f"in the virtual machine, because of {native}"
+        self.describe(graph, lowered, source)
+        self.report["nodes"] = {"imported": before, "optimised": graph.count_nodes()}
+        self.report["runs"] = ways
+        return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
+
+    def describe(self, graph: Graph, lowered: Lowered, source: Source) -> None:
+        """Report what was generated: kernels and their costs, memory, what is slow and why."""
+        from .codegen.costs import fallback_warnings, kernel_costs
+        from .codegen.flops import graph_flops
+
         costs = kernel_costs(lowered.kernels, lowered.calls, self.target)
-        slow = list(fallback_warnings(lowered.kernels, costs, self.target))
+        slow = fallback_warnings(lowered.kernels, costs, self.target)
         self.report.update(
             {
-                "nodes": {"imported": before, "optimised": graph.count_nodes()},
-                "runs": f"in the virtual machine, because of {native}"
-                if code is None
-                else "as native code",
                 "kernels": len(lowered.kernels),
                 "kernel_costs": costs,
                 "flops": graph_flops(graph),
@@ -439,7 +445,6 @@ class _Compilation:
                 "warnings": [*source.warnings, *self.report.get("warnings", ()), *slow],
             }
         )
-        return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
 
     def lowered(self, graph: Graph) -> Lowered:
         """The program and its kernels; raises ``CodegenError``."""
