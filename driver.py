@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .codegen.native import Native
     from .codegen.tune import Tuner, TuningReport
     from .frontend import Defaults, Imported
+    from .ir.hardware import Hardware, Layouts
     from .passes.base import Pass
     from .passes.bisect import Culprit
     from .passes.manager import PassManager, PassRecord
@@ -328,20 +329,24 @@ class _Compilation:
         """
         from .passes.manager import PassManager
         from .passes.pipeline import PipelineError, parse_pipeline
-        from .passes.target import GenericFacts
 
         try:
             return PassManager(
                 parse_pipeline(self.options.passes),
                 dump_dir=self.options.dump_ir,
                 stop_after=self.options.stop_after,
-                facts=GenericFacts(self.target.layouts if tuner is None else tuner.layouts),
+                hardware=self.hardware(tuner.layouts if tuner else None),
                 runner=self.runner,
                 before=partial(self.tune, tuner) if tuner and self.options.tune else None,
                 on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
             )
         except PipelineError as e:
             raise OptionError(e.reason) from e
+
+    def hardware(self, layouts: Layouts | None = None) -> Hardware:
+        """What the target answers to passes, perhaps with other ``layouts``."""
+        own = self.target.hardware
+        return own if layouts is None else own.with_layouts(layouts)
 
     def tuner(self) -> Tuner | None:
         """The choices of the user's own database, where the options ask for them."""
@@ -358,10 +363,9 @@ class _Compilation:
         if p.name != "layout" or self.tuning is not None:
             return
         from .passes.base import PassContext
-        from .passes.target import GenericFacts
 
         counts: Counter[KernelShape] = Counter()
-        p.run(graph.copy(), PassContext(GenericFacts(tuner.recorder(counts))))
+        p.run(graph.copy(), PassContext(self.hardware(tuner.recorder(counts))))
         start = time.perf_counter()
         self.tuning = tuner.tune(
             counts, self.options.tune, lambda done, total: self.listener("tune", done, total)

@@ -64,12 +64,13 @@ class Tuner:
     """
 
     def __init__(self, target: Target, *, create: bool) -> None:
-        if not isinstance(target.layouts, CpuLayouts):
+        layouts = target.hardware.layouts
+        if not isinstance(layouts, CpuLayouts):
             raise TuningError(f"target {target.spec} has no kernels to tune")
         self.target = target
-        self.cpu: CpuFeatures = target.layouts.cpu
+        self.cpu: CpuFeatures = layouts.cpu
         self.database = _open(create)
-        self._plain = target.layouts
+        self._plain = layouts
 
     def __enter__(self) -> Tuner:
         return self

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import Blocker, GraphkilnError
 from ..ir.edit import Editor, Listener
 from ..ir.graph import Graph, GraphError
+from ..ir.hardware import GenericHardware, Hardware
 from ..ir.infer import Known, infer_types
 from ..ir.symbols import Renames, collect_renames, rename_symbols
 from .captures import captured_inputs
@@ -25,7 +26,6 @@ from .facts import Fact
 from .options import option_types
 from .pattern import Explain, Rule
 from .services import Feeds, Runner, fresh_random, reference_runner
-from .target import GenericFacts, TargetFacts
 
 # Settling one size may settle another; each round is one inference of the whole graph.
 _REFRESHES = 4
@@ -72,14 +72,14 @@ class PassResult:
 class PassContext:
     """What passes share while a pipeline runs.
 
-    ``target`` answers questions about the hardware, ``warnings`` collects what the user should
+    ``hardware`` answers questions about it, ``warnings`` collects what the user should
     read, ``explain`` (where given) hears of every rewrite that was tried as (rule, node, reason),
     ``listener`` of every edit that is made. ``data`` are feeds of the model that stand for those of
     its users, ``runner`` runs graphs (the driver's compiles them), ``random`` gives the same
     numbers in every compilation, and ``numbers`` holds what the pass that runs has measured.
     """
 
-    target: TargetFacts = field(default_factory=GenericFacts)
+    hardware: Hardware = field(default_factory=GenericHardware)
     warnings: list[str] = field(default_factory=list)
     explain: Explain | None = None
     listener: Listener | None = None

@@ -42,7 +42,7 @@ def bisect(
     of the largest reference element. Returns None where no pass changes the numbers. Passes that
     report no change are not evaluated after. A lossy pass is meant to change them: what the graph
     computes after it is the reference for the passes that follow. ``manager`` (for its options,
-    such as ``facts``) is used in place of a plain one. Raises :class:`PassError` where a pass
+    such as ``hardware``) is used in place of a plain one. Raises :class:`PassError` where a pass
     fails.
     """
     runner = manager or PassManager([])

@@ -248,7 +248,7 @@ class Decompose(Pass):
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         def unwanted(rule: Rule) -> Rule:
             def when(m: Match) -> str | None:
-                if context.target.wants(m.root.key):
+                if context.hardware.wants(m.root.key):
                     return "the target has a kernel for it"
                 return rule.when(m) if rule.when is not None else None
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.graph import Graph, GraphError
+from ..ir.hardware import Hardware
 from ..ir.text import print_graph
 from ..ir.verify import verify
 from .base import Pass, PassContext, PassError, PassResult, pass_class, pass_names
 from .edits import EditCounter, Edits
 from .pipeline import PipelineError, format_pass
 from .services import Feeds, Runner
-from .target import TargetFacts
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PassManager:
     After every pass that changed something types are inferred again and, with ``verify``, the
     graph is verified. ``dump_dir`` receives the text after each pass (``00_import.txt``,
     ``03_fold.txt``); ``stop_after`` names the pass after which the run ends, or gives its number,
-    from 1; ``facts`` answers what passes ask about the hardware, ``runner`` runs graphs for them on
+    from 1; ``hardware`` answers what passes ask about it, ``runner`` runs graphs for them on
     ``data`` or other feeds; ``before`` is called before each pass, and ``on_pass`` hears of it as
     it ends. Raises :class:`PipelineError` where ``stop_after`` names no pass.
     """
@@ -77,7 +77,7 @@ class PassManager:
         verify: bool = True,
         dump_dir: str | os.PathLike[str] | None = None,
         stop_after: str | int | None = None,
-        facts: TargetFacts | None = None,
+        hardware: Hardware | None = None,
         runner: Runner | None = None,
         data: Sequence[Feeds] = (),
         before: BeforePass | None = None,
@@ -87,7 +87,7 @@ class PassManager:
         self.verify = verify
         self.dump_dir = None if dump_dir is None else Path(dump_dir)
         self.stop_after = _stop_index(self.passes, stop_after)
-        self.facts = facts
+        self.hardware = hardware
         self.runner = runner
         self.data = data
         self.before = before
@@ -134,7 +134,7 @@ class PassManager:
 
     def context(self) -> PassContext:
         """A fresh context for a run."""
-        context = PassContext() if self.facts is None else PassContext(self.facts)
+        context = PassContext() if self.hardware is None else PassContext(self.hardware)
         context.data = self.data
         if self.runner is not None:
             context.runner = self.runner

@@ -42,7 +42,7 @@ class Promote(Pass):
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        layouts = context.target.layouts
+        layouts = context.hardware.layouts
         narrow = () if layouts is None else layouts.storage_types
         if not narrow:
             return {}

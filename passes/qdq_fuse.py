@@ -317,7 +317,7 @@ class QdqFuse(Pass):
     rules = (*RULES, *OPEN_RULES)
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        layouts = context.target.layouts
+        layouts = context.hardware.layouts
         if not self.always and (layouts is None or layouts.dot_depth == 1):
             return {}
         counts = Counter(rewrite(graph, RULES, context))

@@ -39,7 +39,7 @@ class Signedness(Pass):
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        layouts = context.target.layouts
+        layouts = context.hardware.layouts
         wanted = None if layouts is None else layouts.activation
         counts: Counter[str] = Counter()
         if wanted is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
 from ..ir.graph import Graph
+from ..ir.hardware import Hardware
 
 if TYPE_CHECKING:
     from tvm import tirx
@@ -102,8 +103,8 @@ class Target(Protocol):
         ...
 
     @property
-    def layouts(self) -> Any:
-        """The blocked layouts that passes may use (``passes.target.Layouts``), or None."""
+    def hardware(self) -> Hardware:
+        """What passes may ask."""
         ...
 
     def tvm_target(self) -> Any:

@@ -12,7 +12,6 @@ from graphkiln.driver import import_model
 from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.passes.manager import PassManager
 from graphkiln.passes.pipeline import default_pipeline
-from graphkiln.passes.target import GenericFacts
 from graphkiln.targets import parse_target
 
 MODELS = sorted((Path(__file__).parent / "models").glob("*.onnx"))
@@ -47,7 +46,7 @@ def optimized(path: Path, removals: Removals) -> tuple[Graph, dict[str, str]]:
     """The final graph, and the op of each ONNX node that the imported graph names."""
     graph = import_model(path).graph
     imported = {name: n.op for g in graph.walk() for n in g.nodes for name in n.origins}
-    manager = PassManager(default_pipeline(), facts=GenericFacts(parse_target("cpu").layouts))
+    manager = PassManager(default_pipeline(), hardware=parse_target("cpu").hardware)
     context = manager.context()
     context.listener = removals
     return manager.run(graph, context).graph, imported

@@ -20,11 +20,11 @@ from graphkiln.codegen.flops import graph_flops
 from graphkiln.codegen.support import unsupported
 from graphkiln.frontend import load_model
 from graphkiln.ir.graph import Graph
+from graphkiln.ir.hardware import GenericHardware
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.registry import specs
 from graphkiln.ir.traits import Trait
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.target import GenericFacts
 from graphkiln.targets import parse_target
 
 
@@ -219,7 +219,7 @@ MOVE
 )
 def test_bytes_change_their_sign_through_it(move: str) -> None:
     params = "%x: float32[2,1]" if "Beside" in move else "%x: float32[2,2]"
-    wanted = toy_context().target.layouts
+    wanted = toy_context().hardware.layouts
     assert wanted is not None and wanted.activation == "uint8"
     text = QUANTIZED.replace("MOVE", move).replace("uint8[] 128", "int8[] 0")
     g = graph(params, text)
@@ -292,7 +292,7 @@ def test_floats_of_bytes_are_made_by_the_reduction_that_reads_them() -> None:
 
 def test_what_is_cheap_may_be_computed_twice() -> None:
     g = graph(X, "%a = @Squash(%x)\n%b = @Square(%a)\n%y = @Mirror(%b)")
-    cheap = [GenericFacts().cheap(n) for n in g.topological()]
+    cheap = [GenericHardware().cheap(n) for n in g.topological()]
     assert cheap == [True, False, True]
 
 

@@ -50,7 +50,7 @@ def _without_widening(regions: Regions, members: list[Node]) -> list[Node]:
 def _takes(regions: Regions, node: Node, reader: Node) -> bool:
     """May the region of ``reader``, which reads every element once, compute ``node`` for itself?"""
     if has_trait(reader, Trait.SINGLE_PASS):
-        return regions.target.fusible_prologue(regions.graph, reader, node) is None
+        return regions.hardware.fusible_prologue(regions.graph, reader, node) is None
     kind = regions.kinds.get(reader)
     return kind is Kind.ELEMENTWISE and reader.out().shape == node.out().shape
 
@@ -87,7 +87,7 @@ def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
         return "it has a region already"
     if kind is Kind.ELEMENTWISE and node.out().shape != (moved or anchor).out().shape:
         return "its shape is not that of the anchor"
-    return regions.target.fusible_epilogue(regions.graph, anchor, node)
+    return regions.hardware.fusible_epilogue(regions.graph, anchor, node)
 
 
 __all__ = ["grow_epilogue"]

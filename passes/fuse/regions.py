@@ -49,7 +49,7 @@ class Regions:
         """``kinds`` holds every operation of the graph, producers first."""
         self.graph = editor.graph
         self._editor = editor
-        self.target = context.target
+        self.hardware = context.hardware
         self.kinds = dict(kinds)
         self._position = {n: i for i, n in enumerate(kinds)}
         self._explain = context.explain
@@ -142,7 +142,7 @@ class Regions:
         inputs = [v for v in self.graph.inputs_of(node) if v is not None]
         if not inputs:
             return True
-        if not self.target.cheap(node) or node.key.startswith("Gather"):
+        if not self.hardware.cheap(node) or node.key.startswith("Gather"):
             return False
         moved = kind is Kind.MOVE
         out = node.out().tensor_type.numel
@@ -178,17 +178,17 @@ class Regions:
         if region.anchor is not None and region.anchor in consumers:
             return self._prologue_objection(region.anchor, node)
         if region.anchor is not None and any(c in region.front for c in consumers):
-            reason = self.target.fusible_prologue(self.graph, region.anchor, node)
+            reason = self.hardware.fusible_prologue(self.graph, region.anchor, node)
             if reason is not None:
                 return reason
         if self._evaluated(region, node) != node.out().tensor_type.numel:
-            return None if self.target.cheap(node) else "it would be computed several times"
+            return None if self.hardware.cheap(node) else "it would be computed several times"
         return None
 
     def _prologue_objection(self, anchor: Node, node: Node) -> str | None:
-        if not self.target.cheap(node):
+        if not self.hardware.cheap(node):
             return "too expensive in front of an anchor"
-        return self.target.fusible_prologue(self.graph, anchor, node)
+        return self.hardware.fusible_prologue(self.graph, anchor, node)
 
     # ---- result ------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class Layout(Pass):
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        layouts = context.target.layouts
+        layouts = context.hardware.layouts
         if layouts is None:
             return {}
         planner = Planner(context.editor(graph), layouts, context.explain)

@@ -10,8 +10,8 @@ import numpy as np
 from ...ir.dims import Dim
 from ...ir.edit import Editor
 from ...ir.graph import Attr, Node, Value
+from ...ir.hardware import Layouts
 from ..pattern import Explain
-from ..target import Layouts
 
 
 class Planner:

@@ -22,6 +22,7 @@ from .database import find_shipped
 from .depthwise import depthwise_blocked
 from .features import CpuFeatures, features_of
 from .flatten import flatten_pointwise
+from .hardware import CpuHardware
 from .layouts import CpuLayouts
 from .matmul import matmul_packed
 from .matmul_dynamic import matmul
@@ -68,6 +69,10 @@ class CpuTarget:
     def layouts(self) -> CpuLayouts:
         """What the layout pass asks."""
         return CpuLayouts(self.features, partial(find_shipped, self._cpu))
+
+    @property
+    def hardware(self) -> CpuHardware:
+        return CpuHardware(self.layouts, self.own_kernels)
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

@@ -11,6 +11,7 @@ from typing import Any
 from tvm import tirx
 
 from ...ir.graph import Graph
+from ...ir.hardware import GenericHardware
 from ..base import KernelPlan, TargetError, TargetInfo
 from ..cpu.features import CpuFeatures, host_features
 from ..cpu.target import CpuTarget
@@ -48,9 +49,9 @@ class CudaTarget:
         return TargetInfo("cuda", self.spec, h.triple, h.arch, h.required)
 
     @property
-    def layouts(self) -> None:
+    def hardware(self) -> GenericHardware:
         """No blocked layouts: kernels work on plain ones."""
-        return None
+        return GenericHardware()
 
     @property
     def checks_bounds(self) -> bool:

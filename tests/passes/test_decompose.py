@@ -5,9 +5,9 @@ from __future__ import annotations
 from support.graph_text import graph_of
 from support.pass_checks import Golden, check, run
 
+from graphkiln.ir.hardware import GenericHardware
 from graphkiln.ir.text import print_graph
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.target import GenericFacts
 
 CHAINS = """
 graph main(%x: float32[2,3], %y: float32[3], %z: float32[2,1]) -> (a, b, c) {
@@ -62,7 +62,7 @@ def test_fused_ops(golden: Golden) -> None:
     golden("decompose_fused", print_graph(graph))
 
 
-class _Wants(GenericFacts):
+class _Wants(GenericHardware):
     def wants(self, op_key: str) -> bool:
         return op_key == "Sum"
 

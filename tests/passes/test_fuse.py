@@ -11,11 +11,11 @@ from support.pass_checks import Golden, check, random_feeds, run, same
 from support.toy_layouts import toy_context
 
 from graphkiln.ir.graph import Graph, Node
+from graphkiln.ir.hardware import GenericHardware
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.types import tensor
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.target import GenericFacts
 
 RESIDUAL = """
 graph main(%x: float32[1,2,4,4]) -> (y) {
@@ -177,7 +177,7 @@ def test_a_region_has_one_anchor() -> None:
     assert _regions(graph) == [["Conv", "Relu"], ["Conv", "Add", "Relu"]]
 
 
-class _NoEpilogue(GenericFacts):
+class _NoEpilogue(GenericHardware):
     def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
         return "not here"
 

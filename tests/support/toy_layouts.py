@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.target import GenericFacts
 from graphkiln.targets.cpu.features import CpuFeatures, features_of
+from graphkiln.targets.cpu.hardware import CpuHardware
 from graphkiln.targets.cpu.layouts import CpuLayouts
 
 TOY = CpuFeatures("toy", "x86_64", "x86-64-v2", "x86_64-linux-gnu", 16, 16, (), dot="vnni")
@@ -25,9 +25,9 @@ class ToyLayouts(CpuLayouts):
 
 def toy_context() -> PassContext:
     """What passes see of the imaginary CPU."""
-    return PassContext(GenericFacts(ToyLayouts(TOY)))
+    return PassContext(CpuHardware(ToyLayouts(TOY)))
 
 
 def cpu_context(name: str) -> PassContext:
     """What passes see of a named CPU."""
-    return PassContext(GenericFacts(CpuLayouts(features_of(name))))
+    return PassContext(CpuHardware(CpuLayouts(features_of(name))))

@@ -1,18 +1,19 @@
-"""What passes may ask about the hardware, so that they need not know any target.
+"""What passes may ask about the hardware: the one page that passes and targets share.
 
-The driver hands passes an object with this protocol; :class:`GenericFacts` answers where it does
-not. Questions of the form "may you" are answered by None for yes, or by the reason why not.
+A target answers (``Target.hardware``), the driver hands the answers to passes, and neither knows
+the other. Questions of the form "may you" are answered by None for yes, or by the reason why not.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from ..ir.choices import Choice, KernelShape
-from ..ir.elementwise import is_elementwise
-from ..ir.graph import Graph, Node
-from ..ir.registry import attribute, has_trait
-from ..ir.traits import Trait
+from .choices import Choice, KernelShape
+from .elementwise import is_elementwise
+from .graph import Graph, Node
+from .registry import attribute, has_trait
+from .traits import Trait
 
 
 class Layouts(Protocol):
@@ -48,8 +49,7 @@ class Layouts(Protocol):
         ...
 
 
-@runtime_checkable
-class TargetFacts(Protocol):
+class Hardware(Protocol):
     """The questions that passes ask."""
 
     @property
@@ -76,12 +76,19 @@ class TargetFacts(Protocol):
         """May an element of ``node`` be computed several times rather than stored?"""
         ...
 
+    def with_layouts(self, layouts: Layouts) -> Hardware:
+        """The same hardware with other ``layouts``: those that were timed, say."""
+        ...
 
-class GenericFacts:
-    """Answers that suit any processor with the generic schedule, and a target's ``layouts``."""
 
-    def __init__(self, layouts: Layouts | None = None) -> None:
-        self.layouts = layouts
+@dataclass(frozen=True)
+class GenericHardware:
+    """Answers that suit any processor with the generic schedule.
+
+    A target with kernels of its own inherits from this and says more.
+    """
+
+    layouts: Layouts | None = None
 
     def wants(self, op_key: str) -> bool:
         return False
@@ -89,20 +96,24 @@ class GenericFacts:
     def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
         if is_elementwise(node, graph.inputs_of(node)):
             return None
-        if node.key == "Transpose" and self._views(anchor) and keeps_rows(graph, node):
+        if node.key == "Transpose" and self.strides_rows(anchor) and keeps_rows(graph, node):
             return None
         if node.key == "kiln.DepthToSpaceBlocked" and anchor.key == "kiln.ConvBlocked":
             return None
         return "not elementwise, and not a move that this kernel does where it stores"
 
     def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        if has_trait(anchor, Trait.REDUCTION) or self._views(anchor) and keeps_rows(graph, node):
+        views = self.strides_rows(anchor) and keeps_rows(graph, node)
+        if has_trait(anchor, Trait.REDUCTION) or views:
             return None
         return f"{anchor.op} reads its inputs many times"
 
-    def _views(self, anchor: Node) -> bool:
+    def strides_rows(self, anchor: Node) -> bool:
         """Does the kernel of ``anchor`` read and write rows of any strides?"""
-        return self.layouts is not None and anchor.key == "kiln.Attention"
+        return False
+
+    def with_layouts(self, layouts: Layouts) -> GenericHardware:
+        return replace(self, layouts=layouts)
 
     def cheap(self, node: Node) -> bool:
         return has_trait(node, Trait.CHEAP) or has_trait(node, Trait.INJECTIVE)
@@ -122,4 +133,4 @@ def keeps_rows(graph: Graph, node: Node) -> bool:
     return False
 
 
-__all__ = ["GenericFacts", "Layouts", "TargetFacts", "keeps_rows"]
+__all__ = ["GenericHardware", "Hardware", "Layouts", "keeps_rows"]
