@@ -434,7 +434,7 @@ class _Compilation:
     def describe(self, graph: Graph, lowered: Lowered, source: Source) -> None:
         """Report what was generated: kernels and their costs, memory, what is slow and why."""
         from .codegen.costs import fallback_warnings, kernel_costs
-        from .codegen.flops import graph_flops
+        from .ir.flops import graph_flops
 
         costs = kernel_costs(lowered.kernels, lowered.calls, self.target)
         slow = fallback_warnings(lowered.kernels, costs, self.target)

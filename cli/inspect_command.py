@@ -51,8 +51,8 @@ def is_artifact(path: str) -> bool:
 
 
 def _model(path: str, ir: bool, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
-    from ..codegen.flops import graph_flops
     from ..driver import import_model
+    from ..ir.flops import graph_flops
     from ..ir.text import print_graph
 
     imported = import_model(path, shapes or None)

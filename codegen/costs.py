@@ -10,13 +10,13 @@ from typing import Any
 
 from ..errors import node_text
 from ..ir.dims import Dim, SymExpr, dim_min, evaluate, parse_dim
+from ..ir.flops import is_elementwise, node_flops
 from ..ir.graph import Graph, Node, Value
 from ..ir.parser import parse_graph
 from ..ir.registry import has_trait
 from ..ir.traits import Trait
 from ..ir.types import TensorType
 from ..targets.base import KernelPlan, Target
-from .flops import is_elementwise, node_flops
 from .kernels import KernelSpec, kernel_symbols
 from .storage import storage_bytes
 

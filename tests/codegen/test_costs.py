@@ -7,9 +7,9 @@ import pytest
 from support.graph_text import constant_lines, graph_of
 
 from graphkiln.codegen.costs import Demand, arithmetic, kernel_costs
-from graphkiln.codegen.flops import graph_flops
 from graphkiln.codegen.kernels import kernel_spec
 from graphkiln.ir.dims import parse_dim
+from graphkiln.ir.flops import graph_flops
 from graphkiln.ir.graph import Graph
 from graphkiln.targets import parse_target
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..ir.dims import Dim, is_static
-from ..ir.graph import Graph, Node, Value
-from ..ir.registry import has_trait, spec
-from ..ir.traits import Trait
-from ..ir.types import TensorType
+from .dims import Dim, is_static
+from .graph import Graph, Node, Value
+from .registry import has_trait, spec
+from .traits import Trait
+from .types import TensorType
 
 
 def graph_flops(graph: Graph) -> int:
