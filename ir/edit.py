@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-import networkx as nx
 import numpy as np
 
 from .clone import clone_attrs, constant_of, mapped_outputs
@@ -248,22 +247,10 @@ class Editor:
         for node in heirs:
             removed.update(self.remove_unused([node]))
         removed.update(self.remove_unused())
-        # An edge says by what to find the heirs of a node: by its users, or by its dead heir.
-        after: nx.DiGraph[Node] = nx.DiGraph()
-        after.add_nodes_from(removed)
-        for node, producers in removed.items():
-            after.add_edges_from((p, node) for p in producers if p in removed)
-            if heirs.get(node) in removed:
-                after.add_edge(node, heirs[node])
-        found: dict[Node, list[Node]] = {}
-        for node in reversed(list(nx.topological_sort(after))):
-            heir = heirs.get(node)
-            if heir is not None and heir in self.graph:
-                found[node] = [heir]
-                continue
-            found[node] = list(dict.fromkeys(h for n in after[node] for h in found[n]))
-            for h in found[node] if node.op != "Constant" else ():
-                h.origins = Origins.union([h.origins, node.origins])
+        found = _heirs(removed, {n: h for n, h in heirs.items() if h in self.graph}, heirs)
+        for node, above in found.items():
+            for heir in above:
+                heir.origins = Origins.union([heir.origins, node.origins])
 
     def _move_origins(
         self, roots: Sequence[Node], removed: dict[Node, list[Node]], results: Sequence[Node]
@@ -304,6 +291,41 @@ class Editor:
                 between.add(node)
         gone = [n for n in reversed(removed) if n in between]
         return gone + [n for n in dict.fromkeys(roots) if n not in between]
+
+
+def _heirs(
+    removed: Mapping[Node, list[Node]], living: Mapping[Node, Node], heirs: Mapping[Node, Node]
+) -> dict[Node, list[Node]]:
+    """The living heirs of each removed operation that has none of its own.
+
+    They are those of its users and of its dead heir.
+    """
+    after: dict[Node, list[Node]] = {
+        n: [heirs[n]] if heirs.get(n) in removed else []
+        for n in removed
+        if n not in living and n.op != "Constant"
+    }
+    for node, producers in removed.items():
+        for producer in producers:
+            if producer in after:
+                after[producer].append(node)
+    found: dict[Node, list[Node]] = {}
+    for start in after:
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            waiting = [n for n in after[node] if n in after and n not in found]
+            if waiting and node not in found:
+                stack += waiting
+                continue
+            stack.pop()
+            above = (
+                found[n] if n in after else [living[n]]
+                for n in after[node]
+                if n in after or n in living
+            )
+            found[node] = list(dict.fromkeys(h for hs in above for h in hs))
+    return found
 
 
 def can_replace(old: Value, new: Value) -> bool:

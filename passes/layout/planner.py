@@ -90,7 +90,7 @@ class Planner:
         for plain, blocked in list(self.blocked.items()):
             if plain.node not in self.converted:
                 continue
-            readers = {n for n, _ in self.graph.uses(plain)} - self.converted.keys()
+            readers = {n for n, _ in self.graph.uses(plain) if n not in self.converted}
             if readers:
                 self.begin(plain.node)
                 shape = plain.shape

@@ -71,11 +71,11 @@ def _same_last(v: Value, view: Value, a: Value) -> bool:
 def _can_sink(m: Match) -> str | None:
     if has_trait(m.root, Trait.STOCHASTIC) or len(m.root.outputs) != 1:
         return "its results go by their places"
-    if not broadcasts(m.graph, m.root):
-        return "not elementwise"
     view = _viewed(m)
     if view is None:
         return "no input is a view of something computed"
+    if not broadcasts(m.graph, m.root):
+        return "not elementwise"
     if m.root.out().tensor_type.dtype.kind == "b":
         return "what reads truth values is seldom elementwise"
     a = m.graph.input(view.node, 0)
