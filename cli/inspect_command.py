@@ -60,7 +60,7 @@ def _model(path: str, ir: bool, shapes: Mapping[str, tuple[int | str, ...]]) -> 
     if ir:
         click.echo(harmless(print_graph(graph)), nl=False)
         return
-    constants = [n.attrs["value"] for g in graph.walk() for n in g.nx if n.op == "Constant"]
+    constants = [n.attrs["value"] for g in graph.walk() for n in g.nx if n.key == "Constant"]
     arrays: list[Any] = [a for a in constants if hasattr(a, "nbytes")]
     show(
         facts(

@@ -40,7 +40,7 @@ def is_opaque(graph: Graph, node: Node) -> bool:
 
 def view_root(graph: Graph, value: Value) -> Value:
     """The value whose memory ``value`` shares."""
-    while value.node.op not in ("Input", "Constant") and is_view(graph, value.node):
+    while value.node.key not in ("Input", "Constant") and is_view(graph, value.node):
         source = graph.input(value.node, 0)
         assert source is not None
         value = source

@@ -100,7 +100,7 @@ class Liveness:
     def _is_planned(self, v: Value) -> bool:
         """May the value lie in the arena? It needs a kernel that writes and one that reads it."""
         node, t = v.node, v.type
-        if v not in self._last or v in self._escapes or node.op in ("Input", "Constant"):
+        if v not in self._last or v in self._escapes or node.key in ("Input", "Constant"):
             return False
         if is_opaque(self.graph, node) or is_view(self.graph, node):
             return False

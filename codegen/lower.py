@@ -113,7 +113,7 @@ def _result(frame: Frame, value: Value) -> Reg:
     """A register for a graph result; inputs and constants are copied, never handed out."""
     root = view_root(frame.graph, value)
     source = frame.reg(value)
-    if root.node.op not in ("Input", "Constant") or not isinstance(value.type, TensorType):
+    if root.node.key not in ("Input", "Constant") or not isinstance(value.type, TensorType):
         return source
     return source if value.dtype == "string" else copied(frame.kernels, value.type, source)
 
@@ -136,7 +136,7 @@ def _lower_node(frame: Frame, node: Node) -> None:
     except GraphkilnError as e:  # such as a rank that must be known
         raise CodegenError(e.reason, at=node) from e
     for v in frame.live.dead_after(node):
-        if v in frame.registers and v.node.op != "Constant":
+        if v in frame.registers and v.node.key != "Constant":
             frame.builder.emit(Kill(frame.registers[v]))
 
 

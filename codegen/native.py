@@ -56,14 +56,14 @@ from .signals import handle_signals
 from .storage import storage_name
 from .straight_line import (
     BailOut,
-    BailOutUnless,
+    BailOutIf,
     BindInput,
     Branch,
     Extent,
     InputDim,
     KernelCall,
     Memory,
-    Piece,
+    Scratch,
     Step,
     StraightLine,
     Tensor,
@@ -170,7 +170,7 @@ class _Code:
                 self._add_arguments(step.operands)
             elif isinstance(step, Branch):
                 self._tensor(step.condition)
-            elif isinstance(step, BailOutUnless):
+            elif isinstance(step, BailOutIf):
                 self._source_word(step.verdict)
         self.result_word = self._add([0] * _ANY_WORDS)
         self.stop = self._add([0])
@@ -304,7 +304,7 @@ class _Code:
                         self._emit(run, then)
                     with b.otherwise():
                         self._emit(run, orelse)
-                case BailOutUnless(verdict):
+                case BailOutIf(verdict):
                     verdict_word = run.writer.get(self._source_word(verdict))
                     with b.when(tirx.NE(verdict_word, index(0))):
                         run.writer.set(STATUS, index(BAILED_OUT))
@@ -391,7 +391,7 @@ class _Writer:
         return units * ALIGNMENT
 
 
-def share_memory(pieces: Sequence[Piece]) -> tuple[dict[int, int], list[list[DimSlot]]]:
+def share_memory(pieces: Sequence[Scratch]) -> tuple[dict[int, int], list[list[DimSlot]]]:
     """Buffers for pieces such that those in one buffer are never in use together.
 
     Returns the buffer of each piece that is used, and the sizes of the pieces of each buffer. A

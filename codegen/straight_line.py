@@ -97,13 +97,13 @@ class BailOut:
 
 
 @dataclass(frozen=True)
-class BailOutUnless:
-    """:class:`BailOut`, unless a slot is 0."""
+class BailOutIf:
+    """:class:`BailOut` where a slot is not 0."""
 
     verdict: Slot
 
 
-Step: TypeAlias = "KernelCall | Branch | BailOut | BailOutUnless"
+Step: TypeAlias = "KernelCall | Branch | BailOut | BailOutIf"
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
@@ -116,7 +116,7 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 @dataclass
-class Piece:
+class Scratch:
     """Scratch memory that is used from step ``start`` to step ``end`` of :func:`walk`."""
 
     size: DimSlot
@@ -136,7 +136,7 @@ class StraightLine:
     results: list[Tensor] = field(default_factory=list)
     dims: list[BindInput | DimKernel] = field(default_factory=list)
     verdicts: list[Slot] = field(default_factory=list)
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[Scratch] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class _Reader:
                 self.held[dst] = Tensor(memory, array.shape, storage_name(array.dtype.name))
             case AllocStorage(dst, size):
                 self.storage[dst] = len(out.pieces)
-                out.pieces.append(Piece(size))
+                out.pieces.append(Scratch(size))
             case MakeTensor(dst, storage, offset, shape, dtype):
                 self.held[dst] = Tensor(
                     Memory("piece", self.storage[storage], offset), shape, dtype
@@ -236,7 +236,7 @@ class _Reader:
             case CheckSizes(verdict):
                 # What a branch needs counts only where it is taken.
                 if self.depth > 1:
-                    self.steps.append(BailOutUnless(verdict))
+                    self.steps.append(BailOutIf(verdict))
                 else:
                     out.verdicts.append(verdict)
             case Call(kernel, arguments):

@@ -60,18 +60,18 @@ def condition_of(builder: Builder, value: Value) -> Question:
     negated = False
     while True:
         node, graph = value.node, builder.graph
-        if node.op == "Input" and builder.parent is not None:
+        if node.key == "Input" and builder.parent is not None:
             outer = builder.outer(value)
             if outer is None:
                 break
             builder, value = builder.parent, outer
             continue
-        source = graph.input(node, 0) if node.op in _THROUGH or node.op == "Not" else None
+        source = graph.input(node, 0) if node.key in _THROUGH or node.key == "Not" else None
         if source is None or not isinstance(source.type, TensorType) or source.dtype != "bool":
             break
-        negated ^= node.op == "Not"
+        negated ^= node.key == "Not"
         value = source
-    compares = value.node.op == "Equal"
+    compares = value.node.key == "Equal"
     dims = _compared(builder, value.node) if compares else None
     if dims is not None:
         return Question(f"{dims[0]} == {dims[1]}", negated, dims)
@@ -157,7 +157,7 @@ class Assumptions:
             found |= self._owners.get(node, set())
             for _, body in at.graph.bodies(node):
                 found |= self._inside.get(body, set())
-            if node.op == "Input" and at.parent is not None:
+            if node.key == "Input" and at.parent is not None:
                 outer = at.outer(node.out())
                 if outer is None:
                     return None

@@ -304,7 +304,7 @@ class Importer:
             return self.call(function, node, inner, scope)
         node.version = _version(node, scope)
         self._match_schema(node)
-        if node.op == "Constant" and not node.domain:
+        if node.key == "Constant":
             title = scope.title(node.outputs[0])
             value = scope.builder.constant(constant_array(node), title)
             value.node.origins = scope.builder.origins

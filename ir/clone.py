@@ -37,9 +37,9 @@ def clone_body(body: Graph, into: Graph, inputs: Sequence[Value | None]) -> list
     """
     mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
     for node in body.topological_all():
-        if node.op == "Constant":
+        if node.key == "Constant":
             mapping[node.out()] = into.add_constant(constant_of(node), "c")
-        elif node.op not in ("Input", "Output"):
+        elif node.key not in ("Input", "Output"):
             mapped = [None if v is None else mapping[v] for v in body.inputs_of(node)]
             copy = clone_node(node, into, mapped, anonymous=True)
             mapping.update(zip(node.values, copy.values, strict=True))

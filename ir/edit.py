@@ -155,9 +155,9 @@ class Editor:
                 collect_arguments(parameter.type, argument.type, renames)
         # Checks last: they take no inputs, but may speak of sizes that other nodes introduce.
         for node in sorted(body.topological_all(), key=lambda n: not n.outputs):
-            if node.op == "Constant":
+            if node.key == "Constant":
                 mapping[node.out()] = self.constant(constant_of(node), node.outputs[0].name)
-            elif node.op not in ("Input", "Output"):
+            elif node.key not in ("Input", "Output"):
                 attrs = clone_attrs(node)
                 rename_attrs(attrs, renames)
                 mapped = [None if v is None else mapping[v] for v in body.inputs_of(node)]
@@ -270,9 +270,9 @@ class Editor:
         rest = Origins.union(n.origins for n in gone if n not in moved)
         for node in plain:
             node.origins = rest or self._origins
-        if rest and not any(n.op != "Constant" for n in plain):
+        if rest and not any(n.key != "Constant" for n in plain):
             for node in dict.fromkeys(results):
-                if node.op not in ("Constant", "Input"):
+                if node.key not in ("Constant", "Input"):
                     node.origins = Origins.union([node.origins, rest])
         self._settled.update(ours)
 
@@ -303,7 +303,7 @@ def _heirs(
     after: dict[Node, list[Node]] = {
         n: [heirs[n]] if heirs.get(n) in removed else []
         for n in removed
-        if n not in living and n.op != "Constant"
+        if n not in living and n.key != "Constant"
     }
     for node, producers in removed.items():
         for producer in producers:

@@ -129,12 +129,12 @@ class Value:
 
     @property
     def is_constant(self) -> bool:
-        return self.node.op == "Constant"
+        return self.node.key == "Constant"
 
     @property
     def constant(self) -> np.ndarray | None:
         """The array of a ``Constant``, else None."""
-        value = self.node.attrs.get("value") if self.node.op == "Constant" else None
+        value = self.node.attrs.get("value") if self.node.key == "Constant" else None
         return value if isinstance(value, np.ndarray) else None
 
     def __repr__(self) -> str:
@@ -271,10 +271,10 @@ class Graph:
     @property
     def nodes(self) -> list[Node]:
         """All operations but ``Input``, ``Constant`` and ``Output``, in creation order."""
-        return [n for n in self.nx if n.op not in ("Input", "Constant", "Output")]
+        return [n for n in self.nx if n.key not in ("Input", "Constant", "Output")]
 
     def __len__(self) -> int:
-        return sum(1 for n in self.nx if n.op not in ("Input", "Constant", "Output"))
+        return sum(1 for n in self.nx if n.key not in ("Input", "Constant", "Output"))
 
     def __contains__(self, node: object) -> bool:
         return node in self.nx
@@ -329,7 +329,7 @@ class Graph:
 
     def topological(self) -> list[Node]:
         """All operations (no Input/Constant/Output), producers first; ties by creation order."""
-        return [n for n in self.topological_all() if n.op not in ("Input", "Constant", "Output")]
+        return [n for n in self.topological_all() if n.key not in ("Input", "Constant", "Output")]
 
     def topological_all(self) -> Iterator[Node]:
         """Every node, producers first; ties by creation order.
@@ -399,7 +399,7 @@ class Graph:
         """Remove a node that nothing uses; raises :class:`GraphError` otherwise."""
         if self._succ[node]:
             raise GraphError(f"{node} is still used")
-        if node.op == "Input":
+        if node.key == "Input":
             self._inputs.remove(node)
         self.nx.remove_node(node)
         self._names.difference_update(o.name for o in node.outputs)
@@ -413,7 +413,7 @@ class Graph:
         removed: dict[Node, list[Node]] = {}
         while work:
             node = work.pop()
-            if node not in self._succ or self._succ[node] or node.op == "Input":
+            if node not in self._succ or self._succ[node] or node.key == "Input":
                 continue
             if not node.outputs:  # the results, and what stays for its effect
                 continue

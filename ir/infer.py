@@ -52,9 +52,9 @@ def infer_node(
 
     What the node needs is added to ``needs``, what nodes of its bodies need to ``collect``.
     """
-    if node.op in ("Input", "Output"):
+    if node.key in ("Input", "Output"):
         return
-    if node.op == "Constant":
+    if node.key == "Constant":
         types = make_known(node, values)
     else:
         types = infer_outputs(graph, node, values, needs=needs, collect=collect)

@@ -145,11 +145,11 @@ def _plan(graph: Graph) -> _Plan:
     steps: list[_Step] = []
     checks: list[tuple[Node, frozenset[str]]] = []
     for node in graph.topological_all():
-        if not node.outputs and node.op != "Output":
+        if not node.outputs and node.key != "Output":
             checks.append((node, attribute_symbols(node)))
-        elif node.op == "Constant" and "value" in node.attrs:
+        elif node.key == "Constant" and "value" in node.attrs:
             constants.append((slot(node.out()), node.attrs["value"]))
-        elif node.op not in ("Input", "Output"):
+        elif node.key not in ("Input", "Output"):
             inputs = [-1 if v is None else slot(v) for v in graph.inputs_of(node)]
             outputs = [slot(v) for v in node.values]
             steps.append(_Step(node, inputs, outputs, has_symbols(node)))

@@ -145,7 +145,7 @@ class _Printer:
         head = f"graph {format_name(graph.name)}({params}) -> ({names}) {{"
         self._lines.append(f"{indent}{before}{head}")
         for node in graph.topological_all():
-            if node.op not in ("Input", "Output"):
+            if node.key not in ("Input", "Output"):
                 self._node(graph, node, f"{indent}  ", depth)
         results = ", ".join(f"%{format_name(v.name)}" for v in graph.outputs)
         self._lines.append(f"{indent}  return {results}".rstrip())
@@ -176,7 +176,7 @@ class _Printer:
         results = ", ".join(f"%{format_name(o.name)}" for o in node.outputs)
         left = f"{results} = " if results else ""
         value = node.attrs.get("value")
-        if node.op == "Constant" and not node.domain and isinstance(value, np.ndarray):
+        if node.key == "Constant" and isinstance(value, np.ndarray):
             rest = {k: v for k, v in node.attrs.items() if k != "value"}
             return f"{left}constant {format_tensor(value, limit=self._limit)}", rest
         arguments = ", ".join(
@@ -194,7 +194,7 @@ class _Printer:
 
 def _tail(node: Node) -> str:
     types = [o.type for o in node.outputs]
-    value = node.attrs.get("value") if node.op == "Constant" else None
+    value = node.attrs.get("value") if node.key == "Constant" else None
     if isinstance(value, np.ndarray):
         told = types[0] != array_type(value)
     else:
@@ -213,7 +213,7 @@ def _own_name(node: Node) -> str:
 
 def usual_name(node: Node) -> str | None:
     """The name that a node has where the text says none."""
-    if node.origins and node.op != "Constant":
+    if node.origins and node.key != "Constant":
         return node.origins.names[-1]
     return node.outputs[0].name if node.outputs else None
 

@@ -80,7 +80,7 @@ class _Verifier:
 
     def _inputs(self) -> None:
         declared = [v.node for v in self._graph.inputs]
-        found = {n for n in self._graph.nx if n.op == "Input"}
+        found = {n for n in self._graph.nx if n.key == "Input"}
         if len(set(declared)) != len(declared) or set(declared) != found:
             self._fail(None, "the declared inputs are not the Input nodes")
         for node in declared:
@@ -88,7 +88,7 @@ class _Verifier:
                 self._fail(node, "an input has one value")
 
     def _outputs(self) -> None:
-        sinks = [n for n in self._graph.nx if n.op == "Output"]
+        sinks = [n for n in self._graph.nx if n.key == "Output"]
         if sinks != [self._graph.sink] or self._graph.sink.outputs:
             self._fail(None, "a graph has one Output node, without values")
         names = self._graph.output_names
@@ -112,12 +112,12 @@ class _Verifier:
                 used.add(index)
         if node is self._graph.sink and used != set(range(len(used))):
             self._fail(node, f"outputs {sorted(used)} are not contiguous")
-        if node.op in ("Input", "Constant") and used:
+        if node.key in ("Input", "Constant") and used:
             self._fail(node, "takes no inputs")
         self._arity(node, used)
 
     def _arity(self, node: Node, used: set[int]) -> None:
-        if node.op in ("Input", "Output", "Constant"):
+        if node.key in ("Input", "Output", "Constant"):
             return
         op = self._spec(node)
         count = max(used, default=-1) + 1
@@ -144,9 +144,9 @@ class _Verifier:
         for name, value in node.attrs.items():
             if not _is_attribute(value):
                 self._fail(node, f"attribute {name!r} holds a {type(value).__name__}")
-        if node.op == "Constant":
+        if node.key == "Constant":
             self._constant(node)
-        elif node.op != "Input":
+        elif node.key != "Input":
             self._attribute_names(node)
             self._bodies(node)
         if self._types:
@@ -168,7 +168,7 @@ class _Verifier:
         for out in node.outputs:
             if out.type is None:
                 self._fail(node, f"value {out.name!r} has no type")
-        if node.op == "Input":
+        if node.key == "Input":
             return
         try:
             types = self._infer(node)
@@ -179,7 +179,7 @@ class _Verifier:
                 self._fail(node, f"value {out.name!r} is {out.type}, inference says {t}")
 
     def _infer(self, node: Node) -> list[Any]:
-        if node.op == "Constant":
+        if node.key == "Constant":
             return make_known(node, self._known)
         sources = self._graph.inputs_of(node)
         if self._graph.bodies(node):

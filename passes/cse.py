@@ -66,7 +66,7 @@ def _merge(editor: Editor, node: Node, first: Node) -> None:
 def _merge_constants(graph: Graph, editor: Editor) -> int:
     groups: dict[Hashable, list[Node]] = {}
     for node in graph.nx:
-        array = node.out().constant if node.op == "Constant" else None
+        array = node.out().constant if node.key == "Constant" else None
         if array is not None and array.dtype != np.dtype(object):
             groups.setdefault(_sample(array), []).append(node)
     merged = 0

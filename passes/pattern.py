@@ -26,7 +26,6 @@ from .claims import Claim
 from .precision import is_number
 from .queries import splat
 
-AttrTest: TypeAlias = "Callable[[Any], bool]"
 Explain: TypeAlias = "Callable[[str, Node, str], None]"
 """Hears of a rewrite that was tried as (rule, node, reason why it was not done)."""
 

@@ -357,6 +357,26 @@ def test_a_model_of_plugin_ops_compiles() -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", plugin_ops.STRUCTURAL)
+def test_names_of_the_graphs_own_nodes_mean_nothing_in_another_domain(name: str) -> None:
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["before"]),
+        helper.make_node(name, ["before"], ["doubled"], domain=DOMAIN),
+        helper.make_node("Softmax", ["doubled"], ["y"]),
+        helper.make_node(name, ["y"], ["z"], domain=DOMAIN),
+    ]
+    values = [helper.make_tensor_value_info(v, TensorProto.FLOAT, ["N", 4]) for v in "xyz"]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)],
+    )
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    y, z = graphkiln.compile(model).session().run(None, {"x": x})
+    weights = np.exp(2 * np.exp(x) / np.exp(x).sum(-1, keepdims=True))
+    np.testing.assert_allclose(y, weights / weights.sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(z, 2 * y)
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [

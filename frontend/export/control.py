@@ -23,7 +23,7 @@ def _region(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
             scope.alias(inner, outer)
     for value, inner in zip(node.values, body.outputs, strict=False):
         name = scope.wanted(value)
-        if name is not None and inner.node.op not in ("Input", "Constant"):
+        if name is not None and inner.node.key not in ("Input", "Constant"):
             scope.want(inner, name)
     scope.run(body)
     for value, inner in zip(node.values, body.outputs, strict=False):

@@ -88,7 +88,7 @@ def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
     for name in set(graph.output_names) - inputs:
         shared.names.unique(name)
     for v, name in zip(graph.outputs, graph.output_names, strict=True):
-        if v.node.op not in ("Input", "Constant"):
+        if v.node.key not in ("Input", "Constant"):
             scope.want(v, name)
     scope.run(graph)
     control.close(scope, graph, graph.output_names)

@@ -6,25 +6,19 @@ from collections.abc import Sequence
 
 from ..dims import Dim
 from ..shapes import normalize_axes, normalize_axis
-from .build import Builder, rule
+from .build import Builder, Rule, rule
 from .map import UNIT, Axis, AxisMap, Combine, Kind, Piece, whole
 
-_COMBINE = {
-    "ReduceSum": Combine.SUM, "ReduceL1": Combine.SUM, "ReduceSumSquare": Combine.SUM,
-    "ReduceMean": Combine.MEAN, "ReduceMax": Combine.MAX, "ReduceMin": Combine.MIN,
-    "ReduceProd": Combine.PRODUCT, "GlobalAveragePool": Combine.MEAN,
-    "GlobalMaxPool": Combine.MAX,
-}  # fmt: skip
-"""How the results of parts make up the whole; roots and logarithms of sums do not."""
 
-
-def reduced(b: Builder, axes: Sequence[int], keepdims: bool) -> AxisMap:
-    """Operand 0 with ``axes`` reduced."""
+def reduced(
+    b: Builder, axes: Sequence[int], keepdims: bool, combine: Combine | None = None
+) -> AxisMap:
+    """Operand 0 with ``axes`` reduced; ``combine`` makes the whole of the results of parts."""
     taken: list[Axis] = []
     given: list[Axis] = []
     for a, d in enumerate(b.shape()):
         if a in axes:
-            taken.append(whole(b.reduced(d, _COMBINE.get(b.node.op))))
+            taken.append(whole(b.reduced(d, combine)))
             given += [UNIT] if keepdims else []
         else:
             taken.append(whole(b.factor(d)))
@@ -34,15 +28,23 @@ def reduced(b: Builder, axes: Sequence[int], keepdims: bool) -> AxisMap:
     return b.build()
 
 
-@rule
-def reduction(b: Builder) -> AxisMap | None:
-    """``Reduce*``: the axes of operand 1, where they are known."""
-    axes: Sequence[int] | None = b.ints(1)
-    if b.has(1) and axes is None:
-        return None
-    if not axes:
-        axes = () if b.attr("noop_with_empty_axes") else range(len(b.shape()))
-    return reduced(b, normalize_axes(axes, len(b.shape())), bool(b.attr("keepdims")))
+def reduction(combine: Combine | None = None) -> Rule:
+    """The rule of a ``Reduce*``: the axes of operand 1, where they are known.
+
+    ``combine`` makes the whole of the results of parts. Roots and logarithms of sums have none.
+    """
+
+    @rule
+    def describe(b: Builder) -> AxisMap | None:
+        axes: Sequence[int] | None = b.ints(1)
+        if b.has(1) and axes is None:
+            return None
+        if not axes:
+            axes = () if b.attr("noop_with_empty_axes") else range(len(b.shape()))
+        at = normalize_axes(axes, len(b.shape()))
+        return reduced(b, at, bool(b.attr("keepdims")), combine)
+
+    return describe
 
 
 @rule
@@ -56,12 +58,16 @@ def arg_reduction(b: Builder) -> AxisMap | None:
     return b.build()
 
 
-@rule
-def global_pool(b: Builder) -> AxisMap | None:
-    """All axes behind the channels are reduced, or those between batch and channels."""
-    last = bool(b.attr("channels_last"))
-    rank = len(b.shape())
-    return reduced(b, range(1, rank - 1) if last else range(2, rank), keepdims=True)
+def global_pool(combine: Combine | None = None) -> Rule:
+    """The rule of a pool of whole images: ``[N, C, image]``, or channels last."""
+
+    @rule
+    def describe(b: Builder) -> AxisMap | None:
+        rank = len(b.shape())
+        axes = range(1, rank - 1) if b.attr("channels_last") else range(2, rank)
+        return reduced(b, axes, True, combine)
+
+    return describe
 
 
 @rule

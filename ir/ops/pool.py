@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..axes.indexing import regions
+from ..axes.map import Combine
 from ..axes.reduce import global_pool
 from ..axes.window import pool
 from ..registry import InferContext, op
@@ -62,15 +63,15 @@ def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
 @op(
     "GlobalAveragePool",
     traits=(Trait.REDUCTION, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
-    axes=global_pool,
+    axes=global_pool(Combine.MEAN),
 )  # fmt: skip
 @op(
     "GlobalMaxPool", traits=(Trait.REDUCTION, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC),
-    axes=global_pool,
+    axes=global_pool(Combine.MAX),
 )  # fmt: skip
 @op(
     "GlobalLpPool", traits=(Trait.REDUCTION,),
-    axes=global_pool,
+    axes=global_pool(),
 )  # fmt: skip
 def infer_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)
@@ -87,7 +88,7 @@ def infer_global_pool(c: InferContext) -> list[Type]:
     result_zero_point=4,
     evaluate=evaluate.qlinear_global_average_pool,
     defaults={"channels_last": 0},
-    axes=global_pool,
+    axes=global_pool(),
 )  # fmt: skip
 def infer_qlinear_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)

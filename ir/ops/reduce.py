@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes.map import Combine
 from ..axes.reduce import arg_reduction, reduction
 from ..dims import dim_min
 from ..registry import InferContext, op
@@ -90,28 +91,24 @@ _SUM = (*_PLAIN, Trait.UNORDERED_SUM, Trait.KEEPS_NONNEGATIVE)
 
 @op(
     "ReduceSum", traits=_SUM, propagate=_propagate_reduce,
-    axes=reduction,
+    axes=reduction(Combine.SUM),
 )  # fmt: skip
 @op(
     "ReduceProd", traits=(Trait.REDUCTION,), propagate=_propagate_reduce,
-    axes=reduction,
+    axes=reduction(Combine.PRODUCT),
 )  # fmt: skip
 @op(
     "ReduceMean", traits=_SUM,
-    axes=reduction,
+    axes=reduction(Combine.MEAN),
 )  # fmt: skip
+@op("ReduceMax", traits=_PLAIN, axes=reduction(Combine.MAX))
+@op("ReduceMin", traits=_PLAIN, axes=reduction(Combine.MIN))
 @op(
-    "ReduceMax", "ReduceMin", traits=_PLAIN,
-    axes=reduction,
+    "ReduceL1", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE),
+    axes=reduction(Combine.SUM),
 )  # fmt: skip
-@op(
-    "ReduceL1", "ReduceL2", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE),
-    axes=reduction,
-)  # fmt: skip
-@op(
-    "ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,),
-    axes=reduction,
-)  # fmt: skip
+@op("ReduceL2", traits=(Trait.REDUCTION, Trait.NONNEGATIVE), axes=reduction())
+@op("ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,), axes=reduction())
 def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     keepdims = bool(ctx.attr("keepdims"))

@@ -141,7 +141,7 @@ class _Cone:
                     return "too many elementwise ops in between"
                 continue
             self.leaves.append(value)
-            if value.node.op == "Transpose" and not value.node.domain:
+            if value.node.key == "Transpose":
                 removed += _identity(compose(perm_of(value.node, len(self.perm)), self.perm))
             elif value.rank and (value.constant is None or value.rank > len(self.perm)):
                 return f"{value.name!r} would have to be transposed instead"

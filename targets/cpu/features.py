@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +30,6 @@ class CpuFeatures:
     required: tuple[str, ...]
     mattr: tuple[str, ...] = ()
     dot: str | None = None
-    fma: bool = True
     l1: int = 32 * 1024
     l2: int = 1024 * 1024
 
@@ -53,7 +51,7 @@ _ICELAKE = (
 _NAMED = {
     f.name: f
     for f in (
-        CpuFeatures("x86-64-v2", "x86_64", "x86-64-v2", _X86, 16, 16, _V2, fma=False),
+        CpuFeatures("x86-64-v2", "x86_64", "x86-64-v2", _X86, 16, 16, _V2),
         CpuFeatures("x86-64-v3", "x86_64", "x86-64-v3", _X86, 32, 16, _V3, dot="madd"),
         CpuFeatures("x86-64-v4", "x86_64", "x86-64-v4", _X86, 64, 32, _V4, dot="madd"),
         CpuFeatures(
@@ -144,8 +142,3 @@ def cpu_flags() -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,7 +21,7 @@ def flatten_pointwise(region: Graph) -> Graph:
     if len(anchors) != 1 or not _is_pointwise(anchors[0]):
         return region
     image = anchors[0].out().shape[2:-1]
-    if not all(_mergeable(region, n, image) for n in region.nx if n.op != "Output"):
+    if not all(_mergeable(region, n, image) for n in region.nx if n.key != "Output"):
         return region
     merged = region.copy()
     for node in merged.nx:
@@ -38,10 +38,10 @@ def _is_pointwise(conv: Node) -> bool:
 
 
 def _mergeable(region: Graph, node: Node, image: tuple[Dim, ...]) -> bool:
-    ours = node.key == "kiln.ConvBlocked" or node.op == "Input"
+    ours = node.key == "kiln.ConvBlocked" or node.key == "Input"
     if not ours and not is_elementwise(node, region.inputs_of(node)):
-        return node.op == "Constant" and node.out().tensor_type.numel == 1
-    if node.op == "Input" and all(
+        return node.key == "Constant" and node.out().tensor_type.numel == 1
+    if node.key == "Input" and all(
         n.key == "kiln.ConvBlocked" and i > 0 for n, i in region.uses(node.out())
     ):
         return True

@@ -136,9 +136,9 @@ def _lower_nodes(
     destinations: dict[Value, BufferTensor], skip: Node | None = None,
 ) -> None:  # fmt: skip
     for node in graph.topological_all():
-        if node.op == "Constant":
+        if node.key == "Constant":
             values[node.out()] = constant_expr(b, node.attrs["value"])  # type: ignore[arg-type]
-        elif node.op not in ("Input", "Output") and node is not skip:
+        elif node.key not in ("Input", "Output") and node is not skip:
             _lower_node(graph, node, b, values, destinations)
 
 
@@ -158,7 +158,7 @@ def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
     for i, v in enumerate(graph.inputs):
         values[v] = b.argument(f"in{i}", _shape(b, v.tensor_type), v.dtype)
     for n in graph.nx:
-        if n.op == "Constant":
+        if n.key == "Constant":
             values[n.out()] = constant_expr(b, n.attrs["value"])
     fresh = fresh_symbols(node_types(node), [v.type for v in graph.inputs])
     out = b.argument("sizes", (len(fresh),), "int64")

@@ -17,7 +17,7 @@ All index arithmetic is int64; TVM narrows it where that is safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -584,6 +584,3 @@ def flatten_index(indices: Sequence[Expr], extents: Sequence[Any]) -> Expr:
     for i, e in zip(indices, extents, strict=True):
         flat = flat * index(e) + i
     return flat
-
-
-SymbolTable = Mapping[str, Expr]

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import graphkiln
 from graphkiln.codegen.native import share_memory
 from graphkiln.codegen.program import Slot
-from graphkiln.codegen.straight_line import Piece
+from graphkiln.codegen.straight_line import Scratch
 from graphkiln.runtime import InputError, Session
 from graphkiln.runtime.direct import Direct
 
@@ -172,8 +172,8 @@ def test_pieces_in_use_together_have_buffers_of_their_own(
     spans: list[tuple[int, int, int]],
 ) -> None:
     sizes: list[Any] = [64, 128, Slot(0), Slot(1)]
-    pieces = [Piece(sizes[k], min(a, b), max(a, b)) for a, b, k in spans]
-    homes, buffers = share_memory([*pieces, Piece(64)])
+    pieces = [Scratch(sizes[k], min(a, b), max(a, b)) for a, b, k in spans]
+    homes, buffers = share_memory([*pieces, Scratch(64)])
     assert len(homes) == len(pieces)
     for i, p in enumerate(pieces):
         assert p.size in buffers[homes[i]]

@@ -21,6 +21,8 @@ from graphkiln.targets.tir.builder import BufferTensor, TensorExpr, index
 from graphkiln.targets.tir.numeric import cast
 
 DOMAIN = "plugin.ops"
+STRUCTURAL = ("Input", "Constant", "Output")
+"""Names that the graph's own nodes bear: in another domain they mean nothing."""
 
 
 @contextmanager
@@ -68,6 +70,11 @@ def _elementwise() -> None:
     op("Opposite", domain=DOMAIN, arity=(1, 1), traits=(*_SAFE, Trait.INVOLUTION),
        evaluate=lambda _node, inputs: [-inputs[0]])(_same)  # fmt: skip
     _each("Opposite", lambda x: -x)
+
+    for name in STRUCTURAL:
+        op(name, domain=DOMAIN, arity=(1, 1), traits=_SAFE,
+           evaluate=lambda _node, inputs: [2 * inputs[0]])(_same)  # fmt: skip
+        _each(name, lambda x: x + x)
 
     op("Square", domain=DOMAIN, arity=(1, 1),
        traits=(*_SAFE, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN),
