@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -218,16 +218,23 @@ class _Verifier:
                 self._fail(node, f"{name}'s input {inner.name!r} is {declared}, gets {given}")
 
 
+def _count(node: Node, attr: str) -> int:
+    return int(attribute(node, attr) or 0)
+
+
+_FIRST_CAPTURED: dict[str, Callable[[Node, int], int]] = {
+    "If": lambda node, count: 1,
+    "Loop": lambda node, count: 2 + _count(node, "num_carried"),
+    "Scan": lambda node, count: _count(node, "num_carried") + _count(node, "num_scan_inputs"),
+    "SequenceMap": lambda node, count: count - _count(node, "num_captured"),
+}
+"""Where the inputs begin that a node of so many inputs hands to its bodies as they are."""
+
+
 def _captured(node: Node, count: int) -> Iterable[int]:
     """The inputs a node hands to its bodies as they are."""
-    carried = int(attribute(node, "num_carried") or 0)
-    first = {
-        "If": 1,
-        "Loop": 2 + carried,
-        "Scan": carried + int(attribute(node, "num_scan_inputs") or 0),
-        "SequenceMap": count - int(attribute(node, "num_captured") or 0),
-    }.get(node.key, 0)
-    return range(first, count)
+    first = _FIRST_CAPTURED.get(node.key)
+    return range(0 if first is None else first(node, count), count)
 
 
 def _twin(node: Node) -> Node:

@@ -1,4 +1,4 @@
-"""What passes, targets and reports know of ops stands in the registry, not in lists beside it.
+"""What IR, passes, targets and reports know of ops stands in the registry, not in lists beside it.
 
 A collection literal with the names of two or more ops is such a list. Rules are none: a dict from
 ops to functions says what is done with each, and the pattern of a rewrite names what it rewrites.
@@ -16,12 +16,13 @@ import graphkiln
 from graphkiln.ir.registry import specs
 
 ROOT = Path(graphkiln.__file__).parent
-SCANNED = ("passes", "codegen", "targets", "cli", "driver.py")
+SCANNED = ("ir", "passes", "codegen", "targets", "cli", "driver.py")
 
-OF_OPS = ("targets/generic/ops/", "targets/cpu/recurrent.py")
-"""Files that are about the ops they name: their lowerings and kernels."""
+OF_OPS = ("ir/ops/", "ir/evaluators/", "targets/generic/ops/", "targets/cpu/recurrent.py")
+"""Files that are about the ops they name: their inference, evaluation, lowerings and kernels."""
 
 ALLOWED = {
+    ("ir/dims.py", "__all__"): "classes of size expressions, which bear the names of ops",
     ("passes/decompose.py", "_ACTIVATIONS"):
         "values that com.microsoft's FusedConv has in its attribute activation, not ops of a graph",
 }  # fmt: skip
