@@ -37,7 +37,15 @@ class Cost:
     node: str | None = None
     origins: tuple[str, ...] = ()
     template: str | None = None
+    algorithm: str | None = None
+    tile: str | None = None
     generic: str = ""
+
+    @property
+    def way(self) -> str:
+        """How it is computed: the template, its algorithm and register tile, or why by none."""
+        told = (self.template, self.algorithm, self.tile)
+        return " ".join(t for t in told if t) or self.generic
 
 
 @dataclass
@@ -126,6 +134,8 @@ def _cost(entry: Any, sizes: tuple[int, ...], turn: int, calls: int) -> Cost:
         (nodes[turn] or None) if len(nodes) == calls else None,
         _origins(entry, turn) if len(nodes) == calls else (),
         _word(entry.get("template")),
+        _word(entry.get("algorithm")),
+        _word(entry.get("tile")),
         _word(entry.get("generic")) or "",
     )
 
@@ -232,11 +242,11 @@ def origins_table(rows: Sequence[Row]) -> Any:
     """
     names = short_names([row.name for row in rows])
     lines = [
-        (name, _onnx_nodes(row), row.costs[0].template or row.costs[0].generic)
+        (name, _onnx_nodes(row), row.costs[0].way)
         for name, row in zip(names, rows, strict=True)
         if any(cost.origins for cost in row.costs)
     ]
-    columns = ["kernel", "computes", "template, or why none"]
+    columns = ["kernel", "computes", "template, algorithm and register tile, or why none"]
     return table("ONNX nodes", columns, lines[:_TOLD]) if lines else None
 
 
@@ -297,6 +307,7 @@ def trace(profiler: Profiler, costs: Sequence[Cost], title: str) -> dict[str, An
     for timed, cost in zip(profiler.fastest(), costs, strict=True):
         details = {"flops": cost.flops, "bytes": cost.bytes, "ops": list(cost.ops),
                    "node": cost.node, "onnx": list(cost.origins), "template": cost.template,
+                   "algorithm": cost.algorithm, "tile": cost.tile,
                    "sizes": list(timed.call.sizes)}  # fmt: skip
         events.append(
             {

@@ -36,7 +36,8 @@ def kernel_costs(
     ONNX nodes which that stands for), ``symbols`` (the names of a call's sizes, in order),
     ``flops`` and ``bytes`` (ints, or the text of an expression over these names), ``arithmetic``:
     ``float32``, ``float64`` or ``int8``, the ``template`` (its op, or null for the generic
-    schedule), and ``generic``: why it is that, where the kernel adds up products.
+    schedule) with its ``algorithm`` and largest register ``tile`` (rows by columns of the result,
+    ``14x32``), and ``generic``: why it is the generic one, where the kernel adds up products.
     """
     return {name: _cost(spec, calls.get(name, []), target) for name, spec in kernels.items()}
 
@@ -75,6 +76,8 @@ def _cost(spec: KernelSpec, calls: list[KernelSpec], target: Target) -> dict[str
         "bytes": _json(demand.moved_bytes()),
         "arithmetic": arithmetic(region),
         "template": plan.template or None,
+        "algorithm": plan.algorithm or None,
+        "tile": plan.tile or None,
         "generic": plan.reason,
     }
 

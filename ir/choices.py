@@ -25,17 +25,19 @@ class ProductShape:
 
 KernelShape: TypeAlias = ConvShape | ProductShape
 
+DIRECT = "direct"
+"""The algorithm that computes a sum of products as it is written."""
+
 
 @dataclass(frozen=True)
 class Choice:
     """How a kernel computes: the columns of its register tile, and for convolutions how.
 
-    ``algorithm`` is ``direct``, ``winograd_4x4`` or ``winograd_2x2`` (by the outputs of a tile), or
-    empty where the kernel goes by its own rule.
+    ``algorithm`` is ``direct``, ``winograd_4x4`` or ``winograd_2x2`` (by the outputs of a tile).
     """
 
     tile: int
-    algorithm: str = ""
+    algorithm: str = DIRECT
 
 
 def shape_key(shape: KernelShape) -> str:

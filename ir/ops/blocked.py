@@ -20,6 +20,7 @@ from ..axes.movement import (
 )
 from ..axes.product import packed_product
 from ..axes.window import blocked_pool
+from ..choices import DIRECT
 from ..dims import ceil_div
 from ..graph import Node, Output
 from ..interpreter import run_node
@@ -218,12 +219,12 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
 @op(
     "ConvBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv,
     traits=_HEAVY, flops=flops.blocked_convolution,
-    defaults={"group": 1, "depth": 1, "pad_value": 0, "algorithm": ""},
+    defaults={"group": 1, "depth": 1, "pad_value": 0, "algorithm": DIRECT},
     doc="Conv on [N, Cb, *S, c] with weights packed as [g, Mt, Cb/g, *K, c, t] and an optional "
     "bias [Mb, 1, .., block]; the result is [N, Mb, *S', block]. Attributes: Conv's, and "
     "in_channels, out_channels, block. 8-bit integers sum up in int32: their weights are packed by "
     "depth, and the border holds pad_value. The attribute algorithm (direct, winograd_4x4, "
-    "winograd_2x2) is how the target's kernel computes; empty, the kernel goes by its own rule.",
+    "winograd_2x2) is how the target's kernel computes.",
     axes=blocked_convolution,
 )  # fmt: skip
 @op(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...ir.choices import Choice
+from ...ir.choices import DIRECT, Choice
 from ...ir.dims import Dim, is_static
 from ...ir.graph import Attr, Node, Value
 from ...ir.packing import pack_conv_weight, pack_depthwise_weight
@@ -78,12 +78,18 @@ def convolution(p: Planner, node: Node) -> None:
     start = None if bias is None else bias.constant
     plain = bool(np.all(scale == 1))
     work = Work.of(node, x, weights.array, start if plain else None, weights.key)
-    result = convolve(p, work)
-    if result is None:
+    total = convolve(p, work)
+    if total is None:
         return
-    if not plain:
-        result = _scaled(p, work, result, scale, start)
-    p.convert(node, result, "depthwise" if work.is_depthwise else "convolutions")
+    result = total if plain else _scaled(p, work, total, scale, start)
+    p.convert(node, result, _kind(total.node))
+
+
+def _kind(node: Node) -> str:
+    """What a blocked convolution counts as."""
+    if node.key == "kiln.DepthwiseBlocked":
+        return "depthwise"
+    return "convolutions" if attribute(node, "algorithm") == DIRECT else "winograd"
 
 
 def _filter_scale(weights: Weights) -> np.ndarray | None:
@@ -160,7 +166,7 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
         return None
     tile = choice.tile
     attrs["group"] = work.group
-    if choice.algorithm:
+    if choice.algorithm != DIRECT:
         attrs["algorithm"] = choice.algorithm
     if work.depth > 1:
         attrs["depth"] = work.depth

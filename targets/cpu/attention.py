@@ -7,7 +7,7 @@ may be views with other strides: transposes and slices in the same region cost n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import tirx
@@ -15,7 +15,7 @@ from tvm import tirx
 from ...ir.graph import Graph, Node
 from ..generic.broadcast import broadcast_index
 from ..generic.ops.attention import attention_scale
-from ..generic.registry import Template, TemplateContext
+from ..generic.registry import Details, Template, TemplateContext
 from ..tir.builder import BufferTensor, TensorExpr, as_int, index, static_product
 from ..tir.lanes import all_lanes
 from ..tir.math import exp_difference
@@ -25,7 +25,7 @@ from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_rows, tiles_of
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget, rank_product_tiles, tile_cost
+from .tiling import Tile, largest_tile, rank_product_tiles, tile_cost
 
 Expr = Any
 At = tuple[Expr, ...]
@@ -49,7 +49,18 @@ def attention(cpu: CpuFeatures) -> Template:
             return f"the template of kiln.Attention takes values of {cpu.lanes} or a multiple"
         return None
 
-    return Template(template, objection)
+    def details(graph: Graph, node: Node) -> Details:
+        *_, rows, width = node.out().shape
+        tile = _register_tile(cpu, as_int(rows), int(width))
+        return Details(tile.covering(as_int(rows)).text(cpu.lanes))
+
+    return Template(template, details, objection)
+
+
+def _register_tile(cpu: CpuFeatures, rows: int | None, width: int) -> Tile:
+    """The largest tile of query rows (None: not known) by elements of the result's."""
+    tile = largest_tile(cpu, rank_product_tiles(cpu, rows, width)[0].vectors)
+    return tile if rows is None else replace(tile, rows=max(1, min(tile.rows, rows)))
 
 
 class _Attention:
@@ -62,15 +73,12 @@ class _Attention:
         self.q, self.k, self.v = (self._operand(i) for i in range(3))
         self.batch, self.heads, rows, self.out_width = ctx.out_shape()
         self.keys, self.depth = self.k.shape[2], self.k.shape[3]
-        known = as_int(rows)
-        tile = rank_product_tiles(cpu, known, int(self.out_width))[0]
-        self.vectors = tile.vectors
+        tile = _register_tile(cpu, as_int(rows), int(self.out_width))
+        self.limit, self.vectors = tile.rows, tile.vectors
         self.width = tile.vectors * cpu.lanes
         self.tiles = tiles_of(self.keys, self.width)
-        limit = accumulator_budget(cpu, tile.vectors)
-        self.limit = limit if known is None else max(1, min(limit, known))
         heads = static_product((self.batch, self.heads))
-        self.row_tiles = RowTiles(self.b, rows, limit, heads)
+        self.row_tiles = RowTiles(self.b, rows, self.limit, heads)
         self.scale = attention_scale(ctx, self.depth, "float32")
 
     def _operand(self, i: int) -> TensorExpr:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...ir.choices import Choice, KernelShape, ProductShape
+from ...ir.choices import DIRECT, Choice, KernelShape, ProductShape
 from ...ir.graph import Attr, Graph, Value
 from ...ir.infer import infer_types
 from ...ir.types import TensorType, dtype
@@ -34,15 +34,15 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
     ]  # fmt: skip
     if not winograd_fits(shape, cpu.lanes):
         return [direct]
-    found = [_by(direct, "direct")] + [_by_points(cpu, shape, form) for form in FORMS.values()]
+    found = [direct] + [_by_points(cpu, shape, form) for form in FORMS.values()]
     best = winograd_form(shape, cpu.lanes)
-    own = "direct" if best is None else best.name
+    own = DIRECT if best is None else best.name
     return sorted(found, key=lambda choices: choices[0].algorithm != own)
 
 
 def _by_points(cpu: CpuFeatures, shape: ConvShape, form: Form) -> list[Choice]:
     tiles = rank_winograd_tiles(cpu, image_tiles(form, shape), shape.filters)
-    return _by(_choices(cpu, tiles), form.name)
+    return [replace(c, algorithm=form.name) for c in _choices(cpu, tiles)]
 
 
 def best_choices(cpu: CpuFeatures, shape: KernelShape, count: int) -> list[Choice]:
@@ -52,10 +52,6 @@ def best_choices(cpu: CpuFeatures, shape: KernelShape, count: int) -> list[Choic
 
 def _choices(cpu: CpuFeatures, tiles: Sequence[Tile]) -> list[Choice]:
     return [Choice(t.vectors * cpu.lanes) for t in tiles]
-
-
-def _by(choices: list[Choice], algorithm: str) -> list[Choice]:
-    return [replace(c, algorithm=algorithm) for c in choices]
 
 
 def kernel_graph(cpu: CpuFeatures, shape: KernelShape, choice: Choice) -> Graph:

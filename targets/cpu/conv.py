@@ -10,25 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from tvm import tirx
 
+from ...ir.choices import DIRECT
+from ...ir.graph import Graph, Node
 from ...ir.ops.blocked import blocked_conv_window
+from ...ir.registry import attribute
+from ...ir.types import TensorType
 from ...ir.windows import ConvShape
-from ..generic.registry import Template, TemplateContext
+from ..generic.registry import Details, Template, TemplateContext
 from ..tir.builder import as_int, flatten_index, index, static_product
-from .dot import dot_of
+from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .image import Geometry, as_image, long_rows, pad_image
 from .microkernel import Place, RegisterTile, Weights
-from .positions import rows_of_tile
+from .positions import positions_of_tile, rows_of_tile
 from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget, tile_cost
-from .winograd import Winograd, winograd_fits, winograd_form
+from .tiling import Tile, tile_cost
+from .winograd import Winograd, winograd_fits
 from .winograd_forms import FORMS, Form
 
 Expr = Any
@@ -47,36 +51,58 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
         x, w = ctx.input_types[0], ctx.input_types[1]
         assert x is not None and w is not None
         geometry = Geometry.of(blocked_conv_window(ctx.node, x, w))
-        form = _winograd_form(ctx, cpu, geometry)
+        form = _winograd_form(ctx, cpu, _shape_of(ctx.node, x, w))
         if form is None:
             _Dense(ctx, cpu, geometry).emit()
             return
         image = as_image(ctx.b, ctx.buffered(0))
         Winograd(ctx, cpu, form, image, geometry, ctx.buffered(1)).emit()
 
-    return Template(template)
+    def details(graph: Graph, node: Node) -> Details:
+        x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
+        lanes, algorithm = _lanes(cpu, node), str(attribute(node, "algorithm"))
+        tile, shape = _register_tile(cpu, node, x, w), _shape_of(node, x, w)
+        if algorithm == DIRECT:
+            tile = replace(tile, rows=positions_of_tile(shape, tile.rows))
+        return Details(tile.text(lanes), algorithm)
+
+    return Template(template, details)
 
 
-def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, g: Geometry) -> Form | None:
-    """What the attribute says, or else the form that pays."""
-    algorithm, shape = str(ctx.attr("algorithm")), _shape_of(ctx, g)
+def _register_tile(cpu: CpuFeatures, node: Node, x: TensorType, w: TensorType) -> Tile:
+    """The largest tile of positions by output channels; ``w`` are the packed weights."""
+    depth, width = int(attribute(node, "depth")), int(w.dims[-1])
+    return packed_tile(cpu, x.dtype.name, width, depth, _lanes(cpu, node))
+
+
+def _lanes(cpu: CpuFeatures, node: Node) -> int:
+    """Channels in a register."""
+    return min(cpu.lanes, int(attribute(node, "block")))
+
+
+def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, shape: ConvShape) -> Form | None:
+    """The form that the node asks for; None for a direct convolution."""
+    algorithm = str(ctx.attr("algorithm"))
+    if algorithm == DIRECT:
+        return None
+    form = FORMS.get(algorithm)
+    if form is None:
+        raise ctx.error(f"there is no algorithm {algorithm!r}: {DIRECT}, {', '.join(FORMS)}")
     blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
-    if algorithm in FORMS and not (blocked and winograd_fits(shape, cpu.lanes)):
+    if not (blocked and winograd_fits(shape, cpu.lanes)):
         raise ctx.error("this convolution has no Winograd form")
-    if algorithm not in ("", "direct", *FORMS):
-        raise ctx.error(f"there is no algorithm {algorithm!r}: direct, {', '.join(FORMS)}")
-    if algorithm:
-        return FORMS.get(algorithm)
-    return winograd_form(shape, cpu.lanes) if blocked else None
+    return form
 
 
-def _shape_of(ctx: TemplateContext, g: Geometry) -> ConvShape:
-    group = int(ctx.attr("group"))
-    _, _, *image, _ = ctx.out_shape()
+def _shape_of(node: Node, x: TensorType, w: TensorType) -> ConvShape:
+    """What the choice of tile and algorithm depended on."""
+    group, window = int(attribute(node, "group")), blocked_conv_window(node, x, w)
+    channels, filters = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
+    kernel = tuple(int(k) for k in window.kernel)
+    image = tuple(as_int(d) for d in node.out().shape[2:-1])
     return ConvShape(
-        int(ctx.attr("in_channels")) // group, int(ctx.attr("out_channels")) // group, group,
-        g.kernel, g.strides, g.dilations, tuple(as_int(d) for d in image),
-        ctx.input(0).dtype != "float32",
+        channels // group, filters // group, group, kernel, window.strides, window.dilations, image,
+        x.dtype.is_integer,
     )  # fmt: skip
 
 
@@ -115,11 +141,14 @@ class _Dense:
         self.steps, width = (int(d) for d in self.weight.shape[-2:])
         self.tile_width = width // depth
         self.block = int(ctx.attr("block"))
-        self.lanes = min(cpu.lanes, self.block)
-        self.vectors = self.tile_width // self.lanes
+        self.lanes = _lanes(cpu, ctx.node)
+        x, w = ctx.input_types[0], ctx.input_types[1]
+        assert x is not None and w is not None
+        tile = _register_tile(cpu, ctx.node, x, w)
+        self.limit, self.vectors = tile.rows, tile.vectors
         self.pieces = 1
         """Parts of a block's steps, with prefetches before each."""
-        self.dot = dot_of(cpu, ctx.buffered(0), depth, self.lanes)
+        self.dot = dot_of(cpu, x.dtype.name, depth, self.lanes)
 
     def emit(self) -> None:
         image = as_image(self.b, self.ctx.buffered(0))
@@ -136,16 +165,15 @@ class _Dense:
             self.pieces = _TURNS
         *planes, height, width = (extents[i] for i in self.order)
         self.planes = tuple(planes)
-        limit = accumulator_budget(self.cpu, self.vectors, self.dot.parts)
         fixed = as_int(width)
-        whole = rows_of_tile(as_int(height), fixed, limit)
+        whole = rows_of_tile(as_int(height), fixed, self.limit)
         if whole:
             assert fixed is not None
             self._rows(n, RowTiles(self.b, height, whole, self._others(n)), fixed)
         elif as_int(height) == 1:
-            self._rows(n, RowTiles(self.b, width, limit, self._others(n)), None)
+            self._rows(n, RowTiles(self.b, width, self.limit, self._others(n)), None)
         else:
-            self._by_row(n, height, width, limit)
+            self._by_row(n, height, width)
 
     def _others(self, n: Any) -> int:
         return (as_int(n) or 1) * self.groups * self.tiles * (static_product(self.planes) or 1)
@@ -188,7 +216,7 @@ class _Dense:
             self.pieces *= 2
         return NextTile(self.b, self.weight, tiles, uses, places * self.pieces)
 
-    def _by_row(self, n: Any, height: Any, width: Any, limit: int) -> None:
+    def _by_row(self, n: Any, height: Any, width: Any) -> None:
         """A task is a row, cut into tiles."""
 
         def task(at: At) -> None:
@@ -198,7 +226,7 @@ class _Dense:
                 there = _Positions(batch, tuple(plane), row, start, size)
                 self._tile(group, tile, there, None)
 
-            RowTiles(self.b, width, limit, None).each(index(0), part)
+            RowTiles(self.b, width, self.limit, None).each(index(0), part)
 
         cost = self._cost(as_int(width) or 64)
         tasks = (n, self.groups, self.tiles, *self.planes, height)

@@ -13,15 +13,17 @@ from typing import Any
 
 from tvm import tirx
 
+from ...ir.graph import Graph, Node
 from ...ir.ops.blocked import blocked_conv_window
-from ..generic.registry import Template, TemplateContext
+from ...ir.registry import attribute
+from ..generic.registry import Details, Template, TemplateContext
 from ..tir.builder import BufferTensor, as_int, index
 from ..tir.numeric import cast
 from .dot import ByteDot, byte_dot_intrinsic
 from .features import CpuFeatures
 from .image import Geometry, as_image, pad_image
 from .row_tiles import RowTiles
-from .tiling import cover, tile_cost
+from .tiling import Tile, cover, tile_cost
 
 Expr = Any
 At = tuple[Expr, ...]
@@ -39,7 +41,27 @@ def depthwise_blocked(cpu: CpuFeatures) -> Template:
         kind = _Bytes if int(ctx.attr("depth")) > 1 else _Lanewise
         kind(ctx, cpu).emit()
 
-    return Template(template)
+    def details(graph: Graph, node: Node) -> Details:
+        lanes = min(cpu.lanes, int(attribute(node, "block")))
+        if int(attribute(node, "depth")) > 1:
+            return Details(_bytes_tile(cpu).text(lanes))
+        *_, width, _block = node.out().shape
+        taps = int(attribute(node, "kernel_shape")[-1])
+        return Details(_lanewise_tile(cpu, as_int(width), taps).text(lanes))
+
+    return Template(template, details)
+
+
+def _lanewise_tile(cpu: CpuFeatures, width: int | None, taps: int) -> Tile:
+    """As many outputs of a row (of ``width``, None: open) as leave registers for ``taps`` weights,
+    an input and a product."""
+    most = _OPEN if width is None else _MOST
+    return Tile(max(1, min(most, cpu.registers - taps - 2)), 1)
+
+
+def _bytes_tile(cpu: CpuFeatures) -> Tile:
+    """As many outputs as leave a register for what each multiplies, and two for the weights."""
+    return Tile(cpu.registers // 2 - 2, 1)
 
 
 class _Depthwise:
@@ -125,8 +147,7 @@ class _Lanewise(_Depthwise):
     """Products of single elements. Every input is loaded once for all the outputs it meets."""
 
     def emit(self) -> None:
-        most = _OPEN if as_int(self.width) is None else _MOST
-        self.limit = max(1, min(most, self.cpu.registers - self.geometry.kernel[-1] - 2))
+        self.limit = _lanewise_tile(self.cpu, as_int(self.width), self.geometry.kernel[-1]).rows
         value = int(self.ctx.attr("pad_value"))
         # Borders of zeros add nothing, so windows leave them out: those of open columns at run
         # time, those of known columns here, for which the image must be known as well.
@@ -244,7 +265,7 @@ class _Bytes(_Depthwise):
     def emit(self) -> None:
         b = self.b
         self.dot = ByteDot(self.lanes, byte_dot_intrinsic(self.cpu, self.lanes))
-        self.limit = self.cpu.registers // 2 - 2
+        self.limit = _bytes_tile(self.cpu).rows
         slack = -self.geometry.kernel[-1] % self.dot.depth
         value = int(self.ctx.attr("pad_value"))
         self.image = pad_image(b, self.image, self.geometry, value, slack)

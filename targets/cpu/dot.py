@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 from tvm import tirx
 
 from ..tir.builder import BufferTensor, TensorExpr, index
-from ..tir.numeric import cast
+from ..tir.numeric import cast, compute_dtype
 from .features import CpuFeatures
+from .tiling import Tile, largest_tile
 
 Expr = Any
 Parts = tuple[Expr, ...]
@@ -58,15 +59,21 @@ def activation_type(cpu: CpuFeatures) -> str | None:
     return "int8" if cpu.dot == "sdot" else "uint8"
 
 
-def dot_of(cpu: CpuFeatures, x: BufferTensor, depth: int, lanes: int) -> Dot:
-    """The multiply-add for operands of the type of ``x`` and weights packed by ``depth``."""
-    if x.compute_dtype == "float32":
+def dot_of(cpu: CpuFeatures, operand: str, depth: int, lanes: int) -> Dot:
+    """The multiply-add for operands of that element type and weights packed by ``depth``."""
+    if compute_dtype(operand) == "float32":
         return FloatDot(lanes)
     if depth == 1:
         return WideningDot(lanes)
     if cpu.dot == "madd":
         return MaddDot(lanes)
     return ByteDot(lanes, byte_dot_intrinsic(cpu, lanes))
+
+
+def packed_tile(cpu: CpuFeatures, operand: str, width: int, depth: int, lanes: int) -> Tile:
+    """The largest register tile over weights packed by ``depth``, ``width`` of them in a row."""
+    dot = dot_of(cpu, operand, depth, lanes)
+    return largest_tile(cpu, width // depth // lanes, dot.parts)
 
 
 def byte_dot_intrinsic(cpu: CpuFeatures, lanes: int) -> str:

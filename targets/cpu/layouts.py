@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...errors import GraphkilnError
-from ...ir.choices import Choice, KernelShape, ProductShape, shape_key
-from ...ir.windows import ConvShape
+from ...ir.choices import DIRECT, Choice, KernelShape, ProductShape, shape_key
 from .candidates import possible_choices
 from .dot import activation_type, integer_depth
 from .features import CpuFeatures
@@ -73,19 +72,12 @@ class CpuLayouts:
 
     def estimate(self, shape: KernelShape) -> Choice:
         """The cost model's choice."""
+        form = None if isinstance(shape, ProductShape) else winograd_form(shape, self.cpu.lanes)
         if isinstance(shape, ProductShape):
-            return Choice(self.matmul_tile(shape.rows, shape.columns))
-        return Choice(self.conv_tile(shape))
-
-    def conv_tile(self, shape: ConvShape) -> int:
-        """Output channels of one register tile."""
-        form = winograd_form(shape, self.cpu.lanes)
-        if form is None:
+            ranked = rank_product_tiles(self.cpu, shape.rows, shape.columns)
+        elif form is None:
             ranked = rank_conv_tiles(self.cpu, shape)
         else:
             ranked = rank_winograd_tiles(self.cpu, image_tiles(form, shape), shape.filters)
-        return ranked[0].vectors * self.cpu.lanes
-
-    def matmul_tile(self, rows: int | None, columns: int) -> int:
-        """Columns of one register tile."""
-        return rank_product_tiles(self.cpu, rows, columns)[0].vectors * self.cpu.lanes
+        algorithm = DIRECT if form is None else form.name
+        return Choice(ranked[0].vectors * self.cpu.lanes, algorithm)

@@ -11,16 +11,26 @@ from typing import Any
 
 from tvm import tirx
 
-from ..generic.registry import Template, TemplateContext
-from ..tir.builder import BufferTensor, Builder, as_int, index, product, unflatten
+from ...ir.graph import Graph, Node
+from ...ir.registry import attribute
+from ..generic.registry import Details, Template, TemplateContext
+from ..tir.builder import (
+    BufferTensor,
+    Builder,
+    as_int,
+    index,
+    product,
+    static_product,
+    unflatten,
+)
 from ..tir.numeric import cast
-from .dot import dot_of
+from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .matmul_dynamic import store_vector
 from .microkernel import RegisterTile, Weights
 from .prefetch import NextTile, lines_of_tile, steps_of_turn
 from .row_tiles import RowTiles
-from .tiling import accumulator_budget, tile_cost
+from .tiling import tile_cost
 
 Expr = Any
 
@@ -37,7 +47,14 @@ def matmul_packed(cpu: CpuFeatures) -> Template:
     def template(ctx: TemplateContext) -> None:
         _Packed(ctx, cpu).emit()
 
-    return Template(template)
+    def details(graph: Graph, node: Node) -> Details:
+        x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
+        depth, width = int(attribute(node, "depth")), int(w.dims[-1])
+        lanes = min(cpu.lanes, width // depth)
+        tile = packed_tile(cpu, x.dtype.name, width, depth, lanes)
+        return Details(tile.covering(static_product(x.dims[:-1])).text(lanes))
+
+    return Template(template, details)
 
 
 class _Packed:
@@ -49,15 +66,14 @@ class _Packed:
         self.tiles, self.steps, width = (int(d) for d in self.weight.shape)
         self.tile_width = width // depth
         self.lanes = min(cpu.lanes, self.tile_width)
-        self.vectors = self.tile_width // self.lanes
-        self.dot = dot_of(cpu, x, depth, self.lanes)
-        limit = accumulator_budget(cpu, self.vectors, self.dot.parts)
+        self.dot = dot_of(cpu, x.dtype, depth, self.lanes)
+        tile = packed_tile(cpu, x.dtype, width, depth, self.lanes)
+        self.vectors = tile.vectors
         self.outer = x.shape[:-1]
         self.rows = product(self.outer)
         self.x = whole_steps(self.b, self.b.view(x, (self.rows, x.shape[-1])), depth)
         self.columns = int(ctx.attr("columns"))
-        self.limit = limit
-        self.row_tiles = RowTiles(self.b, self.rows, limit, self.tiles)
+        self.row_tiles = RowTiles(self.b, self.rows, tile.rows, self.tiles)
         self.every = self.steps
         self.ahead = self._prefetch()
 

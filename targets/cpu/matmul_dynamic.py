@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
 
 from ...ir.graph import Graph, Node
 from ..generic.broadcast import broadcast_index
-from ..generic.registry import Template, TemplateContext
+from ..generic.registry import Details, Template, TemplateContext
 from ..tir.builder import (
     BufferTensor,
     TensorExpr,
@@ -23,7 +24,7 @@ from .features import CpuFeatures
 from .microkernel import RegisterTile
 from .packing import pack_columns, tiles_of
 from .row_tiles import RowTiles
-from .tiling import Tile, accumulator_budget, rank_product_tiles, tile_cost
+from .tiling import Tile, largest_tile, rank_product_tiles, tile_cost
 
 Expr = Any
 
@@ -34,7 +35,25 @@ def matmul(cpu: CpuFeatures) -> Template:
     def template(ctx: TemplateContext) -> None:
         _Product(ctx, cpu).emit()
 
-    return Template(template, _objection)
+    def details(graph: Graph, node: Node) -> Details:
+        right = graph.required_inputs(node)[1].shape
+        *outer, columns = node.out().shape
+        rows = static_product(outer if _is_shared(right) else outer[-1:])
+        tile = _register_tile(cpu, rows, as_int(columns))
+        return Details(tile.covering(rows).text(cpu.lanes))
+
+    return Template(template, details, _objection)
+
+
+def _is_shared(right: Sequence[Any]) -> bool:
+    """Is one right operand of that shape for the whole batch, which is but more rows then?"""
+    return all(as_int(d) == 1 for d in right[:-2])
+
+
+def _register_tile(cpu: CpuFeatures, rows: int | None, columns: int | None) -> Tile:
+    """The largest tile, of the width that suits so many rows and columns (None: not known)."""
+    wanted = 2 * cpu.lanes if columns is None else columns
+    return largest_tile(cpu, rank_product_tiles(cpu, rows, wanted)[0].vectors)
 
 
 def _objection(graph: Graph, node: Node) -> str | None:
@@ -54,15 +73,14 @@ class _Product:
         self.right = ctx.input(1)
         left, shape = ctx.buffered(0), ctx.out_shape()
         self.outer, self.columns, self.depth = shape[:-1], shape[-1], left.shape[-1]
-        shared = all(as_int(d) == 1 for d in self.right.shape[:-2])
-        if shared:  # one matrix for all: the batch is but more rows
+        if _is_shared(self.right.shape):
             rows = product(self.outer)
             self.batch: tuple[Any, ...] = ()
             self.left = self.b.view(left, (rows, self.depth))
         else:
             *batch, rows = self.outer
             self.batch, self.left = tuple(batch), left
-        tile = self._choose(rows)
+        tile = _register_tile(cpu, as_int(rows), as_int(self.columns))
         self.vectors = tile.vectors
         self.width = tile.vectors * cpu.lanes
         self.tiles = tiles_of(self.columns, self.width)
@@ -70,12 +88,6 @@ class _Product:
 
     def _others(self) -> int | None:
         return static_product((*self.batch, self.tiles))
-
-    def _choose(self, rows: Any) -> Tile:
-        known = as_int(self.columns)
-        columns = 2 * self.cpu.lanes if known is None else known
-        tile = rank_product_tiles(self.cpu, as_int(rows), columns)[0]
-        return Tile(accumulator_budget(self.cpu, tile.vectors), tile.vectors)
 
     def emit(self) -> None:
         """Pack all columns and then multiply, or where each is used in one task only, in there."""

@@ -48,6 +48,11 @@ def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
     return rank_tiles(cpu, lambda limit: image_runs(height, width, limit), vectors, cycles)
 
 
+def positions_of_tile(shape: ConvShape, limit: int) -> int:
+    """How many positions the largest tile of a direct convolution takes, of at most ``limit``."""
+    return max((size for size, _ in image_runs(*_image(shape), limit)), default=limit)
+
+
 def _image(shape: ConvShape) -> tuple[int | None, int | None]:
     """Height and width, as the kernel sees them: single columns lie on their side."""
     if all(n == 1 for n in (*shape.kernel, *shape.strides)):

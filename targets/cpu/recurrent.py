@@ -14,17 +14,19 @@ from typing import Any
 
 from tvm import tirx
 
+from ...ir.graph import Graph, Node
+from ...ir.registry import attribute
 from ..generic.ops.rnn import gru_blend, lstm_cell
 from ..generic.ops.rnn_activations import Activation
 from ..generic.ops.rnn_dot import each_lane
 from ..generic.ops.rnn_layer import Layer, Place
-from ..generic.registry import Template, TemplateContext
+from ..generic.registry import Details, Template, TemplateContext
 from ..tir.builder import BufferTensor, as_int, index, product
 from ..tir.cpu_loops import PARALLEL_THRESHOLD
 from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile
-from .tiling import accumulator_budget, cover, tile_cost
+from .tiling import cover, largest_tile, tile_cost
 
 Expr = Any
 _FIRST_STATE = 4
@@ -41,7 +43,13 @@ def recurrent_templates(cpu: CpuFeatures) -> dict[str, Template]:
             layer = Layer(ctx, gates, states, functions, first_state=_FIRST_STATE)
             _Recurrent(ctx, cpu, layer, step).emit()
 
-        return Template(emit, stores=True)
+        def details(graph: Graph, node: Node) -> Details:
+            x, weights = graph.required_inputs(node)[:2]
+            batch = as_int(x.shape[0 if attribute(node, "layout") else 1])
+            tile = largest_tile(cpu, int(weights.shape[-1]) // cpu.lanes)
+            return Details(tile.covering(batch).text(cpu.lanes))
+
+        return Template(emit, details, stores=True)
 
     return {
         "kiln.RNNPacked": template(1, 1, ("Tanh",), _rnn_step),
@@ -66,7 +74,7 @@ class _Recurrent:
         self.inputs = self.b.view(ctx.buffered(0), shape)
         self.bias = ctx.buffered(2) if ctx.has(2) else None
         self.starts = [layer.parameter(_FIRST_STATE + i) for i in range(layer.states)]
-        self.limit = accumulator_budget(cpu, layer.gates * self.vectors)
+        self.limit = largest_tile(cpu, layer.gates * self.vectors).rows
         self.outputs = [ctx.result(i) for i in range(len(ctx.types))]
         self.wants_steps = ctx.destination(0) is not None
 

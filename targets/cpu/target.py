@@ -111,9 +111,12 @@ class CpuTarget:
         return tvm.target.Target(config)
 
     def plan(self, region: Graph) -> KernelPlan:
-        choice = choose_template(coalesce(flatten_pointwise(region)), self._templates)
+        simple = coalesce(flatten_pointwise(region))
+        choice = choose_template(simple, self._templates)
         if choice.anchor is not None:
-            return KernelPlan(choice.anchor.key)
+            key = choice.anchor.key
+            details = self._templates[key].details(simple, choice.anchor)
+            return KernelPlan(key, algorithm=details.algorithm, tile=details.tile)
         if choice.plain is not None and _has_layout(choice.plain, region):
             return KernelPlan(reason=f"the layout pass leaves this {choice.plain.key} as it is")
         return KernelPlan(reason=choice.reason, fallback=bool(choice.reason))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .features import CpuFeatures
@@ -25,6 +25,14 @@ class Tile:
     rows: int
     vectors: int
 
+    def covering(self, extent: int | None) -> Tile:
+        """The largest of the tiles, of at most so many rows, that cover ``extent`` rows."""
+        return self if not extent else replace(self, rows=cover(extent, self.rows)[0][0])
+
+    def text(self, lanes: int) -> str:
+        """The elements of the result that it holds, as rows by columns: ``14x32``."""
+        return f"{self.rows}x{self.vectors * lanes}"
+
 
 _PER_SCALAR = 16
 """Operations in register tiles that take as long as one scalar operation of a generic loop."""
@@ -38,6 +46,11 @@ def tile_cost(operations: int) -> int:
 def accumulator_budget(cpu: CpuFeatures, vectors: int, parts: int = 1) -> int:
     """Rows that fit beside ``vectors`` weights and one broadcast, of ``parts`` registers each."""
     return max(1, (cpu.registers - parts * (vectors + 1)) // vectors)
+
+
+def largest_tile(cpu: CpuFeatures, vectors: int, parts: int = 1) -> Tile:
+    """The register tile of so many vectors of columns with the most rows."""
+    return Tile(accumulator_budget(cpu, vectors, parts), vectors)
 
 
 def step_cycles(rows: int, vectors: int) -> float:

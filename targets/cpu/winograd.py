@@ -23,7 +23,7 @@ from .image import Geometry, Image
 from .microkernel import RegisterTile
 from .packing import tiles_of
 from .prefetch import NextTile
-from .tiling import accumulator_budget, cover, tile_cost
+from .tiling import cover, largest_tile, tile_cost
 from .winograd_forms import FORMS, Arithmetic, Form
 
 Expr = Any
@@ -165,8 +165,8 @@ class Winograd:
         self.lanes = int(block)
         self.a = Arithmetic(ctx.b, self.lanes)
         self.tile_width = int(weight.shape[-1])
-        self.vectors = self.tile_width // self.lanes
-        self.limit = accumulator_budget(cpu, self.vectors)
+        tile = largest_tile(cpu, self.tile_width // self.lanes)
+        self.limit, self.vectors = tile.rows, tile.vectors
         self.near, self.cached = cpu.l2 * 5 // 16, cpu.l2 * 5 // 4
         """Bytes that stay in the second cache beside other things, and that mostly do."""
         self.bias = None

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...errors import GraphkilnError
+from ...ir.choices import DIRECT
 from ...ir.discovery import load_modules
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute, spec
@@ -102,14 +103,28 @@ class TemplateContext(LowerContext):
 
 
 @dataclass(frozen=True)
+class Details:
+    """How a template computes a node, for reports.
+
+    ``tile`` is the largest register tile as rows by columns of the result, such as ``14x32``;
+    ``algorithm`` is ``direct`` for what computes sums of products as they are written.
+    """
+
+    tile: str
+    algorithm: str = DIRECT
+
+
+@dataclass(frozen=True)
 class Template:
     """A target's own kernel for an op.
 
     ``objection(graph, node)`` says why it cannot compute a node, which the generic lowering does
     then, or None. One that ``stores`` writes to ``ctx.result(i)`` and leaves the sink alone.
+    ``details(graph, node)`` tells how it computes a node that it has no objection to.
     """
 
     emit: Callable[[TemplateContext], None]
+    details: Callable[[Graph, Node], Details]
     objection: Callable[[Graph, Node], str | None] = lambda graph, node: None
     stores: bool = False
 

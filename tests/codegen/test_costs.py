@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 from support.graph_text import constant_lines, graph_of
@@ -134,6 +136,6 @@ def test_entries_of_the_report() -> None:
         "k": {
             "ops": ["MatMul"], "nodes": ["m"], "origins": [["a", "b"]], "symbols": ["s0"],
             "flops": "4096*s0", "bytes": "384*s0+8192", "arithmetic": "float32",
-            "template": "MatMul", "generic": "",
+            "template": "MatMul", "algorithm": "direct", "tile": ANY, "generic": "",
         }
     }  # fmt: skip

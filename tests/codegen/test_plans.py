@@ -11,9 +11,11 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 import graphkiln
+from graphkiln.codegen.build import kernel_function
 from graphkiln.codegen.lower import lower_graph
 from graphkiln.ir.parser import parse_graph
 from graphkiln.targets import parse_target
+from graphkiln.targets.cpu.microkernel import RegisterTile
 from graphkiln.targets.generic.choice import choose_template
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -63,6 +65,61 @@ def test_kernels_of_the_models_use_templates_or_were_left_plain(path: Path, targ
         if spec.role == "main":
             plan = machine.plan(parse_graph(spec.text))
             assert not plan.fallback, f"{spec.node}: {plan.reason}"
+
+
+TILED = {"kiln.ConvBlocked", "kiln.MatMulPacked", "MatMul", "kiln.Attention", "kiln.LSTMPacked"}
+"""Templates all of whose sums are in register tiles of the class that the test watches."""
+
+
+def lstm(batch: int) -> Any:
+    """An LSTM of ``batch`` sequences."""
+    size, rng = {"W": (1, 96, 16), "R": (1, 96, 24)}, np.random.default_rng(0)
+    weights = [from_array(rng.normal(size=s).astype(np.float32), n) for n, s in size.items()]
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=24)], "g",
+        [helper.make_tensor_value_info("x", FLOAT, [5, batch, 16])],
+        [helper.make_tensor_value_info("y", FLOAT, [5, 1, batch, 24])], weights,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def run_time_product() -> Any:
+    """A product of two inputs."""
+    shapes = {"a": [40, 16], "b": [16, 48], "y": [40, 48]}
+    a, b, y = (helper.make_tensor_value_info(n, FLOAT, s) for n, s in shapes.items())
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "g", [a, b], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize("target", ["cpu:x86-64-v3", "cpu:cascadelake"])
+def test_the_tile_that_is_told_is_the_tile_that_is_built(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: set[tuple[int, int]] = set()
+    build = RegisterTile.__init__
+
+    def watched(self: RegisterTile, b: Any, rows: int, vectors: int, dot: Any) -> None:
+        built.add((rows, vectors * dot.lanes))
+        build(self, b, rows, vectors, dot)
+
+    monkeypatch.setattr(RegisterTile, "__init__", watched)
+    machine, reached, full = parse_target(target), set(), set()
+    models = [*sorted(MODELS.glob("*.onnx")), lstm(2), run_time_product()]
+    for number, model in enumerate(models):
+        lowered = lower_graph(graphkiln.optimize(model, target), machine, "")
+        for name, spec in lowered.kernels.items():
+            plan = machine.plan(parse_graph(spec.text))
+            if spec.role != "main" or plan.template not in TILED:
+                continue
+            built.clear()
+            kernel_function(spec, name, machine)
+            rows, columns = map(int, plan.tile.split("x"))
+            told = f"{number} {spec.node}: {plan.template} {plan.tile}, built {built}"
+            assert {c for _, c in built} == {columns} and max(built)[0] <= rows, told
+            reached.add((plan.template, plan.algorithm))
+            full |= {plan.template for r, _ in built if r == rows}
+    forms = {("kiln.ConvBlocked", form) for form in ("direct", "winograd_4x4")}
+    assert forms <= reached and {t for t, _ in reached} == full == TILED
 
 
 def region(lines: str, results: str = "y") -> Any:

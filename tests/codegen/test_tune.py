@@ -18,8 +18,9 @@ from graphkiln.codegen import tune as module
 from graphkiln.codegen.timing import Arguments, Bench, time_kernels
 from graphkiln.codegen.tune import Timing, Tuner, TuningError, TuningReport, by_share, fastest
 from graphkiln.driver import OptionError
-from graphkiln.ir.choices import Choice, KernelShape, ProductShape
+from graphkiln.ir.choices import DIRECT, Choice, KernelShape, ProductShape
 from graphkiln.ir.graph import Graph
+from graphkiln.ir.registry import attribute
 from graphkiln.ir.text import print_graph
 from graphkiln.ir.windows import ConvShape
 from graphkiln.targets import parse_target
@@ -127,7 +128,7 @@ def test_real_kernels_are_timed() -> None:
     report = tuned({CONV: 1, PRODUCT: 1})
     assert (report.timed, report.failed, report.late) == (2, 0, 0)
     found = remembered(CONV)
-    assert found is not None and found.algorithm in ("direct", *FORMS)
+    assert found is not None and found.algorithm in (DIRECT, *FORMS)
 
 
 def test_a_bench_tells_what_does_not_build() -> None:
@@ -192,7 +193,7 @@ def algorithm(graph: Graph) -> object:
     """The algorithm that the one blocked convolution names."""
     regions = [body for node in graph.nodes for _, body in graph.bodies(node)]
     (conv,) = (n for g in (graph, *regions) for n in g.nodes if n.op == "ConvBlocked")
-    return conv.attrs.get("algorithm")
+    return attribute(conv, "algorithm")
 
 
 def test_the_choice_is_in_the_ir_and_is_what_runs() -> None:

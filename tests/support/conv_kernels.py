@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
+from graphkiln.ir.choices import DIRECT
 from graphkiln.ir.graph import Value
 from graphkiln.ir.packing import (
     pack_channels,
@@ -46,7 +47,7 @@ class Spec:
     epilogue: str = "none"
     open_dims: str = ""
     seed: int = 0
-    algorithm: str = ""
+    algorithm: str = DIRECT
 
     @property
     def is_depthwise(self) -> bool:

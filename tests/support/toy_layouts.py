@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphkiln.ir.choices import Choice, KernelShape
 from graphkiln.passes.base import PassContext
 from graphkiln.targets.cpu.features import CpuFeatures, features_of
 from graphkiln.targets.cpu.hardware import CpuHardware
@@ -16,11 +17,8 @@ TOY = CpuFeatures("toy", "x86_64", "x86-64-v2", "x86_64-linux-gnu", 16, 16, (), 
 class ToyLayouts(CpuLayouts):
     """Tiles that no cost model chooses, so that golden texts outlive changes to it."""
 
-    def conv_tile(self, *_shape: object) -> int:
-        return 8
-
-    def matmul_tile(self, rows: int | None, columns: int) -> int:
-        return 8
+    def estimate(self, shape: KernelShape) -> Choice:
+        return Choice(8)
 
 
 def toy_context() -> PassContext:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.cpu_kernels import Kernel, run
 
-from graphkiln.ir.choices import Choice, KernelShape, ProductShape
+from graphkiln.ir.choices import DIRECT, Choice, KernelShape, ProductShape
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.windows import ConvShape
 from graphkiln.targets.cpu.candidates import best_choices, kernel_graph, possible_choices
@@ -78,7 +78,7 @@ def test_all_algorithms_where_they_are(size: int, first: str) -> None:
 
 def test_one_algorithm_where_there_are_no_others() -> None:
     five = conv(64, 64, 56, kernel=5)
-    assert {c.algorithm for c in best_choices(features_of("znver4"), five, 9)} == {""}
+    assert {c.algorithm for c in best_choices(features_of("znver4"), five, 9)} == {DIRECT}
 
 
 @pytest.mark.parametrize("shape", [conv(32, 32, None), ProductShape(None, 64, 64)])
