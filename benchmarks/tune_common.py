@@ -69,7 +69,7 @@ def winners(tuner: Tuner, margin: float) -> dict[str, Entry]:
 
     They are timed again, and must be the fastest by that margin each time.
     """
-    entries = tuner.database.entries(tuner.target.spec)
+    entries = tuner.database.entries(tuner.cpu.target)
     found = {s: entries[shape_key(s)] for s in common_shapes() if shape_key(s) in entries}
     for _ in range(REPEATS):
         found = {s: e for s, e in found.items() if wins(e.choice, e.timings, margin)}
@@ -99,7 +99,7 @@ def main() -> None:
     with Tuner(target, create=True) as tuner:
         report = tuner.tune(dict.fromkeys(common_shapes(), 1), given.seconds, progress)
         found = winners(tuner, given.margin)
-    entries[target.spec] = {**entries.get(target.spec, {}), **found}
+    entries[tuner.cpu.target] = {**entries.get(tuner.cpu.target, {}), **found}
     write_shipped(SHIPPED, entries)
     print(f"\n{report}\n{len(found)} of them are faster than the cost model's choice:")
     for key, entry in found.items():

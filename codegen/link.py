@@ -50,7 +50,7 @@ def dim_function(kernel: DimKernel, slots: int) -> Any:
     from ..targets.tir.cpu_loops import CpuLoops
     from ..targets.tir.saturated_dim import saturated_dim
 
-    b = Builder(CpuLoops())
+    b = Builder(CpuLoops(1))
     table = b.argument("dims", (slots,), "int64")
     values = {name: b.let(table[slot], "s") for name, slot in kernel.symbols}
     for slot, expression in kernel.targets:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +11,11 @@ from pathlib import Path
 from ..errors import GraphkilnError
 from ..ir.choices import Choice, KernelShape, ProductShape, multiply_adds, shape_key
 from ..ir.text import print_graph
+from ..machine import cpu_features, machine_arch
 from ..targets.base import Target
 from ..targets.cpu.candidates import best_choices, kernel_graph
 from ..targets.cpu.database import Database, DatabaseError, Entry, Timing, find_shipped
-from ..targets.cpu.features import CpuFeatures, cpu_flags
+from ..targets.cpu.features import CpuFeatures
 from ..targets.cpu.layouts import CpuLayouts
 from .child import Child, ChildLost
 from .objects import cache_place
@@ -85,8 +85,8 @@ class Tuner:
 
     def find(self, shape: KernelShape) -> Choice | None:
         """What is remembered of a shape."""
-        found = self.database.find(shape, self.target.spec)
-        return find_shipped(self.target.spec, shape) if found is None else found
+        found = self.database.find(shape, self.cpu.target)
+        return find_shipped(self.cpu.target, shape) if found is None else found
 
     def recorder(self, counts: Counter[KernelShape]) -> CpuLayouts:
         """Layouts that count the shapes they are asked about."""
@@ -100,7 +100,7 @@ class Tuner:
         self, counts: Mapping[KernelShape, int], seconds: float, progress: Progress
     ) -> TuningReport:
         """Time what is not known yet, the largest share first, for about ``seconds``."""
-        _check_machine(self.target.spec, self.cpu)
+        _check_machine(self.cpu)
         report = TuningReport()
         waiting = []
         for shape in by_share(counts):
@@ -138,7 +138,7 @@ class Tuner:
             return
         report.changed += chosen != timings[0].choice
         entry = Entry(chosen, tuple(timings), str(tvm.__version__))
-        self.database.store(shape, self.target.spec, entry)
+        self.database.store(shape, self.cpu.target, entry)
 
 
 def database_path() -> Path | None:
@@ -156,14 +156,14 @@ def _open(create: bool) -> Database:
     return Database(path, create=create)
 
 
-def _check_machine(spec: str, cpu: CpuFeatures) -> None:
-    machine = platform.machine()
-    if machine != cpu.arch:
-        raise TuningError(f"kernels for {spec} cannot be timed on a machine of type {machine}")
-    missing = sorted(set(cpu.required) - cpu_flags())
+def _check_machine(cpu: CpuFeatures) -> None:
+    here = machine_arch()
+    if here != cpu.arch:
+        raise TuningError(f"kernels for {cpu.target} cannot be timed on a machine of type {here}")
+    missing = sorted(set(cpu.required) - cpu_features())
     if missing:
         lacks = ", ".join(missing)
-        raise TuningError(f"kernels for {spec} cannot be timed here: this CPU lacks {lacks}")
+        raise TuningError(f"kernels for {cpu.target} cannot be timed here: this CPU lacks {lacks}")
 
 
 def by_share(counts: Mapping[KernelShape, int]) -> list[KernelShape]:

@@ -18,10 +18,10 @@ from ..contract import (
     interface_digest,
 )
 from .checksum import ALGORITHMS, weights_digest
+from .compatibility import check_target
 from .container import Container, open_container
 from .dtypes import STORAGE
 from .errors import ArtifactError, InputError, printable
-from .machine import check_target
 from .manifest import Manifest, WeightSpec, parse_manifest
 
 _MAX_MANIFEST = 64 << 20

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .machine import cpu_features, machine_arch
+from ..machine import cpu_features, machine_arch
 
 ARITHMETIC = ("float32", "float64", "int8")
 

@@ -14,8 +14,8 @@ import threading
 from typing import Any
 
 from ..contract import MOST_THREADS, POOL, THREADS
+from ..machine import usable_cores
 from .errors import ArtifactError, InputError
-from .machine import usable_cores
 
 VARIABLE = "GRAPHKILN_NUM_THREADS"
 _RANGE = f"a whole number from 1 to {MOST_THREADS}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..errors import UsageError
 from ..ir.graph import Graph
@@ -18,7 +18,11 @@ class TargetError(UsageError):
     """A target's name or its options are not understood."""
 
 
-def parse_options(texts: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+OptionValues: TypeAlias = tuple[str, ...] | range
+"""The values that an option may have: words, or whole numbers."""
+
+
+def parse_options(texts: Sequence[str], known: Mapping[str, OptionValues]) -> dict[str, str]:
     """Options such as ``check=bounds`` by name; ``known`` are the values that each may have.
 
     Raises :class:`TargetError` for others, and where a name is repeated.
@@ -26,13 +30,24 @@ def parse_options(texts: Sequence[str], known: Mapping[str, tuple[str, ...]]) ->
     found: dict[str, str] = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if value not in known.get(name, ()):
-            takes = ", ".join(f"{n}={v}" for n, values in known.items() for v in values)
+        if name not in known or not _may_be(value, known[name]):
+            takes = ", ".join(f"{n}={v}" for n, values in known.items() for v in _told(values))
             raise TargetError(f"target option {text!r} is not known; known are {takes or 'none'}")
         if name in found:
             raise TargetError(f"target option {name!r} is given twice")
         found[name] = value
     return found
+
+
+def _may_be(value: str, values: OptionValues) -> bool:
+    if isinstance(values, range):
+        return value.isascii() and value.isdecimal() and len(value) < 10 and int(value) in values
+    return value in values
+
+
+def _told(values: OptionValues) -> tuple[str, ...]:
+    """The values, as a message lists them."""
+    return (f"{values[0]} to {values[-1]}",) if isinstance(values, range) else values
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,11 @@ def _check_bounds() -> None:
 
 def _take_for(name: str) -> None:
     """The target ``cpu`` is the named one."""
+    from graphkiln.machine import cpu_features
     from graphkiln.targets.cpu import features
 
     chosen = features.features_of(name)
-    missing = set(chosen.required) - features.cpu_flags()
+    missing = set(chosen.required) - cpu_features()
     if missing:
         pytest.exit(f"this CPU cannot run code for {name}: it lacks {', '.join(sorted(missing))}")
     features.host_features = lambda: chosen

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from graphkiln.targets.cpu.features import cpu_flags, features_of
+from graphkiln.machine import cpu_features
+from graphkiln.targets.cpu.features import features_of
 
 ROOT = Path(__file__).parent.parent
 COMMON = "x86-64-v3"
@@ -14,7 +15,7 @@ COMMON = "x86-64-v3"
 
 def test_random_graphs(tmp_path: Path) -> None:
     """The same ones in each run, by code that is the same on most machines: no chance decides."""
-    runs_here = not set(features_of(COMMON).required) - cpu_flags()
+    runs_here = not set(features_of(COMMON).required) - cpu_features()
     target = f"cpu:{COMMON}" if runs_here else "cpu"
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--count", "300", "--seed", "1", "--no-shrink",

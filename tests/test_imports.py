@@ -18,7 +18,7 @@ import pytest
 import graphkiln
 
 ROOT = Path(graphkiln.__file__).parent
-LEAVES = {"contract", "errors", "version"}
+LEAVES = {"contract", "errors", "machine", "version"}
 """Modules that import nothing of the package, and that everybody may import."""
 
 LAYERS = ("cli", "driver", "frontend", "passes", "codegen", "targets", "runtime", "ir", *LEAVES)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
+from ...machine import cpu_features, machine_arch
 from ..base import TargetError
 
 
@@ -32,6 +31,11 @@ class CpuFeatures:
     dot: str | None = None
     l1: int = 32 * 1024
     l2: int = 1024 * 1024
+
+    @property
+    def target(self) -> str:
+        """What a target's name begins with, and databases of tuned kernels know it by."""
+        return f"cpu:{self.name}"
 
     @property
     def lanes(self) -> int:
@@ -120,25 +124,10 @@ def host_features() -> CpuFeatures:
 
 def detected_features() -> CpuFeatures:
     """The most specific named CPU whose features this machine has."""
-    if platform.machine() in ("aarch64", "arm64"):
-        flags = cpu_flags()
+    flags = cpu_features()
+    if machine_arch() == "aarch64":
         return _NAMED["aarch64-dotprod" if "asimddp" in flags else "aarch64"]
-    flags = cpu_flags()
     for name in _HOSTS:
         if set(_NAMED[name].required) <= flags:
             return _NAMED[name]
     raise TargetError("this CPU lacks SSE4.2, which the oldest known target needs")
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    """The feature names the operating system reports for this machine."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()

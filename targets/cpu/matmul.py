@@ -34,9 +34,6 @@ from .tiling import tile_cost
 
 Expr = Any
 
-_MANY = 8
-"""Tiles of columns that keep a few cores busy by themselves."""
-
 _MOST_USES = 64
 """Tiles of rows beyond which the first use of weights does not matter."""
 
@@ -80,7 +77,7 @@ class _Packed:
     def _prefetch(self) -> NextTile | None:
         """For weights that are used several times, by one task or few that follow each other."""
         uses = self.row_tiles.tiles
-        if self.tiles < _MANY or uses is not None and not 2 <= uses <= _MOST_USES:
+        if self.tiles < self.b.loops.busy or uses is not None and not 2 <= uses <= _MOST_USES:
             return None
         every = steps_of_turn(self.steps, lines_of_tile(self.weight, self.tiles), uses)
         if not every:

@@ -12,9 +12,6 @@ from .tiling import cover
 
 Expr = Any
 
-_TASKS = 32
-"""Tasks that balance a few cores well."""
-
 _GROUP = 16
 """Tiles of a group where the number of rows is only known at run time."""
 
@@ -31,7 +28,8 @@ class RowTiles:
         self.b = b
         self.rows = rows
         self.limit = limit
-        wanted = -(-_TASKS // max(others or _TASKS, 1))
+        tasks = b.loops.tasks
+        wanted = -(-tasks // max(others or tasks, 1))
         known = as_int(rows)
         self._cover = None if known is None else cover(known, limit)
         self.tiles = None if known is None else sum(n for _, n in cover(known, limit))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from tvm import tirx
 
+from ...contract import MOST_THREADS
 from ...ir.graph import Graph, Node
-from ..base import KernelPlan, TargetInfo
+from ...machine import usable_cores
+from ..base import KernelPlan, OptionValues, TargetInfo
 from ..generic.choice import choose_template
 from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
@@ -39,26 +41,27 @@ def _has_layout(node: Node, region: Graph) -> bool:
 class CpuTarget:
     """One CPU model."""
 
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"check": ("bounds",), "memory": ("apart",)}
+    OPTIONS: ClassVar[Mapping[str, OptionValues]] = {
+        "cores": range(1, MOST_THREADS + 1), "check": ("bounds",), "memory": ("apart",),
+    }  # fmt: skip
     """What may follow its name, and each option's values."""
 
     features: CpuFeatures
     checks_bounds: bool = False
     keeps_apart: bool = False
+    cores: int = field(default_factory=usable_cores)
+    """For how many cores work is cut into tasks; the code is right for any number of threads."""
 
     @classmethod
     def parse(cls, detail: str, options: Mapping[str, str]) -> CpuTarget:
-        return cls(features_of(detail), "check" in options, "memory" in options)
+        cores = int(options["cores"]) if "cores" in options else usable_cores()
+        return cls(features_of(detail), "check" in options, "memory" in options, cores)
 
     @property
     def spec(self) -> str:
         check = ",check=bounds" if self.checks_bounds else ""
         memory = ",memory=apart" if self.keeps_apart else ""
-        return f"{self._cpu}{check}{memory}"
-
-    @property
-    def _cpu(self) -> str:
-        return f"cpu:{self.features.name}"
+        return f"{self.features.target},cores={self.cores}{check}{memory}"
 
     @property
     def info(self) -> TargetInfo:
@@ -68,7 +71,7 @@ class CpuTarget:
     @property
     def layouts(self) -> CpuLayouts:
         """What the layout pass asks."""
-        return CpuLayouts(self.features, partial(find_shipped, self._cpu))
+        return CpuLayouts(self.features, partial(find_shipped, self.features.target))
 
     @property
     def hardware(self) -> CpuHardware:
@@ -87,7 +90,7 @@ class CpuTarget:
 
     @property
     def _loops(self) -> CpuLoops:
-        return CpuLoops(vector_bytes=self.features.vector_bytes)
+        return CpuLoops(self.cores, self.features.vector_bytes)
 
     @property
     def own_kernels(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 Kernels are written as plain Python that emits loops and stores in order::
 
-    b = Builder(CpuLoops(cores=2))
+    b = Builder(CpuLoops(threads=2))
     x = b.argument("x", (n, 64), "float32")
     y = b.argument("y", (n,), "float32")
     with b.loop(n, "parallel") as i:
@@ -518,12 +518,15 @@ class LoopStrategy:
 
     ``lane_kind`` is the kind of loop that :meth:`Builder.lanes` opens, ``vector_bytes`` the
     width of a vector register (0 without). ``task_memory`` says whether the body of a nest may
-    allocate workspace of any size.
+    allocate workspace of any size. ``threads`` are those that should be kept busy, and ``tasks``
+    how many pieces of work of different lengths do that well.
     """
 
     lane_kind = "serial"
     task_memory = False
     vector_bytes = 0
+    threads = 1
+    tasks = 1
 
     local_scope = "local"
     """The memory scope of small arrays private to a thread."""
@@ -533,6 +536,11 @@ class LoopStrategy:
         cost: int, sequential_last: bool,
     ) -> None:  # fmt: skip
         raise TypeError("a LoopStrategy must define nest")
+
+    @property
+    def busy(self) -> int:
+        """How many tasks of equal lengths keep the threads busy."""
+        return 4 * self.threads
 
     def fills_vectors(self, extent: Any) -> bool:
         """Is a row of ``extent`` float32 elements one or two whole vector registers?"""

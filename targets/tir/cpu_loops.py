@@ -22,21 +22,31 @@ from .builder import (
 PARALLEL_THRESHOLD = 1 << 16
 """Scalar operations below which a second thread costs more than it brings."""
 
+_FEWEST_TASKS = 32
+_TASKS_OF_THREAD = 8
+"""Tasks that balance the threads where the lengths of tasks differ: so many for each, but at least
+so many in all, as a few threads wait longer for the last one than many do."""
+
 CHUNK = 4_096
 """Elements of one task where a long last dim is cut."""
 
 
 class CpuLoops(LoopStrategy):
-    """Loops for ``threads`` threads; LLVM vectorises the innermost one."""
+    """Loops that keep ``threads`` threads busy; LLVM vectorises the innermost one.
+
+    How many threads there are is known when a kernel runs: more of them find too few tasks, fewer
+    take several each.
+    """
 
     lane_kind = "vectorized"
     # TVM puts small "global" arrays on the stack, but calls the heap for "local" ones.
     local_scope = "global"
     task_memory = True
 
-    def __init__(self, threads: int = 2, vector_bytes: int = 64) -> None:
+    def __init__(self, threads: int, vector_bytes: int = 64) -> None:
         self.threads = threads
         self.vector_bytes = vector_bytes
+        self.tasks = max(_FEWEST_TASKS, _TASKS_OF_THREAD * threads)
 
     def nest(
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
@@ -61,7 +71,7 @@ class CpuLoops(LoopStrategy):
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
         sequential_last: bool,
     ) -> None:  # fmt: skip
-        outer = _split_point(shape, self.threads * 4, keep_last=not sequential_last)
+        outer = _split_point(shape, self.busy, keep_last=not sequential_last)
         if outer:
             _parallel_outer(b, shape, outer, body)
         elif len(shape) == 1 and not sequential_last:

@@ -85,7 +85,7 @@ def test_a_candidate_that_fails_is_left_out(
     assert tuned({PRODUCT: 1}) == TuningReport(timed=1, changed=1, failed=1)
     assert remembered(PRODUCT) == Choice(third)
     with Database(cache / "tuned.sqlite") as database:
-        (entry,) = database.entries(parse_target("cpu").spec).values()
+        (entry,) = database.entries(host_features().target).values()
     assert [t.seconds for t in entry.timings] == [3e-6, None, 1e-6]
     assert entry.tvm
 
@@ -201,7 +201,7 @@ def test_the_choice_is_in_the_ir_and_is_what_runs() -> None:
     results = []
     for choices in possible_choices(host_features(), CONV):
         with Tuner(parse_target("cpu"), create=True) as tuner:
-            tuner.database.store(CONV, tuner.target.spec, Entry(choices[0]))
+            tuner.database.store(CONV, tuner.cpu.target, Entry(choices[0]))
         artifact = graphkiln.compile(model, tuned=True)
         assert algorithm(artifact.graph) == choices[0].algorithm
         again = graphkiln.compile(model, tuned=True).contents
@@ -219,7 +219,7 @@ def test_the_users_database_counts_only_when_asked(cache: Path) -> None:
     choices = {c[0].algorithm: c[0] for c in possible_choices(host_features(), CONV)}
     other = next(choice for name, choice in choices.items() if name != plain)
     with Tuner(parse_target("cpu"), create=True) as tuner:
-        tuner.database.store(CONV, tuner.target.spec, Entry(other))
+        tuner.database.store(CONV, tuner.cpu.target, Entry(other))
     assert algorithm(graphkiln.optimize(conv_model())) == plain
     assert algorithm(graphkiln.optimize(conv_model(), tuned=True)) == other.algorithm
 

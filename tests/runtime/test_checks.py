@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphkiln.runtime
+from graphkiln import machine
 from graphkiln.ir.dims import DimError, evaluate, parse_dim
-from graphkiln.runtime import ArtifactError, InputError, machine, tvm_runtime
+from graphkiln.runtime import ArtifactError, InputError, compatibility, tvm_runtime
 from graphkiln.runtime.arithmetic import parse
 from graphkiln.runtime.dims import SymbolCheck
 from graphkiln.runtime.manifest import TargetSpec, ValueSpec
@@ -143,8 +144,8 @@ def target(**changes: object) -> TargetSpec:
 
 
 def test_this_machine_runs_its_own_code() -> None:
-    machine.check_target(target(features=tuple(machine.cpu_features())))
-    machine.check_target(target(triple="x86_64-linux-gnu"))
+    compatibility.check_target(target(features=tuple(machine.cpu_features())))
+    compatibility.check_target(target(triple="x86_64-linux-gnu"))
 
 
 def test_flags_are_read_from_either_architecture(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_environment_gives_the_number(models: Any) -> None:
 
 def test_default_is_the_cores_of_this_process(models: Any) -> None:
     code = """
-    from graphkiln.runtime.machine import usable_cores
+    from graphkiln.machine import usable_cores
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     assert usable_cores() == 1
     load(path).run(None, {"x": x})

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from support.aarch64 import needs_aarch64
 
+from graphkiln.machine import cpu_features
 from graphkiln.runtime import ExecutionError, InputError, Session, load
 from graphkiln.runtime import peak as peaks
-from graphkiln.runtime.machine import cpu_features
 
 
 class Interrupt(BaseException):

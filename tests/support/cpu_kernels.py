@@ -17,8 +17,9 @@ from graphkiln.ir.dims import Dim, evaluate, sym
 from graphkiln.ir.graph import Graph, Value
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.types import TensorType, dtype
+from graphkiln.machine import cpu_features
 from graphkiln.targets import Target, parse_target
-from graphkiln.targets.cpu.features import cpu_flags, features_of
+from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.generic.region import region_symbols
 
 Array = np.ndarray
@@ -31,7 +32,7 @@ def cpus(*names: str) -> list[Any]:
 
 
 def _marks(name: str) -> list[Any]:
-    missing = set(features_of(name).required) - cpu_flags()
+    missing = set(features_of(name).required) - cpu_features()
     reason = f"this CPU lacks {', '.join(sorted(missing))}"
     return [pytest.mark.skip(reason=reason)] if missing else []
 

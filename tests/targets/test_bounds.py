@@ -179,7 +179,8 @@ def test_within_bounds(body: Body) -> None:
 
 def test_names() -> None:
     plain = parse_target("cpu:x86-64-v3")
-    for text in ("cpu:x86-64-v3,check=bounds", "cpu:x86-64-v3,check=bounds,memory=apart"):
+    for options in ("check=bounds", "check=bounds,memory=apart"):
+        text = f"cpu:x86-64-v3,cores=3,{options}"
         target = parse_target(text)
         assert target.spec == text and parse_target(target.spec) == target
         assert target.layouts.cpu == plain.layouts.cpu
@@ -187,8 +188,10 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["cpu:,check", "cpu:,check=all", "cpu:,fast=1", "cpu:,check=bounds,check=bounds"]
-)
+    "text",
+    ["cpu:,check", "cpu:,check=all", "cpu:,fast=1", "cpu:,check=bounds,check=bounds",
+     "cpu:,cores=0", "cpu:,cores=many", "cpu:,cores=1025", "cpu:,cores=-1", "cpu:,cores=²"],
+)  # fmt: skip
 def test_unknown_options(text: str) -> None:
     with pytest.raises(TargetError, match="target option"):
         parse_target(text)

@@ -44,6 +44,6 @@ def test_takes_the_most_specific_cpu_that_a_machine_is(
     model: str, missing: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = frozenset(features_of(model).required) - set(missing)
-    monkeypatch.setattr("graphkiln.targets.cpu.features.cpu_flags", lambda: flags)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("graphkiln.targets.cpu.features.cpu_features", lambda: flags)
+    monkeypatch.setattr("graphkiln.targets.cpu.features.machine_arch", lambda: "x86_64")
     assert detected_features().name == name

@@ -24,7 +24,7 @@ def test_every_remainder_of_rows(rows: int) -> None:
 
 @pytest.mark.parametrize("rows,limit,others", [(1, 9, 1), (100, 9, 3), (300, 6, 64), (17, 14, 1)])
 def test_tiles_are_near_equal_and_groups_enough(rows: int, limit: int, others: int) -> None:
-    tiles = RowTiles(Builder(CpuLoops()), rows, limit, others)
+    tiles = RowTiles(Builder(CpuLoops(2)), rows, limit, others)
     assert tiles.tiles == -(-rows // limit)
     assert tiles.groups == min(tiles.tiles, -(-32 // others))
     sizes: list[int] = []

@@ -1,53 +1,29 @@
-"""What this machine is: its architecture, its CPU's features, the cores this process may use."""
+"""What this machine is: its architecture, its CPU's features, the cores this process may use.
+
+A leaf: compiling asks what to compile for, loading whether code runs here, and both must get the
+same answer.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-
-from .errors import ArtifactError
-from .manifest import TargetSpec
+from functools import cache
 
 _ARCH_NAMES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 _FLAG_LINES = ("flags", "Features")
-_SYSTEMS = ("linux", "darwin", "windows")
-
-
-def check_target(target: TargetSpec) -> None:
-    """Raises ArtifactError unless code for ``target`` can run here."""
-    system = next((name for name in _SYSTEMS if name in target.triple.lower()), "linux")
-    if not sys.platform.startswith(system):
-        raise ArtifactError(
-            f"was compiled for {system} ({target.triple}), this is {sys.platform}: compile the "
-            "model for this system"
-        )
-    here = machine_arch()
-    if _arch(target.arch) != here:
-        raise ArtifactError(
-            f"was compiled for {target.arch}, this machine is {here}: compile the model with a "
-            f"target for {here}"
-        )
-    _check_features(target)
 
 
 def machine_arch() -> str:
     """This machine's architecture, as compilers spell it (``x86_64``, ``aarch64``)."""
-    return _arch(os.uname().machine)
+    return arch_name(os.uname().machine)
 
 
-def _arch(name: str) -> str:
+def arch_name(name: str) -> str:
+    """An architecture as compilers spell it, whatever else it is called."""
     return _ARCH_NAMES.get(name.lower(), name.lower())
 
 
-def _check_features(target: TargetSpec) -> None:
-    missing = sorted(set(target.features) - cpu_features()) if target.features else []
-    if missing:
-        raise ArtifactError(
-            f"needs CPU features that this machine lacks ({', '.join(missing)}): compile the "
-            f"model for this CPU or for an older one than {target.name!r}"
-        )
-
-
+@cache
 def cpu_features(path: str = "/proc/cpuinfo") -> frozenset[str]:
     """The flags of the first CPU, as the kernel names them; empty where it does not say."""
     try:
