@@ -61,10 +61,13 @@ class Hardware(Protocol):
         """Does the target have a kernel of its own for this op, so that taking it apart loses?"""
         ...
 
-    def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        """May ``node`` run in the kernel of ``anchor``?
+    def fusible_epilogue(
+        self, graph: Graph, anchor: Node, moved: Node | None, node: Node
+    ) -> str | None:
+        """May ``node`` run in the kernel of ``anchor``, before that stores its result?
 
-        It is elementwise on the anchor's result, or moves it to where it is stored.
+        It reads what the anchor made, of which ``moved`` is the movement that it went through.
+        Fusion asks while a kernel's region grows, the target whether a region is such a kernel.
         """
         ...
 
@@ -93,9 +96,15 @@ class GenericHardware:
     def wants(self, op_key: str) -> bool:
         return False
 
-    def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        if is_elementwise(node, graph.inputs_of(node)):
-            return None
+    def fusible_epilogue(
+        self, graph: Graph, anchor: Node, moved: Node | None, node: Node
+    ) -> str | None:
+        elementwise = is_elementwise(node, graph.inputs_of(node))
+        if moved is not None and (moved.key == "Transpose" or not elementwise):
+            return "the result has been moved"
+        if elementwise:
+            same = node.out().shape == (moved or anchor).out().shape
+            return None if same else "its shape is not that of the anchor"
         if node.key == "Transpose" and self.strides_rows(anchor) and keeps_rows(graph, node):
             return None
         if node.key == "kiln.DepthToSpaceBlocked" and anchor.key == "kiln.ConvBlocked":

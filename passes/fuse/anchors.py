@@ -78,16 +78,12 @@ def _leaving(regions: Regions, members: list[Node], inside: set[Node]) -> list[V
 def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
     """Why ``node`` does not join the epilogue ``members``, anchor first, or None."""
     anchor, kind = members[0], regions.kinds.get(node)
-    moved = next((m for m in members if regions.kinds[m] is Kind.MOVE), None)
-    if moved is not None and (moved.key == "Transpose" or kind is Kind.MOVE):
-        return "the result has been moved"
     if kind is not Kind.ELEMENTWISE and kind is not Kind.MOVE:
         return "not elementwise"
     if regions.region_of(node) is not None:
         return "it has a region already"
-    if kind is Kind.ELEMENTWISE and node.out().shape != (moved or anchor).out().shape:
-        return "its shape is not that of the anchor"
-    return regions.hardware.fusible_epilogue(regions.graph, anchor, node)
+    moved = next((m for m in members if regions.kinds[m] is Kind.MOVE), None)
+    return regions.hardware.fusible_epilogue(regions.graph, anchor, moved, node)
 
 
 __all__ = ["grow_epilogue"]

@@ -115,7 +115,7 @@ class CpuTarget:
 
     def plan(self, region: Graph) -> KernelPlan:
         simple = coalesce(flatten_pointwise(region))
-        choice = choose_template(simple, self._templates)
+        choice = choose_template(simple, self._templates, self.hardware)
         if choice.anchor is not None:
             key = choice.anchor.key
             details = self._templates[key].details(simple, choice.anchor)
@@ -125,7 +125,8 @@ class CpuTarget:
         return KernelPlan(reason=choice.reason, fallback=bool(choice.reason))
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
-        return lower_region(coalesce(flatten_pointwise(region)), name, self._loops, self._templates)
+        simple = coalesce(flatten_pointwise(region))
+        return lower_region(simple, name, self._loops, self._templates, self.hardware)
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, self._loops)

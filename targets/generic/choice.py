@@ -9,6 +9,7 @@ import networkx as nx
 
 from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
+from ...ir.hardware import Hardware
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from .registry import Template
@@ -29,8 +30,10 @@ class TemplateChoice:
     plain: Node | None = None
 
 
-def choose_template(graph: Graph, templates: Mapping[str, Template]) -> TemplateChoice:
-    """The one node with a template, where everything after it is elementwise on its result.
+def choose_template(
+    graph: Graph, templates: Mapping[str, Template], hardware: Hardware
+) -> TemplateChoice:
+    """The one node with a template, where the ``hardware`` says that all after it may join it.
 
     A template that stores its outputs itself has no epilogue.
     """
@@ -40,10 +43,8 @@ def choose_template(graph: Graph, templates: Mapping[str, Template]) -> Template
     if len(found) != 1:
         return _without(graph, found, objections)
     (anchor,) = found
-    last = _misfit(graph, anchor, templates[anchor.key].stores)
-    if last is None:
-        return TemplateChoice(anchor)
-    return TemplateChoice(None, f"{last.key} is not elementwise on the result of {anchor.key}")
+    reason = _misfit(graph, anchor, templates[anchor.key].stores, hardware)
+    return TemplateChoice(anchor) if reason is None else TemplateChoice(None, reason)
 
 
 def _without(
@@ -68,41 +69,27 @@ def _described(graph: Graph, node: Node) -> str:
     return f"{node.key} of {' and '.join(types)}"
 
 
-def _misfit(graph: Graph, anchor: Node, stores: bool) -> Node | None:
-    """The node because of which the template of ``anchor`` cannot compute the region."""
+def _misfit(graph: Graph, anchor: Node, stores: bool, hardware: Hardware) -> str | None:
+    """Why the template of ``anchor`` cannot compute the region, or None."""
     others = [v.node for v in graph.outputs if v.node is not anchor]
-    if stores:
-        return others[0] if others else None
-    after = nx.descendants(graph.nx, anchor) - {graph.sink}
-    reached = after | {anchor}
-    wrong = [n for n in graph.topological() if n in after and not in_epilogue(graph, anchor, n)]
-    wrong += [n for n in others if n not in reached]
-    if len(anchor.outputs) != 1:
-        wrong.append(anchor)
-    return wrong[0] if wrong else None
+    after = set() if stores else nx.descendants(graph.nx, anchor) - {graph.sink}
+    for node in (n for n in graph.topological() if n in after):
+        moved = movement_before(graph, anchor, node)
+        reason = hardware.fusible_epilogue(graph, anchor, moved, node)
+        if reason is not None:
+            return f"{node.key} does not join {anchor.key}: {reason}"
+    apart = [n.key for n in others if n not in after]
+    if apart:
+        return f"it has a result besides that of {anchor.key}: {apart[0]}"
+    several = not stores and len(anchor.outputs) != 1
+    return f"{anchor.key} has several results" if several else None
 
 
-def in_epilogue(graph: Graph, anchor: Node, node: Node) -> bool:
-    """Is ``node`` elementwise on the anchor's result, or where that goes?
-
-    What has been transposed is stored; blocks keep their lanes, so more may follow.
-    """
-    if node.key == "Transpose":
-        return all(consumer is graph.sink for consumer, _ in graph.uses(node.out()))
-    if node.key == SPREAD:
-        return graph.required_inputs(node)[0].shape == anchor.out().shape
-    moved = move_before(graph, node)
-    shape = (moved or anchor).out().tensor_type.shape
-    free = is_elementwise(node, graph.inputs_of(node))
-    return free and all(v.tensor_type.shape == shape for v in node.values)
+def movement_before(graph: Graph, anchor: Node, node: Node) -> Node | None:
+    """The movement that the result of ``anchor`` goes through before it gets to ``node``."""
+    between = nx.ancestors(graph.nx, node) & nx.descendants(graph.nx, anchor)
+    moves = (n for n in between if not is_elementwise(n, graph.inputs_of(n)))
+    return next(moves, None)
 
 
-def move_before(graph: Graph, node: Node) -> Node | None:
-    """The movement of blocks that ``node`` is, or follows."""
-    if node.key == SPREAD:
-        return node
-    before = nx.ancestors(graph.nx, node)
-    return next((n for n in before if n.key == SPREAD), None)
-
-
-__all__ = ["SPREAD", "TemplateChoice", "choose_template", "move_before"]
+__all__ = ["SPREAD", "TemplateChoice", "choose_template", "movement_before"]

@@ -15,12 +15,14 @@ import numpy as np
 from tvm import tirx
 
 from ...ir.dims import Dim, free_symbols
+from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node, Value
+from ...ir.hardware import GenericHardware, Hardware
 from ...ir.registry import attribute
 from ...ir.types import TensorType, Type, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
 from ..tir.numeric import cast, compute_dtype
-from .choice import SPREAD, choose_template, move_before
+from .choice import SPREAD, choose_template, movement_before
 from .registry import (
     LowerContext,
     LoweringError,
@@ -46,13 +48,13 @@ def region_symbols(graph: Graph) -> list[str]:
 
 
 def lower_region(
-    graph: Graph, name: str, loops: LoopStrategy, templates: Mapping[str, Template] | None = None
-) -> tirx.PrimFunc:
+    graph: Graph, name: str, loops: LoopStrategy, templates: Mapping[str, Template] | None = None,
+    hardware: Hardware | None = None,
+) -> tirx.PrimFunc:  # fmt: skip
     """The function of a region; raises :class:`LoweringError` naming the op without a lowering.
 
-    ``templates`` are a target's own kernels by op. A region with one such op and elementwise
-    consumers, perhaps with a transpose at the end, becomes that template with these as its
-    epilogue.
+    ``templates`` are a target's own kernels by op. A region with one such op, and what the
+    ``hardware`` says may join it, becomes that template with these as its epilogue.
     """
     b = Builder(loops)
     for s in region_symbols(graph):
@@ -67,7 +69,7 @@ def lower_region(
     destinations: dict[Value, BufferTensor] = {}
     for v, out in zip(graph.outputs, outputs, strict=True):
         destinations.setdefault(v, out)
-    anchor = choose_template(graph, templates or {}).anchor
+    anchor = choose_template(graph, templates or {}, hardware or GenericHardware()).anchor
     results = list(zip(graph.outputs, outputs, strict=True))
     if anchor is not None and templates is not None and templates[anchor.key].stores:
         _lower_nodes(graph, b, values, {}, skip=anchor)
@@ -75,7 +77,7 @@ def lower_region(
         templates[anchor.key].emit(TemplateContext(**vars(context)))
         return b.finish(name)
     if anchor is not None and templates is not None:
-        sink = _Sink(anchor.out(), b, results, values, graph)
+        sink = _Sink(anchor, b, results, values, graph)
         values[anchor.out()] = sink.placeholder
         _lower_nodes(graph, b, values, {}, skip=anchor)
         context = _context(graph, anchor, b, values, {})
@@ -86,26 +88,27 @@ def lower_region(
     return b.finish(name)
 
 
-def _move_of(graph: Graph, node: Node) -> Node | None:
-    """The movement between an anchor and what its epilogue ends with."""
-    return node if node.key == "Transpose" else move_before(graph, node)
+def _movement_to(graph: Graph, anchor: Node, node: Node) -> Node | None:
+    """The movement that a result of ``node`` has gone through since the anchor."""
+    moves = node is not anchor and not is_elementwise(node, graph.inputs_of(node))
+    return node if moves else movement_before(graph, anchor, node)
 
 
 class _Sink:
     """Where a template hands over its results, element by element, for the epilogue to store."""
 
     def __init__(
-        self, anchor: Value, b: Builder, results: list[tuple[Value, BufferTensor]],
+        self, anchor: Node, b: Builder, results: list[tuple[Value, BufferTensor]],
         values: dict[Value, TensorExpr], graph: Graph,
     ) -> None:  # fmt: skip
         self.b = b
         self.results = results
-        self.moves = {v: _move_of(graph, v.node) for v, _ in results}
+        self.moves = {v: _movement_to(graph, anchor, v.node) for v, _ in results}
         self.values = values
         self.current: Any = None
-        self.dtype = anchor.dtype
+        self.dtype = anchor.out().dtype
         self.placeholder = TensorExpr(
-            self.dtype, _shape(b, anchor.tensor_type), lambda _at: self.current
+            self.dtype, _shape(b, anchor.out().tensor_type), lambda _at: self.current
         )
 
     def store(self, at: tuple[Any, ...], value: Any) -> None:

@@ -178,7 +178,9 @@ def test_a_region_has_one_anchor() -> None:
 
 
 class _NoEpilogue(GenericHardware):
-    def fusible_epilogue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
+    def fusible_epilogue(
+        self, graph: Graph, anchor: Node, moved: Node | None, node: Node
+    ) -> str | None:
         return "not here"
 
     def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
