@@ -44,6 +44,18 @@ class Layouts(Protocol):
         """The 8-bit type that dot products take beside int8 weights; None: they take either."""
         ...
 
+    @property
+    def fewest_filters(self) -> int:
+        """Filters below which plain convolutions are faster than blocks that are mostly empty."""
+        ...
+
+    def recurrent_tile(self, gates: int, hidden: int, batch: int) -> int:
+        """Hidden elements of a block of a recurrent layer's weights: whole blocks of channels.
+
+        A step computes ``gates`` sums for each of the ``hidden`` elements of ``batch`` sequences.
+        """
+        ...
+
     def choose(self, shape: KernelShape) -> Choice:
         """How a convolution or product is computed; tiles of convolutions are whole blocks."""
         ...

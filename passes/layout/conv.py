@@ -15,9 +15,6 @@ from ...ir.windows import ConvShape, Window, conv_window
 from .planner import Planner
 from .weights import Weights, find_weights
 
-_SPARSE = 4
-"""Filters in a block below one in so many are better off with vectors of positions."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -188,7 +185,7 @@ def _choice(p: Planner, work: Work) -> Choice | None:
     if group > 1 and (channels % p.block or filters % p.block):
         p.keep(work.node, f"its groups do not fall on blocks of {p.block} channels")
         return None
-    if filters <= p.block // _SPARSE and not (work.x in p.blocked and _is_pointwise(work)):
+    if filters < p.layouts.fewest_filters and not (work.x in p.blocked and _is_pointwise(work)):
         p.keep(work.node, f"its {filters} filters would leave most of a block of {p.block} empty")
         return None
     image = tuple(d if isinstance(d, int) else None for d in work.image)

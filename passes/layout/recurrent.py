@@ -14,9 +14,6 @@ from .planner import Planner
 from .product import packed_weights
 from .weights import Weights
 
-_ACCUMULATORS = 12
-"""Registers of sums that leave room for operands even where there are 16."""
-
 
 def recurrent(p: Planner, node: Node) -> None:
     """``RNN``, ``GRU`` and ``LSTM`` of float32 with constant weights and without peepholes."""
@@ -38,7 +35,7 @@ def _convert(
     op = f"{node.op}Packed"
     gates, hidden = GATES[op], r.shape[-1]
     batch = x.shape[0 if attribute(node, "layout") else 1]
-    tile = p.block * _vectors(gates, -(-hidden // p.block), batch if isinstance(batch, int) else 1)
+    tile = p.layouts.recurrent_tile(gates, hidden, batch if isinstance(batch, int) else 1)
     linear = node.op == "GRU" and bool(attribute(node, "linear_before_reset"))
     row = _known_bias(bias, linear, hidden)
     projected = _projection(p, node, x, pack_gates(w, gates, tile), row, tile)
@@ -56,21 +53,6 @@ def _convert(
         p.editor.replace_uses(old, new)
     p.converted[node] = twin
     p.counts["recurrent"] += 1
-
-
-def _vectors(gates: int, wanted: int, batch: int) -> int:
-    """Vectors of hidden elements in one block, of the ``wanted`` in all.
-
-    A step of the reduction costs as many multiply-adds as there are sums, but no less than it
-    takes until a sum can be added to again.
-    """
-    limit = max(1, _ACCUMULATORS // (gates * min(max(batch, 1), 4)))
-    latency, broadcast = 4, 1
-
-    def cost(vectors: int) -> int:
-        return -(-wanted // vectors) * (max(gates * vectors, latency) + broadcast)
-
-    return min(range(1, limit + 1), key=lambda v: (cost(v), v))
 
 
 def _known_bias(bias: np.ndarray | None, linear: bool, hidden: int) -> np.ndarray | None:

@@ -15,6 +15,13 @@ from .positions import rank_conv_tiles
 from .tiling import rank_product_tiles, rank_winograd_tiles
 from .winograd import image_tiles, winograd_form
 
+_SUMS = 12
+"""Registers of a recurrent layer's sums: as many as leave some for operands where there are 16."""
+_LATENCY = 4
+"""Cycles until the result of a multiply-add can be added to."""
+_BROADCAST = 1
+"""Cycles of loading an operand into all lanes."""
+
 
 class ChoiceError(GraphkilnError, ValueError):
     """What is remembered of a kernel makes no sense."""
@@ -60,6 +67,26 @@ class CpuLayouts:
     def activation(self) -> str | None:
         """The 8-bit type that dot products take beside int8 weights."""
         return activation_type(self.cpu)
+
+    @property
+    def fewest_filters(self) -> int:
+        """More than a quarter of a block: below, vectors of positions are better."""
+        return self.block // 4 + 1
+
+    def recurrent_tile(self, gates: int, hidden: int, batch: int) -> int:
+        """The vectors of hidden elements that cost the fewest cycles, in elements.
+
+        A step of the reduction costs as many multiply-adds as there are sums, but no less than it
+        takes until a sum can be added to again. Sums must leave registers for operands: those of
+        four sequences at most, as more rows wait for the same weights.
+        """
+        wanted = -(-hidden // self.block)
+        limit = max(1, _SUMS // (gates * min(max(batch, 1), 4)))
+
+        def cycles(vectors: int) -> int:
+            return -(-wanted // vectors) * (max(gates * vectors, _LATENCY) + _BROADCAST)
+
+        return self.block * min(range(1, limit + 1), key=lambda v: (cycles(v), v))
 
     def choose(self, shape: KernelShape) -> Choice:
         """What was found to be fastest, or else the cost model's choice."""
