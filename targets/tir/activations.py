@@ -83,7 +83,8 @@ def hard_swish(b: Builder, x: Expr) -> Expr:
 def mish(b: Builder, x: Expr) -> Expr:
     """``x * tanh(log(1 + exp(x)))`` as the quotient that needs one exponential."""
     x = b.let(x)
-    e = b.let(math.exp_flush(b, at_most(x, 20.0)))
+    # Times x it is a normal number where it is none itself.
+    e = b.let(math.exp(b, at_most(x, 20.0)))
     n = b.let(e * (e + constant(2.0, x)))
     return x * (n / (n + constant(2.0, x)))
 

@@ -311,6 +311,13 @@ def test_activations_at_the_ends(op, attrs):
         np.testing.assert_allclose(got[2:4], [1, 1] if op == "Sigmoid" else x[2:4], rtol=1e-6)
 
 
+def test_mish_is_not_zero_before_its_result_is():
+    x = np.linspace(-91, -80, 1001).astype(np.float32)
+    want = x.astype(np.float64) * np.exp(x.astype(np.float64))
+    assert np.all(np.abs(want) > np.finfo(np.float32).tiny)
+    np.testing.assert_allclose(run_op("Mish", [x])[0], want, rtol=1e-4)
+
+
 def test_shrink_of_integers():
     x = np.array([-3, -2, -1, 0, 1, 2, 3], np.int32)
     got = run_op("Shrink", [x], {"lambd": 1.5, "bias": 1.0})[0]
