@@ -60,8 +60,8 @@ from ..contract import (
     interface_digest,
 )
 from ..errors import GraphkilnError, InputError
+from ..ir.storage import storage_array
 from ..ir.types import from_numpy_dtype
-from .storage import storage_array
 
 FILE_ALIGNMENT = 4096
 """Bytes: where ``weights.bin`` starts in a file, so that it can be mapped."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from ..contract import ALIGNMENT
 from ..ir.graph import Graph, Node, Value
+from ..ir.storage import storage_bytes
 from ..ir.types import TensorType
-from .storage import storage_bytes
 
 Place = tuple[Value, int]
 """A value that has memory of its own, and a byte offset in it."""

@@ -9,22 +9,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import node_text
-from ..ir.dims import Dim, SymExpr, dim_min, evaluate, parse_dim
-from ..ir.flops import is_elementwise, node_flops
-from ..ir.graph import Graph, Node, Value
+from ..ir.costs import Demand, arithmetic
+from ..ir.dims import Dim, SymExpr
 from ..ir.parser import parse_graph
-from ..ir.registry import has_trait
-from ..ir.traits import Trait
-from ..ir.types import TensorType
 from ..targets.base import KernelPlan, Target
 from .kernels import KernelSpec, kernel_symbols
-from .storage import storage_bytes
 
-MUCH = 10_000_000
-"""Operations of a call from which on a slow kernel is worth a warning: about a millisecond."""
-
-USUAL = 32
-"""What open sizes are taken for where only the magnitude counts."""
+LONG = 1e-3
+"""Seconds from which on a slow kernel is worth a warning."""
 
 
 def kernel_costs(
@@ -47,20 +39,15 @@ def fallback_warnings(
 ) -> Iterator[str]:
     """A line for each kernel with much to compute that falls back on the generic schedule."""
     for name, spec in kernels.items():
-        plan = target.plan(parse_graph(spec.text)) if costs[name]["generic"] else KernelPlan()
-        if plan.fallback and _usual(costs[name]) >= MUCH:
+        if not costs[name]["generic"]:
+            continue
+        region = parse_graph(spec.text)
+        plan = target.plan(region)
+        if plan.fallback and target.hardware.seconds(region) >= LONG:
             yield (
                 f"{node_text(spec.node, f'kernel {spec.op}')}: runs by the generic schedule, which "
                 f"is several times slower: {plan.reason}"
             )
-
-
-def _usual(cost: Mapping[str, Any]) -> int:
-    """Operations of a call, sizes that are open taken for :data:`USUAL`."""
-    flops = cost["flops"]
-    if isinstance(flops, int):
-        return flops
-    return evaluate(parse_dim(flops), dict.fromkeys(cost["symbols"], USUAL))
 
 
 def _cost(spec: KernelSpec, calls: list[KernelSpec], target: Target) -> dict[str, Any]:
@@ -84,74 +71,3 @@ def _cost(spec: KernelSpec, calls: list[KernelSpec], target: Target) -> dict[str
 
 def _json(d: Dim) -> int | str:
     return str(d) if isinstance(d, SymExpr) else int(d)
-
-
-class Demand:
-    """How many elements of each value of a region are read at most.
-
-    Kernels compute on their way what a picking op, such as a lookup in a table of converted
-    weights, wants of its operand, and leave the rest.
-    """
-
-    def __init__(self, region: Graph) -> None:
-        self.region = region
-        self.elements: dict[Value, Dim] = {}
-        for node in reversed(list(region.topological_all())):
-            for v in node.values:
-                if isinstance(v.node.outputs[v.index].type, TensorType):
-                    self.elements[v] = self._of(v)
-
-    def _of(self, value: Value) -> Dim:
-        whole = value.tensor_type.numel
-        wanted: Dim = 0
-        for node, index in self.region.uses(value):
-            wanted = wanted + self._by(node, index, whole)
-        return dim_min(whole, wanted)
-
-    def _by(self, node: Node, index: int, whole: Dim) -> Dim:
-        """What one use wants of a value of so many elements."""
-        if has_trait(node, Trait.SHAPE_ONLY):
-            return 0
-        first = index == 0 and (has_trait(node, Trait.PICKS) or has_trait(node, Trait.INJECTIVE))
-        same = is_elementwise(node) and node.out().tensor_type.numel == whole
-        if not first and not same:
-            return whole
-        wanted: Dim = 0
-        for v in node.values:
-            wanted = wanted + self.elements[v]
-        return wanted
-
-    def flops(self) -> Dim:
-        """Operations for what is wanted."""
-        total: Dim = 0
-        for node in self.region.topological():
-            count = self.elements[node.out()] if is_elementwise(node) else None
-            total = total + (node_flops(self.region, node) if count is None else count)
-        return total
-
-    def moved_bytes(self) -> Dim:
-        """Bytes of a kernel's inputs and outputs, weights included; each counts once."""
-        total: Dim = 0
-        for v in self.region.inputs:
-            total = total + self.elements[v] * storage_bytes(v.dtype)
-        for v in self.region.outputs:
-            total = total + v.tensor_type.numel * storage_bytes(v.dtype)
-        return total
-
-
-def arithmetic(region: Graph) -> str:
-    """The element type that decides how fast the machine computes; float32 where nothing does."""
-    for node in region.topological():
-        kind = _product_type(region, node)
-        if kind is not None:
-            return kind
-    types = {v.dtype for v in region.outputs}
-    return "float64" if types == {"float64"} else "float32"
-
-
-def _product_type(region: Graph, node: Node) -> str | None:
-    """How a node multiplies, if it does that and little else."""
-    first = region.input(node, 0) if has_trait(node, Trait.CONTRACTION) else None
-    if first is None:
-        return None
-    return {"int8": "int8", "uint8": "int8", "float64": "float64"}.get(first.dtype, "float32")

@@ -14,13 +14,13 @@ from ..contract import DIM_KERNELS
 from ..ir.conditions import Condition
 from ..ir.dims import Dim, SymExpr, free_symbols, is_static, sym, symbol_name
 from ..ir.graph import Graph, Value
+from ..ir.storage import storage_bytes
 from ..ir.types import TensorType
 from .checks import Check, Checks
 from .errors import CodegenError
 from .kernels import dim_atoms
 from .program import BindShape, CheckSizes, ComputeDims, DimSlot, Imm, Operand, Reg, Slot
 from .program_builder import ProgramBuilder
-from .storage import storage_bytes
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..ir.graph import Graph
+from ..ir.storage import storage_name
 from ..ir.types import TensorType
 from ..targets.base import Target
 from .dim_slots import DimSlots, size_of
 from .kernels import KernelSpec, kernel_spec
 from .program import AllocStorage, Call, Kill, MakeTensor, Reg
 from .program_builder import ProgramBuilder
-from .storage import storage_name
 
 
 class KernelCalls:

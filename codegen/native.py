@@ -42,6 +42,7 @@ from ..contract import (
     Frame,
 )
 from ..ir.graph import Graph
+from ..ir.storage import storage_name
 from ..ir.types import TensorType, Type
 from ..targets.base import Target
 from ..targets.tir.builder import BufferTensor, Builder, Scalar, index
@@ -53,7 +54,6 @@ from .lower import Lowered
 from .memory import aligned
 from .program import DimSlot, Slot, instruction_count
 from .signals import handle_signals
-from .storage import storage_name
 from .straight_line import (
     BailOut,
     BailOutIf,

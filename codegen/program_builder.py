@@ -9,6 +9,7 @@ import numpy as np
 
 from ..ir.dims import Dim, free_symbols
 from ..ir.graph import Value
+from ..ir.storage import storage_array
 from .attributes import attributes_json
 from .program import (
     CallHost,
@@ -22,7 +23,6 @@ from .program import (
     Reg,
     Slot,
 )
-from .storage import storage_array
 
 
 class ProgramBuilder:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from ..contract import ALIGNMENT
 from ..ir.dims import is_static
+from ..ir.storage import storage_name
 from ..ir.types import TensorType
 from .dim_slots import DimKernel
 from .lower import Lowered
@@ -42,7 +43,6 @@ from .program import (
     Slot,
     View,
 )
-from .storage import storage_name
 
 
 @dataclass(frozen=True)

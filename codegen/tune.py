@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import GraphkilnError
-from ..ir.choices import Choice, KernelShape, ProductShape, multiply_adds, shape_key
+from ..ir.choices import Choice, KernelShape, shape_key
 from ..ir.text import print_graph
 from ..machine import cpu_features, machine_arch
 from ..targets.base import Target
@@ -17,6 +17,7 @@ from ..targets.cpu.candidates import best_choices, kernel_graph
 from ..targets.cpu.database import Database, DatabaseError, Entry, Timing, find_shipped
 from ..targets.cpu.features import CpuFeatures
 from ..targets.cpu.layouts import CpuLayouts
+from ..targets.cpu.speed import template_seconds
 from .child import Child, ChildLost
 from .objects import cache_place
 
@@ -29,7 +30,6 @@ _FILE = "tuned.sqlite"
 _MODULE = "graphkiln.codegen.timing"
 _CANDIDATE_SECONDS = 30.0
 _ROUND_SECONDS = 0.3
-_INTEGER_GAIN = 4
 
 Progress = Callable[[int, int], None]
 
@@ -103,7 +103,7 @@ class Tuner:
         _check_machine(self.cpu)
         report = TuningReport()
         waiting = []
-        for shape in by_share(counts):
+        for shape in by_share(self.cpu, counts):
             if self.find(shape) is not None:
                 report.known += 1
             elif not (choices := best_choices(self.cpu, shape, CANDIDATES)):
@@ -166,15 +166,10 @@ def _check_machine(cpu: CpuFeatures) -> None:
         raise TuningError(f"kernels for {cpu.target} cannot be timed here: this CPU lacks {lacks}")
 
 
-def by_share(counts: Mapping[KernelShape, int]) -> list[KernelShape]:
+def by_share(cpu: CpuFeatures, counts: Mapping[KernelShape, int]) -> list[KernelShape]:
     """The shapes by their estimated part in a run, the largest first."""
-
-    def share(shape: KernelShape) -> float:
-        whole = (multiply_adds(shape) or 0) * counts[shape]
-        integer = shape.operand != "float32" if isinstance(shape, ProductShape) else shape.integer
-        return whole / (_INTEGER_GAIN if integer else 1)
-
-    return sorted(counts, key=lambda s: (-share(s), shape_key(s)))
+    shares = {s: template_seconds(cpu, s) * count for s, count in counts.items()}
+    return sorted(counts, key=lambda s: (-shares[s], shape_key(s)))
 
 
 def fastest(timings: list[Timing], margin: float = MARGIN) -> Choice | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import TypeAlias
 
 from .windows import ConvShape
@@ -52,16 +51,6 @@ def shape_key(shape: KernelShape) -> str:
         f" strides {_by(shape.strides)} dilations {_by(shape.dilations)}"
         f" image {_by(shape.image)} {'int8' if shape.integer else 'float32'}"
     )
-
-
-def multiply_adds(shape: KernelShape) -> int | None:
-    """How many multiply-adds the kernel of a shape takes; None where extents are not known."""
-    if isinstance(shape, ProductShape):
-        return None if shape.rows is None else shape.rows * shape.columns * shape.inner
-    known = [d for d in shape.image if d is not None]
-    if len(known) < len(shape.image):
-        return None
-    return prod((*known, *shape.kernel, shape.channels, shape.filters, shape.group))
 
 
 def _by(extents: tuple[int | None, ...]) -> str:

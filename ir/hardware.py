@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .choices import Choice, KernelShape
+from .costs import Rates
 from .elementwise import is_elementwise
 from .graph import Graph, Node
 from .registry import attribute, has_trait
@@ -91,19 +92,38 @@ class Hardware(Protocol):
         """May an element of ``node`` be computed several times rather than stored?"""
         ...
 
+    @property
+    def cores(self) -> int:
+        """How many cores share the work."""
+        ...
+
+    def seconds(self, region: Graph) -> float:
+        """About how long the kernel of a closed region takes on one core.
+
+        Open sizes count as :data:`.costs.USUAL`.
+        """
+        ...
+
     def with_layouts(self, layouts: Layouts) -> Hardware:
         """The same hardware with other ``layouts``: those that were timed, say."""
         ...
+
+
+_RATES = Rates({"float32": 16e9, "float64": 8e9, "int8": 16e9}, 4e9, 10e9)
+"""A core of a processor with registers of four floats, about."""
 
 
 @dataclass(frozen=True)
 class GenericHardware:
     """Answers that suit any processor with the generic schedule.
 
-    A target with kernels of its own inherits from this and says more.
+    A target with kernels of its own inherits from this and says more. ``rates`` are those of its
+    generic schedule.
     """
 
     layouts: Layouts | None = None
+    cores: int = 1
+    rates: Rates = _RATES
 
     def wants(self, op_key: str) -> bool:
         return False
@@ -132,6 +152,9 @@ class GenericHardware:
     def strides_rows(self, anchor: Node) -> bool:
         """Does the kernel of ``anchor`` read and write rows of any strides?"""
         return False
+
+    def seconds(self, region: Graph) -> float:
+        return self.rates.seconds(region)
 
     def with_layouts(self, layouts: Layouts) -> GenericHardware:
         return replace(self, layouts=layouts)

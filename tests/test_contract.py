@@ -10,8 +10,8 @@ import pytest
 
 import graphkiln
 from graphkiln import contract
-from graphkiln.codegen.storage import storage_array, storage_bytes, storage_name
 from graphkiln.contract import FIRST_PORT, Frame
+from graphkiln.ir.storage import storage_array, storage_bytes, storage_name
 from graphkiln.ir.types import DTYPES, to_numpy_dtype
 from graphkiln.runtime.dtypes import KNOWN, STORAGE, public_dtype, to_storage
 from graphkiln.targets.tir.numeric import storage_dtype

@@ -15,9 +15,9 @@ from support.toy_layouts import toy_context
 
 import graphkiln
 from graphkiln.cli.coverage import COMPILED, HOST, coverage
-from graphkiln.codegen.costs import Demand, arithmetic
 from graphkiln.codegen.support import unsupported
 from graphkiln.frontend import load_model
+from graphkiln.ir.costs import Demand, arithmetic
 from graphkiln.ir.flops import graph_flops
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.hardware import GenericHardware

@@ -27,6 +27,7 @@ from ..tir.builder import as_int, flatten_index, index, static_product
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .image import Geometry, as_image, long_rows, pad_image
+from .kernel_shapes import conv_shape
 from .microkernel import Place, RegisterTile, Weights
 from .positions import positions_of_tile, rows_of_tile
 from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
@@ -51,7 +52,7 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
         x, w = ctx.input_types[0], ctx.input_types[1]
         assert x is not None and w is not None
         geometry = Geometry.of(blocked_conv_window(ctx.node, x, w))
-        form = _winograd_form(ctx, cpu, _shape_of(ctx.node, x, w))
+        form = _winograd_form(ctx, cpu, conv_shape(ctx.node, x, w))
         if form is None:
             _Dense(ctx, cpu, geometry).emit()
             return
@@ -61,7 +62,7 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
     def details(graph: Graph, node: Node) -> Details:
         x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
         lanes, algorithm = _lanes(cpu, node), str(attribute(node, "algorithm"))
-        tile, shape = _register_tile(cpu, node, x, w), _shape_of(node, x, w)
+        tile, shape = _register_tile(cpu, node, x, w), conv_shape(node, x, w)
         if algorithm == DIRECT:
             tile = replace(tile, rows=positions_of_tile(shape, tile.rows))
         return Details(tile.text(lanes), algorithm)
@@ -92,18 +93,6 @@ def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, shape: ConvShape) -> 
     if not (blocked and winograd_fits(shape, cpu.lanes)):
         raise ctx.error("this convolution has no Winograd form")
     return form
-
-
-def _shape_of(node: Node, x: TensorType, w: TensorType) -> ConvShape:
-    """What the choice of tile and algorithm depended on."""
-    group, window = int(attribute(node, "group")), blocked_conv_window(node, x, w)
-    channels, filters = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
-    kernel = tuple(int(k) for k in window.kernel)
-    image = tuple(as_int(d) for d in node.out().shape[2:-1])
-    return ConvShape(
-        channels // group, filters // group, group, kernel, window.strides, window.dilations, image,
-        x.dtype.is_integer,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)

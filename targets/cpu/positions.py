@@ -34,7 +34,7 @@ def image_runs(height: int | None, width: int | None, limit: int) -> Runs:
 
 def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
     """The register tiles of a direct convolution, the best estimate first."""
-    height, width = _image(shape)
+    height, width = plane_of(shape)
     steps = shape.channels
     for k in shape.kernel:
         steps *= k
@@ -50,10 +50,10 @@ def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
 
 def positions_of_tile(shape: ConvShape, limit: int) -> int:
     """How many positions the largest tile of a direct convolution takes, of at most ``limit``."""
-    return max((size for size, _ in image_runs(*_image(shape), limit)), default=limit)
+    return max((size for size, _ in image_runs(*plane_of(shape), limit)), default=limit)
 
 
-def _image(shape: ConvShape) -> tuple[int | None, int | None]:
+def plane_of(shape: ConvShape) -> tuple[int | None, int | None]:
     """Height and width, as the kernel sees them: single columns lie on their side."""
     if all(n == 1 for n in (*shape.kernel, *shape.strides)):
         known = [d for d in shape.image if d is not None]

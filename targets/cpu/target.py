@@ -75,7 +75,7 @@ class CpuTarget:
 
     @property
     def hardware(self) -> CpuHardware:
-        return CpuHardware(self.layouts, self.own_kernels)
+        return CpuHardware.of(self.layouts, self.cores, self.own_kernels)
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

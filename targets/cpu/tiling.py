@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from .features import CpuFeatures
@@ -20,10 +20,14 @@ _GUESS = 64
 
 @dataclass(frozen=True)
 class Tile:
-    """``rows`` x ``vectors`` accumulator registers."""
+    """``rows`` x ``vectors`` accumulator registers.
+
+    ``cycles`` estimates a step of the reduction for all rows and columns, where that is known.
+    """
 
     rows: int
     vectors: int
+    cycles: float = field(default=0.0, compare=False)
 
     def covering(self, extent: int | None) -> Tile:
         """The largest of the tiles, of at most so many rows, that cover ``extent`` rows."""
@@ -34,13 +38,13 @@ class Tile:
         return f"{self.rows}x{self.vectors * lanes}"
 
 
-_PER_SCALAR = 16
+PER_SCALAR = 16
 """Operations in register tiles that take as long as one scalar operation of a generic loop."""
 
 
 def tile_cost(operations: int) -> int:
     """The cost of a loop body that does so many operations in register tiles."""
-    return max(1, operations // _PER_SCALAR)
+    return max(1, operations // PER_SCALAR)
 
 
 def accumulator_budget(cpu: CpuFeatures, vectors: int, parts: int = 1) -> int:
@@ -119,7 +123,8 @@ def rank_tiles(
         tiles = runs(accumulator_budget(cpu, vectors))
         waste = -(-vectors_wanted // vectors) * vectors / vectors_wanted
         cost = runs_cost(tiles, vectors, cycles) * waste
-        ranked.append((round(cost, 9), Tile(max((r for r, _ in tiles), default=0), vectors)))
+        largest = max((r for r, _ in tiles), default=0)
+        ranked.append((round(cost, 9), Tile(largest, vectors, cost * vectors_wanted)))
     return [tile for _, tile in sorted(ranked, key=lambda r: r[0])]
 
 

@@ -60,11 +60,11 @@ def winograd_form(shape: ConvShape, lanes: int) -> Form | None:
         return None
     height, width = _extents(shape)
     direct = height * width * 9 * -(-shape.channels // lanes) * lanes * -(-shape.filters // lanes)
-    best = min(FORMS.values(), key=lambda form: _operations(form, shape, lanes))
-    return best if direct > _MARGIN * _operations(best, shape, lanes) else None
+    best = min(FORMS.values(), key=lambda form: winograd_operations(form, shape, lanes))
+    return best if direct > _MARGIN * winograd_operations(best, shape, lanes) else None
 
 
-def _operations(form: Form, shape: ConvShape, lanes: int) -> int:
+def winograd_operations(form: Form, shape: ConvShape, lanes: int) -> int:
     """Vector operations of a convolution in this form."""
     blocks, vectors = -(-shape.channels // lanes), -(-shape.filters // lanes)
     depth, tiles = blocks * lanes, image_tiles(form, shape)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from support.graph_text import constant_lines, graph_of
 
-from graphkiln.codegen.costs import Demand, arithmetic, kernel_costs
+from graphkiln.codegen.costs import kernel_costs
 from graphkiln.codegen.kernels import kernel_spec
+from graphkiln.ir.costs import Demand, arithmetic
 from graphkiln.ir.dims import parse_dim
 from graphkiln.ir.flops import graph_flops
 from graphkiln.ir.graph import Graph

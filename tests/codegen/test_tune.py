@@ -115,8 +115,8 @@ def test_what_is_known_is_not_timed_again(plan: Plan) -> None:
 
 def test_the_largest_share_comes_first_and_what_is_left_is_told(plan: Plan) -> None:
     shapes: dict[KernelShape, int] = {OTHER: 1, PRODUCT: 1, CONV: 1}
-    assert by_share(shapes) == [CONV, PRODUCT, OTHER]
-    assert by_share({**shapes, OTHER: 99})[0] == OTHER
+    assert by_share(host_features(), shapes) == [CONV, PRODUCT, OTHER]
+    assert by_share(host_features(), {**shapes, OTHER: 99})[0] == OTHER
     plan(("ConvBlocked", 1e-6), (f",{PRODUCT.inner},", "hang"), ("", 1e-6))
     # Long enough for a busy machine to start a process in.
     assert tuned(shapes, seconds=6) == TuningReport(timed=1, late=2)

@@ -23,9 +23,9 @@ class ToyLayouts(CpuLayouts):
 
 def toy_context() -> PassContext:
     """What passes see of the imaginary CPU."""
-    return PassContext(CpuHardware(ToyLayouts(TOY)))
+    return PassContext(CpuHardware.of(ToyLayouts(TOY)))
 
 
 def cpu_context(name: str) -> PassContext:
     """What passes see of a named CPU."""
-    return PassContext(CpuHardware(CpuLayouts(features_of(name))))
+    return PassContext(CpuHardware.of(CpuLayouts(features_of(name))))

@@ -1,11 +1,11 @@
-"""Storage of element types, as the code generator and the writer of artifacts see it."""
+"""How elements lie in memory, as costs, code generation and the writer of artifacts see it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..contract import SMALL_INTEGERS, STORAGE
-from ..ir.types import dtype, from_numpy_dtype
+from .types import dtype, from_numpy_dtype
 
 
 def storage_name(name: str) -> str:

@@ -1,0 +1,40 @@
+"""What the choices for a heavy node depended on, read back from the node."""
+
+from __future__ import annotations
+
+from ...ir.choices import KernelShape, ProductShape
+from ...ir.graph import Graph, Node
+from ...ir.ops.blocked import blocked_conv_window
+from ...ir.registry import attribute
+from ...ir.types import TensorType
+from ...ir.windows import ConvShape
+from ..tir.builder import as_int, static_product
+
+
+def kernel_shape(graph: Graph, node: Node) -> KernelShape | None:
+    """The shape of a blocked convolution or a packed product; None for other nodes."""
+    if node.key not in ("kiln.ConvBlocked", "kiln.MatMulPacked"):
+        return None
+    x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
+    return conv_shape(node, x, w) if node.key == "kiln.ConvBlocked" else _product_shape(node, x, w)
+
+
+def conv_shape(node: Node, x: TensorType, w: TensorType) -> ConvShape:
+    """That of ``kiln.ConvBlocked`` with operands of these types."""
+    group, window = int(attribute(node, "group")), blocked_conv_window(node, x, w)
+    channels, filters = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
+    kernel = tuple(int(k) for k in window.kernel)
+    image = tuple(as_int(d) for d in node.out().shape[2:-1])
+    return ConvShape(
+        channels // group, filters // group, group, kernel, window.strides, window.dilations, image,
+        x.dtype.is_integer,
+    )  # fmt: skip
+
+
+def _product_shape(node: Node, x: TensorType, w: TensorType) -> ProductShape:
+    columns, inner = int(attribute(node, "columns")), int(x.dims[-1])
+    rows = static_product(x.dims[:-1])
+    return ProductShape(rows, columns, inner, x.dtype.name, w.dtype.name)
+
+
+__all__ = ["conv_shape", "kernel_shape"]
