@@ -23,6 +23,7 @@ class ProductShape:
 
 
 KernelShape: TypeAlias = ConvShape | ProductShape
+"""What a choice depends on: the shape of a convolution or of a product."""
 
 DIRECT = "direct"
 """The algorithm that computes a sum of products as it is written."""

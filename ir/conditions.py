@@ -97,6 +97,7 @@ class Condition:
 
     @property
     def symbols(self) -> frozenset[str]:
+        """The symbols of both sides."""
         return free_symbols(self.a) | free_symbols(self.b)
 
     def __str__(self) -> str:

@@ -176,6 +176,7 @@ class SymExpr:
 
 
 Dim: TypeAlias = int | SymExpr
+"""A size: an int, or an expression over symbols."""
 
 
 # --- Construction -------------------------------------------------------------------------------

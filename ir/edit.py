@@ -115,6 +115,7 @@ class Editor:
         return self.node(op, inputs, attrs, domain=domain).out()
 
     def constant(self, array: np.ndarray, hint: str = "") -> Value:
+        """A new constant with the origins of this edit, named after ``hint``."""
         value = self.graph.add_constant(np.asarray(array), hint or f"{self._hint}_const")
         value.node.origins = self._origins
         return self._added(value.node).out()

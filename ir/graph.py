@@ -28,12 +28,13 @@ from .dims import Dim
 from .origins import NONE, Origins
 from .types import TensorType, Type, array_type
 
-# Attribute values: scalars, tuples of scalars or dims, arrays, element types, whole graphs.
 Attr: TypeAlias = "int | float | str | bool | tuple[Any, ...] | np.ndarray | Graph | Dim | None"
+"""What an attribute may hold: a scalar, a tuple of scalars or dims, an array, or a whole graph."""
 
 _Adjacency: TypeAlias = "Mapping[Node, Mapping[Node, Mapping[int, dict[str, int]]]]"
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+"""The names of ONNX's own domain; nodes hold the empty one."""
 
 
 class GraphError(GraphkilnError):
@@ -76,10 +77,12 @@ class Node:
         return self.op if not self.domain else f"{self.domain}.{self.op}"
 
     def out(self, index: int = 0) -> Value:
+        """Result ``index``."""
         return Value(self, index)
 
     @property
     def values(self) -> tuple[Value, ...]:
+        """All results, in order."""
         return tuple(Value(self, i) for i in range(len(self.outputs)))
 
     def __repr__(self) -> str:
@@ -95,20 +98,24 @@ class Value:
 
     @property
     def name(self) -> str:
+        """The value's name, unique in its graph."""
         return self.node.outputs[self.index].name
 
     @property
     def type(self) -> Type:
+        """The value's type; raises :class:`GraphError` before inference has run."""
         t = self.node.outputs[self.index].type
         if t is None:
             raise GraphError(f"value {self.name!r} has no type yet")
         return t
 
     def set_type(self, t: Type) -> None:
+        """Give the value a type."""
         self.node.outputs[self.index].type = t
 
     @property
     def tensor_type(self) -> TensorType:
+        """The type of a tensor; raises :class:`GraphError` for other values."""
         t = self.type
         if not isinstance(t, TensorType):
             raise GraphError(f"value {self.name!r} is a {t}, not a tensor")
@@ -116,6 +123,7 @@ class Value:
 
     @property
     def shape(self) -> tuple[Dim, ...]:
+        """The dims of a tensor; raises ``UndeterminedError`` where its rank is not known."""
         return self.tensor_type.dims
 
     @property
@@ -125,10 +133,12 @@ class Value:
 
     @property
     def rank(self) -> int:
+        """The number of a tensor's axes; raises ``UndeterminedError`` where it is not known."""
         return self.tensor_type.rank
 
     @property
     def is_constant(self) -> bool:
+        """Is it the array of a ``Constant``?"""
         return self.node.key == "Constant"
 
     @property
@@ -142,7 +152,11 @@ class Value:
 
 
 class Graph:
-    """A dataflow graph; see the module's text for what nodes and edges mean."""
+    """A dataflow graph; the text of the module says what nodes and edges mean.
+
+    ``len(graph)`` counts operations (no ``Input``, ``Constant`` or ``Output``), and
+    ``node in graph`` tells whether it has a node.
+    """
 
     def __init__(self, name: str = "main") -> None:
         self.name = name
@@ -201,6 +215,7 @@ class Graph:
         return node.out()
 
     def add_constant(self, value: np.ndarray, name: str = "const") -> Value:
+        """A new constant, typed by its array, which is not copied."""
         value = np.asarray(value)
         unique = self.unique_name(name)
         out = Output(unique, array_type(value))
@@ -253,14 +268,17 @@ class Graph:
 
     @property
     def inputs(self) -> list[Value]:
+        """The graph's inputs, in order."""
         return [n.out() for n in self._inputs]
 
     @property
     def outputs(self) -> list[Value]:
+        """The graph's results, in order."""
         return [v for v in self.inputs_of(self._sink) if v is not None]
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """What users call the results, in order."""
         return self._sink.attrs.get("names", ())  # type: ignore[return-value]
 
     @property
@@ -313,6 +331,7 @@ class Graph:
         ]
 
     def consumers(self, node: Node) -> list[Node]:
+        """The nodes that use a result of ``node``, each once."""
         return list(self._succ[node])
 
     def in_edges(self, node: Node) -> Mapping[Node, Mapping[int, Mapping[str, int]]]:
@@ -324,6 +343,7 @@ class Graph:
         return self._succ[node]
 
     def is_output(self, value: Value) -> bool:
+        """Is the value one of the graph's results?"""
         edges = self._succ[value.node].get(self._sink)
         return edges is not None and any(d["output"] == value.index for d in edges.values())
 

@@ -30,6 +30,7 @@ class Origins:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the ONNX nodes, each once."""
         if self._names is None:
             self._names = tuple(dict.fromkeys(self._collected()))
             self._parts = ()

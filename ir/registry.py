@@ -97,6 +97,7 @@ class InferContext:
         return attribute(self.node, name)
 
     def has(self, index: int) -> bool:
+        """Is input ``index`` given?"""
         return index < len(self.inputs) and self.inputs[index] is not None
 
     def tensor(self, index: int) -> TensorType:
@@ -107,6 +108,7 @@ class InferContext:
         return t
 
     def known(self, index: int) -> np.ndarray | None:
+        """The value of input ``index`` where it is known at compile time, else None."""
         return self._known(index) if self.has(index) else None
 
     def fresh_dim(self, hint: str = "d") -> Dim:
@@ -266,6 +268,7 @@ class InferContext:
         self.needs.values.append(need)
 
     def error(self, message: str) -> InferenceError:
+        """The error, to be raised, that names this node and says what does not fit."""
         return InferenceError(message, at=self.node)
 
     def undetermined(self, message: str) -> UndeterminedTypeError:
@@ -274,23 +277,42 @@ class InferContext:
 
 
 Infer: TypeAlias = "Callable[[InferContext], list[Type]]"
-# Symbolic evaluation on small integer arrays (dtype object, entries Dim): inputs -> outputs.
+"""The types of a node's results. Raises ``ctx.error(...)`` where those of its inputs do not fit."""
+
 Propagate: TypeAlias = (
     "Callable[[InferContext, list[np.ndarray | None]], list[np.ndarray | None] | None]"
 )
+"""The values of a node's results at compile time, from those of its inputs (None: not known).
+
+Values are small integer arrays of dtype object with dims as entries, such as ``[N, 3, 2*N]``.
+"""
+
 Evaluate: TypeAlias = "Callable[[Node, list[Any]], list[Any]]"
-# Arithmetic operations of one node, from the types of its inputs and outputs.
+"""The reference: a node's results as NumPy arrays of the inferred types, from its inputs.
+
+An omitted input is None; sequences are lists.
+"""
+
 Flops: TypeAlias = "Callable[[Node, Sequence[Value | None]], Dim]"
-# The axes of one input of a node, by its number.
+"""The arithmetic operations of one node with these inputs, by the types of inputs and results."""
+
 InputAxes: TypeAlias = "Callable[[Node, int], tuple[int, ...]]"
+"""Axes of one input of a node, which is given by its number."""
+
 DescribeAxes: TypeAlias = "Callable[[Graph, Node], AxisMap | None]"
+"""The axis map of a typed node, or None where nothing is known."""
 
 
 @dataclass(frozen=True)
 class OpSpec:
     """All that is known of one op.
 
-    ``traits`` are algebraic and structural facts; :class:`~graphkiln.ir.traits.Trait` lists them.
+    ``infer`` gives the types of results and states what the op needs of its inputs. ``evaluate`` is
+    the reference; without it the op can be compiled, but not folded or checked. ``propagate``
+    carries sizes through arithmetic on shapes. ``traits`` are algebraic and structural facts;
+    :class:`~graphkiln.ir.traits.Trait` lists them. ``defaults`` are the values of attributes that
+    a node does not give, ``attributes`` the names that it may give (None: any). ``min_inputs`` to
+    ``max_outputs`` are how many inputs and results a node has.
     """
 
     name: str
@@ -325,6 +347,7 @@ class OpSpec:
 
     @property
     def key(self) -> str:
+        """The op's name with its domain in front: ``Conv``, ``com.microsoft.Gelu``."""
         return self.name if not self.domain else f"{self.domain}.{self.name}"
 
 
@@ -494,6 +517,7 @@ def has_trait(node: Node, trait: Trait) -> bool:
 
 
 __all__ = [
-    "ML_OPSET", "OPSET", "InferContext", "InferenceError", "Needs", "OpSpec", "Value", "ValueNeed",
+    "ML_OPSET", "OPSET", "DescribeAxes", "Evaluate", "Flops", "Infer", "InferContext",
+    "InferenceError", "InputAxes", "Needs", "OpSpec", "Propagate", "Value", "ValueNeed",
     "attribute", "has_trait", "keys_with", "op", "register", "spec", "spec_of", "specs",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from ..errors import OperandError, UndeterminedError
 from .dims import Dim, free_symbols, is_static
 
 Shape: TypeAlias = "tuple[Dim, ...]"
+"""The dims of a tensor, outermost first."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class DType:
 
     @property
     def is_float(self) -> bool:
+        """Is it a float type of any width?"""
         return self.kind == "f"
 
     @property
     def is_integer(self) -> bool:
+        """Is it a signed or unsigned integer type (bool is none)?"""
         return self.kind in "iu"
 
     def __str__(self) -> str:
@@ -57,6 +60,7 @@ DTYPES: dict[str, DType] = {
     "complex64": DType("complex64", "c", 64),
     "complex128": DType("complex128", "c", 128),
 }
+"""All element types by name."""
 
 _FROM_ML = {v: k for k, v in ML_DTYPES.items()}
 
@@ -106,19 +110,21 @@ class TensorType:
 
     @property
     def rank(self) -> int:
+        """The number of axes; raises ``UndeterminedError`` where it is not known."""
         if self.shape is None:
             raise UndeterminedError(f"the rank of {self} is not known")
         return len(self.shape)
 
     @property
     def dims(self) -> Shape:
-        """The shape, which must be known."""
+        """The shape; raises ``UndeterminedError`` where the rank is not known."""
         if self.shape is None:
             raise UndeterminedError(f"the shape of {self} is not known")
         return self.shape
 
     @property
     def is_static(self) -> bool:
+        """Are all dims ints?"""
         return self.shape is not None and all(is_static(d) for d in self.shape)
 
     @property
@@ -130,15 +136,18 @@ class TensorType:
 
     @property
     def numel(self) -> Dim:
+        """The number of elements, an expression where dims are symbolic."""
         n: Dim = 1
         for d in self.dims:
             n = n * d
         return n
 
     def with_shape(self, shape: Shape | None) -> TensorType:
+        """The same type with another shape."""
         return replace(self, shape=shape)
 
     def with_dtype(self, t: DType | str) -> TensorType:
+        """The same type with another element type."""
         return replace(self, dtype=dtype(t))
 
     def __str__(self) -> str:
@@ -163,6 +172,7 @@ class SequenceType:
         return "empty" if self.empty else "seq"
 
     def with_elem(self, elem: Type) -> SequenceType:
+        """The same type with other elements."""
         return replace(self, elem=elem)
 
     def __str__(self) -> str:
@@ -180,6 +190,7 @@ class OptionalType:
 
 
 Type: TypeAlias = "TensorType | SequenceType | OptionalType"
+"""The type of a value."""
 
 
 def tensor(t: DType | str, *shape: Dim) -> TensorType:

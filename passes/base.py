@@ -91,6 +91,7 @@ class PassContext:
     _captured: dict[Graph, Known] = field(default_factory=dict)
 
     def warn(self, message: str) -> None:
+        """Tell the user something, once."""
         if message not in self.warnings:
             self.warnings.append(message)
 

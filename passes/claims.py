@@ -59,17 +59,29 @@ class Claim:
 
     @property
     def is_exact(self) -> bool:
+        """Does it claim that no bit changes?"""
         return self.exactness is Exactness.EXACT
 
 
 # Bounds that several rules share. ``u`` is half a unit in the last place of 1: 2^-24 in float32.
 
 SUMS = "(n + 4) u of the sum of the n terms' magnitudes; zeros may change sign"
+"""The bound of sums in another order."""
+
 AFFINE = "(n + 8) u of the sum of the n terms' magnitudes, where nothing overflows in between"
+"""The bound of scales and biases that become part of weights."""
+
 ACTIVATION = "32 u of |x| + |b|"
+"""The bound of an activation of x that is computed by one op instead of several."""
+
 NORM = "(n + 32) u of max |x| / sqrt(var + e) * |scale| + |bias|, where no square overflows"
+"""The bound of a normalization over n elements."""
+
 SOFTMAX = "(n + 64) u (1 + max |x|), where no exponential overflows and their sum is not 0"
+"""The bound of a softmax over n elements."""
+
 ATTENTION = "(n + 64) u (1 + max |score|) of max |v|, where no score overflows"
+"""The bound of attention over n keys."""
 
 
 def exact(equation: str, unproved: str = "", family: Family = Family.OTHER) -> Claim:

@@ -107,6 +107,7 @@ class Maybe:
 
 
 Pattern: TypeAlias = "Var | Const | Op | Either | Maybe"
+"""What a value is compared with."""
 
 
 def _producers(pattern: Pattern | None) -> frozenset[str] | None:
@@ -135,6 +136,7 @@ class Match:
         return self.values[name]
 
     def get(self, name: str) -> Value | None:
+        """The value called ``name``; None where a part of the pattern was absent."""
         return self.values.get(name)
 
     @property
@@ -143,6 +145,7 @@ class Match:
         return self.inner[0][0]
 
     def node(self, name: str) -> Node:
+        """The node called ``name``."""
         return self.nodes[name]
 
     def attr(self, name: str, key: str) -> Any:
@@ -151,7 +154,10 @@ class Match:
 
 
 Replace: TypeAlias = "Callable[[Match, Editor], Value | Sequence[Value | None] | None]"
+"""Builds what takes the place of a match; :class:`Rule` says what it may return."""
+
 Condition: TypeAlias = "Callable[[Match], str | None]"
+"""Why a match must not be rewritten, or None where it may."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the rules of axis maps build with."""
+"""What rules that describe the axes of an op are written with."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..types import Shape, TensorType
 from .map import UNIT, Axes, Axis, AxisMap, Combine, Factor, Kind, Piece, whole
 
 Rule: TypeAlias = "Callable[[Graph, Node], AxisMap | None]"
+"""What an op registers as ``axes``: gives the map of a typed node, or None."""
 
 
 class Builder:
@@ -47,6 +48,7 @@ class Builder:
         return self.node.out(k).shape
 
     def attr(self, name: str) -> Any:
+        """An attribute of the node, or its op's default, or None."""
         return attribute(self.node, name)
 
     def ints(self, i: int) -> list[int] | None:
@@ -63,11 +65,12 @@ class Builder:
         self, size: Dim, kind: Kind = Kind.MAPPED, combine: Combine | None = None, *,
         fixed: bool = False,
     ) -> int:  # fmt: skip
-        """A new factor's number."""
+        """Add a factor; returns its number, which :func:`~.map.whole` and pieces take."""
         self._factors.append(Factor(size, kind, combine, fixed))
         return len(self._factors) - 1
 
     def reduced(self, size: Dim, combine: Combine | None = None) -> int:
+        """Add a factor that no result has; returns its number."""
         return self.factor(size, Kind.REDUCED, combine)
 
     def opaque(self, size: Dim) -> Axis:
@@ -136,7 +139,7 @@ class Builder:
     def build(
         self, addends: Iterable[int] = (), counts: Mapping[str, Sequence[int]] | None = None
     ) -> AxisMap:
-        """The map of what was collected."""
+        """The map of what was collected; ``addends`` and ``counts`` are those of the map."""
         for i, shape in enumerate(self._shapes):
             if shape is not None and i not in self._operands:
                 self._operands[i] = tuple(UNIT if d == 1 else self.opaque(d) for d in shape)

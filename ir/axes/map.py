@@ -91,6 +91,7 @@ Axis: TypeAlias = tuple[Piece, ...]
 plain piece alone is all of the axis."""
 
 Axes: TypeAlias = tuple[Axis, ...]
+"""The axes of one tensor, in order."""
 
 UNIT: Axis = (Piece(()),)
 """An axis of one element that belongs to every index: it broadcasts, or is what is left of one."""

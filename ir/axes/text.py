@@ -12,6 +12,7 @@ from .map import Axes, Axis, AxisMap, Factor, Kind, Piece
 
 
 def axis_text(axis: Axis) -> str:
+    """One axis: ``(b, c)``, or ``a@2`` for a piece that starts at position 2."""
     return " | ".join(_piece(piece) for piece in axis)
 
 

@@ -45,9 +45,11 @@ class LowerContext:
     _destinations: list[BufferTensor | None] = field(default_factory=list)
 
     def attr(self, name: str) -> Any:
+        """An attribute's value, or the op's default, or None."""
         return attribute(self.node, name)
 
     def has(self, i: int) -> bool:
+        """Is input ``i`` given?"""
         return i < len(self.inputs) and self.inputs[i] is not None
 
     def input(self, i: int) -> TensorExpr:
@@ -88,6 +90,7 @@ class LowerContext:
         return TensorExpr(self.out_dtype(i), self.out_shape(i), load, cost)
 
     def error(self, message: str) -> LoweringError:
+        """The error, to be raised, that names this node and says what cannot be compiled."""
         return LoweringError(message, at=self.node)
 
 
@@ -130,7 +133,10 @@ class Template:
 
 
 Lowering: TypeAlias = "Callable[[LowerContext], TensorExpr | Sequence[TensorExpr | None]]"
+"""Gives the results of a node: one, or a sequence with None for those that nothing uses."""
+
 Sizes: TypeAlias = "Callable[[LowerContext], Sequence[Expr]]"
+"""Gives the data-dependent dims of a node's results as int64 expressions."""
 
 _LOWERINGS: dict[str, Lowering] = {}
 _SIZES: dict[str, Sizes] = {}

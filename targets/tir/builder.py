@@ -73,10 +73,12 @@ class TensorExpr:
 
     @property
     def rank(self) -> int:
+        """The number of axes."""
         return len(self.shape)
 
     @property
     def compute_dtype(self) -> str:
+        """The TVM dtype that elements are computed in: float32 for float16, say."""
         return compute_dtype(self.dtype)
 
     def __getitem__(self, indices: Any) -> Expr:
@@ -291,6 +293,7 @@ class Builder:
     # ---- statements --------------------------------------------------------------------------
 
     def emit(self, statement: Any) -> None:
+        """Add a TensorIR statement to the current scope."""
         self._scopes[-1].statements.append(statement)
 
     def evaluate(self, call: Expr) -> None:
@@ -535,6 +538,9 @@ class LoopStrategy:
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
         cost: int, sequential_last: bool,
     ) -> None:  # fmt: skip
+        """Emit loops over ``shape`` around ``body``; the arguments are those of
+        :meth:`Builder.nest`. Every subclass defines it.
+        """
         raise TypeError("a LoopStrategy must define nest")
 
     @property
