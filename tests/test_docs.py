@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-LINK = re.compile(r"\]\(([^)#]+)")
+LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.M)
+API = sorted((ROOT / "docs" / "api").glob("*.md"))
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -91,10 +93,40 @@ def test_pages_name_files_that_are_there(name: str) -> None:
     assert len(named) > 20 and [n for n in named if not (ROOT / n).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, *API], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    links = [to for to in LINK.findall(page.read_text("utf-8")) if "://" not in to]
-    assert [to for to in links if not (page.parent / to).exists()] == []
+    links = LINK.findall(FENCE.sub("", page.read_text("utf-8")))
+    for file, place in {(file, place) for file, place in links if "://" not in file}:
+        to = page.parent / file if file else page
+        assert to.exists(), file
+        assert not place or place in anchors(to), f"{file}#{place}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The places on a page that links may name, as GitHub makes them from headings."""
+    headings = HEADING.findall(FENCE.sub("", page.read_text("utf-8")))
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_python_pages_are_up_to_date(tmp_path: Path) -> None:
+    script = ROOT / "docs" / "make_api.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--out", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    written = {p.name: p.read_text("utf-8") for p in tmp_path.iterdir()}
+    told = "python docs/make_api.py writes them again"
+    assert {p.name: p.read_text("utf-8") for p in API} == written, told
+
+
+def test_python_pages_hold_all_that_is_public() -> None:
+    import graphkiln
+    import graphkiln.runtime
+
+    listed = (ROOT / "docs" / "api" / "README.md").read_text("utf-8")
+    for module in (graphkiln, graphkiln.runtime):
+        names = [n for n in module.__all__ if n != "__version__"]
+        assert [n for n in names if f"[`{n}`]" not in listed] == []
 
 
 def test_named_options_exist() -> None:
