@@ -191,10 +191,10 @@ class Session:
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
     """Loads a ``.kiln`` file or folder.
 
-    ``threads`` is the number of threads a run may use, by default ``GRAPHKILN_NUM_THREADS`` or
-    the physical cores of this process; the first load fixes the most a process can use, see
-    `graphkiln.runtime.threads`. The weights stay mapped from the file, which may be removed or
-    replaced while the session lives, but not changed in place.
+    ``threads`` is the number of threads a run may use, by default ``GRAPHKILN_NUM_THREADS``, else
+    the physical cores that the process may use. All sessions of a process share one pool of
+    threads, and each has its own number (`graphkiln.runtime.threads`). The weights stay mapped from
+    the file, which may be removed or replaced while the session lives, but not changed in place.
 
     Raises ArtifactError if the artifact is damaged or does not fit this machine, InputError for a
     wrong number of threads.

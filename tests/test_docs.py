@@ -146,6 +146,37 @@ def test_named_options_exist() -> None:
         assert named - foreign <= known, page.name
 
 
+def test_options_are_described() -> None:
+    """Each option of each command, in one of its spellings."""
+    import click
+
+    from graphkiln.cli import COMMANDS, group
+
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    context = click.Context(group)
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        for option in command.params:
+            spelled = [o for o in option.opts if re.search(rf"(?<![\w-]){o}(?![\w-])", page)]
+            assert spelled or isinstance(option, click.Argument), f"{name} {option.opts}"
+
+
+def test_commands_are_described() -> None:
+    from graphkiln.cli import COMMANDS
+
+    page = (ROOT / "README.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `graphkiln (\w+)", page, re.M)) == set(COMMANDS)
+
+
+def test_families_of_random_graphs_are_described() -> None:
+    from fuzz.families import families
+
+    page = (ROOT / "docs" / "fuzzing.md").read_text("utf-8").partition("| option |")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", page, re.M)
+    assert {n for row in rows for n in re.findall(r"`(\w+)`", row)} == set(families())
+
+
 def test_named_ops_exist() -> None:
     from graphkiln.ir.registry import specs
 

@@ -40,6 +40,12 @@ def test_no_such_model(graphkiln_command: Run, tmp_path: Path) -> None:
     assert blocked.code == 1 and "No such file" in blocked.out and blocked.err == ""
 
 
+def test_the_trace_on_request(graphkiln_command: Run, tmp_path: Path) -> None:
+    done = graphkiln_command("compile", tmp_path / "none.onnx", GRAPHKILN_DEBUG="1")
+    assert done.code == 1
+    assert "Traceback" in done.err and "none.onnx" in done.err
+
+
 def test_files_that_are_no_models(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     data = model.read_bytes()
     contents = {"empty": b"", "text": b"hello\n" * 50, "short": data[: len(data) // 2]}

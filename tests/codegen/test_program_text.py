@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
 
 import graphkiln
-from graphkiln.codegen.lower import Lowered
+from graphkiln.codegen.lower import Lowered, lower_graph
 from graphkiln.codegen.program import Copy, If, Instruction, Kill, Loop, Program, Reg
 from graphkiln.codegen.program_text import program_text
 from graphkiln.driver import CompileOptions, optimize_graph
 from graphkiln.frontend import load_model
 from graphkiln.ir.parser import parse_graph
+from graphkiln.targets import parse_target
 
 MODELS = Path(__file__).parent.parent / "models"
 
@@ -46,6 +48,23 @@ def test_a_program_calls_the_kernels_that_were_dumped(tmp_path: Path) -> None:
         out = re.findall(r"\br\d+\b", left) if equals else []
         assert made >= set(read), line
         made.update(out)
+
+
+def test_equal_layers_share_a_kernel() -> None:
+    """Two that differ in their weights alone, and one with another activation."""
+    nodes, inputs, outputs, weights = [], [], [], []
+    for i, op in enumerate(("Relu", "Relu", "Tanh")):
+        nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"c{i}"]))
+        nodes.append(helper.make_node(op, [f"c{i}"], [f"y{i}"]))
+        inputs.append(helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, [1, 16, 8, 8]))
+        outputs.append(helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, None))
+        weights.append(from_array(np.full((16, 16, 3, 3), i + 1, np.float32), f"w{i}"))
+    graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    target = parse_target("cpu:x86-64-v3")
+    lowered = lower_graph(graphkiln.optimize(model, target.spec), target, "")
+    calls = {name: len(c) for name, c in lowered.calls.items() if name.startswith("convblocked")}
+    assert sorted(calls.values()) == [1, 2]
 
 
 def test_sizes_checks_and_branches_can_be_read(tmp_path: Path) -> None:

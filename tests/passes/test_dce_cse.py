@@ -80,6 +80,22 @@ def test_golden(golden: Golden, name: str, text: str, pipeline: str) -> None:
     check(golden, name, text, pipeline)
 
 
+def test_a_check_goes_with_what_it_is_about() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[4], %i: int64[2], %j: int64[2]) -> (y) {
+      %i_fits = kiln.Within(%i) {high=3, low=-4}
+      %i_checked = kiln.Require(%i, %i_fits) {message="i does not fit"}
+      %j_fits = kiln.Within(%j) {high=3, low=-4}
+      %j_checked = kiln.Require(%j, %j_fits) {message="j does not fit"}
+      %dead = Gather(%x, %i_checked)
+      %y = Gather(%x, %j_checked)
+      return %y
+    }
+    """)
+    run(graph, "dce")
+    assert [n.attrs["message"] for n in graph.nodes if n.op == "Require"] == ["j does not fit"]
+
+
 def test_model_inputs_stay() -> None:
     graph = graph_of(DEAD)
     run(graph, "dce")
