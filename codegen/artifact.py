@@ -11,7 +11,8 @@ A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of exactly five membe
 ``ir.txt``         the optimised IR; deflated
 ``report.json``    the compile report; deflated
 
-What is large and would become less than a fiftieth is stored, not deflated.
+A reader takes a large member for a ZIP bomb, and refuses it, if it is more than a hundred times as
+large as its deflated form (`MOST_DEFLATED`). Members that come within half of that are stored.
 
 A folder holds the five as plain files. Equal contents give equal bytes: times, permissions and
 order are fixed.
@@ -115,7 +116,7 @@ def write_artifact(
 
 
 def require_writable(path: str | os.PathLike[str], folder: bool = False) -> None:
-    """Raises ArtifactWriteError where `write_artifact` would, as far as can be known before."""
+    """Raises ArtifactWriteError where `write_artifact` would, as far as that can be told now."""
     target = _path(path)
     with _told(target):
         _require_free(target, folder)
@@ -131,6 +132,7 @@ def _path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def _told(target: Path) -> Iterator[None]:
+    """Turn errors of the operating system into ArtifactWriteError."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -139,7 +141,10 @@ def _told(target: Path) -> Iterator[None]:
 
 
 def _require_free(target: Path, folder: bool) -> None:
-    """Only an artifact is replaced, and what is called one: a model, say, is worth more."""
+    """Raise unless the target is free, an artifact, or a file called ``*.kiln``.
+
+    Anything else, such as a model whose name was given as the output, is not overwritten.
+    """
     if folder:
         if target.exists() and not (target / MANIFEST).is_file():
             raise ArtifactWriteError(f"cannot write {target}: it exists and is no artifact folder")
@@ -182,7 +187,11 @@ def _write_folder(contents: ArtifactContents, target: Path) -> None:
 
 
 def _exchange(new: Path, target: Path, old: Path) -> None:
-    """A folder cannot replace a full one in one step: put the old one back if that fails."""
+    """Put folder ``new`` in the place of ``target``, which becomes ``old``.
+
+    Renaming cannot replace a folder that is not empty, so it takes two steps; if the second fails,
+    the first is undone.
+    """
     os.rename(target, old)
     try:
         os.rename(new, target)
@@ -193,7 +202,7 @@ def _exchange(new: Path, target: Path, old: Path) -> None:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """A fresh name in the target's folder; whatever has it afterwards is removed."""
+    """A fresh name in the target's folder; what still has that name at the end is removed."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
@@ -205,7 +214,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 def _flush(file: IO[bytes]) -> None:
-    """Reports a full disk now, and leaves no empty file after a power cut."""
+    """Write to disk now: a full disk shows here, and after a power cut the file is not empty."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -240,7 +249,7 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def _sealed(manifest: bytes) -> bytes:
-    """Puts the manifest's own hash where the zeros were."""
+    """The manifest with its own hash in the place of the zeros."""
     field = b'"self_sha256": "' + BLANK_DIGEST.encode()
     digest = hashlib.sha256(manifest).hexdigest().encode()
     return manifest.replace(field, field.replace(BLANK_DIGEST.encode(), digest), 1)
@@ -281,9 +290,10 @@ def _weight_pieces(
 
 
 class _Digest:
-    """The hashes of ``weights.bin``, taken as its pieces go by.
+    """The hashes of ``weights.bin``, computed while it is written.
 
-    ``sha256`` is the plain one; ``algorithm`` and ``checksum`` are what loading checks.
+    ``sha256`` is that of the content; ``checksum``, by ``algorithm``, is the fast one that loading
+    checks.
     """
 
     def __init__(self, total: int) -> None:
@@ -294,7 +304,7 @@ class _Digest:
         self.algorithm = GRID64 if total > GRID_ABOVE else SHA256
 
     def watch(self, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
-        """Passes the pieces on."""
+        """Yields the pieces unchanged, and hashes each."""
         for piece in pieces:
             self._plain.update(piece)
             if self.algorithm == GRID64:
@@ -339,7 +349,7 @@ def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
         mapped = name == WEIGHTS
         stored = mapped or _repeats(data)
         info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-        # zipfile makes room for a member that grows by a twentieth; ours does not grow.
+        # The rule by which zipfile itself decides, so that the header has the size that we expect.
         large = size * 1.05 > zipfile.ZIP64_LIMIT
         if mapped:
             info.extra = _padding(file.tell(), name, large)
@@ -352,14 +362,14 @@ def _zip_store(archive: zipfile.ZipFile, file: IO[bytes]) -> Store:
 
 
 def _repeats(data: bytes | Iterator[memoryview]) -> bool:
-    """Would a reader not believe that so few deflated bytes hold these, or only just?"""
+    """Would deflated data be so small that a reader might refuse it (see the module's text)?"""
     if not isinstance(data, bytes) or len(data) <= LARGE_MEMBER:
         return False
     return len(zlib.compress(data)) * MOST_DEFLATED // 2 < len(data)
 
 
 def _padding(position: int, name: str, large: bool) -> bytes:
-    """An extra field after which a member's data starts on a 4096-byte border."""
+    """A ZIP extra field of such a size that the member's data starts on a 4096-byte border."""
     start = position + _LOCAL_HEADER_SIZE + len(name) + (_ZIP64_FIELD_SIZE if large else 0)
     fill = -(start + 4) % FILE_ALIGNMENT
     return struct.pack("<HH", _PADDING_FIELD, fill) + bytes(fill)

@@ -1,4 +1,4 @@
-"""Conditions on sizes that wait until a run knows what they are about."""
+"""Conditions on sizes, which wait until the symbols in them are bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .program import SizeCheck
 
 @dataclass(frozen=True)
 class Check:
-    """A condition, and what is said where it does not hold."""
+    """A condition, and the message of the error where it does not hold."""
 
     condition: Condition
     message: str
@@ -26,22 +26,22 @@ class Check:
 
 
 class Checks:
-    """The checks of the graph being lowered and of those around it.
+    """The checks of the graph being lowered and of the graphs around it, as a stack.
 
-    A check whose symbols nothing binds is about the result of a node that went away as dead code:
-    it is never taken.
+    A check is emitted when the last of its symbols is bound. One whose symbols nothing binds is
+    about the result of a node that was removed as dead code, and is never emitted.
     """
 
     def __init__(self) -> None:
         self._waiting: list[list[Check]] = []
 
     def enter(self, graph: Graph) -> None:
-        """Take over what the ``kiln.Assert`` nodes of a graph ask for."""
+        """Push the checks of a graph: its ``kiln.Assert`` nodes."""
         nodes = [n for n in graph.topological() if n.key == "kiln.Assert"]
         self._waiting.append([_check(n.attrs) for n in nodes])
 
     def leave(self) -> None:
-        """The graph entered last is done."""
+        """Pop the checks of the graph entered last."""
         self._waiting.pop()
 
     def add(self, check: Check) -> None:
@@ -49,7 +49,7 @@ class Checks:
         self._waiting[-1].append(check)
 
     def take(self, bound: Set[str]) -> list[Check]:
-        """Those that can be decided where the symbols ``bound`` have values; each is given once."""
+        """Remove and return the checks whose symbols are all ``bound``."""
         ready = []
         for n, waiting in enumerate(self._waiting):
             ready += [c for c in waiting if c.condition.symbols <= bound]
@@ -62,11 +62,11 @@ def _check(attrs: Mapping[str, object]) -> Check:
 
 
 MOST = 1 << 48
-"""No dim is larger: sums of dims stay numbers, and no memory holds so much."""
+"""The largest size allowed: no memory holds so much, and sums of such sizes fit int64."""
 
 
 def size_of_values(node: Node, symbol: str) -> list[Check]:
-    """What every size that ``node`` computes from its values must be."""
+    """The limits of a size that ``node`` computes from its inputs' elements."""
     size, where = sym(symbol), node_text(node.name, node.key)
     limits = (
         (0, size, "a size that is not negative"),

@@ -1,4 +1,4 @@
-"""Processes of this package's own, that answer requests over pipes."""
+"""Child processes that run a module of this package and answer requests over pipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from typing import Any
 
 from .collector import THRESHOLDS
 
-# The current folder, which ``-c`` puts first, may hold anything: it is taken out before any import.
+# ``python -c`` puts the current folder first on the path, where a file may have the name of any
+# module: it is taken out before anything is imported.
 _START = (
     f"import gc; gc.set_threshold(*{THRESHOLDS});"
     " import sys; sys.path = [p for p in sys.path if p]; import importlib, importlib.util as u;"
@@ -33,14 +34,14 @@ _PR_SET_PDEATHSIG = 1
 def die_with_parent() -> None:
     """Ask Linux to end this process when its parent ends, however that happens.
 
-    The parent is the thread that started it, which must live as long.
+    Linux takes the thread that started this process for the parent, so that must live as long.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():
-        os._exit(1)  # it ended before the request
+        os._exit(1)  # the parent ended before prctl
 
 
 def start_child(
@@ -51,7 +52,7 @@ def start_child(
         [sys.executable, "-c", _START, str(Path(__file__).parent.parent), module],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env=None if environment is None else {**os.environ, **environment},
-        start_new_session=True,  # Ctrl-C is this process's affair; it ends its children
+        start_new_session=True,  # Ctrl-C reaches this process alone, which ends its children
     )  # fmt: skip
 
 

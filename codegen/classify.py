@@ -9,7 +9,10 @@ from ..ir.types import TensorType, Type
 
 
 def is_view(graph: Graph, node: Node) -> bool:
-    """Is the node's result its first input's memory under another shape?"""
+    """Does the node's result share the memory of its first input, perhaps under another shape?
+
+    Tensors of strings have no memory that a shape could be laid over.
+    """
     same = has_trait(node, Trait.ALIAS)
     if not same and not has_trait(node, Trait.VIEW):
         return False
@@ -34,7 +37,7 @@ def is_host(graph: Graph, node: Node) -> bool:
 
 
 def is_opaque(graph: Graph, node: Node) -> bool:
-    """May the node keep or hand on its inputs (control flow, host functions)?"""
+    """Is it control flow or a host function, which may keep its inputs or return them?"""
     return has_trait(node, Trait.CONTROL_FLOW) or is_host(graph, node)
 
 
@@ -48,5 +51,5 @@ def view_root(graph: Graph, value: Value) -> Value:
 
 
 def used_values(graph: Graph, node: Node) -> list[Value]:
-    """The node's outputs that somebody reads."""
+    """The node's outputs that have uses."""
     return [v for v in node.values if graph.uses(v)]

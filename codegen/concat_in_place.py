@@ -1,7 +1,8 @@
-"""Concat without copies: values that are computed where a ``Concat`` wants them.
+"""Concat in place: its inputs are written into its result, so that nothing is left to copy.
 
-Where all dims before the axis are 1, the inputs of a ``Concat`` are contiguous parts of its
-result, so that their kernels can write them there at once.
+Where all dims before the axis are 1, each input of a ``Concat`` is a contiguous part of the result:
+of ``float32[1,16,8,8]`` and ``float32[1,32,8,8]`` joined along axis 1, the first is bytes 0 to 4095
+and the second bytes 4096 to 12287. The kernels that compute the inputs write them there.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from ..ir.storage import storage_bytes
 from ..ir.types import TensorType
 
 Place = tuple[Value, int]
-"""A value that has memory of its own, and a byte offset in it."""
+"""Memory inside of another value: that value, and a byte offset in it."""
 
 
 @dataclass
 class InPlace:
-    """Where the parts of larger values are, and the ``Concat`` nodes that have nothing to do."""
+    """The places of values that lie in others, and the ``Concat`` nodes that need no kernel."""
 
     places: dict[Value, Place] = field(default_factory=dict)
     nodes: set[Node] = field(default_factory=set)
@@ -35,8 +36,10 @@ def place_in_concats(
     """Finds places for the inputs of as many ``Concat`` nodes as possible.
 
     ``order`` is topological; ``root`` tells whose memory a value shares, and ``planned`` whether
-    a value of static size may lie anywhere in the arena. From the last node back: what a later,
-    larger result takes in, an earlier one may find there side by side (DenseNet's do).
+    a value of static size may lie anywhere in the arena. Nodes are visited last to first, since a
+    later, larger result may hold the inputs of an earlier one side by side. That is so in a dense
+    block: ``c1 = [a, b]``, ``c2 = [a, b, c]`` puts ``a`` and ``b`` into ``c2``, and ``c1`` is then
+    its first part.
     """
     in_place = InPlace()
     for node in reversed(order):
@@ -48,7 +51,7 @@ def place_in_concats(
 
 
 def _is_contiguous(node: Node) -> bool:
-    """Are the inputs whole ranges of the result?"""
+    """Is each input a contiguous range of the result?"""
     shape = node.out().tensor_type.static_shape
     axis = node.attrs["axis"]
     assert isinstance(axis, int)
@@ -56,6 +59,11 @@ def _is_contiguous(node: Node) -> bool:
 
 
 def _place(in_place: InPlace, whole: Value, parts: list[Value]) -> bool:
+    """Let ``parts`` lie in ``whole`` one after the other; False where they cannot.
+
+    Either none of them has a place yet, or all lie side by side in a larger value already, and then
+    ``whole`` becomes that part of it. Kernels need their tensors at aligned offsets.
+    """
     offsets = [0]
     for v in parts:
         offsets.append(offsets[-1] + value_bytes(v.tensor_type))

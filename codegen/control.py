@@ -1,7 +1,7 @@
 """If, Loop and Scan as blocks of the program.
 
-Bodies are inlined: their values live in the same registers' space, their symbols in the same
-table of dims. A loop's carried values sit in fixed registers that each iteration overwrites.
+Bodies are inlined: they use registers and slots of the same program, and there are no calls. The
+values that a loop carries stay in the same registers, which each iteration overwrites.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _body(node: Node, name: str = "body") -> Graph:
 
 
 def _move(frame: Frame, targets: Sequence[Reg], sources: Sequence[Reg]) -> None:
-    """Assign all at once: a source may be another's target."""
+    """Assign all at once: a register that is both a target and a source is copied first."""
     clashes = set(targets) & set(sources)
     staged = []
     for s in sources:
@@ -57,6 +57,7 @@ def _move(frame: Frame, targets: Sequence[Reg], sources: Sequence[Reg]) -> None:
 
 
 def _lower_if(frame: Frame, node: Node, inline: Inline) -> None:
+    """Both blocks leave their results in the same registers."""
     condition, *captured = frame.graph.required_inputs(node)
     test = frame.reg(condition)
     registers = frame.regs(captured)
@@ -81,7 +82,7 @@ def _as_scalar(frame: Frame, value: Value) -> Reg:
 
 
 def _bind_carried(frame: Frame, body: Graph, registers: Sequence[Reg]) -> None:
-    """Learn the symbols of the body's inputs anew at the start of an iteration."""
+    """Read the sizes of the body's inputs again at the start of each iteration."""
     own = _own_symbols(frame, body)
     values = [
         (r, v)
@@ -92,6 +93,7 @@ def _bind_carried(frame: Frame, body: Graph, registers: Sequence[Reg]) -> None:
 
 
 def _own_symbols(frame: Frame, body: Graph) -> set[str]:
+    """Symbols that the types of the body's inputs introduce: they may differ by iteration."""
     outer = frame.dims.bound
     return {
         name
@@ -107,6 +109,7 @@ def _mentions(t: TensorType, names: set[str]) -> bool:
 
 
 def _lower_loop(frame: Frame, node: Node, inline: Inline) -> None:
+    """Emit ``while iteration < limit and condition: body``, and stack what the iterations scan."""
     inputs = frame.graph.inputs_of(node)
     body = _body(node)
     known = frozenset(frame.dims.bound)
@@ -172,10 +175,11 @@ def _append(frame: Frame, lists: Sequence[Reg], values: Sequence[Reg]) -> None:
 def _stack(
     frame: Frame, held: Reg, t: object, axis: int, reverse: bool, known: frozenset[str]
 ) -> Reg:
-    """What all iterations gave along a new axis; ``known`` symbols have values without any.
+    """Stack what all iterations gave along a new axis.
 
-    The result of no iterations has the other sizes that its type says, and 0 for those that only
-    an iteration tells.
+    ``known`` are the symbols that have values before the loop. Without iterations the result is
+    empty: the new axis has size 0, other axes have the sizes of its type, or 0 for sizes that only
+    an iteration would have told.
     """
     assert isinstance(t, TensorType)
     sizes = [d if not isinstance(d, SymExpr) or free_symbols(d) <= known else 0 for d in t.dims]
@@ -189,6 +193,7 @@ def _stack(
 
 
 def _lower_scan(frame: Frame, node: Node, inline: Inline) -> None:
+    """A loop over the length of the scanned inputs, of which the body gets one element each."""
     inputs = frame.graph.required_inputs(node)
     body = _body(node)
     known = frozenset(frame.dims.bound)
@@ -253,6 +258,6 @@ CONTROL: dict[str, Callable[[Frame, Node, Inline], None]] = {
     "Loop": _lower_loop,
     "Scan": _lower_scan,
 }
-"""Op key -> what emits its instructions."""
+"""By op key, the function that emits a node's instructions."""
 
 __all__ = ["CONTROL", "lower_control"]

@@ -1,4 +1,4 @@
-"""Code that computes with dims at run time: derived dims, and conditions between them."""
+"""TensorIR that decides conditions between dims at run time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Expr: TypeAlias = Any
 
 
 def decide(b: Builder, verdict: Verdict, symbol: Callable[[str], Expr]) -> tuple[Expr, Expr, Expr]:
-    """Which condition fails (counted from 1; 0 for none), and the two sizes of the first that does.
+    """The number of the first condition that fails, from 1 (0: none does), and its two sizes.
 
-    ``symbol`` gives the value of a symbol's name. All goes through memory, since TVM expands chains
-    of variables, which takes a time that is exponential in their length.
+    ``symbol`` gives the value of a symbol's name. Results pass through memory, not variables: TVM
+    substitutes variables by their definitions, which takes exponential time on chains of them.
     """
     failed, first, second = (b.scalar("int64", 0) for _ in range(3))
     for n, c in reversed(list(enumerate(verdict.conditions, 1))):

@@ -1,8 +1,8 @@
-"""The sizes that a run learns: a slot for each, bound from tensors, computed, and checked.
+"""Run-time dims: a slot for each, which is bound from a tensor or computed, and checked.
 
-A symbol gets its value where a tensor shows it (an input's shape, or a kernel that counts). What
-follows from the symbols known so far, such as ``2*N+1``, is computed by a small kernel right there,
-which also decides the conditions that are about them.
+A symbol is bound where a tensor shows its value: the shape of an input, or the result of a kernel
+that computes sizes. At that point a small *dim kernel* computes all expressions whose symbols are
+bound by now, such as ``2*N+1``, and decides the conditions on them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from .program_builder import ProgramBuilder
 
 @dataclass(frozen=True)
 class Verdict:
-    """Conditions on sizes, and the slots that take the result; see :class:`.CheckSizes`."""
+    """Conditions that a dim kernel decides, and the slots for the result; see
+    :class:`.CheckSizes`.
+    """
 
     slot: int
     a: int
@@ -35,9 +37,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class DimKernel:
-    """Derived dims of one binding point: slot <- expression, given the slots of symbols.
+    """What is computed where symbols become bound: ``targets`` are (slot, expression) pairs.
 
-    ``verdict`` are conditions that can be decided at this point.
+    ``symbols`` says in which slots the symbols of the expressions are, and ``verdict`` holds the
+    conditions that can be decided at this point.
     """
 
     name: str
@@ -47,7 +50,7 @@ class DimKernel:
 
 
 class DimSlots:
-    """Which slot holds each dim, and which symbols are ``bound``: have their value by now."""
+    """Which slot holds each dim, and which symbols are ``bound``, that is, have a value by now."""
 
     def __init__(self, builder: ProgramBuilder) -> None:
         self.checks = Checks()
@@ -84,7 +87,10 @@ class DimSlots:
         return self._builder.program.slots - 1
 
     def of(self, d: Dim) -> DimSlot:
-        """The slot of a dim, or the number it is; raises :class:`CodegenError` before its time."""
+        """The slot of a dim, or its value if static.
+
+        Raises :class:`CodegenError` where one of its symbols is not bound yet.
+        """
         if isinstance(d, SymExpr):
             missing = free_symbols(d) - self.bound
             if missing:
@@ -97,6 +103,7 @@ class DimSlots:
         return Slot(self._slots[sym(name)])
 
     def shape(self, t: TensorType) -> tuple[DimSlot, ...]:
+        """The dims of a tensor as ints and slots; raises :class:`CodegenError` as :meth:`of`."""
         return tuple(self.of(d) for d in t.dims)
 
     def argument(self, d: Dim) -> Operand:
@@ -107,9 +114,10 @@ class DimSlots:
     # ---- binding -------------------------------------------------------------------------------
 
     def bind_types(self, values: Sequence[tuple[Reg, Value]], again: bool = False) -> None:
-        """Learn the symbols that the values' types introduce from the tensors in the registers.
+        """Bind the symbols that stand alone in the values' types, from the tensors in registers.
 
-        ``again``: the symbols may be bound already (a loop's next iteration).
+        A value of type ``float32[N,4]`` binds ``N`` unless it is bound. With ``again`` it is bound
+        anew even then: in the next iteration of a loop.
         """
         fresh: set[str] = set()
         for reg, v in values:
@@ -131,7 +139,7 @@ class DimSlots:
         self.symbols_bound(fresh)
 
     def symbols_bound(self, fresh: set[str]) -> None:
-        """Symbols just got their values: compute and check what follows from them."""
+        """Symbols are bound now: compute the expressions and checks that waited for them."""
         self.bound |= fresh
         self._builder.forget_dims(fresh)
         ready = [
@@ -144,7 +152,7 @@ class DimSlots:
             self._compute(ready, checks)
 
     def _compute(self, ready: list[SymExpr], checks: list[Check]) -> None:
-        """A kernel for derived dims and for conditions, and what follows from its verdict."""
+        """Call a dim kernel for these expressions and checks, and act on its verdict."""
         verdict = None
         if checks:
             slot, a, b = (self._new_slot() for _ in range(3))

@@ -1,4 +1,4 @@
-"""The values of one graph in registers, and what every graph of a program shares."""
+"""The state of lowering one graph: the registers of its values, and what all graphs share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .program_builder import ProgramBuilder
 class Frame:
     """A graph being lowered: the model, or a body that is inlined into it.
 
-    ``live`` says when its values die and which of them lie in the ``arena``, a storage that the
-    model has where any do.
+    ``live`` says when its values die and which of them lie in the arena; ``arena`` is the register
+    of its storage, None where no value lies there.
     """
 
     graph: Graph
@@ -54,7 +54,7 @@ class Frame:
         return [self.reg(v) for v in values if v is not None]
 
     def define(self, node: Node, results: Sequence[Reg]) -> None:
-        """The node's results are in these registers; learn the sizes that they show."""
+        """Record the registers of a node's results, and bind the sizes that their shapes show."""
         self.registers.update(zip(node.values, results, strict=True))
         self.dims.bind_types([(self.registers[v], v) for v in node.values])
 

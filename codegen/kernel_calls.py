@@ -16,9 +16,10 @@ from .program_builder import ProgramBuilder
 
 
 class KernelCalls:
-    """The ``kernels`` that a program needs, by name, and the ``calls`` of each.
+    """The distinct ``kernels`` that a program needs, by name, and the ``calls`` of each.
 
-    A call is told by a spec of its own, with the node behind it; some have none.
+    A call is recorded as a spec whose ``node`` and ``origins`` are those of the caller. Calls that
+    the program makes for itself, such as adding 1 to a loop's counter, have no node.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class KernelCalls:
         self._version = version
 
     def allocate(self, t: TensorType) -> Reg:
-        """A tensor with storage of its own, released when nobody holds it."""
+        """A new tensor in storage of its own, which lives as long as registers hold it."""
         storage, reg = self._builder.new_reg(), self._builder.new_reg()
         self._builder.emit(AllocStorage(storage, self._dims.of(size_of(t))))
         self.place(reg, storage, 0, t)
@@ -53,7 +54,7 @@ class KernelCalls:
         self._builder.emit(Call(name, (*inputs, *outputs, *dims)))
 
     def run(self, graph: Graph, inputs: Sequence[Reg]) -> list[Reg]:
-        """Call a kernel made from a helper graph of one op; its inputs are in registers."""
+        """Call the kernel of a graph of one op; returns the registers of its results."""
         (node,) = graph.nodes
         spec = replace(kernel_spec(graph, node), node="")
         outputs = [self.allocate(v.tensor_type) for v in graph.outputs]

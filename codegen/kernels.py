@@ -24,10 +24,11 @@ from ..ir.types import OptionalType, SequenceType, TensorType, Type
 class KernelSpec:
     """One kernel: ``text`` is its canonical region, ``role`` is ``main`` or ``sizes``.
 
-    ``arguments`` index the node's inputs that are passed at run time (the rest are part of its
-    code); ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order.
-    ``node`` is the first node that wants it, for messages, and ``origins`` the ONNX nodes behind
-    that.
+    A ``main`` kernel computes a node's results, a ``sizes`` kernel its data-dependent dims. ``op``
+    is a title made of the region's ops. ``arguments`` are the indices of the node's inputs that are
+    passed at run time (the others are constants in its code), and ``dims`` the model's dims that it
+    takes as int64 scalars behind the tensors. ``node`` is the node that calls it, for messages, and
+    ``origins`` are the ONNX nodes that this stands for.
     """
 
     text: str
@@ -47,16 +48,17 @@ class KernelSpec:
 
 
 def inlinable(value: Value) -> bool:
-    """May this input become part of the kernel's code?"""
+    """Is it a constant small enough to become part of the kernel's code?"""
     array = value.constant
     return array is not None and is_inlinable(array)
 
 
 def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
-    """A closed graph that computes ``node``, and the indices of the inputs it takes.
+    """A closed graph that computes ``node``, and the indices of the inputs that it takes.
 
-    For a ``kiln.Region`` this is its body; for a single op a graph of that op. Inputs that are
-    equal values share one parameter; small constants become part of the code.
+    It is the body of a ``kiln.Region``, or a graph of the one op. Inputs that are the same value
+    share a parameter; small constants become part of the code. Results that nothing uses are left
+    out.
     """
     inputs = graph.inputs_of(node)
     out = Graph("kernel")
@@ -85,10 +87,10 @@ def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
 
 
 class _Renaming:
-    """Names ``s0``, ``s1`` ... for the symbols and the quotients, remainders and extrema in dims.
+    """Renames the atoms of dims to ``s0``, ``s1`` ...: symbols, quotients, remainders and extrema.
 
-    A kernel gets the value of ``(N+1)//2`` as one scalar: index arithmetic over it stays linear,
-    which is what TVM's simplifier copes with.
+    A kernel gets the value of ``(N+1)//2`` as one scalar, so that index arithmetic stays linear in
+    its scalars: TVM's simplifier is slow on anything else.
     """
 
     def __init__(self) -> None:
@@ -147,8 +149,8 @@ def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
 def computed_sizes(graph: Graph, node: Node) -> list[Dim]:
     """The dims that a node's ``sizes`` kernel writes, in order.
 
-    Besides the symbols that the node introduces they may be quotients and the like, which are
-    symbols of their own to the kernel.
+    They are the symbols that the node introduces. Some may be quotients and the like in the model,
+    since the canonical region has a symbol for each of those (:class:`_Renaming`).
     """
     from ..targets.generic.region import fresh_symbols
 

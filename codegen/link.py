@@ -33,9 +33,9 @@ class LinkError(GraphkilnError):
 
 
 def dim_object(kernels: Sequence[DimKernel], slots: int, target: Target) -> bytes:
-    """One object file with all kernels that compute derived dims.
+    """One object file with all dim kernels of a program.
 
-    A program without any still gets one that does nothing: a library needs code to be one.
+    A program without any gets one that does nothing, since TVM exports no library without code.
     """
     import tvm
 
@@ -45,7 +45,7 @@ def dim_object(kernels: Sequence[DimKernel], slots: int, target: Target) -> byte
 
 
 def dim_function(kernel: DimKernel, slots: int) -> Any:
-    """The function that fills the derived slots of the dim table from the bound ones."""
+    """A dim kernel's function of the table of dims: it computes some slots from others."""
     from ..targets.tir.builder import Builder, index
     from ..targets.tir.cpu_loops import CpuLoops
     from ..targets.tir.saturated_dim import saturated_dim
@@ -74,8 +74,8 @@ def link(
 ) -> bytes:
     """The shared library: bytecode, kernels and their thread pool.
 
-    ``device_module`` holds kernels with code for another device than the host's, ``native`` code
-    that calls the kernels in the bytecode's place.
+    ``device_module`` holds kernels for a GPU, ``native`` the native code that calls kernels without
+    the virtual machine.
 
     Raises :class:`LinkError` when it fails.
     """
@@ -111,14 +111,14 @@ def link(
 
 @dataclass(frozen=True)
 class Tools:
-    """What links for a machine: a C compiler, and the thread pool as an object file."""
+    """What linking for a machine takes: a C compiler, and the thread pool as an object file."""
 
     driver: str
     pool: bytes
 
 
 def find_tools(name: str | None, arch: str) -> Tools:
-    """As :func:`find_linker`, and what it makes of the thread pool.
+    """The linker (see :func:`find_linker`), and the thread pool compiled by it.
 
     Raises :class:`LinkError`, and :class:`graphkiln.codegen.pool.PoolError` where it compiles
     nothing.
@@ -174,9 +174,9 @@ def _export(executable: Any, root: Path, driver: str, host: Target) -> bytes:
 
 
 def _pack(host: Target, module: Any, is_system_lib: bool, prefix: str, folder: str) -> str:
-    """An object file with the bytecode, for the machine that the kernels are for.
+    """Pack the bytecode into an object file for the target's machine.
 
-    TVM's own way makes one for the machine that compiles.
+    TVM's own function does so for the machine that compiles.
     """
     from tvm.runtime import _ffi_api
 
@@ -188,7 +188,7 @@ def _pack(host: Target, module: Any, is_system_lib: bool, prefix: str, folder: s
 
 
 def linker_reason(text: str) -> str:
-    """The last line that the linker itself wrote."""
+    """The last line of TVM's error text that the linker wrote, rather than TVM or the driver."""
     others = ("Command line:", "Compilation error:", "collect2:")
     lines = [line.strip() for line in text.splitlines()]
     said = [line for line in lines if line and not line.startswith(others)]

@@ -1,4 +1,9 @@
-"""Lifetimes of values in one graph, and the arena plan that follows from them."""
+"""Lifetimes of values in one graph, and the arena plan that follows from them.
+
+Step ``i`` is the ``i``-th node in execution order. In ``a = Conv(x); b = Relu(a); y = Conv(b)``,
+``a`` is live from step 0 to 1 and ``b`` from 1 to 2: they need different memory, as the kernel of
+step 1 reads one and writes the other. A later value may take the place of ``a``.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,11 @@ from .memory import Interval, plan
 class Liveness:
     """The order of execution, when each value is last used, and where planned values live.
 
-    ``planned`` values sit at fixed offsets of one arena. A value is planned where its size is
-    static and only kernels read it: what control flow and host functions see may outlive its
-    last use here.
+    Planned values lie at static offsets of one arena. A value can be planned if its size is static
+    and only kernels read it: control flow and host functions may keep a value beyond its last use
+    here. With ``planned=False`` none are, as in bodies of control flow.
+
+    Views share the memory of their *root*, the value that a kernel wrote; lifetimes are of roots.
     """
 
     def __init__(self, graph: Graph, planned: bool = True) -> None:
@@ -34,6 +41,7 @@ class Liveness:
         self._collect_dead()
 
     def root(self, value: Value) -> Value:
+        """The value whose memory ``value`` is a view of; itself where it is none."""
         return self._root.get(value, value)
 
     def offset(self, value: Value) -> int | None:
@@ -41,14 +49,15 @@ class Liveness:
         return self._offsets.get(value)
 
     def is_in_place(self, node: Node) -> bool:
-        """Has the node nothing to do, since its inputs already lie in its output?"""
+        """Is it a ``Concat`` without a kernel, since its inputs are written into its output?"""
         return node in self._in_place.nodes
 
     def dead_after(self, node: Node) -> list[Value]:
-        """Values with storage of their own that nothing reads after ``node``."""
+        """Values with storage of their own whose last use is ``node``: it can be freed."""
         return self._dead.get(node, [])
 
     def _scan(self) -> None:
+        """Find roots, last uses, and the values that escape: those that cannot be planned."""
         for step, node in enumerate(self.order):
             opaque = is_opaque(self.graph, node)
             for v in self.graph.inputs_of(node):
@@ -68,12 +77,13 @@ class Liveness:
     def _is_condition(self, node: Node, value: Value) -> bool:
         """Does the virtual machine branch on the value?
 
-        It reads the first byte of a tensor's storage, wherever in there the tensor begins.
+        It reads the first byte of a tensor's storage and ignores the tensor's offset in it, so
+        such a value cannot lie in the arena.
         """
         return node.key == "kiln.Require" and self.graph.input(node, 1) == value
 
     def _plan(self) -> None:
-        """Joins values where that takes no more memory than copying them."""
+        """Plan the arena, with concats in place unless that makes it larger than copying would."""
         in_place = place_in_concats(self.graph, self.order, self.root, self._is_planned)
         plain = self._places(InPlace())
         best = self._places(in_place) if in_place.nodes else plain
@@ -98,7 +108,7 @@ class Liveness:
         return offsets, total
 
     def _is_planned(self, v: Value) -> bool:
-        """May the value lie in the arena? It needs a kernel that writes and one that reads it."""
+        """Can the value lie in the arena? A kernel writes it, only kernels read it."""
         node, t = v.node, v.type
         if v not in self._last or v in self._escapes or node.key in ("Input", "Constant"):
             return False
@@ -107,6 +117,7 @@ class Liveness:
         return isinstance(t, TensorType) and t.is_static
 
     def _collect_dead(self) -> None:
+        """By node, the values outside of the arena whose last use it is, with their views."""
         aliases: dict[Value, list[Value]] = {}
         for alias, root in self._root.items():
             aliases.setdefault(root, []).append(alias)

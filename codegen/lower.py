@@ -1,8 +1,9 @@
 """Graph -> program: kernels called in topological order, memory planned, control flow as blocks.
 
-The parts: :mod:`.program_builder` writes instructions, :mod:`.dim_slots` learns sizes,
-:mod:`.kernel_calls` names and calls kernels, :mod:`.frame` keeps the values of one graph, and
-:mod:`.control` lowers If, Loop and Scan.
+Each node becomes a kernel call, a view of its input's memory, a call of a host function, or blocks
+of instructions (If, Loop, Scan). The parts: :mod:`.program_builder` writes instructions,
+:mod:`.dim_slots` learns sizes, :mod:`.kernel_calls` names and calls kernels, :mod:`.frame` keeps
+the values of one graph, and :mod:`.control` lowers If, Loop and Scan.
 """
 
 from __future__ import annotations
@@ -51,14 +52,18 @@ from .support import dim_attributes, host_name
 
 @dataclass
 class Lowered:
-    """Everything that :mod:`.build` and the artifact need of a lowered graph."""
+    """Everything that :mod:`.build` and the artifact need of a lowered graph.
+
+    ``kernels`` are the distinct kernels by symbol name, ``dim_kernels`` those that compute run-time
+    dims, and ``weights`` the constants in the order of ``LoadWeight``.
+    """
 
     program: Program
     kernels: dict[str, KernelSpec]
     dim_kernels: list[DimKernel]
     weights: list[tuple[str, np.ndarray]]
     calls: dict[str, list[KernelSpec]] = field(default_factory=dict)
-    """The spec of each call of a kernel, in order, with the node behind it."""
+    """By kernel, the spec of each of its calls in program order, which names the calling node."""
 
 
 def lower_graph(graph: Graph, target: Target, version: str) -> Lowered:
@@ -121,7 +126,7 @@ def _result(frame: Frame, value: Value) -> Reg:
 def _lower_node(frame: Frame, node: Node) -> None:
     try:
         if has_trait(node, Trait.EFFECT):
-            pass  # see Checks
+            pass  # conditions on sizes are checked where the sizes become known: see Checks
         elif has_trait(node, Trait.CONTROL_FLOW):
             lower_control(frame, node, partial(_inline, frame))
         elif is_host(frame.graph, node):
@@ -133,7 +138,7 @@ def _lower_node(frame: Frame, node: Node) -> None:
     except CodegenError as e:
         e.locate(node)
         raise
-    except GraphkilnError as e:  # such as a rank that must be known
+    except GraphkilnError as e:  # such as an unknown rank
         raise CodegenError(e.reason, at=node) from e
     for v in frame.live.dead_after(node):
         if v in frame.registers and v.node.key != "Constant":
@@ -141,6 +146,7 @@ def _lower_node(frame: Frame, node: Node) -> None:
 
 
 def _kernel(frame: Frame, node: Node) -> None:
+    """Call the node's kernel; its results lie in the arena where they were planned there."""
     spec = kernel_spec(frame.graph, node)
     sources = frame.graph.inputs_of(node)
     inputs = frame.regs(sources[i] for i in spec.arguments)
@@ -160,7 +166,7 @@ def _kernel(frame: Frame, node: Node) -> None:
 
 
 def _sizes(frame: Frame, node: Node) -> None:
-    """Compute the output dims that only the node's data tells."""
+    """Compute the output dims that depend on the node's data, by a kernel that runs first."""
     dims, sources = frame.dims, frame.graph.inputs_of(node)
     types = [None if v is None else v.type for v in sources]
     fresh = fresh_symbols([o.type for o in node.outputs], types)
@@ -186,6 +192,7 @@ def _sizes(frame: Frame, node: Node) -> None:
 
 
 def _view(frame: Frame, node: Node) -> None:
+    """The node's result is its input's memory, perhaps under another shape."""
     source = frame.graph.input(node, 0)
     assert source is not None
     reg, out = frame.builder.new_reg(), node.out()
@@ -212,6 +219,7 @@ def _check(frame: Frame, node: Node) -> None:
 
 
 def _host(frame: Frame, node: Node) -> None:
+    """Call the host function of the runtime that computes the node."""
     inputs = frame.graph.inputs_of(node)
     arguments: list[Operand | None] = [None if v is None else frame.reg(v) for v in inputs]
     sizes = dim_attributes(node)

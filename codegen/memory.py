@@ -1,4 +1,8 @@
-"""The static memory plan: offsets in one arena for values whose sizes and lifetimes are known."""
+"""The static memory plan: offsets in one arena for values whose sizes and lifetimes are known.
+
+Values share memory where their lifetimes do not overlap. Three values of 64 bytes that are live in
+steps 0 to 1, 1 to 2 and 2 to 3 take 128 bytes: the first and the third both lie at offset 0.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +30,9 @@ def aligned(size: int) -> int:
 def plan(intervals: Sequence[Interval]) -> tuple[list[int], int]:
     """Offsets for the intervals, such that none that overlap in time overlap in memory.
 
-    Returns the offsets and the arena's size in bytes. Small plans are packed largest first, which
-    comes closest to the lower bound; large ones in time order, which is near-linear.
+    Returns the offsets and the arena's size in bytes. Up to 1,500 intervals are placed greedily by
+    size, the largest first, which comes closest to the lower bound but takes quadratic time. More
+    are placed in one scan over time, best fit, which is near-linear.
     """
     if len(intervals) <= 1500:
         return _largest_first(intervals)
@@ -35,6 +40,7 @@ def plan(intervals: Sequence[Interval]) -> tuple[list[int], int]:
 
 
 def _largest_first(intervals: Sequence[Interval]) -> tuple[list[int], int]:
+    """Place each at the lowest offset that is free of those placed whose lifetimes overlap."""
     order = sorted(range(len(intervals)), key=lambda i: (-intervals[i].size, intervals[i].start))
     offsets = [0] * len(intervals)
     placed: list[tuple[int, int, int]] = []  # (offset, end, interval), sorted by offset
@@ -57,6 +63,7 @@ def _largest_first(intervals: Sequence[Interval]) -> tuple[list[int], int]:
 
 
 def _in_time_order(intervals: Sequence[Interval]) -> tuple[list[int], int]:
+    """Place each when its lifetime starts, and return its memory to a free list at its end."""
     offsets = [0] * len(intervals)
     order = sorted(range(len(intervals)), key=lambda i: intervals[i].start)
     ends = sorted(range(len(intervals)), key=lambda i: intervals[i].end)
@@ -73,7 +80,10 @@ def _in_time_order(intervals: Sequence[Interval]) -> tuple[list[int], int]:
 
 
 def _take(free: list[tuple[int, int]], size: int, total: int) -> tuple[int, int]:
-    """The best-fitting hole, or the arena grown at its end."""
+    """Offset of ``size`` bytes in the smallest hole that holds them, or at the arena's end.
+
+    Returns the arena's new size with it.
+    """
     best = min(
         (k for k, (_, s) in enumerate(free) if s >= size), key=lambda k: free[k][1], default=None
     )
@@ -89,6 +99,7 @@ def _take(free: list[tuple[int, int]], size: int, total: int) -> tuple[int, int]
 
 
 def _release(free: list[tuple[int, int]], offset: int, size: int) -> None:
+    """Add a hole, merged with those it touches."""
     k = bisect.bisect(free, (offset, size))
     if k < len(free) and free[k][0] == offset + size:
         size += free.pop(k)[1]

@@ -1,22 +1,23 @@
-"""Programs without loops as native code: one function calls all kernels.
+"""Straight-line programs as native code: one function calls all kernels.
 
-All that a run needs lies in a *frame*, an array of 64-bit words that the runtime keeps: addresses
-of inputs and outputs, the dims of both, and behind them the kernels' arguments as the packed
+A run works on a *frame*, an array of 64-bit words that the runtime allocates: addresses of inputs
+and outputs, the dims of both, and behind them the arguments of all kernel calls, as the packed
 calling convention wants them (``DLTensor`` and ``TVMFFIAny``, see tvm_ffi's ``c_api.h``).
 
-A frame is made from a template, and made ready once for inputs of the same shapes:
+The artifact holds a template of the frame. It is prepared once for inputs of the same shapes:
 
-1. The runtime fills in the inputs' dims, and ``graphkiln_plan`` computes from them the outputs'
-   dims, other dims, and where each buffer of scratch memory is and how much there is in all. Where
-   the dims break a condition it leaves the status :data:`~graphkiln.contract.BAILED_OUT`.
-2. The runtime adds to each word that a table of fixups lists another word: an address or a dim.
+1. The runtime fills in the inputs' dims. From them ``graphkiln_plan`` computes the outputs' dims,
+   other dims, the offset of each scratch buffer, and the size of scratch memory. Where the dims
+   break a condition it sets the status to :data:`~graphkiln.contract.BAILED_OUT`.
+2. The runtime applies the fixups, as a loader applies relocations: a pair (word, source) adds the
+   word ``source``, which holds an address or a dim, to the word ``word``.
 
-Then ``graphkiln_run`` takes over the addresses of inputs and outputs, and calls the kernels. It
-leaves a status: zero, what failing kernels returned, or :data:`~graphkiln.contract.BAILED_OUT`.
+Then each run of ``graphkiln_run`` copies the addresses of inputs and outputs into the arguments and
+calls the kernels. It sets the status: zero, what failing kernels returned, or
+:data:`~graphkiln.contract.BAILED_OUT`.
 
-Between kernels it looks whether a signal has come: one word of the frame is the address of a word
-that is not zero then. It has the runtime's language handle signals where that is so, and fails if
-that does.
+Between kernels it polls for signals: one word of the frame is the address of a word that becomes
+nonzero when a signal has come. Then Python handles it, and the run fails where the handler raises.
 """
 
 from __future__ import annotations
@@ -74,12 +75,14 @@ from .straight_line import (
 FUNCTIONS = (PLAN, RUN)
 
 MOST_INSTRUCTIONS = 4_000
-"""Longer programs tend to run so long that the virtual machine costs nothing."""
+"""Longer programs go to the virtual machine: they run so long that its overhead does not show."""
 
 MOST_BYTES = 1 << 48
-"""No more than this is asked for a buffer, to keep sums small: it cannot be had anyway.
+"""Where the size of a scratch buffer is cut off (256 TiB), so that sums of sizes fit int64.
 
-A block that is not taken may be for other sizes, and what its tensors take can be anything.
+Such sizes do occur: a block of an ``If`` that is not taken may be written for other input sizes,
+and for the ones at hand its buffers have absurd sizes. A run that would take more scratch memory
+than there is goes to the virtual machine, which allocates for the block that it takes.
 """
 
 _TENSOR_WORDS, _ANY_WORDS = 6, 2
@@ -96,9 +99,10 @@ Expr: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Native:
-    """Compiled native code; ``words`` are the frame's template, ``fixups`` pairs of its words.
+    """Compiled native code: ``content`` is an object file with :data:`FUNCTIONS`.
 
-    ``stop`` is the word for signals.
+    ``words`` are the frame's template, ``fixups`` pairs (word, word to add to it), and ``stop`` is
+    the word with the address to poll for signals.
     """
 
     content: bytes
@@ -148,7 +152,13 @@ def native_object(steps: StraightLine, inputs: Sequence[int], target: Target) ->
 
 
 class _Code:
-    """The frame and the functions of a straight-line program."""
+    """The frame and the functions of a straight-line program.
+
+    ``words`` is the template so far. ``slots``, ``tensors``, ``shapes`` and ``arguments`` say at
+    which word each of these stands. ``homes`` gives each scratch piece its buffer, and ``places``
+    each buffer its byte offset in scratch memory, or minus the word that will hold the offset where
+    it depends on run-time dims (words of the frame's head come first, so that is never 0).
+    """
 
     def __init__(self, steps: StraightLine, frame: Frame) -> None:
         self.steps = steps
@@ -157,7 +167,7 @@ class _Code:
         self.fixups: list[tuple[int, int]] = []
         self.slots: dict[int, int] = {}
         self.homes, buffers = share_memory(steps.pieces)
-        # Buffers of known size come first, so that their places are known too.
+        # Buffers of static size come first, so that their offsets are static too.
         self.places: dict[int, int] = {}
         self.static_bytes = 0
         self.open_buffers: list[tuple[int, list[DimSlot]]] = []
@@ -183,6 +193,7 @@ class _Code:
         return first
 
     def _place_buffers(self, buffers: Sequence[list[DimSlot]]) -> None:
+        """Give each buffer an offset in scratch memory, or a word for it."""
         for n, sizes in enumerate(buffers):
             known = [d for d in sizes if isinstance(d, int)]
             if len(known) == len(sizes):
@@ -195,7 +206,7 @@ class _Code:
                 self.places[n] = -word
 
     def _extent_word(self, d: Extent) -> int:
-        """A word like this dim: its value, or zero and a fixup that adds it."""
+        """Add a word with the value of a dim, or with zero and a fixup that adds it."""
         if isinstance(d, int):
             return self._add([d])
         word = self._add([0])
@@ -203,7 +214,7 @@ class _Code:
         return word
 
     def _source_word(self, d: Slot | InputDim) -> int:
-        """Where the value of a run-time dim is."""
+        """The word that holds a run-time dim."""
         if isinstance(d, InputDim):
             return self.frame.input_dim(d.number, d.axis)
         if d.index not in self.slots:
@@ -211,8 +222,9 @@ class _Code:
         return self.slots[d.index]
 
     def _shape(self, shape: tuple[Extent, ...]) -> int:
+        """The first word of the dims of a ``DLTensor``; equal shapes share theirs."""
         if shape not in self.shapes:
-            for d in shape:  # so that the dims' own words come before
+            for d in shape:  # words of slots must not end up between those of the dims
                 if isinstance(d, Slot):
                     self._source_word(d)
             words = [self._extent_word(d) for d in shape]
@@ -220,6 +232,7 @@ class _Code:
         return self.shapes[shape]
 
     def _tensor(self, t: Tensor) -> int:
+        """The first word of a tensor's ``DLTensor``."""
         if t not in self.tensors:
             shape = self._shape(t.shape)
             rank = _rank_and_dtype(t)
@@ -232,20 +245,20 @@ class _Code:
         return self.tensors[t]
 
     def _address(self, memory: Memory) -> int:
-        """What is known of an address."""
+        """The static part of an address: an offset from what :meth:`_base` names."""
         if memory.kind == "piece":
             return max(self.places[self.homes[memory.number]], 0) + memory.offset
         return memory.number if memory.kind == "weight" else 0
 
     def _base(self, memory: Memory) -> int | None:
-        """The word to add to :meth:`_address`; None where a run brings the address."""
+        """The word to add to :meth:`_address`; None for inputs and outputs, set in each run."""
         if memory.kind == "piece":
             place = self.places[self.homes[memory.number]]
             return -place if place < 0 else SCRATCH
         return FRAME_WEIGHTS if memory.kind == "weight" else None
 
     def _add_arguments(self, operands: tuple[Tensor | DimSlot, ...]) -> None:
-        """Words for a call's arguments."""
+        """Add the ``TVMFFIAny`` words of a call's arguments; equal calls share them."""
         if operands in self.arguments:
             return
         values = []
@@ -269,6 +282,7 @@ class _Code:
         return b.finish(name)
 
     def plan(self, w: _Writer) -> None:
+        """The body of ``graphkiln_plan``."""
         w.learn_dims(self.steps)
         w.set(STATUS, w.handed_over(self.steps.verdicts))
         for slot, word in self.slots.items():
@@ -283,6 +297,7 @@ class _Code:
                 w.set(self.frame.output_dim(n, axis), w.extent(d))
 
     def run(self, w: _Writer) -> None:
+        """The body of ``graphkiln_run``."""
         for t, at in self.tensors.items():
             if t.memory.kind == "input":
                 w.set(at, w.get(self.frame.input(t.memory.number)))
@@ -314,7 +329,7 @@ class _Code:
                     b.leave()
 
     def _emit_call(self, run: _Run, kernel: str, operands: tuple[Tensor | DimSlot, ...]) -> None:
-        # Addresses are passed as integers of their size, which is the same to the callee.
+        # Addresses are passed as 64-bit integers: the calling convention makes no difference.
         code = tirx.call_extern(
             "int32", _SYMBOL + kernel, index(0), run.frame + 8 * self.arguments[operands],
             tirx.const(len(operands), "int32"), run.frame + 8 * self.result_word,
@@ -347,7 +362,7 @@ class _Writer:
         self.words.store((at,), value)
 
     def flag(self, tensor: int) -> Expr:
-        """The one bool of a tensor whose ``DLTensor`` begins at a word."""
+        """The value of a one-element bool tensor whose ``DLTensor`` begins at word ``tensor``."""
         content = self.b.memory_at(self.get(tensor), (1,), "uint8")
         return content[0] != tirx.const(0, "uint8")
 
@@ -382,7 +397,7 @@ class _Writer:
         return status
 
     def largest(self, sizes: Sequence[DimSlot]) -> Expr:
-        """The largest of these sizes, in whole units of alignment."""
+        """The largest of these sizes in bytes, rounded up to the alignment."""
         most: Expr = index(0)
         for size in sizes:
             most = self.b.let(tirx.max(most, self.extent(size)))
@@ -392,10 +407,12 @@ class _Writer:
 
 
 def share_memory(pieces: Sequence[Scratch]) -> tuple[dict[int, int], list[list[DimSlot]]]:
-    """Buffers for pieces such that those in one buffer are never in use together.
+    """Assign scratch pieces to buffers such that no two in one buffer are live at once.
 
-    Returns the buffer of each piece that is used, and the sizes of the pieces of each buffer. A
-    piece goes where one of its own size was, rather than where it would make a buffer larger.
+    Returns the buffer of each piece that is used, and the sizes of the pieces of each buffer. It is
+    a linear scan over the steps: a piece takes a free buffer that held one of its own size, or else
+    any free one, or else a new one. Three pieces of ``4*N`` bytes, live in steps 0 to 1, 1 to 2 and
+    2 to 3, need two buffers; the third takes that of the first.
     """
     homes: dict[int, int] = {}
     buffers: list[list[DimSlot]] = []

@@ -1,8 +1,8 @@
-"""Object files of kernels that are kept between runs.
+"""The kernel cache: object files that are kept between compilations.
 
-What lies in a cache is code that will run, so it is only taken where nobody else could have put it
-there, and where every byte is what was written. A cache that cannot be used is no error: the kernel
-is built again.
+The files become code that runs, so one is used only if no other user could have written it, and if
+its content has the hash that it was written with. A cache that cannot be used is no error: the
+kernel is built again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _LARGEST = 1 << 30
 
 
 def cache_place() -> Path | None:
-    """What is kept between runs: ``$GRAPHKILN_CACHE``, by default ``~/.cache/graphkiln``.
+    """The folder of what is kept between compilations; None where nothing is.
 
-    None where the variable is empty: nothing is kept.
+    It is ``$GRAPHKILN_CACHE``, by default ``~/.cache/graphkiln``; empty means to keep nothing.
     """
     chosen = os.environ.get("GRAPHKILN_CACHE")
     if chosen is None:
@@ -30,10 +30,10 @@ def cache_place() -> Path | None:
 
 
 class ObjectCache:
-    """Object files on disk by kernel name, which is a digest of all that goes into them.
+    """Object files on disk by kernel name, which holds a digest of all that they are built from.
 
-    They lie in :func:`cache_place`; an empty ``folder`` turns the cache off. The folder is the
-    user's alone (mode 0700), and a file holds the SHA-256 of its kernel's name and content.
+    They lie below ``folder``, by default :func:`cache_place`; an empty one turns the cache off. The
+    folder has mode 0700, and each file begins with the SHA-256 of its kernel's name and content.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -70,9 +70,9 @@ def _digest(name: str, content: bytes) -> bytes:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Is this a folder of the user's that nobody else can write to?
+    """Is this a folder of the user's that nobody else can read or write?
 
-    One that older versions left open to the group is closed.
+    One of the user's that is open to others, as older versions left it, is closed first.
     """
     try:
         found = folder.stat()
@@ -86,7 +86,10 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _read(path: Path) -> bytes | None:
-    """The content of a regular file of the user's; opening a pipe or a device must not hang."""
+    """The content of a file, None where it is no regular file of the user's.
+
+    It is opened without blocking, since a pipe or a device in its place would hang.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -105,7 +108,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A new file with this content, which has reached the disk when this returns."""
+    """Write a new file, and wait until it has reached the disk."""
     _remove(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "wb") as file:

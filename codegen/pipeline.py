@@ -1,7 +1,8 @@
-"""The lowering passes of TVM that kernels need, and no others.
+"""The pipeline of TVM's TensorIR passes that kernels go through.
 
-Kernels come as plain loops over buffers: there are no schedule blocks, virtual threads or
-cooperative copies to lower, and the passes for those cost most of TVM's default pipeline's time.
+Kernels are plain loops over buffers. They have no schedule blocks, virtual threads or cooperative
+copies, whose lowering takes most of the time of TVM's default pipeline, so those passes are left
+out.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def _pipeline(check_bounds: bool) -> Any:
         tirx.transform.RemoveNoOp(),
         s_tir.RewriteUnsafeSelect(),
     ]
-    # Checks are for what is executed, so that nothing is simplified behind them; they come before
-    # memory is shared, while each buffer has an extent of its own.
+    # Bounds checks are added after simplification, so that they check what is executed, and before
+    # StorageRewrite merges buffers, while each still has an extent of its own.
     checked = [*settle, _module_pass(add_checks), *share]
 
     @tvm.transform.module_pass(opt_level=0)

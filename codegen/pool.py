@@ -12,14 +12,14 @@ from ..errors import GraphkilnError
 from .objects import ObjectCache
 
 FUNCTIONS = (POOL, THREADS)
-"""What a library offers to :mod:`graphkiln.runtime.threads`."""
+"""Functions of a library that :mod:`graphkiln.runtime.threads` calls."""
 
 _SOURCE = Path(__file__).with_name("pool.c")
 _OPTIONS = ("-std=gnu11", "-O2", "-fPIC", "-c")
 
 
 class PoolError(GraphkilnError):
-    """The C compiler is none, or has no header files."""
+    """The C compiler cannot be run, or cannot compile the pool: it may lack header files."""
 
 
 def pool_object(driver: str, arch: str, cache_folder: str | None = None) -> bytes:

@@ -39,7 +39,7 @@ DimSlot: TypeAlias = "int | Slot"
 
 @dataclass(frozen=True)
 class Slot:
-    """An entry of the frame's table of run-time dims."""
+    """An entry of the table of run-time dims: the size that slot ``index`` holds."""
 
     index: int
 
@@ -117,6 +117,8 @@ class GetItem:
 
 @dataclass(frozen=True)
 class MakeTuple:
+    """dst = a tuple of what the registers hold (None: nothing)."""
+
     dst: Reg
     items: tuple[Reg | None, ...]
 
@@ -168,9 +170,10 @@ class SizeCheck:
 
 @dataclass(frozen=True)
 class CheckSizes:
-    """End the run unless slot ``verdict`` is 0.
+    """End the run with an error unless slot ``verdict`` is 0.
 
-    Otherwise it counts from 1 which of ``checks`` failed, and slots ``a`` and ``b`` hold its sizes.
+    Otherwise ``verdict`` is the number of the check that failed, counted from 1, and slots ``a``
+    and ``b`` hold the two sizes that it compares.
     """
 
     verdict: Slot
@@ -189,7 +192,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Kill:
-    """Forget what a register holds, so that its memory can be reused."""
+    """Drop what a register holds, so that memory that only it refers to is freed."""
 
     reg: Reg
 
@@ -205,7 +208,9 @@ class If:
 
 @dataclass(frozen=True)
 class Loop:
-    """Repeat ``body`` while ``condition``, a bool tensor that ``test`` leaves, is true."""
+    """Run ``test``, which leaves a bool tensor in ``condition``; while it is true, run ``body``
+    and ``test`` again.
+    """
 
     test: Block
     condition: Reg
@@ -233,10 +238,10 @@ def instruction_count(block: Sequence[Instruction]) -> int:
 
 @dataclass
 class Program:
-    """A whole model: instructions, and how many registers and dim slots they use.
+    """A whole model: its instructions, and how many registers and slots they use.
 
-    ``weights`` names the constants by index of :class:`LoadWeight`; ``dim_kernels`` maps the name
-    of a dim kernel to what it computes: (slot, expression over slots).
+    ``result`` is the register of the tuple of results, ``arena_bytes`` the size of the arena, and
+    ``host_functions`` names the functions of the runtime that are called.
     """
 
     body: list[Instruction] = field(default_factory=list)

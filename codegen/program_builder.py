@@ -26,7 +26,7 @@ from .program import (
 
 
 class ProgramBuilder:
-    """A program under construction; ``weights`` are the constants that it loads, by name."""
+    """A program under construction; ``weights`` are names and arrays of the constants it loads."""
 
     def __init__(self) -> None:
         self.program = Program()
@@ -44,17 +44,18 @@ class ProgramBuilder:
 
     @property
     def outermost(self) -> bool:
-        """Do instructions go to the program itself, so that whatever follows has run them?"""
+        """Are instructions emitted outside of all blocks, so that they run in every run?"""
         return self._block is self.program.body
 
     @contextmanager
     def nested(self) -> Iterator[list[Instruction]]:
-        """Instructions emitted inside go to a block of their own."""
+        """A context in which instructions are emitted to a new block, which it gives."""
         outer, self._block = self._block, []
         held = dict(self._dim_regs)
         yield self._block
         self._block = outer
-        # What a block reads may not have run, and what it binds makes older readings stale.
+        # Registers read inside of the block may not be set behind it, as the block may not run;
+        # registers read before it are stale behind it where the block binds their symbols anew.
         self._dim_regs = {d: r for d, r in held.items() if self._dim_regs.get(d) == r}
 
     # ---- values that instructions read ---------------------------------------------------------
@@ -79,7 +80,7 @@ class ProgramBuilder:
         return index
 
     def dim(self, d: Dim, slot: Slot) -> Reg:
-        """A register with the number in a dim's slot, which a block reads once."""
+        """A register with the value of a dim, whose slot is read once in a block."""
         found = self._dim_regs.get(d)
         if found is None:
             found = self._dim_regs[d] = self.new_reg()
@@ -87,7 +88,7 @@ class ProgramBuilder:
         return found
 
     def forget_dims(self, symbols: Set[str]) -> None:
-        """These symbols have new values: what was read of them is stale."""
+        """Forget registers with dims of these symbols, which have new values."""
         self._dim_regs = {d: r for d, r in self._dim_regs.items() if not free_symbols(d) & symbols}
 
     # ---- calls ---------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Programs and kernels as text, for dumps: what becomes of a graph after the last pass.
 
-A line is an instruction. ``r3`` is a register, ``s1`` a size that the run learns. What each size
-is stands where it is computed; behind a call of a kernel stand the ONNX nodes that it computes.
+Each line is an instruction. ``r3`` is a register and ``s1`` a slot, which holds a run-time dim. The
+line that computes a slot says which dim it is; a comment behind a kernel call names the ONNX nodes
+that the call computes. docs/architecture.md shows an example.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class _Printer:
 
 
 def _simple(i: Instruction, lowered: Lowered) -> str:
-    """The text of an instruction that stands for itself."""
+    """The text of an instruction that needs nothing but itself and the weights."""
     match i:
         case LoadInput(dst, index):
             return f"{_reg(dst)} = input {index}"
@@ -155,7 +156,7 @@ def _simple(i: Instruction, lowered: Lowered) -> str:
 
 
 def _sizes(kernel: DimKernel) -> str:
-    """What a kernel of sizes computes: names of the graph's symbols, and slots."""
+    """What a dim kernel computes, such as ``s2 = 2*N where N=s0``."""
     known = ", ".join(f"{symbol}=s{slot}" for symbol, slot in kernel.symbols)
     made = ", ".join(f"s{slot} = {dim}" for slot, dim in kernel.targets)
     decided = "" if kernel.verdict is None else f"s{kernel.verdict.slot} = what does not hold"

@@ -1,4 +1,4 @@
-"""The small kernels that the program itself calls: counters, conditions, sizes as tensors."""
+"""Kernels on scalars that lowering adds: counters and conditions of loops, sizes as tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BOOL = tensor("bool")
 
 def one_op(op: str, inputs: Sequence[TensorType], attrs: dict[str, Attr] | None = None,
            domain: str = "", constants: Sequence[np.ndarray] = ()) -> Graph:  # fmt: skip
-    """A graph of one op over tensors of the given types, constants last."""
+    """A graph of one op whose inputs have the given types, followed by constants."""
     g = Graph("kernel")
     values = [g.add_input("in", t) for t in inputs]
     values += [g.add_constant(c, "c") for c in constants]
@@ -54,18 +54,22 @@ def dim_list(kernels: KernelCalls, dims: Attr) -> Reg:
 
 
 def plus_one(kernels: KernelCalls, number: Reg) -> Reg:
+    """An int64 scalar plus 1."""
     return kernels.run(one_op("Add", [_INT], constants=[np.array(1, np.int64)]), [number])[0]
 
 
 def difference(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
+    """``a - b`` of int64 scalars."""
     return kernels.run(one_op("Sub", [_INT, _INT]), [a, b])[0]
 
 
 def less(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
+    """``a < b`` of int64 scalars, as a bool scalar."""
     return kernels.run(one_op("Less", [_INT, _INT]), [a, b])[0]
 
 
 def both(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
+    """``a and b`` of bool scalars."""
     return kernels.run(one_op("And", [_BOOL, _BOOL]), [a, b])[0]
 
 

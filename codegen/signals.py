@@ -1,7 +1,7 @@
-"""Where compiled code looks whether a signal has come.
+"""Polling for signals in compiled code, so that Ctrl-C ends a long run.
 
-It looks at a word that `graphkiln.runtime.signals` keeps: between the kernels of native code, and
-in the bytecode of programs that may take long, which get the word as one more input.
+The code polls a word of memory that `graphkiln.runtime.signals` sets. Native code does so between
+kernels; bytecode of programs that may take long gets the word as one more input.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .build import object_of
 from .program import Call, If, Instruction, Loop, Program
 
 EVERY = 16
-"""So many kernels take, in models where it matters, less than a second."""
+"""Kernel calls between two polls of bytecode: less than a second in models of long kernels."""
 
 
 def polling(program: Program, target: Target) -> str | None:
-    """When a run of the program's bytecode should be watched, as the manifest has it.
+    """Whether the program's bytecode polls, as the manifest tells the runtime.
 
-    ``always`` where loops decide how long it takes, ``long`` where it may take long, and None for
-    bytecode that does not look.
+    ``always`` where it has loops, whose time is unknown, ``long`` where it has more than
+    :data:`EVERY` kernel calls, and None where it does not poll.
     """
     if target.host is not target:
         return None
@@ -38,6 +38,7 @@ def polling(program: Program, target: Target) -> str | None:
 
 
 def _all(block: Sequence[Instruction]) -> Iterator[Instruction]:
+    """All instructions, those of nested blocks included."""
     for i in block:
         yield i
         if isinstance(i, If):
@@ -47,14 +48,14 @@ def _all(block: Sequence[Instruction]) -> Iterator[Instruction]:
 
 
 def poll_object(target: Target) -> bytes:
-    """The object file of :data:`POLL`, a function of the word."""
+    """The object file of :data:`POLL`, the function that bytecode calls with the word."""
     b = Builder(CpuLoops(1))
     handle_signals(b, b.argument("signal", (1,), "int64"))
     return object_of(tvm.IRModule({POLL: b.finish(POLL)}), target, asserts=True)
 
 
 def handle_signals(b: Builder, signal: BufferTensor) -> None:
-    """Where the word is not zero, run the handlers; fail where one does, with the error it left."""
+    """Emit a poll: unless the word is 0, Python handles signals, and an error ends the run."""
     with b.when(signal[0] != index(0)):
         result: Any = b.let(tirx.call_extern("int32", "TVMFFIEnvCheckSignals"))
         kind, message = map(tvm.ir.expr.StringImm, ("EnvErrorAlreadySet", "interrupted"))

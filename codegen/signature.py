@@ -27,9 +27,9 @@ def _value_spec(value: Value, name: str) -> dict[str, Any]:
 def add_defaults(
     specs: list[dict[str, Any]], inputs: Sequence[Value], weights: int
 ) -> list[tuple[str, np.ndarray]]:
-    """Note in the manifest's inputs which of them have a default, and return these as weights.
+    """Add the weight numbers of defaults to the manifest's inputs; returns these weights.
 
-    ``weights`` is how many others stand before them.
+    They are numbered from ``weights`` on, the number of the other weights.
     """
     added: list[tuple[str, np.ndarray]] = []
     for spec, value in zip(specs, inputs, strict=True):

@@ -1,8 +1,12 @@
-"""Programs as kernel calls and branches on described tensors, for native code.
+"""Straight-line programs: kernel calls and branches on tensors that are fully described.
 
-A program of kernel calls needs no virtual machine: what its registers hold is known when it is
-compiled, but for addresses and run-time dims. The same goes for an `If` where both of its blocks
-can compute their results in one place.
+Native code (:mod:`.native`) is generated from them. A program becomes one by abstract
+interpretation: its instructions run at compile time on descriptions of what each register holds,
+that is, which memory a tensor lies in, its shape and its element type. All of this is known at
+compile time but for addresses and run-time dims, unless the program has a loop, a host function or
+a size that depends on data.
+
+An ``If`` becomes a branch where both of its blocks can write their results to the same memory.
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ from .program import (
 
 @dataclass(frozen=True)
 class InputDim:
-    """The extent of an input along an axis."""
+    """A run-time dim that is read off the shape of an input."""
 
     number: int
     axis: int
@@ -55,10 +59,10 @@ class InputDim:
 
 @dataclass(frozen=True)
 class Memory:
-    """Where a tensor lies: ``kind`` is input, output, weight or piece.
+    """Where a tensor lies: ``kind`` is input, output, weight or piece (a scratch buffer).
 
     ``number`` counts within the kind (for a weight it is the byte offset among all weights),
-    ``offset`` is in bytes.
+    ``offset`` is in bytes from the start of that memory.
     """
 
     kind: str
@@ -71,6 +75,8 @@ Extent: TypeAlias = "int | Slot | InputDim"
 
 @dataclass(frozen=True)
 class Tensor:
+    """A tensor of a straight-line program; ``dtype`` is the TVM dtype of its elements in memory."""
+
     memory: Memory
     shape: tuple[Extent, ...]
     dtype: str
@@ -78,6 +84,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class KernelCall:
+    """Call a kernel: tensors first, then run-time dims."""
+
     kernel: str
     operands: tuple[Tensor | DimSlot, ...]
 
@@ -93,12 +101,12 @@ class Branch:
 
 @dataclass(frozen=True)
 class BailOut:
-    """End the run: the virtual machine says what is wrong."""
+    """End the run: the virtual machine repeats it, and says what is wrong."""
 
 
 @dataclass(frozen=True)
 class BailOutIf:
-    """:class:`BailOut` where a slot is not 0."""
+    """:class:`BailOut` where the slot of a check on sizes is not 0."""
 
     verdict: Slot
 
@@ -107,7 +115,7 @@ Step: TypeAlias = "KernelCall | Branch | BailOut | BailOutIf"
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
-    """All steps, those inside of branches too: then before else."""
+    """All steps, depth first: those of a branch follow it, then before else."""
     for step in steps:
         yield step
         if isinstance(step, Branch):
@@ -117,7 +125,10 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
 
 @dataclass
 class Scratch:
-    """Scratch memory that is used from step ``start`` to step ``end`` of :func:`walk`."""
+    """A scratch buffer, live from step ``start`` to step ``end`` (included) of :func:`walk`.
+
+    Both are -1 where no step uses it.
+    """
 
     size: DimSlot
     start: int = -1
@@ -128,8 +139,9 @@ class Scratch:
 class StraightLine:
     """The steps of a program, in order, and what they work on.
 
-    ``dims`` says how slots get their values: from the dims of an input, or by a kernel's
-    expressions. ``verdicts`` are slots that must be 0 for the steps to run at all.
+    ``results`` are the model's outputs and ``pieces`` the scratch buffers. ``dims`` says how slots
+    get their values, in order: from the dims of an input, or by a kernel's expressions.
+    ``verdicts`` are slots that must be 0 for the steps to run at all.
     """
 
     steps: tuple[Step, ...] = ()
@@ -141,7 +153,7 @@ class StraightLine:
 
 @dataclass(frozen=True)
 class BindInput:
-    """Slots that take the dims of an input."""
+    """Store the dims of input ``number`` in slots (None: not needed, int: must equal)."""
 
     number: int
     dims: tuple[DimSlot | None, ...]
@@ -151,10 +163,11 @@ _NO_PLACE = "a value whose place depends on a branch"
 
 
 def straight_line(lowered: Lowered, inputs: Sequence[TensorType]) -> StraightLine | str:
-    """The program's steps, or why there are none: loops, host functions, sizes that data tell.
+    """The program in straight-line form, or why it has none; ``inputs`` are the model's.
 
-    There are none either where a branch gives something that has its place already, such as an
-    input: another branch cannot compute its result there.
+    A reason completes "because of ...": a loop, a host function, a size that depends on data, or
+    a result of an ``If`` that a block does not compute but hands on, such as an input: the other
+    block cannot write its own result there.
     """
     reader = _Reader(lowered, inputs)
     try:
@@ -164,7 +177,7 @@ def straight_line(lowered: Lowered, inputs: Sequence[TensorType]) -> StraightLin
 
 
 class _Foreign(Exception):
-    """The program needs the virtual machine; ``reason`` completes "because of ..."."""
+    """The program has no straight-line form; ``reason`` completes "because of ..."."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -172,7 +185,11 @@ class _Foreign(Exception):
 
 
 class _Reader:
-    """Runs instructions over descriptions of what registers hold."""
+    """The abstract interpreter: ``held`` describes what each register holds.
+
+    ``storage`` maps registers that hold storage to numbers of scratch buffers, ``offsets`` has the
+    byte offset of each weight, and ``depth`` is 1 outside of all branches.
+    """
 
     def __init__(self, lowered: Lowered, inputs: Sequence[TensorType]) -> None:
         self.lowered = lowered
@@ -234,7 +251,7 @@ class _Reader:
             case ComputeDims(kernel):
                 out.dims.append(self.kernels[kernel])
             case CheckSizes(verdict):
-                # What a branch needs counts only where it is taken.
+                # A check inside of a branch must not end runs that do not take the branch.
                 if self.depth > 1:
                     self.steps.append(BailOutIf(verdict))
                 else:
@@ -292,11 +309,16 @@ class _Reader:
     def _join(
         self, then: dict[Reg, Tensor | Slot], first: int, second: int
     ) -> dict[Memory, Memory]:
-        """Holds what registers hold whichever block ran; before, it is what the else block left.
+        """Merge what the two blocks left in registers, where the control flow joins.
 
-        Returns for memory of the else block the then block's that takes its place. Pieces from
-        ``first`` on are the then block's, from ``second`` on the else block's. A register without
-        one place is dropped: whoever reads it needs the virtual machine.
+        ``then`` is what the then block left and ``self.held`` what the else block left; afterwards
+        ``self.held`` is true whichever of them ran. Scratch buffers from ``first`` on belong to the
+        then block, those from ``second`` on to the else block.
+
+        A result that is in buffer 3 after one block and in buffer 5 after the other, with one type
+        and size, is moved to buffer 3: the returned mapping says which memory of the else block is
+        replaced by which of the then block. A register whose contents differ in any other way is
+        dropped, and an instruction that reads it makes the program need the virtual machine.
         """
         orelse, self.held = self.held, {}
         moved: dict[Memory, Memory] = {}
@@ -306,7 +328,7 @@ class _Reader:
                 self.held[reg] = a
             elif isinstance(a, Tensor) and isinstance(b, Tensor) and self._alike(a, b):
                 own = first <= a.memory.number < second <= b.memory.number
-                # Two results of a block may share memory only if they do in the other block too.
+                # Two results may share a buffer in one block only if they do in the other.
                 fresh = b.memory not in moved and a.memory not in moved.values()
                 if own and (fresh or moved.get(b.memory) == a.memory):
                     moved[b.memory] = a.memory
@@ -314,7 +336,7 @@ class _Reader:
         return moved
 
     def _alike(self, a: Tensor, b: Tensor) -> bool:
-        """Do two tensors differ in nothing but which piece of scratch memory they fill?"""
+        """Do two tensors fill a scratch buffer each, and differ in nothing else?"""
         pieces = self.program.pieces
         return (
             a.memory.kind == b.memory.kind == "piece" and a.memory.offset == b.memory.offset == 0
@@ -323,7 +345,7 @@ class _Reader:
         )  # fmt: skip
 
     def finish(self, steps: Sequence[Step]) -> StraightLine:
-        """Results go to memory of the caller; what is left of pieces gets its lifetime."""
+        """Let results be written to memory of the caller; work out the lifetimes of the rest."""
         out = self.program
         owners = {t.memory: Memory("output", n) for n, t in enumerate(out.results)}
         if len(owners) < len(out.results) or any(m.kind != "piece" for m in owners):
@@ -334,7 +356,8 @@ class _Reader:
 
         out.steps = _mapped(steps, settled)
         out.results = list(map(settled, out.results))
-        # A run takes some of these steps, in this order: what is apart in all of them is in each.
+        # A run executes a subsequence of these steps, since it takes one block of each branch:
+        # lifetimes that do not overlap here do not overlap in any run.
         for n, step in enumerate(walk(out.steps)):
             for t in _operands(step):
                 if isinstance(t, Tensor) and t.memory.kind == "piece":
@@ -345,7 +368,7 @@ class _Reader:
 
 
 def _mapped(steps: Sequence[Step], change: Callable[[Tensor], Tensor]) -> tuple[Step, ...]:
-    """The steps with other tensors."""
+    """The steps with each tensor replaced by what ``change`` makes of it."""
 
     def mapped(step: Step) -> Step:
         match step:

@@ -1,4 +1,4 @@
-"""What cannot be compiled, found before any code is generated."""
+"""Finds the nodes that cannot be compiled, before any code is generated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def host_name(node: Node) -> str:
 
 
 def dim_attributes(node: Node) -> tuple[str, ...]:
-    """Attributes that the host function gets as further values: sizes are known at run time."""
+    """Attributes of dims, which the host function gets as further inputs, since their values are
+    only known at run time.
+    """
     return spec_of(node).dim_attributes
 
 

@@ -1,7 +1,7 @@
 """A process that builds kernels and times them: JSON lines in, JSON lines out.
 
-``{"text", "target"}`` builds a kernel, runs it once and keeps it; ``{"seconds"}`` times all that
-were kept in turns for about so long, answers with the least seconds of each and forgets them.
+``{"text", "target"}`` builds a kernel, runs it once and keeps it. ``{"seconds"}`` runs all kept
+kernels in turns for about so long, answers with the least time of each in seconds, and drops them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ _ROUNDS = (3, 200)
 _WEIGHTS = 1
 """The input of a kernel that holds weights."""
 _FAR = 64 << 20
-"""Bytes of weights taken in turn, since no run of a model finds its weights in a cache."""
+"""Bytes of weights that a kernel's runs take in turn, more than caches hold: in a run of a model,
+too, a kernel finds its weights in memory."""
 _MOST_RUNS = 256
 
 Kernel = Callable[[], None]
 
 
 class Arguments:
-    """Arrays that all kernels use in turn, by position and type: weights may be large.
+    """The arrays that kernels are run on. All kernels share them, as weights may be large.
 
-    They hold ones, because pages that were never written share one place in the cache.
+    They hold ones: pages that were never written would all be the same physical page of zeros, and
+    stay in the cache.
     """
 
     def __init__(self) -> None:
@@ -47,7 +49,7 @@ class Arguments:
     def of(self, region: Graph) -> list[list[np.ndarray]]:
         """Arrays for the inputs and outputs of a region, all of known extents.
 
-        One list a run: they take turns, and differ in the weights.
+        Returns a list of arrays for each of several runs, which differ in the weights only.
         """
         values = [*region.inputs, *region.outputs]
         shapes = [([int(d) for d in v.shape], str(v.dtype)) for v in values]
@@ -61,7 +63,7 @@ class Arguments:
         return [[*arrays[:_WEIGHTS], part, *arrays[_WEIGHTS + 1 :]] for part in parts]
 
     def _pool(self, i: int, shape: Sequence[int], kind: str) -> np.ndarray:
-        """At least as many elements as ``shape`` has, on a border of cache lines."""
+        """An array of at least as many elements as ``shape`` has, aligned to cache lines."""
         item = np.dtype(kind).itemsize
         size = max(int(np.prod(shape)), _FAR // item if i == _WEIGHTS else 0)
         pool = self._pools.get((i, kind))
@@ -73,7 +75,10 @@ class Arguments:
 
 
 def time_kernels(kernels: Sequence[Kernel], seconds: float) -> list[float]:
-    """The least processor time of one run of each; they take turns, so noise meets all."""
+    """The least processor time of one run of each kernel, in seconds.
+
+    The kernels take turns, so that whatever disturbs the machine disturbs all of them.
+    """
     counts = [max(1, round(_SAMPLE_SECONDS / max(_sample(k, 1), 1e-9))) for k in kernels]
     best = [float("inf")] * len(kernels)
     end = time.perf_counter() + seconds
@@ -94,7 +99,7 @@ def _sample(kernel: Kernel, count: int) -> float:
 
 
 class Bench:
-    """The kernels kept so far."""
+    """Answers requests; ``kernels`` are those built since times were last asked for."""
 
     def __init__(self) -> None:
         self.arguments = Arguments()

@@ -24,7 +24,7 @@ from .objects import cache_place
 CANDIDATES = 3
 """How many tiles of each algorithm are timed."""
 MARGIN = 1.02
-"""How many times faster than the model's own choice another one must be."""
+"""How many times as fast as the cost model's choice another must be in order to replace it."""
 
 _FILE = "tuned.sqlite"
 _MODULE = "graphkiln.codegen.timing"
@@ -40,11 +40,12 @@ class TuningError(GraphkilnError):
 
 @dataclass
 class TuningReport:
-    """What tuning did with the distinct heavy kernels of a model.
+    """How many of the distinct heavy kernels of a model tuning did what with.
 
-    ``known`` stood in a database, ``timed`` were timed now, ``changed`` of those differ from the
-    cost model's choice; for ``late`` the time was up, ``open`` have extents that only a run can
-    tell, and ``failed`` candidates did not build or run.
+    ``known`` were in a database already, ``timed`` were timed now, and ``changed`` of those got
+    another choice than the cost model's. For ``late`` ones the time was up, and ``open`` ones
+    cannot be timed since some extent is a run-time dim. ``failed`` counts candidates, not kernels,
+    that did not build or run.
     """
 
     known: int = 0
@@ -56,7 +57,7 @@ class TuningReport:
 
 
 class Tuner:
-    """The choices for one target out of the user's database and the package's.
+    """Looks up choices for one target in the user's database and the package's, and adds to it.
 
     ``create`` makes the user's database where there is none. Raises :class:`TuningError` for
     targets that have no choices, or whose database does not exist, and
@@ -84,12 +85,12 @@ class Tuner:
         return replace(self._plain, lookup=self.find)
 
     def find(self, shape: KernelShape) -> Choice | None:
-        """What is remembered of a shape."""
+        """The tuned choice for a shape; None where neither database has one."""
         found = self.database.find(shape, self.cpu.target)
         return find_shipped(self.cpu.target, shape) if found is None else found
 
     def recorder(self, counts: Counter[KernelShape]) -> CpuLayouts:
-        """Layouts that count the shapes they are asked about."""
+        """Layouts that count how often each shape is asked for, and know no tuned choice."""
 
         def lookup(shape: KernelShape) -> None:
             counts[shape] += 1
@@ -99,7 +100,10 @@ class Tuner:
     def tune(
         self, counts: Mapping[KernelShape, int], seconds: float, progress: Progress
     ) -> TuningReport:
-        """Time what is not known yet, the largest share first, for about ``seconds``."""
+        """Time the shapes that have no tuned choice yet, for about ``seconds``.
+
+        The kernel with the largest estimated share of a run is timed first.
+        """
         _check_machine(self.cpu)
         report = TuningReport()
         waiting = []
@@ -123,7 +127,7 @@ class Tuner:
         return report
 
     def measure(self, shapes: Sequence[KernelShape]) -> Iterator[list[Timing]]:
-        """Time the candidates of each shape, whatever is known, and keep nothing."""
+        """Time the candidates of each shape, also of those with a tuned choice; store nothing."""
         with _Bench(self.target.spec, self.cpu, float("inf")) as bench:
             for shape in shapes:
                 yield bench.time(shape, best_choices(self.cpu, shape, CANDIDATES)) or []
@@ -167,15 +171,14 @@ def _check_machine(cpu: CpuFeatures) -> None:
 
 
 def by_share(cpu: CpuFeatures, counts: Mapping[KernelShape, int]) -> list[KernelShape]:
-    """The shapes by their estimated part in a run, the largest first."""
+    """The shapes by their estimated share of a run's time, the largest first."""
     shares = {s: template_seconds(cpu, s) * count for s, count in counts.items()}
     return sorted(counts, key=lambda s: (-shares[s], shape_key(s)))
 
 
 def fastest(timings: list[Timing], margin: float = MARGIN) -> Choice | None:
-    """The choice that the timings speak for; the first, unless another is clearly faster.
-
-    None where no candidate ran.
+    """The choice with the least time, but the first (the cost model's) unless that is ``margin``
+    times as slow. None where no candidate ran.
     """
     ran = [(t.seconds, t.choice) for t in timings if t.seconds is not None]
     if not ran:
@@ -187,7 +190,10 @@ def fastest(timings: list[Timing], margin: float = MARGIN) -> Choice | None:
 
 
 class _Bench:
-    """The process that times kernels; one that dies or hangs costs the candidate it was at."""
+    """A child process that times kernels.
+
+    If it dies or hangs, the candidate at hand counts as failed, and a new process takes over.
+    """
 
     def __init__(self, target: str, cpu: CpuFeatures, deadline: float) -> None:
         self.target = target
@@ -223,7 +229,10 @@ class _Bench:
             return [Timing(c, found.get(c)) for c in choices]
 
     def _prepare(self, shape: KernelShape, choices: list[Choice], bad: set[Choice]) -> bool:
-        """Build candidates; adds those that fail to ``bad``. Was the process lost over one?"""
+        """Build candidates in the child, and add those that fail to ``bad``.
+
+        Returns whether the child was lost over one of them.
+        """
         for choice in choices:
             text = print_graph(kernel_graph(self.cpu, shape, choice))
             try:

@@ -1,7 +1,7 @@
-"""Programs as Relax virtual machine bytecode.
+"""Programs as bytecode of the Relax virtual machine.
 
-The bytecode is assembled directly: unlike Relax functions it has loops, and tensors at any offset
-of a storage, which the memory plan needs.
+The bytecode is assembled directly rather than from a Relax function, because that has no loops and
+no tensors at given offsets of a storage, which the memory plan needs.
 """
 
 from __future__ import annotations
@@ -55,17 +55,21 @@ _INPUTS, _WEIGHTS = 0, 1  # parameter registers of main(inputs, weights)
 
 @dataclass
 class _Label:
-    pass
+    """A place in the bytecode that jumps go to."""
 
 
 @dataclass
 class _Jump:
+    """A jump to a label."""
+
     target: _Label
     unless: int | None = None  # register of a condition: jump where it is false
 
 
 @dataclass
 class _CallItem:
+    """A call of a function; ``dst`` is the register of its result."""
+
     name: str
     args: list[Any]
     dst: int | None = None
@@ -73,6 +77,12 @@ class _CallItem:
 
 @dataclass
 class _Assembler:
+    """Translates instructions to ``items``, which :meth:`emit` writes out with jumps resolved.
+
+    Machine registers: 0 and 1 are the parameters, 2 the table of dims, 3 a null, 4 to 7 are
+    temporaries, 8 is the word to poll for signals, and the program's registers follow from 9 on.
+    """
+
     ib: Any
     program: Program
     polls: bool
@@ -80,8 +90,6 @@ class _Assembler:
     items: list[Any] = field(default_factory=list)
     constants: dict[Any, int] = field(default_factory=dict)
 
-    # Program registers follow the two parameters, the dim table, the null, the temporaries and the
-    # word for signals.
     @property
     def heap(self) -> int:
         return 2
@@ -279,7 +287,7 @@ class _Assembler:
 def assemble(program: Program, polls: bool) -> Any:
     """The ``tvm.relax.VMExecutable`` whose ``main(inputs, weights)`` runs the program.
 
-    With ``polls`` it looks for signals, and the word for them comes behind the inputs.
+    With ``polls`` it polls for signals, and the word to poll is one more input behind the others.
     """
     ib = ExecBuilder()
     with ib.function("main", num_inputs=2, param_names=["inputs", "weights"]):

@@ -1,4 +1,4 @@
-"""How elements lie in memory, as costs, code generation and the writer of artifacts see it."""
+"""How elements of each IR type are stored: bfloat16 as uint16, int4 as one byte, and so on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def storage_bytes(name: str) -> int:
 
 
 def storage_array(array: np.ndarray) -> np.ndarray:
-    """A constant as kernels see it in memory; a view where possible."""
+    """A constant in the dtype that kernels read it in; a view where that takes no conversion."""
     name = from_numpy_dtype(array.dtype).name
     if name in SMALL_INTEGERS:
         return array.astype(STORAGE[name])
