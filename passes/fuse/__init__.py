@@ -1,20 +1,23 @@
 """Fusion: cuts the graph into regions, each of which becomes one kernel.
 
-A region is a ``kiln.Region`` node whose ``body`` is a closed graph. Two kinds are formed:
+A region is a ``kiln.Region`` node whose ``body`` is a closed graph. It grows in two steps:
 
-1. A heavy op (the anchor: convolution, matmul, reduction, pool, norm ...) with the elementwise
-   operations on its result, as far as nothing outside needs a value in between.
-2. Elementwise operations and cheap movements, and where the target allows it, what is cheap to
-   compute in front of an anchor.
+1. Forwards, from each heavy op (the anchor: a convolution, matmul, reduction, pool, norm ...) over
+   the elementwise operations on its result, the *epilogue*: ``Conv``, ``Add``, ``Relu`` become one
+   region, unless something else reads the result of ``Conv`` or ``Add``, which must be stored then.
+2. Backwards, consumers first: an operation joins the region of its consumers. In this way
+   elementwise operations and cheap movements form regions of their own. In front of an anchor they
+   are a *prologue*, which is computed where the anchor reads its inputs, if the target allows it.
 
-Merging never makes a cycle. Of the first kind, only the last value leaves the set, so a path that
-left and came back would be a cycle of the graph itself. Of the second kind, an operation joins the
-one region that holds all its consumers, so no other path leads from it into the region.
+Merging never makes a cycle between regions. In step 1 only the last value leaves the region, so a
+path that left it and came back would be a cycle of the graph itself. In step 2 an operation joins
+a region only if that holds all of its consumers, so no path leads from it around the region.
 
-A cheap operation whose consumers are in a few regions is computed in each of them.
+If the consumers of a cheap operation are in a few regions, each of them gets a copy of it.
 
-Views (``kiln.Reshape``) at a region's border stay outside: they cost nothing. Data-dependent
-sizes, control flow, host functions, strings and sequences never stand in a region.
+Views (``kiln.Reshape``) at a region's border stay outside, where they cost nothing. Control flow,
+host functions, strings, sequences, and operations whose result sizes depend on data are never in a
+region.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ from .regions import Regions
 class Fuse(Pass):
     """Cuts the graph into regions.
 
-    ``max_nodes`` and ``max_inputs`` bound a region; scalars and small integer constants become
-    part of it, other constants are inputs.
+    A region has at most ``max_nodes`` operations and ``max_inputs`` inputs. Scalars and small
+    constants of integers become part of its body, other constants are inputs.
     """
 
     max_nodes: int = 64

@@ -1,4 +1,4 @@
-"""Regions around a heavy op: the elementwise operations on its result, and where it goes."""
+"""Regions around a heavy op, with an epilogue: what is computed on its result before the store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from .classify import Kind
 from .regions import Regions
 
 _MAX_EPILOGUE = 24
+"""Operations in an epilogue."""
 _MAX_OPEN = 4
+"""Consumers outside of the growing epilogue; where there are more, the search ends."""
 
 
 def grow_epilogue(regions: Regions, anchor: Node) -> None:
-    """Make the region of ``anchor``: the largest set of nodes that only its last value leaves.
+    """Make the region of ``anchor``: it takes in consumers, in topological order, while they fit.
 
-    Consumers are tried producers first; the set so far is kept whenever one value leaves it.
+    Of the sets on the way the largest one is kept from which a single value leaves. Take
+    ``y = c * sigmoid(c)`` of a convolution ``c``: with ``sigmoid`` alone two values leave the set,
+    ``c`` among them, but with ``*`` only ``y`` does, so all three are one region.
     """
     members: list[Node] = [anchor]
     inside = {anchor}
@@ -37,7 +41,10 @@ def grow_epilogue(regions: Regions, anchor: Node) -> None:
 
 
 def _without_widening(regions: Regions, members: list[Node]) -> list[Node]:
-    """Bytes are stored, not the floats made of them, where all that reads these may make them."""
+    """Leave out a last DequantizeLinear that all of its readers can compute for themselves.
+
+    Then the kernel stores bytes, rather than floats, which take four times the memory.
+    """
     last = members[-1]
     if last.key != "DequantizeLinear" or len(members) == 1:
         return members
@@ -48,7 +55,9 @@ def _without_widening(regions: Regions, members: list[Node]) -> list[Node]:
 
 
 def _takes(regions: Regions, node: Node, reader: Node) -> bool:
-    """May the region of ``reader``, which reads every element once, compute ``node`` for itself?"""
+    """Can the region of ``reader`` compute ``node`` in its own kernel, at no more than one
+    computation of each element?
+    """
     if has_trait(reader, Trait.SINGLE_PASS):
         return regions.hardware.fusible_prologue(regions.graph, reader, node) is None
     kind = regions.kinds.get(reader)
@@ -58,7 +67,7 @@ def _takes(regions: Regions, node: Node, reader: Node) -> bool:
 def _outside_consumers(
     regions: Regions, members: list[Node], inside: set[Node]
 ) -> list[Node] | None:
-    """Who uses values of ``members`` outside; None where that is too much to look at."""
+    """The consumers of ``members`` that are not among them; None where they are too many."""
     graph = regions.graph
     found: dict[Node, None] = {}
     for node in members:
@@ -71,6 +80,7 @@ def _outside_consumers(
 
 
 def _leaving(regions: Regions, members: list[Node], inside: set[Node]) -> list[Value]:
+    """The values of ``members`` that are used outside."""
     graph = regions.graph
     return [n.out() for n in members if any(c not in inside for c in graph.out_edges(n))]
 

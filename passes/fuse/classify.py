@@ -14,11 +14,16 @@ from ..anchors import is_anchor
 
 
 class Kind(Enum):
-    """``ANCHOR`` starts a region; ``ELEMENTWISE`` and ``MOVE`` join one.
+    """What part an operation may play in a region.
 
-    ``SOURCE`` joins that of its consumers, but nothing joins in front of it; ``JOIN`` ends a
-    region, each of its operands being computed once, at its place; ``VIEW`` joins one only between
-    its operations; ``ALONE`` never stands in one.
+    - ``ANCHOR`` (heavy) starts a region.
+    - ``ELEMENTWISE`` and ``MOVE`` (a transpose, a slice ...) join one.
+    - ``SOURCE`` (a gather ...) joins the region of its consumers, but nothing joins in front of it:
+      its inputs are stored first, since it may read an element many times.
+    - ``JOIN`` (``Concat``) is the last operation of a region, and each operand is computed once, into
+      its part of the result.
+    - ``VIEW`` joins only between other operations of a region.
+    - ``ALONE`` is never in a region.
     """
 
     ANCHOR = "anchor"
@@ -39,7 +44,7 @@ _NEVER = frozenset({Trait.HOST, Trait.CONTROL_FLOW, Trait.STOCHASTIC})
 
 
 def classify(graph: Graph, node: Node) -> Kind:
-    """The part that ``node`` may play."""
+    """The part that ``node`` may play, by its op's traits and the types of its values."""
     found = spec(node.key)
     if found is None or found.traits & _NEVER or not node.outputs:
         return Kind.ALONE
@@ -59,14 +64,17 @@ def classify(graph: Graph, node: Node) -> Kind:
 
 
 def _one_result(graph: Graph, node: Node) -> bool:
+    """Is no result but the first used?"""
     return not any(graph.uses(v) for v in node.values[1:])
 
 
 def _plain(t: Type | None) -> bool:
+    """Is it a tensor of numbers with a known rank?"""
     return isinstance(t, TensorType) and t.shape is not None and t.dtype.kind in "fiub"
 
 
 def _sizes_depend_on_data(node: Node) -> bool:
+    """Does the node introduce a symbol for a size of its result?"""
     types = [o.type for o in node.outputs]
     return any(
         own_symbol(d, node) is not None

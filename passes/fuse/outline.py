@@ -29,6 +29,7 @@ def outline(editor: Editor, members: Sequence[Node]) -> Node:
 
 
 def _bring(body: Graph, value: Value, inputs: list[Value]) -> Value:
+    """A value from outside as a constant of the body if it is a small one, else as a new input."""
     array = value.constant
     if array is not None and is_inlinable(array):
         return body.add_constant(array, value.name)
@@ -49,6 +50,7 @@ def _replace(
     results: Sequence[Value],
     body: Graph,
 ) -> Node:
+    """Put a region node in the place of ``members``; its results take over their names."""
     names = [v.name for v in results]
     editor.begin("regions", *members)
     region = editor.node(

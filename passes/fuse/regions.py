@@ -12,20 +12,21 @@ from ..base import PassContext
 from .classify import Kind
 
 _MAX_COPIES = 4
-"""Regions in which a cheap operation is computed at most, rather than stored."""
+"""Regions that may each get a copy of a cheap operation; for more of them its result is stored."""
 
 
 _JOINED = 4
-"""How many times as many nodes a region that ends in a JOIN may have."""
+"""A region that ends in a JOIN may have so many times ``max_nodes``."""
 
 
 @dataclass
 class Region:
-    """A set of nodes; ``inputs`` are the values from outside that they read.
+    """A set of nodes that will be one kernel; ``inputs`` are the values that it reads.
 
-    ``evaluated`` says how many elements of a member are computed, at most: as many as its
-    consumer has, which is more than its own where the consumer broadcasts. ``front`` holds what
-    the anchor reads.
+    ``evaluated`` is the number of elements of a member that the kernel computes: its consumer's
+    number, which is larger than its own where the consumer broadcasts it. A ``[64]`` vector that is
+    added to a ``[128, 64]`` matrix is evaluated 8,192 times. ``front`` is the prologue: the members
+    that the anchor reads, directly or through others.
     """
 
     anchor: Node | None
@@ -46,7 +47,7 @@ class Regions:
         max_inputs: int,
         kinds: Mapping[Node, Kind],
     ) -> None:
-        """``kinds`` holds every operation of the graph, producers first."""
+        """``kinds`` holds every operation of the graph, in topological order."""
         self.graph = editor.graph
         self._editor = editor
         self.hardware = context.hardware
@@ -59,13 +60,15 @@ class Regions:
         self._regions: list[Region] = []
 
     def position(self, node: Node) -> int:
-        """A number that is larger for consumers; the results come last."""
+        """The node's place in topological order; the graph's ``Output`` node comes last."""
         return self._position.get(node, len(self._position))
 
     def region_of(self, node: Node) -> Region | None:
+        """The region of a node; None as long as it has none."""
         return self._of.get(node)
 
     def explain(self, node: Node, reason: str) -> None:
+        """Report why ``node`` did not join a region, where somebody asked."""
         if self._explain is not None:
             self._explain("fuse", node, reason)
 
@@ -90,6 +93,7 @@ class Regions:
         region.inputs.update(v for v in self.graph.inputs_of(node) if v is not None)
 
     def _evaluated(self, region: Region, node: Node) -> Dim:
+        """How many elements of ``node`` the kernel of ``region`` computes."""
         own = node.out().tensor_type.numel
         counts = [
             region.evaluated[c]
@@ -99,7 +103,7 @@ class Regions:
         return next((c for c in counts if c != own), own)
 
     def join_consumers(self, node: Node) -> None:
-        """Put ``node`` into the region that holds all its consumers, or start one with it."""
+        """Put ``node`` into the region of its consumers, or copies into several, or start one."""
         kind = self.kinds[node]
         if node in self._of or kind in (Kind.ALONE, Kind.ANCHOR):
             return
@@ -116,7 +120,10 @@ class Regions:
             self.start(None, [node])
 
     def _consumers_regions(self, node: Node) -> list[Region]:
-        """The regions of all consumers of ``node``; none where one has no region, or too many."""
+        """The regions of the consumers of ``node``.
+
+        Empty where one of them has no region, or where there are more than can get copies.
+        """
         found: list[Region] = []
         for consumer in self.graph.out_edges(node):
             region = self._of.get(consumer)
@@ -129,7 +136,7 @@ class Regions:
         return found
 
     def _copy_objection(self, regions: list[Region], node: Node, kind: Kind) -> str | None:
-        """Why ``node`` is not computed in each of the regions that use it."""
+        """Why the regions that use ``node`` do not get a copy of it each, or None where they do."""
         if not regions:
             return "a consumer has no region, or there are many"
         if kind not in (Kind.ELEMENTWISE, Kind.MOVE, Kind.SOURCE) or not self._copies(node, kind):
@@ -138,7 +145,10 @@ class Regions:
         return next((r for r in reasons if r is not None), None)
 
     def _copies(self, node: Node, kind: Kind) -> bool:
-        """Does computing ``node`` again read no more than reading its result would?"""
+        """Is computing ``node`` again as cheap as reading its result from memory?
+
+        It is if an element takes one element of one input, besides scalars.
+        """
         inputs = [v for v in self.graph.inputs_of(node) if v is not None]
         if not inputs:
             return True
@@ -163,7 +173,8 @@ class Regions:
 
     def _objection(self, region: Region, node: Node, kind: Kind) -> str | None:
         """Why ``node``, all of whose consumers are in ``region``, may not join it."""
-        # The operands of a JOIN are computed one after the other: their number costs little.
+        # The operands of a JOIN are computed one after the other, so a long chain of code for each
+        # costs no registers.
         joined = self.kinds[region.members[0]] is Kind.JOIN
         if len(region.members) >= self._max_nodes * (_JOINED if joined else 1):
             return f"the region has {len(region.members)} nodes"
@@ -186,6 +197,7 @@ class Regions:
         return None
 
     def _prologue_objection(self, anchor: Node, node: Node) -> str | None:
+        """Why ``node``, which ``anchor`` reads, is not computed in front of it, or None."""
         if not self.hardware.cheap(node):
             return "too expensive in front of an anchor"
         return self.hardware.fusible_prologue(self.graph, anchor, node)
@@ -193,13 +205,14 @@ class Regions:
     # ---- result ------------------------------------------------------------------------------
 
     def finished(self) -> Iterator[list[Node]]:
-        """The members of each region worth having, producers first, without border views."""
+        """The members of each region of several, in topological order, without border views."""
         for region in sorted(self._regions, key=lambda r: min(map(self.position, r.members))):
             members = self._without_border_views(region.members)
             if len(members) > 1:
                 yield sorted(members, key=self.position)
 
     def _without_border_views(self, members: list[Node]) -> list[Node]:
+        """The members, without views that are first or last in the region."""
         inside = set(members)
         changed = True
         while changed:

@@ -1,10 +1,16 @@
-"""Blocked layouts: convolutions and matmuls get packed weights, activations between them blocks.
+"""Blocked layouts: packed weights for convolutions and matmuls, blocked channels for activations.
 
-Values of convolutional parts live as ``[N, C/b, *S, b]`` for as long as every op can work on that:
-elementwise ops, pools, concatenations of whole blocks. Where something else reads such a value one
-``kiln.UnpackChannels`` gives it back its plain form, and ``kiln.PackChannels`` blocks what comes
-from outside. Channels past the logical count, in the last block, hold finite numbers that meet
-zero weights.
+The values between convolutions are laid out as ``[N, C/b, *S, b]`` (``b`` channels, a vector's
+width, innermost: ``float32[1,64,56,56]`` becomes ``float32[1,4,56,56,16]`` where ``b`` is 16). They
+stay so from op to op, as long as each can work on blocks: elementwise ops, pools, concatenations.
+``kiln.PackChannels`` converts a plain value that a blocked op reads, and ``kiln.UnpackChannels``
+converts back for an op that takes plain values only.
+
+Where ``C`` is no multiple of ``b``, the last block is padded with channels that hold any finite
+numbers: the weights that multiply them are zero, and a NaN or infinity there would spoil the sum.
+
+The pass visits nodes in topological order and applies the rule of each op, in the files beside this
+one. A rule decides from the op's operands whether the target has a kernel for it.
 """
 
 from __future__ import annotations
@@ -51,7 +57,7 @@ _WEIGHTED = "it may weigh the elements of a whole image"
 @register_pass
 @dataclass(frozen=True)
 class Layout(Pass):
-    """Chooses blocked layouts where the target has kernels for them; see the file's text."""
+    """Chooses blocked layouts and packed weights where the target has kernels for them."""
 
     name = "layout"
     claims = {

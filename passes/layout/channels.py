@@ -1,6 +1,9 @@
-"""Concatenations, slices and shuffles of channels that do not fall on whole blocks.
+"""Concatenations, slices and shuffles of channels.
 
-All of them pick channels of their inputs, so a chain of them is one pick from what stands before.
+Where they do not fall on whole blocks, each becomes a ``kiln.SelectChannels``, which picks every
+channel of its result from some input. A chain of them is one selection: channel 5 of a slice of a
+concatenation is looked up in the concatenation's own inputs. ShuffleNet's split, shuffle and concat
+become one kernel in this way.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from ...ir.registry import attribute
 from .planner import Planner, whole
 
 Picks = list[tuple[Value, int]]
-"""For each channel the blocked value and the channel in it."""
+"""For each channel of a result, the blocked value that it comes from and its number there."""
 
 _MOST_INPUTS = 16
 
 
 def concat(p: Planner, node: Node) -> None:
-    """``Concat`` of channels: of whole blocks as they are, of others by picking."""
+    """``Concat`` of channels: one of blocks if all inputs are whole blocks, else a selection."""
     values = p.graph.required_inputs(node)
     first = values[0]
     if first.rank < 3 or int(attribute(node, "axis")) % first.rank != 1:
@@ -36,7 +39,7 @@ def concat(p: Planner, node: Node) -> None:
 
 
 def slice_(p: Planner, node: Node) -> None:
-    """``kiln.Slice`` of channels, or of spatial dims."""
+    """``kiln.Slice`` of channels (a selection), or of spatial dims (a slice of blocks)."""
     x = p.graph.input(node, 0)
     if x is None or x not in p.blocked or not isinstance(x.shape[1], int):
         return
@@ -57,7 +60,10 @@ def slice_(p: Planner, node: Node) -> None:
 
 
 def shuffle(p: Planner, node: Node) -> bool:
-    """Channels [g, C/g] exchanged: Reshape, Transpose, Reshape. Is ``node`` the last of those?"""
+    """A channel shuffle: ``[g, C/g]`` transposed by Reshape, Transpose and Reshape.
+
+    Returns whether ``node`` is the last of these three, and was replaced by a selection.
+    """
     swap = p.graph.input(node, 0)
     if swap is None or swap.node.key != "Transpose":
         return False
@@ -87,13 +93,14 @@ def _sizes(node: Node, name: str) -> tuple[int, ...]:
 
 
 def _channels(p: Planner, value: Value, channels: Sequence[int]) -> Picks:
-    """Channels of a plain value, looked up in what its blocked form was picked from."""
+    """Where channels of a value come from: its blocked form, or what that was selected from."""
     source = p.blocked[value]
     earlier = p.picks.get(source)
     return [(source, c) if earlier is None else earlier[c] for c in channels]
 
 
 def _select(p: Planner, node: Node, picks: Picks) -> None:
+    """Replace ``node`` by a ``kiln.SelectChannels``, unless it would read too many values."""
     sources = list(dict.fromkeys(v for v, _ in picks))
     if len(sources) > _MOST_INPUTS or not picks:
         return

@@ -1,4 +1,4 @@
-"""What the rules of the layout pass share: the values they made, and how to make more."""
+"""The state that the rules of the layout pass share, and the edits that they are made of."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from ..pattern import Explain
 class Planner:
     """The state of the pass on one graph.
 
-    Each rule is called after :meth:`begin`, so that what it adds stands for what its node does.
-    ``blocked`` maps values to their blocked forms, ``picks`` selections of channels to where each
-    channel comes from; ``converted`` says what stands for the nodes that go at the end.
+    Each rule is called after :meth:`begin`, so that the nodes it adds get its node's origins.
+
+    ``blocked`` maps a plain value to its blocked form. ``picks`` maps the result of a
+    ``kiln.SelectChannels`` to the source of each of its channels (see :mod:`.channels`).
+    ``converted`` maps each node that was replaced to the new one; the old nodes are removed at the
+    end, when nothing uses them. ``packed`` holds constants by key, to make equal ones once.
     """
 
     def __init__(self, editor: Editor, layouts: Layouts, explain: Explain | None = None) -> None:
@@ -35,17 +38,20 @@ class Planner:
         self.counts: Counter[str] = Counter()
 
     def finish(self) -> Mapping[str, int]:
-        """Remove what was replaced; returns the counts of what was done."""
+        """Unpack what plain readers are left with, and remove replaced nodes.
+
+        Returns how often each kind of change was made.
+        """
         self.unpack_rest()
         self.editor.remove_replaced(self.converted)
         return self.counts
 
     def begin(self, node: Node) -> None:
-        """What is added from now on stands for ``node``."""
+        """Nodes that are added from now on stand for the ONNX nodes of ``node``."""
         self.editor.begin("layout", node)
 
     def keep(self, node: Node, reason: str) -> None:
-        """Tell why a node stays as it is."""
+        """Report why a node stays as it is, where somebody asked."""
         if self._explain is not None:
             self._explain("layout", node, reason)
 
@@ -53,6 +59,7 @@ class Planner:
         self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Attr] | None = None,
         *, domain: str = "kiln", like: Node | None = None, count: int = 1,
     ) -> Value:  # fmt: skip
+        """The first result of a new node, which is named after ``like`` where that is given."""
         name = like.outputs[0].name if like is not None else op.lower()
         return self.editor.node(
             op, inputs, dict(attrs or {}), outputs=[name] * count, domain=domain,
@@ -60,24 +67,25 @@ class Planner:
         ).out()  # fmt: skip
 
     def constant(self, key: tuple[object, ...], array: np.ndarray, name: str) -> Value:
+        """A constant; the same one for the same ``key``, which must determine ``array``."""
         if key not in self.packed:
             self.packed[key] = self.editor.constant(array, name)
         return self.packed[key]
 
     def convert(self, node: Node, result: Value, kind: str) -> None:
-        """``result`` is the blocked form of the node's first output."""
+        """The node is replaced by that of ``result``, the blocked form of its first output."""
         self.blocked[node.out()] = result
         self.converted[node] = result.node
         self.counts[kind] += 1
 
     def replace(self, node: Node, result: Value, kind: str) -> None:
-        """``result`` is the node's first output as it was."""
+        """The node is replaced by that of ``result``, which is plain as its first output was."""
         self.editor.replace_uses(node.out(), result)
         self.converted[node] = result.node
         self.counts[kind] += 1
 
     def as_blocked(self, value: Value) -> Value:
-        """The blocked form of a value; packed here where there is none yet."""
+        """The blocked form of a value, by a new ``kiln.PackChannels`` where it has none yet."""
         found = self.blocked.get(value)
         if found is None:
             found = self.add("PackChannels", [value], {"block": self.block})
@@ -86,7 +94,7 @@ class Planner:
         return found
 
     def unpack_rest(self) -> None:
-        """Give plain readers of blocked values the plain form."""
+        """Insert ``kiln.UnpackChannels`` where nodes that stay read values that are blocked now."""
         for plain, blocked in list(self.blocked.items()):
             if plain.node not in self.converted:
                 continue
@@ -102,7 +110,10 @@ class Planner:
                 self.editor.replace_uses(plain, result, readers)
 
     def is_flat(self, value: Value) -> bool:
-        """Is the blocked form the same memory as the plain one (one position, whole blocks)?"""
+        """Is the blocked form the same memory as the plain one?
+
+        It is for one position and whole blocks: ``[N, C, 1, 1]`` and ``[N, C/b, 1, 1, b]``.
+        """
         _, channels, *spatial = value.shape
         return all(d == 1 for d in spatial) and whole(channels, self.block)
 

@@ -1,4 +1,4 @@
-"""Ops that work on any layout, as long as their operands share it."""
+"""Elementwise ops, Resize and Reshape on blocks: they work on any layout that operands share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def resize(p: Planner, node: Node) -> None:
 
 
 def reshape(p: Planner, node: Node) -> None:
-    """Flattening a single position of whole blocks, or the end of a shuffle of channels."""
+    """A flattening that leaves memory as it is, or the last node of a channel shuffle."""
     x = p.graph.input(node, 0)
     if shuffle(p, node):
         return
@@ -44,13 +44,14 @@ def reshape(p: Planner, node: Node) -> None:
 
 
 def elementwise(p: Planner, node: Node) -> None:
+    """An elementwise op of which some operand of the result's shape is blocked already."""
     values = p.graph.inputs_of(node)
     out = node.out()
     full = [v for v in values if v is not None and v in p.blocked and v.shape == out.shape]
     if len(node.outputs) != 1 or out.rank < 3 or not full:
         return
     if not whole(out.shape[1], p.block) and not has_trait(node, Trait.FINITE):
-        return  # channels past the logical count must stay finite
+        return  # the padding of the last block must stay finite
     inputs = [None if v is None else operand(p, v, out) for v in values]
     if any(v is not None and i is None for v, i in zip(values, inputs, strict=True)):
         return
@@ -59,7 +60,11 @@ def elementwise(p: Planner, node: Node) -> None:
 
 
 def operand(p: Planner, value: Value, out: Value) -> Value | None:
-    """A value as an operand beside blocked ones; None where that does not work."""
+    """``value`` as an operand of a blocked op with result ``out``; None where that does not work.
+
+    Blocked values are taken as they are and scalars as scalars, constants with one element for each
+    channel are packed, and other values of the result's rank get a ``kiln.PackChannels``.
+    """
     if value in p.blocked:
         return p.blocked[value]
     if value.tensor_type.numel == 1:
@@ -81,9 +86,8 @@ def operand(p: Planner, value: Value, out: Value) -> Value | None:
 
 
 def _dequantized(p: Planner, value: Value) -> Value | None:
-    """The blocked form of what is dequantised from bytes that something else wants in blocks too.
-
-    Packed floats would be four times as much.
+    """The blocked form of a DequantizeLinear whose bytes are blocked already: they are dequantised
+    again. Packing its floats would move four times as much.
     """
     node = value.node
     given = p.graph.inputs_of(node)

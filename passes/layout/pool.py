@@ -13,6 +13,7 @@ from .planner import Planner, whole
 
 
 def pool(p: Planner, node: Node) -> None:
+    """``MaxPool`` and ``AveragePool`` of a blocked value, with static padding."""
     x = p.graph.input(node, 0)
     unused = all(not p.graph.uses(v) for v in node.values[1:])
     if x is None or x not in p.blocked or not unused:
@@ -32,6 +33,7 @@ def pool(p: Planner, node: Node) -> None:
 
 
 def global_pool(p: Planner, node: Node) -> None:
+    """``GlobalAveragePool`` and ``GlobalMaxPool`` of a blocked value: reduce all spatial dims."""
     x = p.graph.input(node, 0)
     if x is not None and x in p.blocked:
         op = "ReduceMean" if node.op == "GlobalAveragePool" else "ReduceMax"
@@ -39,7 +41,7 @@ def global_pool(p: Planner, node: Node) -> None:
 
 
 def reduce_mean(p: Planner, node: Node) -> None:
-    """ReduceMean over all spatial dims."""
+    """``ReduceMean`` of a blocked value over all spatial dims."""
     x = p.graph.input(node, 0)
     if x is None or x not in p.blocked:
         return
@@ -59,6 +61,7 @@ def reduce_mean(p: Planner, node: Node) -> None:
 
 
 def reduce_spatial(p: Planner, op: str, x: Value, like: Node) -> Value:
+    """The blocked form of ``x``, ``[N, C/b, *S, b]``, reduced to ``[N, C/b, 1.., b]`` by ``op``."""
     axes = np.arange(2, x.rank, dtype=np.int64)
     inputs = [p.blocked[x], p.constant(("axes", x.rank), axes, "axes")]
     return p.add(op, inputs, {"keepdims": 1}, domain="", like=like)

@@ -52,6 +52,7 @@ def _scale(weights: Weights, columns: int) -> np.ndarray | None:
 
 
 def _fits_columns(bias: Value | None, columns: int) -> bool:
+    """Is the bias a constant number, or one for each column?"""
     if bias is None:
         return True
     array = bias.constant
@@ -63,7 +64,7 @@ def _fits_columns(bias: Value | None, columns: int) -> bool:
 def _multiply(
     p: Planner, node: Node, x: Value, weights: Weights, factor: np.ndarray, bias: np.ndarray | None
 ) -> Value:
-    """``x @ weights * factor + bias``; a product without factors takes the bias itself."""
+    """``x @ weights * factor + bias``; where the factor is 1 the kernel adds the bias."""
     plain = bool(np.all(factor == 1))
     x = with_depth(p, x, weights.array.shape[0])
     inputs = [x, packed_weights(p, x, weights)]
@@ -82,14 +83,20 @@ def _multiply(
 
 
 def with_depth(p: Planner, x: Value, depth: int) -> Value:
-    """``x`` with its last dim, which a condition of the model says is ``depth``, as that number."""
+    """``x`` with ``depth`` as its last dim.
+
+    Where that is a symbol, a check of the run ensures that it has this value, so a view may say so.
+    """
     if x.shape[-1] == depth:
         return x
     return p.add("Reshape", [x], {"shape": (*x.shape[:-1], depth)})
 
 
 def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Value:
-    """The packed constant for a product of ``x``."""
+    """The constant ``weights`` packed for a product with ``x``, in tiles that the target chooses.
+
+    ``depth`` is the number of neighbours that a dot product of bytes takes.
+    """
     rows = 1
     for d in x.shape[:-1]:
         rows = rows * d if isinstance(d, int) and rows else 0
@@ -104,8 +111,8 @@ def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Va
 def _share_with_gathers(p: Planner, transpose: Node, weights: Weights, packed: Value) -> None:
     """Let Gather take rows of a matrix [V, K] out of its packed transpose [Vt, K, t].
 
-    Language models use one table for the first layer and the last: it is then stored once. The
-    weights must be that transpose as it is, neither turned back nor scaled.
+    Language models use one table for the embedding and for the last layer, and so it is stored
+    once. The weights must be exactly the transpose of the table, without a scale.
     """
     table = p.graph.required_inputs(transpose)[0]
     if table.constant is None or packed.dtype != table.dtype or weights.key != (table, "T"):

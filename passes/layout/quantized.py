@@ -1,7 +1,7 @@
-"""Integer convolutions and products: dot products of 8-bit integers, then what the op does to them.
+"""Quantized convolutions and products: dot products of 8-bit integers, then scaling and rounding.
 
-Zero points never meet the inner loop: ``sum (x - zx) * w = sum x*w - zx * sum w``, and the second
-term is a constant that joins the bias; borders hold ``zx``.
+Zero points stay out of the inner loop: ``sum (x - zx) * w = sum x*w - zx * sum w``, and the second
+term is a constant, which becomes part of the bias. Padding holds ``zx``, which stands for 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _F32 = np.float32
 
 @dataclass(frozen=True)
 class _Operands:
-    """Integer data, its zero point, and int8 weights of zero point 0 as a constant."""
+    """Integer data, its zero point, and constant int8 weights with zero point 0.
+
+    ``key`` is the value that the weights come from.
+    """
 
     x: Value
     zero: int
@@ -31,6 +34,7 @@ class _Operands:
 
 
 def _padded(p: Planner, node: Node, count: int) -> list[Value | None]:
+    """The node's inputs, with None up to ``count``."""
     inputs = p.graph.inputs_of(node)
     return [*inputs, *[None] * (count - len(inputs))]
 
@@ -56,7 +60,10 @@ def _operands(
 
 
 def _signed(w: np.ndarray, zero: np.ndarray | None) -> np.ndarray | None:
-    """8-bit weights as int8 with zero point 0; None for other zero points."""
+    """8-bit weights as int8 with zero point 0; None where the zero point does not allow it.
+
+    uint8 with zero point 128 is int8 with its highest bit flipped.
+    """
     if zero is None:
         return None
     if w.dtype == np.int8:

@@ -1,4 +1,8 @@
-"""Recurrent layers: all inputs times packed weights at once, then steps with packed gates."""
+"""Recurrent layers: one product for the inputs of all steps, then the steps with packed weights.
+
+``W x + R h``: the first part depends on no earlier step, so it is one large matrix product over the
+whole sequence. Only the product with the hidden state is left for each step.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +60,10 @@ def _convert(
 
 
 def _known_bias(bias: np.ndarray | None, linear: bool, hidden: int) -> np.ndarray | None:
-    """The biases [D, gates*H] that can be added before the walk: not those behind a reset gate."""
+    """The biases [D, gates*H] that can be added to the inputs' product, before all steps.
+
+    That is all but the one that GRU with ``linear_before_reset`` multiplies by its reset gate.
+    """
     if bias is None:
         return None
     first, second = np.split(bias, 2, axis=1)

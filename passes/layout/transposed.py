@@ -1,4 +1,4 @@
-"""Transposed convolutions without overlap: pointwise ones, whose results are put in place."""
+"""Transposed convolutions whose windows do not overlap: pointwise convolutions and a movement."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .planner import Planner
 def transposed(p: Planner, node: Node) -> None:
     """``ConvTranspose`` of an image with strides as long as the kernel and no padding.
 
-    ``y[m, h*kh + i, w*kw + j] = sum_c x[c, h, w] * weight[c, m, i, j]``, so each (i, j) is a group
-    of filters of a pointwise convolution.
+    ``y[m, h*kh + i, w*kw + j] = sum_c x[c, h, w] * weight[c, m, i, j]``: every position (i, j) of
+    the window is a pointwise convolution of its own. All of them are computed as one, with kh*kw
+    times the filters, whose results are then moved to their places.
     """
     x, w, *rest = p.graph.inputs_of(node)
     bias = rest[0] if rest else None
@@ -29,7 +30,7 @@ def transposed(p: Planner, node: Node) -> None:
     channels, filters, *kernel = w.constant.shape
     if x.shape[1] != channels:
         return
-    # Whole blocks of filters stay blocked; fewer than one block are cheaper to unpack.
+    # Fewer filters than a block are unpacked, rather than padded to one for each position.
     padded = -(-filters // p.block) * p.block if filters >= p.block else filters
     weight = np.zeros((*kernel, padded, channels), np.float32)
     weight[:, :, :filters] = w.constant.transpose(2, 3, 1, 0)
@@ -53,7 +54,7 @@ def transposed(p: Planner, node: Node) -> None:
 
 
 def _apart(node: Node, kernel: tuple[int, ...]) -> bool:
-    """Do the windows touch without overlapping, and is nothing cut off?"""
+    """Do the windows tile the result, without overlap, gaps or a cut border?"""
     given = {k: attribute(node, k) for k in ("strides", "dilations", "pads", "output_padding")}
     return (
         int(attribute(node, "group")) == 1

@@ -1,4 +1,8 @@
-"""Constant weights, also behind Transpose, or in 8 bits behind Cast, Mul or DequantizeLinear."""
+"""Finds the constant weights of an operation.
+
+They may be stored in fewer bits, behind Cast, Mul or DequantizeLinear, or behind a Transpose: those
+are applied to the constant, or become a scale of the result.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ _ONE = np.ones((), np.float32)
 
 @dataclass(frozen=True)
 class Weights:
-    """``array * scale``: float32 or float16 with a scale of one, or int8.
+    """The matrix or kernel ``array * scale``; ``array`` is float32, float16 or int8.
 
-    ``scale`` has one element, or broadcasts against the array; ``key`` tells one from others.
+    ``scale`` has one element or broadcasts against ``array``; it is 1 for floats. Equal ``key``
+    means equal weights.
     """
 
     array: np.ndarray
@@ -25,13 +30,14 @@ class Weights:
     key: tuple[object, ...]
 
     def transposed(self) -> Weights:
-        """Of the transposed matrix."""
+        """The weights of the transposed matrix."""
         return replace(self, array=self.array.T, scale=self.scale.T, key=(*self.key, "T"))
 
     def scaled(self, factor: np.ndarray) -> Weights | None:
-        """Of the float32 matrix times one number; None where an element would overflow or vanish.
+        """The weights of a float32 matrix times one number.
 
-        What is too small to keep all of its digits counts as vanished.
+        None where an element would overflow, or underflow below the least normal number, where
+        floats lose digits.
         """
         if np.all(factor == 1):
             return self

@@ -16,7 +16,7 @@ from .tiling import rank_product_tiles, rank_winograd_tiles
 from .winograd import image_tiles, winograd_form
 
 _SUMS = 12
-"""Registers of a recurrent layer's sums: as many as leave some for operands where there are 16."""
+"""Registers of a recurrent layer's sums: of the 16 that the smallest targets have, 4 are left."""
 _LATENCY = 4
 """Cycles until the result of a multiply-add can be added to."""
 _BROADCAST = 1
@@ -76,9 +76,10 @@ class CpuLayouts:
     def recurrent_tile(self, gates: int, hidden: int, batch: int) -> int:
         """The vectors of hidden elements that cost the fewest cycles, in elements.
 
-        A step of the reduction costs as many multiply-adds as there are sums, but no less than it
-        takes until a sum can be added to again. Sums must leave registers for operands: those of
-        four sequences at most, as more rows wait for the same weights.
+        A step over one input element does a multiply-add for each sum in registers, ``gates`` times
+        the vectors of the block, and takes at least the latency of a multiply-add, after which the
+        same sums can be added to again: a block with few sums wastes part of that. The sums, those
+        of four sequences at most, must leave registers for operands.
         """
         wanted = -(-hidden // self.block)
         limit = max(1, _SUMS // (gates * min(max(batch, 1), 4)))
