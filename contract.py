@@ -30,10 +30,10 @@ INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native
 """The fields of a manifest that code relies on; null where one is missing."""
 
 BLANK_DIGEST = "0" * 64
-"""Stands for the manifest's own SHA-256, ``self_sha256``, while that is taken."""
+"""Takes the place of the manifest's own SHA-256, ``self_sha256``, while that is computed."""
 
 POLLS_ALWAYS, POLLS_LONG = "always", "long"
-"""When a run of bytecode is watched for signals: always, or where it takes long (``polls``)."""
+"""The values of ``polls``: in which runs bytecode is watched for signals, all or long ones."""
 
 
 def interface_digest(manifest: Mapping[str, Any]) -> bytes:
@@ -48,7 +48,8 @@ def interface_digest(manifest: Mapping[str, Any]) -> bytes:
 
 
 LARGE_MEMBER, MOST_DEFLATED = 16 << 20, 100
-"""A member of more bytes that inflating makes so many times as large is taken for a bomb."""
+"""A member is taken for a ZIP bomb if its content has more bytes than the first, and is more than
+the second times as large as its deflated form."""
 
 # ---- the checksum of weights.bin -----------------------------------------------------------------
 
@@ -77,8 +78,8 @@ SMALL_INTEGERS = {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "ui
 """Integers of a few bits are stored by value, one in a byte."""
 
 STORAGE = {**dict.fromkeys(ML_DTYPES, "uint8"), "bfloat16": "uint16", **SMALL_INTEGERS}
-"""How elements that NumPy lacks lie in memory: the others of them as their codes, one a byte or,
-of bfloat16, one in two."""
+"""The dtype in memory of each type that NumPy lacks: bfloat16 as its bits in uint16, float8 and
+float4 as their codes in uint8, integers of 2 and 4 bits by value."""
 
 # ---- functions of a library ----------------------------------------------------------------------
 
@@ -89,13 +90,13 @@ POOL, THREADS = "graphkiln_pool", "graphkiln_threads"
 """The thread pool; see ``codegen/pool.c``."""
 
 MOST_THREADS = 1024
-"""The pool has room for so many threads of one loop."""
+"""The most threads that a parallel loop can have."""
 
 POLL = "graphkiln_poll"
 """The kernel that bytecode calls to look for signals."""
 
 DIM_KERNELS = "dims_"
-"""How the names of functions begin that compute sizes from sizes."""
+"""How names of dim kernels begin, which compute dims from dims."""
 
 HOST_FUNCTIONS = "graphkiln.host."
 """How the names of host functions begin where bytecode calls them; the op follows."""
@@ -107,18 +108,18 @@ STATUS, FRAME, SCRATCH, FRAME_WEIGHTS, SCRATCH_BYTES, FIRST_PORT = range(6)
 the weights, and how much scratch memory is needed; then come what :class:`Frame` says."""
 
 ADDRESSES = (FRAME, SCRATCH, FRAME_WEIGHTS)
-"""Words that hold addresses once they are filled in; other fixups count on that."""
+"""The words that hold base addresses; fixups that add these are applied before all others."""
 
 BAILED_OUT = 1 << 32
-"""The status of a run that only the virtual machine can go through; no kernel returns so much."""
+"""The status of a bailout: the virtual machine has to run. Kernels return int32, never so much."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Which word of a frame is for what; ``inputs`` and ``outputs`` are the ranks of these.
+    """The layout of a frame, for inputs and outputs of these ranks.
 
-    Addresses of inputs, addresses of outputs, the inputs' dims, the outputs' dims, one after the
-    other; what follows is the code's own affair.
+    Behind the first words come the addresses of inputs and of outputs, the inputs' dims, and the
+    outputs' dims. What follows (from ``end`` on) only the native code knows.
     """
 
     inputs: tuple[int, ...]

@@ -45,7 +45,7 @@ def usable_cores() -> int:
 
 
 def _siblings(cpu: int) -> str:
-    """A text that is the same for all hardware threads of one core."""
+    """A text that identifies the physical core of a hardware thread."""
     path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
     return _read_line(path) or f"cpu{cpu}"
 
@@ -65,7 +65,7 @@ def _quota(root: str = "/sys/fs/cgroup") -> int | None:
 
 
 def _first_version(folder: str) -> str:
-    """What version 1 of cgroups says, as version 2 would: a quota and its period."""
+    """The quota and period of version 1 of cgroups, in the format of version 2."""
     values = (_read_line(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
     return " ".join(values)
 

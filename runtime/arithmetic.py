@@ -1,7 +1,8 @@
-"""Arithmetic on sizes: an expression of a manifest as steps over a stack.
+"""Arithmetic on sizes: expressions of a manifest, such as ``2*N+1``, as code of a stack machine.
 
-The grammar is that of the compiler's dims: integers, names, ``+ - * // %``, ``max`` and ``min``.
-Nothing of a text is ever executed: what is outside of the grammar is no expression.
+The grammar is that of the compiler's dims: integers, names, ``+ - * // %``, ``max`` and ``min``. No
+text is ever executed; a text outside of the grammar is not an expression. ``2*N+1`` becomes push 2,
+push N, multiply, push 1, add.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _CALLS: dict[str, Combine] = {"max": max, "min": min}
 
 
 class Step(NamedTuple):
-    """``combine`` the last two numbers, or push the ``value``, or the size called ``name``."""
+    """Replace the top two numbers by what ``combine`` makes of them, or push the size called
+    ``name``, or push ``value``.
+    """
 
     combine: Combine | None = None
     name: str | None = None
@@ -31,7 +34,7 @@ class Step(NamedTuple):
 
 
 class Expression:
-    """A size that follows from others."""
+    """A size computed from others."""
 
     def __init__(self, steps: list[Step]) -> None:
         self._steps = steps
@@ -49,14 +52,15 @@ class Expression:
 
 
 def parse(text: str, names: Collection[str]) -> Expression | None:
-    """The expression over ``names`` that a text is; None where it is none."""
+    """Parse an expression over ``names``; None where the text is not one."""
     import ast  # only where a model has such a text
 
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    # From the end, so that what is pushed last is met first; a list, as no depth is too deep then.
+    # Steps are collected last to first, from the root of the tree down. A work list rather than
+    # recursion, so that deep trees do not exhaust the stack.
     steps: list[Step] = []
     work: list[ast.expr] = [tree.body]
     while work:
@@ -70,7 +74,7 @@ def parse(text: str, names: Collection[str]) -> Expression | None:
 
 
 def _step(node: ast.expr, names: Collection[str]) -> tuple[list[Step], list[ast.expr]] | None:
-    """The last steps of an expression, and those before them as expressions, first to last."""
+    """The steps that end the code of an expression, and the operands whose code comes before."""
     import ast
 
     if isinstance(node, ast.Constant) and type(node.value) is int:

@@ -49,7 +49,7 @@ def weights_digest(data: np.ndarray, algorithm: str, threads: int) -> str:
 
 
 def _spread(segments: list[np.ndarray], digests: list[bytes], threads: int) -> None:
-    """Fills ``digests``; NumPy and hashlib drop the interpreter lock, so threads help."""
+    """Fill ``digests`` in threads: NumPy and hashlib release the interpreter lock."""
     todo = iter(range(len(segments)))
     lock = threading.Lock()
     workers = [

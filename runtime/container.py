@@ -1,6 +1,7 @@
-"""The two forms of an artifact, a ZIP file and a folder, behind one reader.
+"""The two forms of an artifact, a ZIP file and a folder, behind one interface.
 
-Members are looked up by their five fixed names, so no name out of the file ever becomes a path.
+Members are looked up by their five fixed names: a name that a file contains is never used as a
+path.
 """
 
 from __future__ import annotations
@@ -117,7 +118,11 @@ class ZipContainer:
 
 
 class FolderContainer:
-    """A folder with the members as plain files, which are opened once: what is checked is used."""
+    """A folder with the members as plain files.
+
+    Each is opened once, so that the content that is used is the content that was checked, even if
+    somebody replaces the file in between.
+    """
 
     def __init__(self, path: str) -> None:
         with _readable():
@@ -142,7 +147,10 @@ class FolderContainer:
 
 
 def _plain_file(folder: str, member: str) -> BinaryIO:
-    """A link could lead out of the folder, and a pipe have no end."""
+    """Open a member; raises ArtifactError unless it is a regular file.
+
+    Links are not followed, as they could lead out of the folder, and a pipe does not block.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         file = open(os.open(os.path.join(folder, member), flags), "rb")
@@ -156,6 +164,7 @@ def _plain_file(folder: str, member: str) -> BinaryIO:
 
 @contextmanager
 def _readable() -> Iterator[None]:
+    """Turn what the standard library raises for a malformed archive into ArtifactError."""
     try:
         yield
     except _MALFORMED as error:
@@ -166,7 +175,7 @@ def _readable() -> Iterator[None]:
 
 
 def _require(names: Iterable[str]) -> None:
-    """Exactly the five members, each once."""
+    """Raise ArtifactError unless these are exactly the five members, each once."""
     found = sorted(names)
     if found == sorted(_NAMES):
         return
@@ -179,7 +188,10 @@ def _require(names: Iterable[str]) -> None:
 
 
 def _map(file: BinaryIO, start: int, size: int) -> np.ndarray:
-    """Bytes ``start .. start+size`` of a file; writable, because DLPack exports nothing else."""
+    """A copy-on-write mapping of bytes ``start`` to ``start+size`` of a file.
+
+    It is writable because NumPy exports no read-only arrays through DLPack.
+    """
     if size == 0:
         return np.empty(0, np.uint8)
     if start + size > os.fstat(file.fileno()).st_size:

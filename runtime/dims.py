@@ -1,4 +1,4 @@
-"""Checks of concrete shapes against declared ones, with symbols shared between inputs.
+"""Checks the shapes of feeds against declared ones, with symbols shared between inputs.
 
 A symbolic dimension is a name or an expression over names in Python's spelling (``N``,
 ``2*N+1``, ``max(N,3)//2``). A name stands for one size in all inputs of a run; an expression is
@@ -15,7 +15,7 @@ from .manifest import Dim, ValueSpec
 
 
 def check_shape(shape: tuple[int, ...], spec: ValueSpec) -> None:
-    """Rank and static dimensions. Raises InputError naming the input."""
+    """Check rank and static dims. Raises InputError naming the input."""
     if spec.shape is None:
         return
     if len(shape) != len(spec.shape):

@@ -1,8 +1,8 @@
-"""Runs native code: no virtual machine, and buffers that stay from run to run.
+"""Runs native code, without a virtual machine and with buffers that are kept between runs.
 
-The code works on a frame of 64-bit words; `graphkiln.contract` says what is in which word. Small
-inputs and outputs go through buffers whose addresses are in the frame for good; large ones are read
-and written where they are.
+The code works on a frame of 64-bit words; `graphkiln.contract` says which word holds what, and
+`graphkiln.codegen.native` how a frame is prepared. Small inputs and outputs are copied through
+buffers whose addresses stay in the frame; of large ones the address is stored in each run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from .feeds import FeedCheck
 from .manifest import ValueSpec
 from .values import aligned_empty, as_maps, import_array
 
-# Copying this much costs less than finding out where an array is, which has no guard.
+# Up to this size, copying an array takes less time than asking for its address. With guard pages
+# every input is copied, since the caller's array has none.
 _SMALL = 32 << 10 if guard.ACTIVE is None else sys.maxsize
 
 _ndarray = np.ndarray
@@ -39,11 +40,11 @@ _BYTES = np.dtype(np.uint8)
 
 
 class HandedOver(Exception):
-    """Only the virtual machine can run these feeds, or say what is wrong with them."""
+    """A bailout: the virtual machine has to run these feeds, or say what is wrong with them."""
 
 
 class Port:
-    """One input or output: its word, the shape it has now, and its buffer if that is small."""
+    """One input or output: the word of its address, its current shape, and its buffer if small."""
 
     __slots__ = ("name", "word", "dtype", "shape", "array")
 
@@ -55,7 +56,7 @@ class Port:
         self.array: np.ndarray | None = None
 
     def expect(self, shape: tuple[int, ...], frame: np.ndarray) -> None:
-        """Makes ready for arrays of this shape."""
+        """From now on arrays have this shape; small ones get a buffer."""
         nbytes = self.dtype.itemsize
         for dim in shape:
             nbytes *= dim
@@ -66,11 +67,11 @@ class Port:
 
 
 class NativeCode:
-    """A model's native code, shared by all that run it.
+    """A model's native code, shared by all instances.
 
-    ``words`` is the frame's template; ``fixups`` are pairs of words of which the second is added
-    to the first; ``stop`` is the word for the address of one that is not zero when a signal has
-    come. Raises AttributeError where the library has no such code.
+    ``words`` is the frame's template. ``fixups`` are pairs of words, of which the second is added
+    to the first. ``stop`` is the word with the address to poll for signals. Raises AttributeError
+    where the library has no such code.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class NativeCode:
         self.words = words
         self.weights = weights
         self.stop = stop
-        # Addresses first: other fixups add words that hold one by then.
+        # Those that add base addresses come first: others add words that these have completed.
         first = np.isin(fixups[:, 1], ADDRESSES)
         self.fixups = [(pairs[:, 0].copy(), pairs[:, 1].copy())
                        for pairs in (fixups[first], fixups[~first])]  # fmt: skip
 
 
 class Direct:
-    """Native code with a frame and scratch memory of its own; used by one thread at a time."""
+    """An instance of native code: a frame and scratch memory; used by one thread at a time."""
 
     def __init__(
         self, code: NativeCode, inputs: Sequence[ValueSpec], outputs: Sequence[ValueSpec]
@@ -108,7 +109,10 @@ class Direct:
         self._scratch = aligned_empty((0,), _BYTES)
 
     def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
-        """The wanted outputs. Raises InputError for feeds that do not fit, and HandedOver."""
+        """The wanted outputs.
+
+        Raises InputError for feeds that do not fit, and HandedOver on a bailout.
+        """
         held = self._take(feeds) if self._ready else None
         if held is None:
             arrays = self._check(feeds)
@@ -125,13 +129,16 @@ class Direct:
             self._run(self._tensor)
         else:
             self._run_watched()
-        if frame[STATUS]:  # it cannot go on, or a kernel failed
+        if frame[STATUS]:  # a bailout, or a kernel failed
             raise HandedOver
         given = self._hand_out(results, wanted)
         return self._with_maps(given, wanted) if self._keys else given
 
     def _run_watched(self) -> None:
-        """A run that may take long, as far as is known of these shapes."""
+        """A run during which signals are handled.
+
+        Where it turns out to be brief, later runs with the same shapes are not watched.
+        """
         frame, stop = self._frame, self._code.stop
         start = perf_counter()
         with signals.watched() as word:
@@ -143,9 +150,9 @@ class Direct:
         self._brief = perf_counter() - start < signals.BRIEF
 
     def _take(self, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
-        """Puts the feeds where the code finds them; None where they are not what is expected.
+        """The fast path: pass feeds of the expected names, types and shapes, without other checks.
 
-        Returns arrays that must live until the run is over.
+        Returns arrays that must live until the run is over; None for any other feeds.
         """
         held: list[np.ndarray] = []
         ports = self._ins
@@ -164,7 +171,10 @@ class Direct:
         return held if len(feeds) == len(ports) else None
 
     def _put(self, port: Port, value: np.ndarray) -> np.ndarray:
-        """Puts an array that fits where the code finds it; returns the one that must live on."""
+        """Copy an array to the port's buffer, or store its address in the frame.
+
+        Returns the array that must live until the run is over.
+        """
         if port.array is not None:
             port.array[...] = value
             return port.array
@@ -175,19 +185,20 @@ class Direct:
         return value
 
     def _expect(self, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Makes ready for inputs of these shapes."""
+        """Prepare the frame for inputs of these shapes."""
         self._ready = False
         self._brief = self._code.stop is None
         self._plan(shapes)
         try:
             self._make_room(shapes)
         except (MemoryError, ValueError) as error:
-            # There is not so much. A block that is not taken may be for other sizes.
+            # There is not so much memory. It may be for a block that this run does not take: the
+            # virtual machine allocates for the one that it takes.
             raise HandedOver from error
         self._ready = True
 
     def _plan(self, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Learns from the shapes what depends on them."""
+        """Fill in the frame's template, and compute what depends on the shapes."""
         frame, code = self._frame, self._code
         frame[...] = code.words
         frame[FRAME] = frame.ctypes.data
@@ -202,7 +213,10 @@ class Direct:
             raise HandedOver
 
     def _make_room(self, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Gives memory to what was planned. Raises MemoryError or ValueError if there is none."""
+        """Allocate what was planned, and apply the fixups.
+
+        Raises MemoryError or ValueError where there is not so much memory.
+        """
         frame = self._frame
         frame[SCRATCH] = self._reserve(int(frame[SCRATCH_BYTES]))
         for words, added in self._code.fixups:
@@ -215,21 +229,24 @@ class Direct:
             port.expect(shape, frame)
 
     def _reserve(self, nbytes: int) -> int:
-        """The address of so much scratch memory."""
+        """The address of at least ``nbytes`` of scratch memory."""
         if nbytes > self._scratch.nbytes:
             self._scratch = aligned_empty((0,), _BYTES)
             self._scratch = aligned_empty((nbytes,), _BYTES)
         return self._scratch.ctypes.data
 
     def _with_maps(self, given: list[Any], wanted: Sequence[int]) -> list[Any]:
-        """What is handed out, with lists of maps for matrices whose columns have keys."""
+        """The outputs, with lists of maps for matrices whose columns have keys."""
         return [
             as_maps(array, self._keys[index]) if index in self._keys else array
             for index, array in zip(wanted, given, strict=True)
         ]
 
     def _hand_out(self, results: list[np.ndarray], wanted: Sequence[int]) -> list[Any]:
-        """Arrays that no later run touches, and that are different even where names repeat."""
+        """The wanted outputs as arrays that no later run writes to.
+
+        An output that is asked for twice is given as two arrays.
+        """
         outs = self._outs
         if type(wanted) is range:
             return [

@@ -1,8 +1,8 @@
-"""The end of the process, when daemon threads still run models.
+"""The end of the process while daemon threads still run models.
 
-Once Python shuts down, a thread that comes back from compiled code is ended on the spot, which C++
-code on its stack answers by aborting the process. So at exit, runs of other threads come to their
-end first, and none begins any more.
+After Python has begun to shut down, it ends each thread that returns from compiled code at once, by
+unwinding its stack, and C++ code on that stack then aborts the process. Therefore, at exit, runs in
+other threads are waited for, and new ones do not begin.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any
 from weakref import WeakSet
 
 _PATIENCE = 2.0
-"""Seconds to wait for runs. One that takes longer hardly ends in the moment that is left."""
+"""Seconds to wait for runs of other threads; a longer run is unlikely to end during shutdown."""
 
 _ended = False
 _pools: WeakSet[Pool] = WeakSet()
 
 
 class Pool:
-    """What runs models, each used by one thread at a time; ``idle`` lists what no thread uses.
+    """Instances of a session, each of which one thread uses at a time.
 
-    A thread takes from the list and gives back to it.
+    ``idle`` lists those that no thread uses. A run takes one from the list, or makes one, and puts
+    it back at its end.
     """
 
     def __init__(self) -> None:
@@ -34,9 +35,9 @@ class Pool:
         _pools.add(self)
 
     def make(self, factory: Callable[[], Any]) -> Any:
-        """One more, which is in use.
+        """A new instance, which is in use from now on.
 
-        Where the process ends, threads other than the main one wait for it for ever.
+        At the end of the process, threads other than the main one block here for ever.
         """
         if _ended and threading.current_thread() is not threading.main_thread():
             threading.Event().wait()
@@ -49,7 +50,7 @@ class Pool:
         return made
 
     def drain(self, deadline: float) -> None:
-        """Takes all out as they become idle, so that nobody finds one."""
+        """Take out all instances, each as it becomes idle, so that no new run finds one."""
         given_back, self.idle = self.idle, []
         home: list[Any] = []
         while True:

@@ -1,4 +1,4 @@
-"""Checks of all feeds of a run against a model's inputs."""
+"""Checks the feeds of a run against a model's inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .manifest import ValueSpec
 
 
 class FeedCheck:
-    """What a model's inputs take."""
+    """The check for one model: names, types, shapes, and sizes that several inputs share."""
 
     def __init__(self, inputs: Sequence[ValueSpec]) -> None:
         self._inputs = inputs

@@ -1,16 +1,17 @@
-"""Buffers next to a page that nobody may touch: a safety net for tests of compiled code.
+"""Guard pages: a safety net for tests of compiled code.
 
-With ``GRAPHKILN_GUARD=end`` the last byte of each buffer of a run is the last one before such a
-page, with ``front`` the first byte is the first behind one, so that a kernel that oversteps there
-ends the process with a segmentation fault. A buffer that was given back is such a page as a whole.
-What no one has written yet is 0xFF: NaN, or -1.
+With ``GRAPHKILN_GUARD=end`` each buffer of a run ends right before a page without access rights,
+with ``front`` it starts right behind one, so that a kernel that accesses memory beyond that side
+ends the process with a segmentation fault. The memory of a freed buffer loses its access rights
+too. Memory that is not written yet is filled with 0xFF, which is NaN or -1.
 
 Guarded are inputs, weights, outputs, temporaries, tables of sizes, and the workspace of kernels.
 Compile with the target option ``memory=apart``: otherwise temporaries share one buffer, and native
 code takes all weights as one.
 
-Tensors end at the page exactly. Workspace starts on 64 bytes, which kernels are compiled to rely
-on, so up to 63 bytes lie between its end and the page. Tensors of strings are Python's own.
+Tensors end exactly at the page. Workspace must start at a multiple of 64 bytes, which kernels are
+compiled to rely on, so up to 63 bytes lie between its end and the page. Tensors of strings are
+Python objects and are not guarded.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ _libc = _LibC()
 
 
 def _reserve(nbytes: int, alignment: int, where: str) -> tuple[int, int, int]:
-    """The address of new memory, and of all pages that go with it and their bytes.
+    """New memory beside a guard page: its address, the first address of its pages, their bytes.
 
     Raises MemoryError where there is none.
     """
@@ -88,7 +89,7 @@ def _reserve(nbytes: int, alignment: int, where: str) -> tuple[int, int, int]:
 
 
 class Guard:
-    """Gives out buffers with a page beside each, and has TVM's runtime take them too."""
+    """Allocates guarded buffers, and makes TVM's runtime use them too."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -97,7 +98,7 @@ class Guard:
         self._free = _FREE(self._free_workspace)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """An array of unwritten elements; the pages go when nobody holds it any more."""
+        """An uninitialised array; its pages are unmapped when the last reference to it goes."""
         nbytes = dtype.itemsize
         for dim in shape:
             nbytes *= dim
@@ -109,7 +110,7 @@ class Guard:
     # ---- the virtual machine -----------------------------------------------------------------
 
     def replace_allocators(self) -> None:
-        """Have virtual machines of this process take guarded memory."""
+        """Make the virtual machines of this process allocate guarded memory."""
         tvm_ffi = import_tvm_ffi()
 
         def storage(_machine: Any, shape: Any, _device: int, _dtype: Any, _scope: str) -> Any:
@@ -130,7 +131,7 @@ class Guard:
     # ---- kernels -----------------------------------------------------------------------------
 
     def take_over_workspaces(self, path: str) -> None:
-        """Have the kernels of a library that is loaded take guarded workspace."""
+        """Make the kernels of a loaded library allocate guarded workspace."""
         library = ctypes.CDLL(path)
         for name, function in (
             ("__TVMBackendAllocWorkspace", self._allocate),
@@ -173,4 +174,4 @@ def _part(memory: np.ndarray, offset: int, shape: Any, dtype: str) -> np.ndarray
 
 _place = place()
 ACTIVE = None if _place is None else Guard(_place)
-"""What gives out guarded buffers in this process; None without the variable."""
+"""The allocator of guarded buffers in this process; None without the variable."""

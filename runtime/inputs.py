@@ -1,6 +1,6 @@
-"""Checks one feed and brings it into the form the model takes.
+"""Checks one feed and converts it to the form that the model takes.
 
-What is taken: NumPy arrays of the declared dtype in any memory order, alignment or byte order;
+Accepted are NumPy arrays of the declared dtype in any memory order, alignment or byte order;
 lists, scalars and nested lists of Python numbers, whose type is then the input's; whatever
 ``numpy.asarray`` takes (a CPU tensor of another library) with the declared dtype. As in
 onnxruntime, an array of another dtype is an error, never converted. Types NumPy lacks come as
@@ -40,7 +40,7 @@ def check_feed(value: Any, spec: ValueSpec) -> Any:
 
 
 def _named(elem: ValueSpec, name: str) -> ValueSpec:
-    """Errors about an element name the input it belongs to."""
+    """``elem`` with the name of the input that it belongs to, for error messages."""
     return ValueSpec(name, elem.kind, elem.dtype, elem.shape, elem.optional, elem.elem)
 
 
@@ -74,7 +74,7 @@ def _as_array(value: Any, spec: ValueSpec) -> np.ndarray:
 
 
 def _holds_arrays(value: Any) -> bool:
-    """True if a NumPy array or scalar, whose dtype is meant, hides in nested lists."""
+    """Do nested lists contain a NumPy array or scalar? Its dtype is not to be converted."""
     if isinstance(value, (list, tuple)):
         return any(_holds_arrays(item) for item in value)
     return isinstance(value, (np.ndarray, np.generic))
@@ -83,7 +83,10 @@ def _holds_arrays(value: Any) -> bool:
 def _from_python(
     value: Any, array: np.ndarray, wanted: np.dtype[Any], spec: ValueSpec
 ) -> np.ndarray:
-    """Python's own numbers have no width: they take the input's type if nothing is lost."""
+    """Convert Python's numbers, which have no fixed width, to the input's type.
+
+    Raises InputError where that would lose digits of an integer or a fraction.
+    """
     if array.size == 0:
         return np.empty(array.shape, wanted)
     ranks = "biufc"

@@ -1,4 +1,4 @@
-"""One virtual machine and the buffers it is fed from; used by one thread at a time."""
+"""One virtual machine and the buffers of its inputs; used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from .values import (
     to_vm,
 )
 
-# Copying this much costs less than exporting the caller's array, which has no guard.
+# Up to this size, copying an input takes less time than exporting the caller's array by DLPack.
+# With guard pages every input is copied, since the caller's array has none.
 _SMALL = 32 << 10 if guard.ACTIVE is None else sys.maxsize
 
-# So many inputs are looked through faster than they are sorted.
+# For up to so many inputs a linear search is faster than sorting and bisection.
 _FEW = 4
 
 _ndarray = np.ndarray
@@ -42,13 +43,14 @@ _Buffer: TypeAlias = "tuple[np.ndarray, Any]"
 
 
 class Slot:
-    """Where one tensor input is handed over.
+    """One tensor input, and how its content reaches the machine.
 
     ``shape`` and ``dtype`` are those of the last feed that passed all checks; a feed that has the
-    same needs no others. ``low`` to ``high`` is the memory that the machine saw.
+    same is not checked again. ``low`` to ``high`` is the memory that the machine got as the input
+    in this run.
 
-    A signal's handler may raise anywhere, so a buffer counts only when it is complete, and none
-    outlives its shape.
+    A signal's handler may raise between any two steps here, so a buffer is assigned only when it is
+    complete, and dropped before the shape that it was made for changes.
     """
 
     __slots__ = ("name", "spec", "dtype", "shape", "low", "high", "_small", "_large")
@@ -66,7 +68,7 @@ class Slot:
             self.expect(tuple(int(dim) for dim in spec.shape if dim is not None))
 
     def expect(self, shape: tuple[int, ...]) -> None:
-        """Makes ready for arrays of this shape."""
+        """From now on feeds have this shape."""
         if shape != self.shape:
             self._small = self._large = None
             self.shape = shape
@@ -108,8 +110,8 @@ def _buffer_like(array: np.ndarray) -> _Buffer:
 class Instance:
     """A virtual machine's ``main`` with a slot for every input.
 
-    ``weights`` are its second argument; memory that starts between ``low`` and ``high`` is theirs.
-    ``polls`` says whether it takes a word for signals behind the inputs, see `Manifest`.
+    ``weights`` are its second argument, whose memory is ``low`` to ``high``. ``polls`` says whether
+    it takes a word to poll for signals behind the inputs, see `Manifest`.
     """
 
     def __init__(
@@ -137,7 +139,10 @@ class Instance:
         return self._collect(wanted, self._watched(arguments))
 
     def _watched(self, arguments: tuple[Any, ...]) -> Any:
-        """What ``main`` gives in a run that may take long, as far as is known of these shapes."""
+        """What ``main`` returns in a run during which signals are handled.
+
+        Where it turns out to be brief, later runs with the same shapes are not watched.
+        """
         start = perf_counter()
         with signals.watched() as word:
             results = self.main((*arguments[:-1], word.tensor), self.weights)
@@ -190,7 +195,9 @@ class Instance:
                 self._note_memory(item)
 
     def _collect(self, wanted: Sequence[int], results: Any) -> list[Any]:
-        """Copies what is not the outputs' own memory: parts of feeds or weights, and repeats."""
+        """The outputs as arrays of their own: those that alias a feed, a weight or an output that
+        was given already are copied.
+        """
         plain = self._plain
         seen: set[int] = set()
         outputs = []
@@ -204,14 +211,14 @@ class Instance:
         return outputs
 
     def _owns(self, address: int, seen: set[int]) -> bool:
-        """Whether memory is an output's own and nobody was given it yet."""
+        """Is the memory at ``address`` no weight's and no feed's, and not given out yet?"""
         if address in seen or self._low <= address < self._high:
             return False
         seen.add(address)
         return not self.lends(address)
 
     def lends(self, address: int) -> bool:
-        """True if the address lies in memory that the inputs of this run came in."""
+        """Does the address lie in memory of an input of this run?"""
         if len(self._slots) <= _FEW and not self._nested:
             for slot in self._slots:
                 if slot.low <= address < slot.high:
@@ -225,6 +232,10 @@ class Instance:
 
 
 def _joined(ranges: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Ranges in order, each with the highest end so far, so that the last one below decides."""
+    """Starts of the ranges in order, and for each the highest end of all up to it.
+
+    An address lies in some range if and only if it is below the end that belongs to the last start
+    not above it.
+    """
     ranges.sort()
     return [low for low, _ in ranges], list(accumulate((high for _, high in ranges), max))

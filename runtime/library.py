@@ -1,9 +1,9 @@
 """Brings the compiled library of an artifact into the process.
 
-The dynamic linker wants a file, so a library is written to a private temporary file that is
-unlinked as soon as it is loaded; where that cannot be done (no writable or only a ``noexec``
-temporary folder), an anonymous file in memory takes its place. That holds for an artifact's folder
-too: its file could be another one by then than the one that was checked.
+The dynamic linker loads files only, so the library is written to a private temporary file, which is
+unlinked as soon as it is loaded. Where that cannot be done (the temporary folder is not writable or
+mounted ``noexec``), an anonymous file in memory takes its place. The file of an artifact that is a
+folder is not loaded directly either, since it could have been replaced after it was checked.
 """
 
 from __future__ import annotations
@@ -86,5 +86,5 @@ def _memory_file(data: bytes) -> Iterator[str]:
     with os.fdopen(os.memfd_create("graphkiln"), "wb") as file:
         file.write(data)
         file.flush()
-        # The linker takes equal paths for equal libraries, and descriptors are reused.
+        # The linker loads a path once, and descriptors are reused: each load gets another spelling.
         yield "/proc/self/" + "./" * next(_serial) + f"fd/{file.fileno()}"

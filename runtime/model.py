@@ -1,4 +1,4 @@
-"""A model's code and weights, and what runs it: native code or virtual machines."""
+"""A model's code and weights in this process, from which instances that run it are made."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .values import tensor_from_storage
 
 
 class Model:
-    """Brings the artifact's library into the process. Threads share it.
+    """Loads the artifact's library. All threads of a session share it.
 
-    After it is made, only the tensors of the weights are added, when a virtual machine first needs
-    them.
+    It does not change once it is made, but for the tensors of the weights, which are added when a
+    virtual machine first needs them.
 
-    Raises ArtifactError where the library cannot be loaded or does not hold what it should.
+    Raises ArtifactError where the library cannot be loaded or lacks a function that it should have.
     """
 
     def __init__(self, artifact: LoadedArtifact) -> None:
@@ -48,7 +48,9 @@ class Model:
         self._native = self._native_code(manifest.native)
 
     def instance(self) -> Direct | Instance:
-        """What runs the model, with buffers of its own: native code where there is some."""
+        """A new instance with buffers of its own: native code where there is some, else a virtual
+        machine.
+        """
         if self._native is None:
             return self.machine()[1]
         try:
@@ -57,7 +59,7 @@ class Model:
             raise self._unusable(error) from error
 
     def machine(self) -> tuple[Any, Instance]:
-        """A virtual machine, which any model can run on, and what feeds it."""
+        """A new virtual machine, on which every model can run, and the instance that feeds it."""
         try:
             if self._weights is None:
                 arrays = [weight_of(self._blob, spec) for spec in self._weight_specs]

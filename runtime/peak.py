@@ -1,9 +1,10 @@
-"""What this machine can do at most: multiply-adds a second of one core, and bytes copied a second.
+"""Measures this machine's peak: arithmetic operations a second of one core, and memory bandwidth.
 
-Multiply-adds are timed in a loop of nothing else: independent accumulators keep every unit busy,
-and no operand comes from memory. The loop is a few instructions of machine code, made here, as a
-compiler is not at hand where artifacts run. Of the vector lengths that the CPU has, the best
-counts. Neighbours on the machine can only slow a measurement down, so the fastest of many counts.
+Operations are timed in a loop of multiply-adds alone, on registers, with enough independent
+accumulators to keep every unit busy. The loop is machine code that is assembled here, since the
+machines that artifacts run on need no compiler. Each vector length of the CPU is measured, and the
+fastest counts. Other work on the machine can only slow a measurement down, so of many runs the
+fastest counts.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def peak_operations(arithmetic: str) -> float | None:
     """Operations a second of one core, a multiply-add counting two; measured once a process.
 
     ``arithmetic`` is ``float32``, ``float64``, or ``int8``: products of 8-bit integers summed up
-    in 32 bits. None where there is no measuring it: on other architectures than x86-64 and
-    aarch64, for int8 where the CPU has no instruction for it, and where the system forbids new
-    machine code.
+    in 32 bits. None where it cannot be measured: on other architectures than x86-64 and aarch64,
+    for int8 where the CPU has no dot product of bytes, and where the system forbids code that is
+    made at run time.
     """
     make = {"x86_64": x86_loops, "aarch64": arm_loops}.get(machine_arch())
     loops = make(arithmetic, cpu_features()) if make else []
@@ -156,7 +157,7 @@ def _operations(arithmetic: str, bits: int = 128) -> int:
 
 
 def copied_bytes(nbytes: int) -> int:
-    """How much :func:`copy_bandwidth` copies for so much memory."""
+    """How many bytes :func:`copy_bandwidth` works on for a given ``nbytes``."""
     return min(max(nbytes, _SMALLEST_COPY), _LARGEST_COPY)
 
 
@@ -164,8 +165,8 @@ def copied_bytes(nbytes: int) -> int:
 def copy_bandwidth(nbytes: int, threads: int) -> float:
     """Bytes read and written a second while ``threads`` threads copy blocks of memory.
 
-    All blocks together are about ``nbytes`` large, which says what cache they fit in; sizes below
-    256 KiB and above 256 MiB are measured as these.
+    All blocks together take about ``nbytes``, so it is the bandwidth of the cache that holds so
+    much, or of memory. Less than 256 KiB counts as 256 KiB, more than 256 MiB as 256 MiB.
     """
     total = copied_bytes(nbytes)
     share = total // (2 * threads)

@@ -1,6 +1,7 @@
-"""Where a model's tensors live: in the CPU's memory, or on a GPU that feeds and results cross to.
+"""Where a model's tensors live: in the CPU's memory, or on a GPU.
 
-A GPU's artifact takes and gives GPU tensors; the weights cross once, when the session is made.
+Code for a GPU takes and returns tensors in the GPU's memory: feeds and results are copied in each
+run, the weights once, when the session is made.
 """
 
 from __future__ import annotations

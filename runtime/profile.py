@@ -1,9 +1,9 @@
-"""Times the kernels of a model, one by one, while it runs.
+"""Times each kernel call of a model while it runs.
 
-The virtual machine calls a hook before and after each instruction. The hook notes the time and
-nothing else; what it takes itself is learned from instructions that do next to nothing, of which
-every program has some, and subtracted. Which call is which, and the sizes it got, is learned in a
-run of its own beforehand, since looking at a call's arguments takes longer than small kernels do.
+The virtual machine calls a hook before and after each instruction, which records the time and does
+nothing else. The overhead of the hook is the median time of instructions that do next to nothing,
+of which every program has some; it is subtracted. The names and sizes of the calls are recorded in
+a separate run beforehand, since reading a call's arguments takes longer than a small kernel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .values import tvm_ffi
 
 _TRIFLES = frozenset({"vm.builtin.null_value", "vm.builtin.tuple_getitem"})
 _BOOKKEEPING = ("vm.", DIM_KERNELS, POLL)
-# The machine passes arguments, which C functions are free not to look at.
+# The machine passes arguments as well; C's calling convention lets a function ignore them.
 _Hook = ctypes.CFUNCTYPE(ctypes.c_int)
 
 
@@ -83,11 +83,11 @@ class Profiler:
 
     @property
     def hook_seconds(self) -> float:
-        """What timing adds to a call, typically; each run's own is subtracted from its times."""
+        """The hook's median overhead for a call; times have that of their own run subtracted."""
         return statistics.median(self._hook_costs) * 1e-9
 
     def run(self) -> None:
-        """One more timed run. Raises ExecutionError where it takes other turns than the first."""
+        """One more timed run. Raises ExecutionError where it makes other calls than the first."""
         self._marks.clear()
         self._execute()
         marks = np.array(self._marks, np.int64)
@@ -130,9 +130,10 @@ class Profiler:
         return sequence
 
     def _install_clock(self) -> Any:
-        """Makes the hook note times; returns what must live as long as it does."""
-        # Each step is C: no signal's handler can raise where nothing may be raised, and none of
-        # the machine's values becomes Python's. What `append` returns turns into a zero: success.
+        """Set a hook that records times; returns what must live as long as it does."""
+        # All of the hook runs in C, without a Python frame: a signal's handler cannot raise in it,
+        # which the machine could not take, and no argument is converted to a Python object.
+        # `truth` turns the None that `append` returns into 0, which means success.
         times = iter(time.perf_counter_ns, -1)
         clock = map(operator.truth, map(self._marks.append, times))
         compiled = _Hook(clock.__next__)

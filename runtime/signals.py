@@ -1,13 +1,15 @@
-"""Signals in the middle of long runs.
+"""Handling of signals during long runs.
 
-Python runs the handlers of signals between its own instructions, so not while compiled code does
-the work. Compiled code looks at a word of memory between two kernels; where that is not zero, it
-has Python run its handlers, and stops if one of them raises. What writes the word is the part of
-CPython's handling that runs at once: it writes the signal's number to a file descriptor that
-`signal.set_wakeup_fd` names. Here that is a file in memory, whose first page is the word's.
+Python runs handlers of signals between its own instructions, so not while compiled code runs.
+Therefore compiled code polls a word of memory between two kernels; if it is not zero, it has Python
+run its handlers, and stops if one of them raises.
 
-Only the main thread handles signals, so only its runs are watched. The descriptor may be somebody
-else's, such as an event loop's, which gets it back after the run with the signals that came.
+The word is written by the part of CPython that runs as soon as a signal comes: it writes the
+signal's number to the file descriptor given to `signal.set_wakeup_fd`. Here that is a file in
+memory, which is mapped, and the word is its first.
+
+Only the main thread handles signals, so only its runs are watched. If the descriptor was set by
+other code, such as an event loop, it is set again after the run, and gets the signals that came.
 """
 
 from __future__ import annotations
@@ -25,18 +27,18 @@ import numpy as np
 from .values import import_array
 
 BRIEF = 0.02
-"""Seconds: a run that takes no longer need not be watched."""
+"""Seconds; runs that take no longer are not watched, as Python handles signals soon enough."""
 
 
 class Word(NamedTuple):
-    """Where compiled code looks: the word's address, and an int64[1] tensor of it."""
+    """The word that compiled code polls: its address, and an int64[1] tensor of it."""
 
     address: int
     tensor: Any
 
     @staticmethod
     def of(words: np.ndarray) -> Word:
-        """The first of these words."""
+        """The first word of an array."""
         return Word(words.ctypes.data, import_array(words[:1]))
 
 
@@ -45,7 +47,7 @@ QUIET = Word.of(np.zeros(1, np.int64))
 
 
 class _Mailbox:
-    """A file in memory, and the first word of it."""
+    """The file in memory that signals are written to, and its first word."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("graphkiln-signals", os.MFD_CLOEXEC)
@@ -55,7 +57,7 @@ class _Mailbox:
         self.word = Word.of(self._words)
 
     def empty(self) -> bytes:
-        """Takes out the numbers of the signals that came."""
+        """Clear the file; returns the numbers of the signals that came."""
         if not self._words[0]:
             return b""
         came = os.pread(self.descriptor, os.lseek(self.descriptor, 0, os.SEEK_CUR), 0)
@@ -69,7 +71,7 @@ _mailbox: _Mailbox | None = None
 
 @contextmanager
 def watched() -> Iterator[Word]:
-    """A word that is not zero from when a signal comes that Python handles."""
+    """A context with a word that becomes nonzero when a signal comes that Python handles."""
     if threading.current_thread() is not threading.main_thread():
         yield QUIET
         return

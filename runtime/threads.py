@@ -1,10 +1,10 @@
 """How many threads a compiled model uses.
 
-Every library carries a thread pool (``codegen/pool.c`` says how it works); all libraries of a
-process use the pool of the one that was loaded first. It starts workers when a loop first wants
-them: with one thread there are none. How many a loop may have is a property of the thread that
-calls it, and set before a run. Workers are tied to no core, and the calling thread's affinity is
-left alone.
+Every library contains a thread pool (``codegen/pool.c`` says how it works), and all libraries of a
+process use the pool of the one that was loaded first. The pool starts workers when a parallel loop
+first needs them; with one thread there are none. How many threads a loop may use is set for the
+calling thread, before each run. Workers are not pinned to cores, and the affinity of the calling
+thread stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RANGE = f"a whole number from 1 to {MOST_THREADS}"
 
 
 class _Caller(threading.local):
-    """What the pool was told last of the calling thread."""
+    """The number of threads that was last set for the calling thread."""
 
     threads = 1
 
@@ -53,7 +53,10 @@ def adopt(library: Any) -> None:
 
 
 def resolve(threads: int | None) -> int:
-    """The number of threads for a new session. Raises InputError where it cannot be had."""
+    """The number of threads of a new session: the given one, the environment's, or the cores.
+
+    Raises InputError for a number out of range.
+    """
     asked = _validated(threads, "threads") if threads is not None else _from_environment()
     return asked or usable_cores()
 

@@ -1,4 +1,4 @@
-"""Values on both sides of the virtual machine's border.
+"""Conversion of values between users and the virtual machine.
 
 A tensor is a DLPack tensor (`tvm_ffi.Tensor`) in storage dtype, contiguous and aligned to 64
 bytes; a sequence is a `tvm_ffi.Array`; an empty optional is None. A tensor of strings is an opaque
@@ -81,10 +81,10 @@ def to_vm(value: Any, spec: ValueSpec) -> Any:
 
 
 def from_vm(value: Any, spec: ValueSpec, owns: Callable[[int], bool]) -> Any:
-    """What users get for a value of the machine: arrays, lists, maps, None.
+    """A value of the machine as users get it: arrays, lists, maps, None.
 
-    An array keeps the tensor's memory alive, or copies it where ``owns(address)`` denies
-    that the memory is the tensor's own.
+    An array shares the tensor's memory and keeps it alive. It is a copy where ``owns(address)`` is
+    False: the memory there may belong to something else.
     """
     if isinstance(value, Tensor):
         array = export(value)

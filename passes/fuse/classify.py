@@ -20,7 +20,7 @@ class Kind(Enum):
     - ``ELEMENTWISE`` and ``MOVE`` (a transpose, a slice ...) join one.
     - ``SOURCE`` (a gather ...) joins the region of its consumers, but nothing joins in front of it:
       its inputs are stored first, since it may read an element many times.
-    - ``JOIN`` (``Concat``) is the last operation of a region, and each operand is computed once, into
+    - ``JOIN`` (``Concat``) is the last operation of a region; each operand is computed once, into
       its part of the result.
     - ``VIEW`` joins only between other operations of a region.
     - ``ALONE`` is never in a region.

@@ -73,10 +73,10 @@ _raw: set[str] = set()
 
 
 def host_function(name: str, *, raw: bool = False) -> Callable[[HostFunction], HostFunction]:
-    """Makes a function known under an op's name.
+    """Decorator: registers a function of attributes and inputs under an op's name.
 
-    With ``raw`` it takes and gives the machine's own values (`tvm_ffi.Tensor`, `tvm_ffi.Array`,
-    `StringTensor`, None), for operations that only hand values on.
+    With ``raw`` it takes and returns the machine's own values (`tvm_ffi.Tensor`, `tvm_ffi.Array`,
+    `StringTensor`, None), for operations that only pass values on.
     """
 
     def decorate(function: HostFunction) -> HostFunction:
