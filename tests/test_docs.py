@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -91,6 +92,19 @@ def test_pages_name_files_that_are_there(name: str) -> None:
     page = (ROOT / "docs" / name).read_text("utf-8")
     named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|\.c|/))`", page)
     assert len(named) > 20 and [n for n in named if not (ROOT / n).exists()] == []
+
+
+def test_the_architecture_page_names_what_is_in_the_files() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`(\w+(?:\.\w+)?)`\s+in\s+`([\w/]+\.py)`", page)
+    assert len(named) > 10
+    for name, file in named:
+        scope: list[ast.stmt] = ast.parse((ROOT / file).read_text("utf-8")).body
+        for part in name.split("."):
+            kinds = (ast.FunctionDef, ast.ClassDef)
+            found = [n for n in scope if isinstance(n, kinds) and n.name == part]
+            assert found, f"{name} in {file}"
+            scope = found[0].body
 
 
 @pytest.mark.parametrize("page", [*PAGES, *API], ids=lambda p: str(p.relative_to(ROOT)))
