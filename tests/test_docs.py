@@ -17,6 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
+SUMMARY = re.compile(r"^  ([a-z][a-z ]*?)  +(.+?)\s*$", re.M)
 API = sorted((ROOT / "docs" / "api").glob("*.md"))
 
 
@@ -56,6 +57,22 @@ def test_commands_run(page: Path, checkout: Path) -> None:
                 env={**os.environ, "PATH": path},
             )  # fmt: skip
             assert done.returncode == 0, line + "\n" + done.stderr
+
+
+def test_the_summary_of_the_readme_is_real(checkout: Path) -> None:
+    """Its labels and what does not depend on the machine."""
+    (shown,) = [b for b in blocks(ROOT / "README.md", "") if "Summary" in b]
+    command, _, _ = shown.partition("\n")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        shlex.split(command[2:]), cwd=checkout, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told, real = (dict(SUMMARY.findall(t.partition("Summary")[2])) for t in (shown, done.stdout))
+    assert list(told) == list(real)
+    for label in ("nodes", "kernels", "runs", "operations per run", "host functions"):
+        assert told[label] == real[label]
 
 
 def test_dumps_of_the_readme_are_real(tmp_path: Path) -> None:
