@@ -1,13 +1,15 @@
 /* Threads that run the parallel loops of compiled kernels, and share the machine with others.
  *
- * A loop is cut into pieces, and each thread has a range of them. A thread that is through with its
- * own takes pieces of the others' ranges, so the calling thread does whatever no worker has begun,
- * and waits at most for pieces in progress. Workers are tied to no core.
+ * A loop is cut into pieces, and each thread has a range of them. A thread that has finished its
+ * own range takes pieces of the others' ranges (work stealing). So the calling thread computes
+ * whatever no worker has begun, and waits at most for pieces in progress. Workers are not pinned to
+ * cores.
  *
- * Where a worker that has work is not on a core, the machine is busy with something else: then
- * kernels run on the calling thread alone for a while, which doubles each time that it is still so,
- * and workers sleep. An idle worker looks for work for some milliseconds before it sleeps, so that
- * the kernels of one run, and the runs of a session at work, wake it once.
+ * If a worker that has work loses its core (its processor time falls behind the clock), other
+ * programs need the machine. Then kernels run on the calling thread alone for a while, and workers
+ * sleep; that time doubles whenever the same is seen again. An idle worker spins for some
+ * milliseconds before it sleeps, so that it is woken once for all the kernels of a run, and for
+ * runs that follow each other closely.
  *
  * All libraries of a process share the pool of the first that was loaded. Kernels call `launch` in
  * the place of TVM's TVMBackendParallelLaunch (tvm/runtime/c_backend_api.h): `task(id, env, data)`
@@ -28,10 +30,10 @@ enum {
 };
 
 /* Nanoseconds. */
-static const int64_t AWAKE = 3000000;        /* an idle worker looks for work so long */
+static const int64_t AWAKE = 3000000;        /* how long an idle worker spins */
 static const int64_t LOST = 200000;          /* off the core for so long means a busy machine */
 static const int64_t CHECKED = 500000;       /* how often a worker compares the clocks */
-static const int64_t SHORT_WAIT = 50000;     /* the caller looks for so long, and then sleeps */
+static const int64_t SHORT_WAIT = 50000;     /* how long the caller spins for workers */
 static const int64_t FIRST_HOLD = 10000000;  /* serial after the first sign of contention */
 static const int64_t LAST_HOLD = 640000000;
 static const int64_t CALM = 200000000; /* without a sign for so long, the next one is a first */
@@ -43,7 +45,7 @@ typedef struct {
 
 typedef int (*Task)(int id, Environment* environment, void* data);
 
-/* Pieces `next` up to `end` are not begun. */
+/* Of a thread's range, pieces from `next` up to `end` are not begun. */
 typedef struct {
   _Alignas(64) atomic_int next;
   int end;
@@ -80,7 +82,7 @@ static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 static _Alignas(64) atomic_llong serial_until;
 static atomic_llong hold;
 
-/* TVM's loader fills these in: what kernels call for a loop, and what tells of a failure. */
+/* TVM's loader fills these in: what kernels call for a loop, and what sets an error's text. */
 __attribute__((weak)) void* __TVMBackendParallelLaunch;
 __attribute__((weak)) void (*__TVMFFIErrorSetRaisedFromCStr)(const char* kind, const char* message);
 
@@ -117,7 +119,7 @@ static int is_contended(int64_t time) {
   return time < atomic_load_explicit(&serial_until, memory_order_relaxed);
 }
 
-/* What a worker knows of its time on a core since it last looked. */
+/* The clock and a thread's processor time, when they were last compared. */
 typedef struct {
   int64_t wall, cpu;
 } Clocks;
@@ -135,7 +137,7 @@ static void compare(Clocks* last, int64_t wall) {
 
 /* ---- pieces ------------------------------------------------------------------------------------ */
 
-/* Returns the last status that was not 0. */
+/* Run what is left of a range; returns the last status that was not 0. */
 static int run_range(Loop* loop, Range* range) {
   int failed = 0;
   while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
@@ -147,7 +149,8 @@ static int run_range(Loop* loop, Range* range) {
   return failed;
 }
 
-/* Its own range first: the same part of each loop stays in the cache of the same core. */
+/* A thread starts with its own range: equal parts of successive loops work on equal parts of the
+ * data, which are in its core's cache then. */
 static int run_pieces(Loop* loop, int own) {
   int failed = 0;
   int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
@@ -160,7 +163,7 @@ static int run_pieces(Loop* loop, int own) {
 
 /* ---- workers ----------------------------------------------------------------------------------- */
 
-/* Each wakes two more, so that the first need not wake them all. */
+/* Each worker wakes two more, as in a binary tree, so that the caller does not wake all of them. */
 static void wake_next(int number, int threads) {
   for (int i = 2 * number + 1; i <= 2 * number + 2 && i < threads; ++i) {
     Worker* worker = &workers[i];
@@ -173,7 +176,8 @@ static void wake_next(int number, int threads) {
 
 static void join_loop(Loop* loop, unsigned bit, int number) {
   atomic_fetch_add(&loop->helpers, 1);
-  /* Whoever closes a loop waits for those who came before: what is open here stays. */
+  /* `close_loop` waits for helpers that came before it closed the loop: if it is open here, it
+   * stays valid until this worker leaves. */
   int is_open = atomic_load(&loop->open);
   int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
   if (is_open && number < threads) {
@@ -242,7 +246,7 @@ static void set_up(void) {
   }
 }
 
-/* A process made by fork has none of the workers, and is in none of the loops. */
+/* In a child made by fork, no worker exists and no loop is in progress. */
 static void start_anew(void) {
   for (int i = 0; i < MOST_LOOPS; ++i) {
     atomic_store(&loops[i].open, 0);
@@ -254,7 +258,7 @@ static void start_anew(void) {
   atomic_store(&taken, 0);
   atomic_store(&published, 0);
   atomic_store(&started, 0);
-  atomic_store(&serial_until, 0); /* what its own workers see counts */
+  atomic_store(&serial_until, 0); /* contention is observed anew, by workers of the child */
 }
 
 static void prepare(void) {
@@ -282,7 +286,7 @@ static int start(int threads) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_mutex_lock(&starting);
-  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for others' threads */
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* workers inherit this: they take no signals */
   int count = atomic_load(&started);
   while (count + 1 < threads && create(count + 1)) {
     atomic_store_explicit(&started, ++count, memory_order_release);
@@ -339,7 +343,7 @@ static void close_loop(Loop* loop, unsigned bit) {
     for (int i = 0; i < 32 && atomic_load(&loop->helpers); ++i) relax();
     time = now(CLOCK_MONOTONIC);
     if (time - began < SHORT_WAIT) continue;
-    /* A core that has nothing to do is where a worker that waits for one may go on. */
+    /* Sleep, so that a worker that has no core can continue on this one. */
     pthread_mutex_lock(&loop->lock);
     atomic_store(&loop->is_awaited, 1);
     while (atomic_load(&loop->helpers)) pthread_cond_wait(&loop->left, &loop->lock);
@@ -368,7 +372,7 @@ static int launch(Task task, void* data, int parts) {
   int others = atomic_load_explicit(&loop->status, memory_order_relaxed);
   atomic_fetch_and(&taken, ~bit);
   if (status == 0 && others != 0 && __TVMFFIErrorSetRaisedFromCStr) {
-    /* What a worker's task said of it was said to the worker's thread. */
+    /* The worker's task set the error's text in the worker's thread: set one in this thread. */
     __TVMFFIErrorSetRaisedFromCStr("RuntimeError", "a part of a parallel loop failed");
   }
   return status != 0 ? status : others;

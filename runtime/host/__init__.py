@@ -56,7 +56,7 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 
 class _Exit(SystemExit):
-    """``SystemExit`` from the text that it crossed compiled code as."""
+    """A ``SystemExit`` again, from the text that compiled code made of it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(int(text) if text.isdecimal() else text)
@@ -133,7 +133,10 @@ def _packed(name: str) -> Callable[..., Any]:
 
 
 def _named(name: str, error: Exception) -> Exception:
-    """What a host function raised, with the op's name; values that it refuses are the caller's."""
+    """The error of a host function with the op's name in front.
+
+    ValueError and IndexError are about the values of inputs, and become InputError.
+    """
     if isinstance(error, InputError):
         return error
     kind = InputError if isinstance(error, ValueError | IndexError) else RuntimeError
@@ -146,7 +149,10 @@ def _attributes(text: str) -> Attrs:
 
 
 class AttrsKey:
-    """Attributes as a key of a cache; each node's are parsed once and never changed."""
+    """Attributes as the key of a cache, compared by identity.
+
+    That suffices, as the attributes of a node are parsed once and never changed.
+    """
 
     __slots__ = ("attrs",)
 
@@ -183,8 +189,8 @@ def to_host(value: Any) -> Any:
 def from_host(value: Any) -> Any:
     """The inverse of `to_host`, in memory of its own.
 
-    A view may show an argument, whose memory the compiled code is free to use again, so views are
-    copied; so is what is not aligned or contiguous.
+    A view may be of an argument, whose memory compiled code may reuse, so views are copied, and so
+    are arrays that are not aligned or contiguous.
     """
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)

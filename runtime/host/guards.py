@@ -1,4 +1,4 @@
-"""What a model says of inputs that it was not compiled for, or that do not fit each other."""
+"""Errors of a run whose inputs break a check that the compiler put into the model."""
 
 from __future__ import annotations
 

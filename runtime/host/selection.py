@@ -38,7 +38,7 @@ def unique(attrs: Attrs, data: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _comparable(data: np.ndarray, attrs: Attrs) -> np.ndarray:
-    """What has the order of the values: bfloat16 comes as 16 bits, the upper half of a float32."""
+    """An array that sorts as the values do: bfloat16, which comes as its bits, becomes float32."""
     if "bfloat16" not in attrs.get("types", ())[:1]:
         return data
     return (data.astype(np.uint32) << 16).view(np.float32)

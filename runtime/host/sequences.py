@@ -1,7 +1,7 @@
 """Operations on sequences and optionals (ONNX, to opset 23).
 
-A tensor that goes into a sequence or an optional is copied, because compiled code may use its
-memory again; nobody changes it in there, so what comes out is handed on as it is.
+A tensor that is put into a sequence or an optional is copied, because compiled code may reuse its
+memory. Elements are never changed, so a tensor that is taken out is not copied.
 """
 
 from __future__ import annotations
