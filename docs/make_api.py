@@ -231,9 +231,14 @@ class Names:
             raise SystemExit(f"{page}.md has {title} twice")
         places.append((page, module))
 
-    def link(self, page: str, target: str) -> str:
-        """A link to what a role names, or its name as code where no page has it."""
+    def link(self, page: str, target: str, owner: str = "") -> str:
+        """A link to what a role names, or its name as code where no page has it.
+
+        ``owner`` is the class whose methods docstrings name without it.
+        """
         short = _short(target)
+        if f"{owner}.{short}" in self._places:
+            short = f"{owner}.{short}"
         places = self._places.get(short, [])
         here = [p for p in places if p[0] == page] or places
         if not here:
@@ -258,12 +263,21 @@ def prose(docstring: griffe.Docstring | None, names: Names, page: str) -> list[s
     """A docstring as lines of Markdown: paragraphs unwrapped, errors in paragraphs of their own."""
     if docstring is None:
         return []
+    owner = _owner(docstring.parent)
     text = _ERROR.sub(lambda m: names.link(page, m[0]), docstring.value)
-    text = _ROLE.sub(lambda m: names.link(page, m[2]), text)
+    text = _ROLE.sub(lambda m: names.link(page, m[2], owner), text)
     lines: list[str] = []
     for block in text.replace("``", "`").split("\n\n"):
         lines += ["", *_block(re.sub(r"::$", ":", block))]
     return lines
+
+
+def _owner(documented: griffe.Object | None) -> str:
+    """The class that is documented, or that what is documented belongs to; else empty."""
+    while documented is not None and not isinstance(documented, griffe.Class):
+        parent = documented.parent
+        documented = parent if isinstance(parent, griffe.Object) else None
+    return "" if documented is None else documented.name
 
 
 def _block(block: str) -> list[str]:

@@ -41,12 +41,14 @@ class UndeterminedTypeError(InferenceError, UndeterminedError):
 
 @dataclass(frozen=True)
 class ValueNeed:
-    """What the elements of input ``index`` of ``node`` must be: at least ``low``, at most ``high``,
-    less than ``below`` (None: not bounded), and not 0 where ``nonzero``; with ``or_one`` 1 is
-    right as well. No two may be equal modulo ``apart``. ``why`` completes "it needs ...".
+    """What the elements of input ``index`` of ``node`` must be, which a run will check.
 
-    Only each ``stride``-th element is meant, from element ``offset`` on. A check of the run stands
-    before the reading of input ``at``: another one where the op may go without input ``index``.
+    They must be at least ``low``, at most ``high`` and less than ``below`` (None: not bounded), and
+    not 0 where ``nonzero``; with ``or_one`` 1 is allowed too. No two may be equal modulo ``apart``.
+    ``why`` completes "it needs ...".
+
+    Only every ``stride``-th element counts, from element ``offset`` on. The check is put in front
+    of input ``at`` of the node, by default ``index``.
     """
 
     node: Node
@@ -137,26 +139,29 @@ class InferContext:
             self.needs.conditions.append(condition)
 
     def require_equal(self, a: Dim, b: Dim, why: str) -> None:
-        """:meth:`require` that ``a == b``."""
+        """Note that the op needs ``a == b``; see :meth:`require`."""
         self.require(Relation.EQUAL, a, b, why)
 
     def require_at_most(self, a: Dim, b: Dim, why: str) -> None:
-        """:meth:`require` that ``a <= b``."""
+        """Note that the op needs ``a <= b``; see :meth:`require`."""
         self.require(Relation.AT_MOST, a, b, why)
 
     def require_multiple(self, a: Dim, b: Dim, why: str) -> None:
-        """:meth:`require` that ``b`` divides ``a``."""
+        """Note that ``b`` must divide ``a``; see :meth:`require`."""
         self.require(Relation.MULTIPLE, a, b, why)
 
     def require_same_shape(self, a: Shape, b: Shape, why: str) -> None:
-        """:meth:`require_equal`, dim by dim; raises where the ranks differ."""
+        """Note that the op needs equal shapes, dim by dim (:meth:`require_equal`).
+
+        Raises :class:`InferenceError` where the ranks differ.
+        """
         if len(a) != len(b):
             raise self.error(f"needs {why}, not ranks {len(a)} and {len(b)}")
         for x, y in zip(a, b, strict=True):
             self.require_equal(x, y, why)
 
     def broadcast(self, *shapes: Shape) -> Shape:
-        """The common shape of ``shapes``; that they broadcast is required."""
+        """The common shape of ``shapes``; notes that the op needs them to broadcast."""
         out: Shape = ()
         for shape in shapes:
             longer, shorter = (out, shape) if len(out) >= len(shape) else (shape, out)
@@ -167,12 +172,12 @@ class InferContext:
         return out
 
     def broadcast_known(self, *shapes: Shape | None) -> Shape | None:
-        """:meth:`broadcast`, or None where the rank of one shape is not known."""
+        """As :meth:`broadcast`; None where the rank of one shape is not known (None)."""
         known = [s for s in shapes if s is not None]
         return self.broadcast(*known) if len(known) == len(shapes) else None
 
     def broadcast_to(self, shape: Shape, target: Shape, what: str = "an operand") -> Shape:
-        """``target``; that ``shape`` broadcasts to it in this one direction is required."""
+        """``target``; notes that the op needs ``shape`` to broadcast to it (not the other way)."""
         if len(shape) > len(target):
             raise self.error(f"rank {len(shape)} does not broadcast to rank {len(target)}")
         for have, want in zip(reversed(shape), reversed(target), strict=False):
@@ -200,9 +205,10 @@ class InferContext:
         self, index: int, why: str, *, low: int, high: int | None = None, below: int | None = None,
         nonzero: bool = False, at: int | None = None,
     ) -> None:  # fmt: skip
-        """:meth:`require_values` for a float input, whose elements must not be NaN either.
+        """Note what the elements of a float input must be; none may be NaN.
 
-        The others are as in :class:`ValueNeed`.
+        The arguments are as in :class:`ValueNeed`. Raises :class:`InferenceError` where elements
+        are known and do not fit.
         """
         entries = self.known(index)
         if entries is None:
@@ -233,7 +239,7 @@ class InferContext:
         self, index: int, column: int, columns: int, low: Dim, high: Dim, why: str, *,
         or_one: bool = False, at: int | None = None,
     ) -> None:  # fmt: skip
-        """:meth:`require_values` for one column of a tensor whose last axis has ``columns``.
+        """As :meth:`require_values`, for one column of a tensor whose last axis has ``columns``.
 
         ``or_one`` and ``at`` are as in :class:`ValueNeed`.
         """
