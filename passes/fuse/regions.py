@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ...ir.costs import usual
 from ...ir.dims import Dim
 from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
+from ...ir.storage import storage_bytes
 from ..base import PassContext
 from .classify import Kind
 
@@ -139,25 +141,26 @@ class Regions:
         """Why the regions that use ``node`` do not get a copy of it each, or None where they do."""
         if not regions:
             return "a consumer has no region, or there are many"
-        if kind not in (Kind.ELEMENTWISE, Kind.MOVE, Kind.SOURCE) or not self._copies(node, kind):
+        if kind not in (Kind.ELEMENTWISE, Kind.MOVE, Kind.SOURCE):
             return "its consumers are in several regions"
+        if not self._copies_pay(node, len(regions)):
+            return "its consumers are in several regions, and reading its result costs less"
         reasons = (self._objection(r, node, kind) for r in regions)
         return next((r for r in reasons if r is not None), None)
 
-    def _copies(self, node: Node, kind: Kind) -> bool:
-        """Is computing ``node`` again as cheap as reading its result from memory?
+    def _copies_pay(self, node: Node, copies: int) -> bool:
+        """Do so many copies of ``node`` move fewer bytes than one, whose result is stored and read?
 
-        It is if an element takes one element of one input, besides scalars.
+        Each copy reads the input: ``copies * read <= read + out + copies * out``. Scalars cost
+        nothing. What an index picks is too far apart to be read again, and of several inputs none
+        could be fused with what makes it any more.
         """
         inputs = [v for v in self.graph.inputs_of(node) if v is not None]
-        if not inputs:
-            return True
-        if not self.hardware.cheap(node) or node.key.startswith("Gather"):
+        if inputs and (not self.hardware.cheap(node) or node.key.startswith("Gather")):
             return False
-        moved = kind is Kind.MOVE
-        out = node.out().tensor_type.numel
         data = [v for v in inputs if v.constant is None or v.constant.size > 1]
-        return len(data) <= 1 and all(moved or v.tensor_type.numel == out for v in data)
+        out, read = _bytes(node.out(), node.out()), sum(_bytes(v, node.out()) for v in data)
+        return len(data) <= 1 and copies * read <= read + (1 + copies) * out
 
     def _add_to_all(self, regions: list[Region], node: Node, kind: Kind) -> None:
         """Put ``node`` into the first region and a copy of it into each of the others."""
@@ -224,6 +227,12 @@ class Regions:
                     inside.discard(node)
                     changed = True
         return [n for n in members if n in inside]
+
+
+def _bytes(value: Value, result: Value) -> int:
+    """What is read of ``value``, or written of it, for the elements of ``result``."""
+    numel = min(usual(value.tensor_type.numel), usual(result.tensor_type.numel))
+    return numel * storage_bytes(value.dtype)
 
 
 def only_unit_dims(graph: Graph, node: Node) -> bool:

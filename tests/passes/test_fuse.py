@@ -118,6 +118,19 @@ graph main(%x: float32[N,4], %t: float32[9,2], %u: float32[9,3]) -> (y, z) {
 }
 """
 
+NARROWED = """
+graph main(%x: float32[64], %k: float32[4,64], %l: float32[5,64]) -> (y, z) {
+  %b = Cast(%x) {to=TYPE}
+  %c = Cast(%b) {to=1}
+  %m = Add(%c, %k)
+  %y = Exp(%m)
+  %f = Cast(%b) {to=1}
+  %n = Add(%f, %l)
+  %z = Exp(%n)
+  return %y, %z
+}
+"""
+
 SOURCES = """
 graph main(%x: float32[1,2,3,3], %k: float32[6,6]) -> (y) {
   %s = constant float32[4] [1.0, 1.0, 2.0, 2.0]
@@ -175,6 +188,14 @@ def test_a_region_has_one_anchor() -> None:
     graph = graph_of(RESIDUAL)
     run(graph, "fuse")
     assert _regions(graph) == [["Conv", "Relu"], ["Conv", "Add", "Relu"]]
+
+
+@pytest.mark.parametrize(("to", "copied"), [("11", True), ("1", True), ("2", False)])
+def test_copies_move_fewer_bytes_than_a_result_that_is_stored(to: str, copied: bool) -> None:
+    """Two copies read 8 bytes an element; a uint8 is stored and read twice in 4 + 1 + 2."""
+    graph = graph_of(NARROWED.replace("TYPE", to))
+    run(graph, "fuse")
+    assert any(n.op == "Cast" for n in graph.nodes) is not copied
 
 
 class _NoEpilogue(GenericHardware):
