@@ -275,7 +275,7 @@ def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[
     nodes = {**m.nodes, p.name: node} if p.name else m.nodes
     m = Match(m.graph, m.values, nodes, (*m.inner, (node, p.shared)))
     inputs = graph.inputs_of(node)
-    if t is None and p.needs and not _plausible(p, inputs):
+    if t is None and p.needs and not _plausible(p, _keys(inputs)):
         return
     if len(inputs) < len(p.inputs):
         inputs += [None] * (len(p.inputs) - len(inputs))
@@ -288,10 +288,14 @@ def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[
         yield from _inputs(graph, p.inputs[::-1], inputs, m, t)
 
 
-def _plausible(p: Op, inputs: Sequence[Value | None]) -> bool:
+def _keys(inputs: Sequence[Value | None]) -> set[str]:
+    """The ops of the nodes that make these inputs."""
+    return {v.node.key for v in inputs if v is not None}
+
+
+def _plausible(p: Op, producers: set[str]) -> bool:
     """A quick test that most nodes fail which do not match."""
-    producers = {v.node.key for v in inputs if v is not None}
-    return all(not producers.isdisjoint(keys) for keys in p.needs)
+    return not any(map(producers.isdisjoint, p.needs))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -393,9 +397,9 @@ def _first(
     graph: Graph, rules: Sequence[Rule], node: Node, editor: Editor, explain: Explain | None
 ) -> Rule | None:
     """The first rule that rewrote ``node``."""
-    inputs = graph.inputs_of(node)
+    producers = _keys(graph.inputs_of(node))
     for rule in rules:
-        if explain is None and rule.pattern.needs and not _plausible(rule.pattern, inputs):
+        if explain is None and rule.pattern.needs and not _plausible(rule.pattern, producers):
             continue
         reason = apply_rule(graph, rule, node, editor, explain is not None)
         if reason is None:
