@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,8 @@ def _arrays(value: Any) -> Iterator[np.ndarray]:
         yield value
 
 
+# A name stands where its value is made, where it is used, and among origins: mostly close together.
+@lru_cache(maxsize=4096)
 def format_name(name: str) -> str:
     """A name as it stands in the text: plain, or quoted."""
     return name if PLAIN_NAME.fullmatch(name) else quote(name)
@@ -92,9 +94,7 @@ def format_type(t: Type | None) -> str:
         return f"{t.word}<{format_type(t.elem)}>"
     if isinstance(t, OptionalType):
         return f"optional<{format_type(t.elem)}>"
-    if t.layout is None:
-        return str(t)
-    return f"{replace(t, layout=None)}{{{format_name(t.layout)}}}"
+    return t.plain if t.layout is None else f"{t.plain}{{{format_name(t.layout)}}}"
 
 
 def format_attr(value: Any, *, limit: int = 16) -> str:
@@ -206,15 +206,15 @@ def _tail(node: Node) -> str:
 def _own_name(node: Node) -> str:
     """The node's name, unless the parser finds it by itself, and its origins."""
     text = "" if node.name == usual_name(node) else f" @{format_name(node.name)}"
-    if node.origins:
-        text += f" @[{', '.join(map(format_name, node.origins))}]"
-    return text
+    names = node.origins.names
+    return f"{text} @[{', '.join(map(format_name, names))}]" if names else text
 
 
 def usual_name(node: Node) -> str | None:
     """The name that a node has where the text says none."""
-    if node.origins and node.key != "Constant":
-        return node.origins.names[-1]
+    names = node.origins.names
+    if names and node.key != "Constant":
+        return names[-1]
     return node.outputs[0].name if node.outputs else None
 
 

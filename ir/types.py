@@ -150,10 +150,14 @@ class TensorType:
         """The same type with another element type."""
         return replace(self, dtype=dtype(t))
 
+    @property
+    def plain(self) -> str:
+        """Its text without the layout."""
+        dims = "*" if self.shape is None else ",".join(map(str, self.shape))
+        return f"{self.dtype}[{dims}]"
+
     def __str__(self) -> str:
-        dims = "*" if self.shape is None else ",".join(str(d) for d in self.shape)
-        layout = "" if self.layout is None else f"{{{self.layout}}}"
-        return f"{self.dtype}[{dims}]{layout}"
+        return self.plain if self.layout is None else f"{self.plain}{{{self.layout}}}"
 
 
 @dataclass(frozen=True)
