@@ -8,7 +8,7 @@ from math import prod
 from typing import Any, TypeAlias
 
 from ..dims import Dim, known_equal
-from ..graph import Graph, Node
+from ..graph import Graph, Node, Value
 from ..registry import attribute
 from ..types import Shape, TensorType
 from .map import UNIT, Axes, Axis, AxisMap, Combine, Factor, Kind, Piece, whole
@@ -53,11 +53,7 @@ class Builder:
 
     def ints(self, i: int) -> list[int] | None:
         """The elements of operand ``i`` where it is a constant of integers."""
-        value = self.inputs[i] if self.has(i) else None
-        array = None if value is None else value.constant
-        if array is None or array.dtype.kind not in "iu":
-            return None
-        return [int(v) for v in array.reshape(-1)]
+        return constant_ints(self.inputs[i]) if self.has(i) else None
 
     # ---- factors -----------------------------------------------------------------------------
 
@@ -153,6 +149,14 @@ class Builder:
         )
 
 
+def constant_ints(value: Value | None) -> list[int] | None:
+    """The elements of a constant of integers; None for other values."""
+    array = None if value is None else value.constant
+    if array is None or array.dtype.kind not in "iu":
+        return None
+    return [int(v) for v in array.reshape(-1)]
+
+
 def rule(describe: Callable[[Builder], AxisMap | None]) -> Rule:
     """A rule: ``describe`` is asked where all inputs and outputs are tensors of known ranks."""
 
@@ -172,4 +176,4 @@ def rule(describe: Callable[[Builder], AxisMap | None]) -> Rule:
     return apply
 
 
-__all__ = ["Builder", "Rule", "rule"]
+__all__ = ["Builder", "Rule", "constant_ints", "rule"]

@@ -13,6 +13,7 @@ from ..registry import has_trait, spec
 from ..traits import Trait
 from .map import UNIT, Axes, Axis, AxisMap, Combine, Kind, Piece
 from .pointwise import elementwise
+from .reduce import Reduction
 
 
 def axes_of(graph: Graph, node: Node) -> AxisMap | None:
@@ -144,6 +145,9 @@ def axes_of_kind(axes: AxisMap, kind: Kind, operand: int = 0) -> tuple[int, ...]
 
 def reduced_axes(graph: Graph, node: Node) -> tuple[int, ...] | None:
     """The axes of its first input that a node reduces, ascending; None where they are unknown."""
+    found = spec(node.key)
+    if found is not None and isinstance(found.axes, Reduction):
+        return found.axes.reduced_axes(graph, node)
     axes = axes_of(graph, node)
     return None if axes is None else axes_of_kind(axes, Kind.REDUCED)
 

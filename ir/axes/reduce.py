@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..dims import Dim
+from ..graph import Graph, Node, Value
+from ..registry import attribute
 from ..shapes import normalize_axes, normalize_axis
-from .build import Builder, Rule, rule
+from ..types import TensorType
+from .build import Builder, Rule, constant_ints, rule
 from .map import UNIT, Axis, AxisMap, Combine, Kind, Piece, whole
 
 
@@ -28,23 +31,42 @@ def reduced(
     return b.build()
 
 
-def reduction(combine: Combine | None = None) -> Rule:
+class Reduction:
     """The rule of a ``Reduce*``: the axes of operand 1, where they are known.
 
     ``combine`` makes the whole of the results of parts. Roots and logarithms of sums have none.
     """
 
-    @rule
-    def describe(b: Builder) -> AxisMap | None:
-        axes: Sequence[int] | None = b.ints(1)
-        if b.has(1) and axes is None:
-            return None
-        if not axes:
-            axes = () if b.attr("noop_with_empty_axes") else range(len(b.shape()))
-        at = normalize_axes(axes, len(b.shape()))
-        return reduced(b, at, bool(b.attr("keepdims")), combine)
+    def __init__(self, combine: Combine | None = None) -> None:
+        self._combine = combine
+        self._describe = rule(self._map)
 
-    return describe
+    def __call__(self, graph: Graph, node: Node) -> AxisMap | None:
+        return self._describe(graph, node)
+
+    def reduced_axes(self, graph: Graph, node: Node) -> tuple[int, ...] | None:
+        """The axes that the map has as reduced, ascending, at a fraction of its cost."""
+        x, axes = graph.input(node, 0), graph.input(node, 1)
+        t = None if x is None else x.type
+        if not isinstance(t, TensorType) or t.shape is None:
+            return None
+        at = _listed_axes(node, axes, len(t.shape))
+        return None if at is None else tuple(sorted(at))
+
+    def _map(self, b: Builder) -> AxisMap | None:
+        at = _listed_axes(b.node, b.inputs[1] if b.has(1) else None, len(b.shape()))
+        if at is None:
+            return None
+        return reduced(b, at, bool(b.attr("keepdims")), self._combine)
+
+
+def _listed_axes(node: Node, axes: Value | None, rank: int) -> tuple[int, ...] | None:
+    listed: Sequence[int] | None = () if axes is None else constant_ints(axes)
+    if listed is None:
+        return None
+    if not listed:
+        listed = () if attribute(node, "noop_with_empty_axes") else range(rank)
+    return normalize_axes(listed, rank)
 
 
 @rule
@@ -235,6 +257,6 @@ def embed_layer_norm(b: Builder) -> AxisMap | None:
 
 __all__ = [
     "along_axis", "arg_reduction", "batch_norm", "embed_layer_norm", "global_pool", "group_norm",
-    "instance_norm", "layer_norm", "local_response", "mean_variance", "reduced", "reduction",
+    "instance_norm", "layer_norm", "local_response", "mean_variance", "reduced",
     "skip_layer_norm", "softmax",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..axes.map import Combine
-from ..axes.reduce import arg_reduction, reduction
+from ..axes.reduce import Reduction, arg_reduction
 from ..dims import dim_min
 from ..registry import InferContext, op
 from ..shapes import normalize_axes, normalize_axis
@@ -91,24 +91,24 @@ _SUM = (*_PLAIN, Trait.UNORDERED_SUM, Trait.KEEPS_NONNEGATIVE)
 
 @op(
     "ReduceSum", traits=_SUM, propagate=_propagate_reduce,
-    axes=reduction(Combine.SUM),
+    axes=Reduction(Combine.SUM),
 )  # fmt: skip
 @op(
     "ReduceProd", traits=(Trait.REDUCTION,), propagate=_propagate_reduce,
-    axes=reduction(Combine.PRODUCT),
+    axes=Reduction(Combine.PRODUCT),
 )  # fmt: skip
 @op(
     "ReduceMean", traits=_SUM,
-    axes=reduction(Combine.MEAN),
+    axes=Reduction(Combine.MEAN),
 )  # fmt: skip
-@op("ReduceMax", traits=_PLAIN, axes=reduction(Combine.MAX))
-@op("ReduceMin", traits=_PLAIN, axes=reduction(Combine.MIN))
+@op("ReduceMax", traits=_PLAIN, axes=Reduction(Combine.MAX))
+@op("ReduceMin", traits=_PLAIN, axes=Reduction(Combine.MIN))
 @op(
     "ReduceL1", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE),
-    axes=reduction(Combine.SUM),
+    axes=Reduction(Combine.SUM),
 )  # fmt: skip
-@op("ReduceL2", traits=(Trait.REDUCTION, Trait.NONNEGATIVE), axes=reduction())
-@op("ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,), axes=reduction())
+@op("ReduceL2", traits=(Trait.REDUCTION, Trait.NONNEGATIVE), axes=Reduction())
+@op("ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,), axes=Reduction())
 def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
     keepdims = bool(ctx.attr("keepdims"))

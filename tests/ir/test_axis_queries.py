@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 
 from graphkiln.ir.axes.map import UNIT, AxisMap, Combine, Kind, Piece
-from graphkiln.ir.axes.query import AxisOf, axes_of, cut_along, dropped, factor_indices, positions
+from graphkiln.ir.axes.query import (
+    AxisOf,
+    axes_of,
+    axes_of_kind,
+    cut_along,
+    dropped,
+    factor_indices,
+    positions,
+    reduced_axes,
+)
 from graphkiln.ir.axes.text import map_text
 from graphkiln.ir.dims import Dim, sym
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import run_node
+from graphkiln.ir.ops.reduce import REDUCTIONS
 from graphkiln.ir.types import tensor
 
 N, C = sym("N"), sym("C")
@@ -32,6 +42,35 @@ def map_of(
     found = axes_of(graph, node)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("op", REDUCTIONS)
+@pytest.mark.parametrize("listed", [None, [], [1], [-1, 0], [2, 0, -2]])
+@pytest.mark.parametrize("noop", [0, 1])
+def test_reduced_axes_are_those_of_the_map(op: str, listed: list[int] | None, noop: int) -> None:
+    """They are asked for often, and found without making the map."""
+    graph = Graph()
+    inputs = [graph.add_input("x", tensor("float32", N, C, 4))]
+    if listed is not None:
+        inputs.append(graph.add_constant(np.array(listed, np.int64)))
+    node = graph.add_node(op, inputs, {"noop_with_empty_axes": noop})
+    graph.set_outputs([node.out()])
+    infer_types(graph)
+    axes = axes_of(graph, node)
+    assert axes is not None
+    assert reduced_axes(graph, node) == axes_of_kind(axes, Kind.REDUCED)
+
+
+def test_axes_that_only_the_run_knows_are_unknown() -> None:
+    graph = Graph()
+    inputs = [
+        graph.add_input("x", tensor("float32", N, 4)),
+        graph.add_input("axes", tensor("int64", 1)),
+    ]
+    node = graph.add_node("ReduceSum", inputs)
+    graph.set_outputs([node.out()])
+    infer_types(graph)
+    assert reduced_axes(graph, node) is None and axes_of(graph, node) is None
 
 
 def operand(tensor: int, axis: int) -> AxisOf:
