@@ -175,17 +175,20 @@ def _verdict(
     return None
 
 
-_NOT_INFERRED = re.compile(
-    r"size != 0 && \(input_shape_size % size\) == 0.*Input shape:\{(.*,)?0(,.*)?\}, requested", re.S
+_STRICTER = re.compile(
+    r"size != 0 && \(input_shape_size % size\) == 0.*Input shape:\{(.*,)?0(,.*)?\}, requested"
+    r"|running \w*Conv\w* node.*Invalid input shape: \{(.*,)?0(,.*)?\}",
+    re.S,
 )
 
 
 def _is_stricter(peer: Exception) -> bool:
     """Does onnxruntime refuse what the op's text allows?
 
-    It infers no -1 of a Reshape of nothing; graphkiln divides the sizes, where that is exact.
+    It infers no -1 of a Reshape of nothing; graphkiln divides the sizes, where that is exact. It
+    convolves no images without pixels, whose results have none either, or are sums of borders.
     """
-    return _NOT_INFERRED.search(str(peer)) is not None
+    return _STRICTER.search(str(peer)) is not None
 
 
 def _is_unneeded(subject: Subject, n: int, got: list[Any]) -> bool:
