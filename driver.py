@@ -433,11 +433,11 @@ class _Compilation:
 
     def describe(self, graph: Graph, lowered: Lowered, source: Source) -> None:
         """Report what was generated: kernels and their costs, memory, what is slow and why."""
-        from .codegen.costs import fallback_warnings, kernel_costs
+        from .codegen.costs import kernel_costs, slow_warnings
         from .ir.flops import graph_flops
 
         costs = kernel_costs(lowered.kernels, lowered.calls, self.target)
-        slow = fallback_warnings(lowered.kernels, costs, self.target)
+        slow = slow_warnings(lowered.kernels, costs, self.target)
         self.report.update(
             {
                 "kernels": len(lowered.kernels),

@@ -23,7 +23,7 @@ from ..targets.generic.registry import foreign_keys
 from .child import start_child
 from .kernels import KernelSpec
 from .objects import ObjectCache
-from .pipeline import register_pipeline
+from .tvm_passes import register_pipeline
 
 IN_PROCESS_LIMIT = 6
 """Builds of at most this many kernels are not worth starting workers for."""
@@ -51,7 +51,7 @@ def compiler_version() -> str:
 
 def kernel_sources() -> list[Path]:
     """The files that say what a kernel's region becomes: its code, and how it is lowered."""
-    found = [_ROOT / name for name in ("contract.py", "codegen/build.py", "codegen/pipeline.py")]
+    found = [_ROOT / name for name in ("contract.py", "codegen/build.py", "codegen/tvm_passes.py")]
     for folder in ("targets", "ir"):
         found += sorted((_ROOT / folder).rglob("*.py"))
     return found

@@ -34,16 +34,16 @@ def kernel_costs(
     return {name: _cost(spec, calls.get(name, []), target) for name, spec in kernels.items()}
 
 
-def fallback_warnings(
+def slow_warnings(
     kernels: Mapping[str, KernelSpec], costs: Mapping[str, Mapping[str, Any]], target: Target
 ) -> Iterator[str]:
-    """A line for each kernel with much to compute that falls back on the generic schedule."""
+    """A line for each kernel with much to compute whose sums of products run by no template."""
     for name, spec in kernels.items():
         if not costs[name]["generic"]:
             continue
         region = parse_graph(spec.text)
         plan = target.plan(region)
-        if plan.fallback and target.hardware.seconds(region) >= LONG:
+        if plan.reason and target.hardware.seconds(region) >= LONG:
             yield (
                 f"{node_text(spec.node, f'kernel {spec.op}')}: runs by the generic schedule, which "
                 f"is several times slower: {plan.reason}"

@@ -195,5 +195,3 @@ def _title(region: Graph) -> str:
     ops = list(dict.fromkeys(n.op for n in region.topological()))
     return "_".join(ops[:4]) or "copy"
 
-
-Arguments = list[Any]

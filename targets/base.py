@@ -74,15 +74,13 @@ class TargetInfo:
 class KernelPlan:
     """How a kernel is computed: by the ``template`` of an op, or by the generic schedule (empty).
 
-    ``reason`` says why it is the generic one for sums of products. It is a ``fallback`` where no
-    template takes such operands, and the kernel is slow for it; else a pass chose so. ``algorithm``
-    and the largest register ``tile`` (rows by columns of the result, such as ``14x32``) are those
-    of the template.
+    ``reason`` says why it is the generic one for sums of products, which are slow by it.
+    ``algorithm`` and the largest register ``tile`` (rows by columns of the result, such as
+    ``14x32``) are those of the template.
     """
 
     template: str = ""
     reason: str = ""
-    fallback: bool = False
     algorithm: str = ""
     tile: str = ""
 

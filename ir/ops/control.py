@@ -144,7 +144,7 @@ def _settle_carried(
 
 
 def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
-    """The carried type after a iteration: a dim that changes gets a symbol of the body's own."""
+    """The carried type after an iteration: a dim that changes gets a symbol of the body's own."""
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in body.name)
     counter = iter(range(1_000))
     if isinstance(a, TensorType) and isinstance(b, TensorType) and a.shape and b.shape:

@@ -30,8 +30,8 @@ from ...ir.graph import Graph
 from ..base import Pass, PassContext, register_pass
 from ..claims import rounds
 from ..facts import NO_DEAD_NODES
-from .anchors import grow_epilogue
 from .classify import Kind, classify
+from .epilogue import grow_epilogue
 from .outline import outline
 from .regions import Regions
 

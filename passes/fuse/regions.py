@@ -174,16 +174,22 @@ class Regions:
             self._add(region, copy)
         self._add(regions[0], node)
 
-    def _objection(self, region: Region, node: Node, kind: Kind) -> str | None:
-        """Why ``node``, all of whose consumers are in ``region``, may not join it."""
+    def over_limit(self, nodes: int, inputs: int, joined: bool = False) -> str | None:
+        """Why a region of so many nodes and so many inputs is too large; None where it is not."""
         # The operands of a JOIN are computed one after the other, so a long chain of code for each
         # costs no registers.
-        joined = self.kinds[region.members[0]] is Kind.JOIN
-        if len(region.members) >= self._max_nodes * (_JOINED if joined else 1):
-            return f"the region has {len(region.members)} nodes"
+        if nodes > self._max_nodes * (_JOINED if joined else 1):
+            return f"the region has {nodes - 1} nodes"
+        return f"the region has {self._max_inputs} inputs" if inputs > self._max_inputs else None
+
+    def _objection(self, region: Region, node: Node, kind: Kind) -> str | None:
+        """Why ``node``, all of whose consumers are in ``region``, may not join it."""
         added = {v for v in self.graph.inputs_of(node) if v is not None and not v.is_constant}
-        if len(region.inputs | added) - 1 > self._max_inputs:
-            return f"the region has {self._max_inputs} inputs"
+        joined = self.kinds[region.members[0]] is Kind.JOIN
+        inputs = len(region.inputs | added) - 1  # without the result of the node
+        reason = self.over_limit(len(region.members) + 1, inputs, joined)
+        if reason is not None:
+            return reason
         if kind is Kind.VIEW and not only_unit_dims(self.graph, node):
             return "a view that changes more than dims of 1"
         consumers = self.graph.out_edges(node)

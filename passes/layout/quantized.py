@@ -19,6 +19,10 @@ from .weights import Weights
 
 _F32 = np.float32
 
+_OPEN_PARAMETERS = "a scale, a zero point or its bias is not constant, or a scale is not float32"
+_OTHER_SCALES = "its scales or its bias are not for each column, or for all"
+_NO_MATRIX = "its weights are no matrix"
+
 
 @dataclass(frozen=True)
 class _Operands:
@@ -45,18 +49,32 @@ def _constant(value: Value | None, default: float) -> np.ndarray | None:
 
 
 def _operands(
-    p: Planner, x: Value | None, zx: Value | None, w: Value | None, zw: Value | None
+    p: Planner, node: Node, x: Value | None, zx: Value | None, w: Value | None, zw: Value | None
 ) -> _Operands | None:
-    """The operands of a dot product that the target has; None where it has none."""
-    if x is None or w is None or w.constant is None or p.layouts.dot_depth == 1:
+    """The operands of a dot product that the target has; None, with the reason told, if not."""
+    found = _operands_or_reason(p, x, zx, w, zw)
+    if isinstance(found, str):
+        p.keep(node, found)
         return None
-    if x.dtype != p.layouts.activation:
-        return None
+    return found
+
+
+def _operands_or_reason(
+    p: Planner, x: Value | None, zx: Value | None, w: Value | None, zw: Value | None
+) -> _Operands | str:
+    if p.layouts.dot_depth == 1:
+        return "the target has no dot product of 8-bit integers"
+    if x is None or w is None or w.constant is None:
+        return "its weights are not constant"
+    if p.layouts.activation not in (None, x.dtype):
+        return f"dot products take {p.layouts.activation}, not {x.dtype}"
     zero = _constant(zx, 0)
     if zero is None or zero.size != 1:
-        return None
+        return "the zero point of its data is not one constant"
     weight = _signed(w.constant, _constant(zw, 0))
-    return None if weight is None else _Operands(x, int(zero.reshape(())), weight, w)
+    if weight is None:
+        return "its weights are not symmetric: their zero point is not the middle"
+    return _Operands(x, int(zero.reshape(())), weight, w)
 
 
 def _signed(w: np.ndarray, zero: np.ndarray | None) -> np.ndarray | None:
@@ -86,13 +104,12 @@ def _scales(*values: Value | None) -> list[np.ndarray] | None:
 def convolution(p: Planner, node: Node) -> None:
     """``QLinearConv``."""
     x, sx, zx, w, sw, zw, sy, zy, bias = _padded(p, node, 9)
-    operands = _operands(p, x, zx, w, zw)
-    scales = _scales(sx, sw, sy)
-    if operands is None or scales is None or zy is None or zy.constant is None:
+    operands = _operands(p, node, x, zx, w, zw)
+    if operands is None:
         return
-    given = _constant(bias, 0)
-    if given is None:
-        return
+    scales, given = _scales(sx, sw, sy), _constant(bias, 0)
+    if scales is None or given is None or zy is None or zy.constant is None:
+        return p.keep(node, _OPEN_PARAMETERS)
     total = _sums(p, node, operands, given)
     if total is None:
         return
@@ -103,7 +120,7 @@ def convolution(p: Planner, node: Node) -> None:
 def integer_convolution(p: Planner, node: Node) -> None:
     """``ConvInteger``."""
     x, w, zx, zw = _padded(p, node, 4)
-    operands = _operands(p, x, zx, w, zw)
+    operands = _operands(p, node, x, zx, w, zw)
     if operands is None:
         return
     total = _sums(p, node, operands, np.zeros((), np.int32))
@@ -139,13 +156,17 @@ def _scalar(p: Planner, node: Node, zero: Value) -> Value:
 def product(p: Planner, node: Node) -> None:
     """``QLinearMatMul`` by constant weights."""
     a, sa, za, b, sb, zb, sy, zy = _padded(p, node, 8)
-    operands, scales = _operands(p, a, za, b, zb), _scales(sa, sb, sy)
-    if operands is None or scales is None or zy is None or zy.constant is None:
+    operands, scales = _operands(p, node, a, za, b, zb), _scales(sa, sb, sy)
+    if operands is None:
         return
-    if not _is_matrix(operands) or not _by_column(scales[1], operands.weight.shape[1]):
-        return
-    if any(a.size != 1 for a in (scales[0], scales[2], zy.constant)):
-        return
+    if scales is None or zy is None or zy.constant is None:
+        return p.keep(node, _OPEN_PARAMETERS)
+    if not _is_matrix(operands):
+        return p.keep(node, _NO_MATRIX)
+    columns = operands.weight.shape[1]
+    single = all(a.size == 1 for a in (scales[0], scales[2], zy.constant))
+    if not single or not _by_column(scales[1], columns):
+        return p.keep(node, _OTHER_SCALES)
     total = _product(p, node, operands, np.zeros((), np.int32))
     scale = scales[0].reshape(-1) * scales[1].reshape(-1) / scales[2].reshape(-1)
     p.replace(node, _requantize_rows(p, node, total, scale, zy), "integer matmuls")
@@ -154,23 +175,25 @@ def product(p: Planner, node: Node) -> None:
 def gemm(p: Planner, node: Node) -> None:
     """``QGemm`` by constant weights, with 8-bit or float results."""
     a, sa, za, b, sb, zb, c, sy, zy = _padded(p, node, 9)
-    operands, scales, bias = _operands(p, a, za, b, zb), _scales(sa, sb), _constant(c, 0)
-    if operands is None or scales is None or bias is None or attribute(node, "transA"):
+    operands, scales, bias = _operands(p, node, a, za, b, zb), _scales(sa, sb), _constant(c, 0)
+    if operands is None:
         return
+    steps = _scales(sy) if zy is not None else []
+    if scales is None or bias is None or steps is None or (zy is not None and zy.constant is None):
+        return p.keep(node, _OPEN_PARAMETERS)
+    if attribute(node, "transA"):
+        return p.keep(node, "its first operand is transposed")
     if attribute(node, "transB"):
         operands = _Operands(operands.x, operands.zero, operands.weight.T, operands.key)
     columns = operands.weight.shape[1]
     if bias.size not in (1, columns) or not _by_column(scales[1], columns):
-        return
+        return p.keep(node, _OTHER_SCALES)
     scale = scales[0].reshape(-1) * scales[1].reshape(-1) * _F32(attribute(node, "alpha"))
     if zy is None:
         total = _product(p, node, operands, bias)
         exact = p.add("Cast", [total], {"to": 1}, domain="", like=node)
         factor = p.constant((node, "scale"), _fit(scale), f"{node.out().name}_scale")
         p.replace(node, p.add("Mul", [exact, factor], domain="", like=node), "integer matmuls")
-        return
-    steps = _scales(sy)
-    if steps is None or zy.constant is None:
         return
     total = _product(p, node, operands, bias)
     scale = scale / steps[0].reshape(-1)
@@ -181,14 +204,15 @@ def integer_product(p: Planner, node: Node) -> None:
     """``MatMulInteger`` by constant weights; the zero point of the data may be a run-time value."""
     a, b, za, zb = _padded(p, node, 4)
     dynamic = za is not None and za.constant is None
-    operands = _operands(p, a, None if dynamic else za, b, zb)
-    if operands is None or not _is_matrix(operands):
+    operands = _operands(p, node, a, None if dynamic else za, b, zb)
+    if operands is None:
         return
+    if not _is_matrix(operands):
+        return p.keep(node, _NO_MATRIX)
+    if dynamic and za is not None and za.tensor_type.numel != 1:
+        return p.keep(node, "the zero point of its data is not one number")
     total = _product(p, node, operands, np.zeros((), np.int32))
     if dynamic:
-        assert za is not None
-        if za.tensor_type.numel != 1:
-            return
         zero = p.add("Reshape", [p.add("Cast", [za], {"to": 6}, domain="")], {"shape": ()})
         sums = operands.weight.sum(axis=0, dtype=np.int32)
         weights = p.constant((operands.key, "sums"), sums, f"{operands.key.name}_sums")

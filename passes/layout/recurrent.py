@@ -23,13 +23,16 @@ def recurrent(p: Planner, node: Node) -> None:
     """``RNN``, ``GRU`` and ``LSTM`` of float32 with constant weights and without peepholes."""
     x, w, r, bias, *states = [*p.graph.inputs_of(node), *[None] * 5][:7]
     peepholes = p.graph.inputs_of(node)[7:8]
-    if x is None or x.dtype != "float32" or peepholes not in ([], [None]):
-        return
+    if x is None or x.dtype != "float32":
+        return p.keep(node, "packed kernels take float32")
+    if peepholes not in ([], [None]):
+        return p.keep(node, "it has peepholes")
     weight, back, row = (None if v is None else v.constant for v in (w, r, bias))
     if weight is None or back is None or (bias is not None and row is None):
-        return
-    if x.shape[-1] == weight.shape[-1]:
-        _convert(p, node, x, weight, back, row, states)
+        return p.keep(node, "its weights or its bias are not constant")
+    if x.shape[-1] != weight.shape[-1]:
+        return p.keep(node, "the size of its inputs is open")
+    _convert(p, node, x, weight, back, row, states)
 
 
 def _convert(

@@ -21,15 +21,15 @@ def transposed(p: Planner, node: Node) -> None:
     """
     x, w, *rest = p.graph.inputs_of(node)
     bias = rest[0] if rest else None
-    if x is None or w is None or w.constant is None or x.dtype != "float32" or x.rank != 4:
-        return
-    if bias is not None and bias.constant is None:
-        return
+    if x is None or w is None or x.dtype != "float32" or x.rank != 4:
+        return p.keep(node, "packed kernels take images of float32")
+    if w.constant is None or (bias is not None and bias.constant is None):
+        return p.keep(node, "its weights or its bias are not constant")
     if not _apart(node, w.constant.shape[2:]):
-        return
+        return p.keep(node, "its windows overlap, leave gaps, are cut off or in groups")
     channels, filters, *kernel = w.constant.shape
     if x.shape[1] != channels:
-        return
+        return p.keep(node, "its channels are open")
     # Fewer filters than a block are unpacked, rather than padded to one for each position.
     padded = -(-filters // p.block) * p.block if filters >= p.block else filters
     weight = np.zeros((*kernel, padded, channels), np.float32)

@@ -21,7 +21,7 @@ from .winograd_forms import FORMS, Form
 def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]:
     """By algorithm, the model's own first: every choice for a shape, the best estimate first.
 
-    None for a shape with extents that are not known.
+    No choices for a shape with extents that are not known.
     """
     if isinstance(shape, ProductShape):
         tiles = rank_product_tiles(cpu, shape.rows, shape.columns)

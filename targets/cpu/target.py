@@ -13,7 +13,7 @@ from ...contract import MOST_THREADS
 from ...ir.graph import Graph, Node
 from ...machine import usable_cores
 from ..base import KernelPlan, OptionValues, TargetInfo
-from ..generic.choice import choose_template
+from ..generic.choice import choose_template, product_operands
 from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
@@ -33,8 +33,8 @@ from .recurrent import recurrent_templates
 
 def _has_layout(node: Node, region: Graph) -> bool:
     """Are there packed kernels for the element types of a node, so that the layout pass chose?"""
-    values = [v for v in region.inputs_of(node)[:2] if v is not None]
-    return all(v.dtype in ("float32", "int8", "uint8") for v in values)
+    types = {v.dtype for v in product_operands(region, node)}
+    return types <= {"float32"} or types <= {"int8", "uint8"}
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,10 @@ class CpuTarget:
             key = choice.anchor.key
             details = self._templates[key].details(simple, choice.anchor)
             return KernelPlan(key, algorithm=details.algorithm, tile=details.tile)
-        if choice.plain is not None and _has_layout(choice.plain, region):
-            return KernelPlan(reason=f"the layout pass leaves this {choice.plain.key} as it is")
-        return KernelPlan(reason=choice.reason, fallback=bool(choice.reason))
+        if choice.plain is not None and _has_layout(choice.plain, simple):
+            key = choice.plain.key
+            return KernelPlan(reason=f"the layout pass left this {key} (--explain layout says why)")
+        return KernelPlan(reason=choice.reason)
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         simple = coalesce(flatten_pointwise(region))

@@ -80,8 +80,7 @@ class CudaTarget:
         return tvm.target.Target({"kind": "cuda", "arch": self.arch, "host": host})
 
     def plan(self, region: Graph) -> KernelPlan:
-        reason = choose_template(region, {}, self.hardware).reason
-        return KernelPlan(reason=reason, fallback=bool(reason))
+        return KernelPlan(reason=choose_template(region, {}, self.hardware).reason)
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_region(region, name, GpuLoops())

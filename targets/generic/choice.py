@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from ...ir.elementwise import is_elementwise
-from ...ir.graph import Graph, Node
+from ...ir.graph import Graph, Node, Value
 from ...ir.hardware import Hardware
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
@@ -64,9 +64,17 @@ def _without(
 
 
 def _described(graph: Graph, node: Node) -> str:
-    """The op, and the element types that it takes."""
-    types = dict.fromkeys(v.dtype for v in graph.inputs_of(node)[:2] if v is not None)
+    """The op, and the element types that it multiplies."""
+    types = dict.fromkeys(v.dtype for v in product_operands(graph, node))
     return f"{node.key} of {' and '.join(types)}"
+
+
+def product_operands(graph: Graph, node: Node) -> list[Value]:
+    """The two that a sum of products multiplies: the first input, and the next that is a matrix or
+    more, as scales and zero points may stand between."""
+    first, *others = [v for v in graph.inputs_of(node) if v is not None]
+    matrices = [v for v in others if v.rank > 1]
+    return [first, *(matrices or others)[:1]]
 
 
 def _misfit(graph: Graph, anchor: Node, stores: bool, hardware: Hardware) -> str | None:
@@ -92,4 +100,4 @@ def movement_before(graph: Graph, anchor: Node, node: Node) -> Node | None:
     return next(moves, None)
 
 
-__all__ = ["SPREAD", "TemplateChoice", "choose_template", "movement_before"]
+__all__ = ["SPREAD", "TemplateChoice", "choose_template", "movement_before", "product_operands"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
@@ -42,6 +43,40 @@ def convolution(filters: int, group: int = 1, constant: bool = True) -> object:
 def test_the_layout_pass_says_why_a_convolution_stays(model: object, reason: str) -> None:
     artifact = graphkiln.compile(model, "cpu:x86-64-v3", explain="layout")
     assert [(m.node, m.reason) for m in artifact.near_misses] == [("conv", reason)]
+
+
+def quantized(zero: int, constant: bool = True, filters: int = 32) -> onnx.ModelProto:
+    """``QLinearConv`` with uint8 weights of one zero point, given with the model or at run time."""
+    weights = np.full((filters, 32, 3, 3), 9, np.uint8)
+    scalars = {"s": np.float32(0.1), "z": np.uint8(3), "wz": np.uint8(zero)}
+    image = helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 32, 96, 96])
+    given = helper.make_tensor_value_info("w", TensorProto.UINT8, list(weights.shape))
+    held = [from_array(np.asarray(v), k) for k, v in scalars.items()]
+    graph = helper.make_graph(
+        [helper.make_node("QLinearConv", ["x", "s", "z", "w", "s", "wz", "s", "z"], ["y"], "conv")],
+        "g", [image] if constant else [image, given],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [*held, from_array(weights, "w")] if constant else held,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize(
+    ("model", "reason", "slow"),
+    [
+        (quantized(3), "its weights are not symmetric: their zero point is not the middle", True),
+        (quantized(128, constant=False), "its weights are not constant", True),
+        (quantized(128, filters=1), "its 1 filters would leave most of a block of 8 empty", False),
+    ],
+)
+def test_the_layout_pass_says_why_a_quantized_convolution_stays(
+    model: onnx.ModelProto, reason: str, slow: bool
+) -> None:
+    artifact = graphkiln.compile(model, "cpu:x86-64-v3", explain="layout")
+    assert [(m.node, m.reason) for m in artifact.near_misses] == [("conv", reason)]
+    (why,) = {c["generic"] for c in artifact.report["kernel_costs"].values() if c["generic"]}
+    assert why == "the layout pass left this QLinearConv (--explain layout says why)"
+    assert any("generic schedule" in w for w in artifact.report["warnings"]) is slow
 
 
 def test_nobody_asked() -> None:

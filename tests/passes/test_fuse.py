@@ -327,10 +327,13 @@ def test_vectors_are_inputs_and_scalars_are_code() -> None:
     assert [v.name for v in body.inputs] == ["x", "v"]
 
 
-def _chain(length: int, inputs: int) -> Graph:
+def _chain(length: int, inputs: int, anchored: bool = False) -> Graph:
+    """Additions of one input after the other, of the square of the first with ``anchored``."""
     graph = Graph()
-    values = [graph.add_input(f"x{i}", tensor("float32", 4)) for i in range(inputs)]
+    values = [graph.add_input(f"x{i}", tensor("float32", 4, 4)) for i in range(inputs)]
     value = values[0]
+    if anchored:
+        value = graph.add_node("MatMul", [value, value]).out()
     for i in range(length):
         value = graph.add_node("Add", [value, values[i % inputs]]).out()
     graph.set_outputs([value])
@@ -343,6 +346,8 @@ def _chain(length: int, inputs: int) -> Graph:
     [
         (_chain(20, 2), "max-nodes=8", [4, 8, 8]),
         (_chain(12, 12), "max-inputs=4", [3, 3, 3, 3]),
+        (_chain(10, 2, anchored=True), "max-nodes=3", [2, 3, 3, 3]),
+        (_chain(11, 12, anchored=True), "max-inputs=4", [3, 3, 5]),
     ],
 )
 def test_limits(graph: Graph, options: str, sizes: list[int]) -> None:

@@ -89,9 +89,14 @@ def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
     """Why ``node`` does not join the epilogue ``members``, anchor first, or None."""
     anchor, kind = members[0], regions.kinds.get(node)
     if kind is not Kind.ELEMENTWISE and kind is not Kind.MOVE:
-        return "not elementwise"
+        return "neither elementwise nor a movement"
     if regions.region_of(node) is not None:
         return "it has a region already"
+    inside = {*members, node}
+    read = {v for m in inside for v in regions.graph.inputs_of(m) if v is not None}
+    reason = regions.over_limit(len(inside), len([v for v in read if v.node not in inside]))
+    if reason is not None:
+        return reason
     moved = next((m for m in members if regions.kinds[m] is Kind.MOVE), None)
     return regions.hardware.fusible_epilogue(regions.graph, anchor, moved, node)
 
