@@ -177,7 +177,8 @@ def _verdict(
 
 _STRICTER = re.compile(
     r"size != 0 && \(input_shape_size % size\) == 0.*Input shape:\{(.*,)?0(,.*)?\}, requested"
-    r"|running \w*Conv\w* node.*Invalid input shape: \{(.*,)?0(,.*)?\}",
+    r"|running \w*Conv\w* node.*Invalid input shape: \{(.*,)?0(,.*)?\}"
+    r"|running \w*(Conv|Pool)\w* node.*Only N can be zero",
     re.S,
 )
 
@@ -186,7 +187,7 @@ def _is_stricter(peer: Exception) -> bool:
     """Does onnxruntime refuse what the op's text allows?
 
     It infers no -1 of a Reshape of nothing; graphkiln divides the sizes, where that is exact. It
-    convolves no images without pixels, whose results have none either, or are sums of borders.
+    convolves and pools no images without pixels: results have none either, or are of borders only.
     """
     return _STRICTER.search(str(peer)) is not None
 
