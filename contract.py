@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,28 @@ LIBRARY, WEIGHTS, IR_TEXT, REPORT, MANIFEST = (
     "library.so", "weights.bin", "ir.txt", "report.json", "manifest.json",
 )  # fmt: skip
 MEMBERS = (LIBRARY, WEIGHTS, IR_TEXT, REPORT)
-"""The members whose size and SHA-256 are in the manifest, which is the fifth."""
+"""The members that every artifact has; their sizes and hashes are in ``files`` of the manifest.
+
+What targets add is in its ``members``, each with a kind: see :data:`MEMBER_KIND`.
+"""
+
+MEMBER_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,63}")
+"""How the names of further members look: as file names they stay in the artifact's folder."""
+
+MEMBER_KIND = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+"""How kinds of further members look: the device that reads them, a dot, and what they are."""
+
+MOST_MEMBERS = 64
+"""An artifact has no more further members."""
 
 ALIGNMENT = 64
 """Bytes: tensors, weights in ``weights.bin`` and parts of the arena start on such borders."""
 
 INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
 """The fields of a manifest that code relies on; null where one is missing."""
+
+OPEN_INTERFACE = ("members",)
+"""More of them, which only count where they are there."""
 
 BLANK_DIGEST = "0" * 64
 """Stands for the manifest's own SHA-256, ``self_sha256``, while that is taken."""
@@ -40,10 +56,12 @@ def interface_digest(manifest: Mapping[str, Any]) -> bytes:
     """What code relies on in a manifest, condensed: ``library.so`` ends with these 64 digits.
 
     They are the SHA-256, in hexadecimal, of the JSON, with sorted keys, of an object with the
-    :data:`INTERFACE` fields. Code that is given other inputs or weights than it was compiled for
-    would read and write elsewhere.
+    :data:`INTERFACE` fields, and those of :data:`OPEN_INTERFACE` that the manifest has. Code that
+    is given other inputs or weights than it was compiled for would read and write elsewhere.
     """
-    text = json.dumps({key: manifest.get(key) for key in INTERFACE}, sort_keys=True)
+    fields = {key: manifest.get(key) for key in INTERFACE}
+    fields |= {key: manifest[key] for key in OPEN_INTERFACE if key in manifest}
+    text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().encode()
 
 

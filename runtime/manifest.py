@@ -14,7 +14,11 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from ..contract import (
     ALIGNMENT,
     BLANK_DIGEST,
+    MANIFEST,
+    MEMBER_KIND,
+    MEMBER_NAME,
     MEMBERS,
+    MOST_MEMBERS,
     POLLS_ALWAYS,
     POLLS_LONG,
     SCHEMA,
@@ -90,6 +94,13 @@ class FileSpec(NamedTuple):
     size: int
 
 
+class MemberSpec(NamedTuple):
+    """A further member: its kind, which begins with the device that reads it, and its content's."""
+
+    kind: str
+    file: FileSpec
+
+
 class NativeSpec(NamedTuple):
     """What native code works on: the template of its frame, and pairs of words to add.
 
@@ -113,6 +124,7 @@ class Manifest(NamedTuple):
     outputs: tuple[ValueSpec, ...]
     weights: tuple[WeightSpec, ...]
     files: dict[str, FileSpec]
+    members: dict[str, MemberSpec]
     checksum: tuple[str, str]
     host_functions: tuple[str, ...]
     native: NativeSpec | None
@@ -139,6 +151,7 @@ def parse_manifest(data: bytes) -> Manifest:
         outputs=_values(raw, "outputs"),
         weights=weights,
         files=files,
+        members=_members(raw),
         checksum=_checksum(_get(raw, "weights_checksum", dict, "manifest")),
         host_functions=_strings(raw, "host_functions", "manifest"),
         native=_native(raw, weights),
@@ -233,14 +246,32 @@ def _target(obj: Json) -> TargetSpec:
 
 
 def _files(obj: Json) -> dict[str, FileSpec]:
-    files = {}
-    for member in MEMBERS:
-        entry = _get(obj, member, dict, "files")
-        where = f"files[{member!r}]"
-        files[member] = FileSpec(_hex(entry, "sha256", where), _size(entry, "size", where))
+    files = {m: _file(_get(obj, m, dict, "files"), f"files[{m!r}]") for m in MEMBERS}
     if len(obj) != len(files):
         raise ArtifactError(f"files: unknown member {sorted(set(obj) - set(files))[0]!r}")
     return files
+
+
+def _file(entry: Json, where: str) -> FileSpec:
+    return FileSpec(_hex(entry, "sha256", where), _size(entry, "size", where))
+
+
+def _members(raw: Json) -> dict[str, MemberSpec]:
+    """What targets added. Whether a device here reads such kinds is asked when it is loaded."""
+    entries = _get(raw, "members", dict, "manifest") if "members" in raw else {}
+    if len(entries) > MOST_MEMBERS:
+        raise ArtifactError(f"members: more than {MOST_MEMBERS}")
+    found = {}
+    for name in entries:
+        if name in (*MEMBERS, MANIFEST) or not MEMBER_NAME.fullmatch(name):
+            raise ArtifactError(f"members: {name!r} is no name of a member")
+        where = f"members[{name!r}]"
+        entry = _get(entries, name, dict, "members")
+        kind = _get(entry, "kind", str, where)
+        if not MEMBER_KIND.fullmatch(kind):
+            raise ArtifactError(f"{where}: {kind!r} is no kind of a member")
+        found[name] = MemberSpec(kind, _file(entry, where))
+    return found
 
 
 def _checksum(obj: Json) -> tuple[str, str]:

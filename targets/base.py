@@ -68,6 +68,17 @@ class KernelPlan:
     fallback: bool = False
 
 
+@dataclass(frozen=True)
+class Member:
+    """A further member of an artifact, which the target's device reads where it is loaded.
+
+    Its ``kind`` is the device's name, a dot and a word: ``cuda.modules``.
+    """
+
+    kind: str
+    content: bytes
+
+
 class Target(Protocol):
     """Kernels for one kind of hardware.
 
