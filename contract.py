@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,12 @@ INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native
 OPEN_INTERFACE = ("members",)
 """More of them, which only count where they are there."""
 
+CUDA_MODULES = "cuda.modules"
+"""The kind of a member with device code for GPUs: several contents, see :func:`join_texts`.
+
+Each is a module that TVM's loader of modules of its kind ``cuda`` reads.
+"""
+
 BLANK_DIGEST = "0" * 64
 """Stands for the manifest's own SHA-256, ``self_sha256``, while that is taken."""
 
@@ -63,6 +70,34 @@ def interface_digest(manifest: Mapping[str, Any]) -> bytes:
     fields |= {key: manifest[key] for key in OPEN_INTERFACE if key in manifest}
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().encode()
+
+
+_LENGTH = struct.Struct("<Q")
+
+
+def join_texts(parts: Iterable[bytes]) -> bytes:
+    """Several contents as one: of each its length as 64 bits, little-endian, and its bytes."""
+    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+
+def split_texts(data: bytes) -> list[bytes]:
+    """The contents that :func:`join_texts` joined. Raises ValueError where it is cut off."""
+    found = []
+    while data:
+        part, data = first_text(data)
+        found.append(part)
+    return found
+
+
+def first_text(data: bytes) -> tuple[bytes, bytes]:
+    """The first of joined contents, and what follows it. Raises ValueError where it is cut off."""
+    if len(data) < _LENGTH.size:
+        raise ValueError("the contents are cut off")
+    (size,) = _LENGTH.unpack_from(data)
+    end = _LENGTH.size + size
+    if len(data) < end:
+        raise ValueError("the contents are cut off")
+    return data[_LENGTH.size : end], data[end:]
 
 
 LARGE_MEMBER, MOST_DEFLATED = 16 << 20, 100

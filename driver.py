@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .passes.manager import PassManager, PassRecord
     from .passes.near_misses import NearMiss
     from .runtime import Session
-    from .targets.base import Target
+    from .targets.base import Parts, Target
 
 Shapes = Mapping[str, Sequence[int | str]]
 Listener = Callable[[str, int, int], None]
@@ -312,6 +312,7 @@ class _Compilation:
         """What to link with: known before the work, as it may be missing."""
         from .codegen.link import find_tools
 
+        self.target.require_tools()
         return find_tools(self.options.linker, self.target.host.info.arch)
 
     def timed(self, stage: str, step: Callable[[], Any]) -> Any:
@@ -406,13 +407,13 @@ class _Compilation:
 
         lowered = self.timed("lower", lambda: self.lowered(graph))
         self.dump(lowered)
-        objects, device = self.timed("kernels", lambda: self.build(lowered))
+        parts = self.timed("kernels", lambda: self.build(lowered))
         native = self.timed("native", lambda: self.native(graph, lowered))
         code = None if isinstance(native, str) else native
         library = self.timed(
             "link",
             lambda: link(
-                lowered.program, objects, lowered.dim_kernels, self.target, tools, device, code
+                lowered.program, parts.objects, lowered.dim_kernels, self.target, tools, code
             ),
         )  # fmt: skip
         manifest = self.manifest(graph, source, sorted(lowered.program.host_functions))
@@ -429,7 +430,9 @@ class _Compilation:
         self.describe(graph, lowered, source)
         self.report["nodes"] = {"imported": before, "optimised": graph.count_nodes()}
         self.report["runs"] = ways
-        return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
+        return ArtifactContents(
+            manifest, library, weights, print_graph(graph), self.report, parts.members
+        )
 
     def describe(self, graph: Graph, lowered: Lowered, source: Source) -> None:
         """Report what was generated: kernels and their costs, memory, what is slow and why."""
@@ -466,17 +469,14 @@ class _Compilation:
         if self.options.dump_ir is not None:
             dump_program(self.options.dump_ir, len(self.records) + 1, lowered, self.target)
 
-    def build(self, lowered: Lowered) -> tuple[dict[str, bytes], Any]:
-        """Object files of the kernels, or (for a GPU) one module that holds them all."""
-        from .codegen.build import build_device_module, build_kernels
+    def build(self, lowered: Lowered) -> Parts:
+        """What the target makes of the kernels."""
+        from .codegen.build import BuildServices
 
-        if self.target.host is not self.target:
-            return {}, build_device_module(lowered.kernels, self.target)
-        objects = build_kernels(
-            lowered.kernels, self.target, jobs=self.options.jobs,
-            progress=lambda done, total: self.listener("kernels", done, total),
-        )  # fmt: skip
-        return objects, None
+        def progress(done: int, total: int) -> None:
+            self.listener("kernels", done, total)
+
+        return self.target.build(lowered.kernels, BuildServices(self.options.jobs, progress))
 
     def native(self, graph: Graph, lowered: Lowered) -> Native | str:
         """Code that runs the kernels without the virtual machine, or why there can be none."""

@@ -69,13 +69,11 @@ def link(
     dims: Sequence[DimKernel],
     target: Target,
     tools: Tools,
-    device_module: Any = None,
     native: Native | None = None,
 ) -> bytes:
     """The shared library: bytecode, kernels and their thread pool.
 
-    ``device_module`` holds kernels with code for another device than the host's, ``native`` code
-    that calls the kernels in the bytecode's place.
+    ``native`` is code that calls the kernels in the bytecode's place.
 
     Raises :class:`LinkError` when it fails.
     """
@@ -83,8 +81,6 @@ def link(
 
     polls = polling(program, target) is not None
     executable = assemble(program, polls)
-    if device_module is not None:
-        executable.mod.import_module(device_module)
     try:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)

@@ -40,6 +40,8 @@ class Model:
             host.register(manifest.host_functions)
             digest = manifest.files[LIBRARY].sha256
             self._library = load_library(artifact.library, digest)
+            kinds = {name: spec.kind for name, spec in manifest.members.items()}
+            self.place.bring(self._library, artifact.members, kinds)
         except ArtifactError as error:
             raise ArtifactError(error.reason, file=artifact.path) from error
         self._polls = manifest.polls

@@ -5,16 +5,18 @@ A GPU's artifact takes and gives GPU tensors; the weights cross once, when the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .errors import ArtifactError
+from ..contract import CUDA_MODULES, split_texts
+from .errors import ArtifactError, first_line
 from .tvm_runtime import global_function
 from .values import items, tvm_ffi
 
 _CPU, _CUDA = 1, 2
 _POOLED = 2
 _EXISTS = 0
+_CUDA_LOADER = "ffi.Module.load_from_bytes.cuda"
 
 Main = Callable[..., Any]
 
@@ -29,6 +31,19 @@ class Place(NamedTuple):
         """Raises ArtifactError where the device is absent."""
         if self.cuda and not global_function("runtime.GetDeviceAttr")(_CUDA, 0, _EXISTS):
             raise ArtifactError("was compiled for CUDA, and this machine has no usable GPU")
+
+    def bring(self, library: Any, members: Mapping[str, bytes], kinds: Mapping[str, str]) -> None:
+        """Device code that lies in members of the artifact, where the library looks for it.
+
+        ``kinds`` are the members' kinds. Raises ArtifactError for one that is damaged.
+        """
+        for name, kind in kinds.items():
+            if kind == CUDA_MODULES:
+                try:
+                    for module in split_texts(members[name]):
+                        library.import_module(global_function(_CUDA_LOADER)(module))
+                except (RuntimeError, ValueError) as error:
+                    raise ArtifactError(f"{name} cannot be loaded ({first_line(error)})") from None
 
     def keep(self, weights: Sequence[Any]) -> Any:
         """The weights as the one array that every run passes to ``main``."""

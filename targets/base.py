@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
@@ -68,6 +68,29 @@ class KernelPlan:
     fallback: bool = False
 
 
+class Kernel(Protocol):
+    """A kernel to build, as code generation describes it.
+
+    ``text`` is its region's; ``role`` is ``main``, or ``sizes`` for its data-dependent dims.
+    """
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def op(self) -> str:
+        """A short name of what it computes, for messages."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """The first node that wants it, for messages."""
+        ...
+
+
 @dataclass(frozen=True)
 class Member:
     """A further member of an artifact, which the target's device reads where it is loaded.
@@ -77,6 +100,43 @@ class Member:
 
     kind: str
     content: bytes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a target contributes to an artifact.
+
+    ``objects`` are object files by the name of the one function that each defines, which are linked
+    into the library; ``members`` are further members of the artifact by name.
+    """
+
+    objects: Mapping[str, bytes] = field(default_factory=dict)
+    members: Mapping[str, Member] = field(default_factory=dict)
+
+
+class KernelCompiler(Protocol):
+    """What TVM makes of functions, wherever a kernel is built."""
+
+    def compile(self, functions: Mapping[str, Any], target: Target) -> Any:
+        """A ``tvm.runtime.Module`` of PrimFuncs by name: host code, which may import others'."""
+        ...
+
+    def object_file(self, library: Any) -> bytes:
+        """The host code of a module, without what it imports."""
+        ...
+
+
+class Services(Protocol):
+    """What code generation lends to a target that builds an artifact's parts."""
+
+    def compile_kernels(self, kernels: Mapping[str, Kernel], target: Target) -> dict[str, bytes]:
+        """What ``target.compile_kernel`` makes of each kernel, by name.
+
+        Kernels that were compiled before come from the cache; others are compiled at the same time
+        by several processes. Raises a :class:`graphkiln.GraphkilnError` whose ``blockers`` name the
+        node and the op of each kernel that fails.
+        """
+        ...
 
 
 class Target(Protocol):
@@ -132,4 +192,19 @@ class Target(Protocol):
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         """The function that computes the data-dependent dims of a one-node region."""
+        ...
+
+    def require_tools(self) -> None:
+        """Raises :class:`TargetError` where a program is missing that building needs."""
+        ...
+
+    def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
+        """One kernel as bytes that may be kept between compilations; only :meth:`build` reads them.
+
+        It may run in a worker process.
+        """
+        ...
+
+    def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
+        """Turn kernels into parts of an artifact."""
         ...

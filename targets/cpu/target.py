@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tvm import tirx
 
 from ...ir.graph import Graph, Node
-from ..base import KernelPlan, TargetInfo
+from ..base import Kernel, KernelCompiler, KernelPlan, Parts, Services, TargetInfo
 from ..generic.choice import choose_template
 from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
@@ -123,3 +123,12 @@ class CpuTarget:
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, self._loops)
+
+    def require_tools(self) -> None:
+        """TVM brings LLVM along."""
+
+    def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
+        return compiler.object_file(compiler.compile({name: function}, self))
+
+    def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
+        return Parts(services.compile_kernels(kernels, self))
