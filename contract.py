@@ -37,13 +37,21 @@ MEMBER_KIND = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 MOST_MEMBERS = 64
 """An artifact has no more further members."""
 
+HOST = "cpu"
+"""The device that runs all that no other does, and the memory space that feeds and results are in.
+
+An artifact that needs other devices lists their names in ``devices`` of its manifest, and in
+``spaces`` the memory spaces, each called after the device that it belongs to, of which its bytecode
+allocates memory by their place in the list, the host's following the last.
+"""
+
 ALIGNMENT = 64
 """Bytes: tensors, weights in ``weights.bin`` and parts of the arena start on such borders."""
 
 INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
 """The fields of a manifest that code relies on; null where one is missing."""
 
-OPEN_INTERFACE = ("members",)
+OPEN_INTERFACE = ("members", "devices", "spaces")
 """More of them, which only count where they are there."""
 
 CUDA_MODULES = "cuda.modules"

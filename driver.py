@@ -419,8 +419,10 @@ class _Compilation:
         manifest = self.manifest(graph, source, sorted(lowered.program.host_functions))
         weights = list(lowered.weights)
         weights += add_defaults(manifest["inputs"], graph.inputs, len(weights))
-        if (polls := polling(lowered.program, self.target)) is not None:
+        if (polls := polling(lowered.program)) is not None:
             manifest["polls"] = polls
+        if self.target.host is not self.target:
+            manifest |= {"devices": lowered.devices, "spaces": lowered.program.spaces}
         if code is not None:
             manifest["native"] = {
                 "words": len(weights), "fixups": len(weights) + 1, "stop": code.stop
@@ -431,16 +433,25 @@ class _Compilation:
         self.report["nodes"] = {"imported": before, "optimised": graph.count_nodes()}
         self.report["runs"] = ways
         return ArtifactContents(
-            manifest, library, weights, print_graph(graph), self.report, parts.members
-        )
+            manifest, library, weights, print_graph(graph), self.report, parts.members,
+            lowered.weight_spaces,
+        )  # fmt: skip
 
     def describe(self, graph: Graph, lowered: Lowered, source: Source) -> None:
         """Report what was generated: kernels and their costs, memory, what is slow and why."""
         from .codegen.costs import fallback_warnings, kernel_costs
         from .ir.flops import graph_flops
+        from .targets.base import targets_of
 
-        costs = kernel_costs(lowered.kernels, lowered.calls, self.target)
-        slow = fallback_warnings(lowered.kernels, costs, self.target)
+        costs: dict[str, dict[str, Any]] = {}
+        slow: list[str] = []
+        for device, target in targets_of(self.target).items():
+            own = lowered.kernels_of(device)
+            costs |= kernel_costs(own, lowered.calls, target)
+            slow += fallback_warnings(own, costs, target)
+            if target is not self.target.host:
+                for name in own:
+                    costs[name]["device"] = device
         self.report.update(
             {
                 "kernels": len(lowered.kernels),
@@ -454,11 +465,13 @@ class _Compilation:
         )
 
     def lowered(self, graph: Graph) -> Lowered:
-        """The program and its kernels; raises ``CodegenError``."""
+        """The program and its kernels; raises ``CodegenError``. The nodes get their devices."""
         from .codegen.build import compiler_version
         from .codegen.lower import lower_graph
+        from .codegen.placement import place
         from .targets.generic.registry import foreign_digest
 
+        place(graph, self.target)
         require_support(graph, self.target)
         return lower_graph(graph, self.target, compiler_version() + foreign_digest())
 
@@ -470,13 +483,18 @@ class _Compilation:
             dump_program(self.options.dump_ir, len(self.records) + 1, lowered, self.target)
 
     def build(self, lowered: Lowered) -> Parts:
-        """What the target makes of the kernels."""
+        """What the target and its host make of the kernels."""
         from .codegen.build import BuildServices
+        from .targets.base import merge_parts, targets_of
 
         def progress(done: int, total: int) -> None:
             self.listener("kernels", done, total)
 
-        return self.target.build(lowered.kernels, BuildServices(self.options.jobs, progress))
+        services = BuildServices(self.options.jobs, progress)
+        targets = targets_of(self.target).items()
+        return merge_parts(
+            target.build(lowered.kernels_of(device), services) for device, target in targets
+        )
 
     def native(self, graph: Graph, lowered: Lowered) -> Native | str:
         """Code that runs the kernels without the virtual machine, or why there can be none."""

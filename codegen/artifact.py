@@ -94,7 +94,8 @@ class ArtifactContents:
     ``manifest`` holds ``producer``, ``target``, ``inputs``, ``outputs``, ``provenance`` and
     ``host_functions``. ``weights`` are names and arrays in storage dtype (or ml_dtypes arrays), in
     the order in which the code takes them; they may be memory-mapped and are never joined.
-    ``members`` are further ones by name.
+    ``members`` are further ones by name, ``weight_spaces`` the memory spaces, by number, of weights
+    that are not wanted in the host's.
     """
 
     manifest: dict[str, Any]
@@ -103,6 +104,7 @@ class ArtifactContents:
     ir_text: str
     report: dict[str, Any]
     members: Mapping[str, Member] = field(default_factory=dict)
+    weight_spaces: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises ArtifactWriteError for members whose names or kinds no runtime would take."""
@@ -234,6 +236,8 @@ def _flush(file: IO[bytes]) -> None:
 def _write_members(contents: ArtifactContents, store: Store) -> None:
     arrays = [(name, _storage(name, array)) for name, array in contents.weights]
     entries, total = _layout(arrays)
+    for number, space in contents.weight_spaces.items():
+        entries[number]["space"] = space
     digest = _Digest(total)
     store(WEIGHTS, digest.watch(_weight_pieces(arrays, entries)), total)
     files = {WEIGHTS: {"sha256": digest.sha256, "size": total}}

@@ -18,9 +18,10 @@ from ..errors import Blocker, GraphkilnError
 from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import parse_target
-from ..targets.base import Kernel, Target
+from ..targets.base import Kernel, Target, targets_of
 from ..targets.generic.registry import foreign_keys
 from .child import start_child
+from .kernels import KernelSpec
 from .objects import ObjectCache
 from .pipeline import register_pipeline
 
@@ -68,15 +69,15 @@ def kernel_function(spec: Kernel, name: str, target: Target) -> Any:
 
 
 def lowering_failures(
-    kernels: Mapping[str, Kernel], target: Target, cache_folder: str | None = None
+    kernels: Mapping[str, KernelSpec], target: Target, cache_folder: str | None = None
 ) -> list[Blocker]:
     """Every kernel without a PrimFunc, and why; those that were built before have one."""
     store = ObjectCache(cache_folder)
-    failures = []
+    failures, targets = [], targets_of(target)
     for name, spec in kernels.items():
         if store.get(name) is None:
             try:
-                kernel_function(spec, name, target)
+                kernel_function(spec, name, targets[spec.device])
             except Exception as e:  # whatever stops a kernel's rule stops the compilation
                 failures.append(failure(spec, e))
     return sorted(failures, key=str)

@@ -31,18 +31,22 @@ def place_in_concats(
     order: Sequence[Node],
     root: Callable[[Value], Value],
     planned: Callable[[Value], bool],
+    space: Callable[[Node], str],
 ) -> InPlace:
     """Finds places for the inputs of as many ``Concat`` nodes as possible.
 
-    ``order`` is topological; ``root`` tells whose memory a value shares, and ``planned`` whether
-    a value of static size may lie anywhere in the arena. From the last node back: what a later,
+    ``order`` is topological; ``root`` tells whose memory a value shares, ``planned`` whether a
+    value of static size may lie anywhere in an arena, and ``space`` the memory space of a node's
+    results. From the last node back: what a later,
     larger result takes in, an earlier one may find there side by side (DenseNet's do).
     """
     in_place = InPlace()
     for node in reversed(order):
         if node.key == "Concat" and planned(node.out()) and _is_contiguous(node):
             parts = [root(v) for v in graph.inputs_of(node) if v is not None]
-            if all(planned(v) for v in parts) and _place(in_place, node.out(), parts):
+            here = space(node)
+            fit = all(planned(v) and space(v.node) == here for v in parts)
+            if fit and _place(in_place, node.out(), parts):
                 in_place.nodes.add(node)
     return in_place
 

@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..contract import HOST
 from ..ir.clone import clone_body, clone_node
 from ..ir.constant_inlining import PARAMETER_LIMIT, is_inlinable
 from ..ir.dim_algebra import from_atom, map_atoms
@@ -27,7 +28,7 @@ class KernelSpec:
     ``arguments`` index the node's inputs that are passed at run time (the rest are part of its
     code); ``symbols`` are the model's symbols that the kernel takes as int64 scalars, in order.
     ``node`` is the first node that wants it, for messages, and ``origins`` the ONNX nodes behind
-    that.
+    that. It runs on ``device``.
     """
 
     text: str
@@ -37,6 +38,7 @@ class KernelSpec:
     dims: tuple[Dim, ...] = field(compare=False)
     node: str = field(default="", compare=False)
     origins: tuple[str, ...] = field(default=(), compare=False)
+    device: str = HOST
 
     def name(self, target: str, version: str) -> str:
         """A symbol name unique to the kernel's content, the target and the compiler version."""
@@ -141,7 +143,10 @@ def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
     originals = canonical(region)
     dims = tuple(originals[s] for s in kernel_symbols(region, role))
     text = print_graph(region, limit=PARAMETER_LIMIT)
-    return KernelSpec(text, role, _title(region), arguments, dims, node.name, node.origins.names)
+    return KernelSpec(
+        text, role, _title(region), arguments, dims, node.name, node.origins.names,
+        node.device or HOST,
+    )  # fmt: skip
 
 
 def computed_sizes(graph: Graph, node: Node) -> list[Dim]:

@@ -79,7 +79,7 @@ def link(
     """
     import tvm
 
-    polls = polling(program, target) is not None
+    polls = polling(program) is not None
     executable = assemble(program, polls)
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -23,14 +23,12 @@ EVERY = 16
 """So many kernels take, in models where it matters, less than a second."""
 
 
-def polling(program: Program, target: Target) -> str | None:
+def polling(program: Program) -> str | None:
     """When a run of the program's bytecode should be watched, as the manifest has it.
 
     ``always`` where loops decide how long it takes, ``long`` where it may take long, and None for
     bytecode that does not look.
     """
-    if target.host is not target:
-        return None
     if any(isinstance(i, Loop) for i in _all(program.body)):
         return POLLS_ALWAYS
     kernels = sum(isinstance(i, Call) for i in _all(program.body))
@@ -50,7 +48,7 @@ def poll_object(target: Target) -> bytes:
     """The object file of :data:`POLL`, a function of the word."""
     b = Builder(CpuLoops(1))
     handle_signals(b, b.argument("signal", (1,), "int64"))
-    return object_of(tvm.IRModule({POLL: b.finish(POLL)}), target, asserts=True)
+    return object_of(tvm.IRModule({POLL: b.finish(POLL)}), target.host, asserts=True)
 
 
 def handle_signals(b: Builder, signal: BufferTensor) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from ..contract import (
     ALIGNMENT,
     BLANK_DIGEST,
+    HOST,
     MANIFEST,
     MEMBER_KIND,
     MEMBER_NAME,
@@ -31,6 +32,8 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 _MAX_SIZE = 1 << 62
 _MAX_NESTING = 16
 _MAX_RANK = 64
+_MAX_DEVICES = 64
+_HOST_KINDS = ("cpu", "llvm", "c")
 
 Dim: TypeAlias = "int | str | None"
 Json: TypeAlias = "dict[str, Any]"
@@ -78,13 +81,17 @@ class TargetSpec(NamedTuple):
 
 
 class WeightSpec(NamedTuple):
-    """One weight: its storage dtype or IR dtype, its shape, and its bytes in ``weights.bin``."""
+    """One weight: its storage dtype or IR dtype, its shape, and its bytes in ``weights.bin``.
+
+    ``space`` is the memory space in which code wants it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    space: str = HOST
 
 
 class FileSpec(NamedTuple):
@@ -117,6 +124,8 @@ class Manifest(NamedTuple):
 
     ``native`` is None where the model needs the virtual machine. ``polls`` says whether bytecode
     looks for signals, and which runs to watch: ``always`` all, ``long`` those that take long.
+    ``devices`` are those that run kernels beside the host, ``spaces`` the memory that code asks for
+    beside the host's, in the order of its numbers.
     """
 
     target: TargetSpec
@@ -129,6 +138,8 @@ class Manifest(NamedTuple):
     host_functions: tuple[str, ...]
     native: NativeSpec | None
     polls: str | None
+    devices: tuple[str, ...]
+    spaces: tuple[str, ...]
     raw: Json
 
 
@@ -145,8 +156,12 @@ def parse_manifest(data: bytes) -> Manifest:
     _get(raw, "provenance", dict, "manifest")
     files = _files(_get(raw, "files", dict, "manifest"))
     weights = _weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size)
+    target = _target(_get(raw, "target", dict, "manifest"))
+    devices, spaces = _devices(raw, target), _names(raw, "spaces")
+    if stray := {w.space for w in weights} - {HOST, *spaces}:
+        raise ArtifactError(f"weights: {min(stray)!r} is none of the spaces")
     return Manifest(
-        target=_target(_get(raw, "target", dict, "manifest")),
+        target=target,
         inputs=_with_defaults(raw, _values(raw, "inputs"), weights),
         outputs=_values(raw, "outputs"),
         weights=weights,
@@ -156,8 +171,24 @@ def parse_manifest(data: bytes) -> Manifest:
         host_functions=_strings(raw, "host_functions", "manifest"),
         native=_native(raw, weights),
         polls=_polls(raw),
+        devices=devices,
+        spaces=spaces,
         raw=raw,
     )
+
+
+def _devices(raw: Json, target: TargetSpec) -> tuple[str, ...]:
+    """The devices; artifacts for hosts alone say nothing of them, nor do old ones for GPUs."""
+    if "devices" in raw or target.kind in _HOST_KINDS:
+        return _names(raw, "devices")
+    return (target.kind,)
+
+
+def _names(raw: Json, key: str) -> tuple[str, ...]:
+    names = _strings(raw, key, "manifest") if key in raw else ()
+    if len(set(names)) < len(names) or HOST in names or len(names) > _MAX_DEVICES:
+        raise ArtifactError(f"manifest: {key!r} must hold different names of devices")
+    return names
 
 
 def _polls(raw: Json) -> str | None:
@@ -376,6 +407,7 @@ def _weight(entry: Any, where: str, total: int) -> WeightSpec:
         shape=tuple(shape),
         offset=_size(entry, "offset", where),
         nbytes=_size(entry, "nbytes", where),
+        space=_get(entry, "space", str, where) if "space" in entry else HOST,
     )
     if spec.nbytes != nbytes:
         raise ArtifactError(f"{where}: 'nbytes' is {spec.nbytes}, the shape needs {nbytes}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Node
 from ..ir.hardware import Hardware
 
 if TYPE_CHECKING:
@@ -114,6 +114,18 @@ class Parts:
     members: Mapping[str, Member] = field(default_factory=dict)
 
 
+def merge_parts(parts: Iterable[Parts]) -> Parts:
+    """The parts of one artifact; raises :class:`TargetError` where two give something one name."""
+    objects: dict[str, bytes] = {}
+    members: dict[str, Member] = {}
+    for part in parts:
+        for name in (objects.keys() & part.objects) | (members.keys() & part.members):
+            raise TargetError(f"two targets contribute {name!r} to an artifact")
+        objects |= part.objects
+        members |= part.members
+    return Parts(objects, members)
+
+
 class KernelCompiler(Protocol):
     """What TVM makes of functions, wherever a kernel is built."""
 
@@ -156,6 +168,23 @@ class Target(Protocol):
     @property
     def host(self) -> Target:
         """The CPU target that launches kernels; the target itself where that is a CPU."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The runtime's name of the device that the kernels run on."""
+        ...
+
+    @property
+    def space(self) -> str:
+        """The memory space that the kernels' tensors are in: the device's own, or the host's."""
+        ...
+
+    def place(self, graph: Graph, node: Node) -> str:
+        """The device that computes a node which needs a kernel: the target's, or the host.
+
+        Not asked where the target is its own host.
+        """
         ...
 
     @property
@@ -208,3 +237,8 @@ class Target(Protocol):
     def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
         """Turn kernels into parts of an artifact."""
         ...
+
+
+def targets_of(target: Target) -> dict[str, Target]:
+    """Who makes kernels for each device that programs of ``target`` run on; the host's is first."""
+    return {target.host.device: target.host, target.device: target}

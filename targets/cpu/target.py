@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
+from ...contract import HOST
 from ...ir.graph import Graph, Node
 from ..base import Kernel, KernelCompiler, KernelPlan, Parts, Services, TargetInfo
 from ..generic.choice import choose_template
@@ -96,6 +97,17 @@ class CpuTarget:
     @property
     def host(self) -> CpuTarget:
         return self
+
+    @property
+    def device(self) -> str:
+        return HOST
+
+    @property
+    def space(self) -> str:
+        return HOST
+
+    def place(self, graph: Graph, node: Node) -> str:
+        return HOST
 
     def tvm_target(self) -> Any:
         return self._tvm_target

@@ -12,7 +12,7 @@ from typing import Any
 from tvm import tirx
 
 from ...contract import CUDA_MODULES, join_texts, split_texts
-from ...ir.graph import Graph
+from ...ir.graph import Graph, Node
 from ...ir.hardware import GenericHardware
 from ..base import (
     Kernel,
@@ -79,6 +79,17 @@ class CudaTarget:
     def host(self) -> CpuTarget:
         return CpuTarget(self.cpu)
 
+    @property
+    def device(self) -> str:
+        return "cuda"
+
+    @property
+    def space(self) -> str:
+        return "cuda"
+
+    def place(self, graph: Graph, node: Node) -> str:
+        return self.device
+
     def tvm_target(self) -> Any:
         return self._tvm_target
 
@@ -109,6 +120,8 @@ class CudaTarget:
         return join_texts([compiler.object_file(library), *device_code(library, self.arch)])
 
     def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
+        if not kernels:
+            return Parts()
         built = services.compile_kernels(kernels, self)
         found = {name: split_texts(data) for name, data in built.items()}
         modules = join_texts([module for _, *modules in found.values() for module in modules])
