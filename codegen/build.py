@@ -17,7 +17,7 @@ from typing import IO, Any
 from ..errors import Blocker, GraphkilnError
 from ..ir.graph import Graph
 from ..ir.parser import parse_graph
-from ..targets import parse_target
+from ..targets import is_foreign, parse_target
 from ..targets.base import Kernel, Target, targets_of
 from ..targets.generic.registry import foreign_keys
 from .child import start_child
@@ -189,7 +189,7 @@ def build_kernels(
 def _build_missing(
     missing: list[str], kernels: Mapping[str, Kernel], target: Target, jobs: int
 ) -> Iterable[_Result]:
-    few = len(missing) <= IN_PROCESS_LIMIT or jobs == 1
+    few = len(missing) <= IN_PROCESS_LIMIT or jobs == 1 or is_foreign(target.spec)
     foreign = foreign_keys()
     here = [n for n in missing if few or _uses(kernels[n], foreign)]
     for name in here:
