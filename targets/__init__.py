@@ -10,8 +10,8 @@ from typing import TypeAlias
 from .base import Target, TargetError, TargetInfo, parse_options
 
 __all__ = [
-    "Parser", "Target", "TargetError", "TargetInfo", "is_foreign", "parse_options", "parse_target",
-    "register_target", "target_names",
+    "Parser", "Target", "TargetError", "TargetInfo", "foreign_names", "is_foreign", "parse_options",
+    "parse_target", "register_target", "target_names",
 ]  # fmt: skip
 
 GROUP = "graphkiln.targets"
@@ -49,7 +49,13 @@ def register_target(kind: str, parser: Parser) -> None:
 
 def target_names() -> tuple[str, ...]:
     """The kinds a target's name may start with."""
-    return (*_BUILT_IN, *sorted({*_registered, *(e.name for e in entry_points(group=GROUP))}))
+    return (*_BUILT_IN, *foreign_names())
+
+
+def foreign_names() -> list[str]:
+    """The kinds that plugins and :func:`register_target` brought."""
+    found = {*_registered, *(e.name for e in entry_points(group=GROUP))}
+    return sorted(found - _BUILT_IN.keys())
 
 
 def is_foreign(spec: str) -> bool:

@@ -316,6 +316,17 @@ def test_an_artifact_whose_device_nobody_knows(tmp_path: Path) -> None:
         parse_target(NAME)
 
 
+def test_commands_tell_of_it(device: MirrorDevice, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from graphkiln.cli import group
+
+    path = saved(classifier(), tmp_path)
+    told = CliRunner().invoke(group, ["inspect", str(path)]).output
+    assert re.search(r"devices\s+mirror", told) and "mirror.txt" in told
+    assert "mirror: of a plugin" in CliRunner().invoke(group, ["targets"]).output
+
+
 def test_a_device_that_is_absent(device: MirrorDevice, tmp_path: Path) -> None:
     path = saved(classifier(), tmp_path)
     device.present = False
