@@ -71,13 +71,17 @@ def kernel_function(spec: Kernel, name: str, target: Target) -> Any:
 def lowering_failures(
     kernels: Mapping[str, KernelSpec], target: Target, cache_folder: str | None = None
 ) -> list[Blocker]:
-    """Every kernel without a PrimFunc, and why; those that were built before have one."""
+    """Every kernel that cannot be compiled, as far as is known without machine code, and why.
+
+    Those that were built before can.
+    """
     store = ObjectCache(cache_folder)
     failures, targets = [], targets_of(target)
     for name, spec in kernels.items():
         if store.get(name) is None:
             try:
-                kernel_function(spec, name, targets[spec.device])
+                target = targets[spec.device]
+                target.check_kernel(name, kernel_function(spec, name, target), TvmCompiler())
             except Exception as e:  # whatever stops a kernel's rule stops the compilation
                 failures.append(failure(spec, e))
     return sorted(failures, key=str)
@@ -115,8 +119,7 @@ def build_module(
 
     # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
     config = {"tirx.disable_assert": not (asserts or check_bounds)}
-    # Ours has no passes for threads of another device.
-    pipeline = register_pipeline(check_bounds) if target.kind.name == "llvm" else None
+    pipeline = register_pipeline(check_bounds, threads=target.kind.name != "llvm")
     with tvm.transform.PassContext(config=config):
         return tvm.tirx.build(module, target=target, pipeline=pipeline)
 

@@ -227,6 +227,14 @@ class Target(Protocol):
         """Raises :class:`TargetError` where a program is missing that building needs."""
         ...
 
+    def check_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> None:
+        """Raises where :meth:`compile_kernel` would, as far as can be known without machine code.
+
+        What a kernel's function can be made for but not compiled is told of by
+        :func:`graphkiln.check` then, not only by compiling.
+        """
+        ...
+
     def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
         """One kernel as bytes that may be kept between compilations; only :meth:`build` reads them.
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import first_text, join_texts
+from ...errors import GraphkilnError
 
 _KIND = b"cuda"
 _OPTIONS = (
@@ -32,7 +33,7 @@ _OPTIONS = (
 """What code of TVM's needs: operators of small floats. Not fast-math, which changes numbers."""
 
 
-class DeviceCodeError(Exception):
+class DeviceCodeError(GraphkilnError):
     """nvcc fails; the text is what it says of the first error."""
 
 

@@ -114,6 +114,10 @@ class CudaTarget:
         if shutil.which("nvcc") is None:
             raise TargetError("compiling for CUDA needs nvcc on the path")
 
+    def check_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> None:
+        """As far as CUDA source: threads cannot allocate, and the host not read a GPU's memory."""
+        compiler.compile({name: function}, self)
+
     def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
         """The object file of what launches the kernel, and the device code that it launches."""
         library = compiler.compile({name: function}, self)

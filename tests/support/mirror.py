@@ -71,6 +71,9 @@ class MirrorTarget:
     def require_tools(self) -> None:
         pass
 
+    def check_kernel(self, name: str, function: Any, compiler: KernelCompiler) -> None:
+        pass
+
     def compile_kernel(self, name: str, function: Any, compiler: KernelCompiler) -> bytes:
         return self.host.compile_kernel(name, function, compiler)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_workspace_within_a_thread_is_its_own() -> None:
     function = target.sizes_kernel(region, "sizes")
     library = TvmCompiler().compile({"sizes": function}, target)
     assert "sizes_kernel" in library.imports[0].inspect_source()
+
+
+def test_workspace_of_open_sizes_between_launches() -> None:
+    """Resize keeps a table an axis; several launches fill and read them."""
+    region = parse_graph(
+        "graph g(%x: float32[2,4], %s: int64[2]) -> (y) {\n"
+        '  %y = Resize(%x, _, _, %s) {mode="nearest"} : float32[s0,s1]\n  return %y\n}\n'
+    )
+    target = parse_target(TARGET)
+    library = TvmCompiler().compile({"resize": target.kernel(region, "resize")}, target)
+    source = library.imports[0].inspect_source()
+    assert len(set(re.findall(r"__global__ void .* (resize_kernel\w*)\(", source))) == 3
 
 
 def test_without_nvcc_everything_but_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
