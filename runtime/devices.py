@@ -12,6 +12,7 @@ take a number of its own of the CPU's type.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
@@ -29,6 +30,7 @@ CPU_MEMORY, CUDA_MEMORY = (1, 0), (2, 0)
 _POOLED = 2
 _EXISTS = 0
 _CUDA_LOADER = "ffi.Module.load_from_bytes.cuda"
+_CODE = "library"
 
 
 class Device:
@@ -46,10 +48,11 @@ class Device:
         """Make the device ready for use; raises :class:`ArtifactError` where it is absent."""
 
     def attach(self, library: Any, members: Mapping[str, bytes]) -> None:
-        """Take the ``members`` of its kinds, by kind and name, of a model that is being loaded.
+        """Take the ``members`` of its kinds, by name, of a model that is being loaded.
 
-        ``library`` is the model's code, a module of tvm_ffi's, where its kernels look for others.
-        Raises :class:`ArtifactError` for members that it cannot use.
+        ``library`` is the model's code, a module of tvm_ffi's: its kernels find functions of other
+        modules among what it imports. It is the same for all sessions of a model. Raises
+        :class:`ArtifactError` for members that it cannot use.
         """
 
 
@@ -60,18 +63,27 @@ class CudaDevice(Device):
     memory = CUDA_MEMORY
     member_kinds = frozenset({CUDA_MODULES})
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._complete: set[Any] = set()
+
     def require(self) -> None:
         load_libraries(cuda=True)
         if not global_function("runtime.GetDeviceAttr")(*CUDA_MEMORY, _EXISTS):
             raise ArtifactError("was compiled for CUDA, and this machine has no usable GPU")
 
     def attach(self, library: Any, members: Mapping[str, bytes]) -> None:
-        for name, content in members.items():
-            try:
-                for module in split_texts(content):
-                    library.import_module(global_function(_CUDA_LOADER)(module))
-            except (RuntimeError, ValueError) as error:
-                raise ArtifactError(f"{name} cannot be loaded ({first_line(error)})") from None
+        with self._lock:
+            if library in self._complete:
+                return
+            for name, content in members.items():
+                try:
+                    modules = list(map(global_function(_CUDA_LOADER), split_texts(content)))
+                except (RuntimeError, ValueError) as error:
+                    raise ArtifactError(f"{name} cannot be loaded ({first_line(error)})") from None
+                for module in modules:
+                    library.import_module(module)
+            self._complete.add(library)
 
 
 _registered: dict[str, Device] = {}
@@ -147,10 +159,14 @@ class Devices:
             raise ArtifactError("was compiled by an older graphkiln: compile the model again")
 
     def attach(self, library: Any, members: Mapping[str, bytes]) -> None:
-        """Hand the members of an artifact to the devices that read them."""
+        """Hand the members of an artifact to the devices that read them.
+
+        ``library`` is the one that was loaded, a module of bytecode that imports the code.
+        """
+        code = next((m for m in library.imports if m.kind == _CODE), library)
         for name, device in self._devices.items():
             own = self._members.get(name, ())
-            device.attach(library, {member: members[member] for member in own})
+            device.attach(code, {member: members[member] for member in own})
 
     @property
     def machine(self) -> tuple[int, ...]:

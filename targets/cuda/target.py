@@ -30,6 +30,7 @@ from ..generic.choice import choose_template
 from ..generic.region import lower_region, lower_sizes
 from ..tir.gpu_loops import GpuLoops
 from .device_code import device_code
+from .lowering import register_rules
 
 DEFAULT = "sm_80"
 
@@ -97,6 +98,7 @@ class CudaTarget:
     def _tvm_target(self) -> Any:
         import tvm
 
+        register_rules()
         host = {"kind": "llvm", "mcpu": self.cpu.mcpu, "mtriple": self.cpu.triple}
         return tvm.target.Target({"kind": "cuda", "arch": self.arch, "host": host})
 

@@ -132,6 +132,18 @@ def test_without_nvcc_everything_but_compiling(monkeypatch: pytest.MonkeyPatch) 
         graphkiln.compile(str(path), target=TARGET)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_infinities_are_constants(dtype: str) -> None:
+    """As bits TVM would take their address, which constants of C++ have not."""
+    region = parse_graph(
+        f"graph g(%x: {dtype}[8]) -> (y) {{\n  %y = IsInf(%x) : bool[8]\n  return %y\n}}\n"
+    )
+    target = parse_target(TARGET)
+    library = TvmCompiler().compile({"k": target.kernel(region, "k")}, target)
+    source = library.imports[0].inspect_source()
+    assert "CUDART_INF" in source and not re.search(r"&\(\d", source)
+
+
 @needs_nvcc
 def test_nvcc_compiles_for_the_architecture(tmp_path: Path) -> None:
     (member,) = parse_target(TARGET).build({"one": spec()}, Cached(tmp_path)).members.values()
