@@ -122,9 +122,6 @@ class Devices:
         self.names = manifest.devices
         self._outdated = bool(self.names) and "devices" not in manifest.raw
         self._devices = {name: self._find(name) for name in manifest.devices}
-        for space in manifest.spaces:
-            if space not in self._devices:
-                raise ArtifactError(f"spaces: {space!r} is none of the devices")
         self._spaces = {space: self._devices[space].memory for space in manifest.spaces}
         self._members: dict[str, list[str]] = {}
         for name, member in manifest.members.items():

@@ -158,6 +158,9 @@ def parse_manifest(data: bytes) -> Manifest:
     weights = _weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size)
     target = _target(_get(raw, "target", dict, "manifest"))
     devices, spaces = _devices(raw, target), _names(raw, "spaces")
+    for space in spaces:
+        if space not in devices:
+            raise ArtifactError(f"spaces: {space!r} is none of the devices")
     if stray := {w.space for w in weights} - {HOST, *spaces}:
         raise ArtifactError(f"weights: {min(stray)!r} is none of the spaces")
     return Manifest(

@@ -10,16 +10,30 @@ from typing import Any
 
 import pytest
 
-from graphkiln.codegen.artifact import ArtifactContents, ArtifactWriteError, write_artifact
-from graphkiln.contract import MOST_MEMBERS
-from graphkiln.runtime import ArtifactError, read_artifact, verify
-from graphkiln.runtime.manifest import FileSpec, MemberSpec, parse_manifest
+from graphkiln.codegen.artifact import (
+    ArtifactContents,
+    ArtifactWriteError,
+    _json,
+    _sealed,
+    write_artifact,
+)
+from graphkiln.contract import MOST_MEMBERS, join_texts, split_texts
+from graphkiln.runtime import (
+    ArtifactError,
+    Device,
+    devices,
+    read_artifact,
+    register_device,
+    verify,
+)
+from graphkiln.runtime.devices import Devices
+from graphkiln.runtime.manifest import FileSpec, Manifest, MemberSpec, parse_manifest
 from graphkiln.targets.base import Member
 
 TABLES = {"tables.bin": Member("mirror.tables", b"\1\2\3"), "empty": Member("mirror.x.y", b"")}
 
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "producer": {"graphkiln": "0.1.0"}, "provenance": {}, "inputs": [], "outputs": [],
     "target": {"kind": "cpu", "name": "cpu", "triple": "", "arch": "", "features": []},
 }  # fmt: skip
@@ -111,6 +125,14 @@ def test_the_library_goes_with_its_members(tmp_path: Path) -> None:
     assert read_artifact(ours).members["tables.bin"] == b"\7\7\7"
 
 
+def reread(changes: dict[str, Any], folder: Path) -> Manifest:
+    """The manifest of an artifact with other fields, and a hash that fits them."""
+    write_artifact(contents({}), folder / "model", folder=True)
+    raw = json.loads((folder / "model" / "manifest.json").read_bytes())
+    raw |= {**changes, "self_sha256": "0" * 64}
+    return parse_manifest(_sealed(_json(raw)))
+
+
 ENTRY = {"kind": "mirror.tables", "sha256": "0" * 64, "size": 3}
 
 
@@ -125,10 +147,52 @@ ENTRY = {"kind": "mirror.tables", "sha256": "0" * 64, "size": 3}
     ({f"m{i}": ENTRY for i in range(65)}, "members: more than 64"),
 ])  # fmt: skip
 def test_manifests_of_members_are_validated(tmp_path: Path, members: Any, message: str) -> None:
-    from graphkiln.codegen.artifact import _json, _sealed
-
-    write_artifact(contents({}), tmp_path / "model", folder=True)
-    raw = json.loads((tmp_path / "model" / "manifest.json").read_bytes())
-    raw |= {"members": members, "self_sha256": "0" * 64}
     with pytest.raises(ArtifactError, match=message):
-        parse_manifest(_sealed(_json(raw)))
+        reread({"members": members}, tmp_path)
+
+
+# ---- devices and memory spaces -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"devices": "a"}, "'devices' must be a list"),
+    ({"devices": [1]}, "'devices' must hold strings"),
+    ({"devices": ["a", "a"]}, "'devices' must hold different names"),
+    ({"devices": ["cpu"]}, "'devices' must hold different names"),
+    ({"devices": ["a"], "spaces": ["cpu"]}, "'spaces' must hold different names"),
+    ({"devices": [f"d{i}" for i in range(65)]}, "'devices' must hold different names"),
+    ({"devices": ["a"], "spaces": ["b"]}, "spaces: 'b' is none of the devices"),
+    ({"weights": [{"name": "w", "dtype": "int8", "shape": [0], "offset": 0, "nbytes": 0,
+                   "space": "a"}]}, "weights: 'a' is none of the spaces"),
+])  # fmt: skip
+def test_manifests_of_devices_are_validated(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        reread(changes, tmp_path)
+
+
+def test_artifacts_of_older_versions_name_the_device_as_their_kind(tmp_path: Path) -> None:
+    class Old(Device):
+        name = "old"
+
+    target = {**MANIFEST["target"], "kind": "old"}
+    manifest = reread({"target": target}, tmp_path)
+    assert manifest.devices == ("old",) and manifest.spaces == ()
+    with pytest.raises(ArtifactError, match="unknown target kind 'old'"):
+        Devices(manifest)
+    register_device(Old())
+    try:
+        with pytest.raises(ArtifactError, match="by an older graphkiln: compile the model again"):
+            Devices(manifest).require()
+        Devices(reread({"target": target, "devices": ["old"]}, tmp_path)).require()
+    finally:
+        del devices._registered["old"]
+
+
+def test_joined_contents() -> None:
+    parts = [b"a", b"", b"bc" * 1000]
+    assert split_texts(join_texts(parts)) == parts and split_texts(b"") == []
+    for cut in (1, 7, 12, len(join_texts(parts)) - 1):
+        with pytest.raises(ValueError, match="cut off"):
+            split_texts(join_texts(parts)[:cut])
