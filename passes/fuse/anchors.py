@@ -6,7 +6,7 @@ from ...ir.graph import Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from .classify import Kind
-from .regions import Regions
+from .regions import OTHER_DEVICE, Regions
 
 _MAX_EPILOGUE = 24
 _MAX_OPEN = 4
@@ -49,6 +49,8 @@ def _without_widening(regions: Regions, members: list[Node]) -> list[Node]:
 
 def _takes(regions: Regions, node: Node, reader: Node) -> bool:
     """May the region of ``reader``, which reads every element once, compute ``node`` for itself?"""
+    if reader.device != node.device:
+        return False
     if has_trait(reader, Trait.SINGLE_PASS):
         return regions.hardware.fusible_prologue(regions.graph, reader, node) is None
     kind = regions.kinds.get(reader)
@@ -85,6 +87,8 @@ def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
         return "not elementwise"
     if regions.region_of(node) is not None:
         return "it has a region already"
+    if node.device != anchor.device:
+        return OTHER_DEVICE
     if kind is Kind.ELEMENTWISE and node.out().shape != (moved or anchor).out().shape:
         return "its shape is not that of the anchor"
     return regions.hardware.fusible_epilogue(regions.graph, anchor, node)

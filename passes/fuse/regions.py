@@ -19,6 +19,9 @@ _JOINED = 4
 """How many times as many nodes a region that ends in a JOIN may have."""
 
 
+OTHER_DEVICE = "it runs on another device"
+
+
 @dataclass
 class Region:
     """A set of nodes; ``inputs`` are the values from outside that they read.
@@ -163,6 +166,8 @@ class Regions:
 
     def _objection(self, region: Region, node: Node, kind: Kind) -> str | None:
         """Why ``node``, all of whose consumers are in ``region``, may not join it."""
+        if node.device != region.members[0].device:
+            return OTHER_DEVICE
         # The operands of a JOIN are computed one after the other: their number costs little.
         joined = self.kinds[region.members[0]] is Kind.JOIN
         if len(region.members) >= self._max_nodes * (_JOINED if joined else 1):
