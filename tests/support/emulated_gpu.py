@@ -44,6 +44,7 @@ static float max(float a, float b) { return std::fmax(a, b); }
 static float min(float a, float b) { return std::fmin(a, b); }
 static double max(double a, double b) { return std::fmax(a, b); }
 static double min(double a, double b) { return std::fmin(a, b); }
+static half __float2half_rn(float x) { return static_cast<half>(x); }
 static half max(half a, half b) { return a > b ? a : b; }
 static half min(half a, half b) { return a < b ? a : b; }
 template <class T> static T max(T a, T b) { return a > b ? a : b; }
