@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +23,42 @@ LIBRARY, WEIGHTS, IR_TEXT, REPORT, MANIFEST = (
     "library.so", "weights.bin", "ir.txt", "report.json", "manifest.json",
 )  # fmt: skip
 MEMBERS = (LIBRARY, WEIGHTS, IR_TEXT, REPORT)
-"""The members whose size and SHA-256 are in the manifest, which is the fifth."""
+"""The members that every artifact has; their sizes and hashes are in ``files`` of the manifest.
+
+What targets add is in its ``members``, each with a kind: see :data:`MEMBER_KIND`.
+"""
+
+MEMBER_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,63}")
+"""How the names of further members look: as file names they stay in the artifact's folder."""
+
+MEMBER_KIND = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+"""How kinds of further members look: the device that reads them, a dot, and what they are."""
+
+MOST_MEMBERS = 64
+"""An artifact has no more further members."""
+
+HOST = "cpu"
+"""The device that runs all that no other does, and the memory space that feeds and results are in.
+
+An artifact that needs other devices lists their names in ``devices`` of its manifest, and in
+``spaces`` the memory spaces, each called after the device that it belongs to, of which its bytecode
+allocates memory by their place in the list, the host's following the last.
+"""
 
 ALIGNMENT = 64
 """Bytes: tensors, weights in ``weights.bin`` and parts of the arena start on such borders."""
 
 INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
 """The fields of a manifest that code relies on; null where one is missing."""
+
+OPEN_INTERFACE = ("members", "devices", "spaces")
+"""More of them, which only count where they are there."""
+
+CUDA_MODULES = "cuda.modules"
+"""The kind of a member with device code for GPUs: several contents, see :func:`join_texts`.
+
+Each is a module that TVM's loader of modules of its kind ``cuda`` reads.
+"""
 
 BLANK_DIGEST = "0" * 64
 """Takes the place of the manifest's own SHA-256, ``self_sha256``, while that is computed."""
@@ -40,11 +71,41 @@ def interface_digest(manifest: Mapping[str, Any]) -> bytes:
     """What code relies on in a manifest, condensed: ``library.so`` ends with these 64 digits.
 
     They are the SHA-256, in hexadecimal, of the JSON, with sorted keys, of an object with the
-    :data:`INTERFACE` fields. Code that is given other inputs or weights than it was compiled for
-    would read and write elsewhere.
+    :data:`INTERFACE` fields, and those of :data:`OPEN_INTERFACE` that the manifest has. Code that
+    is given other inputs or weights than it was compiled for would read and write elsewhere.
     """
-    text = json.dumps({key: manifest.get(key) for key in INTERFACE}, sort_keys=True)
+    fields = {key: manifest.get(key) for key in INTERFACE}
+    fields |= {key: manifest[key] for key in OPEN_INTERFACE if key in manifest}
+    text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().encode()
+
+
+_LENGTH = struct.Struct("<Q")
+
+
+def join_texts(parts: Iterable[bytes]) -> bytes:
+    """Several contents as one: of each its length as 64 bits, little-endian, and its bytes."""
+    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+
+def split_texts(data: bytes) -> list[bytes]:
+    """The contents that :func:`join_texts` joined. Raises ValueError where it is cut off."""
+    found = []
+    while data:
+        part, data = first_text(data)
+        found.append(part)
+    return found
+
+
+def first_text(data: bytes) -> tuple[bytes, bytes]:
+    """The first of joined contents, and what follows it. Raises ValueError where it is cut off."""
+    if len(data) < _LENGTH.size:
+        raise ValueError("the contents are cut off")
+    (size,) = _LENGTH.unpack_from(data)
+    end = _LENGTH.size + size
+    if len(data) < end:
+        raise ValueError("the contents are cut off")
+    return data[_LENGTH.size : end], data[end:]
 
 
 LARGE_MEMBER, MOST_DEFLATED = 16 << 20, 100

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .passes.manager import PassManager, PassRecord
     from .passes.near_misses import NearMiss
     from .runtime import Session
-    from .targets.base import Target
+    from .targets.base import Parts, Target
 
 Shapes = Mapping[str, Sequence[int | str]]
 Listener = Callable[[str, int, int], None]
@@ -312,6 +312,7 @@ class _Compilation:
         """What to link with: known before the work, as it may be missing."""
         from .codegen.link import find_tools
 
+        self.target.require_tools()
         return find_tools(self.options.linker, self.target.host.info.arch)
 
     def timed(self, stage: str, step: Callable[[], Any]) -> Any:
@@ -406,20 +407,22 @@ class _Compilation:
 
         lowered = self.timed("lower", lambda: self.lowered(graph))
         self.dump(lowered)
-        objects, device = self.timed("kernels", lambda: self.build(lowered))
+        parts = self.timed("kernels", lambda: self.build(lowered))
         native = self.timed("native", lambda: self.native(graph, lowered))
         code = None if isinstance(native, str) else native
         library = self.timed(
             "link",
             lambda: link(
-                lowered.program, objects, lowered.dim_kernels, self.target, tools, device, code
+                lowered.program, parts.objects, lowered.dim_kernels, self.target, tools, code
             ),
         )  # fmt: skip
         manifest = self.manifest(graph, source, sorted(lowered.program.host_functions))
         weights = list(lowered.weights)
         weights += add_defaults(manifest["inputs"], graph.inputs, len(weights))
-        if (polls := polling(lowered.program, self.target)) is not None:
+        if (polls := polling(lowered.program)) is not None:
             manifest["polls"] = polls
+        if self.target.host is not self.target:
+            manifest |= {"devices": lowered.devices, "spaces": lowered.program.spaces}
         if code is not None:
             manifest["native"] = {
                 "words": len(weights), "fixups": len(weights) + 1, "stop": code.stop
@@ -429,15 +432,26 @@ class _Compilation:
         self.describe(graph, lowered, source)
         self.report["nodes"] = {"imported": before, "optimised": graph.count_nodes()}
         self.report["runs"] = ways
-        return ArtifactContents(manifest, library, weights, print_graph(graph), self.report)
+        return ArtifactContents(
+            manifest, library, weights, print_graph(graph), self.report, parts.members,
+            lowered.weight_spaces,
+        )  # fmt: skip
 
     def describe(self, graph: Graph, lowered: Lowered, source: Source) -> None:
         """Report what was generated: kernels and their costs, memory, what is slow and why."""
         from .codegen.costs import kernel_costs, slow_warnings
         from .ir.flops import graph_flops
+        from .targets.base import targets_of
 
-        costs = kernel_costs(lowered.kernels, lowered.calls, self.target)
-        slow = slow_warnings(lowered.kernels, costs, self.target)
+        costs: dict[str, dict[str, Any]] = {}
+        slow: list[str] = []
+        for device, target in targets_of(self.target).items():
+            own = lowered.kernels_of(device)
+            costs |= kernel_costs(own, lowered.calls, target)
+            slow += slow_warnings(own, costs, target)
+            if target is not self.target.host:
+                for name in own:
+                    costs[name]["device"] = device
         self.report.update(
             {
                 "kernels": len(lowered.kernels),
@@ -451,11 +465,13 @@ class _Compilation:
         )
 
     def lowered(self, graph: Graph) -> Lowered:
-        """The program and its kernels; raises ``CodegenError``."""
+        """The program and its kernels; raises ``CodegenError``. The nodes get their devices."""
         from .codegen.build import compiler_version
         from .codegen.lower import lower_graph
+        from .codegen.placement import place
         from .targets.generic.registry import foreign_digest
 
+        place(graph, self.target)
         require_support(graph, self.target)
         return lower_graph(graph, self.target, compiler_version() + foreign_digest())
 
@@ -466,17 +482,19 @@ class _Compilation:
         if self.options.dump_ir is not None:
             dump_program(self.options.dump_ir, len(self.records) + 1, lowered, self.target)
 
-    def build(self, lowered: Lowered) -> tuple[dict[str, bytes], Any]:
-        """Object files of the kernels, or (for a GPU) one module that holds them all."""
-        from .codegen.build import build_device_module, build_kernels
+    def build(self, lowered: Lowered) -> Parts:
+        """What the target and its host make of the kernels."""
+        from .codegen.build import BuildServices
+        from .targets.base import merge_parts, targets_of
 
-        if self.target.host is not self.target:
-            return {}, build_device_module(lowered.kernels, self.target)
-        objects = build_kernels(
-            lowered.kernels, self.target, jobs=self.options.jobs,
-            progress=lambda done, total: self.listener("kernels", done, total),
-        )  # fmt: skip
-        return objects, None
+        def progress(done: int, total: int) -> None:
+            self.listener("kernels", done, total)
+
+        services = BuildServices(self.options.jobs, progress)
+        targets = targets_of(self.target).items()
+        return merge_parts(
+            target.build(lowered.kernels_of(device), services) for device, target in targets
+        )
 
     def native(self, graph: Graph, lowered: Lowered) -> Native | str:
         """Code that runs the kernels without the virtual machine, or why there can be none."""

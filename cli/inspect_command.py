@@ -109,6 +109,7 @@ def _artifact(path: str, ir: bool, verify: bool) -> None:
                 "compiled by": ", ".join(f"{k} {v}" for k, v in sorted(raw["producer"].items())),
                 "target": f"{target.name} ({target.triple})",
                 "needs": " ".join(target.features) or "nothing special",
+                **({"devices": ", ".join(manifest.devices)} if manifest.devices else {}),
                 "nodes": _nodes(report),
                 "kernels": report.get("kernels", "?"),
                 "runs": report.get("runs", "?"),
@@ -121,7 +122,8 @@ def _artifact(path: str, ir: bool, verify: bool) -> None:
     )
     values = [("input", s.name, s.ort_type, _shape(s.shape)) for s in manifest.inputs]
     values += [("output", s.name, s.ort_type, _shape(s.shape)) for s in manifest.outputs]
-    files = [(name, size(f.size), f.sha256) for name, f in sorted(manifest.files.items())]
+    members = {**manifest.files, **{name: m.file for name, m in manifest.members.items()}}
+    files = [(name, size(f.size), f.sha256) for name, f in sorted(members.items())]
     passes = [(p["pass"], p["nodes"], p["changes"]) for p in report.get("passes", ())]
     show(
         table("Inputs and outputs", ["", "name", "type", "shape"], values),

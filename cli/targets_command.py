@@ -8,6 +8,7 @@ import click
 @click.command("targets")
 def command() -> None:
     """List targets and what this machine is."""
+    from ..targets import foreign_names
     from ..targets.cpu.features import features_of, host_features, named_cpus
     from .tables import show, size, table
 
@@ -20,3 +21,5 @@ def command() -> None:
     show(table("CPU targets", columns, rows))
     click.echo(f"cpu (this machine): cpu:{host_features().name}")
     click.echo("cuda:sm_NN, e.g. cuda:sm_90: compiles where nvcc is on the path")
+    for name in foreign_names():
+        click.echo(f"{name}: of a plugin")

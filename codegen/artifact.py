@@ -1,6 +1,6 @@
 """Writes an artifact: one ``.kiln`` file, or a folder with the same members.
 
-A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of exactly five members:
+A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of five members, and what targets add:
 
 ``manifest.json``  what the model takes and gives and needs; see `ArtifactContents.manifest`
 ``library.so``     the compiled code, and behind its end the digest of what it was compiled for
@@ -14,12 +14,13 @@ A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of exactly five membe
 A reader takes a large member for a ZIP bomb, and refuses it, if it is more than a hundred times as
 large as its deflated form (`MOST_DEFLATED`). Members that come within half of that are stored.
 
-A folder holds the five as plain files. Equal contents give equal bytes: times, permissions and
+A folder holds them as plain files. Equal contents give equal bytes: times, permissions and
 order are fixed.
 
 The writer adds to the manifest: ``schema``; ``weights``, a list of ``{name, dtype, shape, offset,
 nbytes}`` in the order the code takes them; ``files``, the SHA-256 and size of each other member's
-content; ``weights_checksum``, which `graphkiln.runtime.checksum` defines; and ``self_sha256``, the
+content; ``members``, the kind, SHA-256 and size of what targets added, where they did;
+``weights_checksum``, which `graphkiln.runtime.checksum` defines; and ``self_sha256``, the
 SHA-256 of ``manifest.json`` with 64 zeros in place of that value.
 """
 
@@ -32,9 +33,9 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -53,7 +54,11 @@ from ..contract import (
     LARGE_MEMBER,
     LIBRARY,
     MANIFEST,
+    MEMBER_KIND,
+    MEMBER_NAME,
+    MEMBERS,
     MOST_DEFLATED,
+    MOST_MEMBERS,
     REPORT,
     SCHEMA,
     SHA256,
@@ -63,6 +68,7 @@ from ..contract import (
 from ..errors import GraphkilnError, InputError
 from ..ir.storage import storage_array
 from ..ir.types import from_numpy_dtype
+from ..targets.base import Member
 
 FILE_ALIGNMENT = 4096
 """Bytes: where ``weights.bin`` starts in a file, so that it can be mapped."""
@@ -89,6 +95,8 @@ class ArtifactContents:
     ``manifest`` holds ``producer``, ``target``, ``inputs``, ``outputs``, ``provenance`` and
     ``host_functions``. ``weights`` are names and arrays in storage dtype (or ml_dtypes arrays), in
     the order in which the code takes them; they may be memory-mapped and are never joined.
+    ``members`` are further ones by name, ``weight_spaces`` the memory spaces, by number, of weights
+    that are not wanted in the host's.
     """
 
     manifest: dict[str, Any]
@@ -96,6 +104,21 @@ class ArtifactContents:
     weights: Weights
     ir_text: str
     report: dict[str, Any]
+    members: Mapping[str, Member] = field(default_factory=dict)
+    weight_spaces: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ArtifactWriteError for members whose names or kinds no runtime would take."""
+        if len(self.members) > MOST_MEMBERS:
+            raise ArtifactWriteError(f"an artifact has at most {MOST_MEMBERS} further members")
+        for name, member in self.members.items():
+            if name in (*MEMBERS, MANIFEST) or not MEMBER_NAME.fullmatch(name):
+                raise ArtifactWriteError(f"{name!r} is no name for a further member of an artifact")
+            if not MEMBER_KIND.fullmatch(member.kind):
+                raise ArtifactWriteError(
+                    f"the kind of the member {name!r} is a device and a word, such as"
+                    f" 'cuda.modules', not {member.kind!r}"
+                )
 
 
 def write_artifact(
@@ -222,17 +245,24 @@ def _flush(file: IO[bytes]) -> None:
 def _write_members(contents: ArtifactContents, store: Store) -> None:
     arrays = [(name, _storage(name, array)) for name, array in contents.weights]
     entries, total = _layout(arrays)
+    for number, space in contents.weight_spaces.items():
+        entries[number]["space"] = space
     digest = _Digest(total)
     store(WEIGHTS, digest.watch(_weight_pieces(arrays, entries)), total)
     files = {WEIGHTS: {"sha256": digest.sha256, "size": total}}
+    further = sorted(contents.members.items())
     stated = {"host_functions": [], **contents.manifest, "weights": entries}
+    if further:
+        stated["members"] = {n: {"kind": m.kind, **_file(m.content)} for n, m in further}
     for name, data in (
         (LIBRARY, contents.library + interface_digest(stated)),
         (IR_TEXT, contents.ir_text.encode()),
         (REPORT, _json(contents.report)),
     ):
         store(name, data, len(data))
-        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        files[name] = _file(data)
+    for name, member in further:
+        store(name, member.content, len(member.content))
     manifest = {
         **stated,
         "schema": SCHEMA,
@@ -242,6 +272,10 @@ def _write_members(contents: ArtifactContents, store: Store) -> None:
     }
     data = _sealed(_json(manifest))
     store(MANIFEST, data, len(data))
+
+
+def _file(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
 
 
 def _json(value: dict[str, Any]) -> bytes:

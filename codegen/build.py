@@ -1,4 +1,4 @@
-"""Builds kernels into object files: each distinct one once, in parallel, cached on disk."""
+"""Compiles kernels: each distinct one once, in parallel, cached on disk."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from ..errors import Blocker, GraphkilnError
 from ..ir.graph import Graph
 from ..ir.parser import parse_graph
-from ..targets import parse_target
-from ..targets.base import Target
+from ..targets import is_foreign, parse_target
+from ..targets.base import Kernel, Target, targets_of
 from ..targets.generic.registry import foreign_keys
 from .child import start_child
 from .kernels import KernelSpec
@@ -57,14 +57,12 @@ def kernel_sources() -> list[Path]:
     return found
 
 
-def build_object(spec: KernelSpec, name: str, target: Target) -> bytes:
-    """The object file of one kernel, built in this process."""
-    import tvm
-
-    return object_of(tvm.IRModule({name: kernel_function(spec, name, target)}), target)
+def build_object(spec: Kernel, name: str, target: Target) -> bytes:
+    """What ``target`` makes of one kernel, compiled in this process."""
+    return target.compile_kernel(name, kernel_function(spec, name, target), TvmCompiler())
 
 
-def kernel_function(spec: KernelSpec, name: str, target: Target) -> Any:
+def kernel_function(spec: Kernel, name: str, target: Target) -> Any:
     """The PrimFunc of one kernel; raises :class:`.LoweringError` where there is no rule for it."""
     make = target.sizes_kernel if spec.role == "sizes" else target.kernel
     return make(parse_graph(spec.text), name)
@@ -73,32 +71,20 @@ def kernel_function(spec: KernelSpec, name: str, target: Target) -> Any:
 def lowering_failures(
     kernels: Mapping[str, KernelSpec], target: Target, cache_folder: str | None = None
 ) -> list[Blocker]:
-    """Every kernel without a PrimFunc, and why; those that were built before have one."""
+    """Every kernel that cannot be compiled, as far as is known without machine code, and why.
+
+    Those that were built before can.
+    """
     store = ObjectCache(cache_folder)
-    failures = []
+    failures, targets = [], targets_of(target)
     for name, spec in kernels.items():
         if store.get(name) is None:
             try:
-                kernel_function(spec, name, target)
+                target = targets[spec.device]
+                target.check_kernel(name, kernel_function(spec, name, target), TvmCompiler())
             except Exception as e:  # whatever stops a kernel's rule stops the compilation
                 failures.append(failure(spec, e))
     return sorted(failures, key=str)
-
-
-def build_device_module(kernels: Mapping[str, KernelSpec], target: Target) -> Any:
-    """All kernels as one ``tvm.runtime.Module`` of host code with device code inside."""
-    import tvm
-
-    functions = {
-        name: _named(spec, partial(kernel_function, spec, name, target))
-        for name, spec in kernels.items()
-    }
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        try:
-            return tvm.tirx.build(tvm.IRModule(functions), target=target.tvm_target())
-        except Exception as e:
-            lines = str(e).strip().splitlines()
-            raise BuildError(f"the GPU module failed: {lines[-1] if lines else e}") from e
 
 
 def jit_kernel(region: Graph, target: Target) -> Any:
@@ -111,7 +97,13 @@ def jit_kernel(region: Graph, target: Target) -> Any:
 
 def object_of(module: object, target: Target, *, asserts: bool = False) -> bytes:
     """The object file of an ``IRModule`` of PrimFuncs, with its assertions if they are wanted."""
-    library = build_module(module, target.tvm_target(), target.checks_bounds, asserts=asserts)
+    return object_file(
+        build_module(module, target.tvm_target(), target.checks_bounds, asserts=asserts)
+    )
+
+
+def object_file(library: Any) -> bytes:
+    """The object file of a ``tvm.runtime.Module`` of host code."""
     # In memory: LLVM ends the process where a disk is full.
     descriptor = os.memfd_create("kernel")
     with open(descriptor, "rb") as file:
@@ -127,20 +119,47 @@ def build_module(
 
     # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
     config = {"tirx.disable_assert": not (asserts or check_bounds)}
-    pipeline = register_pipeline(check_bounds)
+    pipeline = register_pipeline(check_bounds, threads=target.kind.name != "llvm")
     with tvm.transform.PassContext(config=config):
         return tvm.tirx.build(module, target=target, pipeline=pipeline)
 
 
+class TvmCompiler:
+    """The :class:`~graphkiln.targets.base.KernelCompiler` of this process."""
+
+    def compile(self, functions: Mapping[str, Any], target: Target) -> Any:
+        import tvm
+
+        module = tvm.IRModule(dict(functions))
+        return build_module(module, target.tvm_target(), target.checks_bounds)
+
+    def object_file(self, library: Any) -> bytes:
+        return object_file(library)
+
+
+@dataclass(frozen=True)
+class BuildServices:
+    """The :class:`~graphkiln.targets.base.Services` of one compilation.
+
+    ``jobs`` are worker processes (0: one a core); ``progress`` is told how many kernels are done.
+    """
+
+    jobs: int = 0
+    progress: Progress | None = None
+
+    def compile_kernels(self, kernels: Mapping[str, Kernel], target: Target) -> dict[str, bytes]:
+        return build_kernels(kernels, target, jobs=self.jobs, progress=self.progress)
+
+
 def build_kernels(
-    kernels: Mapping[str, KernelSpec],
+    kernels: Mapping[str, Kernel],
     target: Target,
     *,
     jobs: int = 0,
     cache_folder: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, bytes]:
-    """Object files of all kernels, by name.
+    """What ``target`` makes of each kernel, by name.
 
     ``jobs`` worker processes (0: one a core) build what the cache does not hold. Raises
     :class:`BuildError` with one line for every kernel that cannot be built.
@@ -171,9 +190,9 @@ def build_kernels(
 
 
 def _build_missing(
-    missing: list[str], kernels: Mapping[str, KernelSpec], target: Target, jobs: int
+    missing: list[str], kernels: Mapping[str, Kernel], target: Target, jobs: int
 ) -> Iterable[_Result]:
-    few = len(missing) <= IN_PROCESS_LIMIT or jobs == 1
+    few = len(missing) <= IN_PROCESS_LIMIT or jobs == 1 or is_foreign(target.spec)
     foreign = foreign_keys()
     here = [n for n in missing if few or _uses(kernels[n], foreign)]
     for name in here:
@@ -188,34 +207,24 @@ def _build_missing(
             yield workers.results.get()
 
 
-def _uses(spec: KernelSpec, keys: Iterable[str]) -> bool:
+def _uses(spec: Kernel, keys: Iterable[str]) -> bool:
     """Does a kernel hold one of these ops? Workers do not know those that users registered."""
     return any(f"= {key}(" in spec.text for key in keys)
 
 
-T = TypeVar("T")
-
-
-def _named(spec: KernelSpec, build: Callable[[], T]) -> T:
-    try:
-        return build()
-    except Exception as e:
-        raise BuildError(failure(spec, e)) from e
-
-
-def _build_here(name: str, spec: KernelSpec, target: Target) -> _Result:
+def _build_here(name: str, spec: Kernel, target: Target) -> _Result:
     try:
         return _Result(name, build_object(spec, name, target), "")
     except Exception as e:
         return _Result(name, None, reason_of(e))
 
 
-def failure(spec: KernelSpec, error: BaseException) -> Blocker:
+def failure(spec: Kernel, error: BaseException) -> Blocker:
     """Which node's kernel failed and why."""
     return blocker(spec, reason_of(error))
 
 
-def blocker(spec: KernelSpec, reason: str) -> Blocker:
+def blocker(spec: Kernel, reason: str) -> Blocker:
     """What is wrong with a kernel."""
     return Blocker(reason, spec.node, spec.op, kernel=True)
 
@@ -245,7 +254,7 @@ class _Workers:
 
     def __init__(self, count: int, target: Target) -> None:
         self.target = target
-        self.tasks: queue.Queue[tuple[str, KernelSpec] | None] = queue.Queue()
+        self.tasks: queue.Queue[tuple[str, Kernel] | None] = queue.Queue()
         self.results: queue.Queue[_Result] = queue.Queue()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
@@ -263,7 +272,7 @@ class _Workers:
         for p in list(self.processes):
             p.kill()
 
-    def submit(self, name: str, spec: KernelSpec) -> None:
+    def submit(self, name: str, spec: Kernel) -> None:
         self.tasks.put((name, spec))
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -280,7 +289,7 @@ class _Workers:
         if process is not None and process.stdin is not None:
             process.stdin.close()
 
-    def _ask(self, process: subprocess.Popen[bytes], name: str, spec: KernelSpec) -> _Result:
+    def _ask(self, process: subprocess.Popen[bytes], name: str, spec: Kernel) -> _Result:
         assert process.stdin is not None and process.stdout is not None
         request = {"name": name, "role": spec.role, "op": spec.op, "node": spec.node,
                    "text": spec.text, "target": self.target.spec}  # fmt: skip
@@ -308,6 +317,6 @@ def read_reply(stream: IO[bytes], name: str) -> _Result:
 
 
 __all__ = [
-    "BuildError", "build_kernels", "build_module", "build_object", "compiler_version", "jit_kernel",
-    "object_of", "parse_target",
+    "BuildError", "BuildServices", "TvmCompiler", "build_kernels", "build_module", "build_object",
+    "compiler_version", "jit_kernel", "object_of", "parse_target",
 ]  # fmt: skip

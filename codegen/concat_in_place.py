@@ -32,20 +32,23 @@ def place_in_concats(
     order: Sequence[Node],
     root: Callable[[Value], Value],
     planned: Callable[[Value], bool],
+    space: Callable[[Node], str],
 ) -> InPlace:
     """Finds places for the inputs of as many ``Concat`` nodes as possible.
 
-    ``order`` is topological; ``root`` tells whose memory a value shares, and ``planned`` whether
-    a value of static size may lie anywhere in the arena. Nodes are visited last to first, since a
-    later, larger result may hold the inputs of an earlier one side by side. That is so in a dense
-    block: ``c1 = [a, b]``, ``c2 = [a, b, c]`` puts ``a`` and ``b`` into ``c2``, and ``c1`` is then
-    its first part.
+    ``order`` is topological; ``root`` tells whose memory a value shares, ``planned`` whether a
+    value of static size may lie anywhere in an arena, and ``space`` the memory space of a node's
+    results. Nodes are visited last to first, since a later, larger result may hold the inputs of an
+    earlier one side by side. That is so in a dense block: ``c1 = [a, b]``, ``c2 = [a, b, c]`` puts
+    ``a`` and ``b`` into ``c2``, and ``c1`` is then its first part.
     """
     in_place = InPlace()
     for node in reversed(order):
         if node.key == "Concat" and planned(node.out()) and _is_contiguous(node):
             parts = [root(v) for v in graph.inputs_of(node) if v is not None]
-            if all(planned(v) for v in parts) and _place(in_place, node.out(), parts):
+            here = space(node)
+            fit = all(planned(v) and space(v.node) == here for v in parts)
+            if fit and _place(in_place, node.out(), parts):
                 in_place.nodes.add(node)
     return in_place
 

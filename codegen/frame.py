@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ..contract import HOST
 from ..ir.graph import Graph, Node, Value
 from .dim_slots import DimSlots
 from .errors import CodegenError
@@ -18,8 +19,9 @@ from .program_builder import ProgramBuilder
 class Frame:
     """A graph being lowered: the model, or a body that is inlined into it.
 
-    ``live`` says when its values die and which of them lie in the arena; ``arena`` is the register
-    of its storage, None where no value lies there.
+    ``live`` says when its values die and which of them lie in the ``arenas``, of which each memory
+    space has one, in the register given. ``space`` tells where a node's results are; ``spaces`` has
+    the values that are not in the host's.
     """
 
     graph: Graph
@@ -27,31 +29,62 @@ class Frame:
     dims: DimSlots
     kernels: KernelCalls
     live: Liveness
-    arena: Reg | None = None
+    space: Callable[[Node], str]
+    arenas: dict[str, Reg] = field(default_factory=dict)
     registers: dict[Value, Reg] = field(default_factory=dict)
+    spaces: dict[Value, str] = field(default_factory=dict)
+    _copies: dict[Value, dict[str, Reg]] = field(default_factory=dict)
 
     def inner(self, body: Graph, inputs: Sequence[Reg]) -> Frame:
-        """A frame for a body whose inputs are in these registers."""
+        """A frame for a body whose inputs are in these registers, in the host's memory."""
         live = Liveness(body, planned=False)
         registers = dict(zip(body.inputs, inputs, strict=True))
-        return Frame(body, self.builder, self.dims, self.kernels, live, registers=registers)
+        return Frame(
+            body, self.builder, self.dims, self.kernels, live, self.space, registers=registers
+        )
 
-    def reg(self, value: Value) -> Reg:
-        """The register of a value; constants are loaded on first use in a block."""
+    def reg(self, value: Value, space: str = HOST) -> Reg:
+        """The register of a value in a memory space.
+
+        Constants are loaded on first use in a block; what is in another space is copied on first
+        use in the model, and for each use in a body, which may not have run.
+        """
         found = self.registers.get(value)
-        if found is not None:
+        if found is not None and self.spaces.get(value, HOST) == space:
             return found
+        copy = self._copies.get(value, {}).get(space)
+        if copy is not None:
+            return copy
         array = value.constant
-        if array is None:
+        if array is not None:
+            reg = self.builder.constant(value, array, space)
+        elif found is not None:
+            reg = self.kernels.copy_to(space, found, value.tensor_type)
+        else:
             raise CodegenError(f"value {value.name!r} is used before it is computed")
-        reg = self.builder.constant(value, array)
         if self.builder.outermost:
-            self.registers[value] = reg
+            if array is not None and space == HOST:
+                self.registers[value] = reg
+            else:
+                self._copies.setdefault(value, {})[space] = reg
         return reg
 
-    def regs(self, values: Iterable[Value | None]) -> list[Reg]:
-        """The registers of values; none for those that are omitted."""
-        return [self.reg(v) for v in values if v is not None]
+    def regs(self, values: Iterable[Value | None], space: str = HOST) -> list[Reg]:
+        """The registers of values in a memory space; none for those that are omitted."""
+        return [self.reg(v, space) for v in values if v is not None]
+
+    def put(self, value: Value, reg: Reg, space: str) -> None:
+        """A value is in this register, and in this memory space."""
+        self.registers[value] = reg
+        if space != HOST:
+            self.spaces[value] = space
+
+    def copies_dead_after(self, node: Node) -> list[Reg]:
+        """Copies of values in other spaces that nothing reads after ``node``; they are let go."""
+        if not self._copies:
+            return []
+        dead = (v for v in self.live.ends_after(node) if v.node.key != "Constant")
+        return [reg for v in dead for reg in self._copies.pop(v, {}).values()]
 
     def define(self, node: Node, results: Sequence[Reg]) -> None:
         """Record the registers of a node's results, and bind the sizes that their shapes show."""

@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..contract import HOST
 from ..ir.clone import clone_body, clone_node
 from ..ir.constant_inlining import PARAMETER_LIMIT, is_inlinable
 from ..ir.dim_algebra import from_atom, map_atoms
@@ -28,7 +29,7 @@ class KernelSpec:
     is a title made of the region's ops. ``arguments`` are the indices of the node's inputs that are
     passed at run time (the others are constants in its code), and ``dims`` the model's dims that it
     takes as int64 scalars behind the tensors. ``node`` is the node that calls it, for messages, and
-    ``origins`` are the ONNX nodes that this stands for.
+    ``origins`` are the ONNX nodes that this stands for. It runs on ``device``.
     """
 
     text: str
@@ -38,6 +39,7 @@ class KernelSpec:
     dims: tuple[Dim, ...] = field(compare=False)
     node: str = field(default="", compare=False)
     origins: tuple[str, ...] = field(default=(), compare=False)
+    device: str = HOST
 
     def name(self, target: str, version: str) -> str:
         """A symbol name unique to the kernel's content, the target and the compiler version."""
@@ -143,7 +145,10 @@ def kernel_spec(graph: Graph, node: Node, role: str = "main") -> KernelSpec:
     originals = canonical(region)
     dims = tuple(originals[s] for s in kernel_symbols(region, role))
     text = print_graph(region, limit=PARAMETER_LIMIT)
-    return KernelSpec(text, role, _title(region), arguments, dims, node.name, node.origins.names)
+    return KernelSpec(
+        text, role, _title(region), arguments, dims, node.name, node.origins.names,
+        node.device or HOST,
+    )  # fmt: skip
 
 
 def computed_sizes(graph: Graph, node: Node) -> list[Dim]:
@@ -194,4 +199,3 @@ def _title(region: Graph) -> str:
     """A short name: the ops of the region, the first few of them."""
     ops = list(dict.fromkeys(n.op for n in region.topological()))
     return "_".join(ops[:4]) or "copy"
-

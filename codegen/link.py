@@ -69,22 +69,18 @@ def link(
     dims: Sequence[DimKernel],
     target: Target,
     tools: Tools,
-    device_module: Any = None,
     native: Native | None = None,
 ) -> bytes:
     """The shared library: bytecode, kernels and their thread pool.
 
-    ``device_module`` holds kernels for a GPU, ``native`` the native code that calls kernels without
-    the virtual machine.
+    ``native`` is the native code that calls kernels without the virtual machine.
 
     Raises :class:`LinkError` when it fails.
     """
     import tvm
 
-    polls = polling(program, target) is not None
+    polls = polling(program) is not None
     executable = assemble(program, polls)
-    if device_module is not None:
-        executable.mod.import_module(device_module)
     try:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)

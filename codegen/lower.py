@@ -14,13 +14,14 @@ from functools import partial
 
 import numpy as np
 
+from ..contract import HOST
 from ..errors import GraphkilnError
 from ..ir.dims import symbol_name
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import has_trait
 from ..ir.traits import Trait
 from ..ir.types import TensorType, tensor
-from ..targets.base import Target
+from ..targets.base import Target, targets_of
 from ..targets.generic.region import fresh_symbols
 from ..targets.generic.registry import sizes_of
 from .checks import size_of_values
@@ -64,22 +65,41 @@ class Lowered:
     weights: list[tuple[str, np.ndarray]]
     calls: dict[str, list[KernelSpec]] = field(default_factory=dict)
     """By kernel, the spec of each of its calls in program order, which names the calling node."""
+    weight_spaces: dict[int, str] = field(default_factory=dict)
+    """The memory spaces of weights that are not in the host's."""
+
+    def kernels_of(self, device: str) -> dict[str, KernelSpec]:
+        """The kernels that run on a device."""
+        return {name: spec for name, spec in self.kernels.items() if spec.device == device}
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices beside the host that run any."""
+        return sorted({spec.device for spec in self.kernels.values()} - {HOST})
 
 
 def lower_graph(graph: Graph, target: Target, version: str) -> Lowered:
-    """The program of a graph whose values all have types.
+    """The program of a graph whose values all have types, and whose nodes have devices.
 
     Raises :class:`CodegenError` for a node whose output size no rule computes, and for types
     that cannot live at run time.
     """
     builder = ProgramBuilder()
     dims = DimSlots(builder)
-    kernels = KernelCalls(builder, dims, target, version)
-    live = Liveness(graph, planned=not target.keeps_apart)
-    frame = Frame(graph, builder, dims, kernels, live)
+    targets = targets_of(target)
+    kernels = KernelCalls(builder, dims, targets, version)
+
+    def space(node: Node) -> str:
+        return targets[node.device].space if node.device else HOST
+
+    live = Liveness(graph, not target.keeps_apart, space)
+    frame = Frame(graph, builder, dims, kernels, live, space)
     dims.collect(graph)
     _lower_model(frame)
-    return Lowered(builder.program, kernels.kernels, dims.kernels, builder.weights, kernels.calls)
+    return Lowered(
+        builder.program, kernels.kernels, dims.kernels, builder.weights, kernels.calls,
+        builder.weight_spaces,
+    )  # fmt: skip
 
 
 def _lower_model(frame: Frame) -> None:
@@ -92,10 +112,12 @@ def _lower_model(frame: Frame) -> None:
         builder.emit(LoadInput(frame.registers[v], i))
     frame.dims.bind_types([(frame.registers[v], v) for v in graph.inputs])
     frame.dims.symbols_bound(set())
-    if frame.live.arena_bytes:
-        frame.arena = builder.new_reg()
-        builder.emit(AllocStorage(frame.arena, frame.live.arena_bytes))
-        builder.program.arena_bytes = frame.live.arena_bytes
+    for space, size in frame.live.arenas.items():
+        if size:
+            arena = frame.arenas[space] = builder.new_reg()
+            builder.use_space(space)
+            builder.emit(AllocStorage(arena, size, space))
+            builder.program.arena_bytes += size
     for node in frame.live.order:
         _lower_node(frame, node)
     results = [_result(frame, v) for v in graph.outputs]
@@ -143,23 +165,26 @@ def _lower_node(frame: Frame, node: Node) -> None:
     for v in frame.live.dead_after(node):
         if v in frame.registers and v.node.key != "Constant":
             frame.builder.emit(Kill(frame.registers[v]))
+    for reg in frame.copies_dead_after(node):
+        frame.builder.emit(Kill(reg))
 
 
 def _kernel(frame: Frame, node: Node) -> None:
     """Call the node's kernel; its results lie in the arena where they were planned there."""
     spec = kernel_spec(frame.graph, node)
     sources = frame.graph.inputs_of(node)
-    inputs = frame.regs(sources[i] for i in spec.arguments)
+    space = frame.space(node)
+    inputs = frame.regs((sources[i] for i in spec.arguments), space)
     _sizes(frame, node)
     outputs = []
     for v in used_values(frame.graph, node):
-        offset = frame.live.offset(v)
-        if offset is not None and frame.arena is not None:
+        offset, arena = frame.live.offset(v), frame.arenas.get(space)
+        if offset is not None and arena is not None:
             reg = frame.builder.new_reg()
-            frame.kernels.place(reg, frame.arena, offset, v.tensor_type)
+            frame.kernels.place(reg, arena, offset, v.tensor_type)
         else:
-            reg = frame.kernels.allocate(v.tensor_type)
-        frame.registers[v] = reg
+            reg = frame.kernels.allocate(v.tensor_type, space)
+        frame.put(v, reg, space)
         outputs.append(reg)
     if not frame.live.is_in_place(node):
         frame.kernels.call(spec, inputs, outputs)
@@ -179,10 +204,14 @@ def _sizes(frame: Frame, node: Node) -> None:
             f" ({', '.join(sorted(unbound))})", at=node,
         )  # fmt: skip
     spec = kernel_spec(frame.graph, node, "sizes")
-    inputs = frame.regs(sources[i] for i in spec.arguments)
+    space = frame.space(node)
+    inputs = frame.regs((sources[i] for i in spec.arguments), space)
     computed = [symbol_name(d) for d in computed_sizes(frame.graph, node)]
-    sizes = frame.kernels.allocate(tensor("int64", len(computed)))
+    t = tensor("int64", len(computed))
+    sizes = frame.kernels.allocate(t, space)
     frame.kernels.call(spec, inputs, [sizes])
+    if space != HOST:
+        sizes = frame.kernels.copy_to(HOST, sizes, t)
     slots = tuple(dims.of_symbol(s) if s in unbound else None for s in computed)
     frame.builder.emit(BindSizes(sizes, slots))
     for s in sorted(unbound):
@@ -196,7 +225,8 @@ def _view(frame: Frame, node: Node) -> None:
     source = frame.graph.input(node, 0)
     assert source is not None
     reg, out = frame.builder.new_reg(), node.out()
-    held = frame.reg(source)
+    space = frame.spaces.get(source, HOST)
+    held = frame.reg(source, space)
     if node.key == "kiln.Require":
         _check(frame, node)
     if isinstance(out.type, TensorType) and out.type.dtype.name != "string":
@@ -206,7 +236,7 @@ def _view(frame: Frame, node: Node) -> None:
         frame.builder.emit(copy_or_view)
     else:
         frame.builder.emit(Copy(reg, held))
-    frame.registers[out] = reg
+    frame.put(out, reg, space)
 
 
 def _check(frame: Frame, node: Node) -> None:

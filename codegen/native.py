@@ -116,9 +116,9 @@ def native_of(graph: Graph, lowered: Lowered, target: Target) -> Native | str:
 
     A reason completes "because of ...".
     """
-    if target.host is not target:
-        return "a device that the host launches kernels on"
-    if target.keeps_apart:
+    if lowered.devices:
+        return f"kernels on another device than the host, {', '.join(lowered.devices)}"
+    if target.host.keeps_apart:
         return "temporaries that are kept apart"
     if (count := instruction_count(lowered.program.body)) > MOST_INSTRUCTIONS:
         return f"its {count} instructions, more than {MOST_INSTRUCTIONS}"

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..contract import HOST
+
 
 @dataclass(frozen=True)
 class Reg:
@@ -46,10 +48,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class LoadWeight:
-    """dst = weights[index]."""
+    """dst = weights[index], which the runtime holds in memory space ``space``."""
 
     dst: Reg
     index: int
+    space: str = HOST
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class AllocStorage:
 
     dst: Reg
     size: DimSlot
+    space: str = HOST
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,15 @@ class View:
     dst: Reg
     source: Reg
     shape: tuple[DimSlot, ...]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Copy the elements of ``source`` to ``target``, a tensor of its shape in space ``space``."""
+
+    source: Reg
+    target: Reg
+    space: str
 
 
 @dataclass(frozen=True)
@@ -218,9 +231,9 @@ class Loop:
 
 
 Instruction: TypeAlias = (
-    "LoadWeight | LoadInput | AllocStorage | MakeTensor | View | Call | CallHost | GetItem"
-    " | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | CheckSizes | Copy | Kill | If"
-    " | Loop"
+    "LoadWeight | LoadInput | AllocStorage | MakeTensor | View | Transfer | Call | CallHost"
+    " | GetItem | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | CheckSizes | Copy"
+    " | Kill | If | Loop"
 )
 Block: TypeAlias = "tuple[Instruction, ...]"
 
@@ -240,8 +253,9 @@ def instruction_count(block: Sequence[Instruction]) -> int:
 class Program:
     """A whole model: its instructions, and how many registers and slots they use.
 
-    ``result`` is the register of the tuple of results, ``arena_bytes`` the size of the arena, and
-    ``host_functions`` names the functions of the runtime that are called.
+    ``result`` is the register of the tuple of results, ``spaces`` are the memory spaces beside the
+    host's, ``arena_bytes`` is the size of all arenas, and ``host_functions`` names the functions of
+    the runtime that are called.
     """
 
     body: list[Instruction] = field(default_factory=list)
@@ -250,4 +264,5 @@ class Program:
     slots: int = 0
     result: Reg = Reg(0)
     arena_bytes: int = 0
+    spaces: list[str] = field(default_factory=list)
     host_functions: set[str] = field(default_factory=set)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ..contract import HOST
 from ..ir.dims import Dim, free_symbols
 from ..ir.graph import Value
 from ..ir.storage import storage_array
@@ -26,13 +27,17 @@ from .program import (
 
 
 class ProgramBuilder:
-    """A program under construction; ``weights`` are names and arrays of the constants it loads."""
+    """A program under construction; ``weights`` are names and arrays of the constants it loads.
+
+    ``weight_spaces`` are the memory spaces of those that are not in the host's.
+    """
 
     def __init__(self) -> None:
         self.program = Program()
         self.weights: list[tuple[str, np.ndarray]] = []
+        self.weight_spaces: dict[int, str] = {}
         self._block: list[Instruction] = self.program.body
-        self._weight_index: dict[int, int] = {}
+        self._weight_index: dict[tuple[int, str], int] = {}
         self._dim_regs: dict[Dim, Reg] = {}
 
     def emit(self, instruction: Instruction) -> None:
@@ -60,8 +65,8 @@ class ProgramBuilder:
 
     # ---- values that instructions read ---------------------------------------------------------
 
-    def constant(self, value: Value, array: np.ndarray) -> Reg:
-        """A new register with the array of a constant."""
+    def constant(self, value: Value, array: np.ndarray, space: str = HOST) -> Reg:
+        """A new register with the array of a constant, in a memory space."""
         reg = self.new_reg()
         if value.dtype == "string":
             self.program.host_functions.add("Constant")
@@ -69,15 +74,23 @@ class ProgramBuilder:
             self.emit(CallHost(holder, "Constant", attributes_json({"value": array}), ()))
             self.emit(GetItem(reg, holder, 0))
         else:
-            self.emit(LoadWeight(reg, self._weight(value.name, array)))
+            self.emit(LoadWeight(reg, self._weight(value.name, array, space), space))
         return reg
 
-    def _weight(self, name: str, array: np.ndarray) -> int:
-        index = self._weight_index.get(id(array))
+    def _weight(self, name: str, array: np.ndarray, space: str) -> int:
+        index = self._weight_index.get((id(array), space))
         if index is None:
-            index = self._weight_index[id(array)] = len(self.weights)
+            index = self._weight_index[id(array), space] = len(self.weights)
             self.weights.append((name, storage_array(array)))
+            if space != HOST:
+                self.weight_spaces[index] = space
+                self.use_space(space)
         return index
+
+    def use_space(self, space: str) -> None:
+        """The program needs memory of this space."""
+        if space != HOST and space not in self.program.spaces:
+            self.program.spaces.append(space)
 
     def dim(self, d: Dim, slot: Slot) -> Reg:
         """A register with the value of a dim, whose slot is read once in a block."""

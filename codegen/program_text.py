@@ -2,7 +2,8 @@
 
 Each line is an instruction. ``r3`` is a register and ``s1`` a slot, which holds a run-time dim. The
 line that computes a slot says which dim it is; a comment behind a kernel call names the ONNX nodes
-that the call computes. docs/architecture.md shows an example.
+that the call computes. Memory other than the host's, and another device, are named where they are
+used. docs/architecture.md shows an example.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..targets.base import Target
+from ..contract import HOST
+from ..targets.base import Target, targets_of
 from .build import kernel_function
 from .dim_slots import DimKernel
 from .kernels import KernelSpec
@@ -39,6 +41,7 @@ from .program import (
     Reg,
     ShapeConst,
     Slot,
+    Transfer,
     View,
 )
 
@@ -65,9 +68,10 @@ def dump_program(
     """
     kernels = Path(folder) / "kernels"
     kernels.mkdir(parents=True, exist_ok=True)
+    targets = targets_of(target)
     files = {Path(folder) / f"{number:02d}_program.txt": program_text(lowered)}
     for name, spec in lowered.kernels.items():
-        files[kernels / f"{name}.txt"] = kernel_text(spec, name, target)
+        files[kernels / f"{name}.txt"] = kernel_text(spec, name, targets[spec.device])
     for path, text in files.items():
         path.write_text(text, encoding="utf-8", newline="\n")
 
@@ -105,7 +109,7 @@ class _Printer:
 
     def _line(self, i: Instruction) -> str:
         if isinstance(i, Call):
-            return f"{i.kernel}({_operands(i.arguments)}){self._origins(i.kernel)}"
+            return f"{self._on(i.kernel)}({_operands(i.arguments)}){self._origins(i.kernel)}"
         if isinstance(i, CallHost):
             arguments = _operands(i.arguments)
             return f"{_reg(i.dst)} = host {i.op}({arguments}) {i.attributes}"
@@ -115,6 +119,11 @@ class _Printer:
             told = "; ".join(c.message for c in i.checks)
             return f"check {_size(i.verdict)}: {told}"
         return _simple(i, self._lowered)
+
+    def _on(self, kernel: str) -> str:
+        """A kernel's name, behind the device that it runs on where that is not the host."""
+        spec = self._lowered.kernels.get(kernel)
+        return kernel if spec is None or spec.device == HOST else f"{spec.device} {kernel}"
 
     def _origins(self, kernel: str) -> str:
         """A comment with the ONNX nodes behind the next call of a kernel."""
@@ -129,11 +138,14 @@ def _simple(i: Instruction, lowered: Lowered) -> str:
     match i:
         case LoadInput(dst, index):
             return f"{_reg(dst)} = input {index}"
-        case LoadWeight(dst, index):
+        case LoadWeight(dst, index, space):
             name, array = lowered.weights[index]
-            return f"{_reg(dst)} = weight {index} {array.dtype}{list(array.shape)}  # {name}"
-        case AllocStorage(dst, size):
-            return f"{_reg(dst)} = storage {_size(size)}"
+            t = f"{array.dtype}{list(array.shape)}"
+            return f"{_reg(dst)} = weight {index} {t}{_in(space)}  # {name}"
+        case AllocStorage(dst, size, space):
+            return f"{_reg(dst)} = storage {_size(size)}{_in(space)}"
+        case Transfer(source, target, space):
+            return f"copy {_reg(source)} to {_reg(target)}{_in(space)}"
         case MakeTensor(dst, storage, offset, shape, dtype):
             return f"{_reg(dst)} = tensor {_reg(storage)}+{offset} {dtype}{_shape(shape)}"
         case View(dst, source, shape):
@@ -165,6 +177,11 @@ def _sizes(kernel: DimKernel) -> str:
 
 def _reg(reg: Reg) -> str:
     return f"r{reg.number}"
+
+
+def _in(space: str) -> str:
+    """The memory space, where it is not the host's."""
+    return "" if space == HOST else f" in {space}"
 
 
 def _size(size: object) -> str:

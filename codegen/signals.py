@@ -23,14 +23,12 @@ EVERY = 16
 """Kernel calls between two polls of bytecode: less than a second in models of long kernels."""
 
 
-def polling(program: Program, target: Target) -> str | None:
+def polling(program: Program) -> str | None:
     """Whether the program's bytecode polls, as the manifest tells the runtime.
 
     ``always`` where it has loops, whose time is unknown, ``long`` where it has more than
     :data:`EVERY` kernel calls, and None where it does not poll.
     """
-    if target.host is not target:
-        return None
     if any(isinstance(i, Loop) for i in _all(program.body)):
         return POLLS_ALWAYS
     kernels = sum(isinstance(i, Call) for i in _all(program.body))
@@ -51,7 +49,7 @@ def poll_object(target: Target) -> bytes:
     """The object file of :data:`POLL`, the function that bytecode calls with the word."""
     b = Builder(CpuLoops(1))
     handle_signals(b, b.argument("signal", (1,), "int64"))
-    return object_of(tvm.IRModule({POLL: b.finish(POLL)}), target, asserts=True)
+    return object_of(tvm.IRModule({POLL: b.finish(POLL)}), target.host, asserts=True)
 
 
 def handle_signals(b: Builder, signal: BufferTensor) -> None:

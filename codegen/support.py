@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
+from ..contract import HOST
 from ..errors import Blocker
 from ..ir.graph import Graph, Node
 from ..ir.registry import has_trait, spec_of
 from ..ir.traits import Trait
-from ..targets.base import Target
+from ..targets.base import Target, targets_of
 from .classify import is_host, is_view
 from .control import CONTROL
 
 
 def unsupported(graph: Graph, target: Target, host_functions: Container[str]) -> list[Blocker]:
-    """Every node that no kernel, view or host function computes.
+    """Every node that no kernel, view or host function computes; nodes have devices.
 
     ``host_functions`` are the names of those the runtime has.
     """
     from ..targets.generic.registry import lowered_keys
 
-    kernels = lowered_keys() | target.own_kernels
+    kernels = {d: lowered_keys() | t.own_kernels for d, t in targets_of(target).items()}
     return [
         Blocker(reason, node.name, node.key)
         for graph, node in _nodes(graph)
-        if (reason := _reason(graph, node, kernels, host_functions)) is not None
+        if (reason := _reason(graph, node, kernels[node.device or HOST], host_functions))
+        is not None
     ]
 
 

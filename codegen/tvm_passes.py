@@ -2,7 +2,8 @@
 
 Kernels are plain loops over buffers. They have no schedule blocks, virtual threads or cooperative
 copies, whose lowering takes most of the time of TVM's default pipeline, so those passes are left
-out.
+out. One of them, which makes buffers smaller where it can, would give workspace of open sizes
+extents that TVM cannot compile.
 """
 
 from __future__ import annotations
@@ -11,23 +12,27 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-NAME, CHECKED = "graphkiln", "graphkiln_checked"
+NAME = "graphkiln"
 
 
 @cache
-def register_pipeline(check_bounds: bool) -> str:
-    """Register a pipeline with TVM (once), perhaps with bounds checks; returns its name."""
+def register_pipeline(check_bounds: bool, threads: bool = False) -> str:
+    """Register a pipeline with TVM (once), perhaps with bounds checks; returns its name.
+
+    One for ``threads`` lowers loops that are bound to threads of another device.
+    """
     from tvm.tirx import compilation_pipeline as stock
 
     def factory() -> Any:
-        return _pipeline(check_bounds), stock.finalize_host_passes, stock.finalize_device_passes
+        passes = _pipeline(check_bounds, threads)
+        return passes, stock.finalize_host_passes, stock.finalize_device_passes
 
-    name = CHECKED if check_bounds else NAME
+    name = f"{NAME}{'_checked' if check_bounds else ''}{'_threads' if threads else ''}"
     stock.register_tir_pipeline(name, factory)
     return name
 
 
-def _pipeline(check_bounds: bool) -> Any:
+def _pipeline(check_bounds: bool, threads: bool) -> Any:
     import tvm
     from tvm import tirx
     from tvm.s_tir import transform as s_tir
@@ -51,6 +56,7 @@ def _pipeline(check_bounds: bool) -> Any:
         passes = [
             s_tir.UnifyThreadBinding(),
             tirx.transform.StmtSimplify(),
+            *((s_tir.LowerOpaqueBlock(),) if threads else ()),
             tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(True),

@@ -13,7 +13,7 @@ from typing import Any
 import tvm
 from tvm.relax import ExecBuilder
 
-from ..contract import HOST_FUNCTIONS
+from ..contract import HOST, HOST_FUNCTIONS
 from .attributes import attributes_json
 from .program import (
     AllocStorage,
@@ -42,6 +42,7 @@ from .program import (
     Reg,
     ShapeConst,
     Slot,
+    Transfer,
     View,
 )
 from .signals import EVERY, POLL
@@ -105,6 +106,11 @@ class _Assembler:
     def reg(self, r: Reg) -> int:
         return r.number + 9
 
+    def place_of(self, space: str) -> int:
+        """The number of a memory space among those that the machine is made with."""
+        spaces = self.program.spaces
+        return len(spaces) if space == HOST else spaces.index(space)
+
     def call(self, name: str, args: Sequence[Any], dst: int | None = None) -> None:
         self.items.append(_CallItem(name, list(args), dst))
 
@@ -161,14 +167,16 @@ class _Assembler:
                 where = self.shape(shape, 4)
                 args = [r(self.reg(storage)), imm(offset), where, self.dtype_const(dtype)]
                 self.call("vm.builtin.alloc_tensor", args, self.reg(dst))
-            case AllocStorage(dst, size):
+            case AllocStorage(dst, size, space):
                 args = [
-                    self.ib.vm_state(), self.shape((size,), 4), imm(0),
+                    self.ib.vm_state(), self.shape((size,), 4), imm(self.place_of(space)),
                     self.dtype_const("uint8"), self.text_const("global"),
                 ]  # fmt: skip
                 self.call("vm.builtin.alloc_storage", args, self.reg(dst))
             case LoadInput(dst, index):
                 self.call("vm.builtin.tuple_getitem", [r(_INPUTS), imm(index)], self.reg(dst))
+            case Transfer(source, to):
+                self.call("runtime.TVMTensorCopyFromTo", [r(self.reg(source)), r(self.reg(to))])
             case LoadWeight(dst, index):
                 self.call("vm.builtin.tuple_getitem", [r(_WEIGHTS), imm(index)], self.reg(dst))
             case View(dst, source, shape):

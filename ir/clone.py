@@ -14,15 +14,17 @@ def clone_node(
 ) -> Node:
     """A copy of ``node`` in ``into`` on other ``inputs``, with the same types.
 
-    ``anonymous`` copies are called ``v`` and stand for no ONNX node, so that equal work gives equal
-    graphs wherever it comes from.
+    ``anonymous`` copies are called ``v``, stand for no ONNX node and run nowhere yet, so that equal
+    work gives equal graphs wherever it comes from.
     """
-    return into.add_node(
+    copy = into.add_node(
         node.op, inputs, clone_attrs(node),
         outputs=["v" if anonymous else o.name for o in node.outputs],
         types=[o.type for o in node.outputs], domain=node.domain,
         name="" if anonymous else node.name, origins=NONE if anonymous else node.origins,
     )  # fmt: skip
+    copy.device = "" if anonymous else node.device
+    return copy
 
 
 def clone_attrs(node: Node) -> dict[str, Any]:

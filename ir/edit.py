@@ -61,16 +61,22 @@ class Editor:
         self._hint = ""
         self._sources: tuple[Node, ...] = ()
         self._origins = NONE
+        self._device = ""
         self._settled: set[Node] = set()
 
     def begin(self, rule: str, *sources: Node, hint: str = "") -> None:
-        """Begin one edit by ``rule`` of ``sources``; values it adds are named after ``hint``."""
+        """Begin one edit by ``rule`` of ``sources``; values it adds are named after ``hint``.
+
+        What it adds runs where the sources that have a device do, if they agree on one.
+        """
         self.fresh = []
         self.affected = []
         self._rule = rule
         self._hint = hint
         self._sources = sources
         self._origins = Origins.union(n.origins for n in sources)
+        devices = {n.device for n in sources if n.device}
+        self._device = devices.pop() if len(devices) == 1 else ""
         self._settled = set()
 
     def discard(self) -> None:
@@ -107,6 +113,7 @@ class Editor:
             op, inputs, attrs, outputs=names, types=types, domain=domain, name=name,
             origins=self._origins,
         )  # fmt: skip
+        added.device = self._device
         return self._added(added, infer=types is None)
 
     def op(self, key: str, *inputs: Value | None, **attrs: Any) -> Value:
@@ -133,13 +140,14 @@ class Editor:
     ) -> Node:
         """A copy of ``node`` (perhaps of a body's) on other inputs, typed by these.
 
-        It keeps the names, the attributes unless others are given, and the origins.
+        It keeps the names, the attributes unless others are given, the origins and the device.
         """
         copy = self.graph.add_node(
             node.op, inputs, clone_attrs(node) if attrs is None else attrs,
             outputs=[o.name for o in node.outputs], domain=node.domain, name=node.name,
             origins=node.origins,
         )  # fmt: skip
+        copy.device = node.device
         self._settled.add(copy)
         return self._added(copy)
 

@@ -54,14 +54,15 @@ class Output:
 class Node:
     """One operation. Hashable by identity; its inputs are the graph's edges into it.
 
-    ``origins`` are the ONNX nodes that it stands for.
+    ``origins`` are the ONNX nodes that it stands for. ``device`` is where it runs, by the name that
+    runtimes have for it; empty where nobody has chosen yet.
     """
 
-    __slots__ = ("attrs", "domain", "name", "op", "origins", "outputs", "serial")
+    __slots__ = ("attrs", "device", "domain", "name", "op", "origins", "outputs", "serial")
 
     def __init__(
         self, op: str, domain: str, name: str, attrs: dict[str, Attr], outputs: list[Output],
-        serial: int, origins: Origins = NONE,
+        serial: int, origins: Origins = NONE, device: str = "",
     ) -> None:  # fmt: skip
         self.op = op
         self.domain = domain
@@ -70,6 +71,7 @@ class Node:
         self.outputs = outputs
         self.serial = serial
         self.origins = origins
+        self.device = device
 
     @property
     def key(self) -> str:
@@ -466,7 +468,8 @@ class Graph:
             attrs = {k: v.copy() if isinstance(v, Graph) else v for k, v in node.attrs.items()}
             outs = [Output(o.name, o.type) for o in node.outputs]
             twin = Node(
-                node.op, node.domain, node.name, attrs, outs, node.serial, node.origins
+                node.op, node.domain, node.name, attrs, outs, node.serial, node.origins,
+                node.device,
             )  # fmt: skip
             out.nx.add_node(twin)
             mapping[node] = twin

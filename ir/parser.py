@@ -130,7 +130,7 @@ class _Parser(Scanner):
         return self._text.startswith("(", self._at + len(word))
 
     def _name(self, node: Node) -> None:
-        """Give a node its name and its origins."""
+        """Give a node its name, its origins and its device."""
         own = None
         more = self.accept("@")
         if more and not self.sees("["):
@@ -140,6 +140,9 @@ class _Parser(Scanner):
             self.expect("[")
             node.origins = Origins(self.some(self.name))
             self.expect("]")
+        if self.word() == "on":
+            self.expect("on")
+            node.device = self.name()
         name = usual_name(node) if own is None else own
         node.name = self.fail("an operation without results needs a name") if name is None else name
 

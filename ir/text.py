@@ -5,7 +5,7 @@
     param  = value [attrs] ":" type ["@" NAME]
     line   = value "=" "constant" tensor suffix
            | [value ("," value)* "="] OP "(" [arg ("," arg)*] ")" suffix
-    suffix = [attrs] [":" type ("," type)*] ["@" NAME] ["@" "[" NAME ("," NAME)* "]"]
+    suffix = [attrs] [":" type ("," type)*] ["@" NAME] ["@" "[" NAME ("," NAME)* "]"] ["on" NAME]
     arg    = value | "_"                                  _ is an omitted input
     value  = "%" NAME
     attrs  = "{" NAME "=" attr ("," NAME "=" attr)* "}"
@@ -19,7 +19,8 @@
 One operation a line, producers first. Names that hold anything but letters, digits and ``_./-``
 are JSON strings. The names in brackets are a node's origins: the ONNX nodes that it stands for. Its
 own name (after ``@``) is left out where it is that of its last origin or, for what has no origins
-and for constants, of its first output. ``#`` starts a comment.
+and for constants, of its first output. After ``on`` stands the device that runs it, where one was
+chosen. ``#`` starts a comment.
 """
 
 from __future__ import annotations
@@ -204,10 +205,12 @@ def _tail(node: Node) -> str:
 
 
 def _own_name(node: Node) -> str:
-    """The node's name, unless the parser finds it by itself, and its origins."""
+    """The node's name, unless the parser finds it by itself, its origins and its device."""
     text = "" if node.name == usual_name(node) else f" @{format_name(node.name)}"
     names = node.origins.names
-    return f"{text} @[{', '.join(map(format_name, names))}]" if names else text
+    if names:
+        text += f" @[{', '.join(map(format_name, names))}]"
+    return f"{text} on {format_name(node.device)}" if node.device else text
 
 
 def usual_name(node: Node) -> str | None:

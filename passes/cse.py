@@ -99,7 +99,7 @@ def _key(graph: Graph, node: Node) -> Hashable | None:
     inputs: list[Value | None] = graph.inputs_of(node)
     if Trait.COMMUTATIVE in found.traits:
         inputs = sorted(inputs, key=_order)
-    return node.key, len(node.outputs), _attributes(node, found), tuple(inputs)
+    return node.key, node.device, len(node.outputs), _attributes(node, found), tuple(inputs)
 
 
 def _order(value: Value | None) -> tuple[int, int]:

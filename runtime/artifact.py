@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,17 +21,20 @@ from ..contract import (
 )
 from .checksum import ALGORITHMS, weights_digest
 from .compatibility import check_target
-from .container import Container, open_container
+from .container import Container, open_container, refuse_stranger
 from .dtypes import STORAGE
 from .errors import ArtifactError, InputError, printable
-from .manifest import Manifest, WeightSpec, parse_manifest
+from .manifest import FileSpec, Manifest, WeightSpec, parse_manifest
 
 _MAX_MANIFEST = 64 << 20
 _DAMAGED = "the file is damaged, copy it again or compile the model again"
 
 
 class LoadedArtifact(NamedTuple):
-    """A checked artifact. ``weights`` is the mapping of the whole of ``weights.bin``."""
+    """A checked artifact. ``weights`` is the mapping of the whole of ``weights.bin``.
+
+    ``members`` are the contents of further members, for devices to read.
+    """
 
     path: str
     manifest: Manifest
@@ -37,6 +42,7 @@ class LoadedArtifact(NamedTuple):
     ir_text: str
     report: bytes
     weights: np.ndarray
+    members: Mapping[str, bytes] = MappingProxyType({})
 
     def weight(self, spec: WeightSpec) -> np.ndarray:
         """One weight in storage dtype, a view of the mapping."""
@@ -81,20 +87,22 @@ def _read(path: str, full: bool) -> LoadedArtifact:
         if container.size(MANIFEST) > _MAX_MANIFEST:
             raise ArtifactError(f"manifest.json is too large: {_DAMAGED}")
         manifest = parse_manifest(container.read(MANIFEST))
+        _check_further(container, manifest)
         for member in MEMBERS:
-            _check_size(container, manifest, member)
+            _check_size(container, member, manifest.files[member])
         weights = container.map_weights()
         _check_weights(weights, manifest, full)
-        library = _member(container, manifest, LIBRARY)
+        library = _member(container, LIBRARY, manifest.files[LIBRARY])
         if not library.endswith(interface_digest(manifest.raw)):
             raise ArtifactError(f"library.so was compiled for another manifest: {_DAMAGED}")
         return LoadedArtifact(
             path=path,
             manifest=manifest,
             library=library,
-            ir_text=_member(container, manifest, IR_TEXT).decode(),
-            report=_member(container, manifest, REPORT),
+            ir_text=_member(container, IR_TEXT, manifest.files[IR_TEXT]).decode(),
+            report=_member(container, REPORT, manifest.files[REPORT]),
             weights=weights,
+            members={n: _member(container, n, m.file) for n, m in manifest.members.items()},
         )
     except UnicodeDecodeError:
         raise ArtifactError(f"ir.txt is not UTF-8: {_DAMAGED}") from None
@@ -102,15 +110,26 @@ def _read(path: str, full: bool) -> LoadedArtifact:
         container.close()
 
 
-def _check_size(container: Container, manifest: Manifest, member: str) -> None:
-    found, wanted = container.size(member), manifest.files[member].size
-    if found != wanted:
-        raise ArtifactError(f"{member} has {found} bytes instead of {wanted}: {_DAMAGED}")
+def _check_further(container: Container, manifest: Manifest) -> None:
+    """Members that targets added: all that the manifest lists, and no others."""
+    for name in container.further:
+        if name not in manifest.members:
+            refuse_stranger(name)
+    for name, member in manifest.members.items():
+        if name not in container.further:
+            raise ArtifactError(f"lacks the member {name!r}: {_DAMAGED}")
+        _check_size(container, name, member.file)
 
 
-def _member(container: Container, manifest: Manifest, member: str) -> bytes:
+def _check_size(container: Container, member: str, file: FileSpec) -> None:
+    found = container.size(member)
+    if found != file.size:
+        raise ArtifactError(f"{member} has {found} bytes instead of {file.size}: {_DAMAGED}")
+
+
+def _member(container: Container, member: str, file: FileSpec) -> bytes:
     data = container.read(member)
-    if hashlib.sha256(data).hexdigest() != manifest.files[member].sha256:
+    if hashlib.sha256(data).hexdigest() != file.sha256:
         raise ArtifactError(f"{member} does not match its SHA-256: {_DAMAGED}")
     return data
 

@@ -1,7 +1,7 @@
 """The two forms of an artifact, a ZIP file and a folder, behind one interface.
 
-Members are looked up by their five fixed names: a name that a file contains is never used as a
-path.
+Members are looked up by their five fixed names, and by names that cannot lead out of a folder
+(`graphkiln.contract.MEMBER_NAME`): no other name that a file contains is ever used as a path.
 """
 
 from __future__ import annotations
@@ -12,13 +12,21 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NoReturn, Protocol
 
 import numpy as np
 
-from ..contract import LARGE_MEMBER, MANIFEST, MEMBERS, MOST_DEFLATED, WEIGHTS
+from ..contract import (
+    LARGE_MEMBER,
+    MANIFEST,
+    MEMBER_NAME,
+    MEMBERS,
+    MOST_DEFLATED,
+    MOST_MEMBERS,
+    WEIGHTS,
+)
 from .errors import ArtifactError, first_line
 
 _NAMES = (*MEMBERS, MANIFEST)
@@ -34,7 +42,10 @@ _MALFORMED = (
 
 
 class Container(Protocol):
-    """Read access to the members of an artifact."""
+    """Read access to the members of an artifact; ``further`` are those beside the five."""
+
+    @property
+    def further(self) -> Collection[str]: ...
 
     def size(self, member: str) -> int:
         """Bytes of a member's content."""
@@ -81,7 +92,7 @@ class ZipContainer:
         with _readable():
             self._zip = zipfile.ZipFile(file)
         infos = self._zip.infolist()
-        _require([info.filename for info in infos])
+        self.further = _require([info.filename for info in infos])
         self._infos = {info.filename: info for info in infos}
         for info in infos:
             if info.compress_type not in _METHODS:
@@ -127,9 +138,12 @@ class FolderContainer:
     def __init__(self, path: str) -> None:
         with _readable():
             names = os.listdir(path)
-        _require(names)
+        self.further = _require(names)
         with ExitStack() as opened:
-            self._files = {name: opened.enter_context(_plain_file(path, name)) for name in _NAMES}
+            self._files = {
+                name: opened.enter_context(_plain_file(path, name))
+                for name in (*_NAMES, *self.further)
+            }
             self._opened = opened.pop_all()
 
     def size(self, member: str) -> int:
@@ -174,17 +188,25 @@ def _readable() -> Iterator[None]:
         ) from None
 
 
-def _require(names: Iterable[str]) -> None:
-    """Raise ArtifactError unless these are exactly the five members, each once."""
+def _require(names: Iterable[str]) -> list[str]:
+    """Others than the five members; raises ArtifactError unless each of these is there once."""
     found = sorted(names)
-    if found == sorted(_NAMES):
-        return
     for name in _NAMES:
         if found.count(name) != 1:
             problem = "holds twice" if name in found else "lacks"
             raise ArtifactError(f"is no graphkiln artifact: it {problem} {name}")
-    strangers = [name for name in found if name not in _NAMES]
-    raise ArtifactError(f"holds a member that does not belong there: {strangers[0]!r}")
+    further = [name for name in found if name not in _NAMES]
+    for name, before in zip(further, ["", *further], strict=False):
+        if name == before or not MEMBER_NAME.fullmatch(name):
+            refuse_stranger(name)
+    if len(further) > MOST_MEMBERS:
+        raise ArtifactError(f"holds more than {MOST_MEMBERS} members beside those of all artifacts")
+    return further
+
+
+def refuse_stranger(name: str) -> NoReturn:
+    """A member that the manifest does not know."""
+    raise ArtifactError(f"holds a member that does not belong there: {name!r}")
 
 
 def _map(file: BinaryIO, start: int, size: int) -> np.ndarray:

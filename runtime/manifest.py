@@ -14,7 +14,12 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from ..contract import (
     ALIGNMENT,
     BLANK_DIGEST,
+    HOST,
+    MANIFEST,
+    MEMBER_KIND,
+    MEMBER_NAME,
     MEMBERS,
+    MOST_MEMBERS,
     POLLS_ALWAYS,
     POLLS_LONG,
     SCHEMA,
@@ -27,6 +32,8 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 _MAX_SIZE = 1 << 62
 _MAX_NESTING = 16
 _MAX_RANK = 64
+_MAX_DEVICES = 64
+_HOST_KINDS = ("cpu", "llvm", "c")
 
 Dim: TypeAlias = "int | str | None"
 Json: TypeAlias = "dict[str, Any]"
@@ -74,13 +81,17 @@ class TargetSpec(NamedTuple):
 
 
 class WeightSpec(NamedTuple):
-    """One weight: its storage dtype or IR dtype, its shape, and its bytes in ``weights.bin``."""
+    """One weight: its storage dtype or IR dtype, its shape, and its bytes in ``weights.bin``.
+
+    ``space`` is the memory space in which code wants it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    space: str = HOST
 
 
 class FileSpec(NamedTuple):
@@ -88,6 +99,13 @@ class FileSpec(NamedTuple):
 
     sha256: str
     size: int
+
+
+class MemberSpec(NamedTuple):
+    """A further member: its kind, which begins with the device that reads it, and its content's."""
+
+    kind: str
+    file: FileSpec
 
 
 class NativeSpec(NamedTuple):
@@ -106,6 +124,8 @@ class Manifest(NamedTuple):
 
     ``native`` is None where the model needs the virtual machine. ``polls`` says whether bytecode
     looks for signals, and which runs to watch: ``always`` all, ``long`` those that take long.
+    ``devices`` are those that run kernels beside the host, ``spaces`` the memory that code asks for
+    beside the host's, in the order of its numbers.
     """
 
     target: TargetSpec
@@ -113,10 +133,13 @@ class Manifest(NamedTuple):
     outputs: tuple[ValueSpec, ...]
     weights: tuple[WeightSpec, ...]
     files: dict[str, FileSpec]
+    members: dict[str, MemberSpec]
     checksum: tuple[str, str]
     host_functions: tuple[str, ...]
     native: NativeSpec | None
     polls: str | None
+    devices: tuple[str, ...]
+    spaces: tuple[str, ...]
     raw: Json
 
 
@@ -133,18 +156,42 @@ def parse_manifest(data: bytes) -> Manifest:
     _get(raw, "provenance", dict, "manifest")
     files = _files(_get(raw, "files", dict, "manifest"))
     weights = _weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size)
+    target = _target(_get(raw, "target", dict, "manifest"))
+    devices, spaces = _devices(raw, target), _names(raw, "spaces")
+    for space in spaces:
+        if space not in devices:
+            raise ArtifactError(f"spaces: {space!r} is none of the devices")
+    if stray := {w.space for w in weights} - {HOST, *spaces}:
+        raise ArtifactError(f"weights: {min(stray)!r} is none of the spaces")
     return Manifest(
-        target=_target(_get(raw, "target", dict, "manifest")),
+        target=target,
         inputs=_with_defaults(raw, _values(raw, "inputs"), weights),
         outputs=_values(raw, "outputs"),
         weights=weights,
         files=files,
+        members=_members(raw),
         checksum=_checksum(_get(raw, "weights_checksum", dict, "manifest")),
         host_functions=_strings(raw, "host_functions", "manifest"),
         native=_native(raw, weights),
         polls=_polls(raw),
+        devices=devices,
+        spaces=spaces,
         raw=raw,
     )
+
+
+def _devices(raw: Json, target: TargetSpec) -> tuple[str, ...]:
+    """The devices; artifacts for hosts alone say nothing of them, nor do old ones for GPUs."""
+    if "devices" in raw or target.kind in _HOST_KINDS:
+        return _names(raw, "devices")
+    return (target.kind,)
+
+
+def _names(raw: Json, key: str) -> tuple[str, ...]:
+    names = _strings(raw, key, "manifest") if key in raw else ()
+    if len(set(names)) < len(names) or HOST in names or len(names) > _MAX_DEVICES:
+        raise ArtifactError(f"manifest: {key!r} must hold different names of devices")
+    return names
 
 
 def _polls(raw: Json) -> str | None:
@@ -233,14 +280,32 @@ def _target(obj: Json) -> TargetSpec:
 
 
 def _files(obj: Json) -> dict[str, FileSpec]:
-    files = {}
-    for member in MEMBERS:
-        entry = _get(obj, member, dict, "files")
-        where = f"files[{member!r}]"
-        files[member] = FileSpec(_hex(entry, "sha256", where), _size(entry, "size", where))
+    files = {m: _file(_get(obj, m, dict, "files"), f"files[{m!r}]") for m in MEMBERS}
     if len(obj) != len(files):
         raise ArtifactError(f"files: unknown member {sorted(set(obj) - set(files))[0]!r}")
     return files
+
+
+def _file(entry: Json, where: str) -> FileSpec:
+    return FileSpec(_hex(entry, "sha256", where), _size(entry, "size", where))
+
+
+def _members(raw: Json) -> dict[str, MemberSpec]:
+    """What targets added. Whether a device here reads such kinds is asked when it is loaded."""
+    entries = _get(raw, "members", dict, "manifest") if "members" in raw else {}
+    if len(entries) > MOST_MEMBERS:
+        raise ArtifactError(f"members: more than {MOST_MEMBERS}")
+    found = {}
+    for name in entries:
+        if name in (*MEMBERS, MANIFEST) or not MEMBER_NAME.fullmatch(name):
+            raise ArtifactError(f"members: {name!r} is no name of a member")
+        where = f"members[{name!r}]"
+        entry = _get(entries, name, dict, "members")
+        kind = _get(entry, "kind", str, where)
+        if not MEMBER_KIND.fullmatch(kind):
+            raise ArtifactError(f"{where}: {kind!r} is no kind of a member")
+        found[name] = MemberSpec(kind, _file(entry, where))
+    return found
 
 
 def _checksum(obj: Json) -> tuple[str, str]:
@@ -345,6 +410,7 @@ def _weight(entry: Any, where: str, total: int) -> WeightSpec:
         shape=tuple(shape),
         offset=_size(entry, "offset", where),
         nbytes=_size(entry, "nbytes", where),
+        space=_get(entry, "space", str, where) if "space" in entry else HOST,
     )
     if spec.nbytes != nbytes:
         raise ArtifactError(f"{where}: 'nbytes' is {spec.nbytes}, the shape needs {nbytes}")

@@ -7,12 +7,12 @@ from typing import Any
 from ..contract import LIBRARY
 from . import guard, host
 from .artifact import LoadedArtifact, weight_of
+from .devices import Devices
 from .direct import Direct, NativeCode
 from .errors import ArtifactError, first_line
 from .instance import Instance
 from .library import load_library
 from .manifest import NativeSpec
-from .places import place_for
 from .tvm_runtime import load_libraries
 from .values import tensor_from_storage
 
@@ -32,14 +32,15 @@ class Model:
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
         self._blob = artifact.weights
         try:
-            self.place = place_for(manifest.target.kind)
-            load_libraries(cuda=self.place.cuda)
-            if guard.ACTIVE is not None and not self.place.cuda:
+            self.devices = Devices(manifest)
+            load_libraries(cuda=False)
+            if guard.ACTIVE is not None and not self.devices.names:
                 guard.ACTIVE.replace_allocators()
-            self.place.require()
+            self.devices.require()
             host.register(manifest.host_functions)
             digest = manifest.files[LIBRARY].sha256
             self._library = load_library(artifact.library, digest)
+            self.devices.attach(self._library, artifact.members)
         except ArtifactError as error:
             raise ArtifactError(error.reason, file=artifact.path) from error
         self._polls = manifest.polls
@@ -63,10 +64,13 @@ class Model:
         try:
             if self._weights is None:
                 arrays = [weight_of(self._blob, spec) for spec in self._weight_specs]
-                self._weights = self.place.keep([tensor_from_storage(array) for array in arrays])
+                self._weights = self.devices.keep(
+                    [tensor_from_storage(array) for array in arrays],
+                    [spec.space for spec in self._weight_specs],
+                )
             machine = self._library["vm_load_executable"]()
-            machine["vm_initialization"](*self.place.devices)
-            main = self.place.wrap(machine["main"])
+            machine["vm_initialization"](*self.devices.machine)
+            main = machine["main"]
         except (RuntimeError, AttributeError, ValueError) as error:
             raise self._unusable(error) from error
         low = self._blob.ctypes.data

@@ -124,12 +124,12 @@ class Session:
     def profiler(self, feeds: Mapping[str, Any]) -> Profiler:
         """What runs the model on ``feeds`` and times its kernels; it needs a CPU's artifact.
 
-        Raises InputError for feeds that do not fit, ArtifactError for a GPU's artifact.
+        Raises InputError for feeds that do not fit, ArtifactError where other devices take part.
         """
         from .profile import Profiler
 
         model = self._opened()
-        if model.place.cuda:
+        if model.devices.names:
             raise ArtifactError("only kernels that run on the CPU can be timed", file=self._path)
         return Profiler(*model.machine(), {**self._defaults, **feeds}, self._threads)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..errors import UsageError
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Node
 from ..ir.hardware import Hardware
 
 if TYPE_CHECKING:
@@ -85,6 +85,89 @@ class KernelPlan:
     tile: str = ""
 
 
+class Kernel(Protocol):
+    """A kernel to build, as code generation describes it.
+
+    ``text`` is its region's; ``role`` is ``main``, or ``sizes`` for its data-dependent dims.
+    """
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def op(self) -> str:
+        """A short name of what it computes, for messages."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """The first node that wants it, for messages."""
+        ...
+
+
+@dataclass(frozen=True)
+class Member:
+    """A further member of an artifact, which the target's device reads where it is loaded.
+
+    Its ``kind`` is the device's name, a dot and a word: ``cuda.modules``.
+    """
+
+    kind: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a target contributes to an artifact.
+
+    ``objects`` are object files by the name of the one function that each defines, which are linked
+    into the library; ``members`` are further members of the artifact by name.
+    """
+
+    objects: Mapping[str, bytes] = field(default_factory=dict)
+    members: Mapping[str, Member] = field(default_factory=dict)
+
+
+def merge_parts(parts: Iterable[Parts]) -> Parts:
+    """The parts of one artifact; raises :class:`TargetError` where two give something one name."""
+    objects: dict[str, bytes] = {}
+    members: dict[str, Member] = {}
+    for part in parts:
+        for name in (objects.keys() & part.objects) | (members.keys() & part.members):
+            raise TargetError(f"two targets contribute {name!r} to an artifact")
+        objects |= part.objects
+        members |= part.members
+    return Parts(objects, members)
+
+
+class KernelCompiler(Protocol):
+    """What TVM makes of functions, wherever a kernel is built."""
+
+    def compile(self, functions: Mapping[str, Any], target: Target) -> Any:
+        """A ``tvm.runtime.Module`` of PrimFuncs by name: host code, which may import others'."""
+        ...
+
+    def object_file(self, library: Any) -> bytes:
+        """The host code of a module, without what it imports."""
+        ...
+
+
+class Services(Protocol):
+    """What code generation lends to a target that builds an artifact's parts."""
+
+    def compile_kernels(self, kernels: Mapping[str, Kernel], target: Target) -> dict[str, bytes]:
+        """What ``target.compile_kernel`` makes of each kernel, by name.
+
+        Kernels that were compiled before come from the cache; others are compiled at the same time
+        by several processes. Raises a :class:`graphkiln.GraphkilnError` whose ``blockers`` name the
+        node and the op of each kernel that fails.
+        """
+        ...
+
+
 class Target(Protocol):
     """Kernels for one kind of hardware.
 
@@ -102,6 +185,23 @@ class Target(Protocol):
     @property
     def host(self) -> Target:
         """The CPU target that launches kernels; the target itself where that is a CPU."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The runtime's name of the device that the kernels run on."""
+        ...
+
+    @property
+    def space(self) -> str:
+        """The memory space that the kernels' tensors are in: the device's own, or the host's."""
+        ...
+
+    def place(self, graph: Graph, node: Node) -> str:
+        """The device that computes a node which needs a kernel: the target's, or the host.
+
+        Not asked where the target is its own host.
+        """
         ...
 
     @property
@@ -139,3 +239,31 @@ class Target(Protocol):
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         """The function that computes the data-dependent dims of a one-node region."""
         ...
+
+    def require_tools(self) -> None:
+        """Raises :class:`TargetError` where a program is missing that building needs."""
+        ...
+
+    def check_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> None:
+        """Raises where :meth:`compile_kernel` would, as far as can be known without machine code.
+
+        What a kernel's function can be made for but not compiled is told of by
+        :func:`graphkiln.check` then, not only by compiling.
+        """
+        ...
+
+    def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
+        """One kernel as bytes that may be kept between compilations; only :meth:`build` reads them.
+
+        It may run in a worker process.
+        """
+        ...
+
+    def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
+        """Turn kernels into parts of an artifact."""
+        ...
+
+
+def targets_of(target: Target) -> dict[str, Target]:
+    """Who makes kernels for each device that programs of ``target`` run on; the host's is first."""
+    return {target.host.device: target.host, target.device: target}

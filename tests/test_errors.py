@@ -208,6 +208,7 @@ ELSEWHERE = {
     "DimError": "as InferenceError",
     "GraphError": "a FrontendError or PassError", "VerifyError": "a PassError",
     "ChoiceError": "a PassError", "LoweringError": "a BuildError's blocker",
+    "DeviceCodeError": "a BuildError's blocker",
     "UsageError": "base of OptionError and TargetError", "GraphkilnError": "base of all",
 }  # fmt: skip
 """The other errors, and where they are raised or what they become."""

@@ -6,7 +6,7 @@ from ...ir.graph import Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from .classify import Kind
-from .regions import Regions
+from .regions import OTHER_DEVICE, Regions
 
 _MAX_EPILOGUE = 24
 """Operations in an epilogue."""
@@ -58,6 +58,8 @@ def _takes(regions: Regions, node: Node, reader: Node) -> bool:
     """Can the region of ``reader`` compute ``node`` in its own kernel, at no more than one
     computation of each element?
     """
+    if reader.device != node.device:
+        return False
     if has_trait(reader, Trait.SINGLE_PASS):
         return regions.hardware.fusible_prologue(regions.graph, reader, node) is None
     kind = regions.kinds.get(reader)
@@ -92,6 +94,8 @@ def _objection(regions: Regions, members: list[Node], node: Node) -> str | None:
         return "neither elementwise nor a movement"
     if regions.region_of(node) is not None:
         return "it has a region already"
+    if node.device != anchor.device:
+        return OTHER_DEVICE
     inside = {*members, node}
     read = {v for m in inside for v in regions.graph.inputs_of(m) if v is not None}
     reason = regions.over_limit(len(inside), len([v for v in read if v.node not in inside]))

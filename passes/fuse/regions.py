@@ -21,6 +21,9 @@ _JOINED = 4
 """A region that ends in a JOIN may have so many times ``max_nodes``."""
 
 
+OTHER_DEVICE = "it runs on another device"
+
+
 @dataclass
 class Region:
     """A set of nodes that will be one kernel; ``inputs`` are the values that it reads.
@@ -184,6 +187,8 @@ class Regions:
 
     def _objection(self, region: Region, node: Node, kind: Kind) -> str | None:
         """Why ``node``, all of whose consumers are in ``region``, may not join it."""
+        if node.device != region.members[0].device:
+            return OTHER_DEVICE
         added = {v for v in self.graph.inputs_of(node) if v is not None and not v.is_constant}
         joined = self.kinds[region.members[0]] is Kind.JOIN
         inputs = len(region.inputs | added) - 1  # without the result of the node

@@ -9,10 +9,18 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
-from ...contract import MOST_THREADS
+from ...contract import HOST, MOST_THREADS
 from ...ir.graph import Graph, Node
 from ...machine import usable_cores
-from ..base import KernelPlan, OptionValues, TargetInfo
+from ..base import (
+    Kernel,
+    KernelCompiler,
+    KernelPlan,
+    OptionValues,
+    Parts,
+    Services,
+    TargetInfo,
+)
 from ..generic.choice import choose_template, product_operands
 from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
@@ -100,6 +108,17 @@ class CpuTarget:
     def host(self) -> CpuTarget:
         return self
 
+    @property
+    def device(self) -> str:
+        return HOST
+
+    @property
+    def space(self) -> str:
+        return HOST
+
+    def place(self, graph: Graph, node: Node) -> str:
+        return HOST
+
     def tvm_target(self) -> Any:
         return self._tvm_target
 
@@ -131,3 +150,15 @@ class CpuTarget:
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, self._loops)
+
+    def require_tools(self) -> None:
+        """TVM brings LLVM along."""
+
+    def check_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> None:
+        """LLVM takes whatever function there is."""
+
+    def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
+        return compiler.object_file(compiler.compile({name: function}, self))
+
+    def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
+        return Parts(services.compile_kernels(kernels, self))

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tvm import tirx
 
-from ...ir.graph import Graph
+from ...contract import CUDA_MODULES, join_texts, split_texts
+from ...ir.graph import Graph, Node
 from ...ir.hardware import GenericHardware
-from ..base import KernelPlan, TargetError, TargetInfo
+from ..base import (
+    Kernel,
+    KernelCompiler,
+    KernelPlan,
+    Member,
+    Parts,
+    Services,
+    TargetError,
+    TargetInfo,
+)
 from ..cpu.features import CpuFeatures, host_features
 from ..cpu.target import CpuTarget
 from ..generic.choice import choose_template
 from ..generic.region import lower_region, lower_sizes
 from ..tir.gpu_loops import GpuLoops
+from .device_code import device_code
+from .lowering import register_rules
 
 DEFAULT = "sm_80"
 
@@ -31,12 +44,10 @@ class CudaTarget:
 
     @classmethod
     def parse(cls, detail: str) -> CudaTarget:
-        """``sm_NN`` or nothing; raises :class:`TargetError` otherwise, or where nvcc is missing."""
+        """``sm_NN`` or nothing; raises :class:`TargetError` otherwise."""
         arch = detail or DEFAULT
         if not re.fullmatch(r"sm_\d{2,3}[a-z]?", arch):
             raise TargetError(f"CUDA architecture {arch!r} is not of the form sm_90")
-        if shutil.which("nvcc") is None:
-            raise TargetError("compiling for CUDA needs nvcc on the path")
         return cls(arch, host_features())
 
     @property
@@ -69,6 +80,17 @@ class CudaTarget:
     def host(self) -> CpuTarget:
         return CpuTarget(self.cpu)
 
+    @property
+    def device(self) -> str:
+        return "cuda"
+
+    @property
+    def space(self) -> str:
+        return "cuda"
+
+    def place(self, graph: Graph, node: Node) -> str:
+        return self.device
+
     def tvm_target(self) -> Any:
         return self._tvm_target
 
@@ -76,6 +98,7 @@ class CudaTarget:
     def _tvm_target(self) -> Any:
         import tvm
 
+        register_rules()
         host = {"kind": "llvm", "mcpu": self.cpu.mcpu, "mtriple": self.cpu.triple}
         return tvm.target.Target({"kind": "cuda", "arch": self.arch, "host": host})
 
@@ -87,3 +110,25 @@ class CudaTarget:
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, GpuLoops())
+
+    def require_tools(self) -> None:
+        if shutil.which("nvcc") is None:
+            raise TargetError("compiling for CUDA needs nvcc on the path")
+
+    def check_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> None:
+        """As far as CUDA source: threads cannot allocate, and the host not read a GPU's memory."""
+        compiler.compile({name: function}, self)
+
+    def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
+        """The object file of what launches the kernel, and the device code that it launches."""
+        library = compiler.compile({name: function}, self)
+        return join_texts([compiler.object_file(library), *device_code(library, self.arch)])
+
+    def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
+        if not kernels:
+            return Parts()
+        built = services.compile_kernels(kernels, self)
+        found = {name: split_texts(data) for name, data in built.items()}
+        modules = join_texts([module for _, *modules in found.values() for module in modules])
+        launchers = {name: launcher for name, (launcher, *_) in found.items()}
+        return Parts(launchers, {"cuda.bin": Member(CUDA_MODULES, modules)})

@@ -215,8 +215,12 @@ class Builder:
     # ---- memory ------------------------------------------------------------------------------
 
     def workspace(self, shape: Sequence[Any], dtype: str, name: str = "tmp") -> BufferTensor:
-        """Temporary memory of this scope (heap, from the runtime's pool)."""
-        return self._allocate(shape, dtype, name, "global")
+        """Temporary memory of this scope (heap, from the runtime's pool).
+
+        Within a nest whose tasks cannot allocate, it is an array of the task's own.
+        """
+        own = self.in_nest and not self.loops.task_memory
+        return self._allocate(shape, dtype, name, self.loops.local_scope if own else "global")
 
     def local(self, shape: Sequence[int], dtype: str, name: str = "acc") -> BufferTensor:
         """A small constant-size array on the stack or in registers."""

@@ -65,6 +65,6 @@ def test_kernels_are_built_again_where_lowering_changes(
     shutil.copy(root / "contract.py", tmp_path)
     monkeypatch.setattr(build, "_ROOT", tmp_path)
     assert version() == before
-    with open(tmp_path / "codegen" / "pipeline.py", "a") as file:
+    with open(tmp_path / "codegen" / "tvm_passes.py", "a") as file:
         file.write("# changed")
     assert version() != before
