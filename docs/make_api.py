@@ -78,6 +78,7 @@ PAGES = (
         "`graphkiln.runtime` loads and runs artifacts without the compiler. It also gives "
         "[`load`](graphkiln.md#load), [`Session`](graphkiln.md#session) and the errors.",
         (
+            Part("runtime/devices", ("Device", "register_device")),
             Part("runtime/session", ("NodeArg", "verify")),
             Part("runtime/host/__init__", ("host_function",)),
             Part("runtime/artifact", ("LoadedArtifact", "read_artifact")),
