@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .contract import HOST
 from .errors import Blocker, GraphkilnError, UsageError
 from .ir.choices import KernelShape
 from .ir.graph import Graph
@@ -449,7 +450,7 @@ class _Compilation:
             own = lowered.kernels_of(device)
             costs |= kernel_costs(own, lowered.calls, target)
             slow += slow_warnings(own, costs, target)
-            if target is not self.target.host:
+            if device != HOST:
                 for name in own:
                     costs[name]["device"] = device
         self.report.update(

@@ -8,29 +8,33 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..generic.constants import literal
 from ..tir.numeric import dtype_of
-
-_BITS = {"float16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 
 
 @cache
 def register_rules() -> None:
     """Make them known to TVM, once."""
-    tirx.register_intrin_lowering("tirx.reinterpret", target="cuda", f=_float_of_bits, level=99)
+    tirx.register_intrin_lowering("tirx.reinterpret", target="cuda", f=_constant, level=99)
 
 
-def _float_of_bits(call: Any) -> Any:
-    """A float that is given by its bits, such as an infinity, as a constant.
+def _constant(call: Any) -> Any:
+    """The bits of a constant as one of another type: an infinity is written as an integer's.
 
-    TVM takes the address of the bits, and a constant of C++ has none.
+    TVM takes the address of what it reinterprets, and a constant of C++ has none.
     """
-    (bits,) = call.args
-    dtype = dtype_of(call)
-    kind = _BITS.get(dtype)
-    if kind is None or not isinstance(bits, tirx.IntImm):
+    (value,) = call.args
+    if not isinstance(value, tirx.IntImm | tirx.FloatImm):
         return call
-    value = np.array(int(bits.value) % 2 ** (8 * np.dtype(kind).itemsize), kind)
-    return tirx.const(float(value.view(dtype)), dtype)
+    given, wanted = np.dtype(dtype_of(value)), np.dtype(dtype_of(call))
+    number = value.value
+    if given.kind in "iu":
+        number = int(number) % 2 ** (8 * given.itemsize)
+        given = np.dtype(f"uint{8 * given.itemsize}")
+    found = np.array(number, given).view(wanted)[()]
+    if wanted.kind == "f":
+        return tirx.const(float(found), wanted.name)
+    return literal(found, wanted.name)
 
 
 __all__ = ["register_rules"]

@@ -6,8 +6,10 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tvm import tirx
 
 import graphkiln
 from graphkiln.codegen.build import BuildError, TvmCompiler, build_kernels
@@ -18,6 +20,7 @@ from graphkiln.runtime import ArtifactError, load, read_artifact
 from graphkiln.targets import TargetError, parse_target
 from graphkiln.targets.base import Kernel, Target
 from graphkiln.targets.cuda import device_code
+from graphkiln.targets.cuda.lowering import _constant
 
 TARGET = "cuda:sm_90"
 ADD = """
@@ -142,6 +145,30 @@ def test_infinities_are_constants(dtype: str) -> None:
     library = TvmCompiler().compile({"k": target.kernel(region, "k")}, target)
     source = library.imports[0].inspect_source()
     assert "CUDART_INF" in source and not re.search(r"&\(\d", source)
+
+
+def test_bits_of_constant_floats_are_constants() -> None:
+    """What Mod gives for a zero has the sign bit of its operand, and no others."""
+    region = parse_graph(
+        "graph g(%x: float64[8], %y: float64[8]) -> (z) {\n"
+        "  %z = Mod(%x, %y) {fmod=1} : float64[8]\n  return %z\n}\n"
+    )
+    target = parse_target(TARGET)
+    library = TvmCompiler().compile({"k": target.kernel(region, "k")}, target)
+    assert not re.search(r"&\(-?\d", library.imports[0].inspect_source())
+
+
+@pytest.mark.parametrize(("to", "given", "wanted"), [
+    ("float32", tirx.const(0x7F800000, "uint32"), 'T.float32("inf")'),
+    ("float16", tirx.const(0xFC00, "uint16"), 'T.float16("-inf")'),
+    ("float64", tirx.const(-(2**63), "int64"), "T.float64(-0.0)"),
+    ("int64", tirx.const(-0.0, "float64"), f"T.int64({-(2**63)})"),
+    ("uint32", tirx.const(-1.5, "float32"), "T.uint32(3217031168)"),
+    ("int32", tirx.const(-1.5, "float32"), "-1077936128"),
+    ("uint64", tirx.const(1.0, "float64"), "T.uint64(4607182418800017408)"),
+])  # fmt: skip
+def test_reinterpreted_constants(to: str, given: Any, wanted: str) -> None:
+    assert str(_constant(tirx.reinterpret(to, given))) == wanted
 
 
 @needs_nvcc

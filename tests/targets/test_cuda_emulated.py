@@ -85,6 +85,14 @@ def test_a_tenth_of_the_conformance_cases(part: int) -> None:
     assert not failed, "\n".join(failed)
 
 
+def test_the_report_says_where_kernels_run() -> None:
+    (loop,) = (case for case in all_cases() if case.name == "test_loop11")
+    report = graphkiln.compile(loop.model, target="cuda:sm_90", jobs=1).report
+    where = {(*c["ops"], c.get("device")) for c in report["kernel_costs"].values()}
+    assert ("Less", None) in where and ("Add", "cuda") in where
+    assert {device for *_, device in where} == {None, "cuda"}
+
+
 def test_weights_and_open_sizes_cross_over() -> None:
     """Twice with other sizes: weights were moved once, arenas and copies are made anew."""
     weights = np.random.default_rng(7).standard_normal((64, 8)).astype("f")
