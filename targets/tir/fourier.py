@@ -26,7 +26,7 @@ Load: TypeAlias = "Callable[[Expr], Complex]"
 
 
 def radices(n: int) -> list[int]:
-    """Factors of ``n``: fours, then primes."""
+    """Factors of ``n``, as many fours as there are and then primes: 4, 4, 2, 3 for 96."""
     found = []
     for p in (4, *range(2, n + 1)):
         if p * p > n and p > 4:
@@ -136,7 +136,7 @@ class _Stage:
         return self.let((self.table[0, k], self.table[1, k]))
 
     def _sum(self, x: BufferTensor, j: Expr, q: Expr, u: Expr) -> Complex:
-        """The sum of a stage by its definition, for large radices."""
+        """The sum of a stage by its definition, for radices without a formula of their own."""
         re, im = (self.b.scalar(self.table.dtype, 0.0) for _ in range(2))
         with self.b.loop(self.p) as t:
             power = self._power(tirx.floormod(t * u, index(self.p)) * (self.n // self.p))
@@ -149,7 +149,7 @@ class _Stage:
         return tirx.const(value, self.table.dtype)
 
     def turned(self, value: Complex) -> Complex:
-        """``value`` times the imaginary unit in the direction of the transform."""
+        """``value`` times ``-i``, or times ``i`` in the inverse transform."""
         re, im = value
         zero = self.constant(0.0)
         return (zero - im, re) if self.sign > 0 else (im, zero - re)
@@ -178,7 +178,7 @@ def _four(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
 
 
 def _odd(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
-    """An odd radix: terms t and p - t share their sums and differences."""
+    """An odd radix: the sums and differences of terms t and p - t are used in several outputs."""
     p = len(x)
     half = range(1, (p + 1) // 2)
     sums = {t: stage.let(_add(x[t], x[p - t])) for t in half}
@@ -226,7 +226,7 @@ def transform_point(
 
 
 def real_spectrum(get: Load, n: int) -> Load:
-    """The spectrum of a real signal: one half mirrors the other, its ends are real."""
+    """The spectrum of a real signal from its first half: the other half is the conjugate mirror."""
 
     def load(k: Expr) -> Complex:
         upper = k * 2 > index(n)
