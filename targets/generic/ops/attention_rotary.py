@@ -1,4 +1,4 @@
-"""Lowerings of ``RotaryEmbedding``: each pair of elements turns by the angle of its position."""
+"""Lowerings of ``RotaryEmbedding``: each pair of elements is rotated by its position's angle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...tir.reduce import At
 from ..registry import LowerContext, lowering
 from .attention import Rows, quotient, rows_of
 
-# (batch, head, position) and the pair's number -> cosine and sine
+# From (batch, head, position) and the number of the pair to cosine and sine.
 Angles = Callable[[At, Expr], tuple[Expr, Expr]]
 
 
@@ -63,7 +63,7 @@ def _cache_row(cache: TensorExpr, position: Expr) -> Expr:
 
 
 def _rotate(ctx: LowerContext, x: Rows, rotated: Any, angles: Angles) -> TensorExpr:
-    """Turn the first ``rotated`` elements of every head; pairs are halves apart or adjacent."""
+    """Rotate the first ``rotated`` elements of every head; pairs are halves apart or adjacent."""
     result = ctx.result()
     out = Rows(ctx.b.view(result, x.tensor.shape), x.shape, x.heads_last)
     half = quotient(rotated, 2)

@@ -1,4 +1,4 @@
-"""Lowering of Transpose: square blocks are turned in vector registers."""
+"""Lowering of Transpose, by transposing square blocks in vector registers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..registry import LowerContext, lowering
 from .movement_params import At
 
 MOST_LANES = 16
-"""Blocks are at most this long: a block must fit the vector registers."""
+"""The edge of a block is at most this long, so that a block fits the vector registers."""
 
 
 @lowering("Transpose")
@@ -61,7 +61,7 @@ class _Turn:
         return len(self.place) - 1
 
     def worthwhile(self) -> bool:
-        """Can both axes hold a block, as far as is known?"""
+        """Are both axes as long as a block, as far as is known?"""
         extents = [as_int(self.out.shape[axis]) for axis in (self.across, self.last)]
         return self.lanes > 1 and all(e is None or e >= self.lanes for e in extents)
 
@@ -133,7 +133,7 @@ class _Turn:
 
 
 def transposed_rows(b: Builder, rows: list[Expr]) -> list[Expr]:
-    """A square block of vectors transposed: log2(n) rounds of two-vector shuffles."""
+    """A square block of n vectors, transposed by log2(n) rounds of shuffles of two vectors each."""
     n, step = len(rows), 1
     while step < n:
         low = [n + lane - step if lane & step else lane for lane in range(n)]
