@@ -1,7 +1,8 @@
-"""Derivatives of ops: what a node passes back to each input, given that of its result.
+"""Derivatives of ops: those of a node's inputs, given that of its result.
 
-A rule gets a :class:`Local` and returns for each input a function that builds its part, or None
-where there is none. Parts may have the shape of the result: broadcasts are summed up afterwards.
+A rule gets a :class:`Local` and returns, for each input, a function that builds its derivative, or
+None if there is none. Derivatives may have the shape of the result: they are summed over broadcast
+axes afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Rule: TypeAlias = "Callable[[Local], Sequence[Part]]"
 
 @dataclass(frozen=True)
 class Local:
-    """One node: its inputs, its result, and the derivative ``grad`` with respect to that."""
+    """A node: its inputs, its result, and ``grad``, the derivative with respect to the result."""
 
     node: Node
     inputs: Sequence[Value | None]
@@ -62,7 +63,7 @@ class Local:
 def unbroadcast(part: Value, like: Value, emit: Emit) -> Value:
     """``part`` summed over the axes along which ``like`` was broadcast to its shape.
 
-    Raises :class:`ImportFault` where sizes that only the run knows decide that.
+    Raises :class:`ImportFault` if these depend on sizes that are only known at run time.
     """
     have, want = emit.dims(part), emit.dims(like)
     extra = len(have) - len(want)
@@ -168,7 +169,7 @@ def _transposed(at: Local) -> Term:
 
 
 def _spread(at: Local) -> Term:
-    """The derivative of a sum over axes: the same number for all that were added."""
+    """The derivative of a sum over axes: the same number for all terms."""
     grad, axes = at.grad, _axes(at)
     if not at.attr("keepdims") and axes:
         grad = at.op("Unsqueeze", grad, Term(at.emit.ints(axes), at.emit))
@@ -242,4 +243,4 @@ DERIVATIVES: Mapping[str, Rule] = {
     "Unsqueeze": _unary(_reshaped),
     "Where": _where,
 }
-"""Op key -> its rule."""
+"""The rule of each op, by its key."""

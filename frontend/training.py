@@ -1,7 +1,7 @@
-"""The optimizers of ai.onnx.preview.training, as the arithmetic they are.
+"""The optimizers of ai.onnx.preview.training, expanded into arithmetic.
 
 Each takes a learning rate R, an update count T, and groups of tensors: the values X, their
-gradients G, then the optimizer's state. The new values come first, then the new state.
+gradients G, then the optimizer's state. It returns the new values, then the new state.
 """
 
 from __future__ import annotations
