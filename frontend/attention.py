@@ -49,7 +49,7 @@ def group_query_attention(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     q, k, v = _projections(node, emit, heads, groups)
     step = _step(node, q, emit)
     if node.attrs.get("do_rotary", 0):
-        q, k = _turned(node, q, heads, step, emit), _turned(node, k, groups, step, emit)
+        q, k = _rotated(node, q, heads, step, emit), _rotated(node, k, groups, step, emit)
     keys = _cache(node.input(3), _split(k, groups, emit), step, emit)
     values = _cache(node.input(4), _split(v, groups, emit), step, emit)
     queries = emit("Transpose", _split(q, heads, emit), perm=(0, 2, 1, 3))
@@ -148,7 +148,7 @@ def _scalar(x: Value, emit: Emit) -> Value:
     return emit("Squeeze", x, emit.ints([0]))
 
 
-def _turned(node: OnnxNode, x: Value, heads: int, step: _Step, emit: Emit) -> Value:
+def _rotated(node: OnnxNode, x: Value, heads: int, step: _Step, emit: Emit) -> Value:
     """Rotary embedding of the first elements of each head, twice as many as there are cosines."""
     cosines, sines = node.required(7), node.required(8)
     pairs, hidden = emit.dims(cosines)[1], emit.dims(x)[2]

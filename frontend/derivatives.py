@@ -122,12 +122,12 @@ def _matmul(at: Local) -> Sequence[Part]:
     if min(at.emit.rank(at.x(i).value) for i in (0, 1)) < 2:
         raise ImportFault("cannot differentiate products with vectors")
     return [
-        lambda: at.op("MatMul", at.grad, _turned(at, at.x(1))),
-        lambda: at.op("MatMul", _turned(at, at.x(0)), at.grad),
+        lambda: at.op("MatMul", at.grad, _with_swapped_axes(at, at.x(1))),
+        lambda: at.op("MatMul", _with_swapped_axes(at, at.x(0)), at.grad),
     ]
 
 
-def _turned(at: Local, x: Term) -> Term:
+def _with_swapped_axes(at: Local, x: Term) -> Term:
     """``x`` with its last two axes swapped."""
     rank = at.emit.rank(x.value)
     return at.op("Transpose", x, perm=(*range(rank - 2), rank - 1, rank - 2))
@@ -138,8 +138,8 @@ def _gemm(at: Local) -> Sequence[Part]:
     turn_a, turn_b = int(at.attr("transA")), int(at.attr("transB"))
     grad = at.grad
 
-    def product(a: Term, b: Term, **turned: int) -> Term:
-        return at.op("Gemm", a, b, alpha=alpha, **turned)
+    def product(a: Term, b: Term, **transposed: int) -> Term:
+        return at.op("Gemm", a, b, alpha=alpha, **transposed)
 
     def left() -> Term:
         if turn_a:

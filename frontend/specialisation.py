@@ -66,7 +66,7 @@ class _Step:
 
     key: str
     answer: bool
-    turned: bool = False
+    is_reversed: bool = False
     reasons: set[str] = field(default_factory=set)
 
 
@@ -137,7 +137,7 @@ class _Attempts:
             if len(found.bindings) > len(first.bindings):
                 # Symbols that were bound may be the cause, and these may depend on any answer.
                 blame = {step.key for step in trail}
-            if not _turn(trail, blame):
+            if not _reverse(trail, blame):
                 break
         return best
 
@@ -168,14 +168,14 @@ def _is_unranked(value: Value) -> bool:
     return isinstance(value.type, TensorType) and value.type.shape is None
 
 
-def _turn(trail: list[_Step], blame: set[str]) -> bool:
+def _reverse(trail: list[_Step], blame: set[str]) -> bool:
     """Reverse the latest answer among those to blame that was not reversed yet."""
     while trail:
         step = trail.pop()
         if step.key not in blame:
             continue
         blame = (blame | step.reasons) - {step.key}
-        if not step.turned:
+        if not step.is_reversed:
             trail.append(_Step(step.key, not step.answer, True, blame))
             return True
     return False

@@ -56,8 +56,8 @@ def adam(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     def step(r: Term, t: Term, x: Term, g: Term, v: Term, h: Term) -> tuple[Term, ...]:
         v = alpha * v + (1 - alpha) * g
         h = beta * h + (1 - beta) * (g * g)
-        turn = t.like(x)
-        bias = (1.0 - beta**turn).sqrt() / (1.0 - alpha**turn)
+        count = t.like(x)
+        bias = (1.0 - beta**count).sqrt() / (1.0 - alpha**count)
         r = t.where_positive(r * bias, r)
         x = x - r * v / (h.sqrt() + _number(node, "epsilon"))
         return x * (1 - _number(node, "norm_coefficient_post")), v, h

@@ -42,7 +42,7 @@ from .winograd_forms import FORMS, Form
 Expr = Any
 At = tuple[Expr, ...]
 
-_TURNS = 4
+_PIECES = 4
 """Parts that the steps over a block of channels are cut into, to prefetch operands before each."""
 _FEW_USES = 32
 """Weights that more tiles of positions use are not prefetched: only the first use has to wait."""
@@ -152,9 +152,9 @@ class _Dense:
             image = image.reordered(self.b, self.order)
             self.geometry = self.geometry.reordered(self.order)
         self.image = pad_image(self.b, image, self.geometry, int(self.ctx.attr("pad_value")))
-        self.leaps = self._leaps()
-        if self.leaps:
-            self.pieces = _TURNS
+        self.operands_jump = self._operands_jump()
+        if self.operands_jump:
+            self.pieces = _PIECES
         *planes, height, width = (extents[i] for i in self.order)
         self.planes = tuple(planes)
         fixed = as_int(width)
@@ -263,7 +263,7 @@ class _Dense:
             with self._places(blocks, pieces) as (*window, piece):
                 if ahead is not None:
                     fetch(*ahead, (window[0] + first, *window[1:]), piece)
-                if self.leaps and pieces > 1 and not there.width:
+                if self.operands_jump and pieces > 1 and not there.width:
                     self._fetch_operands(there, group, window[0] + first, piece)
                 with b.loop(steps // pieces) as inner:
                     k = (*window, piece * (steps // pieces) + inner)
@@ -289,14 +289,14 @@ class _Dense:
             with self.b.grid(*self.geometry.kernel, blocks) as (*window, block):
                 yield (block, *window, index(0))
 
-    def _leaps(self) -> bool:
+    def _operands_jump(self) -> bool:
         """Do operands jump through memory from block to block?
 
         For 1x1 windows, a block's steps read one cache line for each position, and the lines of the
         next block are a whole image away. Hardware does not predict that, so the kernel prefetches.
         """
         line = self.block * item_bytes(self.image.tensor) == LINE
-        whole = self.steps % _TURNS == 0
+        whole = self.steps % _PIECES == 0
         return line and whole and prod(self.geometry.kernel) == 1 and self.in_blocks > 1
 
     def _fetch_operands(self, there: _Positions, group: Expr, block: Expr, piece: Expr) -> None:

@@ -148,7 +148,7 @@ class _Stage:
     def constant(self, value: float) -> Expr:
         return tirx.const(value, self.table.dtype)
 
-    def turned(self, value: Complex) -> Complex:
+    def times_i(self, value: Complex) -> Complex:
         """``value`` times ``-i``, or times ``i`` in the inverse transform."""
         re, im = value
         zero = self.constant(0.0)
@@ -173,7 +173,7 @@ def _two(_stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
 
 def _four(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
     a, c = stage.let(_add(x[0], x[2])), stage.let(_subtract(x[0], x[2]))
-    b, d = stage.let(_add(x[1], x[3])), stage.let(stage.turned(_subtract(x[1], x[3])))
+    b, d = stage.let(_add(x[1], x[3])), stage.let(stage.times_i(_subtract(x[1], x[3])))
     return [_add(a, b), _add(c, d), _subtract(a, b), _subtract(c, d)]
 
 
@@ -196,7 +196,7 @@ def _odd(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
             term = (sine * differences[t][0], sine * differences[t][1])
             odd = term if odd is None else _add(odd, term)
         assert odd is not None
-        even, odd = stage.let(even), stage.let(stage.turned(odd))
+        even, odd = stage.let(even), stage.let(stage.times_i(odd))
         out[u], out[p - u] = _add(even, odd), _subtract(even, odd)
     return out
 

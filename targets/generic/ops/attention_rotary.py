@@ -70,7 +70,7 @@ def _rotate(ctx: LowerContext, x: Rows, rotated: Any, angles: Angles) -> TensorE
     batch, heads, length, width = x.shape
     dtype = x.tensor.compute_dtype
 
-    def turn(at: At, pair: Expr) -> None:
+    def rotate(at: At, pair: Expr) -> None:
         if ctx.attr("interleaved"):
             first, second = pair * 2, pair * 2 + 1
         else:
@@ -85,7 +85,7 @@ def _rotate(ctx: LowerContext, x: Rows, rotated: Any, angles: Angles) -> TensorE
         b, *middle = place
         s, h = middle if x.heads_last else reversed(middle)
         with ctx.b.loop(half) as pair:
-            turn((b, h, s), pair)
+            rotate((b, h, s), pair)
         with ctx.b.loop(index(width) - 2 * index(half)) as rest:
             d = rest + 2 * index(half)
             out.store((b, h, s, d), x.load(b, h, s, d))

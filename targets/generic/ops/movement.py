@@ -36,8 +36,8 @@ def _tile(ctx: LowerContext) -> TensorExpr:
         ]
 
         def body(at: At) -> None:
-            own, turn = at[1::2], at[0::2]
-            where = [i + r * index(n) for i, r, n in zip(own, turn, x.shape, strict=True)]
+            own, repeat = at[1::2], at[0::2]
+            where = [i + r * index(n) for i, r, n in zip(own, repeat, x.shape, strict=True)]
             out.store(where, x[own])
 
         space = [n for pair in zip(repeats, x.shape, strict=True) for n in pair]
