@@ -1,4 +1,4 @@
-"""ONNX in: a model file becomes a typed graph at one opset, or one error says why not."""
+"""Import of ONNX: from a model file to a typed graph of one opset, or an error with all reasons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .specialisation import import_graph
 
 @dataclass
 class Imported:
-    """An imported model: the graph, the file's name, and remarks worth showing."""
+    """An imported model: the graph, the file's name, and remarks for the user."""
 
     graph: Graph
     source: str
@@ -25,13 +25,13 @@ class Imported:
     def digest(self) -> str:
         """SHA-256 (hex) of the model's bytes and of the external files it uses.
 
-        Computed when first asked for: it reads all of the weights.
+        It is computed on first use, since that reads all of the weights.
         """
         return self._model.digest
 
     @property
     def header(self) -> dict[str, str]:
-        """What the file says of itself: IR version, opsets, and the program that wrote it."""
+        """Metadata of the file: IR version, opsets, and the program that wrote it."""
         proto = self._model.proto
         opsets = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
         return {
@@ -49,12 +49,12 @@ def load_model(
 ) -> Imported:
     """Import an ONNX model from a path, from bytes or from a ``ModelProto``.
 
-    ``shapes`` pins inputs: each entry is an int, or the name of a symbolic dimension.
-    ``input_defaults`` says what initializers among the inputs are: see :mod:`.defaults`.
+    ``shapes`` sets the shapes of inputs: each entry is an int, or the name of a symbolic dimension.
+    ``input_defaults`` says what initializers among the inputs become: see :mod:`.defaults`.
 
-    Every value of the graph has a type. Where the model only works for some sizes of an open
-    dimension, these are assumed and a warning says so. Raises :class:`FrontendError` listing every
-    blocker.
+    Every value of the graph has a type. If the model only works for some sizes of an open
+    dimension, these are assumed, and a remark says so. Raises :class:`FrontendError`, which lists
+    every blocker.
     """
     source = open_model(model)
     graph, warnings = import_graph(source, shapes or {}, input_defaults)

@@ -1,13 +1,13 @@
-"""Conditions that decide a rank: import commits to one branch and leaves a guard.
+"""Assumptions about conditions that decide a rank: import takes one branch and adds a guard.
 
 Exporters write ``squeeze(x, i)`` as ``If(shape[i] == 1)`` with branches of different rank, which
-no static type covers. Where the rest of the model needs to know the rank, one branch takes the
-place of the node; what it uses goes through ``kiln.Require``, which fails at run time where the
-condition is not as assumed:
+no static type covers. If the rest of the model needs to know the rank, one branch replaces the
+node, and its inputs go through ``kiln.Require``, which fails at run time if the condition is not as
+assumed:
 
     If(c) {then: Squeeze(x)} {else: Identity(x)}  ->  Squeeze(kiln.Require(x, c))
 
-Which assumptions fit is found by trying: see :mod:`.specialisation`.
+Assumptions that fit are found by search: see :mod:`.specialisation`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _THROUGH = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 @dataclass(frozen=True)
 class Question:
-    """What an If asks: is ``a == b``, or (where there are no dims to compare) is ``root`` true?
+    """The question of an If's condition: is ``a == b``, or if it compares no dims, is ``root``
+    true?
 
-    ``negated``: the If's condition is the opposite. ``key`` is equal for equal questions.
-    ``rare``: values of the run are compared, and two numbers are seldom the same.
+    ``negated``: the If's condition is the opposite. ``key`` is equal for equal questions. ``rare``:
+    numbers of the run are compared, which are seldom equal.
     """
 
     key: str
@@ -44,11 +45,11 @@ class Question:
 
     @property
     def usual(self) -> bool:
-        """The answer that most runs would give: exporters write the usual case first."""
+        """The answer that is tried first: exporters write the usual case in the first branch."""
         return not self.rare and not self.negated
 
     def assumption(self, answer: bool) -> str:
-        """What holds where the answer is ``answer``."""
+        """The statement, for messages, that is true if the answer is ``answer``."""
         if self.dims is None:
             name = shorten(self.key.partition(":")[2], 120)
             return f"a condition {name!r} that is {'true' if answer else 'false'}"
@@ -56,7 +57,7 @@ class Question:
 
 
 def condition_of(builder: Builder, value: Value) -> Question:
-    """The question behind a bool value."""
+    """The question that a bool value answers."""
     negated = False
     while True:
         node, graph = value.node, builder.graph
@@ -95,10 +96,10 @@ def _compared(builder: Builder, node: Node) -> tuple[Dim, Dim] | None:
 
 @dataclass
 class Assumptions:
-    """The answers that one import assumes: those ``given``, and those it ``made`` on the way.
+    """The answers that one import assumes: ``given`` ones, and those that it ``made`` on the way.
 
-    ``blame`` holds the keys of the answers that led to the import's failure, or to results of
-    another rank than the file declares.
+    ``blame`` are the keys of the answers that led to the import's failure, or to results of another
+    rank than the file declares.
     """
 
     given: Mapping[str, bool]
@@ -111,11 +112,11 @@ class Assumptions:
         return self.given.get(key, self.made.get(key))
 
     def make(self, key: str, usual: bool) -> bool:
-        """Answer a new question as it usually is answered."""
+        """Answer a new question by its usual answer."""
         return self.made.setdefault(key, usual)
 
     def note(self, key: str, builder: Builder, values: Iterable[Slot]) -> None:
-        """``values`` of ``builder`` are what they are because of the answer to ``key``."""
+        """Record that ``values`` of ``builder`` depend on the answer to ``key``."""
         for value in values:
             if isinstance(value, Value):
                 self._owners.setdefault(value.node, set()).add(key)
@@ -125,7 +126,7 @@ class Assumptions:
             around = around.parent
 
     def accuse(self, scope: Scope, proto: onnx.NodeProto) -> None:
-        """Blame the answers on which the inputs of a node that failed depend."""
+        """Blame the answers that the inputs of a failed node depend on."""
         everything = {*self.given, *self.made}
         if any(a.HasField("g") for a in proto.attribute):
             self.blame = everything
@@ -138,14 +139,14 @@ class Assumptions:
         self.blame = everything if found is None else found
 
     def compare(self, builder: Builder, result: Value, declared: onnx.TypeProto) -> None:
-        """Blame the answers that give a result of the model another rank than the declared one."""
+        """Blame the answers by which a result of the model has another rank than declared."""
         rank = len(declared.tensor_type.shape.dim)
-        # Exporters leave the shape empty where they do not know it.
+        # Exporters write an empty shape if they do not know it.
         if rank and _rank(result) not in (None, rank):
             self.blame |= self._causes(builder, [result]) or set()
 
     def _causes(self, builder: Builder, values: Sequence[Value]) -> set[str] | None:
-        """The answers behind values; None where a loop's carried value makes that unclear."""
+        """The answers that values depend on; None if a loop's carried value makes that unclear."""
         found: set[str] = set()
         seen: set[Node] = set()
         work = [(builder, v.node) for v in values]
@@ -167,7 +168,7 @@ class Assumptions:
 
 
 def disagree(node: Node) -> bool:
-    """Has an If whose branches give tensors of different rank?"""
+    """Is this an If whose branches return tensors of different ranks?"""
     then, other = (node.attrs[name] for name in ("then_branch", "else_branch"))
     assert isinstance(then, Graph) and isinstance(other, Graph)
     pairs = zip(then.outputs, other.outputs, strict=True)
@@ -189,7 +190,7 @@ def equality(
 
 
 def guard_messages(graph: Graph) -> Iterator[str]:
-    """What the guards of a graph and of its bodies assume, without repeats."""
+    """The assumptions of the guards in a graph and its bodies, each once."""
     seen: set[str] = set()
     for current in graph.walk():
         for node in current.nx:

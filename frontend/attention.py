@@ -1,7 +1,7 @@
 """com.microsoft's GroupQueryAttention, the decoder attention of exported language models.
 
-Each of its steps is an op of ONNX: the cache takes the new keys and values in, queries and new keys
-turn with their positions, and the scores of what a query must not see are masked.
+It becomes ops of ONNX: queries and new keys are rotated by their positions, new keys and values are
+written to the cache, and the scores of keys that a query must not see are masked.
 
     B batch   S new tokens   P past tokens (or the cache's size)   T tokens of the cache afterwards
     H heads of queries   K heads of keys and values   D width of a head
@@ -49,7 +49,7 @@ def group_query_attention(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     q, k, v = _projections(node, emit, heads, groups)
     step = _step(node, q, emit)
     if node.attrs.get("do_rotary", 0):
-        q, k = _turned(node, q, heads, step, emit), _turned(node, k, groups, step, emit)
+        q, k = _rotated(node, q, heads, step, emit), _rotated(node, k, groups, step, emit)
     keys = _cache(node.input(3), _split(k, groups, emit), step, emit)
     values = _cache(node.input(4), _split(v, groups, emit), step, emit)
     queries = emit("Transpose", _split(q, heads, emit), perm=(0, 2, 1, 3))
@@ -84,7 +84,7 @@ def _count(node: OnnxNode, name: str) -> int:
 
 
 def _projections(node: OnnxNode, emit: Emit, heads: int, groups: int) -> tuple[Value, Value, Value]:
-    """Queries, keys and values, each with all heads in its last axis."""
+    """Queries, keys and values, each with all heads in the last axis."""
     q, k, v = node.required(0), node.input(1), node.input(2)
     if emit.rank(q) != 3:
         raise ImportFault(f"queries must be [batch, length, heads * width], not {q.type}")
@@ -106,10 +106,11 @@ def _split(x: Value, heads: int, emit: Emit) -> Value:
 
 @dataclass(frozen=True)
 class _Step:
-    """Where the new tokens stand: ``before`` [B, 1] tokens of each row are in the cache already.
+    """The positions of the new tokens: ``before`` [B, 1] tokens of each row are already in the
+    cache.
 
     ``places`` [B, S] are the new tokens' positions, ``cached`` [T] those of the cache, ``filled``
-    those of the longest row, ``past`` and ``new`` [1] are P and S; all of them int64.
+    those of the longest row, ``past`` and ``new`` [1] are P and S; all of them are int64.
     """
 
     before: Value
@@ -147,8 +148,8 @@ def _scalar(x: Value, emit: Emit) -> Value:
     return emit("Squeeze", x, emit.ints([0]))
 
 
-def _turned(node: OnnxNode, x: Value, heads: int, step: _Step, emit: Emit) -> Value:
-    """Rotary embedding of each head's first elements, as many as the cosines tell."""
+def _rotated(node: OnnxNode, x: Value, heads: int, step: _Step, emit: Emit) -> Value:
+    """Rotary embedding of the first elements of each head, twice as many as there are cosines."""
     cosines, sines = node.required(7), node.required(8)
     pairs, hidden = emit.dims(cosines)[1], emit.dims(x)[2]
     whole = isinstance(pairs, int) and hidden == 2 * pairs * heads
@@ -166,7 +167,7 @@ def _turned(node: OnnxNode, x: Value, heads: int, step: _Step, emit: Emit) -> Va
 
 
 def _cache(past: Value | None, new: Value, step: _Step, emit: Emit) -> Value:
-    """The cache [B, K, T, D] with ``new`` [B, S, K, D] behind each row's past tokens; else 0."""
+    """The cache [B, K, T, D]: each row's past tokens, then ``new`` [B, S, K, D], then zeros."""
     if past is not None:
         new = emit("Concat", emit("Transpose", past, perm=(0, 2, 1, 3)), new, axis=1)
     fresh = emit("Sub", step.cached, step.before)
@@ -183,9 +184,9 @@ def _cache(past: Value | None, new: Value, step: _Step, emit: Emit) -> Value:
 
 
 def _mask(node: OnnxNode, q: Value, step: _Step, emit: Emit) -> Value:
-    """What is added to the scores: the bias, and -inf for what is not seen.
+    """The mask that is added to the scores: the bias, and -inf for keys that a query must not see.
 
-    It is [B, H or 1, S, the longest row]; what the cache holds behind that is not seen either.
+    It is [B, H or 1, S, the longest row]; the cache's entries after that are masked, too.
     """
     at = emit("Unsqueeze", step.places, emit.ints([1, 3]))
     seen = emit("LessOrEqual", step.filled, at)
@@ -201,14 +202,14 @@ def _mask(node: OnnxNode, q: Value, step: _Step, emit: Emit) -> Value:
 def _attended(node: OnnxNode, q: Value, k: Value, v: Value, mask: Value, emit: Emit) -> Value:
     """softmax(q k^T + mask) v of q [B, H, S, D] and k, v [B, K, T, D].
 
-    The mask may end before the keys do (Attention-24): those behind it are not seen.
+    The mask may be shorter than the keys, of which the rest is masked (Attention-24).
     """
     scale, cap = node.attrs.get("scale", 0.0), node.attrs.get("softcap", 0.0)
     attrs = {"scale": scale} if scale else {}
     sink = node.input(11)
     if sink is None and not node.attrs.get("smooth_softmax", 0):
         return emit("Attention", q, k, v, mask, softcap=cap, **attrs)
-    # A sink is one more key, in front, of a given score and value 0.
+    # A sink is one more key, before the others, with a given score and a value of zeros.
     rows, width = emit("Shape", k, start=0, end=2), emit("Shape", k, start=3, end=4)
     nothing = emit("Expand", emit.scalar(0, k), emit("Concat", rows, emit.ints([1]), width, axis=0))
     keys, values = (emit("Concat", nothing, x, axis=2) for x in (k, v))

@@ -56,7 +56,7 @@ def _rows(x: Value, table: Value, indices: Value, axis: int, emit: Emit) -> Valu
 
 
 def _unpacked(x: Value, bits: int, emit: Emit) -> Value:
-    """Elements of ``bits`` that bytes hold along the last axis, low ones first, as bytes."""
+    """The elements of ``bits`` bits in bytes along the last axis, low ones first, a byte each."""
     if bits == 8:
         return x
     last = emit.rank(x)
@@ -70,7 +70,7 @@ def _unpacked(x: Value, bits: int, emit: Emit) -> Value:
 
 
 def _zero_points(zero: Value | None, scale: Value, bits: int, emit: Emit) -> Value:
-    """The zero points of bytes, one for each scale: half of their range where none are given."""
+    """The zero points, one for each scale; half of the range if none are given."""
     if zero is None:
         half = emit.constant(np.array(2 ** (bits - 1), np.uint8))
         return emit("Expand", half, emit("Shape", scale))

@@ -1,6 +1,6 @@
-"""What ops need of sizes that are read through the function bodies in onnx's schemas.
+"""Conditions on the sizes of ops that are imported by the function body in onnx's schema.
 
-The bodies broadcast or repeat what does not fit, where the ops' texts want equal sizes.
+The bodies would broadcast or repeat operands for which the ops' documentation requires equal sizes.
 """
 
 from __future__ import annotations

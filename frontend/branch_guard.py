@@ -1,4 +1,4 @@
-"""The check that goes with an assumed branch of an If (see :mod:`.assumptions`)."""
+"""The guard of an assumed branch of an If (see :mod:`.assumptions`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .scope import Slot
 
 
 class Guard:
-    """Lets values through where a condition holds."""
+    """Passes values on if a condition holds, and fails at run time otherwise."""
 
     def __init__(self, emit: Emit, condition: Value, holds: bool, message: str) -> None:
         self._emit = emit

@@ -1,8 +1,7 @@
-"""What rules ask of the import that they take part in.
+"""The interface of the importer for rules.
 
-The importer calls upgrade rules, expansions and control flow, and they call it: to place further
-nodes, bodies and functions. They know it as an :class:`ImportContext`, so that their files need not
-import its file.
+The importer calls upgrade rules, expansions and control flow, which call it in turn, to add nodes,
+bodies and functions. They use it as an :class:`ImportContext`, so that there is no import circle.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from .valuetypes import Symbols
 
 
 class ImportContext(Protocol):
-    """One import under way; an :class:`~.importer.Importer` is one.
+    """An import in progress, such as an :class:`~.importer.Importer`.
 
-    ``needs`` is what the model needs of the symbols of its inputs, ``blockers`` what has failed so
-    far; ``assumptions`` are made about conditions that decide ranks, where there are any, and
-    ``undecided`` says whether such a condition was met without them.
+    ``needs`` are the conditions on the symbols of the model's inputs, ``blockers`` the failures so
+    far. ``assumptions``, if given, answer conditions that decide ranks; ``undecided`` tells whether
+    there was such a condition without them.
     """
 
     assumptions: Assumptions | None
@@ -36,10 +35,10 @@ class ImportContext(Protocol):
 
     @property
     def used_names(self) -> set[str]:
-        """The names that anything in the model uses, wherever it stands."""
+        """All names that nodes, bodies and functions of the model use."""
 
     def place(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
-        """Add a node of the newest opset, or what it stands for; returns its results."""
+        """Add a node of the newest opset, or its expansion; returns its results."""
 
     def add(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
         """Add a node as it is and infer its types; raises :class:`.ImportFault`."""
@@ -50,7 +49,7 @@ class ImportContext(Protocol):
         """Import a function's nodes in place of the node that calls it."""
 
     def run_nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
-        """Import nodes into the scope; what fails is noted and its results are broken."""
+        """Import nodes into the scope; failures become blockers, and their results are broken."""
 
     def load_initializers(self, graph: onnx.GraphProto, scope: Scope) -> None:
         """Give the scope the arrays of a graph's initializers."""
@@ -59,7 +58,7 @@ class ImportContext(Protocol):
         """A name for a body that no other graph of the model has; an identifier."""
 
     def warn(self, remark: str) -> None:
-        """Keep a remark for the user, once."""
+        """Add a remark for the user, unless it was added before."""
 
 
 __all__ = ["ImportContext"]

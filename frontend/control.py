@@ -1,4 +1,4 @@
-"""If, Loop and Scan: bodies become closed graphs, what they use from outside becomes inputs.
+"""If, Loop and Scan: bodies become closed graphs; outer values that they use become inputs.
 
 If(cond, *captured)                          then_branch, else_branch: (*captured)
 Loop(M?, cond?, *carried, *captured)         body: (i, cond, *carried, *captured)
@@ -32,11 +32,11 @@ from .scope import BROKEN, Body, Builder, Scope, Slot
 CONTROL_OPS = ("If", "Loop", "Scan")
 
 SCALARS = {"If": 1, "Loop": 2}
-"""How many inputs are a count or a condition, which have one element."""
+"""The number of first inputs that are a count or a condition, of one element."""
 
 
 def scalar_inputs(graph: onnx.GraphProto) -> set[str]:
-    """The names that stand for a count or a condition of control flow in a graph or its bodies."""
+    """The names of the counts and conditions of control flow, in a graph or its bodies."""
     found: set[str] = set()
     for node in graph.node:
         found.update(node.input[: SCALARS.get(node.op_type, 0)])
@@ -47,12 +47,12 @@ def scalar_inputs(graph: onnx.GraphProto) -> set[str]:
 
 
 class _Unfinished(Exception):
-    """A body could not be imported; its blockers are noted."""
+    """A body could not be imported; its blockers are recorded."""
 
 
 @dataclass
 class _Site:
-    """The control flow node being placed, and whether one of its bodies failed."""
+    """A control flow node that is being added, and whether one of its bodies failed."""
 
     importer: ImportContext
     node: OnnxNode
@@ -139,7 +139,7 @@ def _place_chosen(
 
 
 def _inline(at: _Site, branch: Body, inner: Scope | None = None) -> Sequence[Slot]:
-    """The branch that a condition known at import selects; the other is never looked at."""
+    """The branch that a condition known at import selects; the other is not imported."""
     inner = inner or _inner_scope(at, branch, at.scope.builder)
     inner.prefix = at.scope.prefix
     inner.renames = {
@@ -229,9 +229,9 @@ def _settle(
 ) -> Builder:
     """Import a body with types of its carried values that hold in every iteration.
 
-    Starts with the types of the first iteration; what differs after an iteration is widened to
-    a symbol, and the body imported again. ``heads`` and ``tails`` are the types of the inputs
-    around the carried ones; a body with heads gives its condition first.
+    The types of the first iteration are tried first. Dims that differ after an iteration become
+    symbols, and the body is imported again. ``heads`` and ``tails`` are the types of the inputs
+    before and after the carried ones; a body with heads returns its condition first.
     """
     carried = [v.type for v in values]
     free: set[Dim] = set()
@@ -251,7 +251,7 @@ def _settle(
 
 
 def _widen(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Type:
-    """The narrowest type that holds values of both types; ``free`` are dims widened before."""
+    """The most specific type of values of both types; ``free`` are the symbols of widened dims."""
     if isinstance(a, SequenceType) and isinstance(b, SequenceType):
         try:
             return unify_sequences(a, b, lambda x, y: _widen(at, x, y, hint, free))
@@ -274,7 +274,7 @@ def _widen(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Type:
 
 
 def _widen_element(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Type:
-    """As :func:`_widen`; an element of unknown shape stands for none seen yet."""
+    """As :func:`_widen`, but an element of unknown shape stands for a sequence without elements."""
     if isinstance(a, TensorType) and isinstance(b, TensorType) and a.dtype == b.dtype:
         if a.shape is None or b.shape is None:
             return a if b.shape is None else b
@@ -285,7 +285,7 @@ def _widen_element(at: _Site, a: Type, b: Type, hint: str, free: set[Dim]) -> Ty
 
 
 def _fill(at: _Site, body: Body, builder: Builder, types: Sequence[Type]) -> None:
-    """Import a body into ``builder``, its inputs of the given types."""
+    """Import a body, with inputs of the given types, into ``builder``."""
     before = len(at.importer.blockers)
     inner = _inner_scope(at, body, builder)
     for info, t in zip(body.proto.input, types, strict=True):
@@ -310,7 +310,7 @@ def _inner_scope(at: _Site, body: Body, builder: Builder) -> Scope:
 def _add(
     at: _Site, inputs: Sequence[Value | None], attrs: dict[str, Any], results: int
 ) -> Sequence[Slot]:
-    """Add the node, with a name for each of its ``results`` even where nobody asked."""
+    """Add the node, with a name for each of its ``results``, also for omitted ones."""
     if at.failed:
         raise _Unfinished
     wanted = len(at.node.outputs)
@@ -355,7 +355,7 @@ def _slice(t: Type, axis: int) -> Type:
 
 
 def _stack(t: Type) -> Type:
-    """A scan output before its length is known: only its rank counts here."""
+    """The type of a scan output before its length is known; only its rank counts."""
     known = isinstance(t, TensorType) and t.shape is not None
     return t.with_shape((*t.shape, 1)) if known else t  # type: ignore[misc, union-attr]
 

@@ -1,8 +1,8 @@
-"""Initializers that are inputs too: the values that these inputs have where nobody gives others.
+"""Initializers that are also inputs: their values are defaults of these inputs.
 
-Since version 4 of the format an initializer that stands among the inputs is a default. Many
-exporters list all of their weights like that, which nobody means to replace, and a compiler needs
-to know: such a model's initializers are constants.
+Since version 4 of the format, an initializer that is listed as an input is a default, which a run
+may replace. But many exporters list all of their weights as inputs, and a compiler needs to know
+weights, so for such models the initializers are constants.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias, get_args
 import onnx
 
 Defaults: TypeAlias = Literal["auto", "open", "constant"]
-"""What initializers among the inputs are: "open" inputs with a default (as onnxruntime has them),
-constants, or open unless the model lists its weights."""
+"""What initializers among the inputs become: "open" inputs with a default (as in onnxruntime),
+"constant", or "auto": open unless the model lists its weights as inputs."""
 
 DEFAULTS = get_args(Defaults)
 _FIRST_VERSION = 4

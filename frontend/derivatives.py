@@ -1,7 +1,8 @@
-"""Derivatives of ops: what a node passes back to each input, given that of its result.
+"""Derivatives of ops: those of a node's inputs, given that of its result.
 
-A rule gets a :class:`Local` and returns for each input a function that builds its part, or None
-where there is none. Parts may have the shape of the result: broadcasts are summed up afterwards.
+A rule gets a :class:`Local` and returns, for each input, a function that builds its derivative, or
+None if there is none. Derivatives may have the shape of the result: they are summed over broadcast
+axes afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Rule: TypeAlias = "Callable[[Local], Sequence[Part]]"
 
 @dataclass(frozen=True)
 class Local:
-    """One node: its inputs, its result, and the derivative ``grad`` with respect to that."""
+    """A node: its inputs, its result, and ``grad``, the derivative with respect to the result."""
 
     node: Node
     inputs: Sequence[Value | None]
@@ -62,7 +63,7 @@ class Local:
 def unbroadcast(part: Value, like: Value, emit: Emit) -> Value:
     """``part`` summed over the axes along which ``like`` was broadcast to its shape.
 
-    Raises :class:`ImportFault` where sizes that only the run knows decide that.
+    Raises :class:`ImportFault` if these depend on sizes that are only known at run time.
     """
     have, want = emit.dims(part), emit.dims(like)
     extra = len(have) - len(want)
@@ -121,12 +122,12 @@ def _matmul(at: Local) -> Sequence[Part]:
     if min(at.emit.rank(at.x(i).value) for i in (0, 1)) < 2:
         raise ImportFault("cannot differentiate products with vectors")
     return [
-        lambda: at.op("MatMul", at.grad, _turned(at, at.x(1))),
-        lambda: at.op("MatMul", _turned(at, at.x(0)), at.grad),
+        lambda: at.op("MatMul", at.grad, _with_swapped_axes(at, at.x(1))),
+        lambda: at.op("MatMul", _with_swapped_axes(at, at.x(0)), at.grad),
     ]
 
 
-def _turned(at: Local, x: Term) -> Term:
+def _with_swapped_axes(at: Local, x: Term) -> Term:
     """``x`` with its last two axes swapped."""
     rank = at.emit.rank(x.value)
     return at.op("Transpose", x, perm=(*range(rank - 2), rank - 1, rank - 2))
@@ -137,8 +138,8 @@ def _gemm(at: Local) -> Sequence[Part]:
     turn_a, turn_b = int(at.attr("transA")), int(at.attr("transB"))
     grad = at.grad
 
-    def product(a: Term, b: Term, **turned: int) -> Term:
-        return at.op("Gemm", a, b, alpha=alpha, **turned)
+    def product(a: Term, b: Term, **transposed: int) -> Term:
+        return at.op("Gemm", a, b, alpha=alpha, **transposed)
 
     def left() -> Term:
         if turn_a:
@@ -168,7 +169,7 @@ def _transposed(at: Local) -> Term:
 
 
 def _spread(at: Local) -> Term:
-    """The derivative of a sum over axes: the same number for all that were added."""
+    """The derivative of a sum over axes: the same number for all terms."""
     grad, axes = at.grad, _axes(at)
     if not at.attr("keepdims") and axes:
         grad = at.op("Unsqueeze", grad, Term(at.emit.ints(axes), at.emit))
@@ -242,4 +243,4 @@ DERIVATIVES: Mapping[str, Rule] = {
     "Unsqueeze": _unary(_reshaped),
     "Where": _where,
 }
-"""Op key -> its rule."""
+"""The rule of each op, by its key."""

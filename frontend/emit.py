@@ -1,4 +1,4 @@
-"""What upgrade rules and expansions use to add operations of the newest opset."""
+"""The helper by which upgrade rules and expansions add operations of the newest opset."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class Emit:
         return self.constant(np.array(number).astype(to_numpy_dtype(like.dtype)), hint)
 
     def is_used(self, output: str) -> bool:
-        """May anything in the model use the value of this name?"""
+        """Does anything in the model use a value of this name?"""
         return bool(output) and output in self.importer.used_names
 
     def known(self, value: Value | None) -> np.ndarray | None:
-        """The value at compile time, where it is known."""
+        """The value if it is known at compile time, else None."""
         return None if value is None else self.scope.builder.known.get(value)
 
     def rank(self, value: Value) -> int:
@@ -82,9 +82,9 @@ class Emit:
         return t.shape
 
     def require(self, relation: Relation, a: Dim, b: Dim, why: str) -> None:
-        """State what a node needs that vanishes at import, as inference does for those that stay.
+        """Record a condition of a node that is replaced at import, as inference does for others.
 
-        ``why`` completes "it needs ...". Raises :class:`ImportFault` where that can never be.
+        ``why`` completes "it needs ...". Raises :class:`ImportFault` if it can never hold.
         """
         builder = self.scope.builder
         condition = Condition(relation, a, b, node_text(self.name), why, builder.origins)
@@ -92,12 +92,12 @@ class Emit:
             raise ImportFault(f"needs {why}, not {a} and {b}")
         if condition.proved():
             return
-        if builder.parent is None:  # what a body needs counts only where it runs
+        if builder.parent is None:  # a condition of a body only counts if the body runs
             self.importer.needs.conditions.append(condition)
         add_assert(builder.graph, condition)
 
     def require_same_shape(self, a: Value, b: Value, why: str) -> None:
-        """:meth:`require` that two values have one shape, where their ranks are known."""
+        """:meth:`require` that two values have the same shape, if their ranks are known."""
         if any(isinstance(v.type, TensorType) and v.type.shape is None for v in (a, b)):
             return
         if len(self.dims(a)) != len(self.dims(b)):

@@ -1,4 +1,4 @@
-"""What goes wrong on the way in: one error that lists every blocker."""
+"""Errors of import: one error that lists every blocker."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ..errors import Blocker, GraphkilnError, shorten
 
 
 class FrontendError(GraphkilnError):
-    """A model cannot be imported; ``blockers`` are all the reasons found, one line each."""
+    """A model cannot be imported; ``blockers`` are all reasons that were found, a line for each."""
 
     def __init__(self, file: str, blockers: Sequence[Blocker]) -> None:
         super().__init__(*(replace(b, file=file, reason=shorten(b.reason)) for b in blockers))
 
 
 class ImportFault(GraphkilnError):
-    """A reason found inside the frontend; becomes a blocker where node and file are known."""
+    """A reason found in the frontend; it becomes a blocker once node and file are known."""
 
 
 def text(value: str | bytes) -> str:
-    """A string field of a message; protobuf hands over bytes where it is not UTF-8.
+    """A string field of a message.
 
-    Raises :class:`ImportFault` for those.
+    Raises :class:`ImportFault` if it is not UTF-8, for which protobuf returns bytes.
     """
     if isinstance(value, bytes):
         raise ImportFault(f"a name that is not UTF-8: {value[:40]!r}")

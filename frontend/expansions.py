@@ -1,4 +1,4 @@
-"""Ops that other ops replace at import, not through a body in onnx's schema."""
+"""Ops that other ops replace at import, without a function body in onnx's schema."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _column(theta: Value, index: int, spatial: int, emit: Emit) -> Value:
 
 
 def _coordinates(count: Value, like: Value, aligned: bool, emit: Emit) -> Value:
-    """Positions of ``count`` samples: the ends at -1 and 1, or half a step away from them."""
+    """Coordinates of ``count`` samples: the ends are at -1 and 1, or half a step inside."""
     zero, one, two = (emit.scalar(n, count) for n in (0, 1, 2))
     to = element_code(like.dtype)
     steps = emit("Range", zero, count, one)
@@ -73,4 +73,4 @@ EXPANSIONS: Mapping[str, Expand] = {
     **RANK_RULES,
     **RULES,
 }
-"""Op key -> the values of a node's outputs, made of other ops; None leaves the node as it is."""
+"""The expansion of each op, by key: gives the values of a node's outputs, or None to keep it."""

@@ -15,8 +15,8 @@ from .wire import SPAN_KEY
 def payload(source: Source, tensor: onnx.TensorProto) -> tuple[memoryview, str] | None:
     """The bytes that a tensor refers to, in its own file or in another, and their field.
 
-    The field is ``raw``, ``float`` or ``double`` (see :mod:`.wire`). None where the tensor
-    carries its data itself. Raises :class:`ImportFault` for what must not or cannot be read.
+    The field is ``raw``, ``float`` or ``double`` (see :mod:`.wire`). None if the tensor contains
+    its data. Raises :class:`ImportFault` for files that must not or cannot be read.
     """
     if not tensor.external_data:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -61,7 +61,7 @@ def _open(source: Source, location: str) -> memoryview:
     if not location or "\0" in location or os.path.isabs(location):
         raise ImportFault(f"external data at {location!r}: a relative path is needed")
     here = Path(os.path.realpath(source.path.parent))
-    # A model that is a link (as in download caches) may have its data beside the link's target.
+    # If the model is a link (as in download caches), its data may be beside the link's target.
     homes = {here, Path(os.path.realpath(source.path)).parent}
     target = Path(os.path.realpath(here / location))
     if not any(target.is_relative_to(home) for home in homes):

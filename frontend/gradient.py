@@ -1,8 +1,8 @@
 """Gradient (ai.onnx.preview.training): reverse-mode differentiation at import.
 
-The nodes between ``xs`` and ``y`` are gone through backwards; each passes the derivative of ``y``
-with respect to its result on to its inputs. Where the node is fed other values than ``xs`` and
-``zs`` name, the nodes between are first repeated for these.
+The nodes between ``xs`` and ``y`` are visited backwards: from the derivative of ``y`` by a node's
+result follow those by its inputs. If the Gradient node's inputs are other values than those named
+by ``xs`` and ``zs``, the nodes between are first repeated for these.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .node import OnnxNode
 
 
 def gradient(node: OnnxNode, emit: Emit) -> Sequence[Value]:
-    """``dy/dx`` for every x of ``xs``, at the values that the node's inputs give."""
+    """``dy/dx`` for every x of ``xs``, at the values of the node's inputs."""
     xs, zs = (_named(node.attrs.get(k, ()), emit) for k in ("xs", "zs"))
     (y,) = _named((node.attrs["y"],), emit)
     given = [node.required(i) for i in range(len(node.inputs))]
@@ -52,7 +52,7 @@ class _Step:
 
 
 def _path(graph: Graph, y: Value, stops: set[Value]) -> list[_Step]:
-    """The nodes that lead from ``stops`` to ``y``, in the order of data flow."""
+    """The nodes on the way from ``stops`` to ``y``, in topological order."""
     steps: dict[Node, _Step] = {}
     open_ends: list[tuple[Value, bool]] = [(y, False)]
     done: set[Node] = set()
@@ -74,7 +74,7 @@ def _path(graph: Graph, y: Value, stops: set[Value]) -> list[_Step]:
 
 
 def _repeated(path: list[_Step], at: dict[Value, Value], emit: Emit) -> dict[Value, Value]:
-    """Where each value of the path is found when the path is fed other values."""
+    """The values that take the place of those on the path if its inputs are other values."""
     out = dict(at)
     for step in path:
         inputs = [None if v is None else out.get(v, v) for v in step.inputs]
@@ -84,7 +84,7 @@ def _repeated(path: list[_Step], at: dict[Value, Value], emit: Emit) -> dict[Val
 
 
 class _Backward:
-    """``at`` says where values of the original nodes are found, if not where they were."""
+    """Builds derivatives; ``at`` maps values of the original nodes to those used in their place."""
 
     def __init__(self, emit: Emit, at: Mapping[Value, Value]) -> None:
         self.emit = emit
@@ -95,7 +95,7 @@ class _Backward:
         wanted = set(xs)
         for step in path:
             if any(v in wanted for v in step.inputs if v is not None):
-                # Whole numbers, such as shapes, do not move with what they are made of.
+                # Integers, such as shapes, have no derivative.
                 wanted.update(v for v in step.node.values if dtype(v.dtype).is_float)
         self.totals[y] = self._filled(y, 1)
         for step in reversed(path):

@@ -1,6 +1,7 @@
-"""How many nodes a model has with its functions expanded, without expanding them.
+"""The number of nodes of a model with its functions expanded, without expanding them.
 
-Functions that call functions double with every level: a kilobyte can stand for any number of nodes.
+Functions that call functions twice double with every level, so a kilobyte can stand for any number
+of nodes.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from .errors import ImportFault
 from .keys import FunctionKey, call_key
 
 _ALLOWED, _FACTOR = 2_000, 100
-"""So many nodes are always allowed, and so many for each that the file holds."""
+"""Nodes that are always allowed, and nodes that are allowed for each node of the file."""
 
 
 def require_modest(
     proto: onnx.ModelProto, functions: Mapping[FunctionKey, onnx.FunctionProto], deepest: int
 ) -> None:
-    """Raises :class:`ImportFault` for a model that grows out of all proportion to its file.
+    """Raise :class:`ImportFault` for a model with far too many nodes for the size of its file.
 
-    Calls more than ``deepest`` levels down, and those in a circle, count as one node: import
-    refuses them.
+    Calls deeper than ``deepest`` levels, and those in a circle, count as one node, since import
+    refuses them anyway.
     """
     written = _Counter({}, 0).nodes(proto.graph.node, 0)
     written += sum(_Counter({}, 0).nodes(f.node, 0) for f in functions.values())
@@ -42,7 +43,7 @@ class _Counter:
         self._open: set[FunctionKey] = set()
 
     def nodes(self, nodes: Iterable[onnx.NodeProto], depth: int) -> int:
-        """Nodes with their bodies; those that call a function count as what it holds."""
+        """The number of nodes with their bodies; a call counts as the nodes of its function."""
         total = 0
         for node in nodes:
             total += self._call(call_key(node), depth)

@@ -1,10 +1,10 @@
-"""What the model assumes of sizes and values becomes checks of the run.
+"""Guards: conditions on sizes and values that cannot be proved become checks of the run.
 
-Inference of a finished graph tells what its nodes need and what it cannot prove. Of sizes:
+Inference of a finished graph records the conditions that it cannot prove. Those on sizes become
 
     kiln.Assert{a, relation, b}
 
-stands in the graph, checked as soon as a run knows both. Of the elements of an input:
+which is checked as soon as a run knows both sizes. Those on the elements of an input become
 
     Op(x, i)  ->  Op(x, kiln.Require(i, kiln.Within{low, high}(i)))
 """
@@ -27,7 +27,7 @@ from ..ir.traits import Trait
 def add_guards(graph: Graph, inputs_of: Mapping[str, str]) -> None:
     """Add the checks of a whole model, those of its bodies included.
 
-    ``inputs_of`` names an input that has each symbol of the model's inputs.
+    ``inputs_of`` maps each symbol of the model's inputs to the name of an input that has it.
     """
     collect: dict[Graph, Needs] = {}
     infer_types(graph, None, collect)
@@ -67,7 +67,7 @@ class _Guards:
             self._require(need)
 
     def _hints(self, conditions: list[Condition]) -> dict[str, str]:
-        """For an input's symbol: the sizes that fit, where they are the multiples of something."""
+        """A hint about the sizes that fit an input's symbol, if these are multiples of a number."""
         alone: dict[str, list[Condition]] = defaultdict(list)
         for c in conditions:
             if len(c.symbols) == 1:
@@ -115,12 +115,13 @@ class _Guards:
 
 
 def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
-    """Whether values are picked from a constant all of whose elements are as needed.
+    """Are values picked from a constant all of whose elements fulfil the condition?
 
-    Such are the positions of a text, cut from a table to the length of a run.
+    Position ids are, for example, if they are sliced from a constant table to the length of the
+    run.
     """
     if value.is_constant:
-        return True  # inference has looked at them
+        return True  # inference has tested them
     while has_trait(value.node, Trait.PICKS) and (first := graph.input(value.node, 0)) is not None:
         value = first
     array = value.constant
@@ -138,7 +139,7 @@ def _always_fits(graph: Graph, value: Value, need: ValueNeed) -> bool:
 
 
 def _within(need: ValueNeed) -> dict[str, Attr]:
-    """The attributes of the ``kiln.Within`` that tells whether values are as needed."""
+    """The attributes of the ``kiln.Within`` that tests the condition."""
     usual = {
         "low": None, "high": None, "below": None, "nonzero": False, "or_one": False, "apart": None,
         "stride": 1, "offset": 0,

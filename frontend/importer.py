@@ -1,4 +1,4 @@
-"""From a ModelProto to a typed graph, node by node in the order of data flow."""
+"""The importer: from a ModelProto to a typed graph, node by node in topological order."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ from .valuetypes import (
 from .zero_points import fill_zero_points
 
 MAX_NODES = 1_000_000
-"""Functions that call functions can grow without bounds; more nodes than this are refused."""
+"""The most nodes of a model with its functions expanded, which can grow without bounds."""
 
 MAX_CALLS = 64
 
 RANKS = range(1, 7)
-"""Numbers of dimensions that are tried for an input whose shape the file leaves out."""
+"""The ranks that are tried for an input without a shape in the file."""
 
 
 def reads(key: str) -> bool:
@@ -78,16 +78,16 @@ class Fatal(GraphkilnError):
 
 
 class _Enough(Fatal):
-    """An attempt failed, and the blocker is noted: the rest does not matter."""
+    """An import with assumptions failed, and its blocker is recorded: it need not go on."""
 
 
 class Importer:
-    """The state of one import: symbols, functions, blockers and warnings.
+    """The state of one import: symbols, functions, blockers and remarks.
 
-    ``bindings`` replace symbols of the inputs, ``assumptions`` are made about conditions that
-    decide ranks; an import with assumptions ends at its first blocker. It leaves what the
-    model ``needs`` of the symbols of its inputs (``inputs_of``: the first input that has each),
-    and tells whether a rank was ``undecided``.
+    ``bindings`` replace symbols of the inputs, and ``assumptions`` answer conditions that decide
+    ranks; an import with assumptions ends at its first blocker. Afterwards ``needs`` are the
+    conditions on symbols of the inputs, ``inputs_of`` the first input that has each symbol, and
+    ``undecided`` whether a rank was not decided.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Importer:
 
     @cached_property
     def used_names(self) -> set[str]:
-        """The names that anything in the model uses, wherever it stands."""
+        """All names that nodes, bodies and functions of the model use."""
         found = used_names(self.source.proto.graph)
         for function in self.source.proto.functions:
             found.update(function.output)
@@ -220,7 +220,7 @@ class Importer:
                 self.assumptions.note(key, scope.builder, [made])
 
     def _ranked(self, name: str, t: TensorType, scalar: bool) -> tuple[TensorType, list[str]]:
-        """An input without a shape with the first rank that may fit, and what that assumes."""
+        """The type of an input without a shape, of the first rank that may fit, with a remark."""
         if self.assumptions is None:
             self.undecided = True
             return t, []
@@ -258,7 +258,7 @@ class Importer:
     # ---- nodes -------------------------------------------------------------------------------
 
     def run_nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
-        """Import nodes into the scope; what fails is noted and its results are broken."""
+        """Import nodes into the scope; failures become blockers, and their results are broken."""
         for proto in sorted_nodes(nodes, scope.holds):
             self._node(proto, scope)
 
@@ -276,7 +276,7 @@ class Importer:
             return
         except Fatal:
             raise
-        except Exception as e:  # damaged models break the assumptions of any op's rules
+        except Exception as e:  # in a damaged model any rule may fail in any way
             title = scope.prefix + name
             self.block(self._reason(e, title, op_key(proto)), title, op_key(proto))
         if self.assumptions is not None:
@@ -316,7 +316,7 @@ class Importer:
         return self.place(node, scope)
 
     def _match_schema(self, node: OnnxNode) -> None:
-        """Check a node of a standard domain, and write out defaults that changed later."""
+        """Check a node of a standard domain, and set attributes to defaults that changed later."""
         known = signature(node.op, node.domain, node.version)
         if known is None or known.max_outputs < VARIADIC:
             while node.outputs and not node.outputs[-1]:
@@ -332,7 +332,7 @@ class Importer:
             node.attrs.setdefault(key, value)
 
     def _named(self, slots: Sequence[Slot], node: OnnxNode, scope: Scope) -> Sequence[Slot]:
-        """Give what a rule made the names that the file has for it."""
+        """Give the results of a rule the names of the file."""
         graph, mark = scope.builder.graph, f"{scope.prefix}{node.name}/"
         for slot, output in zip(slots, node.outputs, strict=False):
             if output and isinstance(slot, Value) and slot.name.startswith(mark):
@@ -340,7 +340,7 @@ class Importer:
         return slots
 
     def place(self, node: OnnxNode, scope: Scope) -> Sequence[Slot]:
-        """Add a node of the newest opset, or what it stands for; returns its results."""
+        """Add a node of the newest opset, or its expansion; returns its results."""
         if node.key in CONTROL_OPS:
             return place_control(self, node, scope)
         bodies = [a for a in node.attrs.values() if isinstance(a, Body)]
@@ -349,7 +349,7 @@ class Importer:
         return self._expand(node, scope, bodies)
 
     def _expand(self, node: OnnxNode, scope: Scope, bodies: Sequence[Body]) -> Sequence[Slot]:
-        """Put other operations in the place of a node; raises :class:`ImportFault` for none."""
+        """Replace a node by other operations; raises :class:`ImportFault` if there are none."""
         rule = EXPANSIONS.get(node.key)
         function = function_body(node) if rule is None else None
         given = node.attrs
@@ -385,7 +385,7 @@ class Importer:
             outputs=[scope.title(o) for o in node.outputs],
             domain=node.domain, name=scope.prefix + node.name, origins=builder.origins,
         )  # fmt: skip
-        # What a body needs counts only where it runs.
+        # A condition of a body only counts if the body runs.
         needs = self.needs if builder.parent is None else None
         infer_node(builder.graph, made, builder.known, needs)
         for value in made.values:
@@ -404,7 +404,7 @@ class Importer:
         return name
 
     def _look_over(self, proto: onnx.NodeProto, scope: Scope) -> None:
-        """Report what can be seen of a node whose inputs are broken: unknown ops."""
+        """Report a node with broken inputs if its op is unknown, which can be seen without them."""
         for attribute in proto.attribute:
             if attribute.HasField("g"):
                 for inner in attribute.g.node:
@@ -469,7 +469,7 @@ class Importer:
 
 @contextmanager
 def _standing_for(name: str, scope: Scope) -> Iterator[None]:
-    """What is added inside stands for the node called ``name``."""
+    """Give nodes that are added in this context the origin ``name``."""
     builder = scope.builder
     outer = builder.origins
     builder.origins = scope.origins or Origins([scope.prefix + name])
@@ -480,7 +480,7 @@ def _standing_for(name: str, scope: Scope) -> Iterator[None]:
 
 
 def _fitted(declared: Type, default: np.ndarray) -> TensorType:
-    """The type of an input with this default; raises :class:`ImportFault` where they disagree."""
+    """The type of an input with this default; raises :class:`ImportFault` if they do not fit."""
     found = array_type(default)
     if not isinstance(declared, TensorType) or declared.dtype != found.dtype:
         raise ImportFault(f"is {declared}, its initializer {found}")

@@ -1,4 +1,4 @@
-"""What nodes and functions are called: domains, op keys and opset versions."""
+"""Names of ops and functions: domains, op keys and opset versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FunctionKey: TypeAlias = "tuple[str, str, str]"
 
 
 def opset_versions(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    """Domain to version; raises :class:`ImportFault` for versions that cannot be read."""
+    """Opset versions by domain; raises :class:`ImportFault` for those that cannot be imported."""
     out: dict[str, int] = {}
     for entry in imports:
         domain, version = domain_of(entry.domain), entry.version
@@ -51,7 +51,7 @@ def function_key(function: onnx.FunctionProto) -> FunctionKey:
 def functions_by_key(
     functions: Iterable[onnx.FunctionProto],
 ) -> dict[FunctionKey, onnx.FunctionProto]:
-    """A model's functions; raises :class:`ImportFault` where two have one name."""
+    """A model's functions; raises :class:`ImportFault` if two have the same name."""
     out: dict[FunctionKey, onnx.FunctionProto] = {}
     for function in functions:
         key = function_key(function)

@@ -1,4 +1,4 @@
-"""One node of the file on its way in: inputs resolved, attributes as Python values."""
+"""A node of the file during import: inputs are resolved, attributes are Python values."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _KIND = onnx.AttributeProto
 
 @dataclass(slots=True)
 class OnnxNode:
-    """A node at some opset; upgrade rules edit it in place.
+    """A node of some opset; upgrade rules edit it in place.
 
-    ``inputs`` are None where omitted, ``outputs`` the file's names, empty where nobody asked.
+    ``inputs`` are None if omitted; ``outputs`` are the file's names, empty for omitted ones.
     """
 
     op: str
@@ -40,7 +40,7 @@ class OnnxNode:
         return self.inputs[index] if index < len(self.inputs) else None
 
     def required(self, index: int) -> Value:
-        """An input that must be there; raises :class:`ImportFault`."""
+        """An input; raises :class:`ImportFault` if it is omitted."""
         value = self.input(index)
         if value is None:
             raise ImportFault(f"input {index} is missing")
@@ -51,7 +51,7 @@ class OnnxNode:
         self.inputs[index] = value
 
     def asks_for(self, output: int) -> bool:
-        """Whether the file names this output."""
+        """Is this output named in the file, rather than omitted?"""
         return output < len(self.outputs) and bool(self.outputs[output])
 
 
@@ -76,7 +76,7 @@ def attributes(
 def attribute_value(
     proto: onnx.AttributeProto, scope: Scope, source: Source, symbols: Symbols
 ) -> RawAttr:
-    """The Python value of an attribute; raises :class:`ImportFault` for kinds not served."""
+    """The Python value of an attribute; raises :class:`ImportFault` for unsupported kinds."""
     kind = proto.type or _guess_kind(proto)
     reader = _READERS.get(kind)
     try:
@@ -106,7 +106,7 @@ _READERS: Mapping[int, Callable[[onnx.AttributeProto], RawAttr]] = {
 
 
 def _guess_kind(proto: onnx.AttributeProto) -> int:
-    """Files of IR version 1 do not say which of the fields they mean."""
+    """The kind of an attribute in files of IR version 1, which do not state it."""
     for field, kind in (
         ("f", _KIND.FLOAT), ("i", _KIND.INT), ("s", _KIND.STRING), ("t", _KIND.TENSOR),
         ("g", _KIND.GRAPH),

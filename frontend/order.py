@@ -1,4 +1,4 @@
-"""Bringing the nodes of a GraphProto into an order in which producers come first."""
+"""Topological order of the nodes of a GraphProto."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import ImportFault, shorten, text
 
 
 def used_names(graph: onnx.GraphProto) -> set[str]:
-    """Every name that a node, or the results, of a graph or of a body inside of it use."""
+    """Every name that the nodes or results of a graph use, bodies included."""
     found = {o.name for o in graph.output}
     work = list(graph.node)
     while work:
@@ -27,10 +27,10 @@ def used_names(graph: onnx.GraphProto) -> set[str]:
 def sorted_nodes(
     nodes: Sequence[onnx.NodeProto], defined: Callable[[str], bool]
 ) -> list[onnx.NodeProto]:
-    """The nodes, producers first; the file's own order wherever that is one.
+    """The nodes in topological order, in the file's order if that is topological.
 
-    Raises :class:`ImportFault` where a value is given twice (``defined`` says which ones are
-    there already), or where there is a cycle.
+    Raises :class:`ImportFault` if a value is defined twice (``defined`` tells which ones are
+    defined already), or if there is a cycle.
     """
     producer = _producers(nodes, defined)
     needs = [_needs(node, producer, i) for i, node in enumerate(nodes)]
@@ -77,11 +77,12 @@ def _title(node: onnx.NodeProto) -> str:
 
 
 def _needs(node: onnx.NodeProto, producer: dict[str, int], index: int) -> set[int]:
-    """The nodes that give what a node uses, also inside its bodies."""
+    """The nodes whose results a node uses, also in its bodies."""
     found = {producer[n] for n in node.input if n in producer}
     for attribute in node.attribute:
         if attribute.HasField("g"):
-            # The node's own outputs are not in sight of its body, where the name may be another.
+            # The node's own outputs are not visible in its body, where such a name is another
+            # value.
             found |= {producer[n] for n in free_names(attribute.g) if n in producer} - {index}
     return found
 
@@ -103,7 +104,7 @@ def free_names(graph: onnx.GraphProto) -> set[str]:
 def _cycle(
     nodes: Sequence[onnx.NodeProto], needs: Sequence[set[int]], waiting: Sequence[int]
 ) -> str:
-    """The text that names the nodes of one cycle."""
+    """The message that names the nodes of one cycle."""
     at = next(i for i, n in enumerate(waiting) if n)
     path: list[int] = []
     seen: set[int] = set()

@@ -1,9 +1,9 @@
 """Ops whose result's rank depends on open dims: an If for each size that decides it.
 
-Squeeze without axes drops the dims that are 1; GatherND, Reshape and others go by how many numbers
-an input holds. Their nodes become functions of nodes with one rank each, so import treats them as
-it treats what exporters write: all ways stay where nothing needs the rank, and else one is assumed
-and guarded (see :mod:`.assumptions`). The usual case stands in the first branch.
+Squeeze without axes drops the dims that are 1; for GatherND, Reshape and others the number of
+elements of an input decides. Such a node becomes an If with a node of one rank in each branch, as
+exporters write it. All branches stay if nothing needs to know the rank; otherwise one is assumed
+and guarded (see :mod:`.assumptions`). The usual case is the first branch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .scope import Scope, Slot
 
 
 def squeeze(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """Squeeze-13 of a tensor with open dims without axes, or with how many is open."""
+    """Squeeze-13 of a tensor with open dims, without axes or with an unknown number of them."""
     if node.input(1) is not None:
         return counted(node, emit)
     dims = emit.dims(node.required(0))
@@ -70,7 +70,7 @@ def _of_unsqueeze(_node: OnnxNode, _emit: Emit) -> Sequence[int]:
 
 
 def _of_reduce(node: OnnxNode, emit: Emit) -> Sequence[int]:
-    """How many axes go; where they are kept as 1 it does not matter."""
+    """The possible numbers of reduced axes, which only matter if these are not kept."""
     return () if node.attrs.get("keepdims", 1) else (*_of_squeeze(node, emit), 0)
 
 
@@ -90,13 +90,13 @@ def _of_expand(node: OnnxNode, emit: Emit) -> Sequence[int]:
 
 
 def _of_indices(node: OnnxNode, emit: Emit) -> Sequence[int]:
-    """Coordinates of the deepest gather first."""
+    """The possible numbers of coordinates; the largest comes first."""
     batch = node.attrs.get("batch_dims", 0)
     return range(emit.rank(node.required(0)) - batch, 0, -1) if isinstance(batch, int) else ()
 
 
 def _of_updates(node: OnnxNode, emit: Emit) -> Sequence[int]:
-    """The one depth that the updates' rank leaves."""
+    """The only number of coordinates that fits the rank of the updates."""
     data, indices, updates = (emit.rank(node.required(i)) for i in range(3))
     return [indices - 1 + data - updates]
 
@@ -113,11 +113,11 @@ _COUNTED: Mapping[str, tuple[int, Callable[[OnnxNode, Emit], Sequence[int]]]] = 
     "Unsqueeze": (1, _of_unsqueeze),
     **{f"Reduce{op}": (1, _of_reduce) for op in _REDUCTIONS.split()},
 }
-"""The input whose last dim decides, and the sizes that it may have, the usual ones first."""
+"""By op, the input whose last dim decides the rank, and its possible sizes, usual ones first."""
 
 
 def counted(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """An op of :data:`_COUNTED` whose deciding dim is open: one node for each size."""
+    """An op of :data:`_COUNTED` with that dim open: one node for each possible size."""
     index, sizes = _COUNTED[node.op]
     value = node.input(index)
     if value is None or not _is_open(value) or emit.known(value) is not None:
@@ -141,7 +141,7 @@ def _is_open(value: Value) -> bool:
 
 
 def _of_size(node: OnnxNode, index: int, size: int, last: int) -> list[onnx.NodeProto]:
-    """The op where the last dim of input ``index`` is ``size``; elsewhere the run fails."""
+    """The op for a last dim of input ``index`` of ``size``; the run fails for others."""
     given = [f"i{n}" if v is not None else "" for n, v in enumerate(node.inputs)]
     given[index] = f"fixed{size}"
     attrs: dict[str, Any] = {
@@ -178,7 +178,7 @@ def _size_is(x: str, axis: int, size: int, mark: str) -> list[onnx.NodeProto]:
 def _either(
     condition: str, then: list[onnx.NodeProto], other: list[onnx.NodeProto], result: str
 ) -> onnx.NodeProto:
-    """An If that gives what the last node of the branch taken gives."""
+    """An If that returns the result of the last node of the branch that is taken."""
     then_branch, else_branch = (
         helper.make_graph(n, result, [], [onnx.ValueInfoProto(name=n[-1].output[0])])
         for n in (then, other)
@@ -192,7 +192,7 @@ def _either(
 def _call(
     inputs: list[str], nodes: list[onnx.NodeProto], result: str, node: OnnxNode, emit: Emit
 ) -> Sequence[Slot]:
-    """The nodes' result, imported in the place of ``node``, whose inputs they call ``inputs``."""
+    """The result of ``nodes``, imported in place of ``node``, whose inputs they call ``inputs``."""
     function = helper.make_function(
         "kiln", node.op, inputs, [result], nodes, [helper.make_opsetid("", LATEST[""])]
     )

@@ -1,4 +1,4 @@
-"""What onnx's own schemas say of a node: arity, attributes, and changed defaults."""
+"""Checks of nodes against onnx's schemas: arity, attributes, and changed defaults."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .scope import Body
 LATEST: Mapping[str, int] = {
     "": OPSET, "ai.onnx.ml": ML_OPSET, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1,
 }  # fmt: skip
-"""The opset each standard domain is brought to."""
+"""The opset that each standard domain is upgraded to."""
 
 VARIADIC = 2**31 - 1
-"""The largest arity in a schema of an op that takes or gives any number."""
+"""The largest arity in the schema of a variadic op."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "FLOAT": float, "INT": int, "STRING": str, "TENSOR": np.ndarray, "GRAPH": Body,
@@ -34,10 +34,10 @@ _LISTS: dict[str, type] = {"FLOATS": float, "INTS": int, "STRINGS": str}
 
 @dataclass(frozen=True)
 class Signature:
-    """The parts of a schema at one version that import needs.
+    """The parts of a schema of one version that import needs.
 
-    ``last`` is the last version at which the op was in use; ``old_defaults`` are defaults that
-    later versions changed, to be written out.
+    ``last`` is the last version that had the op; ``old_defaults`` are defaults that later versions
+    changed, which import sets explicitly.
     """
 
     last: int
@@ -58,7 +58,7 @@ def signature(op: str, domain: str, version: int) -> Signature | None:
     schema: Any = onnx.defs.get_schema(op, version, domain)
     before = schema.since_version - 1
     if schema.deprecated and onnx.defs.has(op, before, domain):
-        # The op went in this version; files that use it all the same mean the last one.
+        # The op was removed in this version; files that use it nevertheless mean the last one.
         return signature(op, domain, before)
     return Signature(
         version,
@@ -94,9 +94,9 @@ def python_value(value: Any) -> Any:
 
 
 def check(node: OnnxNode, known: Signature) -> None:
-    """Raise :class:`ImportFault` where a node does not fit its schema.
+    """Raise :class:`ImportFault` if a node does not fit its schema.
 
-    Attributes that start with two underscores are private notes of tools and are dropped.
+    Attributes that start with two underscores are private to tools, and are dropped.
     """
     _check_arity(node, known)
     _check_elements(node)
@@ -109,13 +109,13 @@ def check(node: OnnxNode, known: Signature) -> None:
         if not _fits(value, declared[0]):
             raise ImportFault(f"attribute {name!r} must be of type {declared[0]}")
     for name, (_, required) in known.attributes.items():
-        # The first opsets required this hint to an allocator; nothing ever read it.
+        # The first opsets required this hint to an allocator, which nothing ever read.
         if required and name not in node.attrs and name != "consumed_inputs":
             raise ImportFault(f"attribute {name!r} is missing")
 
 
 def check_registered(node: OnnxNode, known: OpSpec) -> None:
-    """Raise :class:`ImportFault` where a node of another domain does not fit its OpSpec."""
+    """Raise :class:`ImportFault` if a node of another domain does not fit its OpSpec."""
     if not known.min_inputs <= len(node.inputs) <= known.max_inputs:
         limits = _limits(known.min_inputs, known.max_inputs)
         raise ImportFault(f"has {len(node.inputs)} inputs, the op takes {limits}")
@@ -149,9 +149,9 @@ def _check_elements(node: OnnxNode) -> None:
 
 @cache
 def _elements(op: str, domain: str, version: int, index: int) -> frozenset[str]:
-    """Element types that an input may have in the op's version or in the newest one.
+    """The element types that an input may have, in the op's version or in the newest one.
 
-    Empty where any may be, or where it may be no tensor.
+    Empty if any type is allowed, or if the input may be no tensor.
     """
     found: set[str] = set()
     for opset in (version, LATEST[domain]):
@@ -179,6 +179,6 @@ def _limits(low: int, high: int) -> str:
 def _fits(value: Any, kind: str) -> bool:
     element = _LISTS.get(kind)
     if element is not None:
-        # Lists may hold millions of numbers (decision trees), so this is no loop of Python's.
+        # Lists may have millions of numbers (decision trees), so this avoids a Python loop.
         return isinstance(value, tuple) and set(map(type, value)) <= {element}
     return kind in _KINDS and isinstance(value, _KINDS[kind])

@@ -1,8 +1,8 @@
-"""Where names live while a model is imported.
+"""Scopes: the names of values while a model is imported.
 
 A :class:`Builder` fills one :class:`Graph`; a :class:`Scope` maps the names of one GraphProto or
-function to values. A function shares its caller's builder; the body of a control flow op has a
-builder of its own, which fetches what the body uses from outside as further inputs.
+function to values. A function uses its caller's builder. The body of a control flow op has a
+builder of its own, which makes outer values that the body uses further inputs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RawAttr: TypeAlias = "int | float | str | tuple[Any, ...] | np.ndarray | Type | 
 class Builder:
     """A graph under construction, with the values that inference knows so far.
 
-    ``origins`` names the ONNX node that is being imported: what is added stands for it.
+    ``origins`` is the ONNX node that is being imported, which new nodes get as their origin.
     """
 
     def __init__(self, graph: Graph, parent: Builder | None = None) -> None:
@@ -63,7 +63,7 @@ class Builder:
         return value
 
     def fetch(self, value: Value) -> Value:
-        """``value`` as it is called in this graph: constants are repeated, others captured.
+        """``value`` in this graph, if it is of an outer one: constants are copied, others captured.
 
         ``captured`` maps each outer value that became an input to that input, in order.
         """
@@ -78,7 +78,7 @@ class Builder:
         return inner
 
     def outer(self, inner: Value) -> Value | None:
-        """The value of the graph around that became the input ``inner``, or None."""
+        """The outer value that became the input ``inner``, or None."""
         return next((o for o, i in self.captured.items() if i == inner), None)
 
     def _bring(self, outer: Value) -> Value:
@@ -96,9 +96,9 @@ class Builder:
 class Scope:
     """The names of one graph or function body.
 
-    ``opsets`` are the versions its nodes are written for, ``bindings`` the attributes of the
-    function call it stands in, ``prefix`` goes before the names of new values. The nodes of an
-    expansion are not the model's own: they stand for what ``origins`` says.
+    ``opsets`` are the versions that its nodes are written for, ``bindings`` the attributes of the
+    function call that it belongs to, and ``prefix`` is put before the names of new values. The
+    nodes of an expansion are not those of the model, so their origins are ``origins``.
     """
 
     def __init__(
@@ -124,13 +124,13 @@ class Scope:
         self.arrays: dict[str, np.ndarray] = {}
 
     def define(self, name: str, value: Slot) -> None:
-        """Give ``name`` a value; a name has one meaning per scope."""
+        """Give ``name`` a value, once in a scope."""
         if self.holds(name):
             raise ImportFault(f"value {name!r} is defined twice")
         self.values[name] = value
 
     def title(self, name: str) -> str:
-        """What the graph is to call this scope's ``name``; empty stays empty."""
+        """The name in the graph for this scope's ``name``; empty stays empty."""
         return self.renames.get(name) or (name and self.prefix + name)
 
     def holds(self, name: str) -> bool:

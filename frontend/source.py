@@ -1,4 +1,4 @@
-"""Opening a model: the file, its bytes, and what belongs to it."""
+"""The source of a model: the file, its bytes, and its external data."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _CHUNK = 1 << 24
 class Source:
     """An opened model.
 
-    ``data`` holds the file's bytes where the weights are read in place (see :mod:`.wire`), and
-    ``files`` the external data files used so far, by location.
+    ``data`` are the file's bytes if the weights are read in place (see :mod:`.wire`), and ``files``
+    the external data files used so far, by location.
     """
 
     name: str
@@ -77,9 +77,9 @@ def open_model(model: ModelLike) -> Source:
 
 
 def map_file(path: Path) -> memoryview:
-    """A regular file's bytes, memory-mapped where it is large; raises :class:`ImportFault`."""
+    """A regular file's bytes, memory-mapped if it is large; raises :class:`ImportFault`."""
     try:
-        # Asking first keeps pipes and devices from blocking the open.
+        # This is tested first, since opening a pipe or device could block.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ImportFault("is not a regular file")
         with open(path, "rb") as file:
@@ -115,6 +115,6 @@ def _update_proto(update: Callable[[Any], object], proto: onnx.ModelProto) -> No
     try:
         update(proto.SerializeToString(deterministic=True))
     except (EncodeError, ValueError):
-        # Over 2 GiB: the parts are small enough where the whole is not.
+        # Over 2 GiB a message cannot be serialised as a whole, but its parts can.
         for part in (*proto.graph.initializer, *proto.graph.node, *proto.functions):
             update(part.SerializeToString(deterministic=True))

@@ -1,9 +1,9 @@
-"""Imports until the model's dimensions fit together.
+"""Specialisation: imports are repeated until the model's dimensions fit together.
 
-An import that finds symbols which can only have one value is repeated with that value. One that
-fails because a condition on open dimensions decides a rank is repeated with an assumed answer to
-each such condition (see :mod:`.assumptions`): depth first, where a failure turns the latest of the
-answers that led to it.
+If an import finds symbols that can only have one value, it is repeated with that value. If it fails
+because a condition on open dimensions decides a rank, it is repeated with an assumed answer to each
+such condition (see :mod:`.assumptions`). This is a depth-first search: after a failure the latest
+of the answers that led to it is reversed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .source import Source
 from .valuetypes import Pins
 
 MAX_IMPORTS = 32
-"""Imports of one model, whatever they are for."""
+"""The most imports of one model."""
 
 
 def import_graph(
@@ -36,7 +36,7 @@ def import_graph(
 ) -> tuple[Graph, list[str]]:
     """The typed graph of a model, and remarks; raises :class:`FrontendError`.
 
-    Where a model only has sense with its initializers as constants, "auto" ``defaults`` are that.
+    With "auto" ``defaults``, initializers are constants if the model cannot be imported otherwise.
     """
     try:
         return _Attempts(source, shapes, defaults).run()
@@ -50,7 +50,7 @@ def import_graph(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How an import ended: ``graph`` is None where it failed."""
+    """The outcome of an import: ``graph`` is None if it failed."""
 
     importer: Importer
     graph: Graph | None
@@ -62,11 +62,11 @@ class _Outcome:
 
 @dataclass
 class _Step:
-    """An assumed answer; ``reasons`` are the earlier ones that forced it to be turned."""
+    """An assumed answer; ``reasons`` are the earlier answers because of which it was reversed."""
 
     key: str
     answer: bool
-    turned: bool = False
+    is_reversed: bool = False
     reasons: set[str] = field(default_factory=set)
 
 
@@ -98,7 +98,7 @@ class _Attempts:
         remarks: tuple[str, ...],
         answers: Mapping[str, bool] | None,
     ) -> _Outcome:
-        """Import, and again while there are symbols to bind."""
+        """Import, and repeat that while there are symbols to bind."""
         while True:
             self._left -= 1
             assumptions = None if answers is None else Assumptions(answers)
@@ -119,7 +119,7 @@ class _Attempts:
     def _search(self, first: _Outcome) -> _Outcome | None:
         """An import that succeeds with assumed answers, if there is one.
 
-        Answers that give the results the ranks that the file declares are preferred.
+        Answers are preferred by which the results have the ranks that the file declares.
         """
         trail: list[_Step] = []
         best: _Outcome | None = None
@@ -135,17 +135,17 @@ class _Attempts:
             trail += [_Step(k, v) for k, v in found.answers.items() if k not in answers]
             blame = assumptions.blame
             if len(found.bindings) > len(first.bindings):
-                # The symbols bound on the way may be the cause, and any answer may be theirs.
+                # Symbols that were bound may be the cause, and these may depend on any answer.
                 blame = {step.key for step in trail}
-            if not _turn(trail, blame):
+            if not _reverse(trail, blame):
                 break
         return best
 
 
 def _unranked(graph: Graph) -> Iterator[tuple[Node, Value]]:
-    """Tensors of unknown rank and the nodes that compute with them.
+    """Tensors of unknown rank, with the nodes that compute with them.
 
-    Control flow hands such tensors on, but for its counts and conditions.
+    Control flow only passes them on, unless they are its counts and conditions.
     """
     for current in graph.walk():
         for node in current.nodes:
@@ -168,14 +168,14 @@ def _is_unranked(value: Value) -> bool:
     return isinstance(value.type, TensorType) and value.type.shape is None
 
 
-def _turn(trail: list[_Step], blame: set[str]) -> bool:
-    """Turn the latest answer among those to blame that was not turned yet."""
+def _reverse(trail: list[_Step], blame: set[str]) -> bool:
+    """Reverse the latest answer among those to blame that was not reversed yet."""
     while trail:
         step = trail.pop()
         if step.key not in blame:
             continue
         blame = (blame | step.reasons) - {step.key}
-        if not step.turned:
+        if not step.is_reversed:
             trail.append(_Step(step.key, not step.answer, True, blame))
             return True
     return False
@@ -205,7 +205,7 @@ def _solve(
 
 
 def _binding(a: Dim, b: Dim, symbols: list[str]) -> tuple[str, Dim] | None:
-    """The symbol that ``a == b`` gives a value, and that value; None where it gives none."""
+    """The symbol that ``a == b`` determines, and its value; None if it determines none."""
     names = free_symbols(a) | free_symbols(b)
     if not names or not names <= set(symbols):
         return None

@@ -1,4 +1,4 @@
-"""TensorProto and SparseTensorProto to NumPy arrays, without copying where that is possible."""
+"""TensorProto and SparseTensorProto to NumPy arrays, without a copy if possible."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .external import payload
 from .source import Source
 
 MAX_DENSE_BYTES = 1 << 31
-"""Sparse tensors that would be larger than this when dense are refused."""
+"""Sparse tensors with more bytes than this as dense ones are refused."""
 
-# Elements beyond which no address space would hold a tensor; such dims are damage.
+# No address space holds a tensor of more elements; larger dims are from damaged files.
 MAX_ELEMENTS = 1 << 40
 
-# Which typed field holds the data of an element type that is not in raw_data.
+# The typed field with the data of an element type, if it is not in raw_data.
 _TYPED_FIELDS = {
     "float32": "float_data", "complex64": "float_data",
     "float64": "double_data", "complex128": "double_data",
@@ -39,9 +39,9 @@ def element_type(number: int) -> DType:
 
 
 def to_array(source: Source, tensor: onnx.TensorProto) -> np.ndarray:
-    """The array of a tensor; it shares the model's memory where the bytes are used as they are.
+    """The array of a tensor; it shares the model's memory if the bytes need no conversion.
 
-    Raises :class:`ImportFault` where type, dims and data do not fit together.
+    Raises :class:`ImportFault` if type, dims and data do not fit together.
     """
     kind = element_type(tensor.data_type)
     dims = checked_dims(tensor.dims)
@@ -61,7 +61,7 @@ def to_array(source: Source, tensor: onnx.TensorProto) -> np.ndarray:
 
 
 def checked_dims(dims: Sequence[int]) -> tuple[int, ...]:
-    """Dims of real data; raises :class:`ImportFault` where they are negative or absurd."""
+    """The dims of a tensor; raises :class:`ImportFault` if they are negative or too large."""
     shape = tuple(dims)
     if any(d < 0 for d in shape):
         raise ImportFault(f"negative dimensions {_brief(shape)}")
@@ -87,7 +87,7 @@ def _from_bytes(data: bytes | memoryview, kind: DType, dims: tuple[int, ...]) ->
 
 
 def _packed_size(kind: DType, count: int) -> int:
-    """The bytes of elements that share bytes; 0 for element types that do not."""
+    """The number of bytes of packed elements, of 2 or 4 bits; 0 for other element types."""
     return -(-count * kind.bits // 8) if kind.bits < 8 and kind.kind != "b" else 0
 
 

@@ -1,4 +1,4 @@
-"""Values as terms to calculate with, for ops that are taken apart into arithmetic."""
+"""Terms: values with arithmetic operators, for ops that are expanded into arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .emit import Emit
 
 @dataclass(frozen=True)
 class Term:
-    """A value to calculate with; plain numbers take its element type."""
+    """A value with arithmetic operators; plain numbers get its element type."""
 
     value: Value
     emit: Emit
@@ -59,7 +59,7 @@ class Term:
         return self.apply("Sqrt")
 
     def like(self, other: Term) -> Term:
-        """The same number in the element type of ``other``."""
+        """The term cast to the element type of ``other``."""
         if self.value.dtype == other.value.dtype:
             return self
         to = element_code(other.value.dtype)

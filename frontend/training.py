@@ -1,7 +1,7 @@
-"""The optimizers of ai.onnx.preview.training, as the arithmetic they are.
+"""The optimizers of ai.onnx.preview.training, expanded into arithmetic.
 
 Each takes a learning rate R, an update count T, and groups of tensors: the values X, their
-gradients G, then the optimizer's state. The new values come first, then the new state.
+gradients G, then the optimizer's state. It returns the new values, then the new state.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def adam(node: OnnxNode, emit: Emit) -> Sequence[Value]:
     def step(r: Term, t: Term, x: Term, g: Term, v: Term, h: Term) -> tuple[Term, ...]:
         v = alpha * v + (1 - alpha) * g
         h = beta * h + (1 - beta) * (g * g)
-        turn = t.like(x)
-        bias = (1.0 - beta**turn).sqrt() / (1.0 - alpha**turn)
+        count = t.like(x)
+        bias = (1.0 - beta**count).sqrt() / (1.0 - alpha**count)
         r = t.where_positive(r * bias, r)
         x = x - r * v / (h.sqrt() + _number(node, "epsilon"))
         return x * (1 - _number(node, "norm_coefficient_post")), v, h

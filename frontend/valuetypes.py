@@ -1,4 +1,4 @@
-"""TypeProto to IR types: dimension texts become symbols, pinned inputs replace them."""
+"""TypeProto to IR types: names of dimensions become symbols, which given shapes replace."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ from .tensors import MAX_ELEMENTS, element_type
 
 _UNNAMED = frozenset({"", "?", "*", "-1", "none", "null", "unknown"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Type inference names the dims it does not know like this; max, min and
-# broadcast are functions.
+# Names that type inference gives to unknown dims; max, min and broadcast are functions.
 _RESERVED = re.compile(r"(.*_)?u[0-9]+_[0-9]+|.*_(carried|element)[0-9]+_[0-9]+|max|min|broadcast")
 
 
 class Symbols:
-    """The symbols of one model: each distinct text of a dimension gets one dim."""
+    """The symbols of one model; equal texts of dimensions are one dim."""
 
     def __init__(self) -> None:
         self._dims: dict[str, Dim] = {}
         self._taken: set[str] = set()
 
     def named(self, name: str) -> Dim:
-        """The dim for a ``dim_param``: an expression where it reads as one, else a symbol."""
+        """The dim for a ``dim_param``: an expression if it can be parsed as one, else a symbol."""
         found = self._dims.get(name)
         if found is None:
             found = self._expression(name)
@@ -58,7 +57,7 @@ class Symbols:
         return sym(name)
 
     def _expression(self, name: str) -> Dim | None:
-        """``2*N`` and the like, over names that stand for themselves."""
+        """An expression such as ``2*N``, whose names are symbols of their own."""
         try:
             dim = parse_dim(name)
         except DimError:
@@ -75,7 +74,7 @@ class Symbols:
 
 
 def value_type(proto: onnx.TypeProto, name: str, symbols: Symbols) -> Type:
-    """The IR type of a declared type; raises :class:`ImportFault` where there is none."""
+    """The IR type of a declared type; raises :class:`ImportFault` if there is none."""
     kind = proto.WhichOneof("value")
     if kind == "tensor_type":
         return _tensor_type(proto.tensor_type, name, symbols)
@@ -89,10 +88,11 @@ def value_type(proto: onnx.TypeProto, name: str, symbols: Symbols) -> Type:
 
 
 def settle_expressions(types: Mapping[str, Type], symbols: Symbols) -> dict[str, Type]:
-    """The types of a model's inputs with a symbol for each expression that no input explains.
+    """The types of a model's inputs, with a symbol for each expression that the inputs do not
+    determine.
 
-    ``past+1`` is what it says where ``past`` is a dim of some input by itself; otherwise it is a
-    name like any other.
+    ``past+1`` is an expression if ``past`` itself is a dim of some input; otherwise it is a name
+    like any other.
     """
     dims = [d for t in types.values() for d in _all_dims(t)]
     alone = {symbol_name(d) for d in dims}
@@ -128,7 +128,7 @@ def _tensor_type(proto: onnx.TypeProto.Tensor, name: str, symbols: Symbols) -> T
 
 
 def check_size(t: Type) -> None:
-    """Raise :class:`ImportFault` for a tensor that no machine could hold."""
+    """Raise :class:`ImportFault` for a tensor that is too large for any machine."""
     if not isinstance(t, TensorType) or t.shape is None:
         return
     if len(t.shape) > 64 or math.prod(_sizes(t)) > MAX_ELEMENTS:
@@ -142,7 +142,7 @@ def _sizes(t: TensorType) -> list[int]:
 def _dim(proto: onnx.TensorShapeProto.Dimension, hint: str, symbols: Symbols) -> Dim:
     kind = proto.WhichOneof("value")
     if kind == "dim_value":
-        # Exporters write -1 for a dimension that is open.
+        # Exporters write -1 for an open dimension.
         return proto.dim_value if proto.dim_value >= 0 else symbols.fresh(hint)
     name = text(proto.dim_param).strip() if kind == "dim_param" else ""
     return symbols.fresh(hint) if name.lower() in _UNNAMED else symbols.named(name)
@@ -154,7 +154,7 @@ Pins = Mapping[str, Sequence["int | str"]]
 def pin_types(types: dict[str, Type], shapes: Pins, symbols: Symbols) -> dict[str, Type]:
     """The input types with the shapes that the user gave, substituted in every input.
 
-    Raises :class:`ImportFault` where a shape does not fit its input, or two shapes disagree.
+    Raises :class:`ImportFault` if a shape does not fit its input, or two shapes contradict.
     """
     bound: dict[str, Dim] = {}
     given: dict[str, TensorType] = {}

@@ -1,9 +1,9 @@
 """Taking the weights out of a serialised model before protobuf sees it.
 
-Protobuf copies every byte of a message and refuses messages of 2 GiB. Here the file is walked on
-the wire level first; a copy is made in which every large tensor payload is replaced by a
-note that says where in the file the payload lies. The copy is small and parses fast, and the
-weights are read in place.
+Protobuf copies every byte of a message and refuses messages of 2 GiB. So the file is first read on
+the level of the wire format, and copied without its large tensor payloads, each of which a note of
+its position in the file replaces. The copy is small and parsed fast, and the weights are read in
+place.
 
 The note is an ``external_data`` entry with the key :data:`SPAN_KEY` and the value
 ``offset:length:field``. A file that carries such entries itself can only name its own bytes.
@@ -19,12 +19,12 @@ Buffer = memoryview
 
 SPAN_KEY = "graphkiln.span"
 THRESHOLD = 1 << 14
-"""Payloads below this many bytes stay where they are."""
+"""Payloads of fewer bytes stay in the message."""
 
 _MAX_DEPTH = 100
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-# Message -> field number -> message, along all paths that lead to a TensorProto.
+# By message and field number, the message in the field, on all paths to a TensorProto.
 _NESTED: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "function": {7: "node", 11: "attribute"},
@@ -36,7 +36,7 @@ _NESTED: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }  # fmt: skip
-# The payload fields of a TensorProto whose wire form is the array's own bytes.
+# The payload fields of a TensorProto whose wire form is the bytes of the array.
 _PAYLOADS = {9: "raw", 4: "float", 10: "double"}
 
 
@@ -45,9 +45,9 @@ class WireError(GraphkilnError, ValueError):
 
 
 def slim(data: Buffer) -> bytes:
-    """A serialised ModelProto equal to ``data`` but for notes in the place of large payloads.
+    """A serialised ModelProto like ``data``, with notes in place of large payloads.
 
-    Raises :class:`WireError` where ``data`` is no protobuf message.
+    Raises :class:`WireError` if ``data`` is no protobuf message.
     """
     parts: list[bytes | Buffer] = []
     _slim(data, 0, len(data), "model", parts, 0)

@@ -1,4 +1,4 @@
-"""Zero points that com.microsoft's QLinear ops leave out in the middle of their inputs are 0."""
+"""Zero points that com.microsoft's QLinear ops omit among their inputs become zeros."""
 
 from __future__ import annotations
 

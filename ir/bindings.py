@@ -1,4 +1,4 @@
-"""Values of symbolic dims, read off the shapes of actual arrays."""
+"""Bindings: the values of symbols in one run, from the shapes of actual arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bind_type(t: Type | None, value: Any, bindings: Bindings) -> None:
     if not isinstance(t, TensorType) or t.shape is None or not isinstance(value, np.ndarray):
         return
     pairs = [(d, n) for d, n in zip(t.shape, value.shape, strict=False) if isinstance(d, SymExpr)]
-    # Bare symbols first, so that 2*N is only solved for N where no dim is N itself.
+    # Bare symbols come first, so that 2*N is solved for N only if no dim is N itself.
     pairs.sort(key=lambda pair: len(str(pair[0])))
     for d, extent in pairs:
         unknown = [s for s in free_symbols(d) if s not in bindings]
@@ -32,7 +32,7 @@ def bind_type(t: Type | None, value: Any, bindings: Bindings) -> None:
 
 
 def mismatch(t: Type | None, value: Any, bindings: Mapping[str, int]) -> str | None:
-    """Why ``value`` is not of type ``t`` under ``bindings``, or None where it may be."""
+    """Why ``value`` is not of type ``t`` under ``bindings``, or None if it may be."""
     if isinstance(t, OptionalType):
         return None if value is None else mismatch(t.elem, value, bindings)
     if not isinstance(t, TensorType):
@@ -58,7 +58,7 @@ def _explain(d: Dim, expected: int) -> str:
 
 
 def known_extent(d: Dim, bindings: Mapping[str, int]) -> int | None:
-    """The value of a dim, or None where a symbol has none."""
+    """The value of a dim, or None if a symbol has no value."""
     try:
         return evaluate(d, bindings)
     except DimError:
@@ -88,9 +88,9 @@ def _symbolic(value: Any) -> Iterator[SymExpr]:
 
 
 def concrete(node: Node, bindings: Mapping[str, int]) -> Node:
-    """A twin of ``node``, outside of any graph, whose symbolic attributes are ints.
+    """A copy of ``node``, outside of any graph, whose symbolic attributes are ints.
 
-    Raises :class:`DimError` where a symbol has no value.
+    Raises :class:`DimError` if a symbol has no value.
     """
     attrs = {k: _evaluated(v, bindings) for k, v in node.attrs.items()}
     return Node(node.op, node.domain, node.name, attrs, node.outputs, node.serial)
@@ -105,9 +105,9 @@ def _evaluated(value: Any, bindings: Mapping[str, int]) -> Any:
 
 
 def bind_inputs(graph: Graph, values: list[Any], outer: Mapping[str, int]) -> Bindings:
-    """The symbols a graph sees: those its inputs determine, and the others of the graph around.
+    """The bindings in a body: those of its inputs' shapes, then those of the graph around it.
 
-    An inner graph's own inputs come first: a loop may change a size from iteration to iteration.
+    The inputs come first, since a loop may change a size from iteration to iteration.
     """
     own: Bindings = {}
     for v, value in zip(graph.inputs, values, strict=True):

@@ -1,4 +1,4 @@
-"""What can be chosen about a heavy kernel, and what the choice depends on."""
+"""Choices for convolutions and products: tile and algorithm, and the shapes that they depend on."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ KernelShape: TypeAlias = ConvShape | ProductShape
 """What a choice depends on: the shape of a convolution or of a product."""
 
 DIRECT = "direct"
-"""The algorithm that computes a sum of products as it is written."""
+"""The algorithm that computes a sum of products by its definition."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a kernel computes: the columns of its register tile, and for convolutions how.
+    """How a kernel computes: ``tile``, the columns of its register tile, and the algorithm.
 
-    ``algorithm`` is ``direct``, ``winograd_4x4`` or ``winograd_2x2`` (by the outputs of a tile).
+    ``algorithm`` is ``direct``, or for convolutions ``winograd_4x4`` or ``winograd_2x2``, named
+    after the outputs of a Winograd tile.
     """
 
     tile: int
@@ -41,8 +42,9 @@ class Choice:
 
 
 def shape_key(shape: KernelShape) -> str:
-    """A name for the shape that tells it from others, for instance
-    ``conv 64x64 group 1 kernel 3x3 strides 1x1 dilations 1x1 image 56x56 float32``.
+    """The key of a shape in databases, which differs for different shapes.
+
+    For instance ``conv 64x64 group 1 kernel 3x3 strides 1x1 dilations 1x1 image 56x56 float32``.
     """
     if isinstance(shape, ProductShape):
         types = f"{shape.operand} {shape.weight}"

@@ -1,4 +1,4 @@
-"""Copies of nodes and of whole bodies in another graph."""
+"""Copies of nodes and of whole bodies, in any graph."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def clone_node(
 ) -> Node:
     """A copy of ``node`` in ``into`` on other ``inputs``, with the same types.
 
-    ``anonymous`` copies are called ``v``, stand for no ONNX node and run nowhere yet, so that equal
-    work gives equal graphs wherever it comes from.
+    ``anonymous`` copies are named ``v`` and have no origins and no device, so that equal
+    computations are equal graphs, whatever model they come from.
     """
     copy = into.add_node(
         node.op, inputs, clone_attrs(node),
@@ -33,9 +33,9 @@ def clone_attrs(node: Node) -> dict[str, Any]:
 
 
 def clone_body(body: Graph, into: Graph, inputs: Sequence[Value | None]) -> list[Value]:
-    """Anonymous copies of the nodes of a closed graph; returns what its outputs are there.
+    """Anonymous copies of the nodes of a closed graph; returns the copies of its results.
 
-    ``inputs`` take the place of the body's inputs.
+    ``inputs`` are used in place of the body's inputs.
     """
     mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
     for node in body.topological_all():
@@ -49,9 +49,9 @@ def clone_body(body: Graph, into: Graph, inputs: Sequence[Value | None]) -> list
 
 
 def mapped_outputs(body: Graph, mapping: dict[Value, Value | None]) -> list[Value]:
-    """What a body's outputs are where it was copied.
+    """The values that a body's results were copied to.
 
-    Raises :class:`GraphError` where one is an input that is omitted there.
+    Raises :class:`GraphError` if a result is an input that is omitted.
     """
     results = [mapping[v] for v in body.outputs]
     found = [v for v in results if v is not None]

@@ -14,9 +14,9 @@ from .types import Type
 
 
 def structurally_equal(a: Graph, b: Graph) -> str | None:
-    """None where the graphs are equal, else the first difference in words.
+    """None if the graphs are equal, else the first difference, as a message.
 
-    Creation order does not count, names do. Constants compare by their bits.
+    Names must be equal, the order of creation need not be. Constants are compared by their bits.
     """
     if a.name != b.name:
         return f"graph names: {a.name!r} and {b.name!r}"
@@ -83,7 +83,7 @@ def _compare_attrs(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
 
 
 def compare_attr(a: Any, b: Any) -> str | None:
-    """None where two attribute values are the same in kind and value, else the difference."""
+    """None if two attribute values are the same in kind and value, else the difference."""
     if isinstance(a, Graph) and isinstance(b, Graph):
         return structurally_equal(a, b)
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):

@@ -1,8 +1,8 @@
-"""Conditions that ops put on sizes, and how far they are known to hold.
+"""Conditions that ops put on sizes, and proofs of them.
 
-Inference of a node notes what the node needs of symbolic dims. A condition is proved or refuted
-here where the dims alone decide, solved for an input's dim by the importer, or kept in the graph as
-a ``kiln.Assert`` node that a run checks: it is never dropped.
+Inference of a node records what the node requires of symbolic dims. If the dims alone decide it, a
+condition is proved or refuted here. Otherwise the importer solves it for an input's dim, or keeps
+it in the graph as a ``kiln.Assert`` node, which a run checks. It is never dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .origins import NONE, Origins
 
 
 class Relation(Enum):
-    """What must hold between two sizes ``a`` and ``b``; the value is how the text writes it."""
+    """A relation between two sizes ``a`` and ``b``; the value is its name in messages and text."""
 
     EQUAL = "=="
     AT_MOST = "<="
@@ -48,10 +48,10 @@ class Relation(Enum):
 
 @dataclass(frozen=True)
 class Condition:
-    """``a`` stands in ``relation`` to ``b`` wherever ``node`` can run.
+    """``node`` can only run if ``a`` is in ``relation`` to ``b``.
 
-    ``node`` names the ONNX node and its op; ``why`` completes "it needs ...". ``origins`` are the
-    ONNX nodes that a check of the run stands for.
+    ``node`` names the ONNX node and its op; ``why`` completes "it needs ...". ``origins`` are those
+    of the check, if a run checks the condition.
     """
 
     relation: Relation
@@ -111,8 +111,8 @@ _TRIED = 12
 def multiple_that_fits(conditions: list[Condition], symbol: str) -> int | None:
     """The smallest power of two, at most 256, all of whose multiples fulfil ``conditions``.
 
-    None where there is none, and where every size but 0 does. ``symbol`` is the only one in them.
-    Tried, not proved: it serves as a hint to people.
+    None if there is none, or if every size but 0 fulfils them. ``symbol`` is the only symbol in
+    them. Multiples are tried, so the result is no proof, but a hint for messages.
     """
     for step in _STEPS:
         try:
@@ -130,11 +130,11 @@ def asserted(attrs: Mapping[str, object]) -> Condition:
     return Condition(Relation(attrs["relation"]), a, b, "", str(attrs["message"]))
 
 
-# Sums of large expressions are refused: nothing is proved of them then.
+# Sums of large expressions raise an error, so nothing is proved of them.
 
 
 def _bounds(a: Dim, b: Dim) -> tuple[int | None, int | None]:
-    """What ``a - b`` is at least and at most, as far as that is known."""
+    """A lower and an upper bound of ``a - b``; None where none is known."""
     try:
         return lower_bound(a - b), upper_bound(a - b)
     except DimError:

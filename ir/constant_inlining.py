@@ -1,21 +1,21 @@
-"""Which constants become part of a kernel's code, and which stay data it is given."""
+"""Constant inlining: which constants become part of a kernel's code, rather than its inputs."""
 
 from __future__ import annotations
 
 import numpy as np
 
 PARAMETER_LIMIT = 64
-"""Integer constants of at most this many elements are parameters: axes, shapes, pads."""
+"""Integer constants of at most so many elements are inlined: axes, shapes, pads."""
 
 FACTOR_LIMIT = 8
-"""The same for other constants: scales along the axes of a tensor, say."""
+"""Other constants of at most so many elements are inlined, such as scales for each axis."""
 
 
 def is_inlinable(array: np.ndarray) -> bool:
-    """Scalars, and small arrays, which steer what a kernel does.
+    """Is a constant a scalar or a small array, which is inlined?
 
-    Longer vectors (biases, per-channel scales) stay data, so that layers that differ in them alone
-    share a kernel.
+    Longer vectors (biases, scales by channel) are inputs of the kernel, so that layers that differ
+    only in them share a kernel.
     """
     if array.dtype == object:
         return False

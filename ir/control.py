@@ -104,7 +104,7 @@ CONTROL: dict[str, Control] = {
     "SequenceMap": _sequence_map,
     "kiln.Region": _region,
 }
-"""Op key -> evaluation, given a function that runs a body."""
+"""The evaluation of each op, by its key; it gets a function that runs a body."""
 
 
 def _body(node: Node, name: str) -> Graph:
@@ -142,7 +142,7 @@ def _stacked(
 def _no_rows(t: Type | None, axis: int, bindings: Mapping[str, int]) -> np.ndarray:
     if not isinstance(t, TensorType) or t.shape is None:
         raise OperandError(f"a scan output of no steps needs a known type, not {t}")
-    # A size only the body knows is nowhere to be seen when the body never ran.
+    # A size that only the body determines is unknown if the body never ran.
     shape = [known_extent(d, bindings) or 0 for d in t.shape]
     shape.insert(axis if axis >= 0 else axis + len(shape) + 1, 0)
     return np.zeros(shape, to_numpy_dtype(t.dtype))

@@ -1,7 +1,7 @@
-"""What a kernel costs: operations, bytes, and about how long it takes, all from shapes.
+"""The cost model: operations, bytes and estimated time of a kernel, all from shapes.
 
-Passes, code generation and tuning ask here, or the hardware, which knows its rates. A region is the
-closed graph of one kernel.
+Passes, code generation and tuning use it, directly or through the hardware, which knows its rates.
+A region is the closed graph of one kernel.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .traits import Trait
 from .types import TensorType
 
 USUAL = 32
-"""What an open size is taken for where a number is wanted."""
+"""The number to assume for a size that is not known."""
 
 
 class Demand:
-    """How many elements of each value of a region are read at most.
+    """How many elements of each value of a region are read, at most.
 
-    Kernels compute on their way what a picking op, such as a lookup in a table of converted
-    weights, wants of its operand, and leave the rest.
+    Where an op picks elements, a kernel computes only those of its operand. A ``Gather`` of 10 rows
+    from a table that ``Cast`` converts reads and converts 10 rows, not the table.
     """
 
     def __init__(self, region: Graph) -> None:
@@ -44,7 +44,7 @@ class Demand:
         return dim_min(whole, wanted)
 
     def _by(self, node: Node, index: int, whole: Dim) -> Dim:
-        """What one use wants of a value of so many elements."""
+        """How many elements one use reads, of a value of so many elements."""
         if has_trait(node, Trait.SHAPE_ONLY):
             return 0
         first = index == 0 and (has_trait(node, Trait.PICKS) or has_trait(node, Trait.INJECTIVE))
@@ -57,7 +57,7 @@ class Demand:
         return wanted
 
     def flops(self) -> Dim:
-        """Operations for what is wanted."""
+        """Arithmetic operations for the elements that are read."""
         total: Dim = 0
         for node in self.region.topological():
             count = self.elements[node.out()] if is_elementwise(node) else None
@@ -75,7 +75,7 @@ class Demand:
 
 
 def arithmetic(region: Graph) -> str:
-    """The element type that decides how fast the machine computes; float32 where nothing does."""
+    """The element type that a region computes in, by which rates differ; float32 by default."""
     for node in region.topological():
         kind = _product_type(region, node)
         if kind is not None:
@@ -85,7 +85,7 @@ def arithmetic(region: Graph) -> str:
 
 
 def _product_type(region: Graph, node: Node) -> str | None:
-    """How a node multiplies, if it does that and little else."""
+    """The element type of a node's products, if it computes sums of products."""
     first = region.input(node, 0) if has_trait(node, Trait.CONTRACTION) else None
     if first is None:
         return None
@@ -96,8 +96,9 @@ def _product_type(region: Graph, node: Node) -> str | None:
 class Rates:
     """What one core of a machine does in a second.
 
-    ``products`` are operations of sums of products by :func:`arithmetic`, two for a multiply-add;
-    ``others`` those of everything else; ``bandwidth`` are bytes from and to memory.
+    ``products`` are operations of sums of products, by element type (see :func:`arithmetic`), where
+    a multiply-add counts two. ``others`` are other operations, and ``bandwidth`` is bytes from and
+    to memory.
     """
 
     products: Mapping[str, float]
@@ -105,9 +106,10 @@ class Rates:
     bandwidth: float
 
     def seconds(self, region: Graph) -> float:
-        """The roofline of a region: the time of its operations, or of its bytes if that is more.
+        """The roofline of a region: the seconds of its operations or of its bytes, whichever are
+        more.
 
-        Open sizes count as :data:`USUAL` (Williams, Waterman and Patterson, "Roofline", 2009).
+        Unknown sizes count as :data:`USUAL` (Williams, Waterman and Patterson, "Roofline", 2009).
         """
         demand = Demand(region)
         multiplies = any(has_trait(n, Trait.CONTRACTION) for n in region.nodes)

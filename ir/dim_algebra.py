@@ -25,7 +25,7 @@ from typing import NoReturn, TypeAlias
 
 from ..errors import GraphkilnError, UndeterminedError
 
-# Bounds that keep hostile text and runaway products from eating memory or the Python stack.
+# Limits, so that hostile text and large products do not exhaust memory or the Python stack.
 MAX_TERMS = 256
 MAX_DEGREE = 64
 MAX_DEPTH = 32
@@ -42,7 +42,7 @@ class DimError(GraphkilnError, ValueError):
 
 
 class SymbolicError(UndeterminedError, TypeError):
-    """A symbolic dimension was used as a number, which only a run tells."""
+    """A symbolic dimension was used as a number, which is only known at run time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +444,7 @@ def _constant(dim: Dim) -> int:
 
 
 def _offset(dim: Dim, b: int) -> int:
-    """The part of the constant that can never carry: dim - offset and b share the factor g."""
+    """The part of the constant that never carries: `dim` less this part and `b` share factor g."""
     factor = math.gcd(b, *(coeff for monomial, coeff in terms_of(dim) if monomial))
     return _constant(dim) % factor
 
@@ -462,12 +462,12 @@ def _drop_inner_mod(dim: Dim, b: int) -> Dim:
 
 
 def lower_bound(dim: Dim) -> int | None:
-    """A value `dim` never goes below, with every symbol >= 0; None where none was found."""
+    """A lower bound of `dim`, with every symbol >= 0; None if none was found."""
     return _lower(dim, _PROOF_STEPS)
 
 
 def upper_bound(dim: Dim) -> int | None:
-    """A value `dim` never exceeds, with every symbol >= 0; None where none was found."""
+    """An upper bound of `dim`, with every symbol >= 0; None if none was found."""
     low = lower_bound(_scale(dim, -1))
     return None if low is None else -low
 

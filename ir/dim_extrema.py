@@ -55,9 +55,10 @@ def dim_broadcast(a: Dim, b: Dim) -> Dim:
 
 
 def _yields(p: Dim, q: Dim) -> bool:
-    """Is `q` the size of both wherever `p` and `q` broadcast? So for p = min(q, 512), for instance.
+    """Is `q` the common size whenever `p` and `q` broadcast? It is for p = min(q, 512), for
+    instance.
 
-    It is where p is at most q, and is not 0 unless q is: then neither is 1 where the other differs.
+    It is if p is at most q, and p is not 0 unless q is.
     """
     atom = lone_atom(p)
     if isinstance(atom, Min) and q in atom.args:

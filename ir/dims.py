@@ -72,7 +72,7 @@ __all__ = [
     "upper_bound",
 ]
 
-# An atom brackets its operands once and is bracketed itself inside a product.
+# The text of an atom has brackets around its operands, and around itself inside a product.
 _MAX_NESTING = 2 * MAX_DEPTH + 8
 _CALLS = {"max": dim_max, "min": dim_min, "broadcast": dim_broadcast}
 _TOKEN = re.compile(r"[0-9]+|[A-Za-z_][A-Za-z0-9_]*|//|[-+*%(),]")
@@ -209,7 +209,10 @@ def _apply(atom: Atom, a: Dim, b: Dim) -> Dim:
 
 
 def _together(a: Dim, b: Dim) -> Dim:
-    """The common size of two dims; of two numbers that do not fit (a condition says so), one."""
+    """The common size of two dims; of two numbers that do not fit, one of them.
+
+    That they fit is a condition, which is recorded elsewhere.
+    """
     if isinstance(a, int) and isinstance(b, int):
         return b if a == 1 else a
     return dim_broadcast(a, b)

@@ -1,4 +1,4 @@
-"""The one way in which passes change a graph: typed, with origins kept, and heard by a listener."""
+"""The editor, by which passes change graphs: it infers types, keeps origins, tells a listener."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .types import TensorType, Type, to_numpy_dtype
 
 
 class Listener(Protocol):
-    """Hears of every edit, with the rule that makes it."""
+    """Is called for every edit, with the rule that makes it."""
 
     def inserted(self, node: Node, rule: str) -> None:
         """``node`` was added."""
@@ -38,16 +38,18 @@ class Listener(Protocol):
 
 
 class Editor:
-    """Edits ``graph``. Nodes are typed as they are added; ``known`` learns their values.
+    """Edits ``graph``. Types of new nodes are inferred as they are added, and known values stored
+    in ``known``.
 
-    An edit begins with :meth:`begin`, which names the rule and the nodes that it rewrites. What is
-    added stands for the same ONNX nodes as those. When values are replaced by others, the origins
-    of each node that goes away move to a new node of its op, or else to what computes the result:
-    a batch normalisation that is folded into a convolution becomes one of the convolution's
-    origins, and a transpose that moves past an addition leaves the addition's alone.
+    An edit begins with :meth:`begin`, which names the rule and the nodes that it rewrites. New
+    nodes get the origins of those. When values are replaced by others, the origins of each node
+    that goes away move to a new node of the same op, or if there is none, to the node that computes
+    the result. A batch normalisation that is folded into a convolution becomes one of the
+    convolution's origins; if a transpose moves past an addition, the addition keeps its origins and
+    gets none.
 
-    ``fresh`` holds the nodes added since :meth:`begin`, ``affected`` the consumers whose inputs
-    were replaced since then.
+    ``fresh`` are the nodes that were added since :meth:`begin`, ``affected`` the consumers whose
+    inputs were replaced since then.
     """
 
     def __init__(self, graph: Graph, known: Known, listener: Listener | None = None) -> None:
@@ -80,12 +82,14 @@ class Editor:
         self._settled = set()
 
     def discard(self) -> None:
-        """Remove what was added since :meth:`begin` and is not used."""
+        """Remove nodes that were added since :meth:`begin` and are not used."""
         self.remove_unused(reversed(self.fresh))
         self.fresh = []
 
     def finish(self) -> None:
-        """End all edits: symbols of sizes that replaced nodes introduced are substituted."""
+        """End all edits: substitute the symbols of data-dependent sizes that replaced nodes
+        introduced.
+        """
         if self._renames:
             rename_symbols(self.graph, self._renames)
             self._renames = {}
@@ -105,8 +109,8 @@ class Editor:
     ) -> Node:
         """A new node with ``outputs`` results (or results of these names).
 
-        ``types`` are those of the results where they are known already; else they are inferred.
-        Raises ``InferenceError`` where the types do not fit.
+        ``types`` are those of the results if they are known already; else they are inferred. Raises
+        ``InferenceError`` if the inputs' types do not fit the op.
         """
         names = [self._hint or op.lower()] * outputs if isinstance(outputs, int) else outputs
         added = self.graph.add_node(
@@ -138,9 +142,9 @@ class Editor:
         *,
         attrs: dict[str, Any] | None = None,
     ) -> Node:
-        """A copy of ``node`` (perhaps of a body's) on other inputs, typed by these.
+        """A copy of ``node`` (which may be of another graph) on other inputs, with types inferred.
 
-        It keeps the names, the attributes unless others are given, the origins and the device.
+        It keeps the names, the origins, the device, and unless others are given, the attributes.
         """
         copy = self.graph.add_node(
             node.op, inputs, clone_attrs(node) if attrs is None else attrs,
@@ -152,17 +156,17 @@ class Editor:
         return self._added(copy)
 
     def inline(self, body: Graph, inputs: Sequence[Value | None]) -> list[Value]:
-        """Copies of all nodes of a closed body here; returns what its outputs are.
+        """Copies of all nodes of a closed body in this graph; returns the copies of its results.
 
-        Symbols of the body's inputs become the dims that ``inputs`` have, and symbols of
-        data-dependent sizes get the names of the copies.
+        Symbols of the body's inputs become the dims of ``inputs``, and symbols of data-dependent
+        sizes those of the copies.
         """
         mapping: dict[Value, Value | None] = dict(zip(body.inputs, inputs, strict=True))
         renames: Renames = {}
         for parameter, argument in mapping.items():
             if argument is not None:
                 collect_arguments(parameter.type, argument.type, renames)
-        # Checks last: they take no inputs, but may speak of sizes that other nodes introduce.
+        # Checks come last: they have no inputs, but may name sizes that other nodes introduce.
         for node in sorted(body.topological_all(), key=lambda n: not n.outputs):
             if node.key == "Constant":
                 mapping[node.out()] = self.constant(constant_of(node), node.outputs[0].name)
@@ -187,10 +191,10 @@ class Editor:
     # ---- replacing ---------------------------------------------------------------------------
 
     def replace(self, old: Value, new: Value) -> None:
-        """Make all uses of ``old`` use ``new``, and drop what is dead then.
+        """Make all uses of ``old`` use ``new``, and remove what is dead then.
 
-        A node of this edit takes over the name of what it replaces. Raises :class:`GraphError`
-        where the types cannot be the same.
+        A node of this edit takes over the name of the value that it replaces. Raises
+        :class:`GraphError` if the types cannot be the same.
         """
         self.replace_all([(old, new)])
 
@@ -237,7 +241,7 @@ class Editor:
         return removed
 
     def remove(self, node: Node) -> None:
-        """Remove a node that nothing uses, perhaps an input; :class:`GraphError` otherwise."""
+        """Remove a node (or input) that nothing uses; raises :class:`GraphError` otherwise."""
         self.graph.remove(node)
         if self._listener is not None:
             self._listener.removed(node, self._rule)
@@ -247,10 +251,11 @@ class Editor:
         self.graph.drop_last_output(node)
 
     def remove_replaced(self, heirs: Mapping[Node, Node]) -> None:
-        """Remove what others stand for by now, and all that is dead with it.
+        """Remove nodes that others have replaced, and all that is dead with them.
 
-        ``heirs`` says which node stands for each. What dies with a node, such as the conversion of
-        its weights, becomes one of its heir's origins; so does a node whose own heir died.
+        ``heirs`` maps each node to the one that replaces it and gets its origins. The heir also
+        gets the origins of nodes that die with it, such as the conversion of its weights, and of
+        nodes whose own heir died.
         """
         removed: dict[Node, list[Node]] = {}
         for node in heirs:
@@ -264,7 +269,7 @@ class Editor:
     def _move_origins(
         self, roots: Sequence[Node], removed: dict[Node, list[Node]], results: Sequence[Node]
     ) -> None:
-        """Let what this edit leaves stand for the ONNX nodes that it takes away."""
+        """Move the origins of removed nodes to nodes that this edit added."""
         ours = [n for n in self.fresh if n in self.graph and n not in self._settled]
         gone = self._replaced_nodes(roots, removed, [*ours, *results])
         plain: list[Node] = []
@@ -288,10 +293,10 @@ class Editor:
     def _replaced_nodes(
         self, roots: Sequence[Node], removed: dict[Node, list[Node]], new: Sequence[Node]
     ) -> list[Node]:
-        """The nodes whose work ``new`` does, producers first.
+        """The nodes that ``new`` replaces, in topological order.
 
-        These are the roots, and what died between them and what is computed from now: a branch
-        that was not taken died as well, but had no part in the result.
+        These are the roots, and removed nodes between them and the values that ``new`` is computed
+        from. Other removed nodes had no part in the result, such as a branch that is not taken.
         """
         used = {p for n in new if n in self.graph for p in self.graph.in_edges(n)}.union(new)
         between: set[Node] = set()
@@ -305,9 +310,9 @@ class Editor:
 def _heirs(
     removed: Mapping[Node, list[Node]], living: Mapping[Node, Node], heirs: Mapping[Node, Node]
 ) -> dict[Node, list[Node]]:
-    """The living heirs of each removed operation that has none of its own.
+    """The heirs, not removed themselves, of each removed operation that has no such heir given.
 
-    They are those of its users and of its dead heir.
+    They are those of its users, and of its given heir.
     """
     after: dict[Node, list[Node]] = {
         n: [heirs[n]] if heirs.get(n) in removed else []

@@ -10,10 +10,10 @@ from .traits import Trait
 
 
 def is_elementwise(node: Node, inputs: Sequence[Value | None]) -> bool:
-    """Does the same index go in and out of ``node``, after broadcasting of its ``inputs``?
+    """Does each element of the result depend only on elements of the inputs at the same index?
 
-    By its trait the op says so for all its nodes. Beyond that, it holds for a granular op whose
-    parameters are single numbers, such as quantization by one scale and one zero point.
+    ``inputs`` broadcast. The trait ``elementwise`` says so for all nodes of an op. It also holds
+    for nodes of ops like QuantizeLinear whose parameters are single numbers.
     """
     if has_trait(node, Trait.ELEMENTWISE):
         return True

@@ -1,4 +1,4 @@
-"""How many arithmetic operations a graph takes, counted from shapes."""
+"""The number of arithmetic operations of a graph, from shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .types import TensorType
 
 
 def graph_flops(graph: Graph) -> int:
-    """Operations of one run (a multiply-add counts two); 0 where symbolic sizes decide.
+    """Operations of one run, where a multiply-add counts two; 0 if they depend on symbols.
 
     Bodies of control flow count once.
     """
@@ -49,7 +49,7 @@ def node_flops(graph: Graph, node: Node) -> Dim:
 
 
 def is_elementwise(node: Node) -> bool:
-    """Does the node take one operation an element of its result?"""
+    """Does the node take one operation for each element of its result?"""
     return has_trait(node, Trait.ELEMENTWISE) or has_trait(node, Trait.GRANULAR)
 
 

@@ -5,9 +5,9 @@ key is the consumer's input index, its ``output`` attribute the producer's outpu
 edges say is not stored a second time on the nodes.
 
 Model inputs are nodes of op ``Input``, constants of op ``Constant`` (attribute ``value``), and the
-results hang on one ``Output`` node. An omitted optional input is an input index without an edge.
-Bodies of ``If``, ``Loop``, ``Scan`` and ``Region`` are graphs held as attributes; they are closed:
-everything they use comes through their inputs.
+results are the inputs of one ``Output`` node. An omitted optional input is an input index without
+an edge. Bodies of ``If``, ``Loop``, ``Scan`` and ``Region`` are graphs held as attributes; they are
+closed: everything they use comes through their inputs.
 
 What is here adds and removes nodes and edges one by one. Passes change graphs through
 :class:`~.edit.Editor`, which infers types and keeps each node's ``origins``.
@@ -42,7 +42,7 @@ class GraphError(GraphkilnError):
 
 
 class Output:
-    """One result of a node: its name (unique in the graph) and its type."""
+    """One result of a node: its name, unique in the graph, and its type."""
 
     __slots__ = ("name", "type")
 
@@ -154,16 +154,16 @@ class Value:
 
 
 class Graph:
-    """A dataflow graph; the text of the module says what nodes and edges mean.
+    """A dataflow graph; the module's docstring explains its nodes and edges.
 
-    ``len(graph)`` counts operations (no ``Input``, ``Constant`` or ``Output``), and
+    ``len(graph)`` is the number of operations (without ``Input``, ``Constant`` and ``Output``), and
     ``node in graph`` tells whether it has a node.
     """
 
     def __init__(self, name: str = "main") -> None:
         self.name = name
         self.nx: nx.MultiDiGraph[Node] = nx.MultiDiGraph()
-        # The dicts behind nx.pred and nx.succ: several times faster to read than the views.
+        # The dicts behind nx.pred and nx.succ, which are several times faster to read than these.
         self._pred: _Adjacency = self.nx._pred
         self._succ: _Adjacency = self.nx._succ
         self._serial = 0
@@ -238,7 +238,7 @@ class Graph:
         """Add an operation.
 
         ``outputs`` is a count or a list of names (made unique); an empty name in the list is an
-        output that nobody asked for. ``types`` may stay None until inference has run.
+        omitted output. ``types`` may be None until inference has run.
         """
         if domain in STANDARD_DOMAINS:
             domain = ""
@@ -350,13 +350,13 @@ class Graph:
         return edges is not None and any(d["output"] == value.index for d in edges.values())
 
     def topological(self) -> list[Node]:
-        """All operations (no Input/Constant/Output), producers first; ties by creation order."""
+        """All operations (no Input/Constant/Output), in topological order, ties by creation."""
         return [n for n in self.topological_all() if n.key not in ("Input", "Constant", "Output")]
 
     def topological_all(self) -> Iterator[Node]:
-        """Every node, producers first; ties by creation order.
+        """Every node in topological order; ties by creation order.
 
-        Raises :class:`GraphError` where the graph has a cycle.
+        Raises :class:`GraphError` if the graph has a cycle.
         """
         degree = {n: sum(map(len, edges.values())) for n, edges in self._pred.items()}
         ready = [(n.serial, n) for n, d in degree.items() if d == 0]
@@ -382,7 +382,8 @@ class Graph:
         """This graph and those inside of it at any depth, outer ones first.
 
         Without ``regions`` only bodies of control flow are entered. A graph may be changed before
-        the next one is asked for: the bodies that it has then are those that come.
+        the next one is taken from the iterator, which goes on with the bodies that the graph has
+        then.
         """
         work = [self]
         while work:

@@ -1,7 +1,8 @@
-"""What passes may ask about the hardware: the one page that passes and targets share.
+"""The hardware protocol: the questions that passes may ask about a target.
 
-A target answers (``Target.hardware``), the driver hands the answers to passes, and neither knows
-the other. Questions of the form "may you" are answered by None for yes, or by the reason why not.
+A target answers them (``Target.hardware``), and the driver gives the answers to passes, so that
+passes and targets do not import each other. Questions that permit something are answered by None
+for yes, or by the reason why not.
 """
 
 from __future__ import annotations
@@ -32,38 +33,40 @@ class Layouts(Protocol):
 
     @property
     def dot_depth(self) -> int:
-        """Neighbours that a dot product of 8-bit integers takes; 1 where there is none."""
+        """Products that a dot product of 8-bit integers sums; 1 if there is no such instruction."""
         ...
 
     @property
     def depthwise_depth(self) -> int:
-        """Neighbours along a row that a depthwise kernel of 8-bit integers takes at once."""
+        """Neighbouring columns that one step of a depthwise kernel of 8-bit integers takes."""
         ...
 
     @property
     def activation(self) -> str | None:
-        """The 8-bit type that dot products take beside int8 weights; None: they take either."""
+        """The 8-bit type that dot products take beside int8 weights; None if they take either."""
         ...
 
     @property
     def fewest_filters(self) -> int:
-        """Filters below which plain convolutions are faster than blocks that are mostly empty."""
+        """The fewest filters for which blocks, which may be mostly padding, are faster than plain
+        ones.
+        """
         ...
 
     def recurrent_tile(self, gates: int, hidden: int, batch: int) -> int:
-        """Hidden elements of a block of a recurrent layer's weights: whole blocks of channels.
+        """Hidden elements in a block of a recurrent layer's weights, a multiple of ``block``.
 
         A step computes ``gates`` sums for each of the ``hidden`` elements of ``batch`` sequences.
         """
         ...
 
     def choose(self, shape: KernelShape) -> Choice:
-        """How a convolution or product is computed; tiles of convolutions are whole blocks."""
+        """Tile and algorithm of a convolution or product; a convolution's tile is whole blocks."""
         ...
 
 
 class Hardware(Protocol):
-    """The questions that passes ask."""
+    """The questions that passes ask; every target answers them."""
 
     @property
     def layouts(self) -> Layouts | None:
@@ -71,54 +74,54 @@ class Hardware(Protocol):
         ...
 
     def wants(self, op_key: str) -> bool:
-        """Does the target have a kernel of its own for this op, so that taking it apart loses?"""
+        """Does the target have a kernel for this op, which is faster than decomposing it?"""
         ...
 
     def fusible_epilogue(
         self, graph: Graph, anchor: Node, moved: Node | None, node: Node
     ) -> str | None:
-        """May ``node`` run in the kernel of ``anchor``, before that stores its result?
+        """May ``node`` be part of the epilogue of ``anchor``, computed before its result is stored?
 
-        It reads what the anchor made, of which ``moved`` is the movement that it went through.
-        Fusion asks while a kernel's region grows, the target whether a region is such a kernel.
+        ``moved`` is the movement op that the anchor's result goes through before ``node``, if any.
+        Fusion asks as a region grows, and code generation when it looks for the region's template.
         """
         ...
 
     def fusible_prologue(self, graph: Graph, anchor: Node, node: Node) -> str | None:
-        """May ``node`` (cheap) be computed where the kernel of ``anchor`` reads its inputs?"""
+        """May ``node``, which is cheap, be part of the prologue of ``anchor``?"""
         ...
 
     def cheap(self, node: Node) -> bool:
-        """May an element of ``node`` be computed several times rather than stored?"""
+        """Is it better to compute an element of ``node`` several times than to store it?"""
         ...
 
     @property
     def cores(self) -> int:
-        """How many cores share the work."""
+        """The number of cores that share the work."""
         ...
 
     def seconds(self, region: Graph) -> float:
-        """About how long the kernel of a closed region takes on one core.
+        """The estimated time of the kernel of a closed region on one core, in seconds.
 
-        Open sizes count as :data:`.costs.USUAL`.
+        Unknown sizes count as :data:`.costs.USUAL`.
         """
         ...
 
     def with_layouts(self, layouts: Layouts) -> Hardware:
-        """The same hardware with other ``layouts``: those that were timed, say."""
+        """The same hardware with other ``layouts``, such as those with measured choices."""
         ...
 
 
 _RATES = Rates({"float32": 16e9, "float64": 8e9, "int8": 16e9}, 4e9, 10e9)
-"""A core of a processor with registers of four floats, about."""
+"""Approximate rates of one core with registers of four floats."""
 
 
 @dataclass(frozen=True)
 class GenericHardware:
-    """Answers that suit any processor with the generic schedule.
+    """Answers for any processor, with the generic schedule only.
 
-    A target with kernels of its own inherits from this and says more. ``rates`` are those of its
-    generic schedule.
+    A target with templates inherits from this class and overrides answers. ``rates`` are those of
+    the generic schedule.
     """
 
     layouts: Layouts | None = None
@@ -150,7 +153,7 @@ class GenericHardware:
         return f"{anchor.op} reads its inputs many times"
 
     def strides_rows(self, anchor: Node) -> bool:
-        """Does the kernel of ``anchor`` read and write rows of any strides?"""
+        """Can the kernel of ``anchor`` read and write rows at any strides?"""
         return False
 
     def seconds(self, region: Graph) -> float:
@@ -164,7 +167,7 @@ class GenericHardware:
 
 
 def keeps_rows(graph: Graph, node: Node) -> bool:
-    """Does ``node`` only move rows about, or parts of rows, whose elements stay neighbours?"""
+    """Does ``node`` move whole rows, or contiguous parts of rows?"""
     if node.key == "Transpose":
         rank = node.out().rank
         perm = attribute(node, "perm")

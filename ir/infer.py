@@ -28,16 +28,16 @@ Known: TypeAlias = "dict[Value, np.ndarray]"
 def infer_types(
     graph: Graph, known: Known | None = None, collect: dict[Graph, Needs] | None = None
 ) -> Known:
-    """Give every value of ``graph`` (and of its bodies) its type.
+    """Infer the type of every value of ``graph`` and of its bodies.
 
-    ``known`` holds values of graph inputs that the caller knows; ``collect`` takes what the nodes
-    of each graph need. Returns the known values of all tensors. Raises :class:`InferenceError`
-    naming the node that does not fit.
+    ``known`` are values of graph inputs that the caller knows; ``collect`` receives the conditions
+    of the nodes of each graph. Returns the known values of all tensors. Raises
+    :class:`InferenceError`, which names the node, if types do not fit.
     """
     values: Known = dict(known or {})
     needs = None
     if collect is not None:
-        # A loop's body is inferred again until its types settle: what counts is the last time.
+        # A loop's body is inferred again until its types no longer change; the last time counts.
         needs = collect[graph] = Needs()
     for node in graph.topological_all():
         infer_node(graph, node, values, needs, collect)
@@ -50,7 +50,7 @@ def infer_node(
 ) -> None:  # fmt: skip
     """Infer one node whose inputs have types, and record known results in ``values``.
 
-    What the node needs is added to ``needs``, what nodes of its bodies need to ``collect``.
+    The conditions of the node are added to ``needs``, those of nodes in its bodies to ``collect``.
     """
     if node.key in ("Input", "Output"):
         return
@@ -79,9 +79,9 @@ def infer_outputs(
     needs: Needs | None = None,
     collect: dict[Graph, Needs] | None = None,
 ) -> list[Type]:
-    """The types of an operation's outputs, which are left as they are; see :func:`infer_node`.
+    """The types of an operation's outputs, without changing the node; see :func:`infer_node`.
 
-    ``sources`` are the inputs where ``node`` stands outside of ``graph``.
+    ``sources`` are its inputs if ``node`` is not in ``graph``.
     """
     inputs = graph.inputs_of(node) if sources is None else sources
     context = make_context(graph, node, inputs, values)
@@ -98,7 +98,7 @@ def infer_outputs(
 def make_context(
     graph: Graph, node: Node, inputs: list[Value | None], values: Known
 ) -> InferContext:
-    """The view of ``node`` that inference and propagation get."""
+    """The context of ``node`` for its inference and propagation rules."""
     counter = iter(range(1_000_000))
     prefix = "" if graph.name == "main" else f"{_identifier(graph.name)}_"
 

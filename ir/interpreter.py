@@ -1,8 +1,8 @@
 """Reference evaluation of any graph, with NumPy and ``onnx.reference``.
 
-A value is an array (ml_dtypes for the element types NumPy lacks, objects for strings), a list for
-a sequence, None for an empty optional. Slow and plain on purpose: the numbers every pass and every
-kernel is measured against.
+A value is an array (ml_dtypes for the element types NumPy lacks, objects for strings), a list for a
+sequence, None for an empty optional. The interpreter is simple rather than fast: tests compare
+every pass and every kernel with its results.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def evaluate(
     on_value: OnValue | None = None,
     check_types: bool = False,
 ) -> list[Any]:
-    """The outputs of ``graph`` for ``feeds`` (input name -> value).
+    """The outputs of ``graph`` for ``feeds`` (values by input name).
 
-    ``on_value`` is told every input and every result, also inside of bodies (the ``Value`` says
-    where). ``check_types`` compares each result with its inferred type. Raises
-    :class:`EvaluationError` for feeds that do not fit and for nodes that fail.
+    ``on_value`` is called with every input and every result, also in bodies. ``check_types``
+    compares each result with its inferred type. Raises :class:`EvaluationError` for feeds that do
+    not fit and for nodes that fail.
     """
     return Interpreter(graph, on_value=on_value, check_types=check_types).run(feeds)
 
@@ -103,7 +103,7 @@ def _as_value(value: Any) -> Any:
 
 
 def _as_result(value: Any) -> Any:
-    """Arrays stay arrays where NumPy made a scalar of one; strings are objects."""
+    """A result as an array, also if NumPy made it a scalar; strings are objects."""
     if isinstance(value, list):
         return [_as_result(v) for v in value]
     array = np.asarray(value) if isinstance(value, np.generic) else value
@@ -114,7 +114,9 @@ def _as_result(value: Any) -> Any:
 
 @dataclass
 class _Step:
-    """One node; values live in numbered slots (-1: omitted), ``dead`` are not used after it."""
+    """One node. Values are in numbered slots (-1: omitted); those in ``dead`` are not used after
+    it.
+    """
 
     node: Node
     inputs: list[int]
@@ -125,7 +127,10 @@ class _Step:
 
 @dataclass
 class _Plan:
-    """``checks`` are nodes without results, run as soon as their symbols have values."""
+    """The steps of a graph.
+
+    ``checks`` are nodes without results, which run as soon as their symbols have values.
+    """
 
     slots: int
     inputs: list[int]
@@ -169,7 +174,7 @@ def _mark_dead(plan: _Plan) -> None:
 
 
 class _Engine:
-    """Plans of graphs and implementations of nodes, made once and kept."""
+    """Runs graphs; it caches their plans and the implementations of their nodes."""
 
     def __init__(self, on_value: OnValue | None, check_types: bool) -> None:
         self._on_value = on_value
@@ -221,7 +226,9 @@ class _Engine:
     def run_node(
         self, node: Node, inputs: list[Any], bindings: Bindings, *, symbolic: bool | None = None
     ) -> list[Any]:
-        """The outputs of ``node``; symbols that its results show are added to ``bindings``."""
+        """The outputs of ``node``; symbols that the results' shapes determine are added to
+        ``bindings``.
+        """
         symbolic = has_symbols(node) if symbolic is None else symbolic
         try:
             with np.errstate(all="ignore"):
@@ -287,7 +294,7 @@ class _Engine:
 
 
 def _without_elements(node: Node, bindings: Bindings) -> list[Any] | None:
-    """The outputs of a node all of which are known to be empty; None where they are not."""
+    """The outputs of a node if all are known to be empty, else None."""
     results = []
     for out in node.outputs:
         if not isinstance(out.type, TensorType) or out.type.shape is None:

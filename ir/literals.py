@@ -1,7 +1,7 @@
-"""Tensor elements as text, exactly: what goes in comes out bit for bit.
+"""Tensor elements as text, exactly: they are read back bit for bit.
 
-Floats are written with the fewest digits that read back to the same bits; where no decimal does
-(NaN payloads, for one) the bits stand as a hexadecimal number.
+Floats are written with the fewest digits that read back to the same bits. Where no decimal does, as
+for NaN payloads, the bits are written as a hexadecimal number.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def quote(text: str | bytes) -> str:
 
 
 def constant_hash(array: np.ndarray) -> str:
-    """The digest that stands for a constant: of its element type, shape and bytes.
+    """The hash of a constant's element type, shape and bytes.
 
-    Constants are taken to be immutable: the digest of a large array is remembered.
+    Constants must not change: the hash of a large array is cached.
     """
     if array.nbytes < _CACHED_BYTES:
         return _digest(array)
@@ -124,9 +124,9 @@ def _float_from_text(text: str, target: np.dtype) -> np.ndarray:
 
 
 def parse_elements(literals: Sequence[Any], element: DType, shape: Sequence[int]) -> np.ndarray:
-    """An array of ``literals``: strings as they stood in the text (for complex: pairs of them).
+    """An array of ``literals``: strings from the text (for complex, pairs of strings).
 
-    Raises :class:`LiteralError` where one does not fit or their number is not that of ``shape``.
+    Raises :class:`LiteralError` if one does not fit, or their number does not fit ``shape``.
     """
     count = int(np.prod(shape, dtype=object))
     if len(literals) != count:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 class Origins:
     """Names of imported ONNX nodes, each once, in the order in which they were added.
 
-    Immutable. A union takes constant time whatever its size, and the names are only collected when
-    somebody reads them: a pass that merges one node after another into the same one stays linear.
+    Immutable. A union takes constant time; names are only collected when they are read. So a pass
+    that merges many nodes into one, one after the other, takes linear time.
     """
 
     __slots__ = ("_names", "_parts")
@@ -37,7 +37,7 @@ class Origins:
         return self._names
 
     def _collected(self) -> Iterator[str]:
-        """The names of all parts; parts that several others share are read once."""
+        """The names of all parts; parts that others share are read once."""
         seen: set[int] = set()
         stack = [self]
         while stack:
@@ -71,7 +71,7 @@ class Origins:
 
 
 NONE = Origins()
-"""The origins of what stands for no ONNX node."""
+"""The origins of a node that stands for no ONNX node."""
 
 
 __all__ = ["NONE", "Origins"]

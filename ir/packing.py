@@ -1,15 +1,16 @@
 """Blocked memory layouts of activations and weights, as NumPy functions and their inverses.
 
-``NCx{b}c``: channels in blocks of ``b``, the block innermost; the last block is padded with zeros.
-Convolution weights ``[M, C/g, *K]`` become ``[g, Mt, Cb, *K, c, t]``: ``t`` output channels of one
-register tile innermost, below them the ``c`` input channels of one block of the input's layout.
-Matmul weights ``[K, N]`` become ``[Nt, K, t]``.
+Activations in ``NCx{b}c`` have channels in blocks of ``b``, innermost; the last block is padded
+with zeros: ``[1, 20, 7, 7]`` becomes ``[1, 2, 7, 7, 16]`` for ``b`` = 16. Convolution weights ``[M,
+C/g, *K]`` become ``[g, Mt, Cb, *K, c, t]``: innermost the ``t`` output channels of one register
+tile, then the ``c`` input channels of one block. Matmul weights ``[K, N]`` become ``[Nt, K, t]``,
+with ``t`` columns of one register tile innermost.
 
 Gates of recurrent layers ``[D, gates*H, ..]`` become ``[D, B, gates, t, ..]``: blocks of ``t``
-hidden elements with all their gates.
+hidden elements with all of their gates.
 
-Dot products of integers take ``d`` neighbours of the reduction at once (``depth``, 4 for most
-instructions): packed weights then end in ``[.., c/d, t*d]`` with those neighbours innermost.
+Dot products of integers sum ``d`` neighbouring products of the reduction at once (``depth``, 4 for
+most instructions). Packed weights then end in ``[.., c/d, t*d]``, with those neighbours innermost.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _INTEGER = re.compile(r"-?[0-9]+")
 _DIMS = re.compile(r"[^][{}<>\"]*")
 _DIM = re.compile(r"[^<>\"{}]*")
 _HASH = re.compile(r"[0-9a-f]+")
-# Symbols that inference made for data-dependent sizes hold the serial of their node.
+# Symbols of data-dependent sizes, which inference made, contain the serial of their node.
 _FRESH = re.compile(r"u([0-9]{1,9})_[0-9]")
 
 
@@ -40,8 +40,8 @@ def parse_graph(
 ) -> Graph:
     """The graph that ``print_graph`` wrote as ``text``.
 
-    Constants that stand there as a hash are looked up in ``constants``; with ``placeholders`` those
-    not found become zeros (without memory of their own), else they are an error. Raises
+    Constants that are written as a hash are looked up in ``constants``. Missing ones become zeros
+    (which take no memory) with ``placeholders``, else they are an error. Raises
     :class:`ParseError`, and nothing else, for text that is not a graph.
     """
     parser = _Parser(text, constants or {}, placeholders)
@@ -59,7 +59,7 @@ class _Parser(Scanner):
         super().__init__(text)
         self._constants = constants
         self._placeholders = placeholders
-        # Inferring a parsed node again must not reuse a symbol that another one stands for.
+        # When a parsed node is inferred again, its symbols must not be those of another node.
         self._first_serial = 1 + max((int(n) for n in _FRESH.findall(text)), default=0)
 
     # ---- graphs ----------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ class _Parser(Scanner):
 
 
 def _split(text: str) -> list[str]:
-    """The parts between commas that stand outside of brackets."""
+    """The parts between commas, except for commas in brackets."""
     parts, depth, start = [], 0, 0
     for i, c in enumerate(text):
         depth += (c == "(") - (c == ")")

@@ -25,10 +25,10 @@ from .traits import Trait, traits_of
 from .types import Shape, TensorType, Type
 
 OPSET = 28
-"""The ai.onnx opset every graph is in after import."""
+"""The ai.onnx opset of every graph after import."""
 
 ML_OPSET = 5
-"""The ai.onnx.ml opset every graph is in after import."""
+"""The ai.onnx.ml opset of every graph after import."""
 
 
 class InferenceError(GraphError):
@@ -36,19 +36,19 @@ class InferenceError(GraphError):
 
 
 class UndeterminedTypeError(InferenceError, UndeterminedError):
-    """The type of a node's result depends on what only the run knows."""
+    """The type of a node's result depends on data that is only known at run time."""
 
 
 @dataclass(frozen=True)
 class ValueNeed:
-    """What the elements of input ``index`` of ``node`` must be, which a run will check.
+    """A condition on the elements of input ``index`` of ``node``, which a run will check.
 
-    They must be at least ``low``, at most ``high`` and less than ``below`` (None: not bounded), and
-    not 0 where ``nonzero``; with ``or_one`` 1 is allowed too. No two may be equal modulo ``apart``.
-    ``why`` completes "it needs ...".
+    They must be at least ``low``, at most ``high`` and less than ``below`` (None: no bound), and if
+    ``nonzero``, not 0; with ``or_one``, 1 is allowed in any case. No two may be equal modulo
+    ``apart``. ``why`` completes "it needs ...".
 
-    Only every ``stride``-th element counts, from element ``offset`` on. The check is put in front
-    of input ``at`` of the node, by default ``index``.
+    Only every ``stride``-th element counts, from element ``offset`` on. The check is inserted in
+    front of input ``at`` of the node, by default ``index``.
     """
 
     node: Node
@@ -67,7 +67,7 @@ class ValueNeed:
 
 @dataclass
 class Needs:
-    """What the nodes of one graph need in order to run, where inference cannot prove it."""
+    """The conditions of one graph's nodes that inference cannot prove."""
 
     conditions: list[Condition] = field(default_factory=list)
     values: list[ValueNeed] = field(default_factory=list)
@@ -75,13 +75,13 @@ class Needs:
 
 @dataclass
 class InferContext:
-    """What type inference of one node may look at.
+    """What a rule for type inference of one node may use.
 
-    ``inputs`` are the input types (None: omitted), ``known(i)`` the compile-time value of input
-    ``i`` as an int64/object array of dims (symbolic entries are ``SymExpr``), or a plain array
-    for constants of any dtype, or None when it is only known at run time. ``results`` are the
-    output types that inference gave, for propagate rules; ``needs`` what the ``require`` methods
-    found. ``collect`` holds the same for every graph where a caller wants those of bodies too.
+    ``inputs`` are the input types (None: omitted). ``known(i)`` is the value of input ``i`` if it
+    is known at compile time: an int64 or object array of dims (symbolic entries are ``SymExpr``),
+    or a plain array for constants of any dtype; else None. ``results`` are the inferred output
+    types, for propagate rules. ``needs`` are the conditions that the ``require`` methods recorded,
+    and ``collect`` those of every graph, if a caller wants those of bodies too.
     """
 
     graph: Graph
@@ -110,7 +110,7 @@ class InferContext:
         return t
 
     def known(self, index: int) -> np.ndarray | None:
-        """The value of input ``index`` where it is known at compile time, else None."""
+        """The value of input ``index`` if it is known at compile time, else None."""
         return self._known(index) if self.has(index) else None
 
     def fresh_dim(self, hint: str = "d") -> Dim:
@@ -124,12 +124,12 @@ class InferContext:
     # ---- conditions ----------------------------------------------------------------------------
 
     def require(self, relation: Relation, a: Dim, b: Dim, why: str) -> None:
-        """Note that the op cannot run unless ``a`` stands in ``relation`` to ``b``.
+        """Record that the op can only run if ``a`` is in ``relation`` to ``b``.
 
-        ``why`` completes "it needs ...". Raises :class:`InferenceError` where that can never be.
+        ``why`` completes "it needs ...". Raises :class:`InferenceError` if that can never hold.
         """
         if isinstance(a, int) and isinstance(b, int) and relation.holds(a, b):
-            return  # by far the most frequent case
+            return  # the most frequent case
         node = self.node
         told = node_text(node.name, node.key)
         condition = Condition(relation, a, b, told, why, node.origins)
@@ -139,21 +139,21 @@ class InferContext:
             self.needs.conditions.append(condition)
 
     def require_equal(self, a: Dim, b: Dim, why: str) -> None:
-        """Note that the op needs ``a == b``; see :meth:`require`."""
+        """Record that the op needs ``a == b``; see :meth:`require`."""
         self.require(Relation.EQUAL, a, b, why)
 
     def require_at_most(self, a: Dim, b: Dim, why: str) -> None:
-        """Note that the op needs ``a <= b``; see :meth:`require`."""
+        """Record that the op needs ``a <= b``; see :meth:`require`."""
         self.require(Relation.AT_MOST, a, b, why)
 
     def require_multiple(self, a: Dim, b: Dim, why: str) -> None:
-        """Note that ``b`` must divide ``a``; see :meth:`require`."""
+        """Record that ``b`` must divide ``a``; see :meth:`require`."""
         self.require(Relation.MULTIPLE, a, b, why)
 
     def require_same_shape(self, a: Shape, b: Shape, why: str) -> None:
-        """Note that the op needs equal shapes, dim by dim (:meth:`require_equal`).
+        """Record that the op needs equal shapes, dim by dim (:meth:`require_equal`).
 
-        Raises :class:`InferenceError` where the ranks differ.
+        Raises :class:`InferenceError` if the ranks differ.
         """
         if len(a) != len(b):
             raise self.error(f"needs {why}, not ranks {len(a)} and {len(b)}")
@@ -161,7 +161,7 @@ class InferContext:
             self.require_equal(x, y, why)
 
     def broadcast(self, *shapes: Shape) -> Shape:
-        """The common shape of ``shapes``; notes that the op needs them to broadcast."""
+        """The common shape of ``shapes``; records that the op needs them to broadcast."""
         out: Shape = ()
         for shape in shapes:
             longer, shorter = (out, shape) if len(out) >= len(shape) else (shape, out)
@@ -172,12 +172,12 @@ class InferContext:
         return out
 
     def broadcast_known(self, *shapes: Shape | None) -> Shape | None:
-        """As :meth:`broadcast`; None where the rank of one shape is not known (None)."""
+        """As :meth:`broadcast`, but None if a shape is None, as its rank is not known."""
         known = [s for s in shapes if s is not None]
         return self.broadcast(*known) if len(known) == len(shapes) else None
 
     def broadcast_to(self, shape: Shape, target: Shape, what: str = "an operand") -> Shape:
-        """``target``; notes that the op needs ``shape`` to broadcast to it (not the other way)."""
+        """``target``; records that the op needs ``shape`` to broadcast to it, in this direction."""
         if len(shape) > len(target):
             raise self.error(f"rank {len(shape)} does not broadcast to rank {len(target)}")
         for have, want in zip(reversed(shape), reversed(target), strict=False):
@@ -186,9 +186,9 @@ class InferContext:
         return target
 
     def require_values(self, index: int, low: Dim | None, high: Dim | None, why: str) -> None:
-        """Note that all elements of integer input ``index`` must lie between ``low`` and ``high``.
+        """Record that all elements of integer input ``index`` must be from ``low`` to ``high``.
 
-        Both ends count; None is no bound. Elements that are known are compared at once.
+        Both are included; None is no bound. Elements that are known are compared at once.
         """
         entries = self.known(index)
         if entries is None:
@@ -205,10 +205,10 @@ class InferContext:
         self, index: int, why: str, *, low: int, high: int | None = None, below: int | None = None,
         nonzero: bool = False, at: int | None = None,
     ) -> None:  # fmt: skip
-        """Note what the elements of a float input must be; none may be NaN.
+        """Record what the elements of a float input must be; none may be NaN.
 
-        The arguments are as in :class:`ValueNeed`. Raises :class:`InferenceError` where elements
-        are known and do not fit.
+        The arguments are as in :class:`ValueNeed`. Raises :class:`InferenceError` if elements are
+        known and do not fit.
         """
         entries = self.known(index)
         if entries is None:
@@ -222,14 +222,14 @@ class InferContext:
                 raise self.error(f"needs {why}, not {x}")
 
     def require_axes(self, index: int, rank: int, why: str) -> None:
-        """Note that input ``index``, whose elements are not known, names axes, none of them twice.
+        """Record that the unknown elements of input ``index`` must be axes, none of them twice.
 
         Negative ones count from the end.
         """
         self._need(ValueNeed(self.node, index, -rank, rank - 1, why, apart=rank))
 
     def require_indices(self, index: int, size: Dim, why: str = "") -> None:
-        """Note that all elements of input ``index`` are positions on an axis of ``size``.
+        """Record that all elements of input ``index`` must be indices into an axis of ``size``.
 
         Negative ones count from the end.
         """
@@ -255,7 +255,7 @@ class InferContext:
             self.require_at_most(entry, high, why)
 
     def require_nonzero(self, index: int, why: str) -> None:
-        """Note that no element of integer input ``index`` may be 0."""
+        """Record that no element of integer input ``index`` may be 0."""
         entries = self.known(index)
         if entries is None:
             if self.has(index):
@@ -274,16 +274,16 @@ class InferContext:
         self.needs.values.append(need)
 
     def error(self, message: str) -> InferenceError:
-        """The error, to be raised, that names this node and says what does not fit."""
+        """An error to raise, which names this node; ``message`` says what does not fit."""
         return InferenceError(message, at=self.node)
 
     def undetermined(self, message: str) -> UndeterminedTypeError:
-        """The error where something must be known at compile time that is not."""
+        """An error to raise if something is not known that must be known at compile time."""
         return UndeterminedTypeError(message, at=self.node)
 
 
 Infer: TypeAlias = "Callable[[InferContext], list[Type]]"
-"""The types of a node's results. Raises ``ctx.error(...)`` where those of its inputs do not fit."""
+"""Gives the types of a node's results; raises ``ctx.error(...)`` if its inputs do not fit."""
 
 Propagate: TypeAlias = (
     "Callable[[InferContext, list[np.ndarray | None]], list[np.ndarray | None] | None]"
@@ -303,22 +303,22 @@ Flops: TypeAlias = "Callable[[Node, Sequence[Value | None]], Dim]"
 """The arithmetic operations of one node with these inputs, by the types of inputs and results."""
 
 InputAxes: TypeAlias = "Callable[[Node, int], tuple[int, ...]]"
-"""Axes of one input of a node, which is given by its number."""
+"""Gives axes of one input of a node, which is given by its number."""
 
 DescribeAxes: TypeAlias = "Callable[[Graph, Node], AxisMap | None]"
-"""The axis map of a typed node, or None where nothing is known."""
+"""Gives the axis map of a typed node, or None if nothing is known."""
 
 
 @dataclass(frozen=True)
 class OpSpec:
     """All that is known of one op.
 
-    ``infer`` gives the types of results and states what the op needs of its inputs. ``evaluate`` is
-    the reference; without it the op can be compiled, but not folded or checked. ``propagate``
-    carries sizes through arithmetic on shapes. ``traits`` are algebraic and structural facts;
-    :class:`~graphkiln.ir.traits.Trait` lists them. ``defaults`` are the values of attributes that
-    a node does not give, ``attributes`` the names that it may give (None: any). ``min_inputs`` to
-    ``max_outputs`` are how many inputs and results a node has.
+    ``infer`` gives the types of results and records what the op requires of its inputs.
+    ``evaluate`` is the reference evaluation; without it the op can be compiled, but not folded or
+    checked. ``propagate`` computes known values, such as sizes in arithmetic on shapes. ``traits``
+    are algebraic and structural facts; :class:`~graphkiln.ir.traits.Trait` lists them. ``defaults``
+    are the values of missing attributes, ``attributes`` the names of those that a node may have
+    (None: any). ``min_inputs`` to ``max_outputs`` bound the numbers of inputs and results.
     """
 
     name: str
@@ -335,21 +335,26 @@ class OpSpec:
     max_outputs: int = 2**31
     attributes: frozenset[str] | None = None
     omitted: frozenset[int] = frozenset()
-    """Inputs below ``min_inputs`` that may be left out."""
+    """Inputs below ``min_inputs`` that may be omitted."""
     zero_points: Mapping[int, int] = field(default_factory=dict)
-    """Zero points among the inputs, by number, and the inputs they belong to: 0 where left out."""
+    """Inputs that are zero points, each with the input that it is for; omitted ones are 0."""
     result_zero_point: int | None = None
     """The input that is the zero point of the first result."""
     dim_attributes: tuple[str, ...] = ()
     """Attributes that are lists of dims, in the order in which a host function takes them."""
     flops: Flops | None = None
-    """How many arithmetic operations a node takes, a multiply-add counting two; None: as many as
-    the result of an elementwise op or the input of a reduction has elements, and 0 otherwise."""
+    """The arithmetic operations of a node, where a multiply-add counts two.
+
+    None stands for one for each element of an elementwise op's result or of a reduction's input,
+    and none for other ops.
+    """
     summed_axes: InputAxes | None = None
-    """Along which axes of an input that is a factor the products are added up; () for others."""
+    """The axes of an input along which its products are added up; () if it is no factor."""
     axes: DescribeAxes | None = None
-    """How axes of inputs and outputs couple (:mod:`.axes`): the map of a typed node, None where
-    nothing is known. Ops of the trait ``elementwise`` need none (:func:`.axes.query.axes_of`)."""
+    """The axis map of a typed node (see :mod:`.axes`), None if nothing is known.
+
+    Ops with the trait ``elementwise`` need no rule (see :func:`.axes.query.axes_of`).
+    """
 
     @property
     def key(self) -> str:
@@ -359,14 +364,13 @@ class OpSpec:
 
 _REGISTRY: dict[str, OpSpec] = {}
 _WITH_TRAIT: dict[tuple[Trait, ...], frozenset[str]] = {}
-"""What :func:`keys_with` has found since an op was registered last."""
+"""The cache of :func:`keys_with`, which is cleared when an op is registered."""
 
 
 def register(spec: OpSpec, *, override: bool = False) -> OpSpec:
-    """Add an op; its traits may be given by name.
+    """Register an op; its traits may be given by name.
 
-    Raises ``ValueError`` for an unknown trait, and when the name is taken and ``override`` is
-    false.
+    Raises ``ValueError`` for an unknown trait, and for a name that is taken, unless ``override``.
     """
     if spec.key in _REGISTRY and not override:
         raise ValueError(f"op {spec.key} is registered already")

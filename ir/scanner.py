@@ -1,4 +1,4 @@
-"""Reading tokens of the text format, and saying where it went wrong."""
+"""The scanner of the text format: reads tokens, and reports where an error is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ParseError(GraphError):
 
 
 class Scanner:
-    """A position in a text, and what can be read there."""
+    """A position in a text, with methods that read tokens there."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -41,7 +41,7 @@ class Scanner:
         raise ParseError(message, line, at - self._text.rfind("\n", 0, at))
 
     def guard(self, at: int, action: Callable[[], T]) -> T:
-        """Run ``action``; what it finds wrong is a :class:`ParseError` at ``at``."""
+        """Run ``action``; its errors become a :class:`ParseError` at ``at``."""
         try:
             return action()
         except ParseError:
@@ -71,7 +71,7 @@ class Scanner:
             self.fail(f"expected {token!r}, found {found!r}")
 
     def take(self, pattern: re.Pattern[str], what: str) -> str:
-        """What ``pattern`` matches here; ``what`` names it where it does not."""
+        """Read what ``pattern`` matches here; ``what`` is its name in the error if it does not."""
         match = pattern.match(self._text, self.space())
         if match is None:
             self.fail(f"expected {what}")
@@ -79,7 +79,7 @@ class Scanner:
         return match.group()
 
     def word(self) -> str:
-        """The word ahead, or an empty string; not taken."""
+        """The next word, which is not consumed; empty if there is none."""
         match = WORD.match(self._text, self.space())
         return match.group() if match else ""
 

@@ -10,11 +10,11 @@ from .types import Shape
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:
-    """The common shape of ``shapes`` under NumPy's rules (none given: the scalar shape).
+    """The common shape of ``shapes`` by NumPy's rules; of no shapes, that of a scalar.
 
-    Two dims agree where they are equal or one is 1. A symbol against an int above 1 gives the int,
-    and two symbols that may differ give ``broadcast(a, b)``. That they agree is a condition, which
-    ``InferContext.broadcast`` notes. Raises ``ValueError`` where two dims can never agree.
+    Two dims agree if they are equal or one is 1. A symbol and an int above 1 give the int, and two
+    symbols that may differ give ``broadcast(a, b)``. That they agree is a condition, which
+    ``InferContext.broadcast`` records. Raises ``ValueError`` if two dims can never agree.
     """
     rank = max((len(s) for s in shapes), default=0)
     out: list[Dim] = [1] * rank
@@ -52,7 +52,7 @@ def broadcast_known(shapes: Sequence[Shape | None]) -> Shape | None:
 
 
 def broadcast_to(shape: Shape, target: Shape) -> Shape:
-    """``target``, where ``shape`` broadcasts to it in one direction; ``ValueError`` otherwise."""
+    """``target``; raises ``ValueError`` unless ``shape`` broadcasts to it in this direction."""
     if len(shape) > len(target):
         raise OperandError(f"rank {len(shape)} does not broadcast to rank {len(target)}")
     for have, want in zip(reversed(shape), reversed(target), strict=False):

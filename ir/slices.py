@@ -1,8 +1,8 @@
 """Exact start and length of a slice whose bounds may be symbolic.
 
-Negative bounds count from the end, and both are clamped to what the axis has. Where the step is
-negative, a start in front of the axis becomes its first element (ONNX Slice; in Python such a slice
-is empty).
+Negative bounds count from the end, and both are clamped to the axis. If the step is negative, a
+start before the axis becomes its first element (as in ONNX's Slice; in Python such a slice is
+empty).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .dims import (
 )
 
 FAR = 10**9
-"""Exporters write at least this much for "to the end" (negative: "to the front")."""
+"""A bound of at least this stands for the end of the axis; a negative one for its start."""
 
 
 def slice_range(start: Dim, end: Dim, step: int, size: Dim) -> tuple[Dim, Dim] | None:
     """First index and number of elements of ``start:end:step`` on an axis of ``size``.
 
-    None where it depends on values that the symbols leave open. The first index is only in
-    bounds where the number of elements is not 0. Raises ``ValueError`` for a step of 0.
+    None if that is no expression over the symbols. The first index is only in bounds if the number
+    of elements is not 0. Raises ``ValueError`` for a step of 0.
     """
     if step == 0:
         raise OperandError("the step of a slice is 0")
@@ -47,7 +47,7 @@ def slice_range(start: Dim, end: Dim, step: int, size: Dim) -> tuple[Dim, Dim] |
 
 
 def python_slice(start: int, end: int, step: int, size: int) -> slice:
-    """The slice of Python that takes what ``start:end:step`` takes from an axis of ``size``."""
+    """The Python slice with the elements of ONNX's ``start:end:step`` on an axis of ``size``."""
     return slice(max(start, -size) if step < 0 else start, end, step)
 
 

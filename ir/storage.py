@@ -19,7 +19,7 @@ def storage_bytes(name: str) -> int:
 
 
 def storage_array(array: np.ndarray) -> np.ndarray:
-    """A constant in the dtype that kernels read it in; a view where that takes no conversion."""
+    """A constant in its storage dtype; a view if it needs no conversion."""
     name = from_numpy_dtype(array.dtype).name
     if name in SMALL_INTEGERS:
         return array.astype(STORAGE[name])

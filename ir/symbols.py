@@ -1,8 +1,8 @@
-"""Symbols of data-dependent sizes, and what to do when a rewrite settles or merges them.
+"""Symbols of data-dependent sizes, and their substitution.
 
-Inference names the size that only node ``n`` determines after the node (``u17_0``). Dim attributes
-further down mention such symbols; when the node goes away, or its size turns out to be known, the
-mentions must follow.
+Inference names a size that only the run of a node determines after the node: ``u17_0`` is the first
+such size of node 17. Types and dim attributes of later nodes contain such symbols. If the node is
+replaced, or the size becomes known, the symbol is substituted in all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FRESH = re.compile(r"(?:^|_)u([0-9]+)_[0-9]+$")
 
 
 def own_symbol(dim: Dim, node: Node) -> str | None:
-    """The name of ``dim`` where it is a symbol that ``node`` itself introduced."""
+    """The name of ``dim`` if it is a symbol that ``node`` itself introduced, else None."""
     if not isinstance(dim, SymExpr):
         return None
     text = str(dim)
@@ -33,7 +33,7 @@ def own_symbol(dim: Dim, node: Node) -> str | None:
 
 
 def collect_renames(node: Node, old: Type | None, new: Type | None, renames: Renames) -> None:
-    """Add what the symbols that ``node`` introduced in type ``old`` are in type ``new``."""
+    """Map the symbols that ``node`` introduced in type ``old`` to the dims in type ``new``."""
     nested = SequenceType | OptionalType
     if isinstance(old, nested) and isinstance(new, nested):
         collect_renames(node, old.elem, new.elem, renames)
@@ -48,7 +48,7 @@ def collect_renames(node: Node, old: Type | None, new: Type | None, renames: Ren
 
 
 def collect_arguments(parameter: Type | None, argument: Type | None, renames: Renames) -> None:
-    """Add what the symbols in the type of a body's input are where the body is inlined."""
+    """Map the symbols in the type of a body's input to the dims of its argument."""
     nested = SequenceType | OptionalType
     if isinstance(parameter, nested) and isinstance(argument, nested):
         collect_arguments(parameter.elem, argument.elem, renames)
@@ -65,10 +65,11 @@ def collect_arguments(parameter: Type | None, argument: Type | None, renames: Re
 
 
 def loose_symbols(graph: Graph, checks: bool = True) -> frozenset[str]:
-    """The symbols that nodes of a graph mention though none of their own inputs carries them.
+    """The symbols that some node of a graph uses, but that are in no type of its inputs.
 
-    They must have values before the graph runs: no edge puts what determines them first. Without
-    ``checks`` these are left out, since they wait for their symbols wherever they stand.
+    They must have values before the graph runs, since no edge orders the node after the one that
+    determines them. Without ``checks``, check nodes are left out: they wait for their symbols
+    wherever they are.
     """
     found: set[str] = set()
     for node in graph.nodes:
@@ -109,7 +110,7 @@ def rename_attrs(attrs: dict[str, Attr], renames: Mapping[str, Dim]) -> None:
 
 
 def _closed(renames: Mapping[str, Dim]) -> Renames:
-    """``renames`` with its own right-hand sides substituted, so that one application suffices."""
+    """``renames`` with its own right-hand sides substituted, so that it is applied only once."""
     done: Renames = dict(renames)
     for _ in range(8):
         again = {s: substitute(d, done) for s, d in done.items()}

@@ -16,11 +16,11 @@
            | ("seq" | "empty" | "optional") "<" type ">"  an empty one is a sequence of nothing yet
            | "?"                                          ? is a type nobody inferred yet
 
-One operation a line, producers first. Names that hold anything but letters, digits and ``_./-``
-are JSON strings. The names in brackets are a node's origins: the ONNX nodes that it stands for. Its
-own name (after ``@``) is left out where it is that of its last origin or, for what has no origins
-and for constants, of its first output. After ``on`` stands the device that runs it, where one was
-chosen. ``#`` starts a comment.
+There is one operation on a line, in topological order. Names with other characters than letters,
+digits and ``_./-`` are JSON strings. The names in brackets are a node's origins: the ONNX nodes
+that it stands for. Its own name (after ``@``) is left out if it is that of its last origin, or that
+of its first output for constants and nodes without origins. After ``on`` stands the device that
+runs it, where one was chosen. ``#`` starts a comment.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .literals import constant_hash, format_elements, format_float, quote
 from .types import DType, OptionalType, SequenceType, TensorType, Type, array_type
 
 MAX_NESTING = 64
-"""Graphs, tuples and types nested deeper than this are neither printed nor parsed."""
+"""The depth to which graphs, tuples and types may be nested in the text."""
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
 PLAIN_OP = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_.]*)\.)?([A-Za-z_][A-Za-z0-9_]*)")
@@ -47,9 +47,9 @@ PLAIN_OP = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_.]*)\.)?([A-Za-z_][A-Za-z0-9_]*)
 def print_graph(graph: Graph, *, limit: int = 16) -> str:
     """The text of a graph.
 
-    Constants of more than ``limit`` elements are printed as type, shape and hash; the parser
-    takes their arrays from a mapping such as :func:`large_constants` gives. Raises
-    :class:`GraphError` for cycles and for attributes the format has no form for.
+    Constants of more than ``limit`` elements are printed as type, shape and hash; the parser takes
+    their arrays from a mapping, which :func:`large_constants` returns. Raises :class:`GraphError`
+    for cycles and for attributes that have no text form.
     """
     lines: list[str] = []
     _Printer(lines, limit).graph(graph, "", "", "", 0)
@@ -75,12 +75,12 @@ def _arrays(value: Any) -> Iterator[np.ndarray]:
 # A name stands where its value is made, where it is used, and among origins: mostly close together.
 @lru_cache(maxsize=4096)
 def format_name(name: str) -> str:
-    """A name as it stands in the text: plain, or quoted."""
+    """A name as the text has it: plain or quoted."""
     return name if PLAIN_NAME.fullmatch(name) else quote(name)
 
 
 def format_op(node: Node) -> str:
-    """``Conv``, ``com.microsoft.Gelu``, or domain and op quoted where they hold odd characters."""
+    """``Conv``, ``com.microsoft.Gelu``, or domain and op quoted if they have other characters."""
     plain = PLAIN_OP.fullmatch(node.key)
     if plain and (plain[1] or "", plain[2]) == (node.domain, node.op):
         return node.key
@@ -205,7 +205,7 @@ def _tail(node: Node) -> str:
 
 
 def _own_name(node: Node) -> str:
-    """The node's name, unless the parser finds it by itself, its origins and its device."""
+    """The node's name, unless it is the default of the parser, its origins and its device."""
     text = "" if node.name == usual_name(node) else f" @{format_name(node.name)}"
     names = node.origins.names
     if names:
@@ -214,7 +214,7 @@ def _own_name(node: Node) -> str:
 
 
 def usual_name(node: Node) -> str | None:
-    """The name that a node has where the text says none."""
+    """The name of a node for which the text has none."""
     names = node.origins.names
     if names and node.key != "Constant":
         return names[-1]

@@ -1,8 +1,8 @@
-"""Traits of ops: algebraic and structural facts that passes, targets and reports go by.
+"""Traits of ops: algebraic and structural facts that passes, targets and reports use.
 
-An op declares its traits where it is registered. Leaving one out means that nothing makes use of
-that fact; only what restricts an op must be declared (``stochastic``, ``effect``, ``host``,
-``control_flow``).
+An op declares its traits when it is registered. If a trait is missing, no use is made of that fact,
+which is safe. Only traits that restrict an op must be declared: ``stochastic``, ``effect``,
+``host``, ``control_flow``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import Enum
 
 
 class Trait(str, Enum):
-    """One fact about an op; its ``meaning`` completes "the op ..."."""
+    """A fact about an op; its ``meaning`` completes "the op ..."."""
 
     meaning: str
 
@@ -104,9 +104,9 @@ class Trait(str, Enum):
 
 
 def traits_of(key: str, names: Iterable[Trait | str]) -> frozenset[Trait]:
-    """The traits that op ``key`` declares, each as a member or by its name.
+    """The traits that op ``key`` declares, each given as a member or by its name.
 
-    Raises ``ValueError`` for a name that is no trait; it tells the closest one.
+    Raises ``ValueError`` for a name that is no trait; the message suggests the closest one.
     """
     return frozenset(name if isinstance(name, Trait) else _named(key, name) for name in names)
 

@@ -1,4 +1,4 @@
-"""Whether the type a value has and the type inference finds may be of the same value."""
+"""Comparison of a value's type with the inferred type: can both be types of the same value?"""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from .dims import Dim, DimError, evaluate, free_symbols, known_equal
 from .types import OptionalType, SequenceType, TensorType, Type
 
-# Symbols inference makes for sizes that depend on data: they stand for anything.
+# Symbols of data-dependent sizes, which inference made; each may be equal to any dim.
 _FRESH = re.compile(r"(?:.*_)?u[0-9]+_[0-9]+")
 _SAMPLES = (7, 31, 90)
 
 
 def same_type(stated: Type, inferred: Type) -> bool:
-    """False where the two cannot be types of one value.
+    """Can the two be types of one value?
 
     One may know more than the other: a rank, an extent, a layout. Dims over the same symbols must
-    be equal; dims over different ones may be.
+    be equal; dims over different symbols may be equal.
     """
     if isinstance(stated, TensorType) and isinstance(inferred, TensorType):
         return _same_tensor(stated, inferred)
@@ -39,7 +39,7 @@ def _same_tensor(a: TensorType, b: TensorType) -> bool:
 
 
 def same_dim(a: Dim, b: Dim) -> bool:
-    """False where two dims are known to differ."""
+    """Can two dims be equal? False if they are known to differ."""
     if a == b:
         return True
     symbols = free_symbols(a) | free_symbols(b)

@@ -164,7 +164,7 @@ class TensorType:
 class SequenceType:
     """A list of values of one type.
 
-    ``empty``: nothing was put into it yet, so that only the element type of ``elem`` counts.
+    ``empty``: it has no elements yet, so only the element type of ``elem`` counts.
     """
 
     elem: Type
@@ -172,7 +172,7 @@ class SequenceType:
 
     @property
     def word(self) -> str:
-        """What its text starts with."""
+        """The word that its text begins with."""
         return "empty" if self.empty else "seq"
 
     def with_elem(self, elem: Type) -> SequenceType:
@@ -205,9 +205,9 @@ def tensor(t: DType | str, *shape: Dim) -> TensorType:
 def unify_sequences(
     a: SequenceType, b: SequenceType, unify_elements: Callable[[Type, Type], Type]
 ) -> SequenceType:
-    """The type that covers two lists: of one that is empty only the element type counts.
+    """The type that covers two lists; of an empty one, only the element type counts.
 
-    Raises ``ValueError`` where those differ.
+    Raises ``ValueError`` if the element types differ.
     """
     if not a.empty and not b.empty:
         return SequenceType(unify_elements(a.elem, b.elem))

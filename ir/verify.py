@@ -1,4 +1,4 @@
-"""The verifier: what must hold of a graph between any two passes. Linear in the graph's size."""
+"""The verifier: checks, in linear time, what every graph between two passes must fulfil."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class VerifyError(GraphError):
 
 
 def verify(graph: Graph, *, types: bool = True) -> None:
-    """Raise :class:`VerifyError` where ``graph`` or a body in it is malformed.
+    """Raise :class:`VerifyError` if ``graph`` or a body in it is malformed.
 
-    Checked are names, edges, arity, attributes, bodies and (with ``types``) that every value has a
-    type which inference of its node, given the types of its inputs, agrees with: a type may say
-    more than inference finds, not something else.
+    Names, edges, arity, attributes and bodies are checked. With ``types``, it is also checked that
+    every value has a type, and that inference from the types of its node's inputs agrees with it: a
+    type may be more specific than the inferred one, but not contradict it.
     """
     _Verifier(graph, types, 0).run()
 
@@ -210,7 +210,7 @@ class _Verifier:
             )
 
     def _body_inputs(self, node: Node, name: str, body: Graph, inputs: list[Value | None]) -> None:
-        """Values that enter a body unchanged have the type the body declares for them."""
+        """Check that values which enter a body unchanged have the type of the body's input."""
         for i in _captured(node, len(inputs)):
             value, inner = inputs[i], body.inputs[i - len(inputs)]
             declared, given = inner.node.outputs[0].type, None if value is None else value.type
@@ -228,17 +228,17 @@ _FIRST_CAPTURED: dict[str, Callable[[Node, int], int]] = {
     "Scan": lambda node, count: _count(node, "num_carried") + _count(node, "num_scan_inputs"),
     "SequenceMap": lambda node, count: count - _count(node, "num_captured"),
 }
-"""Where the inputs begin that a node of so many inputs hands to its bodies as they are."""
+"""By op, the index of the first input that bodies get unchanged, for a node of so many inputs."""
 
 
 def _captured(node: Node, count: int) -> Iterable[int]:
-    """The inputs a node hands to its bodies as they are."""
+    """The inputs of a node that its bodies get unchanged."""
     first = _FIRST_CAPTURED.get(node.key)
     return range(0 if first is None else first(node, count), count)
 
 
 def _twin(node: Node) -> Node:
-    """A copy that inference may write into: its bodies and outputs are its own."""
+    """A copy of a node, its bodies and outputs included, whose types inference may change."""
     attrs = {k: v.copy() if isinstance(v, Graph) else v for k, v in node.attrs.items()}
     outputs = [Output(o.name, o.type) for o in node.outputs]
     return Node(node.op, node.domain, node.name, attrs, outputs, node.serial)

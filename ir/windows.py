@@ -42,10 +42,10 @@ class Window:
 
 @dataclass(frozen=True)
 class ConvShape:
-    """A convolution as its tiling depends on it.
+    """What the tiling of a convolution depends on.
 
-    ``channels`` and ``filters`` are those of one group; ``image`` holds the spatial extents of the
-    result, None where they are not known.
+    ``channels`` and ``filters`` are those of one group; ``image`` are the spatial extents of the
+    result (None: not known).
     """
 
     channels: int
@@ -132,18 +132,19 @@ def _same_pads(
 
 
 def window_output(window: Window, spatial: Shape, ceil_mode: bool = False) -> Shape:
-    """Output extents of a window sliding over ``spatial``; ``ValueError`` where it does not fit.
+    """Output extents of a window sliding over ``spatial``; raises ``ValueError`` if it does not
+    fit.
 
-    With ``ceil_mode`` a last partial window counts where it starts inside the image or its
-    leading padding; automatic padding ignores it.
+    With ``ceil_mode`` a last partial window counts if it starts inside the image or its leading
+    padding; automatic padding ignores ``ceil_mode``.
     """
     return tuple(_slides(window, i, extent, ceil_mode) for i, extent in enumerate(spatial))
 
 
 def require_fit(ctx: InferContext, window: Window, spatial: Shape, ceil_mode: bool = False) -> None:
-    """Note that a window must fit into the padded image.
+    """Record that a window must fit into the padded image.
 
-    Automatic padding makes it fit; with ``ceil_mode`` a part of it is enough.
+    Automatic padding makes it fit; with ``ceil_mode`` part of it must fit.
     """
     if window.mode.startswith("SAME"):
         return
@@ -200,7 +201,7 @@ def transpose_window(node: Node, spatial: Shape, kernel: Shape) -> tuple[Window,
 
 
 def unpool_shape(node: Node, shape: Shape) -> Shape:
-    """The least shape (N, C, ...) that a MaxPool with MaxUnpool's window pools to ``shape``."""
+    """The smallest shape (N, C, ...) that a MaxPool with MaxUnpool's window pools to ``shape``."""
     kernel = attribute(node, "kernel_shape")
     rank = len(shape) - 2
     strides, _ = window_steps(node, rank)

@@ -1,4 +1,4 @@
-"""Which operations are heavy: each becomes a kernel of its own, with what is cheap around it."""
+"""Anchors: the heavy operations, each of which gets a kernel, with cheap ones around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TRAITS = frozenset({Trait.ANCHOR, Trait.REDUCTION})
 
 
 def is_anchor(node: Node) -> bool:
-    """Is ``node`` heavy?"""
+    """Is ``node`` heavy, so that it starts a region?"""
     found = spec(node.key)
     return found is not None and bool(found.traits & _TRAITS)
 

@@ -27,7 +27,7 @@ from .options import option_types
 from .pattern import Explain, Rule
 from .services import Feeds, Runner, fresh_random, reference_runner
 
-# Settling one size may settle another; each round is one inference of the whole graph.
+# A size that becomes known may make another one known. A round is one inference of the graph.
 _REFRESHES = 4
 
 
@@ -44,11 +44,13 @@ class PassBlocker(Blocker):
 
 
 class PassError(GraphError):
-    """A pass failed, or left a graph that does not verify; its blockers say which."""
+    """A pass failed, or left a graph that does not verify; its blockers name the pass."""
 
     @classmethod
     def of(cls, error: Exception, failed: str, done: Iterable[str]) -> PassError:
-        """The error where the pass with the text ``failed`` met another ``error``."""
+        """The error of the pass with the text ``failed``, caused by ``error``; ``done`` ran before
+        it.
+        """
         found = error.blockers if isinstance(error, GraphkilnError) else [Blocker(str(error))]
         return cls(*(PassBlocker(**vars(b), failed=failed, done=tuple(done)) for b in found))
 
@@ -72,11 +74,11 @@ class PassResult:
 class PassContext:
     """What passes share while a pipeline runs.
 
-    ``hardware`` answers questions about it, ``warnings`` collects what the user should
-    read, ``explain`` (where given) hears of every rewrite that was tried as (rule, node, reason),
-    ``listener`` of every edit that is made. ``data`` are feeds of the model that stand for those of
-    its users, ``runner`` runs graphs (the driver's compiles them), ``random`` gives the same
-    numbers in every compilation, and ``numbers`` holds what the pass that runs has measured.
+    ``hardware`` answers questions about the target, and ``warnings`` are messages for the user.
+    ``explain``, if given, is called with (rule, node, reason) for every rewrite that was tried and
+    not made; ``listener`` hears of every edit. ``data`` are sample feeds of the model, ``runner``
+    runs graphs (the driver's compiles them), ``random`` gives the same numbers in every
+    compilation, and ``numbers`` are the measurements of the pass that is running.
     """
 
     hardware: Hardware = field(default_factory=GenericHardware)
@@ -91,18 +93,19 @@ class PassContext:
     _captured: dict[Graph, Known] = field(default_factory=dict)
 
     def warn(self, message: str) -> None:
-        """Tell the user something, once."""
+        """Add a message for the user, unless it was added before."""
         if message not in self.warnings:
             self.warnings.append(message)
 
     def measure(self, name: str, value: float) -> None:
-        """Tell a number that the pass found, such as the error that it makes, for its record."""
+        """Record a number that the pass measured, such as the error that it makes."""
         self.numbers[name] = float(value)
 
     def known(self, graph: Graph) -> Known:
-        """The values of ``graph`` known at compile time; infers its types where that is due.
+        """The values of ``graph`` that are known at compile time; types are inferred if needed.
 
-        A body knows what the graph around it knew of captured values, once that was asked.
+        In a body, values that it captures are known if they were known when the outer graph was
+        asked.
         """
         found = self._known.get(graph)
         if found is None:
@@ -110,11 +113,11 @@ class PassContext:
         return found
 
     def editor(self, graph: Graph) -> Editor:
-        """What changes ``graph``, heard by ``listener``."""
+        """An editor of ``graph``, whose edits ``listener`` hears."""
         return Editor(graph, self.known(graph), self.listener)
 
     def _learn(self, graph: Graph, known: Known) -> Known:
-        """Keep the known values of ``graph``, and what its bodies capture of them."""
+        """Store the known values of ``graph``, and those that its bodies capture."""
         self._known[graph] = known
         for node in graph.nx:
             for capture in captured_inputs(graph, node) if node.attrs else ():
@@ -125,9 +128,9 @@ class PassContext:
         return known
 
     def refresh(self, graph: Graph) -> None:
-        """Infer the types of ``graph`` and its bodies again, and its known values.
+        """Infer the types of ``graph`` and its bodies again, and the known values.
 
-        Where a size that only the run could tell is known now, its symbol is replaced by it.
+        Where a size was a symbol and is known now, the symbol is replaced by it.
         """
         for _ in range(_REFRESHES):
             nodes = [n for g in graph.walk(regions=False) for n in g.nx]
@@ -148,9 +151,10 @@ class PassContext:
 class Pass(ABC):
     """One transformation of a graph and of the bodies in it.
 
-    ``rules`` are the rewrites that it consists of, ``claims`` what its other edits promise, by what
-    is edited: a pass has at least one of these. The manager checks what a pass ``requires`` of the
-    graph before it runs, and what it ``ensures`` afterwards.
+    ``rules`` are the rewrites that it consists of. ``claims`` says what its other edits promise
+    about the numbers, by a name for each kind of edit. A pass has at least one of both. The manager
+    checks the facts that a pass ``requires`` before it runs, and those that it ``ensures``
+    afterwards.
     """
 
     name: ClassVar[str] = ""
@@ -178,12 +182,14 @@ class Pass(ABC):
 
     @classmethod
     def is_lossy(cls) -> bool:
-        """May the graph compute another function afterwards, not only round otherwise?"""
+        """May the graph compute another function afterwards, rather than the same with other
+        rounding?
+        """
         return any(claim.exactness is Exactness.LOSSY for _, claim in cls.promises())
 
     @abstractmethod
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        """Change one graph, not its bodies, in place; returns what was changed how often."""
+        """Change one graph in place, without its bodies; returns the number of changes by kind."""
 
 
 P = TypeVar("P", bound=type[Pass])
@@ -192,10 +198,10 @@ _PASSES: dict[str, type[Pass]] = {}
 
 
 def register_pass(cls: P) -> P:
-    """Class decorator: make the pass known under its name.
+    """Class decorator: register the pass under its name.
 
-    Raises ``ValueError`` where it has none of its own, claims nothing about the numbers, or has an
-    option of a type that pipelines cannot spell.
+    Raises ``ValueError`` if the name is missing or taken, if the pass claims nothing about the
+    numbers, or if an option has a type that pipelines cannot spell.
     """
     if not cls.name or cls.name in _PASSES:
         raise ValueError(f"pass name {cls.name!r} is empty or taken")

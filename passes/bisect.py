@@ -1,4 +1,4 @@
-"""Finds the first pass that changes the numbers and should not."""
+"""Finds the first pass that changes the numbers although it is not lossy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .pipeline import format_pass
 
 @dataclass(frozen=True)
 class Culprit:
-    """The first pass after which the results differ; ``before`` is the graph it was given."""
+    """The first pass after which the results differ; ``before`` is the graph that it was given."""
 
     index: int
     text: str

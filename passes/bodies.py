@@ -1,4 +1,4 @@
-"""Bodies of control flow that take the place of their node."""
+"""Inlining of control flow: a question that is asked before a body takes the place of its node."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .queries import input_symbols
 def sizes_known(
     graph: Graph, body: Graph, inputs: Sequence[Value | None], results: Sequence[Value] = ()
 ) -> bool:
-    """Are the sizes that a body mentions known at once where it is inlined into ``graph``?
+    """Are the sizes that nodes of a body use also known to them once it is inlined into ``graph``?
 
-    A body runs when its inputs are there, whose types tell their sizes. Nodes of ``graph`` do not
-    wait for sizes that none of their inputs carries. ``results`` are what the body returns for
-    its next iteration.
+    A body runs after all of its inputs are computed, and the sizes in their types are known in all
+    of it. After inlining, a node only waits for its own inputs, so sizes must be in the types of
+    these. ``results`` are what the body returns for its next iteration.
     """
     loose = loose_symbols(body, checks=False)
     if not loose:

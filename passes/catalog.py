@@ -11,9 +11,9 @@ LEVELS = {0: "shapes,fold,dce", 1: "default"}
 
 PIPELINES = {
     "default": "settle,rewrite,integers,clean,lower",
-    # Shapes and folding run again after what settles branches, loops, sequences and their sizes.
+    # Shapes and folding run again, since resolved branches, loops and sequences make sizes known.
     "settle": "shapes,fold,dce,sequences,unroll,sequences,shapes,fold",
-    # Recognition before simplification, which combines constants that patterns look for.
+    # Recognition runs before simplification, which would combine constants that patterns look for.
     "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify",
     "integers": "qdq_fuse,signedness",
     "clean": "subnormals,cse,dce",
@@ -23,9 +23,9 @@ PIPELINES = {
 }
 """Pipelines by name: the default one, the phases that it consists of, and others.
 
-``exact`` changes no bit: its passes run exact rewrites only. What regroups sums is left out, such
-as packed layouts and Winograd's convolutions, and so is fusion, since a product and a sum in one
-kernel become a fused multiply-add that rounds once.
+``exact`` changes no bit: its passes run exact rewrites only. Passes that regroup sums are left out,
+such as layout (packed operands, Winograd convolutions). So is fusion, since a product and a sum in
+one kernel become a fused multiply-add, which rounds once.
 """
 
 

@@ -10,38 +10,39 @@ from enum import Enum
 
 
 class Exactness(Enum):
-    """How close the results of a rewritten graph are to those of the graph as it was."""
+    """How close the results of a rewritten graph are to those of the original."""
 
     EXACT = "exact"
-    """Every element has the same bits, whatever the inputs; any NaN counts as any other."""
+    """Every element has the same bits, whatever the inputs; all NaNs count as equal."""
 
     ROUNDING = "rounding"
-    """The same function of real numbers, rounded elsewhere: within a bound that is stated."""
+    """The same function in real numbers, rounded at other points; results are within a bound."""
 
     LOSSY = "lossy"
-    """Another function, which is near enough for those who ask for it."""
+    """Another function, which approximates the original; used only when asked for."""
 
 
 class Family(Enum):
-    """What a rewrite is about, and with it how its claim could be proved."""
+    """The subject of a rewrite, by which proofs differ."""
 
     ELEMENTWISE = "elementwise"
-    """Numbers of one index: proofs are about bits and IEEE floats."""
+    """Arithmetic on single elements: proofs are about bits and IEEE floats."""
 
     MOVEMENT = "movement"
-    """From where elements come: proofs are about indices and sizes."""
+    """Movements of elements: proofs are about indices and sizes."""
 
     OTHER = "other"
-    """Sums over axes, whole ops, control flow, and edits that look at no element."""
+    """Sums over axes, whole ops, control flow, and edits that do not depend on elements."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """``equation`` says what takes the place of what, ``bound`` how far results may move.
+    """What a rewrite promises: ``equation`` is the rewrite, ``bound`` the largest change of
+    results.
 
-    ``is_proved``: there is a proof in ``tests/proofs``; others are tested, and ``unproved`` says
-    why they are not proved. Raises ``ValueError`` where a claim of rounding or loss states no
-    bound, or where a reason is given for what is proved.
+    ``is_proved``: there is a proof in ``tests/proofs``. Other claims are tested, and ``unproved``
+    is the reason why there is no proof. Raises ``ValueError`` if a claim of rounding or loss has no
+    bound, or if one that is proved has a reason.
     """
 
     exactness: Exactness
@@ -85,7 +86,7 @@ ATTENTION = "(n + 64) u (1 + max |score|) of max |v|, where no score overflows"
 
 
 def exact(equation: str, unproved: str = "", family: Family = Family.OTHER) -> Claim:
-    """The claim that no bit changes, which tests hold; ``unproved`` says why no proof does."""
+    """The claim that no bit changes, which is tested; ``unproved`` says why it is not proved."""
     return Claim(Exactness.EXACT, equation, family=family, unproved=unproved)
 
 
@@ -95,17 +96,17 @@ def proved(equation: str, family: Family = Family.ELEMENTWISE) -> Claim:
 
 
 def moved(equation: str) -> Claim:
-    """The claim that elements only come from elsewhere, with a proof in ``tests/proofs``."""
+    """The claim that elements are only moved, with a proof in ``tests/proofs``."""
     return proved(equation, Family.MOVEMENT)
 
 
 def rounds(equation: str, bound: str, family: Family = Family.OTHER) -> Claim:
-    """The claim that results are equal in the reals, and off by ``bound`` at most."""
+    """The claim that results are equal in real numbers, and within ``bound`` in floats."""
     return Claim(Exactness.ROUNDING, equation, bound, family=family)
 
 
 def lossy(equation: str, bound: str, family: Family = Family.OTHER) -> Claim:
-    """The claim that results differ; ``bound`` says by what."""
+    """The claim that the function is another one; ``bound`` says how much results differ."""
     return Claim(Exactness.LOSSY, equation, bound, family=family)
 
 

@@ -1,8 +1,8 @@
-"""Common subexpressions: equal operations on equal inputs are computed once.
+"""Common subexpression elimination: equal operations on equal inputs are computed once.
 
-Operations are equal where op, attributes (missing ones counted with their defaults) and inputs
-are; the inputs of commutative ops in any order. Constants are equal where element type, shape and
-every bit are. One sweep, producers first, finds all of it.
+Operations are equal if their op, attributes (with defaults for missing ones) and inputs are; the
+inputs of commutative ops may be in any order. Constants are equal if element type, shape and every
+bit are. One pass in topological order finds all of them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _merge_constants(graph: Graph, editor: Editor) -> int:
             groups.setdefault(_sample(array), []).append(node)
     merged = 0
     for nodes in groups.values():
-        # Reading all of a weight is only worth it where another one starts alike.
+        # All of a weight is read only if another one has the same sample.
         seen: dict[str, Node] = {}
         for node in nodes if len(nodes) > 1 else ():
             first = seen.setdefault(constant_hash(node.attrs["value"]), node)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def _merge_constants(graph: Graph, editor: Editor) -> int:
 
 
 def _sample(array: np.ndarray) -> Hashable:
-    """Equal for equal arrays; cheap to compute."""
+    """A key that is equal for equal arrays, and cheap to compute."""
     few = array.reshape(-1)[:_SAMPLES] if array.flags.c_contiguous else array.flat[:_SAMPLES]
     return array.dtype.str, str(array.dtype), array.shape, np.asarray(few).tobytes()
 
@@ -92,7 +92,7 @@ def _sample(array: np.ndarray) -> Hashable:
 
 
 def _key(graph: Graph, node: Node) -> Hashable | None:
-    """Equal for nodes that compute the same; None for those that are never merged."""
+    """A key that is equal for nodes that compute the same; None for nodes that are never merged."""
     found = spec(node.key)
     if found is None or Trait.STOCHASTIC in found.traits or graph.bodies(node) or not node.outputs:
         return None

@@ -1,4 +1,4 @@
-"""Dead code elimination: operations, constants and last results that nobody uses."""
+"""Dead code elimination: of operations, constants and trailing results that are not used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .claims import exact
 from .facts import NO_DEAD_NODES
 
 _MANY = 16
-"""Ops that may have more results than this have them by count: none can be left out."""
+"""Ops that may have more results than this are variadic: none of their results can be left out."""
 
 _UNUSED = "what is computed stays as it is"
 
@@ -24,9 +24,9 @@ _UNUSED = "what is computed stays as it is"
 @register_pass
 @dataclass(frozen=True)
 class DeadCode(Pass):
-    """Removes what no result depends on, also captured values that a body does not use.
+    """Removes nodes that no result depends on, and captured values that a body does not use.
 
-    Model inputs stay, since callers name them.
+    Inputs of the model stay, since callers name them.
     """
 
     name = "dce"
@@ -50,7 +50,7 @@ class DeadCode(Pass):
 
 
 def _drop_results(editor: Editor, node: Node) -> int:
-    """Remove last results that nobody uses and that the op need not return."""
+    """Remove trailing results that are not used and that the op need not return."""
     found = spec(node.key)
     least = 1 if found is None else max(1, found.min_outputs)
     if len(node.outputs) <= least or found is None or found.max_outputs > _MANY:
@@ -63,7 +63,7 @@ def _drop_results(editor: Editor, node: Node) -> int:
 
 
 def _drop_captures(context: PassContext, graph: Graph, node: Node) -> int:
-    """Remove captured inputs of control flow of which its bodies use neither value nor sizes."""
+    """Remove captured inputs of control flow whose value and sizes its bodies do not use."""
     captured = captured_inputs(graph, node)
     unused = [c for c in captured if all(b.nx.out_degree(v.node) == 0 for b, v in c.inner)]
     if unused:
@@ -73,7 +73,7 @@ def _drop_captures(context: PassContext, graph: Graph, node: Node) -> int:
 
 
 def _without_carriers(graph: Graph, node: Node, unused: list[Capture]) -> list[Capture]:
-    """Leave out those by whose types alone the bodies learn a size that they mention."""
+    """Those of ``unused`` that may go: not the only ones whose type has a size that bodies use."""
     dropped_inputs = {v for c in unused for _, v in c.inner}
     missing: set[str] = set()
     for _, body in graph.bodies(node):

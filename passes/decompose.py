@@ -1,12 +1,12 @@
-"""Decomposition: ops that no kernel wants as they stand become simpler ones.
+"""Decomposition: ops for which there is no kernel of their own become simpler ones.
 
 Sum, Mean, Max, Min of n operands  = a chain of binary operations
-Split = a slice for each part, which its readers can share a kernel with
+Split = a slice for each part, which can be fused with its readers
 BatchNormalization, run-time parameters = scale * (x - mean) / sqrt(var + epsilon) + bias
 com.microsoft.FastGelu, BiasGelu, Gelu, QuickGelu = Add, Gelu, Swish
 com.microsoft.FusedConv, FusedGemm = Conv, Gemm, Add and an activation
 
-The target is asked first (``wants``): what it has a kernel for stays.
+The target is asked first (``wants``): ops that it has a kernel for stay.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _several(m: Match) -> str | None:
 
 
 def _rounds_between(m: Match) -> bool:
-    """Does each sum of a chain round, where one kernel keeps the total in a wider float?"""
+    """Would a chain round after each sum, while one kernel keeps the total in a wider float?"""
     t = m.root.out().tensor_type.dtype
     return _adds(m) and t.is_float and t.bits < 32
 
@@ -238,7 +238,7 @@ RULES = (
 @register_pass
 @dataclass(frozen=True)
 class Decompose(Pass):
-    """Takes apart what the target has no kernel for; with ``exact`` only what is exact."""
+    """Decomposes ops that the target has no kernel for; with ``exact``, by exact rules only."""
 
     exact: bool = False
 

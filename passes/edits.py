@@ -1,4 +1,4 @@
-"""What the rules of a pass did to a graph, counted as the editor tells of it."""
+"""Counts of the edits that each rule of a pass made, from what the listener hears."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Edits:
 
 
 class EditCounter:
-    """A listener that counts edits by rule, and hands them on to another one."""
+    """A listener that counts edits by rule, and passes them on to another listener."""
 
     def __init__(self, then: Listener | None = None) -> None:
         self.by_rule: dict[str, Edits] = {}

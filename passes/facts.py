@@ -1,4 +1,4 @@
-"""Facts about a graph that one pass needs and another brings about; each can be checked."""
+"""Facts about a graph that one pass requires and another ensures; each can be checked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..ir.graph import Graph
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that holds of a graph or does not.
+    """A property that a graph has or has not.
 
-    ``name`` completes "it needs a graph with ...". ``objection`` says what speaks against the fact
-    in one graph, its bodies aside, or returns None; it is linear in the graph's size.
+    ``name`` completes "it needs a graph with ...". ``objection`` returns why one graph, without its
+    bodies, does not have it, or None; it takes time linear in the size of the graph.
     """
 
     name: str
@@ -33,7 +33,7 @@ def _unused(graph: Graph) -> str | None:
 
 
 NO_DEAD_NODES = Fact("no dead nodes", _unused)
-"""Every operation with results has one that is used."""
+"""Every operation that has results has one that is used."""
 
 
 __all__ = ["NO_DEAD_NODES", "Fact"]

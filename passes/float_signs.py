@@ -1,4 +1,4 @@
-"""What is known of the signs of floats, from the op that made them."""
+"""Signs of floats that follow from the op that computes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def not_negative(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
 def never_negative_zero(graph: Graph, value: Value) -> bool:
     """Is no element -0, so that adding +0 changes nothing?
 
-    A sum is -0 only where all of its terms are.
+    A sum is -0 only if all of its terms are.
     """
     node = value.node
     if node.key == "Add":
@@ -62,13 +62,13 @@ def _rules_out_negative_zero(term: Value, subtracted: bool = False) -> bool:
 
 
 def zeros_look_alike(graph: Graph, value: Value) -> bool:
-    """Do all that use ``value`` give the same for -0 and +0?"""
+    """Do all users of ``value`` compute the same for -0 and +0?"""
     uses = graph.uses(value)
     return bool(uses) and all(has_trait(consumer, Trait.IGNORES_ZERO_SIGN) for consumer, _ in uses)
 
 
 def is_sum(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
-    """Have zeros among ``value`` no defined sign, since it is, or adds, a sum of many terms?"""
+    """Is the sign of zeros in ``value`` undefined, since it is, or adds, a sum of many terms?"""
     node = value.node
     if has_trait(node, Trait.UNORDERED_SUM):
         return not attribute(node, "noop_with_empty_axes")

@@ -1,15 +1,15 @@
 """Constant folding: operations on constants are evaluated at compile time.
 
-The size limit knows about weights. A result may be any size that does not exceed the constants it
-takes the place of (those that nothing else uses); what it adds beyond that counts against
-``max_bytes`` for the whole model. ``ConstantOfShape`` is folded up to half a gigabyte, since models
-keep weights in that form. Constants stored in fewer bits than their result (int8 weights behind
-DequantizeLinear or Cast) stay small unless they have at most ``max_widened`` elements.
+The size of results is limited. A result may be as large as the constants that it replaces (those
+that nothing else uses); what it is larger by counts against ``max_bytes``, for the whole model.
+``ConstantOfShape`` is folded up to half a gigabyte, since models keep weights in that form.
+Constants that are stored in fewer bits than their result (int8 weights in front of DequantizeLinear
+or Cast) are folded only if they have at most ``max_widened`` elements.
 
-With ``exact`` only those operations are evaluated whose results every implementation gives to the
-last bit: what moves elements, works on integers, or rounds the exact result once.
+With ``exact``, only operations are evaluated whose results are the same bits in every
+implementation: they move elements, compute on integers, or round the exact result once.
 
-Branches of ``If`` with a constant condition take the place of the node.
+An ``If`` with a constant condition is replaced by the branch that is taken.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from .claims import exact, rounds
 from .queries import sole_consumer
 
 _ONE_RESULT = (Trait.INJECTIVE, Trait.SHAPE_ONLY, Trait.ROUNDS_ONCE)
-"""Traits of ops that have one possible result."""
+"""Traits of ops whose result is the same in every implementation."""
 
 _CONTROL = "it is about control flow"
 
 _MOST_FILLED = 512 << 20
-"""Bytes of the largest ``ConstantOfShape`` that is folded; it is compiled otherwise."""
+"""Bytes of the largest ``ConstantOfShape`` that is folded; larger ones are computed at run time."""
 
 
 def _bytes_of(t: Type) -> int:
-    """Bytes of a tensor of static size; 0 for what has none."""
+    """Bytes of a tensor; 0 if its size is not static."""
     if not isinstance(t, TensorType) or not t.is_static:
         return 0
     return math.prod(t.static_shape) * max(1, t.dtype.bits // 8)
@@ -52,7 +52,7 @@ def _bytes_of(t: Type) -> int:
 @register_pass
 @dataclass(frozen=True)
 class Fold(Pass):
-    """Evaluates what depends on constants only."""
+    """Evaluates operations that depend on constants only."""
 
     max_bytes: int = 1 << 20
     max_widened: int = 16
@@ -75,7 +75,7 @@ class Fold(Pass):
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         counts: Counter[str] = Counter()
         budget = _Budget(self.max_bytes)
-        # Outer graphs come first: constants sink into the bodies that use them.
+        # Outer graphs come first, since constants sink into the bodies that use them.
         for part in graph.walk(regions=False):
             counts.update(_Folder(part, context, self, budget).run())
         return PassResult.of(counts)
@@ -134,7 +134,7 @@ class _Folder:
             self._context.explain("fold", node, reason)
 
     def _objection(self, node: Node, inputs: list[Value | None]) -> str | None:
-        """Why ``node`` is not evaluated; an empty string where that is not worth telling."""
+        """Why ``node`` is not evaluated; an empty string for reasons that need no report."""
         if not node.outputs or any(v is not None and v.constant is None for v in inputs):
             return ""
         if not inputs and node.key == "kiln.ShapeValue":
@@ -148,7 +148,7 @@ class _Folder:
         return self._size_objection(node, inputs) or self._widening(node, inputs)
 
     def _size_objection(self, node: Node, inputs: list[Value | None]) -> str | None:
-        """What `_growth_objection` will say, as far as the types tell before the results exist."""
+        """What :meth:`_growth_objection` would say, as far as types tell before evaluation."""
         sizes = [_bytes_of(v.type) for v in node.values if self._graph.uses(v)]
         if node.key == "ConstantOfShape":
             most = max(sizes, default=0)
@@ -159,7 +159,7 @@ class _Folder:
         return None
 
     def _freed(self, node: Node, inputs: list[Value | None]) -> int:
-        """Bytes of constants that nobody else uses."""
+        """Bytes of the constants that only ``node`` uses."""
         return sum(
             v.constant.nbytes
             for v in {v for v in inputs if v is not None}
@@ -182,7 +182,7 @@ class _Folder:
     def _growth_objection(
         self, node: Node, inputs: list[Value | None], results: list[np.ndarray]
     ) -> str | None:
-        """Charge the budget for the bytes that folding adds, or say why it may not."""
+        """Take the bytes that folding adds from the budget, or return why it may not add them."""
         used = [
             r for v, r in zip(node.values, results, strict=False) if self._graph.out_edges(v.node)
         ]
@@ -197,7 +197,7 @@ class _Folder:
         for value, result in zip(node.values, results, strict=False):
             if self._graph.uses(value):
                 self._editor.begin("values", node, hint=value.name)
-                # Views of other arrays would keep those in memory.
+                # A view would keep the whole array that it is part of in memory.
                 array = result if result.flags.c_contiguous else result.copy(order="C")
                 self._editor.replace(value, self._editor.constant(array, value.name))
         self._counts[node.op] += 1
@@ -205,7 +205,7 @@ class _Folder:
     # ---- control flow ------------------------------------------------------------------------
 
     def _sink_constants(self, node: Node) -> None:
-        """Constants that bodies capture become constants of the bodies (arrays are shared)."""
+        """Make constants that bodies capture constants of the bodies; the arrays are shared."""
         sunk = []
         for c in captured_inputs(self._graph, node):
             array = c.outer.constant
@@ -241,7 +241,7 @@ class _Folder:
 
 
 def _same_everywhere(node: Node, inputs: list[Value | None]) -> bool:
-    """Has the op one possible result, so that no kernel can give other bits?"""
+    """Is the result the same in every implementation, so that no kernel gives other bits?"""
     if any(has_trait(node, t) for t in _ONE_RESULT):
         return not has_trait(node, Trait.CONVERTS) or _holds(node, inputs)
     types = [v.type for v in (*inputs, *node.values) if v is not None]
@@ -250,7 +250,7 @@ def _same_everywhere(node: Node, inputs: list[Value | None]) -> bool:
 
 
 def _holds(node: Node, inputs: list[Value | None]) -> bool:
-    """Can a conversion give its numbers? Those that an integer type does not hold are undefined."""
+    """Is a conversion defined for its numbers? Those that an integer type does not hold are not."""
     x, target = inputs[0], node.out().type
     array = None if x is None else x.constant
     if array is None or not isinstance(target, TensorType) or not target.dtype.is_integer:

@@ -1,4 +1,4 @@
-"""Runs passes one after the other: verifies, times, counts and dumps."""
+"""The pass manager: runs passes one after the other, verifies, times, counts and dumps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .services import Feeds, Runner
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass of a run did, and how long it took with inference and verification.
+    """What one pass did, and the seconds it took, with inference and verification.
 
-    ``details`` counts changes as the pass does, ``edits`` nodes and values by rule, ``numbers`` is
-    what the pass measured.
+    ``details`` are the changes as the pass counts them, ``edits`` nodes and values by rule, and
+    ``numbers`` the measurements of the pass.
     """
 
     index: int
@@ -39,20 +39,20 @@ class PassRecord:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
     def to_report(self) -> dict[str, Any]:
-        """The record as JSON can hold it."""
+        """The record as a dict for JSON."""
         return asdict(self)
 
 
 BeforePass = Callable[[Pass, Graph], None]
-"""Given each pass and the graph that it will change."""
+"""Called with each pass and the graph, before it runs."""
 
 OnPass = Callable[[str, int, int], None]
-"""Told of progress: the name of the pass that ended, passes done, passes in all."""
+"""Called after each pass, with its name, the number of passes done, and of all passes."""
 
 
 @dataclass
 class PipelineResult:
-    """The graph after a run (the one that went in, changed), and what happened."""
+    """The graph after a run (the same object, changed in place), and a record of each pass."""
 
     graph: Graph
     records: list[PassRecord]
@@ -62,12 +62,12 @@ class PipelineResult:
 class PassManager:
     """Runs ``passes`` over a graph.
 
-    After every pass that changed something types are inferred again and, with ``verify``, the
-    graph is verified. ``dump_dir`` receives the text after each pass (``00_import.txt``,
-    ``03_fold.txt``); ``stop_after`` names the pass after which the run ends, or gives its number,
-    from 1; ``hardware`` answers what passes ask about it, ``runner`` runs graphs for them on
-    ``data`` or other feeds; ``before`` is called before each pass, and ``on_pass`` hears of it as
-    it ends. Raises :class:`PipelineError` where ``stop_after`` names no pass.
+    After every pass that changed something, types are inferred again and, with ``verify``, the
+    graph is verified. ``dump_dir`` is a folder for the text after each pass (``00_import.txt``,
+    ``03_fold.txt``). ``stop_after`` is the name of the pass after which the run ends, or its
+    number, from 1. ``hardware`` answers questions about the target, and ``runner`` runs graphs for
+    passes, on ``data`` or other feeds. ``before`` is called before each pass, ``on_pass`` after it.
+    Raises :class:`PipelineError` if ``stop_after`` names no pass.
     """
 
     def __init__(
@@ -147,7 +147,9 @@ class PassManager:
         context: PassContext | None = None,
         done: Sequence[str] = (),
     ) -> PassResult:
-        """Run one pass, then infer and verify; ``done`` names the passes before it."""
+        """Run one pass, then infer types and verify; ``done`` are the texts of the passes before
+        it.
+        """
         context = context or self.context()
         context.numbers = {}
         try:
@@ -156,7 +158,7 @@ class PassManager:
             if result.changes:
                 context.refresh(graph)
                 if self.verify:
-                    # The types come from inference a moment ago: no need to infer them again.
+                    # Types were just inferred, so verification need not infer them again.
                     verify(graph, types=False)
             if self.verify:
                 _ensure(p, graph)
@@ -173,7 +175,7 @@ class PassManager:
 
 
 def _stop_index(passes: Sequence[Pass], stop: str | int | None) -> int:
-    """How many passes run."""
+    """The number of passes to run."""
     if stop is None:
         return len(passes)
     if isinstance(stop, str) and not stop.isdigit():
@@ -188,7 +190,7 @@ def _stop_index(passes: Sequence[Pass], stop: str | int | None) -> int:
 
 
 def _require(p: Pass, graph: Graph) -> None:
-    """Raise where the graph is not as the pass needs it."""
+    """Raise if the graph lacks a fact that the pass requires."""
     for fact in p.requires:
         objection = fact.missing(graph)
         if objection is not None:
@@ -198,7 +200,7 @@ def _require(p: Pass, graph: Graph) -> None:
 
 
 def _ensure(p: Pass, graph: Graph) -> None:
-    """Raise where the graph is not as the pass says it leaves it."""
+    """Raise if the graph lacks a fact that the pass says it ensures."""
     for fact in p.ensures:
         objection = fact.missing(graph)
         if objection is not None:

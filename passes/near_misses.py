@@ -1,4 +1,6 @@
-"""Why rewrites were not made: what passes say while they try, kept for those who ask."""
+"""Near misses: rewrites that were tried and not made, with the reasons, as ``explain`` reports
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,7 @@ from ..ir.graph import Node
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A rewrite that was tried: its rule, the node and its op, the ONNX nodes behind it, and why it
-    was not made."""
+    """A rewrite that was not made: its rule, the node, its op and ONNX nodes, and the reason."""
 
     rule: str
     node: str
@@ -23,9 +24,10 @@ class NearMiss:
 
 @dataclass
 class NearMisses:
-    """Listens for rewrites that were not made, of rules or nodes whose names match ``pattern``.
+    """Collects rewrites that were not made, of rules or nodes whose names match ``pattern``.
 
-    The pattern is one of file names: ``layout``, ``recognize-*``, ``*/attn/*``. Each is kept once.
+    The pattern is like one for file names: ``layout``, ``recognize-*``, ``*/attn/*``. Equal ones
+    are kept once.
     """
 
     pattern: str

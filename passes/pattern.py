@@ -1,4 +1,4 @@
-"""Rewrite rules as data: what to match, what must hold, what to put there.
+"""Rewrite rules as data: a pattern, a condition, a replacement.
 
 A pattern is a tree over the producers of a value:
 
@@ -27,7 +27,7 @@ from .precision import is_number
 from .queries import splat
 
 Explain: TypeAlias = "Callable[[str, Node, str], None]"
-"""Hears of a rewrite that was tried as (rule, node, reason why it was not done)."""
+"""Called for a rewrite that was tried and not made, with (rule, node, reason)."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Var:
 
 @dataclass(frozen=True)
 class Const:
-    """A constant; with ``value`` one whose elements all are that number.
+    """A constant; with ``value``, one all of whose elements are that number.
 
-    They are to the last bits of their type: see :func:`~.precision.is_number`.
+    The last bits may differ, as exporters round: see :func:`~.precision.is_number`.
     """
 
     name: str = ""
@@ -52,12 +52,12 @@ class Const:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """The result of one of the ops ``ops``: keys joined by ``|``, or all ops with one of some
-    traits.
+    """The result of an operation, whose op is one of ``ops``: keys joined by ``|``, or traits.
 
-    ``attrs`` holds values or tests (schema defaults count). ``rest`` allows inputs after those
-    given; an input pattern of None is one that is omitted. ``needs`` are the sets of ops of which
-    one must stand among the producers of the inputs.
+    ``attrs`` maps attributes to values or to tests; missing attributes have their defaults.
+    ``rest`` allows inputs after the given ones; None as an input pattern stands for an omitted
+    input. ``needs`` are sets of op keys: of each set, some input must be produced by a member,
+    which is a quick test.
     """
 
     ops: str | tuple[Trait, ...]
@@ -85,7 +85,7 @@ class Op:
 
     @property
     def keys(self) -> frozenset[str]:
-        """The keys of the ops that match; those with a trait as they are registered now."""
+        """The keys of the ops that match; for traits, those of the ops that are registered now."""
         return self.named if isinstance(self.ops, str) else keys_with(self.ops)
 
 
@@ -101,17 +101,17 @@ class Either:
 
 @dataclass(frozen=True)
 class Maybe:
-    """``op``, or its first input where the operation is not there."""
+    """``op``, or in its absence what would be its first input."""
 
     op: Op
 
 
 Pattern: TypeAlias = "Var | Const | Op | Either | Maybe"
-"""What a value is compared with."""
+"""A pattern for a value."""
 
 
 def _producers(pattern: Pattern | None) -> frozenset[str] | None:
-    """The ops that may produce what ``pattern`` matches; None where any may."""
+    """The keys of the ops that may produce what ``pattern`` matches; None for any."""
     if isinstance(pattern, Op):
         return pattern.named or None
     if isinstance(pattern, Const):
@@ -125,7 +125,7 @@ def _producers(pattern: Pattern | None) -> frozenset[str] | None:
 
 @dataclass(frozen=True)
 class Match:
-    """What a pattern found: values and nodes by their names in the pattern."""
+    """A match of a pattern: values and nodes by their names in the pattern."""
 
     graph: Graph
     values: Mapping[str, Value]
@@ -136,7 +136,7 @@ class Match:
         return self.values[name]
 
     def get(self, name: str) -> Value | None:
-        """The value called ``name``; None where a part of the pattern was absent."""
+        """The value called ``name``; None if that part of the pattern was absent."""
         return self.values.get(name)
 
     @property
@@ -154,19 +154,20 @@ class Match:
 
 
 Replace: TypeAlias = "Callable[[Match, Editor], Value | Sequence[Value | None] | None]"
-"""Builds what takes the place of a match; :class:`Rule` says what it may return."""
+"""Builds the replacement of a match; :class:`Rule` says what it may return."""
 
 Condition: TypeAlias = "Callable[[Match], str | None]"
-"""Why a match must not be rewritten, or None where it may."""
+"""Returns why a match must not be rewritten, or None if it may."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rewrite: where ``pattern`` matches and ``when`` has no objection, its root's result
-    is replaced by what ``replace`` builds.
+    """One rewrite: if ``pattern`` matches and ``when`` has no objection, ``replace`` builds the
+    value that replaces the root's result.
 
-    ``replace`` may return a list with a value for each result of the root (None for those without
-    uses), or None where it does not apply after all. ``claim`` says what happens to the numbers.
+    For a root of several results, ``replace`` returns a list with a value for each (None for those
+    without uses). It returns None if the rewrite does not apply after all. ``claim`` is what the
+    rewrite promises about the numbers.
     """
 
     name: str
@@ -177,12 +178,12 @@ class Rule:
 
 
 def exact_rules(rules: Sequence[Rule]) -> list[Rule]:
-    """Those of ``rules`` that claim to change no bit."""
+    """Those of ``rules`` whose claim is that no bit changes."""
     return [rule for rule in rules if rule.claim.is_exact]
 
 
 class _Tracer:
-    """Remembers why a pattern did not match, where it came furthest."""
+    """Remembers why a pattern did not match, at the point where it matched most."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -326,19 +327,19 @@ def _bind(m: Match, name: str, v: Value) -> Match:
 
 
 class RewriteContext(Protocol):
-    """What rewriting asks of the context of its pass; a :class:`~.base.PassContext` is one."""
+    """What rewriting needs of the context of its pass, such as a :class:`~.base.PassContext`."""
 
     @property
     def explain(self) -> Explain | None:
-        """Hears of every rule that was tried, where given."""
+        """Called for every rule that was tried and not applied, if given."""
 
     def editor(self, graph: Graph) -> Editor:
-        """What changes ``graph``."""
+        """An editor of ``graph``."""
 
 
 @dataclass
 class _Worklist:
-    """Nodes to look at, producers first; each stands there once."""
+    """Nodes to visit, in topological order; each is there once."""
 
     keys: frozenset[str]
     queue: deque[Node] = field(default_factory=deque)
@@ -356,11 +357,11 @@ class _Worklist:
 
 
 def rewrite(graph: Graph, rules: Sequence[Rule], context: RewriteContext) -> Counter[str]:
-    """Apply ``rules`` until none matches; returns how often each one did.
+    """Apply ``rules`` until none matches; returns how often each was applied.
 
-    Nodes are visited producers first, and again when an input of theirs was rewritten, so the
-    cost is proportional to the size of the graph. Raises :class:`GraphError` where rules undo
-    each other for ever.
+    Nodes are visited in topological order, and again after one of their inputs was rewritten, so
+    the time is proportional to the size of the graph. Raises :class:`GraphError` if rules undo each
+    other endlessly.
     """
     by_key: dict[str, list[Rule]] = {}
     for rule in rules:
@@ -412,7 +413,7 @@ def _first(
 def apply_rule(
     graph: Graph, rule: Rule, node: Node, editor: Editor, trace: bool = False
 ) -> str | None:
-    """Rewrite ``node`` by ``rule``: None where that was done, else why not (if ``trace``)."""
+    """Rewrite ``node`` by ``rule``; returns None if that was done, else why not (if ``trace``)."""
     tracer = _Tracer() if trace else None
     found = match(graph, rule.pattern, node, tracer)
     if found is None:
@@ -433,7 +434,7 @@ def apply_rule(
         given = zip(node.values, new, strict=True)
         pairs = [(old, v) for old, v in given if v is not None]
     if not all(can_replace(old, v) for old, v in pairs):
-        # Such as a constant that is all ones, but of a larger shape than what it multiplies.
+        # Such as x * 1 = x, where the constant of ones has a larger shape than x.
         editor.discard()
         return "the result would be of another type"
     editor.replace_all(pairs)

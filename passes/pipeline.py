@@ -8,11 +8,12 @@
              | "@" "without" "(" NAME ")"
     part     = pass | "(" pipeline ")"
 
-An edit changes the pipeline in front of it: ``before`` puts passes in front of the first pass of
-that NAME, ``after`` behind the last, ``replace`` in the place of each, and ``without`` leaves each
-out. The NAME may be that of a phase, which is a pipeline within: ``default@before(lower)=prune``.
+An edit changes the pipeline in front of it: ``before`` inserts passes before the first pass of that
+NAME, ``after`` inserts them after the last, ``replace`` puts them in the place of each, and
+``without`` removes each. The NAME may also be that of a phase, a pipeline within the pipeline:
+``default@before(lower)=prune``.
 
-What a value may be is told by the field's type; see :mod:`.options`.
+The type of a field determines the form of its value; see :mod:`.options`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _OPTIONS = re.compile(r"\{([^{}]*)\}\s*")
 _EDIT = re.compile(r"@\s*(before|after|replace|without)\s*\(\s*([A-Za-z0-9_-]+)\s*\)\s*")
 
 _MOST_NESTED = 32
-"""Brackets within brackets of a pipeline's text."""
+"""Most brackets within brackets in a pipeline's text."""
 
 
 class PipelineError(UsageError):
@@ -41,9 +42,9 @@ class PipelineError(UsageError):
 
 
 def parse_pipeline(text: str | None) -> list[Pass]:
-    """The passes that ``text`` names (None: the default ones).
+    """The passes that ``text`` names (None: the default pipeline).
 
-    Raises :class:`PipelineError` saying what is wrong.
+    Raises :class:`PipelineError` for a text that is no pipeline, or for an unknown name or option.
     """
     load()
     if text is None:
@@ -52,7 +53,7 @@ def parse_pipeline(text: str | None) -> list[Pass]:
 
 
 def default_pipeline(level: int = max(LEVELS)) -> list[Pass]:
-    """Fresh passes of an optimisation level: 0 does what code generation needs, 1 everything.
+    """The passes of an optimisation level: 0 is what code generation needs, 1 is everything.
 
     Raises ``ValueError`` for a level that does not exist.
     """
@@ -62,7 +63,7 @@ def default_pipeline(level: int = max(LEVELS)) -> list[Pass]:
 
 
 def print_pipeline(passes: Sequence[Pass]) -> str:
-    """The text of a pipeline; options that have their default value are left out."""
+    """The text of a pipeline, without options that have their default value."""
     return ",".join(format_pass(p) for p in passes)
 
 
@@ -78,7 +79,7 @@ def format_pass(p: Pass) -> str:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A pass in a pipeline, and the names of the pipelines within that it belongs to."""
+    """A pass in a pipeline, and the names of the phases that it belongs to."""
 
     step: Pass
     phases: frozenset[str] = frozenset()
@@ -102,7 +103,7 @@ class _Reader:
         return passes
 
     def _pipeline(self) -> list[_Placed]:
-        """Items up to the end of the text, or to a bracket that closes."""
+        """Items up to the end of the text or a closing bracket."""
         if not self._rest() or self._sees(")"):
             return []
         passes = self._item()
@@ -140,7 +141,7 @@ class _Reader:
             return [*passes[: places[0]], *new, *passes[places[0] :]]
         if how == "after":
             return [*passes[: places[-1] + 1], *new, *passes[places[-1] + 1 :]]
-        # Passes of a phase stand side by side and are replaced as one; others one by one.
+        # The passes of a phase are neighbours and are replaced together; others one by one.
         starts = [i for i in places if i - 1 not in places or passes[i].step.name == where]
         return [q for i, p in enumerate(passes)
                 for q in (new if i in starts else [] if i in places else [p])]  # fmt: skip

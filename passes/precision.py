@@ -1,4 +1,4 @@
-"""What element types can hold: bits of floats, and when a number is another to the last bits."""
+"""Precision of element types: bits of floats, and when two numbers are equal to the last bits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FLOATS = {"float16": (11, 5), "bfloat16": (8, 8), "float32": (24, 8), "float64":
 """Bits of the significand (with the hidden one) and of the exponent."""
 
 ULPS = 2
-"""How far a constant may lie from the rounded number that it is read as.
+"""Units in the last place by which a constant may differ from the number that it stands for.
 
-Exporters round the factors of a constant before they multiply them, and print as many decimals as
-their language does: either costs a unit in the last place.
+Exporters round the factors of a constant before they multiply them, and print a limited number of
+decimals. Each of these costs a unit in the last place.
 """
 
 
 def unit(number: float, kind: str) -> float:
-    """The distance of ``number`` from the next one of float type ``kind``, at least."""
+    """The least distance of ``number`` from another number of float type ``kind``."""
     bits, exponent = FLOATS[kind]
     least = 2 - 2 ** (exponent - 1)
     return math.ldexp(1.0, max(math.frexp(number)[1] - 1, least) - bits + 1)
@@ -38,10 +38,12 @@ def rounded(number: float, kind: str) -> float:
 
 
 def is_number(number: float, wanted: float, kind: str) -> bool:
-    """Is ``number``, a constant of type ``kind``, ``wanted`` to the last bits of that type?
+    """Is ``number``, a constant of type ``kind``, equal to ``wanted`` up to the last bits of that
+    type?
 
-    Numbers of few bits (1, 0.5, infinity, whatever float16 holds) have to be there exactly, zero
-    with its sign. Anything else may be :data:`ULPS` from the rounded number.
+    Numbers of few bits (1, 0.5, infinity, all that float16 holds) must be equal exactly, and zero
+    with its sign. Others may differ by :data:`ULPS` from the rounded number: 0.7978845 stands for
+    sqrt(2/pi).
     """
     nearest = rounded(wanted, kind) if kind in FLOATS else wanted
     if kind not in FLOATS or nearest == wanted == rounded(wanted, "float16"):
@@ -68,16 +70,16 @@ def exactly_held(source: DType, target: DType) -> bool:
 
 
 DROWNING = 2.0**-60
-"""A sum with a term by such a factor drowns those whose factors are below the normal numbers."""
+"""A term whose factor is at least this makes terms with subnormal factors vanish in rounding."""
 
 
 def narrowed(
     wide: np.ndarray, kind: np.dtype, drowned: np.ndarray | bool = False
 ) -> np.ndarray | None:
-    """``wide`` (float64) in type ``kind``; None where an element loses more than its last bit.
+    """``wide`` (float64) in type ``kind``; None if an element loses more than its last bit.
 
-    Numbers that overflow or are NaN do, and those too small to keep all of their digits, unless
-    they are ``drowned``.
+    Elements do that overflow, are NaN, or are so small that they become subnormal; but the last may
+    if they are ``drowned``, which means that they vanish in the sum they are used in.
     """
     with np.errstate(all="ignore"):
         narrow: np.ndarray = wide.astype(kind)
@@ -87,7 +89,7 @@ def narrowed(
 
 
 def least_normal(kind: np.dtype | str) -> float:
-    """The smallest positive number of a float type with all of its digits."""
+    """The smallest positive normal number of a float type."""
     return float(finfo(kind).tiny)  # type: ignore[no-untyped-call]
 
 

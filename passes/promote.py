@@ -1,8 +1,8 @@
-"""Narrow floats that the target only loads and stores: what lies between them is float32.
+"""Promotion: operations on narrow floats, which the target only loads and stores, compute float32.
 
-A target that computes float16 in float32 anyway would round after every kernel. Here only inputs,
-outputs and stored weights keep the narrow type; a value is converted where a widened operation
-meets one that is not. Results are those of more exact arithmetic.
+A target that computes float16 in float32 would round after every kernel. After this pass only
+inputs, outputs and stored weights have the narrow type, and casts convert between promoted
+operations and others. Results are more exact than before.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FLOAT = 1
 """ONNX's number of float32."""
 
 _SMALL = 1 << 14
-"""Elements of a constant that is worth storing in float32."""
+"""Most elements of a constant that is stored in float32; larger ones keep their type."""
 
 
 @register_pass
 @dataclass(frozen=True)
 class Promote(Pass):
-    """Computes narrow floats in float32; see the file's text."""
+    """Computes operations on narrow floats in float32."""
 
     name = "promote"
     claims = {
@@ -93,7 +93,9 @@ class _Promoter:
         return found
 
     def _small(self, value: Value) -> Value | None:
-        """Biases and the like as float32 constants; large weights keep their size."""
+        """A small constant, such as a bias, in float32; None for large weights, which keep their
+        type.
+        """
         array = value.constant
         if array is None or array.size > _SMALL:
             return None
@@ -103,7 +105,7 @@ class _Promoter:
         return self.editor.node("Cast", [value], {"to": to}, outputs=[name]).out()
 
     def _narrow_again(self, node: Node, gone: set[Node]) -> None:
-        """Give readers that stay as they were the type that they expect."""
+        """Insert casts for readers that were not promoted, which expect the narrow type."""
         self.editor.begin("promoted", node)
         for old in node.values:
             readers = {n for n, _ in self.graph.uses(old)} - gone

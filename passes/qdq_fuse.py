@@ -1,4 +1,4 @@
-"""Quantised arithmetic in place of the dequantise-compute-quantise form that models are stored in.
+"""Integer arithmetic in place of the dequantise-compute-quantise form that models are stored in.
 
     Q(Conv(DQ(x), DQ(w), DQ(b)), sy, zy)  =  QLinearConv(x, sx, zx, w, sw, zw, sy, zy, b)
     Q(MatMul(DQ(a), DQ(b)), sy, zy)       =  QLinearMatMul(a, sa, za, b, sb, zb, sy, zy)
@@ -7,10 +7,10 @@
     Conv(DQ(x), DQ(w), b)                 =  Cast(ConvInteger(x, w, zx, zw)) * (sx * sw) + b
     MatMul(DQ(a), DQ(b))                 =  Cast(MatMulInteger(a, b, za, zb)) * (sa * sb)
 
-The last two serve where no Q follows at once; bounds such as Relu stand behind Q, where
-``simplify`` puts them. The sums are exact integers, so a result may differ by one step from what
-floating point rounds to. Targets without dot products of bytes are better off with floats, so there
-the pass does nothing unless told to.
+Q is QuantizeLinear, DQ is DequantizeLinear. The last two rules are for results that no Q follows
+directly; bounds such as Relu are after Q, where ``simplify`` moved them. The sums are exact
+integers, so a result may differ by one step from that of floats. Targets without dot products of
+bytes are faster with floats, so for them the pass does nothing unless ``always`` is set.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _common(m: Match, key: str) -> str | None:
 
 
 def _extreme(m: Match) -> str | None:
-    """An objection where scales that are known leave float32 when they are combined."""
+    """An objection if known scales overflow or underflow float32 when they are combined."""
     product, step = _product_scale(m), _scale(_quantized(m, "q"))
     known = [] if product is None else [product, product if step is None else product / step]
     return None if all(map(_normal, known)) else "the scales leave float32"
@@ -100,7 +100,7 @@ def _operands_objection(m: Match) -> str | None:
 
 
 def _channels(m: Match) -> str | None:
-    """An objection where the weights' scales are not one, or one for each output channel."""
+    """An objection unless the weights have one scale, or one for each output channel."""
     w = _quantized(m, "w")
     if w.data.dtype not in ("int8", "uint8"):
         return "only 8-bit weights are handled"
@@ -114,7 +114,7 @@ def _channels(m: Match) -> str | None:
 
 
 def _product_scale(m: Match) -> np.ndarray | None:
-    """The scale of the sums, and so of a bias; a Gemm's factor is part of it."""
+    """The scale of the sums and of the bias, which includes a Gemm's ``alpha``."""
     x, w, node = _scale(_quantized(m, "x")), _scale(_quantized(m, "w")), m.node("linear")
     if x is None or w is None:
         return None
@@ -137,7 +137,7 @@ def _bias_objection(m: Match) -> str | None:
 
 
 def _same_scale(own: np.ndarray, product: np.ndarray, kind: str) -> str | None:
-    """An objection where the bias has another scale than the rounded product."""
+    """An objection if the bias has another scale than the rounded product of scales."""
     if own.size not in (1, product.size):
         return "the bias has other channels than the product"
     pairs = zip(np.broadcast_to(own, product.shape), product, strict=True)
@@ -162,7 +162,7 @@ def _gemm(m: Match) -> str | None:
 
 
 def _open(m: Match) -> str | None:
-    """An objection to exact sums whose scale comes afterwards."""
+    """An objection to integer sums that are scaled in float afterwards (the last two rules)."""
     x, w = _quantized(m, "x"), _quantized(m, "w")
     objection = _operands_objection(m) or _channels(m)
     if objection is not None:
@@ -198,7 +198,7 @@ def _operands(m: Match, r: Editor) -> tuple[list[Value | None], list[Value | Non
 
 
 def _rounded_bias(m: Match) -> tuple[np.ndarray, str | None]:
-    """A floating-point bias in steps of the product's scale; an objection where it is between."""
+    """A float bias in steps of the product's scale; an objection if it is no multiple of that."""
     bias, scale = m["bias"].constant, _product_scale(m)
     nothing = np.zeros(0, np.int32)
     if bias is None or scale is None or bias.ndim != 1:
@@ -306,7 +306,7 @@ OPEN_RULES = tuple(
 @register_pass
 @dataclass(frozen=True)
 class QdqFuse(Pass):
-    """Computes in integers what stands between DequantizeLinear and QuantizeLinear.
+    """Computes operations between DequantizeLinear and QuantizeLinear in integers.
 
     ``always``: also for targets without dot products of bytes.
     """

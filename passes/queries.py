@@ -17,10 +17,10 @@ def input_symbols(graph: Graph) -> frozenset[str]:
 
 
 def symbols_bound(dims: Sequence[Dim], bound: frozenset[str], inputs: Sequence[Value]) -> bool:
-    """Are the symbols of ``dims`` known wherever a node with these inputs runs?
+    """Are the symbols of ``dims`` known when a node with these inputs runs?
 
-    Symbols of data-dependent sizes are, where an input carries them: its producers then run
-    after the node that determines the size.
+    Those of the graph's inputs (``bound``) always are. A symbol of a data-dependent size is, if it
+    is in the type of an input, whose producer then runs after the node that determines the size.
     """
     needed = frozenset().union(*(free_symbols(d) for d in dims)) - bound
     if not needed:
@@ -29,7 +29,7 @@ def symbols_bound(dims: Sequence[Dim], bound: frozenset[str], inputs: Sequence[V
 
 
 def sole_consumer(graph: Graph, value: Value) -> Node | None:
-    """The one node that uses ``value``; None where there are several or it is a result."""
+    """The one node that uses ``value``; None if there are several, or it is a result."""
     found: Node | None = None
     for consumer, edges in graph.out_edges(value.node).items():
         if any(d["output"] == value.index for d in edges.values()):
@@ -49,7 +49,7 @@ def single_use(graph: Graph, value: Value) -> bool:
 
 
 def splat(value: Value | None) -> float | int | bool | None:
-    """The number that all elements of a constant are, or None."""
+    """The number that all elements of a constant are equal to, or None."""
     array = None if value is None else value.constant
     if array is None or array.size == 0 or array.dtype == object:
         return None
@@ -63,7 +63,7 @@ def splat(value: Value | None) -> float | int | bool | None:
 def _all_equal(array: np.ndarray, first: np.ndarray) -> bool:
     if not array.strides or not any(array.strides):
         return True
-    # Most constants differ early on, so a prefix settles it without reading all of a weight.
+    # The first elements of most constants differ, so a prefix decides without reading it all.
     head = array.reshape(-1)[:16] if array.flags.c_contiguous else array.flat[:16]
     return bool(np.all(head == first)) and bool(np.all(array == first))
 

@@ -47,7 +47,7 @@ class Sequences(Pass):
 
 
 class _Resolver:
-    """``elements`` holds what each known sequence consists of, ``held`` each optional's value."""
+    """``elements`` maps known sequences to their elements, ``held`` optionals to their values."""
 
     def __init__(self, graph: Graph, context: PassContext, limit: int) -> None:
         self.graph = graph
@@ -119,7 +119,7 @@ class _Resolver:
             self.elements[node.out()] = found[:at] + found[at + 1 :]
 
     def split(self, node: Node, inputs: list[Value | None]) -> None:
-        """Parts are only made where every use of the sequence can be resolved."""
+        """Make the parts of a sequence, but only if every use of it can be resolved."""
         x = inputs[0]
         if x is None or not self._only_read(node):
             return
@@ -134,7 +134,7 @@ class _Resolver:
         self.elements[node.out()] = parts
 
     def _only_read(self, node: Node) -> bool:
-        """Are all uses of the node's sequences such as this pass resolves?"""
+        """Can this pass resolve all uses of the node's sequences?"""
         return all(n.key in _READING for v in node.values for n, _ in self.graph.uses(v))
 
     def _sizes(self, x: Value, axis: int, given: Value | None) -> list[int] | None:
@@ -178,7 +178,7 @@ class _Resolver:
         axis = int(attribute(node, "axis"))
         stacks = bool(attribute(node, "new_axis"))
         if not _fit(found, None if stacks else axis % found[0].rank):
-            return  # the op looks at the sizes of the run, which a Concat of a pass does not
+            return  # the op checks sizes at run time, which a Concat that a pass makes does not
         if stacks:
             axis %= found[0].rank + 1
             found = [
@@ -211,7 +211,7 @@ class _Resolver:
 
 
 def _fit(values: list[Value], axis: int | None) -> bool:
-    """Are all sizes but those along ``axis`` the same whatever the run?"""
+    """Are all sizes but those along ``axis`` known to be equal?"""
     first = values[0].shape
     return all(
         len(v.shape) == len(first)
@@ -235,7 +235,7 @@ _READING: dict[str, _Rule] = {
     "SequenceLength": _Resolver.length,
     "ConcatFromSequence": _Resolver.concat,
 }
-"""Rules that a known sequence goes into and none comes out of."""
+"""Rules for ops that read a known sequence and return a tensor."""
 
 _RULES: dict[str, _Rule] = {
     **_READING,

@@ -1,4 +1,4 @@
-"""What the context of a pass hands out beside the graph: data, a way to run graphs, chance."""
+"""Services of a pass context: data, a runner of graphs, random numbers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Feeds: TypeAlias = "Mapping[str, Any]"
 """A value for each input of a model, by name."""
 
 SEED = 0
-"""Where random numbers start: the same input and the same options give the same artifact."""
+"""The seed of random numbers; it is fixed, so that the same input gives the same artifact."""
 
 
 class Runner(Protocol):
-    """Makes a function of a graph, which it does not change: feeds to the results in order."""
+    """Makes a function from feeds to results (in order) of a graph, which it does not change."""
 
     def __call__(self, graph: Graph) -> Callable[[Feeds], list[Any]]: ...
 
 
 def reference_runner(graph: Graph) -> Callable[[Feeds], list[Any]]:
-    """Runs a graph by the reference, op by op: right, and slow."""
+    """Runs a graph by the reference evaluation, op by op: correct and slow."""
     snapshot = graph.copy()
     return lambda feeds: list(evaluate(snapshot, feeds))
 

@@ -1,4 +1,4 @@
-"""Shape propagation: what inference knows of small integer tensors replaces computing them.
+"""Shape propagation: small integer tensors that inference knows are no longer computed.
 
     known tensor, all ints              -> Constant
     known tensor with symbolic dims     -> kiln.ShapeValue{dims, shape, dtype}
@@ -41,7 +41,7 @@ _INFERRED = "inference works the value out, op by op"
 @register_pass
 @dataclass(frozen=True)
 class Shapes(Pass):
-    """Replaces computed shapes by what they are."""
+    """Replaces computed shapes by their known values."""
 
     name = "shapes"
     claims = {
@@ -77,7 +77,7 @@ class _Resolver:
     # ---- movements with a known target -------------------------------------------------------
 
     def movement(self, node: Node) -> None:
-        """Give a movement whose parameters are known its dialect form."""
+        """Replace a movement whose parameters are known by its dialect form."""
         if node.domain == "kiln" or not node.outputs:
             return
         rule = _RULES.get(node.key)

@@ -1,8 +1,8 @@
-"""8-bit activations in the signedness that the target's dot product takes.
+"""Changes 8-bit activations to the signedness that the target's dot product takes.
 
 ``(x, scale, zero)`` and ``(x ^ 0x80, scale, zero ^ 0x80)`` stand for the same numbers, one in int8
-and one in uint8. Where every producer and consumer of a value reads a constant zero point beside
-it, both change together, and nothing is computed anew.
+and one in uint8. If every producer and consumer of a value has a constant zero point for it, the
+value's type and the zero points change together, and no operation is added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BYTES = ("int8", "uint8")
 @register_pass
 @dataclass(frozen=True)
 class Signedness(Pass):
-    """Flips the sign bit of 8-bit activations to suit the target; see the file's text."""
+    """Changes int8 activations to uint8 or back, to what the target's dot product takes."""
 
     name = "signedness"
     claims = {
@@ -68,7 +68,7 @@ class _Group:
     zeros: dict[tuple[Node, int], None] = field(default_factory=dict)
 
     def grow(self, start: Value) -> bool:
-        """Collect what belongs to ``start``; False where something in it cannot change."""
+        """Collect the values that must change with ``start``; False if one of them cannot."""
         open_values = [start]
         while open_values:
             value = open_values.pop()
@@ -118,7 +118,7 @@ class _Group:
         return True
 
     def _tied(self, node: Node) -> Iterator[Value]:
-        """Other values of the one element type that the op has."""
+        """The other values of the node that must have the same element type."""
         if has_trait(node, Trait.ONE_BYTE_TYPE):
             yield from (self.graph.required_inputs(node)[i] for i in _zero_points(node))
             yield node.out()
@@ -146,10 +146,9 @@ class _Group:
 
 
 def _zero_points(node: Node) -> Mapping[int, int]:
-    """The inputs that may change their sign, each with the input that is its zero point.
+    """The inputs whose signedness may change, each with the input that is its zero point.
 
-    Of a product these are the activations, its first input; the weights keep the type that they
-    are stored in.
+    Of a product only the first input, the activations, may; the weights keep their stored type.
     """
     known = spec(node.key)
     pairs = {} if known is None else {data: zero for zero, data in known.zero_points.items()}
@@ -159,7 +158,7 @@ def _zero_points(node: Node) -> Mapping[int, int]:
 
 
 def _selects(node: Node) -> bool:
-    """Are the results elements of the inputs, whatever order-keeping change these go through?"""
+    """Are the results elements of the inputs, also if a monotonic function changed them all?"""
     if node.key == "Resize":
         return resize_picks(node)
     return has_trait(node, Trait.SELECTS) or has_trait(node, Trait.PICKS)

@@ -1,8 +1,8 @@
-"""Subnormal factors become zero where a sum drowns their products.
+"""Subnormal factors become zero if their products vanish in a sum.
 
 A factor below the least normal number (2^-126 in float32) makes a product of less than 2^-126 |x|.
-Where that is added to a constant of 2^-60 or more, or to products by factors as large, it vanishes
-in rounding, unless x is beyond 2^40. Yet CPUs take a hundred cycles and more for each such
+If that is added to a constant of at least 2^-60, or to products by factors as large, it vanishes in
+rounding, unless x is beyond 2^40. Yet CPUs take a hundred cycles and more for each such
 multiplication. Training with weight decay leaves such factors, and so does pruning by scales.
 """
 
@@ -21,13 +21,13 @@ from .claims import rounds
 from .precision import DROWNING
 
 _PART = 1 << 16
-"""Elements that are looked at together: large weights are not copied for it."""
+"""Elements that are tested at a time, so that large weights are not copied as a whole."""
 
 
 @register_pass
 @dataclass(frozen=True)
 class Subnormals(Pass):
-    """Replaces subnormal numbers in constant factors by zero; see the file's text."""
+    """Replaces subnormal constant factors by zero, where their products vanish in sums."""
 
     name = "subnormals"
     claims = {
@@ -48,7 +48,7 @@ def _is_factor(node: Node, index: int) -> bool:
 
 
 def _flush(editor: Editor, node: Node, index: int) -> bool:
-    """Clear the subnormal numbers of an input that may go; False where there are none."""
+    """Set the subnormal numbers of an input that may go to zero; False if there are none."""
     graph = editor.graph
     value = graph.input(node, index)
     array = None if value is None else value.constant
@@ -105,7 +105,7 @@ def _reaches(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 
 def _beside_factors(graph: Graph, node: Node, index: int, factors: np.ndarray) -> np.ndarray:
-    """Which factors make products that are added to those by a large factor."""
+    """The factors whose products are added to those by a large factor."""
     if factors.ndim < 2:
         return np.zeros(factors.shape, bool)
     axes = tuple(a for a in _summed(node, index) if a < factors.ndim)
@@ -114,7 +114,7 @@ def _beside_factors(graph: Graph, node: Node, index: int, factors: np.ndarray) -
 
 
 def _summed(node: Node, index: int) -> tuple[int, ...]:
-    """The axes of an input along which its products are added up; none where it is no factor."""
+    """The axes of an input along which its products are added up; none if it is no factor."""
     known = spec(node.key)
     rule = None if known is None else known.summed_axes
     return () if rule is None else rule(node, index)

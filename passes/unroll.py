@@ -1,7 +1,7 @@
-"""Unrolling: a Loop that is known to take a few iterations becomes that many copies of its body.
+"""Unrolling: a Loop with a few iterations becomes copies of its body, one for each iteration.
 
-The number of iterations has to be known, and the body must not end the loop by itself. Afterwards
-shapes, sequences and constants of each iteration can be resolved on their own.
+The number of iterations must be known, and the body must not end the loop early. Afterwards the
+shapes, sequences and constants of each iteration can be resolved separately.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _unroll(editor: Editor, node: Node, trips: int) -> None:
     editor.begin("loops", node, hint=node.outputs[0].name if node.outputs else "")
     stacked = [_stack(editor, list(parts)) for parts in zip(*rows, strict=True)]
     results = [*(v for v in carried if v is not None), *stacked]
-    # A loop need not return all that its body does.
+    # A loop may return fewer values than its body does.
     editor.replace_all(list(zip(node.values, results, strict=False)))
     editor.remove_unused([node])
 

@@ -1,4 +1,4 @@
-"""Ops with bodies: captured inputs become names of the graph around, regions dissolve."""
+"""Ops with bodies: captured inputs become names of the outer graph; regions become their nodes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _body(node: Node, name: str) -> Graph:
 def _graph(
     outer: Scope, body: Graph, own: Sequence[Value], captured: Sequence[Value | None]
 ) -> onnx.GraphProto:
-    """A body as ONNX has it: ``own`` are its inputs, the others are ``captured`` by name."""
+    """A body in ONNX's form: ``own`` are its inputs; the others are ``captured`` by name."""
     scope = Scope(outer.shared, onnx.GraphProto(name=body.name or "body"), outer)
     for v in own:
         name = scope.shared.names.unique(v.name)
@@ -86,10 +86,11 @@ def _graph(
 
 
 def close(scope: Scope, graph: Graph, names: Sequence[str | None]) -> None:
-    """Write a graph's outputs: values its own nodes wrote, called ``names`` if given.
+    """Write a graph's outputs, called ``names`` if given.
 
-    What is not, such as an input or an outer value handed on, goes through an ``Identity``, and so
-    does what a body gives twice. A name that is given twice stands for one value.
+    Outputs of ONNX graphs must be results of their own nodes. Other values, such as an input or an
+    outer value, go through an ``Identity``, and so does one that a body returns twice. A name that
+    is given twice stands for one value.
     """
     seen: set[str] = set()
     for v, wanted in zip(graph.outputs, names, strict=True):

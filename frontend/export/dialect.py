@@ -1,7 +1,7 @@
-"""Dialect ops in terms of ONNX's own.
+"""Dialect ops, written as ONNX ops.
 
-Blocked layouts dissolve: where a blocked value has a plain form, the ops that read it take that,
-and the blocked form is only written where something needs it.
+Blocked layouts are undone: if a blocked value has a plain form, the ops that read it use that, and
+the blocked form is only written if something needs it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _reshape(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 
 
 def _same_order(scope: Scope, x: Value) -> str | None:
-    """The plain form of a blocked value whose elements lie in the same order."""
+    """The plain form of a blocked value, if its elements are in the same order."""
     form = scope.find_blocked(x)
     if form is None:
         return None
@@ -60,13 +60,13 @@ def _same_order(scope: Scope, x: Value) -> str | None:
 
 
 def write_reshape(scope: Scope, x: str, dims: tuple[Dim, ...], result: str, name: str = "") -> str:
-    """A Reshape to exactly ``dims``; one symbolic dim is left for ONNX to work out."""
+    """A Reshape to exactly ``dims``; one symbolic dim may be -1, which ONNX computes."""
     symbolic = [i for i, d in enumerate(dims) if not isinstance(d, int)]
     zero = any(d == 0 for d in dims)
     if len(symbolic) == 1 and not zero:
         shape = scope.ints([-1 if i in symbolic else int(d) for i, d in enumerate(dims)])
         return scope.emit("Reshape", [x, shape], outputs=[result], name=name)
-    # A size that turns out 0 must not mean "as in the input".
+    # A size of 0 must not mean "as in the input".
     attrs = {"allowzero": 1} if zero or symbolic else {}
     return scope.emit("Reshape", [x, scope.shape(dims)], attrs, outputs=[result], name=name)
 
@@ -97,7 +97,7 @@ def _slice(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 
 
 def _end(start: Dim, step: int, extent: Dim, size: Dim) -> Dim:
-    """The exclusive end of a slice; before the first element it counts from the size downwards."""
+    """The exclusive end of a slice; one before the first element is a number below -size."""
     if extent == 0:
         return start
     if step > 0:
@@ -132,7 +132,7 @@ def _pack(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 
 
 def _set_blocked(scope: Scope, value: Value, form: Blocked) -> None:
-    """``form`` is what ``value`` holds; the blocked tensor itself is written on demand."""
+    """Record that ``form`` is the plain form of ``value``, which itself is written on demand."""
     scope.blocked[value] = form
     scope.later(value, lambda: _write_blocked(scope, value, form))
 
@@ -192,7 +192,7 @@ def _integer_conv(
     scope: Scope, node: Node, x: Value, names: list[str], weight: np.ndarray,
     bias: np.ndarray | None, attrs: dict[str, Any],
 ) -> str:  # fmt: skip
-    """ConvInteger borders with its zero point, and subtracts it everywhere: that is added back."""
+    """ConvInteger pads with its zero point and subtracts it from all; this is added back here."""
     zero = int(attribute(node, "pad_value"))
     start = zero * weight.reshape(weight.shape[0], -1).sum(axis=1, dtype=np.int32)
     start = start if bias is None else start + bias
@@ -288,7 +288,7 @@ def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:
 
 
 def _recurrent(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
-    """ONNX's layer, whose W picks a direction's columns of what was multiplied beforehand."""
+    """ONNX's layer, whose W picks a direction's columns from the product computed beforehand."""
     packed, bias = _constant(scope, node, inputs[1]), inputs[2] if len(inputs) > 2 else None
     late = None if bias is None else _constant(scope, node, bias)
     _, blocks, _, width = packed.shape
@@ -308,9 +308,9 @@ def _recurrent(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 
 
 def _require(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
-    """ONNX has no assertions, so where the condition fails an index is out of range.
+    """A check as ONNX nodes, which has no assertions: an index is out of range if it fails.
 
-    The node that fails has the guard's message for a name.
+    The node that fails has the guard's message as its name.
     """
     value, condition = scope.names(inputs)
     wrong = scope.emit("Cast", [scope.emit("Not", [condition])], {"to": element_code(_INT64)})
@@ -344,7 +344,7 @@ EXPORTERS.update(
 
 
 def plain_elementwise(scope: Scope, node: Node, inputs: list[Value | None]) -> bool:
-    """Write an elementwise op on blocked values over their plain forms, where all have one.
+    """Write an elementwise op on blocked values as one on their plain forms, if all have one.
 
     Constants are unpacked, scalars stay. Returns whether that was possible.
     """

@@ -1,4 +1,4 @@
-"""What is left of classical models, as ai.onnx.ml has it."""
+"""Dialect ops of classical models, written as ops of ai.onnx.ml."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _lookup(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     attrs: dict[str, Any] = {
         "keys_tensor": keys, "values_tensor": values, "default_tensor": default.reshape(1),
     }  # fmt: skip
-    if {keys.dtype.name, values.dtype.name} <= {"int64", "float32"}:  # what more runtimes know
+    if {keys.dtype.name, values.dtype.name} <= {"int64", "float32"}:  # more runtimes have these
         names = {"int64": "int64", "float32": "float"}
         of_keys, of_values = names[keys.dtype.name], names[values.dtype.name]
         attrs = {
@@ -69,7 +69,7 @@ def _key_type(node: Node) -> str:
 
 
 def maps_info(node: Node, name: str) -> onnx.ValueInfoProto:
-    """The typed name of what ``kiln.ZipMap`` gives."""
+    """The typed name of the result of ``kiln.ZipMap``."""
     info = onnx.ValueInfoProto(name=name)
     of = info.type.sequence_type.elem_type.map_type
     of.key_type = element_code(DTYPES[_key_type(node)])
@@ -111,8 +111,9 @@ def _nodes(
 ) -> dict[str, Any]:  # fmt: skip
     """Attributes of the inner nodes.
 
-    A root that is a leaf becomes a node that leads to it or to its copy, after all other leaves:
-    onnx.reference takes a wrong leaf where both branches lead to one.
+    A root that is a leaf becomes a node whose branches lead to the leaf and to a copy of it, which
+    is listed after all other leaves: onnx.reference takes a wrong leaf if both branches lead to the
+    same one.
     """
     count = len(features)
     alone = roots[roots >= count]
@@ -158,7 +159,7 @@ def _dense(
     weights: np.ndarray, starts: np.ndarray | None, targets: np.ndarray | None, count: int,
     start: float, aggregate: str,
 ) -> np.ndarray:  # fmt: skip
-    """What each leaf holds for each target; ``start`` where it holds nothing."""
+    """The value of each leaf for each target; ``start`` for targets without one."""
     if starts is None or targets is None:
         return weights
     table = np.full((len(starts) - 1, count), start, weights.dtype)
@@ -172,7 +173,7 @@ def _by_leaf(
     scope: Scope, node: Node, attrs: dict[str, Any], table: np.ndarray, alone: np.ndarray,
     aggregate: str, x: str, result: str,
 ) -> None:  # fmt: skip
-    """ONNX has one target a leaf: let each tree tell the number of its leaf, and gather."""
+    """Leaves of several targets, which ONNX lacks: trees return leaf numbers, then a Gather."""
     if len(table) >= 2**24:
         raise ExportError("has too many leaves for float32", at=node)
     owners = _owners(attrs, len(table) + len(alone))[: len(table)]
@@ -193,7 +194,7 @@ def _by_leaf(
 
 
 def _owners(attrs: dict[str, Any], leaves: int) -> np.ndarray:
-    """The tree that each leaf hangs on."""
+    """The tree that each leaf belongs to."""
     owner = np.zeros(leaves, np.int64)
     frontier = np.array(attrs["tree_roots"])
     trees = np.arange(len(frontier))
@@ -216,7 +217,7 @@ def _owners(attrs: dict[str, Any], leaves: int) -> np.ndarray:
 
 
 def _coupled(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
-    """A ``Loop`` of sweeps over all examples; those that have settled stay as they are."""
+    """A ``Loop`` of iterations over all examples; those that have converged stay as they are."""
     pairs, classes = scope.names(inputs)[0], int(node.attrs["classes"])  # type: ignore[arg-type]
     out = node.out().type
     assert isinstance(out, TensorType)
@@ -244,7 +245,7 @@ class _Coupling:
         return self.scope.tensor(np.array(value, self.dtype), "number")
 
     def problem(self, pairs: str) -> tuple[str, str]:
-        """The matrices Q [N, classes, classes], and equal probabilities to start from."""
+        """The matrices Q [N, classes, classes], and equal initial probabilities."""
         emit, n = self.scope.emit, self.classes
         lost = emit("Sub", [self.number(1), pairs])
         places = np.zeros((n, n), np.int64)
@@ -279,7 +280,7 @@ class _Coupling:
 
 
 class _Sweep:
-    """One sweep of the loop, see the documentation of the op."""
+    """One iteration of the loop; see the documentation of the op."""
 
     def __init__(self, scope: Scope, whole: _Coupling, q: str) -> None:
         self.scope = scope
@@ -288,7 +289,7 @@ class _Sweep:
         self.q = q
 
     def run(self, p: str) -> tuple[str, str]:
-        """Whether any example still moves, and the new probabilities."""
+        """Whether any example has not converged, and the new probabilities."""
         emit, n = self.emit, self.whole.classes
         one = self.scope.tensor(np.array(1, self.whole.dtype), "one")
         qp = emit("MatMul", [self.q, p])

@@ -21,12 +21,12 @@ from .dialect import plain_elementwise
 from .scope import ExportError, Scope, Shared, has_form
 
 EXTERNAL_BYTES = 1_500_000_000
-"""Models with more bytes of constants than this keep them in a file beside the model's."""
+"""Models with more bytes of constants than this have them in a separate file."""
 
 _INLINE_BYTES = 1024
 _ALIGNMENT = 64
 _OLDEST_OPSET = 13
-# Element types came into the format with these versions of it.
+# The versions of the format that introduced element types.
 _IR_VERSIONS = {
     "FLOAT8E4M3FN": 9, "FLOAT8E4M3FNUZ": 9, "FLOAT8E5M2": 9, "FLOAT8E5M2FNUZ": 9, "INT4": 10,
     "UINT4": 10, "FLOAT4E2M1": 11, "FLOAT8E8M0": 12, "INT2": 13, "UINT2": 13,
@@ -34,12 +34,13 @@ _IR_VERSIONS = {
 
 
 def to_onnx(graph: Graph, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
-    """``graph`` as an ONNX model of standard ops, written to ``path`` where one is given.
+    """``graph`` as an ONNX model of standard ops, written to ``path`` if one is given.
 
-    Types must be inferred. Regions dissolve into their ops, bodies capture by name, symbolic sizes
-    are computed from shapes. The opset is the lowest that has every op as the IR holds it.
-    Constants of more than :data:`EXTERNAL_BYTES` in all need a path and stand in ``<path>.data``.
-    Raises :class:`ExportError` naming the nodes that have no ONNX form, and ``OSError``.
+    Types must be inferred. Regions become their nodes, bodies capture values by name, and symbolic
+    sizes are computed from shapes. The opset is the lowest that has every op as the IR uses it.
+    Constants of more than :data:`EXTERNAL_BYTES` in all need a path, and are written to
+    ``<path>.data``. Raises :class:`ExportError`, which names the nodes without ONNX form, and
+    ``OSError``.
     """
     _check(graph)
     target = None if path is None else Path(path)
@@ -99,7 +100,7 @@ def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
 
 
 def _opsets(used: set[tuple[str, str]]) -> list[onnx.OperatorSetIdProto]:
-    """For each domain the lowest version with every op that is used as it is at the IR's own."""
+    """For each domain, the lowest version that has every used op unchanged since."""
     versions = {"": _OLDEST_OPSET}
     for domain, op in used:
         newest = DOMAIN_VERSIONS.get(domain, 1)
@@ -127,7 +128,7 @@ def _write_external(graph: Graph, target: Path) -> onnx.ModelProto:
 
 
 class _ExternalStore:
-    """Fills initializers whose bytes stand in ``file``."""
+    """Fills initializers whose bytes are in ``file``."""
 
     def __init__(self, file: IO[bytes], location: str) -> None:
         self._file = file
@@ -136,7 +137,7 @@ class _ExternalStore:
 
     def __call__(self, proto: onnx.TensorProto, array: np.ndarray) -> None:
         element = from_numpy_dtype(array.dtype)
-        # Elements narrower than a byte are packed, which only the message itself does.
+        # Elements narrower than a byte are packed, which is only done in the message itself.
         if array.nbytes < _INLINE_BYTES or element.kind not in "fiuc" or element.bits < 8:
             fill_tensor(proto, array)
             return
@@ -153,7 +154,7 @@ class _ExternalStore:
 
 
 def _replace(target: Path, write: Any) -> None:
-    """Write a file beside ``target``, then rename it: nothing half-written takes its place."""
+    """Write a file beside ``target`` and then rename it, so that ``target`` is never incomplete."""
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(beside, "wb") as file:

@@ -1,4 +1,4 @@
-"""One ``GraphProto`` being written: its nodes, its initializers, the names of its values."""
+"""The writer of one ``GraphProto``: its nodes, its initializers, the names of its values."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Exporter: TypeAlias = "Callable[[Scope, Node, list[Value | None]], None]"
 """Writes one node: emits ONNX nodes and names the node's outputs; see :class:`Scope`."""
 
 EXPORTERS: dict[str, Exporter] = {}
-"""Op key -> how to write it, for ops that ONNX does not have; users may add theirs."""
+"""The exporters of ops that ONNX does not have, by key; users may add their own."""
 
 _FOREIGN_DOMAINS = frozenset({"com.microsoft"})
 
 
 def has_form(node: Node) -> bool:
-    """True where a node can be written: it is ONNX's own, or an exporter knows it."""
+    """Can a node be written, as ONNX's own op or by an exporter?"""
     return (
         node.key in EXPORTERS or node.domain in DOMAIN_VERSIONS or node.domain in _FOREIGN_DOMAINS
     )
@@ -38,14 +38,14 @@ class ExportError(GraphError):
 
 @dataclass(frozen=True)
 class Blocked:
-    """The plain form of a value in a blocked layout: its name there, and its channel count."""
+    """The plain form of a value in a blocked layout: its name, and the number of channels."""
 
     name: str
     channels: int
 
 
 class Names:
-    """Names that are unique over a model, as ONNX wants them to be across nested graphs."""
+    """Names that are unique in a whole model, as ONNX requires for nested graphs."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
@@ -63,10 +63,11 @@ class Names:
 
 
 class Shared:
-    """What the graphs of one model share: names of values and nodes, ops used, places of tensors.
+    """State that the graphs of one model share: names of values and nodes, used ops, stored
+    tensors.
 
-    ``store`` puts an array into a named initializer. ``special`` may write an op with a
-    standard name in its own way, and says whether it did.
+    ``store`` puts an array into a named initializer. ``special`` may write an op with a standard
+    name in its own way, and returns whether it did.
     """
 
     def __init__(
@@ -83,10 +84,10 @@ class Shared:
 
 
 class Scope:
-    """Writes the nodes of one graph; bodies get a scope of their own under it.
+    """Writes the nodes of one graph; bodies get a scope of their own inside of it.
 
-    An exporter asks ``name(value)`` for its inputs, calls ``emit`` for the nodes it needs, and
-    lets the last one write to ``result(value)`` for each of the node's outputs.
+    An exporter gets the names of its inputs from ``name(value)``, calls ``emit`` for each ONNX
+    node, and uses ``result(value)`` as the output name of those that compute the node's outputs.
     """
 
     def __init__(self, shared: Shared, proto: onnx.GraphProto, parent: Scope | None = None) -> None:
@@ -104,7 +105,7 @@ class Scope:
     # ---- names -----------------------------------------------------------------------------------
 
     def find(self, value: Value) -> Value:
-        """The value that ``value`` stands for, where an inner graph's input is an outer value."""
+        """The outer value that ``value`` is, if it is an inner graph's input for one."""
         scope: Scope | None = self
         while scope is not None:
             while value in scope._aliases:
@@ -113,18 +114,18 @@ class Scope:
         return value
 
     def alias(self, inner: Value, outer: Value) -> None:
-        """``inner`` is another name for ``outer``, which this scope or one around it has."""
+        """Make ``inner`` another name for ``outer``, a value of this scope or an outer one."""
         self._aliases[inner] = outer
 
     def want(self, value: Value, name: str) -> None:
-        """Call ``value``'s result ``name``, which is taken already, once it is written."""
+        """Reserve ``name``, which is taken already, for ``value`` when it is written."""
         self._wanted.setdefault(value, name)
 
     def wanted(self, value: Value) -> str | None:
         return self._wanted.get(value)
 
     def name(self, value: Value) -> str:
-        """The name of a value; constants and layouts are written when first asked for."""
+        """The name of a value; constants and blocked forms are written when they are first used."""
         value = self.find(value)
         scope: Scope | None = self
         while scope is not None:
@@ -150,15 +151,15 @@ class Scope:
         return name
 
     def bind(self, value: Value, name: str) -> None:
-        """``value`` is what the tensor ``name`` holds."""
+        """Record that the tensor ``name`` is ``value``."""
         self._names[value] = name
 
     def later(self, value: Value, write: Callable[[], None]) -> None:
-        """Write ``value`` only when something asks for its name."""
+        """Write ``value`` only when its name is first used."""
         self._later[value] = write
 
     def find_blocked(self, value: Value) -> Blocked | None:
-        """The plain form of a blocked value, where it was written."""
+        """The plain form of a blocked value, if it was written."""
         value = self.find(value)
         scope: Scope | None = self
         while scope is not None:
@@ -179,7 +180,7 @@ class Scope:
         domain: str = "",
         name: str = "",
     ) -> str:
-        """Append a node; returns its first output's name (a new one where ``outputs`` is empty)."""
+        """Append a node; returns the name of its first output (a new one without ``outputs``)."""
         outputs = list(outputs) or [self.shared.names.unique(name or op.lower())]
         node = Node(op, domain, name, dict(attrs or {}), [Output(o, None) for o in outputs], 0)
         self.append(node_proto(node, inputs, outputs))
@@ -188,7 +189,7 @@ class Scope:
     def append(self, proto: onnx.NodeProto) -> None:
         self.shared.used.add((proto.domain, proto.op_type))
         self.own.update(proto.output)
-        if proto.name:  # some runtimes refuse a name that two nodes have
+        if proto.name:  # some runtimes reject a name that two nodes have
             proto.name = self.shared.node_names.unique(proto.name)
         self.proto.node.append(proto)
 
@@ -205,7 +206,7 @@ class Scope:
         return self.tensor(np.array(values, np.int64), "ints")
 
     def info(self, value_type: Type, name: str) -> onnx.ValueInfoProto:
-        """A typed name, as inputs and outputs of graphs are."""
+        """A typed name, for inputs and outputs of graphs."""
         proto = type_proto(value_type)
         _note_elements(proto, self.shared.elements)
         return onnx.ValueInfoProto(name=name, type=proto)

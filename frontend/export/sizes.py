@@ -14,7 +14,7 @@ from ...ir.types import TensorType
 
 
 class Writer(Protocol):
-    """What sizes are written with; a :class:`~.scope.Scope` is one."""
+    """The writer that sizes need, such as a :class:`~.scope.Scope`."""
 
     sizes: Sizes
 
@@ -39,7 +39,7 @@ class Writer(Protocol):
 
 
 class Sizes:
-    """The sizes one scope can compute; those of the scopes around it are found too."""
+    """The sizes that one scope can compute, or that outer scopes can."""
 
     def __init__(self, scope: Writer) -> None:
         self._scope = scope
@@ -48,7 +48,7 @@ class Sizes:
         self._vectors: dict[tuple[Dim, ...], str] = {}
 
     def learn(self, value: Value) -> None:
-        """Remember which symbols the shape of a written value shows."""
+        """Record the symbols that the shape of a written value determines."""
         t = value.node.outputs[value.index].type
         if not isinstance(t, TensorType) or t.shape is None:
             return
@@ -108,7 +108,8 @@ class Sizes:
         rest = self._scope.emit("Mod", [a, b])
         if isinstance(atom, Mod):
             return rest
-        # ONNX divides integers towards zero, dims divide downwards; without a rest both agree.
+        # ONNX's integer division truncates, that of dims rounds down; without a remainder both
+        # agree.
         assert isinstance(atom, FloorDiv)
         return self._scope.emit("Div", [self._scope.emit("Sub", [a, rest]), b])
 

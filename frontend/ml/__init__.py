@@ -1,4 +1,4 @@
-"""Classical models (ai.onnx.ml), taken apart at import.
+"""Classical models (ai.onnx.ml), expanded at import.
 
 Their attributes hold weights, labels and trees as lists; here they become constants that ordinary
 ops and a few of the dialect read. Where onnx.reference and onnxruntime disagree, each rule says
@@ -39,4 +39,4 @@ RULES: Mapping[str, Callable[[OnnxNode, Emit], Sequence[Value] | None]] = {
     "ai.onnx.ml.TreeEnsembleRegressor": tree_regressor,
     "ai.onnx.ml.ZipMap": zip_map,
 }
-"""Op key -> the values of a node's outputs, or None where the op stays as it is."""
+"""The expansion of each op, by key: gives the values of a node's outputs, or None to keep it."""

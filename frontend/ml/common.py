@@ -1,4 +1,4 @@
-"""What the expansions of ai.onnx.ml ops share: examples as rows of floats, class labels."""
+"""Helpers of the expansions of ai.onnx.ml ops: examples as rows of floats, class labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..node import OnnxNode
 
 
 def floats(x: Value, emit: Emit) -> Value:
-    """``x`` as float64 where it is that, else as float32."""
+    """``x`` as float64 if it is that, else as float32."""
     return x if x.dtype in ("float32", "float64") else convert(x, "float32", emit)
 
 
 def convert(x: Value, dtype: str, emit: Emit) -> Value:
-    """``x`` in another element type; itself where it has it."""
+    """``x`` cast to another element type, or itself if it has that."""
     return x if x.dtype == dtype else emit("Cast", x, to=element_code(dtype))
 
 
@@ -71,14 +71,14 @@ def class_labels(node: OnnxNode, ints: str) -> np.ndarray:
 
 
 def pick_labels(labels: np.ndarray, which: Value, emit: Emit) -> Value:
-    """The label of the class number ``which`` (int64) of each example."""
+    """The labels of the classes with the numbers ``which`` (int64), one for each example."""
     if labels.dtype != object and np.array_equal(labels, np.arange(len(labels))):
         return which
     return emit("Gather", emit.constant(labels, "labels"), which, axis=0)
 
 
 def best(scores: Value, emit: Emit) -> Value:
-    """The number of the highest score of each row, the first of equals."""
+    """The index of the highest score of each row, the first of equals."""
     return emit("ArgMax", scores, axis=1, keepdims=0)
 
 

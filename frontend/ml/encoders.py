@@ -18,7 +18,7 @@ _KINDS = {"strings": object, "int64s": np.int64, "floats": np.float32}
 
 
 def label_encoder(node: OnnxNode, emit: Emit) -> Sequence[Value] | None:
-    """Numbers that stand for numbers are looked up by compiled code; None for strings.
+    """LabelEncoder between numbers as a ``kiln.Lookup``; None for strings.
 
     Of equal keys the last counts, and all NaNs are one key.
     """
@@ -72,7 +72,7 @@ def _default(node: OnnxNode, dtype: Any) -> np.ndarray:
 
 
 def category_mapper(node: OnnxNode, emit: Emit) -> Sequence[Value]:
-    """Strings to integers or back, which LabelEncoder does under other names."""
+    """Strings to integers or back, as a LabelEncoder."""
     strings, ints = node.attrs.get("cats_strings", ()), node.attrs.get("cats_int64s", ())
     attrs: dict[str, Any]
     if node.required(0).dtype == "string":
@@ -85,10 +85,10 @@ def category_mapper(node: OnnxNode, emit: Emit) -> Sequence[Value]:
 
 
 def one_hot_encoder(node: OnnxNode, emit: Emit) -> Sequence[Value] | None:
-    """A row of zeros with a one at the category's place, float32, for each element.
+    """For each element a row of zeros, float32, with a one at the index of its category.
 
-    None where a host function has to do it: for strings, and where an element of no category
-    must be an error.
+    None if a host function is needed: for strings, and if an element of no category must be an
+    error.
     """
     x = node.required(0)
     categories = integers(node, "cats_int64s")

@@ -25,7 +25,7 @@ def scaler(node: OnnxNode, emit: Emit) -> Sequence[Value]:
 
 
 def _per_feature(values: np.ndarray, x: Value, name: str, emit: Emit) -> np.ndarray:
-    """``values`` as they broadcast along the features, the last axis of one or two."""
+    """``values`` in the shape that broadcasts along the features, the last of one or two axes."""
     if values.size == 1:
         return values.reshape(())
     dims = emit.dims(x)
@@ -37,7 +37,7 @@ def _per_feature(values: np.ndarray, x: Value, name: str, emit: Emit) -> np.ndar
 
 
 def normalizer(node: OnnxNode, emit: Emit) -> Sequence[Value]:
-    """Each row divided by its MAX, its L1 or its L2 norm; a row of norm 0 stays."""
+    """Each row divided by its MAX, L1 or L2 norm; rows of norm 0 stay."""
     norm = one_of("norm", text(node, "norm", "MAX"), ("MAX", "L1", "L2"))
     x = floats(node.required(0), emit)
     if emit.rank(x) not in (1, 2):
@@ -81,7 +81,7 @@ def imputer(node: OnnxNode, emit: Emit) -> Sequence[Value]:
 
 
 def feature_vectorizer(node: OnnxNode, emit: Emit) -> Sequence[Value]:
-    """The inputs side by side as float32, each cut or filled with zeros to its dimension."""
+    """The inputs concatenated as float32, each cut or padded with zeros to its dimension."""
     sizes = integers(node, "inputdimensions").tolist()
     inputs = [node.required(i) for i in range(len(node.inputs))]
     if len(sizes) != len(inputs):

@@ -22,7 +22,7 @@ Array = np.ndarray
 
 @dataclass
 class Votes:
-    """What leaves hold: leaf ``leaf[i]`` has ``weight[i]`` for target ``target[i]``."""
+    """The values of leaves: leaf ``leaf[i]`` has ``weight[i]`` for target ``target[i]``."""
 
     leaf: Array
     target: Array
@@ -32,11 +32,11 @@ class Votes:
 
 @dataclass
 class Forest:
-    """Trees whose inner nodes and leaves are numbered apart.
+    """Trees whose inner nodes and leaves are numbered separately.
 
-    ``yes``, ``no`` and ``roots`` hold the number of an inner node, or ``~i`` for leaf ``i``.
-    ``modes`` holds comparisons, ``tracks`` says where NaN counts as yes, ``members`` the sets of
-    nodes of mode MEMBER.
+    ``yes``, ``no`` and ``roots`` are numbers of inner nodes, or ``~i`` for leaf ``i``. ``modes``
+    are the comparisons, ``tracks`` tells whether NaN goes to ``yes``, and ``members`` are the sets
+    of nodes of mode MEMBER.
     """
 
     features: Array
@@ -64,7 +64,7 @@ class Forest:
 
 
 def _peeled(yes: Array, no: Array) -> int:
-    """The number of nodes that no circle leads to."""
+    """The number of nodes that are not on a cycle, nor reached from one."""
     refs = np.concatenate([yes, no])
     waiting = np.bincount(refs[refs >= 0], minlength=len(yes))
     ready, done = np.flatnonzero(waiting == 0), 0
@@ -83,7 +83,7 @@ def _peeled(yes: Array, no: Array) -> int:
 
 @dataclass
 class Nodes:
-    """Nodes that all compare with ``x <= split``; ``missing`` says where NaN goes ``first``."""
+    """Nodes that all test ``x <= split``; ``missing`` tells whether NaN goes to ``first``."""
 
     features: Array
     splits: Array
@@ -97,13 +97,13 @@ class Nodes:
 
 
 def before(values: Array) -> Array:
-    """The greatest number below each; NaN, which nothing is below or equal to, for -inf."""
+    """The greatest number below each; NaN for -inf, as no number is below or equal to NaN."""
     lower = np.nextafter(values, np.array(-np.inf, values.dtype))
     return np.where(values == -np.inf, np.array(np.nan, values.dtype), lower)
 
 
 def plain_nodes(forest: Forest) -> Nodes:
-    """The forest's nodes in the form ``x <= split``; the first ones keep their numbers."""
+    """The forest's nodes in the form ``x <= split``; new nodes get numbers after theirs."""
     modes = forest.modes
     swap = np.isin(modes, (GTE, GT, NEQ))
     nodes = Nodes(
@@ -130,7 +130,7 @@ def plain_nodes(forest: Forest) -> Nodes:
 class _Searches:
     """Replaces nodes that test for a set by binary searches among its members.
 
-    NaN takes ``second`` all the way to the last member, which decides for it.
+    NaN goes to ``second`` at each node, and so reaches the last member, which decides for it.
     """
 
     def __init__(self, nodes: Nodes) -> None:
@@ -211,7 +211,7 @@ def tables(forest: Forest, targets: int, aggregate: str) -> Tables:
 
 
 def _one_unused(nodes: Nodes) -> Nodes:
-    """A node that nothing leads to, since tables are never empty."""
+    """A node that nothing refers to, since tables must not be empty."""
     refs = np.full(1, -1)
     return Nodes(np.zeros(1, np.int64), np.zeros(1, nodes.splits.dtype), refs, refs,
                  np.zeros(1, bool))  # fmt: skip
@@ -220,7 +220,7 @@ def _one_unused(nodes: Nodes) -> Nodes:
 def _leaf_tables(
     votes: Votes, targets: int, aggregate: str
 ) -> tuple[Array, Array | None, Array | None]:
-    """``weights``, ``starts`` and ``targets``: by leaf and target where that wastes little."""
+    """``weights``, ``starts`` and ``targets``: by leaf and target if few entries are empty."""
     if votes.target.size and votes.target.max() >= targets:
         raise ImportFault(f"a leaf names target {votes.target.max()} of {targets}")
     cells = votes.leaves * targets

@@ -1,4 +1,4 @@
-"""Reads the two forms in which ONNX lists the nodes of trees."""
+"""Forests from the two forms in which ONNX lists the nodes of trees."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def _members(node: OnnxNode, x: Value, nodes: Array) -> dict[int, Array]:
 def read_listed(node: OnnxNode, x: Value, prefix: str) -> Forest:
     """TreeEnsembleRegressor (``prefix`` target) and TreeEnsembleClassifier (class).
 
-    Nodes go by the number of their tree and a number in it; the first one of a tree is its root.
+    Nodes are identified by the number of their tree and a number in it; the first one of a tree is
+    its root.
     """
     trees = integers(node, "nodes_treeids")
     count = trees.size
@@ -146,7 +147,7 @@ def _votes(node: OnnxNode, x: Value, prefix: str, ids: _Ids, refs: Array) -> Vot
 
 
 class _Ids:
-    """Positions of nodes by tree and number; raises :class:`ImportFault` for double ones."""
+    """Indices of nodes by tree and number; raises :class:`ImportFault` for duplicates."""
 
     def __init__(self, trees: Array, nodes: Array) -> None:
         self._trees, self.firsts, which = np.unique(trees, return_index=True, return_inverse=True)
@@ -161,7 +162,7 @@ class _Ids:
             raise ImportFault("a node is there twice")
 
     def find(self, trees: Array, nodes: Array) -> Array:
-        """The positions of nodes; raises :class:`ImportFault` for one that is not there."""
+        """The indices of nodes; raises :class:`ImportFault` for one that does not exist."""
         which = np.searchsorted(self._trees, trees)
         keys = which * self._span + (nodes - self._low)
         at = np.minimum(np.searchsorted(self._keys, keys), max(len(self._keys) - 1, 0))

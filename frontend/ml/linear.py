@@ -1,4 +1,4 @@
-"""LinearRegressor and LinearClassifier: a matrix product, a transform, the class with most."""
+"""LinearRegressor and LinearClassifier: a matrix product, a transform, the best class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps: the lists of them that a model gives are matrices whose columns have names."""
+"""Lists of maps, as outputs of a model: matrices with a name for each column."""
 
 from __future__ import annotations
 

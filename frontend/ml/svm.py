@@ -49,7 +49,7 @@ def svm_regressor(node: OnnxNode, emit: Emit) -> Sequence[Value]:
 
 
 def svm_classifier(node: OnnxNode, emit: Emit) -> Sequence[Value]:
-    """A vote between each two classes; without support vectors a linear score for each class."""
+    """Votes between each two classes; without support vectors, a linear score for each class."""
     labels = class_labels(node, "classlabels_ints")
     sizes = integers(node, "vectors_per_class")
     if not sizes.sum():
@@ -120,7 +120,7 @@ _KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 
 
 def _rbf(x: Value, table: np.ndarray, gamma: float, emit: Emit) -> Value:
-    # Differences first: the expanded square cancels where examples are close to vectors.
+    # Differences are computed first, since the expanded square cancels for close vectors.
     apart = emit("Sub", emit("Unsqueeze", x, emit.ints([1])), emit.constant(table, "vectors"))
     distance = emit("ReduceSumSquare", apart, emit.ints([2]), keepdims=0)
     return emit("Exp", emit("Mul", distance, emit.scalar(-gamma, x)))
@@ -134,7 +134,7 @@ def _pairs(classes: int) -> list[tuple[int, int]]:
 
 
 def _duels(node: OnnxNode, x: Value, kernels: Value, sizes: np.ndarray, emit: Emit) -> Value:
-    """The score of i against j for all pairs i < j, above 0 where i wins: [N, pairs]."""
+    """The score of class i against j, for all pairs i < j; above 0 if i wins: [N, pairs]."""
     classes, count = len(sizes), int(sizes.sum())
     rho, coefficients = _required(node, "rho", x), _required(node, "coefficients", x)
     pairs = _pairs(classes)
@@ -153,7 +153,7 @@ def _duels(node: OnnxNode, x: Value, kernels: Value, sizes: np.ndarray, emit: Em
 
 
 def _votes(scores: Value, classes: int, emit: Emit) -> Value:
-    """The number of duels that each class wins, [N, classes]."""
+    """The number of pairs that each class wins, [N, classes]."""
     table = np.zeros((classes * (classes - 1) // 2, classes), scores.dtype)
     for row, (i, j) in enumerate(_pairs(classes)):
         table[row, i], table[row, j] = 1, -1

@@ -32,7 +32,7 @@ _TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 
 
 def tree_ensemble(node: OnnxNode, emit: Emit) -> Sequence[Value]:
-    """Opset 5's op: inner nodes and leaves listed apart, the result in the type of the input."""
+    """Opset 5's op: inner nodes and leaves are listed separately; results have the input's type."""
     x = examples(node, emit)
     scores = _scores(
         x, read_split(node, x), _targets(node), _choice(node, "aggregate_function", _AGGREGATES, 1),
@@ -43,9 +43,9 @@ def tree_ensemble(node: OnnxNode, emit: Emit) -> Sequence[Value]:
 
 
 def tree_regressor(node: OnnxNode, emit: Emit) -> Sequence[Value]:
-    """The aggregate of the leaves' values, base values added, transformed.
+    """The aggregated values of the leaves, with base values added, transformed.
 
-    Base values are added to targets without a leaf as well, as in onnx.reference.
+    Base values are added to targets without a leaf, too, as in onnx.reference.
     """
     x = examples(node, emit)
     aggregate = one_of("aggregate_function", text(node, "aggregate_function", "SUM"), _AGGREGATES)
@@ -77,7 +77,7 @@ def tree_classifier(node: OnnxNode, emit: Emit) -> Sequence[Value]:
 
 
 def _scores(x: Value, forest: Forest, targets: int, aggregate: str, emit: Emit) -> Value:
-    """What the leaves hold that each example leads to, aggregated: [N, targets]."""
+    """The aggregated values of the leaves that each example reaches: [N, targets]."""
     kind = "sum" if aggregate == "AVERAGE" else aggregate.lower()
     made = tables(forest, targets, kind)
     if forest.features.size:
@@ -92,7 +92,7 @@ def _scores(x: Value, forest: Forest, targets: int, aggregate: str, emit: Emit) 
 
 
 def _based(node: OnnxNode, scores: Value, targets: int, emit: Emit) -> Value:
-    """The scores with the base values added; of one score the first is meant."""
+    """The scores with the base values added; for a single score, the first base value."""
     base = numbers(node, "base_values", scores)
     if base is None:
         return scores

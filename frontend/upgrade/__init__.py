@@ -1,8 +1,8 @@
-"""Bringing nodes of older opsets to the one that the IR speaks.
+"""Upgrades of nodes of older opsets to the one that the IR uses.
 
-A rule says how a node written for opset ``until`` (or before) reads in opset ``until + 1``. The
-rules of an op run in that order. Changes that need no rule, because the newer op accepts every
-older node and gives it the same meaning, are listed in :mod:`.supersets`, each with its reason.
+A rule rewrites a node for opset ``until`` (or before) to one for opset ``until + 1``. The rules of
+an op run in that order. Changes that need no rule, because the newer op accepts every older node
+with the same meaning, are listed in :mod:`.supersets`, each with its reason.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def ops_with_rules() -> Sequence[str]:
 
 
 def bring_up(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """Edit ``node`` into the newest opset, or return what its outputs became."""
+    """Upgrade ``node`` in place to the newest opset, or return the values of its outputs."""
     rule = _next(node)
     while rule is not None:
         result = rule.apply(node, emit)

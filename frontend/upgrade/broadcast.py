@@ -14,7 +14,7 @@ _BINARY = (
 
 @upgrade(*_BINARY, until=6)
 def align_at_axis(node: OnnxNode, emit: Emit) -> None:
-    """``B`` matched ``A`` from ``axis`` on; today shapes match from their ends."""
+    """``B`` was aligned with ``A`` from ``axis`` on; today shapes are aligned at their ends."""
     broadcast, axis = node.attrs.pop("broadcast", 0), node.attrs.pop("axis", None)
     if not broadcast or axis is None:
         return
@@ -31,7 +31,7 @@ def align_at_axis(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("Max", "Mean", "Min", "Sum", until=7)
 def equal_shapes(node: OnnxNode, emit: Emit) -> None:
-    """Before they broadcast, all inputs had to have one shape."""
+    """Before these ops broadcast, all inputs had to have the same shape."""
     first, *others = (node.required(i) for i in range(len(node.inputs)))
     for other in others:
         emit.require_same_shape(first, other, "inputs of one shape, as before opset 8")
@@ -45,7 +45,7 @@ def drop_gemm_broadcast(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("PRelu", until=6)
 def align_slope(node: OnnxNode, emit: Emit) -> None:
-    """A slope of shape [C] belonged to axis 1; today it would match the last axis."""
+    """A slope of shape [C] was for axis 1; today it would be for the last axis."""
     x, slope = node.required(0), node.required(1)
     dims = emit.dims(slope)
     if len(dims) == 1 and dims[0] != 1 and emit.rank(x) > 2:
@@ -55,7 +55,7 @@ def align_slope(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("Tile", until=5)
 def tile_all_axes(node: OnnxNode, emit: Emit) -> None:
-    """``tiles`` copies along one ``axis`` become one count per axis."""
+    """``tiles`` copies along one ``axis`` become a list of repeats, one for each axis."""
     x, tiles, axis = (node.required(i) for i in range(3))
     positions = emit.ints(range(emit.rank(x)), "positions")
     here = emit("Equal", positions, emit("Cast", axis, to=7))

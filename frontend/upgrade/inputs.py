@@ -101,7 +101,7 @@ def dft_axis(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("STFT", until=OPSET)
 def stft_signal(node: OnnxNode, emit: Emit) -> None:
-    """Exporters leave the last axis of a real signal out, so [batch, length] is read too."""
+    """Exporters omit the last axis of a real signal, so [batch, length] is accepted, too."""
     signal = node.required(0)
     if emit.rank(signal) == 2:
         node.inputs[0] = emit("Unsqueeze", signal, emit.ints([2]))

@@ -34,7 +34,7 @@ def softmax_of_flattened(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
 
 @upgrade("BatchNormalization", until=6)
 def drop_is_test(node: OnnxNode, emit: Emit) -> None:
-    """The number of outputs says the same."""
+    """The attribute is dropped, as the number of outputs says the same."""
     node.attrs.pop("is_test", None)
 
 
@@ -105,5 +105,5 @@ def dropout_mask_type(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
 
 @upgrade("Dropout", until=11)
 def dropout_ratio(node: OnnxNode, emit: Emit) -> None:
-    """These versions never train, so that the ratio means nothing."""
+    """These versions are never in training mode, so the ratio has no effect."""
     node.attrs.pop("ratio", None)

@@ -24,13 +24,13 @@ def scatter(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("Concat", until=3)
 def concat_axis(node: OnnxNode, emit: Emit) -> None:
-    """The axis had a default, which the schema says in its text only."""
+    """The axis had a default, which only the documentation of the schema states."""
     node.attrs.setdefault("axis", 1)
 
 
 @upgrade("Cast", until=5)
 def cast_target(node: OnnxNode, emit: Emit) -> None:
-    """The target was spelled out: ``FLOAT``, ``INT64`` ..."""
+    """The target type was a string: ``FLOAT``, ``INT64`` ..."""
     name = str(node.attrs["to"]).upper()
     if name not in onnx.TensorProto.DataType.keys():
         raise ImportFault(f"unknown element type {name!r}")
@@ -39,14 +39,14 @@ def cast_target(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("GRU", until=2)
 def gru_direction(node: OnnxNode, emit: Emit) -> None:
-    """The first schema misspelled its default."""
+    """The default in the first schema is misspelled."""
     if node.attrs.get("direction") == "foward":
         node.attrs["direction"] = "forward"
 
 
 @upgrade("RNN", "GRU", "LSTM", until=6)
 def drop_output_sequence(node: OnnxNode, emit: Emit) -> None:
-    """Whether the whole sequence is asked for shows in the outputs' names."""
+    """Whether the whole sequence is returned is told by which outputs have names."""
     node.attrs.pop("output_sequence", None)
 
 
@@ -60,7 +60,7 @@ def integer_norm(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("OneHot", until=10)
 def one_hot_negative(node: OnnxNode, emit: Emit) -> None:
-    """Negative indices were out of range; today they count from the end."""
+    """Negative indices were out of range, while today they count from the end."""
     indices, depth = node.required(0), node.required(1)
     limit = emit("CastLike", emit("Reshape", depth, emit.ints([])), indices)
     negative = emit("Less", indices, emit.scalar(0, indices))
@@ -70,7 +70,7 @@ def one_hot_negative(node: OnnxNode, emit: Emit) -> None:
 @upgrade("Erf", until=12)
 @upgrade("ReduceLogSum", "ReduceLogSumExp", until=27)
 def through_double(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """Integer tensors are no longer taken: compute in double and convert back."""
+    """Integer tensors are no longer accepted: compute in float64 and convert back."""
     x = node.required(0)
     if dtype(x.dtype).is_float:
         return None
@@ -81,7 +81,7 @@ def through_double(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
 
 @upgrade("LabelEncoder", until=1, domain="ai.onnx.ml")
 def label_encoder_classes(node: OnnxNode, emit: Emit) -> None:
-    """One list served both ways: from text to its position, or from position to text."""
+    """One list was used for both directions: from text to index, or from index to text."""
     classes = node.attrs.pop("classes_strings", ())
     assert isinstance(classes, tuple)
     text, number = node.attrs.pop("default_string", "_Unused"), node.attrs.pop("default_int64", -1)

@@ -36,7 +36,7 @@ def upsample_to_resize(node: OnnxNode, emit: Emit) -> None:
 
 @upgrade("Resize", until=10)
 def resize_grid(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """Pixels lay at ``x / scale``, rounded down when growing and up when shrinking."""
+    """Input positions were ``x / scale``, rounded down for enlargement and up for reduction."""
     x, scales = node.required(0), node.required(1)
     node.inputs = [x, None, scales]
     node.attrs["coordinate_transformation_mode"] = "asymmetric"
@@ -63,10 +63,10 @@ def _nearest(x: Value, factors: np.ndarray, rounding: str, emit: Emit) -> Value:
 
 @upgrade("Resize", until=12)
 def resize_tf_half_pixel(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
-    """Position ``(x + 0.5) / s``, which no later opset has, is ``(2 x + 1) / (2 s)``.
+    """Input position ``(x + 0.5) / s``, which no later opset has, is ``(2 x + 1) / (2 s)``.
 
-    So what is asked for stands in every second element of a resize to twice the size. Axes of
-    scale 1 keep their elements.
+    So the result is every second element of a resize to twice the size. Axes of scale 1 keep their
+    elements.
     """
     if node.attrs.get("coordinate_transformation_mode") != "tf_half_pixel_for_nn":
         return None
@@ -98,7 +98,7 @@ def resize_tf_half_pixel(node: OnnxNode, emit: Emit) -> Sequence[Slot] | None:
 
 
 def _given(node: OnnxNode, index: int, emit: Emit) -> np.ndarray | None:
-    """The numbers of a constant input that is there and not empty."""
+    """The numbers of a constant input, if it is given and not empty."""
     known = emit.known(node.input(index))
     return None if known is None or known.size == 0 or known.dtype == object else known
 

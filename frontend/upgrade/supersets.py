@@ -1,7 +1,7 @@
-"""Schema changes that need no rule: the newer op reads every older node as it was meant.
+"""Schema changes that need no rule: the newer op has the same meaning for every older node.
 
-Each line names ops and, for each opset that changed them, why nothing is to be done. A test
-compares the table and the rules with all of onnx's schemas: a change in neither fails it.
+Each line names ops and, for each opset that changed them, the reason. A test compares the table and
+the rules with all of onnx's schemas, and fails for a change that is in neither.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from enum import Flag, auto
 
 
 class Reason(Flag):
-    """Why the newer version of an op accepts what was written for the older."""
+    """Why the newer version of an op accepts nodes of the older one."""
 
     TYPES = auto()
-    """More element types are taken."""
+    """More element types are accepted."""
     WORDING = auto()
-    """The text was made clearer, or what was an error got a meaning (negative axes)."""
+    """The documentation was clarified, or what was an error got a meaning (negative axes)."""
     ATTRIBUTE = auto()
     """A new attribute; its default is the old behaviour."""
     INPUT = auto()
@@ -24,15 +24,15 @@ class Reason(Flag):
     OUTPUT = auto()
     """A new optional output, or one that became optional."""
     HINT = auto()
-    """``consumed_inputs`` went; nothing ever read it, and import drops it."""
+    """``consumed_inputs`` was removed; nothing ever read it, and import drops it."""
     DEFAULT = auto()
-    """A default changed or went; import writes the old one out."""
+    """A default changed or was removed; import sets the old one explicitly."""
     OPTIONAL = auto()
     """An attribute is no longer required."""
     BACK = auto()
-    """An input went and came back later; import keeps it meanwhile."""
+    """An input was removed and came back later; import keeps it in between."""
     KEPT = auto()
-    """Deprecated without a single op to take its place: the IR keeps the last version."""
+    """The op is deprecated, and no single op replaces it: the IR keeps the last version."""
 
 
 TYPES, WORDING, ATTRIBUTE = Reason.TYPES, Reason.WORDING, Reason.ATTRIBUTE
@@ -162,4 +162,4 @@ _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
 SUPERSETS: Mapping[str, Mapping[int, Reason]] = {
     key: changes for keys, changes in _TABLE for key in keys.split()
 }
-"""Op key -> opset that changed it -> why older nodes need no rule."""
+"""By op key and the opset that changed it, why older nodes need no rule."""

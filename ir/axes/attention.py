@@ -1,7 +1,8 @@
 """Axis maps of attention: batch, heads, sequences and widths.
 
-Query heads are (key head, query of the group); inputs of three axes hold (heads, width) in the
-last. Keys lose their order where nothing counts positions: causal masks and lengths do.
+Query heads are (key head, query head of its group); inputs of three axes have (heads, width) in the
+last. The order of keys does not count, unless something counts positions, as causal masks and
+lengths do.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class _Heads:
     group: int
     queries: int
     keys: list[int]
-    """Those of the past first, where there is one."""
+    """Those of the past come first, if there is one."""
     key_sizes: list[Dim]
     depth: int
     width: int
@@ -74,7 +75,7 @@ def _heads(b: Builder, heads: int, kv_heads: int, past: int, ordered: bool) -> _
     _, kv, new, _ = _sizes(b, 1, kv_heads)
     *_, width = _sizes(b, 2, kv_heads)
     apart = len(b.node.outputs) == 1 and not b.has(past)
-    # Present keys and values are results too: what is summed away in the first stays there.
+    # Present keys and values are results, too, which keep the axis that the first result sums over.
     summed = Kind.REDUCED if apart else Kind.NORMALIZED
     sizes = [b.shape(past)[2], new] if b.has(past) else [new]
     keyed = Kind.OPAQUE if ordered else summed
@@ -114,7 +115,7 @@ def attention(b: Builder) -> AxisMap | None:
     _describe(b, h, 4)
     shape = _score_shape(b, h, heads)
     if b.has(3) and not known_equal(b.shape(3)[-1], shape[-1]):
-        # A mask may end before the keys do; what it does not cover is masked.
+        # A mask may be shorter than the keys; keys past its end are masked.
         for f in h.keys:
             b.withdraw(whole(f))
     b.broadcast(3, h.scores(), shape)
@@ -137,7 +138,7 @@ def dialect_attention(b: Builder) -> AxisMap | None:
 
 @rule
 def multi_head(b: Builder) -> AxisMap | None:
-    """``MultiHeadAttention``: the bias holds those of queries, keys and values end to end."""
+    """``MultiHeadAttention``: the bias is that of queries, of keys and of values, in a row."""
     heads = int(b.attr("num_heads"))
     lengths = b.has(4) and len(b.shape(4)) == 1
     h = _heads(b, heads, heads, 6, ordered=bool(b.attr("unidirectional")) or lengths)
@@ -152,7 +153,7 @@ def multi_head(b: Builder) -> AxisMap | None:
 
 
 def _projections(h: _Heads, heads: int, depth: Dim, width: Dim) -> Axis:
-    """Columns of queries, keys and values end to end."""
+    """Columns of queries, keys and values, one after the other."""
     query, value = (h.kv, h.group, h.depth), (h.kv, h.group, h.width)
     return (
         Piece(query), Piece(query, heads * depth), Piece(value, 2 * heads * depth),
@@ -174,7 +175,7 @@ def _key_mask(b: Builder, i: int, h: _Heads, shape: Sequence[Dim]) -> None:
 
 @rule
 def projected_attention(b: Builder) -> AxisMap | None:
-    """com.microsoft's ``Attention``: self-attention of a product, so that queries are keys."""
+    """com.microsoft's ``Attention``: queries, keys and values are products of the same input."""
     heads, given = int(b.attr("num_heads")), b.attr("qkv_hidden_sizes")
     if b.has(4) or len(b.node.outputs) > 1:
         return None
@@ -218,7 +219,7 @@ def linear_attention(b: Builder) -> AxisMap | None:
 
 
 def _rates(b: Builder, i: int, places: list[Axis], by_size: Mapping[Dim, Axis]) -> None:
-    """Decays or rates: the size of the last axis says what it counts; where it is open, nothing."""
+    """Decays or rates: the size of the last axis decides what it counts; unknown is opaque."""
     if not b.has(i):
         return
     size = b.shape(i)[-1]
@@ -234,13 +235,13 @@ def _rates(b: Builder, i: int, places: list[Axis], by_size: Mapping[Dim, Axis]) 
 
 @rule
 def rotary(b: Builder) -> AxisMap | None:
-    """``RotaryEmbedding``: by head and place; pairs within a head are turned together."""
+    """``RotaryEmbedding``: by head and position; elements of a head are rotated in pairs."""
     return _rotary(b, cosines=(1, 2), positions=3)
 
 
 @rule
 def rotary_microsoft(b: Builder) -> AxisMap | None:
-    """com.microsoft's: positions come first and may be that of the first element only."""
+    """com.microsoft's: positions are input 1, and may be only that of the first element."""
     return _rotary(b, cosines=(2, 3), positions=1)
 
 

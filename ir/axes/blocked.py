@@ -1,7 +1,7 @@
 """Axis maps of convolutions on blocked layouts (see :mod:`..packing`).
 
-Channels lie in blocks of lanes: (block, lane). Where the last block is not full nothing is said of
-them, as its lanes hold what nobody may read.
+Channels are (block, lane). If the last block is not full, the channels are opaque, since its
+padding lanes must not be read.
 """
 
 from __future__ import annotations

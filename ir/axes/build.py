@@ -1,4 +1,4 @@
-"""What rules that describe the axes of an op are written with."""
+"""The builder that rules for axis maps are written with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..types import Shape, TensorType
 from .map import UNIT, Axes, Axis, AxisMap, Combine, Factor, Kind, Piece, whole
 
 Rule: TypeAlias = "Callable[[Graph, Node], AxisMap | None]"
-"""What an op registers as ``axes``: gives the map of a typed node, or None."""
+"""A rule, which an op registers as ``axes``: gives the axis map of a typed node, or None."""
 
 
 class Builder:
@@ -52,7 +52,7 @@ class Builder:
         return attribute(self.node, name)
 
     def ints(self, i: int) -> list[int] | None:
-        """The elements of operand ``i`` where it is a constant of integers."""
+        """The elements of operand ``i`` if it is a constant of integers, else None."""
         return constant_ints(self.inputs[i]) if self.has(i) else None
 
     # ---- factors -----------------------------------------------------------------------------
@@ -61,7 +61,7 @@ class Builder:
         self, size: Dim, kind: Kind = Kind.MAPPED, combine: Combine | None = None, *,
         fixed: bool = False,
     ) -> int:  # fmt: skip
-        """Add a factor; returns its number, which :func:`~.map.whole` and pieces take."""
+        """Add a factor; returns its number, by which :func:`~.map.whole` and pieces refer to it."""
         self._factors.append(Factor(size, kind, combine, fixed))
         return len(self._factors) - 1
 
@@ -78,7 +78,7 @@ class Builder:
         return [whole(self.factor(d, kind)) for d in shape]
 
     def withdraw(self, axis: Axis) -> None:
-        """Say nothing about the factors of an axis after all."""
+        """Make the factors of an axis opaque."""
         for piece in axis:
             for f in piece.factors:
                 self._factors[f] = Factor(self._factors[f].size, Kind.OPAQUE)
@@ -86,17 +86,17 @@ class Builder:
     # ---- tensors -----------------------------------------------------------------------------
 
     def take(self, i: int, axes: Sequence[Axis]) -> None:
-        """Operand ``i``, where it is given, has these axes."""
+        """Operand ``i``, if it is given, has these axes."""
         if self.has(i):
             self._operands[i] = self._to_the_end(axes, self.shape(i))
 
     def give(self, axes: Sequence[Axis], k: int = 0) -> None:
-        """Result ``k``, where the node has it, has these axes."""
+        """Result ``k``, if the node has it, has these axes."""
         if k < len(self.node.outputs):
             self._results[k] = self._to_the_end(axes, self.out(k))
 
     def _to_the_end(self, axes: Sequence[Axis], shape: Shape) -> Axes:
-        """The axes, those that a plain piece does not fill with one more for the rest."""
+        """The axes; those that a plain piece does not fill get one more piece for the rest."""
         return tuple(self._filled(axis, d) for axis, d in zip(axes, shape, strict=True))
 
     def _filled(self, axis: Axis, d: Dim) -> Axis:
@@ -107,9 +107,9 @@ class Builder:
         return piece, Piece((self.factor(d - size, Kind.OPAQUE),), size)
 
     def broadcast(self, i: int, axes: Sequence[Axis], shape: Sequence[Dim]) -> None:
-        """Operand ``i``, where it is given, broadcasts to a tensor of these axes and dims.
+        """Operand ``i``, if it is given, broadcasts to a tensor of these axes and dims.
 
-        Where a dim may or may not be 1, nothing is said about the axis.
+        If it is not known whether a dim is 1, the axis is opaque.
         """
         if not self.has(i):
             return
@@ -128,14 +128,16 @@ class Builder:
         self.take(i, found)
 
     def entries(self, i: int, axis: Axis, size: Dim) -> None:
-        """Operand ``i``, where it is given, holds one number, or a vector along an axis."""
+        """Operand ``i``, if it is given, is one number, or a vector along ``axis``."""
         if self.has(i) and len(self.shape(i)) == 1:
             self.broadcast(i, [axis], [size])
 
     def build(
         self, addends: Iterable[int] = (), counts: Mapping[str, Sequence[int]] | None = None
     ) -> AxisMap:
-        """The map of what was collected; ``addends`` and ``counts`` are those of the map."""
+        """The map of the collected axes; ``addends`` and ``counts`` are described at
+        :class:`AxisMap`.
+        """
         for i, shape in enumerate(self._shapes):
             if shape is not None and i not in self._operands:
                 self._operands[i] = tuple(UNIT if d == 1 else self.opaque(d) for d in shape)
@@ -158,7 +160,7 @@ def constant_ints(value: Value | None) -> list[int] | None:
 
 
 def rule(describe: Callable[[Builder], AxisMap | None]) -> Rule:
-    """A rule: ``describe`` is asked where all inputs and outputs are tensors of known ranks."""
+    """A rule that calls ``describe`` if all inputs and outputs are tensors of known ranks."""
 
     @wraps(describe)
     def apply(graph: Graph, node: Node) -> AxisMap | None:

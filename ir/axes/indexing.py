@@ -1,6 +1,6 @@
-"""Axis maps of gathers and scatters, of sampling at places that data names, and of transforms.
+"""Axis maps of gathers and scatters, of sampling at positions given by data, and of transforms.
 
-The axis that indices count along stays whole; the axes of the indices are those of the result.
+The axis that is indexed is opaque; the axes of the indices are axes of the result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def gather(b: Builder) -> AxisMap | None:
 
 @rule
 def gather_elements(b: Builder) -> AxisMap | None:
-    """Other axes are shared with the indices, which may end before the data do."""
+    """Other axes are shared with the indices, which may be shorter than the data."""
     at = normalize_axis(b.attr("axis"), len(b.shape()))
     axes = b.axes(b.shape(1))
     b.take(0, [*axes[:at], b.opaque(b.shape()[at]), *axes[at + 1 :]])
@@ -65,7 +65,7 @@ def pick_features(b: Builder) -> AxisMap | None:
 
 @rule
 def scatter_elements(b: Builder) -> AxisMap | None:
-    """Other axes are shared; updates may end before the data do: two pieces."""
+    """Other axes are shared; updates may be shorter than the data, so there are two pieces."""
     at = normalize_axis(b.attr("axis"), len(b.shape()))
     data: list[Axis] = []
     updates: list[Axis] = []
@@ -101,7 +101,7 @@ def scatter_nd(b: Builder) -> AxisMap | None:
 
 @rule
 def tensor_scatter(b: Builder) -> AxisMap | None:
-    """Updates are written into a cache along one axis, at a place for each of the batch."""
+    """Updates are written into a cache along one axis, at an index for each entry of the batch."""
     at = normalize_axis(b.attr("axis"), len(b.shape()))
     axes = b.axes(b.shape())
     b.withdraw(axes[at])
@@ -114,7 +114,7 @@ def tensor_scatter(b: Builder) -> AxisMap | None:
 
 @rule
 def one_hot(b: Builder) -> AxisMap | None:
-    """A new axis of places beside those of the indices."""
+    """A new axis beside those of the indices."""
     at = normalize_axis(b.attr("axis"), len(b.shape()) + 1)
     axes = b.axes(b.shape())
     b.take(0, axes)
@@ -124,7 +124,7 @@ def one_hot(b: Builder) -> AxisMap | None:
 
 @rule
 def compress(b: Builder) -> AxisMap | None:
-    """The axes beside the one of which elements are picked."""
+    """The axes other than the one that elements are picked along."""
     if b.attr("axis") is None:
         return None
     at = normalize_axis(b.attr("axis"), len(b.shape()))
@@ -140,7 +140,7 @@ def compress(b: Builder) -> AxisMap | None:
 
 @rule
 def grid_sample(b: Builder) -> AxisMap | None:
-    """Every place of the grid ``[N, places, coordinates]`` samples ``[N, C, image]``."""
+    """Every position of the grid ``[N, positions, coordinates]`` samples ``[N, C, image]``."""
     n, channels, *image = b.shape()
     batch, c = b.axes((n, channels))
     places = b.axes(b.out()[2:])
@@ -161,7 +161,7 @@ def affine_grid(b: Builder) -> AxisMap | None:
 
 @rule
 def regions(b: Builder) -> AxisMap | None:
-    """``RoiAlign`` and ``MaxRoiPool``: a result for each region, channels by themselves."""
+    """``RoiAlign`` and ``MaxRoiPool``: a result for each region; channels are independent."""
     n, channels, *image = b.shape()
     region, c = b.axes((b.shape(1)[0], channels))
     b.take(0, [b.opaque(n), c, *(b.opaque(d) for d in image)])
@@ -176,7 +176,7 @@ def regions(b: Builder) -> AxisMap | None:
 
 @rule
 def dft(b: Builder) -> AxisMap | None:
-    """All axes but the transformed one and that of real and imaginary parts."""
+    """Mapped are all axes but the transformed one and that of real and imaginary parts."""
     known = b.ints(2) if b.has(2) else [len(b.shape()) - 2]
     if not known:
         return None

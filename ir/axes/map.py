@@ -7,11 +7,11 @@ the result, and ``k`` is summed over. An axis is described by the factors that i
 - one factor: the axis is that index (``m`` above),
 - a product of factors, outermost first: the channels of a grouped convolution are (group, channel
   of the group), and ``Reshape`` of ``[6, 4]`` to ``[2, 12]`` has (2, 3), (4) and (2), (3, 4),
-- several pieces end to end: the joined axis of ``Concat``, each piece the axis of one operand,
+- several pieces one after the other: the result's axis of ``Concat`` has one for each operand,
 - a piece that starts at an offset or takes steps: what ``Slice`` reads, what ``Pad`` surrounds,
-- a piece with a reach: index ``i`` of a convolution's image stands for the window of its input.
+- a piece with a reach: index ``i`` of a convolution's output stands for the window in its input.
 
-What may be done along a factor is its :class:`Kind`.
+The :class:`Kind` of a factor says what may be done along it.
 """
 
 from __future__ import annotations
@@ -25,40 +25,41 @@ from ..dims import Dim
 
 
 class Kind(Enum):
-    """What the results at one index of a factor depend on."""
+    """What the results at one index of a factor depend on, and so what may be done along it."""
 
     MAPPED = "mapped"
-    """On the operands at this index alone, in the same way for every index: picking or repeating
-    indices of all operands does the same to the results, and so does dropping them where no piece
-    takes steps. A result without the factor does not depend on what operands hold along it."""
+    """On the operands at this index alone, in the same way for every index (rows of a product).
+    Picking or repeating indices of all operands does the same to the results, and so does dropping
+    them if no piece takes steps. A result without the factor does not depend on elements of it."""
     NORMALIZED = "normalized"
-    """On all indices, whatever their order (softmax): permuting all operands permutes the results
+    """On all indices, whatever their order (softmax). Permuting all operands permutes the results
     that have the factor and leaves the others as they are, up to rounding."""
     REDUCED = "reduced"
-    """No result has it, and the order of its indices does not count, up to rounding."""
+    """On all indices, as no result has the factor; their order does not count, up to rounding."""
     WINDOWED = "windowed"
-    """On the positions that its pieces reach: neighbours, whose order counts."""
+    """On neighbouring positions, those that its pieces reach, whose order counts."""
     OPAQUE = "opaque"
-    """Nothing is known; the axis stays whole and in order."""
+    """Nothing is known: the axis must stay whole and in order."""
 
 
 class Combine(Enum):
-    """How results over parts of a reduced factor make up the whole result."""
+    """How the whole result follows from results over parts of a reduced factor."""
 
     SUM = "sum"
     PRODUCT = "product"
     MAX = "max"
     MIN = "min"
     MEAN = "mean"
-    """The mean of the results, for parts of one size."""
+    """The mean of the results, for parts of equal size."""
 
 
 @dataclass(frozen=True)
 class Factor:
     """An index of ``size`` values that axes share.
 
-    ``combine`` is None where parts of a reduced factor do not make up the whole. The size of a
-    ``fixed`` factor is a parameter of the op, such as the rows of a block: no index may go.
+    ``combine`` is None if the whole result does not follow from results over parts of a reduced
+    factor. The size of a ``fixed`` factor is a parameter of the op, such as the rows of a block, so
+    no index may be dropped.
     """
 
     size: Dim
@@ -69,10 +70,10 @@ class Factor:
 
 @dataclass(frozen=True)
 class Piece:
-    """Positions of an axis that a product of factors (outermost first) counts.
+    """Positions of an axis, which the indices of a product of factors (outermost first) stand for.
 
-    Index ``i`` of the product stands at ``start + i*step`` and the ``reach - 1`` positions after
-    it. Positions outside of the axis are padding. No factors: one index.
+    Index ``i`` of the product is position ``start + i*step``, with the ``reach - 1`` positions
+    after it. Positions outside of the axis are padding. Without factors there is one index.
     """
 
     factors: tuple[int, ...]
@@ -82,19 +83,19 @@ class Piece:
 
     @property
     def is_plain(self) -> bool:
-        """Does index ``i`` stand at position ``i``?"""
+        """Is index ``i`` position ``i``?"""
         return (self.start, self.step, self.reach) == (0, 1, 1)
 
 
 Axis: TypeAlias = tuple[Piece, ...]
-"""An axis: its pieces. Positions in none of them are not read, or hold what no operand decides; one
+"""An axis: its pieces. Positions in none of them are not read, or do not depend on an operand. One
 plain piece alone is all of the axis."""
 
 Axes: TypeAlias = tuple[Axis, ...]
 """The axes of one tensor, in order."""
 
 UNIT: Axis = (Piece(()),)
-"""An axis of one element that belongs to every index: it broadcasts, or is what is left of one."""
+"""An axis of one element, which belongs to every index: it broadcasts, or was reduced."""
 
 
 def whole(*factors: int) -> Axis:
@@ -107,9 +108,9 @@ class AxisMap:
     """The factors of a node, and each tensor's axes in terms of them.
 
     ``operands`` has None for omitted inputs, ``results`` None for outputs of which nothing is
-    said. ``addends`` are operands that are added to a reduced result as they are: of several parts
-    of it only one may add them. ``counts`` names attributes that hold the size of a product of
-    factors, such as ``group``.
+    known. ``addends`` are operands that are added to a reduced result, such as a bias: if the
+    result is computed in parts, only one of these may add them. ``counts`` maps attributes that are
+    the size of a product of factors, such as ``group``, to these.
     """
 
     factors: tuple[Factor, ...]
@@ -119,7 +120,7 @@ class AxisMap:
     counts: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def axes_with(self, factor: int) -> Iterator[tuple[bool, int, int]]:
-        """Every axis that has a factor: is it an operand's, which tensor, which axis."""
+        """Every axis that has a factor, as (is it an operand's, number of the tensor, axis)."""
         for is_operand, tensors in ((True, self.operands), (False, self.results)):
             for i, axes in enumerate(tensors):
                 for a, axis in enumerate(axes or ()):
@@ -127,7 +128,7 @@ class AxisMap:
                         yield is_operand, i, a
 
     def size(self, piece: Piece) -> Dim:
-        """How many indices a piece counts."""
+        """The number of indices of a piece."""
         total: Dim = 1
         for f in piece.factors:
             total = total * self.factors[f].size

@@ -55,7 +55,7 @@ def tile(b: Builder) -> AxisMap | None:
 
 
 def joined(b: Builder, operands: Sequence[int], at: int) -> AxisMap:
-    """``operands`` end to end along axis ``at``."""
+    """``operands`` one after the other along axis ``at``."""
     axes = b.axes(b.out())
     pieces: list[Piece] = []
     start: Dim = 0
@@ -139,7 +139,7 @@ def kiln_slice(b: Builder) -> AxisMap | None:
 
 @rule
 def pad(b: Builder) -> AxisMap | None:
-    """The operand is a piece of the result; borders that copy elements make an axis opaque."""
+    """The operand is a piece of the result; an axis with borders that copy elements is opaque."""
     rank = len(b.shape())
     pads, axes = b.ints(1), b.ints(3)
     if pads is None or b.has(3) and axes is None:
@@ -165,7 +165,7 @@ def pad(b: Builder) -> AxisMap | None:
 
 @rule
 def center_crop_pad(b: Builder) -> AxisMap | None:
-    """The middle of each axis: a piece of the longer of operand and result."""
+    """The middle of each axis is a piece of the longer one, operand or result."""
     rank = len(b.shape())
     given_axes = b.attr("axes")
     axes = tuple(range(rank)) if given_axes is None else normalize_axes(given_axes, rank)
@@ -189,7 +189,7 @@ def center_crop_pad(b: Builder) -> AxisMap | None:
 
 @rule
 def reverse_sequence(b: Builder) -> AxisMap | None:
-    """Every sequence by itself; along the time axis the position counts."""
+    """Sequences are independent; along the time axis the position counts."""
     axes = b.axes(b.shape())
     b.withdraw(axes[b.attr("time_axis")])
     b.take(0, axes)
@@ -200,7 +200,7 @@ def reverse_sequence(b: Builder) -> AxisMap | None:
 
 @rule
 def triangle(b: Builder) -> AxisMap | None:
-    """``Trilu``: matrices of which the part on one side of a diagonal stays."""
+    """``Trilu``: matrices, of which one side of a diagonal is kept."""
     axes = b.axes(b.shape())
     for axis in axes[-2:]:
         b.withdraw(axis)
@@ -306,7 +306,7 @@ def _factors(axis: Axis) -> tuple[int, ...]:
 
 @rule
 def select_channels(b: Builder) -> AxisMap | None:
-    """Channels are picked across blocks; batch and image stay."""
+    """Channels are picked across blocks; batch and image are mapped."""
     n, _, *spatial, block = b.shape()
     batch, *image = b.axes((n, *spatial))
     for i in range(len(b.inputs)):

@@ -1,4 +1,4 @@
-"""Axis maps of elementwise ops, and of ops that work on every row by itself."""
+"""Axis maps of elementwise ops, and of ops whose rows are independent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .map import AxisMap, Kind, whole
 
 @rule
 def elementwise(b: Builder) -> AxisMap | None:
-    """Same index in, same index out, after broadcasting; all results have the same shape."""
+    """Each result depends on the operands at its index, after broadcasting; all have one shape."""
     shape = b.out()
     axes = b.axes(shape)
     for i in range(len(b.inputs)):
@@ -30,7 +30,7 @@ def first_elementwise(b: Builder) -> AxisMap | None:
 
 @rule
 def dropout(b: Builder) -> AxisMap | None:
-    """Elementwise, unless it draws numbers: those go by position."""
+    """Elementwise, unless it draws random numbers, which depend on the position."""
     training = b.inputs[2].constant if b.has(2) and b.inputs[2] is not None else None
     if b.has(2) and (training is None or training.any()):
         return None
@@ -43,7 +43,7 @@ def dropout(b: Builder) -> AxisMap | None:
 
 @rule
 def halves(b: Builder) -> AxisMap | None:
-    """``left * gelu(right)``: the last axis and the bias hold both halves of the result's."""
+    """``left * gelu(right)``: the last axis of data and bias is both halves in a row."""
     *lead, last = b.axes(b.out())
     pair = whole(b.factor(2, Kind.OPAQUE), *last[0].factors)
     b.take(0, [*lead, pair])
@@ -54,7 +54,7 @@ def halves(b: Builder) -> AxisMap | None:
 
 @rule
 def rows(b: Builder) -> AxisMap | None:
-    """A matrix ``[N, columns]``, each row of which makes one of the result."""
+    """A matrix ``[N, columns]``; each row of the result is computed from one of its rows."""
     row, *_ = b.axes(b.shape()[:1])
     b.take(0, [row, b.opaque(b.shape()[1])])
     b.give([row, b.opaque(b.out()[1])])
@@ -63,7 +63,7 @@ def rows(b: Builder) -> AxisMap | None:
 
 @rule
 def leading(b: Builder) -> AxisMap | None:
-    """Each element of the operand makes a vector along a new last axis."""
+    """Each element of the operand becomes a vector along a new last axis."""
     axes = b.axes(b.shape())
     b.take(0, axes)
     b.give([*axes, b.opaque(b.out()[-1])])

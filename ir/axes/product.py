@@ -29,7 +29,7 @@ def multiply(
 ) -> Matrices:
     """Describe operands and result of NumPy's ``matmul`` with ``transA`` and ``transB``.
 
-    ``kinds`` are those of what the left operand has along batch and rows, if not MAPPED.
+    ``kinds`` are the kinds of the left operand's batch and rows, if not MAPPED.
     """
     x, w = b.shape(left), b.shape(right)
     ends = (len(x) > 1) + (len(w) > 1)
@@ -76,8 +76,8 @@ def product(
 ) -> Rule:  # fmt: skip
     """The rule of a matrix product of two operands.
 
-    ``rows`` and ``columns`` are parameters of one number or one for each row or column. ``addend``
-    broadcasts to the result. ``combine`` holds where no activation follows.
+    ``rows`` and ``columns`` are parameters of one number, or of one for each row or column.
+    ``addend`` broadcasts to the result. ``combine`` only applies if no activation follows.
     """
 
     @rule
@@ -97,7 +97,7 @@ def product(
 
 @rule
 def dynamic_quantized_product(b: Builder) -> AxisMap | None:
-    """The left operand is quantized over its whole range, so all of it decides each result."""
+    """The left operand is quantized over its whole range, so each result depends on all of it."""
     found = multiply(b, 0, 1, None, [Kind.NORMALIZED])
     for i in (2, 3):
         _lines(b, i, found, found.columns, b.out()[-1], row=False)
@@ -121,7 +121,7 @@ def product_of_few_bits(b: Builder) -> AxisMap | None:
 
 
 def _by_column(b: Builder, i: int, n: int, count: int) -> list[Axis]:
-    """Axes of a tensor that has an equal share for each column, one after the other."""
+    """Axes of a tensor with equally many elements for each column, one column after the other."""
     first, *rest = b.shape(i)
     if known_equal(first, count):
         return [whole(n), *(b.opaque(d) for d in rest)]
@@ -153,7 +153,7 @@ def packed_product(b: Builder) -> AxisMap | None:
 
 @rule
 def determinant(b: Builder) -> AxisMap | None:
-    """Each matrix makes a number."""
+    """Each matrix becomes a number."""
     *lead, rows, columns = b.shape()
     axes = b.axes(lead)
     b.take(0, [*axes, b.opaque(rows), b.opaque(columns)])

@@ -11,9 +11,10 @@ from .reduce import normalized
 
 @rule
 def quantize(b: Builder) -> AxisMap | None:
-    """``QuantizeLinear`` and ``DequantizeLinear``: elements, and what their parameters share.
+    """``QuantizeLinear`` and ``DequantizeLinear``: elements, and the axes of their parameters.
 
-    A quantized axis in blocks is (block, element of it), opaque where the last block is not full.
+    An axis with parameters by blocks is (block, element of it), or opaque if the last block is not
+    full.
     """
     rank, block = len(b.shape()), int(b.attr("block_size") or 0)
     axes = b.axes(b.shape())
@@ -45,7 +46,7 @@ def quantize(b: Builder) -> AxisMap | None:
 
 @rule
 def dynamic_quantize(b: Builder) -> AxisMap | None:
-    """The range of all elements decides each; scale and zero point are scalars."""
+    """Each result depends on the range of all elements; scale and zero point are scalars."""
     axes = normalized(b, range(len(b.shape())))
     b.take(0, axes)
     b.give(axes)

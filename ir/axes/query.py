@@ -1,4 +1,4 @@
-"""What axis maps answer: how indices, cuts and orders of one axis carry over to other tensors."""
+"""Queries of axis maps: what dropping, cutting or reordering one axis means for other tensors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .reduce import Reduction
 
 
 def axes_of(graph: Graph, node: Node) -> AxisMap | None:
-    """The axis map of a node; None where nothing is known.
+    """The axis map of a node; None if nothing is known.
 
-    Ops of the trait ``elementwise`` need no rule of their own.
+    Ops with the trait ``elementwise`` need no rule of their own.
     """
     found = spec(node.key)
     describe = None if found is None else found.axes
@@ -67,10 +67,11 @@ def positions(axes: AxisMap, axis: Axis, factor: int, indices: Iterable[int]) ->
 
 
 def factor_indices(axes: AxisMap, axis: Axis, taken: Iterable[int]) -> dict[int, set[int]] | None:
-    """Indices of factors that make up exactly the positions ``taken`` of an axis.
+    """The indices of factors to which exactly the positions ``taken`` of an axis belong.
 
-    A position of one factor has its index. Positions of a product are those of indices of one of
-    its factors, all others whole: a set that is no such product gives None, as do positions that
+    For an axis of one factor, these are the positions. For a product of factors, they are indices
+    of one factor, with all indices of the others: of (group, channel) with 2 channels in a group,
+    positions 2 and 3 are group 1. The result is None for positions that are no such set, or that
     belong to no piece.
     """
     rest, found = set(taken), {}
@@ -94,13 +95,14 @@ def factor_indices(axes: AxisMap, axis: Axis, taken: Iterable[int]) -> dict[int,
 def dropped(
     axes: AxisMap, at: AxisOf, taken: Sequence[int]
 ) -> dict[AxisOf, tuple[int, ...]] | None:
-    """What other axes lose where an axis loses the positions ``taken``; itself included.
+    """The positions that all axes lose if axis ``at`` loses the positions ``taken``, itself
+    included.
 
-    None where the axis cannot lose them alone: they are no whole indices of a factor, or the order
-    or number of the factor's indices counts in an unknown way. Dropping indices of a normalized or
-    reduced factor leaves a node that computes something else, as structured pruning means it to.
-    Attributes that count indices are in :attr:`AxisMap.counts`; shapes and sizes that a node has
-    as attributes or inputs (``Reshape``, ``Split``, ``Slice``) are for the caller to mend.
+    None if it cannot lose just these: they are no whole indices of a factor, or the factor's kind
+    does not allow it. Dropping indices of a normalized or reduced factor changes what the node
+    computes, which structured pruning intends. Attributes that depend on the number of indices are
+    in :attr:`AxisMap.counts`. Shapes and sizes in attributes or inputs (``Reshape``, ``Split``,
+    ``Slice``) are left to the caller.
     """
     indices = factor_indices(axes, _axis(axes, at), taken)
     if indices is None or not all(_may_lose(axes, f) for f in indices):
@@ -114,7 +116,7 @@ def dropped(
 
 
 def _may_lose(axes: AxisMap, f: int) -> bool:
-    """Do indices of a factor stand side by side, so that some may go?"""
+    """Are indices of a factor independent positions, so that some of them may be dropped?"""
     factor = axes.factors[f]
     if factor.fixed or factor.kind in (Kind.OPAQUE, Kind.WINDOWED):
         return False
@@ -135,7 +137,7 @@ def _axis(axes: AxisMap, at: AxisOf) -> Axis:
 
 
 def axes_of_kind(axes: AxisMap, kind: Kind, operand: int = 0) -> tuple[int, ...]:
-    """The axes of an operand that have a factor of this kind: those that are reduced, say."""
+    """The axes of an operand that have a factor of this kind, such as those that are reduced."""
     return tuple(
         a
         for a, axis in enumerate(axes.operands[operand] or ())
@@ -144,7 +146,7 @@ def axes_of_kind(axes: AxisMap, kind: Kind, operand: int = 0) -> tuple[int, ...]
 
 
 def reduced_axes(graph: Graph, node: Node) -> tuple[int, ...] | None:
-    """The axes of its first input that a node reduces, ascending; None where they are unknown."""
+    """The axes of its first input that a node reduces, ascending; None if they are not known."""
     found = spec(node.key)
     if found is not None and isinstance(found.axes, Reduction):
         return found.axes.reduced_axes(graph, node)
@@ -158,7 +160,7 @@ def factors_of(axis: Axis) -> tuple[int, ...]:
 
 
 def filter_axes(axes: AxisMap, weights: int = 1, data: int = 0) -> tuple[int, ...]:
-    """The axes of weights that results have and the data have not: filters, columns."""
+    """The axes of weights that results have, but the data have not: filters, columns."""
     given = {f for axis in axes.operands[data] or () for f in factors_of(axis)}
     made = {f for result in axes.results for axis in result or () for f in factors_of(axis)}
     return tuple(
@@ -173,12 +175,12 @@ def filter_axes(axes: AxisMap, weights: int = 1, data: int = 0) -> tuple[int, ..
 
 @dataclass(frozen=True)
 class Cut:
-    """A node of which one axis is cut into equal runs, one for each of several devices.
+    """A node with one axis cut into equal parts, one for each of several devices.
 
-    ``cut`` are the axes that are cut with it: operands that have to be, results that are then. The
-    results in ``partial`` are to be combined by ``combine``. Other operands each device has whole,
-    but ``once``, which one of them alone adds. Attributes in :attr:`AxisMap.counts` then
-    count less.
+    ``cut`` are the axes that are cut with it, of operands and of results. The results in
+    ``partial`` must be combined by ``combine``. Each device has other operands as a whole, except
+    for those in ``once``, which only one device adds. Attributes in :attr:`AxisMap.counts` become
+    smaller.
     """
 
     cut: tuple[AxisOf, ...]
@@ -188,10 +190,10 @@ class Cut:
 
 
 def cut_along(axes: AxisMap, at: AxisOf) -> Cut | None:
-    """What cutting an axis into equal runs means for the node; None where it cannot be cut.
+    """What cutting an axis into equal parts means for the node; None if it cannot be cut.
 
-    The outermost factor of the axis is cut. So it must be the outermost of every other axis that
-    has it: of (group, channel) groups can be cut, of (gate, element) only whole gates.
+    The outermost factor of the axis is cut, so it must be the outermost of every other axis that
+    has it, too. Of (group, channel) groups can be cut, of (gate, element) whole gates only.
     """
     (piece, *more) = _axis(axes, at)
     if more or not piece.is_plain or not piece.factors:
@@ -217,10 +219,10 @@ def cut_along(axes: AxisMap, at: AxisOf) -> Cut | None:
 
 
 def is_pointwise(axes: AxisMap) -> bool:
-    """Is every index of the results made of the same index of the operands, which broadcast?
+    """Does each result depend only on the operands at its index, after broadcasting?
 
-    Then axes may change places, as long as they do in all operands and results: a transpose moves
-    past the node.
+    Then axes may be permuted, if it is done in all operands and results: a transpose can move past
+    the node.
     """
     if not axes.results or any(r is None for r in axes.results):
         return False
@@ -234,10 +236,10 @@ def is_pointwise(axes: AxisMap) -> bool:
 
 
 def broadcasts(graph: Graph, node: Node) -> bool:
-    """Is a node of an elementwise op, whose operands broadcast from the last axis on?
+    """Is the node elementwise, with operands that broadcast by NumPy's rules?
 
-    Such a node has no axis in its attributes, so views and transposes of its operands may as well
-    follow it. A trait alone would let an op pass whose operands lie along other axes.
+    Then no attribute names an axis, so views and transposes of its operands may move behind it. The
+    trait alone is not enough: parameters of some ops are along another axis than the last.
     """
     free = has_trait(node, Trait.ELEMENTWISE) and not has_trait(node, Trait.FIXED_RANKS)
     axes = axes_of(graph, node) if free else None

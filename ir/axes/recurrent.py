@@ -1,4 +1,4 @@
-"""Axis maps of recurrent layers: steps in order, sequences apart, hidden elements alike."""
+"""Axis maps of recurrent layers: steps are ordered, sequences and hidden elements are not."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def quantized_lstm(b: Builder) -> AxisMap | None:
 
 @rule
 def packed_recurrent(b: Builder) -> AxisMap | None:
-    """Layers with packed gates: the batch; gates and hidden elements lie in blocks of lanes."""
+    """Layers with packed gates: the batch is mapped; gates and hidden elements are in blocks."""
     directions = b.shape(1)[0]
     columns, hidden = b.opaque(b.shape()[2]), b.opaque(b.out()[-1])
     d, _ = _layer(b, hidden, directions, 4, columns, Kind.MAPPED)

@@ -16,7 +16,7 @@ from .map import UNIT, Axis, AxisMap, Combine, Kind, Piece, whole
 def reduced(
     b: Builder, axes: Sequence[int], keepdims: bool, combine: Combine | None = None
 ) -> AxisMap:
-    """Operand 0 with ``axes`` reduced; ``combine`` makes the whole of the results of parts."""
+    """Operand 0 with ``axes`` reduced; ``combine`` says how results over parts are combined."""
     taken: list[Axis] = []
     given: list[Axis] = []
     for a, d in enumerate(b.shape()):
@@ -32,9 +32,9 @@ def reduced(
 
 
 class Reduction:
-    """The rule of a ``Reduce*``: the axes of operand 1, where they are known.
+    """The rule of a ``Reduce*``: the axes of operand 1, if they are known.
 
-    ``combine`` makes the whole of the results of parts. Roots and logarithms of sums have none.
+    ``combine`` says how results over parts are combined. Roots and logarithms of sums have none.
     """
 
     def __init__(self, combine: Combine | None = None) -> None:
@@ -71,7 +71,7 @@ def _listed_axes(node: Node, axes: Value | None, rank: int) -> tuple[int, ...] |
 
 @rule
 def arg_reduction(b: Builder) -> AxisMap | None:
-    """``ArgMax`` and ``ArgMin``: places along an axis, so that its order counts."""
+    """``ArgMax`` and ``ArgMin``: indices into an axis, whose order therefore counts."""
     at = normalize_axis(b.attr("axis"), len(b.shape()))
     axes = b.axes(b.shape())
     b.withdraw(axes[at])
@@ -94,7 +94,7 @@ def global_pool(combine: Combine | None = None) -> Rule:
 
 @rule
 def along_axis(b: Builder) -> AxisMap | None:
-    """``TopK``, ``CumSum``, ``Hardmax``: one axis, whose order counts; every line by itself.
+    """``TopK``, ``CumSum``, ``Hardmax``: the order along one axis counts; lines are independent.
 
     The axis is an attribute, or operand 1.
     """
@@ -149,7 +149,7 @@ def mean_variance(b: Builder) -> AxisMap | None:
 
 @rule
 def local_response(b: Builder) -> AxisMap | None:
-    """``LRN``: each channel by those around it."""
+    """``LRN``: each channel is normalized by neighbouring ones."""
     size = int(b.attr("size"))
     batch, channels, *image = b.shape()
     n, *rest = b.axes((batch, *image))
@@ -218,7 +218,7 @@ def layer_norm(b: Builder) -> AxisMap | None:
 
 @rule
 def skip_layer_norm(b: Builder) -> AxisMap | None:
-    """The last axis of a sum; gamma, beta and bias lie along it; the sum is a result too."""
+    """The last axis of a sum; gamma, beta and bias are along it; the sum is also a result."""
     axes = normalized(b, [len(b.shape()) - 1])
     b.take(0, axes)
     for i in range(1, len(b.inputs)):
@@ -232,9 +232,9 @@ def skip_layer_norm(b: Builder) -> AxisMap | None:
 
 @rule
 def embed_layer_norm(b: Builder) -> AxisMap | None:
-    """``[batch, length]`` ids pick rows of tables; without position ids the place counts.
+    """Ids ``[batch, length]`` pick rows of tables; without position ids the position counts.
 
-    The second result counts what the mask leaves of a row.
+    The second result is the number of unmasked ids of each row.
     """
     batch, length = b.shape()
     counted = len(b.node.outputs) > 1 and b.has(7)

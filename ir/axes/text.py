@@ -46,8 +46,8 @@ def _piece(piece: Piece) -> str:
 
 def _letter(f: int) -> str:
     """a to z, then a1, b1 ..."""
-    turn, letter = divmod(f, 26)
-    return chr(ord("a") + letter) + (str(turn) if turn else "")
+    cycle, letter = divmod(f, 26)
+    return chr(ord("a") + letter) + (str(cycle) if cycle else "")
 
 
 __all__ = ["axis_text", "map_text"]

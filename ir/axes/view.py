@@ -1,4 +1,4 @@
-"""Axis maps of ops that leave elements in order and change the shape: factors of the sizes."""
+"""Axis maps of views: factors that are common to the sizes of both shapes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .map import Axis, AxisMap, Kind, Piece
 
 @rule
 def view(b: Builder) -> AxisMap | None:
-    """The elements in order under another shape: axes are merged, split, added or dropped.
+    """The same elements in order in another shape: axes are merged, split, added or dropped.
 
-    ``[6, 4]`` to ``[2, 12]`` is ``[(2, 3), 4]`` to ``[2, (3, 4)]``. Where sizes share no factors
-    the axes of that stretch are opaque.
+    ``[6, 4]`` to ``[2, 12]`` is ``[(2, 3), 4]`` to ``[2, (3, 4)]``. Where neighbouring sizes share
+    no factors, these axes are opaque.
     """
     before, after = _Stretch(b, b.shape()), _Stretch(b, b.out())
     _pair(b, before, after)
@@ -23,7 +23,7 @@ def view(b: Builder) -> AxisMap | None:
 
 
 class _Stretch:
-    """The axes of one side: for each the factors found so far, from outside and from inside."""
+    """The axes of one shape, with the factors found so far, from the outermost and innermost on."""
 
     def __init__(self, b: Builder, shape: Shape) -> None:
         self.shape = shape
@@ -33,11 +33,11 @@ class _Stretch:
         self._b = b
 
     def open(self) -> list[int]:
-        """The axes with a size that no factors account for."""
+        """The axes with a rest of their size that has no factors yet."""
         return [i for i, d in enumerate(self.rest) if d != 1]
 
     def axes(self) -> list[Axis]:
-        """What is left of a size is an opaque factor."""
+        """Make the rest of each size an opaque factor."""
         out: list[Axis] = []
         for outer, rest, inner in zip(self.outer, self.rest, self.inner, strict=True):
             middle = [] if rest == 1 else [self._b.factor(rest, Kind.OPAQUE)]
@@ -46,7 +46,7 @@ class _Stretch:
 
 
 def _pair(b: Builder, before: _Stretch, after: _Stretch) -> None:
-    """Account for common factors from the outermost axis on, then from the innermost."""
+    """Find common factors from the outermost axis on, then from the innermost."""
     if any(d == 0 for d in (*before.shape, *after.shape)):
         return
     for from_inside in (False, True):
@@ -65,7 +65,7 @@ def _pair(b: Builder, before: _Stretch, after: _Stretch) -> None:
 
 
 def _common(a: Dim, b: Dim) -> Dim | None:
-    """The lesser of two sizes where it divides the other."""
+    """The lesser of two sizes if it divides the other, else None."""
     if known_equal(a, b):
         return a
     for small, large in ((a, b), (b, a)):

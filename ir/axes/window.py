@@ -81,7 +81,7 @@ def transposed_convolution(b: Builder) -> AxisMap | None:
 
 @rule
 def deformable_convolution(b: Builder) -> AxisMap | None:
-    """``DeformConv``: where the windows look is data, and may differ by groups of channels."""
+    """``DeformConv``: the windows' positions are data, and may differ by groups of channels."""
     shape, weights = b.shape(), b.shape(1)
     group, shared = int(b.attr("group") or 1), int(b.attr("offset_group") or 1) == 1
     n, image = whole(b.factor(shape[0])), [b.opaque(d) for d in b.out()[2:]]
@@ -100,7 +100,7 @@ def deformable_convolution(b: Builder) -> AxisMap | None:
 
 @rule
 def causal_convolution(b: Builder) -> AxisMap | None:
-    """``CausalConvWithState``: depthwise, over the length with the positions of the past."""
+    """``CausalConvWithState``: depthwise, along the length, with the state before it."""
     batch, channels, length = b.shape()
     n, c = whole(b.factor(batch)), whole(b.factor(channels))
     b.take(0, [n, c, b.opaque(length)])
@@ -120,7 +120,8 @@ def causal_convolution(b: Builder) -> AxisMap | None:
 def pool(b: Builder) -> AxisMap | None:
     """``[N, C, image]``, or ``[N, image, C]`` with ``channels_last``.
 
-    Nothing is said of the places that ``MaxPool`` returns: they count through the whole tensor.
+    Nothing is known of the indices that ``MaxPool`` returns, which are flat indices into the
+    tensor.
     """
     n, *middle, last = b.shape()
     channels_last = bool(b.attr("channels_last"))

@@ -1,4 +1,4 @@
-"""Activations that ``onnx.reference`` computes slowly, with overflow or otherwise than defined."""
+"""Activations that ``onnx.reference`` computes slowly, with overflow, or not as defined."""
 
 from __future__ import annotations
 

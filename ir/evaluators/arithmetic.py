@@ -38,7 +38,7 @@ def requantize(
 
 
 def saturated(whole: np.ndarray, target: np.dtype) -> np.ndarray:
-    """Whole floats as integers of ``target``, the nearest there are; NaN gives the least."""
+    """Whole floats as integers of ``target``, saturated; NaN gives the least."""
     t = from_numpy_dtype(target)
     low = -(1 << (t.bits - 1)) if t.kind == "i" else 0
     inside: np.ndarray = np.clip(whole, low, low + (1 << t.bits) - 1)
@@ -46,7 +46,7 @@ def saturated(whole: np.ndarray, target: np.dtype) -> np.ndarray:
 
 
 def dynamic_codes(x: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    """``x`` quantized to uint8 over its own range: codes less their zero point, and the scale."""
+    """``x`` quantized to uint8 over its own range: integers minus the zero point, and the scale."""
     low, high = np.float32(min(0, x.min())), np.float32(max(0, x.max()))
     scale = np.float32((high - low if high > low else np.float32(1)) / np.float32(255))
     zero = np.rint(np.clip(-low / scale, 0, 255))

@@ -14,7 +14,7 @@ from .arithmetic import centred, compute_dtype, requantize
 from .windows import Frame, at_end, conv_frame, ints
 
 _COLUMN_BYTES = 1 << 27
-"""Columns are laid out in blocks of about this size."""
+"""Bytes of a block of columns, about; the columns of an image are made block by block."""
 
 
 def conv(node: Node, inputs: list[Any]) -> list[Any]:

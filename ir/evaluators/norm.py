@@ -1,4 +1,4 @@
-"""Normalisations that ``onnx.reference`` computes otherwise than the operators are defined."""
+"""Normalisations that ``onnx.reference`` does not compute as the operators are defined."""
 
 from __future__ import annotations
 

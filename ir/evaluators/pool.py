@@ -106,7 +106,7 @@ def _sum(x: np.ndarray, window: Frame) -> np.ndarray:
 
 
 def _counts(node: Node, spatial: tuple[int, ...], window: Frame) -> np.ndarray:
-    """How many elements each window averages; what only rounding up added never counts."""
+    """The number of elements that each window averages, without those that ``ceil_mode`` added."""
     border = 1.0 if attribute(node, "count_include_pad") else 0.0
     widths = list(zip(window.before, window.after, strict=True))
     counted = np.pad(np.ones(spatial, np.float32), widths, constant_values=border)

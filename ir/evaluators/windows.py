@@ -17,9 +17,10 @@ from ..windows import Window, conv_window, pool_window, window_output
 
 @dataclass(frozen=True)
 class Frame:
-    """A sliding window over axes of known extents; every field has one entry an axis.
+    """A sliding window over axes of known extents; every field has one entry for each axis.
 
-    ``extra`` is padding after ``after`` that only a rounded-up output size needs.
+    ``extra`` is padding after ``after`` that is only needed if ``ceil_mode`` rounded the output
+    size up.
     """
 
     kernel: tuple[int, ...]
@@ -35,7 +36,7 @@ class Frame:
         return product(*(range(k) for k in self.kernel))
 
     def view(self, padded: np.ndarray, offset: Sequence[int]) -> np.ndarray:
-        """What kernel position ``offset`` sees: shape ``[..., *output]``, a view."""
+        """The elements at kernel position ``offset`` of all windows: ``[..., *output]``, a view."""
         index: list[Any] = [
             slice(o * d, o * d + (n - 1) * s + 1, s)
             for o, d, n, s in zip(offset, self.dilations, self.output, self.strides, strict=True)
@@ -43,7 +44,7 @@ class Frame:
         return at_end(padded, index)
 
     def pad(self, x: np.ndarray, value: Any) -> np.ndarray:
-        """``x`` with the borders the window reaches into."""
+        """``x`` with the borders that windows reach into."""
         borders = [(b, a + e) for b, a, e in zip(self.before, self.after, self.extra, strict=True)]
         if not any(b or a for b, a in borders):
             return x

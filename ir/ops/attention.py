@@ -77,7 +77,7 @@ def _check_mask(ctx: InferContext, scores: Shape) -> None:
     mask = ctx.tensor(3)
     if not 1 <= mask.rank <= 4:
         raise ctx.error(f"the mask must have 1 to 4 axes, not {mask}")
-    # A mask may end before the keys do: what it does not cover is masked (ONNX's Attention-24).
+    # A mask may be shorter than the keys, of which the rest is masked (ONNX's Attention-24).
     ctx.broadcast_to(mask.dims[:-1], scores[:-1], "a mask")
     ctx.require_at_most(mask.dims[-1], dim_max(scores[-1], 1), "a mask no longer than the keys")
 
@@ -109,7 +109,7 @@ def _infer_rotary(ctx: InferContext) -> list[Type]:
 
 
 def _evaluate_attention(node: Node, inputs: list[Any]) -> list[Any]:
-    """The formula in float64 (float32 operands), one array at a time."""
+    """The formula in float64, for float32 operands."""
     q, k, v, mask = [*inputs, None][:4]
     scale = attribute(node, "scale") or 1.0 / math.sqrt(q.shape[-1])
     wide = [x.astype(np.float64) for x in (q, k, v)]
@@ -189,7 +189,7 @@ def _infer_linear_attention(ctx: InferContext) -> list[Type]:
 def _require_linear_attention(
     ctx: InferContext, places: Shape, heads: int, depth: Dim, width: Dim
 ) -> None:
-    """The inputs other than the queries fit them; ``places`` is the batch and the length."""
+    """Record that the other inputs fit the queries; ``places`` is the batch and the length."""
     ctx.require_same_shape(ctx.tensor(1).dims, (*places, heads * depth), "keys as wide as queries")
     ctx.require_same_shape(ctx.tensor(2).dims[:2], places, "a value for each key")
     if ctx.has(3):

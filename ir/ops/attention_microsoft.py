@@ -38,7 +38,7 @@ def _infer_rotary(ctx: InferContext) -> list[Type]:
 
 
 def _check_rotary(ctx: InferContext, x: TensorType) -> None:
-    """The angles are of half as many pairs as a head has elements, and of every position."""
+    """Record that the angles have an entry for each pair of a head's elements and each position."""
     rows, pairs = ctx.tensor(2).dims
     ctx.require_same_shape(ctx.tensor(3).dims, (rows, pairs), "as many sines as cosines")
     width: Dim = x.dims[-1]
@@ -136,7 +136,7 @@ def _infer_attention(ctx: InferContext) -> list[Type]:
 
 
 def projection_sizes(ctx: InferContext) -> tuple[Dim, Dim, Dim]:
-    """Columns of the weights that make queries, keys and values."""
+    """The columns of the weights for queries, for keys and for values."""
     given = ctx.attr("qkv_hidden_sizes")
     if given:
         q, k, v = given

@@ -1,7 +1,7 @@
 """Dialect ops over blocked layouts (see :mod:`..packing`); the layout pass creates them.
 
-Their types state the memory as it is: a tensor in ``NC2{16c}`` has rank 5 for images. Channels
-past the logical count, in the last block, hold values that nobody may use.
+Their types describe the memory, so a blocked image has rank 5. Channels past the logical number, in
+the last block, have values that must not be used.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _wide_if(condition: bool, x: np.ndarray) -> np.ndarray:
 
 
 def _padded(x: np.ndarray, attrs: dict[str, Any], value: int) -> np.ndarray:
-    """``x`` in float64 with its border of ``value``; takes the pads out of ``attrs``."""
+    """``x`` in float64 with a border of ``value``; removes the pads from ``attrs``."""
     pads = tuple(attrs.pop("pads", ())) or (0,) * (2 * (x.ndim - 2))
     half = len(pads) // 2
     widths = [(0, 0), (0, 0), *zip(pads[:half], pads[half:], strict=True)]

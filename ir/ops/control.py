@@ -24,10 +24,10 @@ from ..types import (
 
 Fresh = Callable[[], Dim]
 
-MANY = 2**31  # captured values come on top of the schema's inputs
+MANY = 2**31  # captured values are inputs beyond those of the schema
 
 _ROUNDS = 4
-"""Inferences of a loop's body until the types of what it carries settle."""
+"""Most inferences of a loop's body until the types of carried values no longer change."""
 
 
 def _body(ctx: InferContext, name: str) -> Graph:
@@ -77,7 +77,7 @@ def unify(a: Type, b: Type, fresh: Fresh) -> Type:
 
 
 def _unify_elements(a: Type, b: Type, fresh: Fresh) -> Type:
-    """As :func:`unify`, where an element of unknown shape stands for none seen yet."""
+    """As :func:`unify`, but an element of unknown shape stands for a sequence without elements."""
     if isinstance(a, TensorType) and a.shape is None:
         return b
     if isinstance(b, TensorType) and b.shape is None:
@@ -103,7 +103,7 @@ def _symbols(types: Sequence[Type | None]) -> frozenset[str]:
 
 
 def _outside(t: Type, outer: frozenset[str], ctx: InferContext) -> Type:
-    """A body's result type as seen outside: dims that only the body knows become fresh."""
+    """A body's result type outside of it: dims that only the body knows become fresh symbols."""
     own = f"u{ctx.node.serial}_"
     if isinstance(t, SequenceType):
         return t.with_elem(_outside(t.elem, outer, ctx))
@@ -144,7 +144,7 @@ def _settle_carried(
 
 
 def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
-    """The carried type after an iteration: a dim that changes gets a symbol of the body's own."""
+    """The carried type after an iteration: a dim that changes becomes a symbol of the body."""
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in body.name)
     counter = iter(range(1_000))
     if isinstance(a, TensorType) and isinstance(b, TensorType) and a.shape and b.shape:
@@ -157,7 +157,7 @@ def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
     return unify(a, b, lambda: sym(f"{name}_element{index}_{next(counter)}"))
 
 
-# M and cond count as required, though either may be left out.
+# M and cond count as required, though either may be omitted.
 @op("Loop", traits=(Trait.CONTROL_FLOW,), arity=(2, MANY), omitted=(0, 1))
 def _infer_loop(ctx: InferContext) -> list[Type]:
     body = _body(ctx, "body")
@@ -184,7 +184,7 @@ def _scalar(name: str) -> TensorType:
 
 
 def _trip_count(ctx: InferContext, body: Graph) -> Dim | None:
-    """How often the loop runs, where nothing can end it early and the limit is known."""
+    """The number of iterations, if the limit is known and nothing can end the loop early."""
     limit = ctx.known(0)
     start = ctx.known(1) if ctx.has(1) else np.array(True)
     going = body.outputs[0]
@@ -233,7 +233,7 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
 
 
 def _require_one_shape(ctx: InferContext, body: Graph, count: int) -> None:
-    """Each iteration of a Scan gives states of the shape that they came with."""
+    """Record that each iteration of a Scan keeps the shapes of its states."""
     name = node_text(ctx.node.name, ctx.node.key)
     why = "states that keep their shape in every iteration"
     for before, after in zip(body.inputs[:count], body.outputs[:count], strict=True):

@@ -20,7 +20,7 @@ _FLOATS = (*_HEAVY, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC)
 
 
 def _summed_axes(_node: Node, index: int) -> tuple[int, ...]:
-    """All axes of the weights but that of the filters."""
+    """All axes of the weights except for the filters."""
     return (1, 2, 3, 4) if index == 1 else ()
 
 
@@ -75,7 +75,7 @@ def infer_deform_conv(c: InferContext) -> list[Type]:
 
 
 def _require_deform(c: InferContext, x: TensorType, w: TensorType, offset: TensorType) -> None:
-    """What ONNX's DeformConv-22 says of the sizes of its inputs."""
+    """Record what ONNX's DeformConv-22 requires of the sizes of its inputs."""
     groups, offset_groups = c.attr("group") or 1, c.attr("offset_group") or 1
     c.require_equal(x.dims[1], w.dims[1] * groups, f"channels that fit {groups} groups of weights")
     c.require_multiple(w.dims[0], groups, f"output channels that divide into {groups} groups")
@@ -94,7 +94,7 @@ def _require_deform(c: InferContext, x: TensorType, w: TensorType, offset: Tenso
 
 
 def require_bias(c: InferContext, i: int, filters: Dim) -> None:
-    """Note that input ``i``, where it is given, holds one number for each of ``filters``."""
+    """Record that input ``i``, if it is given, has one number for each of ``filters``."""
     if c.has(i):
         c.require_same_shape(c.tensor(i).dims, (filters,), "a bias with one entry a filter")
 
@@ -130,7 +130,7 @@ def conv_shape(c: InferContext, x: TensorType, w: TensorType) -> Shape:
 
 
 def _require_kernel(c: InferContext, w: TensorType) -> None:
-    """The attribute kernel_shape, where it is given, is that of the weights."""
+    """Record that the attribute kernel_shape, if it is given, is that of the weights."""
     given = c.attr("kernel_shape")
     if given:
         c.require_same_shape(w.dims[2:], tuple(given), "weights of its kernel_shape")

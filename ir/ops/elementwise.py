@@ -13,7 +13,7 @@ from ..types import TensorType, Type
 from .elementwise_values import dim_abs, dim_sign, elementwise_value
 
 PARTIAL = (Trait.ELEMENTWISE, Trait.FLOAT_POLYMORPHIC)
-"""Traits of elementwise ops that make infinities or NaN of some finite numbers."""
+"""Traits of elementwise ops whose result may be infinite or NaN for finite numbers."""
 
 ELEMENTWISE = (*PARTIAL, Trait.FINITE)
 CHEAP = (*ELEMENTWISE, Trait.CHEAP)
@@ -71,7 +71,7 @@ def _same_float(ctx: InferContext) -> list[Type]:
 
 
 def _register_rounding(name: str, plain: Callable[[Any], Any], traits: tuple[Trait, ...]) -> None:
-    """Float functions whose values matter where a model computes sizes in floats."""
+    """Float functions whose values are propagated, since models compute sizes in floats."""
     value = elementwise_value(plain)
 
     @op(name, traits=(*traits, Trait.ROUNDS_ONCE), propagate=value)

@@ -25,15 +25,15 @@ Arrays: TypeAlias = "list[np.ndarray | None]"
 
 
 class _NotProved(Exception):
-    """A symbolic operation has no answer that holds for every value of the symbols."""
+    """A symbolic operation has no result that is right for all values of the symbols."""
 
 
 def elementwise_value(
     plain: Callable[..., Array], symbolic: Callable[..., Any] | None = None
 ) -> Propagate:
-    """A propagate rule: ``plain`` on NumPy arrays, ``symbolic`` on the entries where one is a dim.
+    """A propagate rule: ``plain`` on NumPy arrays, ``symbolic`` on entries that are dims.
 
-    Nothing is known where an input is not, or where ``symbolic`` cannot be decided.
+    The result is not known if an input is not, or if ``symbolic`` has no answer.
     """
 
     def rule(ctx: InferContext, arrays: Arrays) -> Arrays | None:
@@ -58,7 +58,7 @@ def elementwise_value(
 
 
 def _wraps(entry: Dim, dtype: DType) -> bool:
-    """Might an integer type not hold it? Symbols are taken to fit the signed ones."""
+    """May a value not fit an integer type? Symbols are assumed to fit the signed ones."""
     if dtype.bits < 32:
         return True
     if isinstance(entry, int):

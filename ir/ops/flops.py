@@ -1,4 +1,4 @@
-"""How many arithmetic operations an op takes, from the shapes of its inputs and outputs.
+"""The number of arithmetic operations of an op, from the shapes of its inputs and outputs.
 
 A multiply-add counts two. Each rule is the ``flops`` of the ops that are registered with it.
 """
@@ -23,7 +23,7 @@ def needed(inputs: Inputs, i: int) -> Value:
 
 
 def matmul(node: Node, inputs: Inputs) -> Dim:
-    """A product of matrices, each element of the result a sum along the last axis of input 0."""
+    """A matrix product: each element of the result is a sum along the last axis of input 0."""
     x = needed(inputs, 0)
     depth = x.shape[-2 if attribute(node, "transA") and x.rank > 1 else -1]
     return 2 * node.out().tensor_type.numel * depth
@@ -43,7 +43,7 @@ def transposed_convolution(_node: Node, inputs: Inputs) -> Dim:
 
 
 def blocked_convolution(node: Node, _inputs: Inputs) -> Dim:
-    """The channels that fill up the last block do not count."""
+    """Channels that only pad the last block do not count."""
     batch, _, *spatial, _ = node.out().shape
     points = numel((batch, *spatial, *attribute(node, "kernel_shape")))
     groups = int(attribute(node, "group") or 1)
@@ -52,7 +52,7 @@ def blocked_convolution(node: Node, _inputs: Inputs) -> Dim:
 
 
 def blocked_depthwise(node: Node, _inputs: Inputs) -> Dim:
-    """Each output channel is made of one input channel."""
+    """Each output channel is computed from one input channel."""
     batch, _, *spatial, _ = node.out().shape
     points = numel((batch, *spatial, *attribute(node, "kernel_shape")))
     return 2 * points * int(attribute(node, "out_channels"))
@@ -64,7 +64,7 @@ def pool(node: Node, _inputs: Inputs) -> Dim:
 
 
 def attention(past: int | None) -> Flops:
-    """Scores, and their products with values; ``past`` is the input that holds earlier keys."""
+    """Scores, and their products with values; ``past`` is the input of earlier keys."""
 
     def rule(node: Node, inputs: Inputs) -> Dim:
         q, keys = needed(inputs, 0), needed(inputs, 1).shape[-2]

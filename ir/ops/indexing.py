@@ -1,4 +1,4 @@
-"""Ops that read or write elements at places that another tensor names."""
+"""Ops that read or write elements at indices from another tensor."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _array_feature_extractor(ctx: InferContext) -> list[Type]:
 
 
 def _require_inside(ctx: InferContext, indices: TensorType, x: TensorType, axis: int) -> None:
-    """Along the other axes an element of the data stands for each index."""
+    """Record that along the other axes there are no more indices than elements."""
     for i, (have, most) in enumerate(zip(indices.dims, x.dims, strict=True)):
         if i != axis:
             ctx.require_at_most(have, most, f"no more indices along axis {i} than elements")
@@ -298,7 +298,7 @@ def _evaluate_compress(node: Node, inputs: list[Array]) -> list[Array]:
     axes=compress,
 )  # fmt: skip
 def _compress(ctx: InferContext) -> list[Type]:
-    """A condition may be shorter than the axis; what it has beyond it is ignored."""
+    """A condition may be shorter than the axis; if it is longer, the rest is ignored."""
     x, axis = ctx.tensor(0), ctx.attr("axis")
     picks = ctx.known(1)
     extent = x.numel if axis is None else x.dims[normalize_axis(axis, x.rank)]

@@ -1,7 +1,7 @@
-"""Reference evaluation of gathers and scatters by NumPy's own indexing.
+"""Reference evaluation of gathers and scatters by NumPy's indexing.
 
-``onnx.reference`` loops over every index in Python, and its GatherElements only goes up to the
-number of arrays that ``numpy.choose`` takes.
+``onnx.reference`` loops over every index in Python, and its GatherElements is limited to the number
+of arrays that ``numpy.choose`` takes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _int(node: Node, name: str, default: int) -> int:
 
 
 def _along(indices: Array, axis: int) -> tuple[Array, ...]:
-    """An index for every element of ``indices``, which name places along ``axis``."""
+    """A full index for every element of ``indices``, which are indices along ``axis``."""
     grid: list[Any] = list(np.ogrid[tuple(slice(0, n) for n in indices.shape)])
     grid[axis] = indices
     return tuple(grid)
@@ -70,7 +70,7 @@ def _scattered(node: Node, data: Array, where: tuple[Array, ...], updates: Array
     if reduction == "none":
         out[where] = updates
         return out
-    # One after the other: an array assignment would count duplicates once.
+    # One after the other, since an array assignment would count duplicates once.
     shape = np.broadcast_shapes(*(np.shape(w) for w in where))
     full = [np.broadcast_to(w, shape).reshape(-1) for w in where]
     values = updates.reshape(len(full[0]), *updates.shape[len(shape) :])
@@ -82,7 +82,7 @@ def _scattered(node: Node, data: Array, where: tuple[Array, ...], updates: Array
 
 
 def one_hot(node: Node, inputs: list[Any]) -> list[Any]:
-    """``OneHot``: values[1] where the index is met, else values[0]; far indices meet nothing."""
+    """``OneHot``: values[1] at the index, else values[0]; indices out of range set nothing."""
     indices, depth, values = inputs
     count = int(depth.reshape(-1)[0])
     axis = normalize_axis(_int(node, "axis", -1), indices.ndim + 1)

@@ -91,7 +91,7 @@ def _flops(node: Node, inputs: Sequence[Value | None]) -> Dim:
 
 @rule
 def einsum_axes(b: Builder) -> AxisMap | None:
-    """Each label is a factor, summed where the result does not have it."""
+    """Each label is a factor, which is summed if the result does not have it."""
     shapes = [b.shape(i) for i in range(len(b.inputs))]
     einsum = parse_einsum(b.attr("equation"), [len(shape) for shape in shapes])
     sizes = einsum.extents(shapes)
@@ -122,7 +122,7 @@ def _infer_einsum(ctx: InferContext) -> list[Type]:
 
 
 def _require_diagonals(ctx: InferContext, labels: Sequence[str], dims: Shape) -> None:
-    """An index that an operand has twice has one size there: a diagonal does not broadcast."""
+    """Record that axes with the same label have equal sizes: a diagonal does not broadcast."""
     first: dict[str, Dim] = {}
     for label, d in zip(labels, dims, strict=True):
         ctx.require_equal(first.setdefault(label, d), d, f"one size of index {label!r}")

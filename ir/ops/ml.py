@@ -1,7 +1,6 @@
-"""Type inference of ai.onnx.ml's host ops, and of the dialect ops that stand for its models.
+"""Type inference of ai.onnx.ml's host ops, and of the dialect ops for its models.
 
-The frontend takes classical models apart: what is left of them are products and elementwise ops,
-and the ops here.
+The frontend decomposes classical models into products, elementwise ops, and the dialect ops here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ops that move elements about: the output holds input elements in another place."""
+"""Ops that move elements: the output has input elements at other indices."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _concat(ctx: InferContext) -> list[Type]:
 
 
 def _common_dim(ctx: InferContext, dims: Sequence[Dim]) -> Dim:
-    """The one size that all of ``dims`` stand for: an int where one is."""
+    """The size that all of ``dims`` are equal to: an int if one of them is."""
     known = {d for d in dims if isinstance(d, int)}
     if len(known) > 1:
         raise ctx.error(f"dimensions {', '.join(map(str, sorted(known)))} differ")

@@ -74,7 +74,7 @@ def _slice(ctx: InferContext) -> list[Type]:
 
 
 def _require_lengths(ctx: InferContext, axes: Sequence[int] | None) -> None:
-    """Starts, ends, axes and steps are of one length."""
+    """Record that starts, ends, axes and steps have the same length."""
     count = numel(ctx.tensor(1).dims) if axes is None else len(axes)
     for i in filter(ctx.has, (1, 2, 3, 4)):
         given = numel(ctx.tensor(i).dims)
@@ -117,7 +117,7 @@ def _slice_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 
 
 def pad_amounts(ctx: InferContext) -> list[tuple[Dim, Dim] | None]:
-    """What is added before and after each axis; None where it is only known at run time."""
+    """The pads before and after each axis; None if they are only known at run time."""
     rank = ctx.tensor(0).rank
     axes: Sequence[int] | None = range(rank)
     if ctx.has(3):
@@ -153,7 +153,7 @@ def _pad_value(ctx: InferContext, arrays: Arrays) -> Arrays | None:
 
 
 def _static_width(width: tuple[Dim, Dim] | None) -> tuple[int, int] | None:
-    """The width where it is known and cuts nothing off."""
+    """The pad if it is known and not negative, else None."""
     if width is None:
         return None
     before, after = width
@@ -163,7 +163,7 @@ def _static_width(width: tuple[Dim, Dim] | None) -> tuple[int, int] | None:
 
 
 def _evaluate_pad(node: Node, inputs: list[Any]) -> list[Any]:
-    """``Pad`` by NumPy; negative pads cut before the others add."""
+    """``Pad`` by NumPy; negative pads crop before others are added."""
     x, pads = inputs[:2]
     rest: list[Any] = [*inputs[2:], None, None]
     axes = range(x.ndim) if rest[1] is None else normalize_axes(rest[1].reshape(-1), x.ndim)
@@ -239,7 +239,7 @@ def _center_crop_pad(ctx: InferContext) -> list[Type]:
 def _require_columns(
     ctx: InferContext, x: TensorType, image: Sequence[Dim], block: Sequence[Dim]
 ) -> None:
-    """As many rows as elements of blocks, and as many columns as blocks in the image."""
+    """Record that there is a row for each element of a block and a column for each block."""
     count = len(image)
     strides = ctx.attr("strides") or (1,) * count
     dilations = ctx.attr("dilations") or (1,) * count

@@ -1,8 +1,8 @@
-"""Dialect ops for movements whose target is known as dims: no shape tensors at run time.
+"""Dialect ops for movements whose parameters are known as dims, without shape tensors at run time.
 
-Passes replace the ONNX ops of these names once inference knows the numbers symbolically. The
-attributes hold dims; the interpreter hands :attr:`OpSpec.evaluate` a node whose attributes are
-ints already (the symbols bound to the sizes of this run).
+Passes replace the ONNX ops of these names once inference knows the parameters symbolically.
+Attributes are dims; the interpreter passes a node to :attr:`OpSpec.evaluate` with ints as
+attributes, after the symbols got the sizes of the run.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ DOMAIN = "com.microsoft"
 
 
 def _standardized(x: np.ndarray, epsilon: float, centred: bool) -> tuple[np.ndarray, ...]:
-    """``x`` over its last axis with mean 0 (where centred) and square 1; the mean; the inverse."""
+    """``x`` normalized over its last axis (to mean 0 if centred); the mean; the inverse root."""
     mean = x.mean(axis=-1, keepdims=True) if centred else np.zeros_like(x[..., :1])
     inverse = 1 / np.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + epsilon)
     return (x - mean) * inverse, mean, inverse
@@ -101,7 +101,7 @@ def _infer_skip(ctx: InferContext) -> list[Type]:
     ctx.broadcast_to(ctx.tensor(1).dims, x.dims, "a residual")
     for i in range(2, len(ctx.inputs)):
         if ctx.has(i):
-            # Of one number too: kernels read a number for each place of the row.
+            # This includes a single number, as kernels read a number for each element of the row.
             why = "a number of gamma, beta and bias for each place of the last axis"
             ctx.require_same_shape(ctx.tensor(i).dims, x.dims[-1:], why)
     statistics = tensor("float32", *x.dims[:-1], 1)
@@ -144,7 +144,7 @@ def _infer_embed(ctx: InferContext) -> list[Type]:
 
 
 def _check_embed(ctx: InferContext, ids: Shape, width: Dim) -> None:
-    """The tables are as wide as each other and have a row for every id."""
+    """Record that the tables have equal widths and a row for every id."""
     for i, why in ((1, "segment ids"), (7, "a mask"), (8, "position ids")):
         if ctx.has(i):
             ctx.require_same_shape(ctx.tensor(i).dims, ids, f"{why} for each word")

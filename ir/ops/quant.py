@@ -205,7 +205,7 @@ def infer_matmul_nbits(c: InferContext) -> list[Type]:
 
 
 def _positive(c: InferContext, name: str) -> int:
-    """An attribute that says how many there are of something."""
+    """An attribute that is a count, so it must be positive."""
     value = c.attr(name)
     if not isinstance(value, int) or value < 1:
         raise c.error(f"{name} must be a whole number from 1 on, not {value!r}")
@@ -213,7 +213,7 @@ def _positive(c: InferContext, name: str) -> int:
 
 
 def _check_blocks(c: InferContext, inner: int, columns: int) -> None:
-    """Weights, scales and zero points are as many as the blocks of all columns need."""
+    """Record that weights, scales and zero points are as many as the blocks of all columns."""
     bits, size = int(c.attr("bits")), _positive(c, "block_size")
     blocks = -(-inner // size)
     packed = c.has(3) and c.tensor(3).dtype.name == "uint8"

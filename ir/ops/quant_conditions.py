@@ -1,6 +1,6 @@
 """Conditions on the shapes of scales and zero points.
 
-Without them a parameter of one entry would be read as one of many wherever its length is open.
+Without them, a kernel for a parameter of unknown length would read past one with a single entry.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..types import TensorType
 
 
 def require_single(c: InferContext, *inputs: int) -> None:
-    """Each of ``inputs``, where it is given, holds one number."""
+    """Record that each of ``inputs``, if it is given, is one number."""
     for i in inputs:
         if c.has(i):
             for d in c.tensor(i).dims:
@@ -21,7 +21,7 @@ def require_single(c: InferContext, *inputs: int) -> None:
 
 
 def require_entries(c: InferContext, i: int, size: Dim, what: str) -> None:
-    """Input ``i``, where it is given, holds one number, or one for each of ``size``."""
+    """Record that input ``i``, if it is given, is one number, or one for each of ``size``."""
     if not c.has(i):
         return
     dims = c.tensor(i).dims
@@ -34,7 +34,8 @@ def require_entries(c: InferContext, i: int, size: Dim, what: str) -> None:
 
 
 def require_lines(c: InferContext, i: int, x: TensorType, axis: int, what: str) -> None:
-    """Input ``i`` holds one number, or one for each row (``axis`` -2) or column (-1) of ``x``.
+    """Record that input ``i`` is one number, or one for each row (``axis`` -2) or column (-1) of
+    ``x``.
 
     It is a vector, or has the axes of ``x`` with one entry along the other of the last two.
     """
@@ -50,7 +51,7 @@ def require_lines(c: InferContext, i: int, x: TensorType, axis: int, what: str) 
 
 
 def require_granularity(c: InferContext) -> None:
-    """Inputs 1 and 2 of (De)QuantizeLinear fit input 0: by tensor, by axis or by block."""
+    """Record that inputs 1 and 2 of (De)QuantizeLinear fit input 0: by tensor, axis or block."""
     x, scale = c.tensor(0), c.tensor(1)
     axis = 1 if c.attr("axis") is None else int(c.attr("axis"))
     block = int(c.attr("block_size") or 0)

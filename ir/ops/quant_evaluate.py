@@ -54,7 +54,7 @@ def dequantize_linear(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 def _codes(quotient: Array, zero: Array | None, default: str = "uint8") -> Array:
-    """A quotient rounded, moved by its zero point and saturated to the zero point's type."""
+    """A quotient, rounded, plus its zero point, and saturated to the zero point's type."""
     target = to_numpy_dtype(default) if zero is None else zero.dtype
     return saturated(np.rint(quotient) + (0 if zero is None else zero.astype(np.float32)), target)
 
@@ -155,7 +155,7 @@ def _activated(node: Node, x: Array) -> Array:
 
 
 def _real(x: Array, scale: Array, zero: Array | None) -> Array:
-    """The numbers that codes stand for, in float32."""
+    """The numbers that quantized integers stand for, in float32."""
     return centred(x, zero, axis=None).astype(np.float32) * scale
 
 
@@ -199,7 +199,7 @@ def qlinear_softmax(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 def qlinear_concat(node: Node, inputs: list[Any]) -> list[Any]:
-    """Tensors of their own scales side by side under one."""
+    """Tensors with scales of their own, concatenated and quantized by one scale."""
     scale, zero, *rest = inputs
     parts = [
         _codes(_real(rest[i], rest[i + 1], rest[i + 2]) / scale, zero)

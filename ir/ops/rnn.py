@@ -72,11 +72,12 @@ def infer_layer(
     features: int = 2,
     first_state: int = 5,
 ) -> list[Type]:
-    """Y, then the last value of each state, as ONNX's ``layout`` orders their dims.
+    """The types of Y and of the last value of each state, with dims as ONNX's ``layout`` orders
+    them.
 
-    W and R hold the rows of ``gates``, or are packed where that is None. ``features`` is the axis
-    of W that is as long as one step of X; the initial states are inputs from ``first_state`` on,
-    behind the lengths.
+    W and R have the rows of ``gates`` gates, or are packed if that is None. ``features`` is the
+    axis of W that is as long as one step of X. The initial states are the inputs from
+    ``first_state`` on, after the lengths.
     """  # fmt: skip
     x, w = c.tensor(0), c.tensor(1)
     if x.rank != 3:
@@ -110,7 +111,7 @@ def infer_layer(
 
 
 def _require_weights(c: InferContext, hidden: Dim, count: int, rows: Dim, features: int) -> None:
-    """W, R and B of one hidden size, as the layers of ONNX and com.microsoft take them.
+    """Record that W, R and B fit one hidden size, for layers of ONNX and com.microsoft.
 
     ``rows`` are those of all gates; with ``features`` 1 they are the last axis, not the middle one.
     """
@@ -127,7 +128,7 @@ def _require_weights(c: InferContext, hidden: Dim, count: int, rows: Dim, featur
 
 
 def _relate(c: InferContext, index: int, shape: Shape, needs: Sequence[str]) -> None:
-    """An optional input has this shape; ``needs`` says why, dim by dim."""
+    """Record that an optional input has this shape; ``needs`` says why, for each dim."""
     t = c.inputs[index] if c.has(index) else None
     if isinstance(t, TensorType) and t.shape is not None and len(t.shape) == len(shape):
         for have, want, why in zip(t.shape, shape, needs, strict=True):

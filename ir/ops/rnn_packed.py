@@ -1,7 +1,7 @@
 """Recurrent layers with packed gates (see :mod:`..packing`); the layout pass creates them.
 
-The inputs' share of the gates, ``X * W^T`` with the biases that can be added beforehand, comes as
-input 0 for all steps at once, its columns ordered ``[direction, block, gate, element]``.
+Input 0 is the product of X with the weights, ``X * W^T`` with the biases that can be added
+beforehand, for all steps. Its columns are ordered ``[direction, block, gate, element]``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .flops import needed
 from .rnn import DIRECTIONS, infer_layer
 
 FIRST_STATE = 4
-"""The input that is the initial h; the lengths are before it."""
+"""The input that is the initial h; the one before it is the lengths."""
 
 GATES = {"RNNPacked": 1, "GRUPacked": 3, "LSTMPacked": 4}
 STATES = {"RNNPacked": 1, "GRUPacked": 1, "LSTMPacked": 2}
@@ -39,7 +39,7 @@ def plain_attributes(node: Node) -> dict[str, Any]:
 
 
 def plain_columns(node: Node, blocks: int, tile: int) -> np.ndarray:
-    """Which columns of input 0 are the gates' in ONNX's order: ``[directions, gates * hidden]``."""
+    """The columns of input 0 in ONNX's order of gates: ``[directions, gates * hidden]``."""
     count, gates = DIRECTIONS[attribute(node, "direction")], GATES[node.op]
     columns = np.arange(count * blocks * gates * tile).reshape(count, blocks, gates, tile)
     return unpack_gates(columns, int(attribute(node, "hidden_size")))
@@ -93,7 +93,7 @@ def _infer(c: InferContext) -> list[Type]:
 
 
 def _flops(gates: int) -> Flops:
-    """The inputs' share of the gates is computed elsewhere."""
+    """Operations without those of ``X * W^T``, which another kernel computes."""
 
     def rule(node: Node, inputs: Sequence[Value | None]) -> Dim:
         x, hidden = needed(inputs, 0), int(attribute(node, "hidden_size"))

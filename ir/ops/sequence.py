@@ -28,7 +28,7 @@ def _sequence(ctx: InferContext, index: int) -> SequenceType:
 
 
 def _anonymous(t: Type, ctx: InferContext) -> Type:
-    """An element's type for a value of its own: dims that vary are only known at run time."""
+    """The type of an element as a value: dims that differ between elements are fresh symbols."""
     if not isinstance(t, TensorType) or t.shape is None:
         return t
     return t.with_shape(tuple(d if is_static(d) else ctx.fresh_dim() for d in t.shape))
@@ -81,14 +81,14 @@ def _at(ctx: InferContext) -> list[Type]:
 
 
 def _found(graph: Graph, sequence: Value | None, at: Value | None) -> Type | None:
-    """The type of the element at a position, where the file says which tensor lies there."""
+    """The type of the element at a position, if the model says which tensor is there."""
     items = _items(graph, sequence)
     place = _place(at, items or [], 0)
     return None if not items or place is None or place >= len(items) else items[place].type
 
 
 def _items(graph: Graph, sequence: Value | None) -> list[Value] | None:
-    """What a sequence holds, where its places are all constant; None where that is not known."""
+    """The elements of a sequence, if all positions are constants; None if they are not known."""
     changes: list[Node] = []
     while sequence is not None and sequence.node.key in _CHANGES:
         changes.append(sequence.node)
@@ -128,7 +128,7 @@ _CHANGES: dict[str, Callable[[list[Value], Sequence[Value | None]], bool]] = {
 
 
 def _place(at: Value | None, items: Sequence[Value], default: int) -> int | None:
-    """A constant position, counted from the front; None where it is not known or below 0."""
+    """A constant position, counted from the front; None if it is not known or below 0."""
     if at is None:
         return default
     if at.constant is None:

@@ -27,7 +27,7 @@ from .shape_values import (
 )
 
 VIEW = (Trait.INJECTIVE, Trait.PICKS, Trait.VIEW)
-"""Traits of ops whose output is the same memory under another shape."""
+"""Traits of ops whose output is the same memory in another shape."""
 
 
 # ---- Shape, Size ---------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def _copied(shape: Shape, i: int) -> Dim:
 
 
 def _missing(shape: Shape, rest: Sequence[Dim], target: Sequence[Dim]) -> Dim:
-    """What -1 stands for: the elements of ``shape`` over those of ``rest``."""
+    """The dim for -1: the number of elements of ``shape`` divided by that of ``rest``."""
     above, below = list(shape), []
     for d in rest:
         if d in above and d != 0:
@@ -151,7 +151,7 @@ def _reshaped_to(ctx: InferContext, shape: Shape, target: Sequence[Dim]) -> Shap
 
 
 def _require_no_copy(ctx: InferContext, shape: Shape, i: int, size: Dim) -> None:
-    """Entry ``i`` of a target, where it is 0, copies a size, which then must be 0 as well."""
+    """Record that entry ``i`` of a target is 0 only if size ``i`` is, which it would copy."""
     copied = shape[i] if i < len(shape) else 1
     if known_equal(copied, size):
         return
@@ -218,7 +218,7 @@ def _squeeze_unknown(ctx: InferContext, x: TensorType) -> Shape:
 
 
 def unsqueeze_shape(shape: Shape, axes: Sequence[int]) -> Shape:
-    """``shape`` with ones inserted so that they stand at ``axes`` of the result."""
+    """``shape`` with ones inserted, which are at ``axes`` of the result."""
     rank = len(shape) + len(axes)
     ones = normalize_axes(axes, rank)
     rest = iter(shape)
@@ -279,7 +279,7 @@ def _expanded_dim(ctx: InferContext, d: Dim) -> Dim:
 
 
 def _stays(d: Dim) -> bool:
-    """Is a dim, which broadcasts with the target's, the result's whatever the target is?"""
+    """Is a dim that broadcasts with the target's always the dim of the result?"""
     return isinstance(d, int) and d > 1
 
 

@@ -56,7 +56,7 @@ def _match(ctx: InferContext) -> list[Type]:
 
 
 def _fault_of(pattern: str) -> str | None:
-    """Why RE2 does not take a pattern, or None: the functions of a run use RE2 as well."""
+    """Why RE2 rejects a pattern, or None. Host functions use RE2, too."""
     import re2
 
     options = re2.Options()
@@ -70,7 +70,7 @@ def _fault_of(pattern: str) -> str | None:
 
 
 def require_known(ctx: InferContext, name: str, values: tuple[str, ...]) -> None:
-    """An attribute is one of ``values``."""
+    """Check that an attribute is one of ``values``."""
     if ctx.attr(name) not in values:
         raise ctx.error(f"{name} {ctx.attr(name)!r} is not known: it is one of {', '.join(values)}")
 

@@ -24,7 +24,7 @@ from .text_host import require_known
 
 @rule
 def resize_map(b: Builder) -> AxisMap | None:
-    """Axes that keep their size, and by nearest neighbours (index, copy of it) of the others."""
+    """Axes that keep their size are mapped; enlarged ones by whole factors are (index, copy)."""
     listed = resize_axes(b.node, len(b.shape()))
     scales = _known_scales(b, listed)
     taken: list[Axis] = []
@@ -44,7 +44,7 @@ def resize_map(b: Builder) -> AxisMap | None:
 
 
 def _known_scales(b: Builder, listed: Sequence[int]) -> dict[int, int]:
-    """Whole scales of resized axes, as far as constants say them."""
+    """The scales of resized axes that are known to be whole numbers."""
     if b.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
         return {}
     value = b.inputs[2] if b.has(2) else None
@@ -56,7 +56,7 @@ def _known_scales(b: Builder, listed: Sequence[int]) -> dict[int, int]:
 
 
 def _repeats(node: Node) -> bool:
-    """Does this Resize, by whole scales, repeat each element?"""
+    """Does this Resize repeat each element by whole scales?"""
     way = attribute(node, "coordinate_transformation_mode"), attribute(node, "nearest_mode")
     plain = way in (("half_pixel", "round_prefer_floor"), ("asymmetric", "floor"))
     return attribute(node, "mode") == "nearest" and plain
@@ -80,13 +80,13 @@ def infer_resize(c: InferContext) -> list[Type]:
 
 
 def resize_picks(node: Node) -> bool:
-    """Is every element that this Resize gives one of its input's?"""
+    """Is every result of this Resize an element of its input?"""
     cropped = attribute(node, "coordinate_transformation_mode") == "tf_crop_and_resize"
     return attribute(node, "mode") == "nearest" and not cropped
 
 
 def resize_axes(node: Node, rank: int) -> tuple[int, ...]:
-    """The axes that ``scales`` and ``sizes`` speak of, in their order."""
+    """The axes that ``scales`` and ``sizes`` are for, in their order."""
     given = attribute(node, "axes")
     return normalize_axes(given, rank) if given else tuple(range(rank))
 
@@ -152,7 +152,8 @@ def scaled(extent: Dim, scale: float) -> Dim | None:
 
 
 def keep_aspect(policy: str, wanted: list[int], extents: list[Any]) -> list[int]:
-    """Sizes of one common scale: the largest (``not_smaller``) or least of what ``wanted`` needs.
+    """Sizes by one scale for all axes: the largest (``not_smaller``) or least that ``wanted``
+    implies.
 
     Raises ``ValueError`` for another policy.
     """

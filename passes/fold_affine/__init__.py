@@ -1,4 +1,4 @@
-"""Affine folding: what scales, shifts or pads next to a linear op moves into its weights.
+"""Affine folding: scales, shifts and pads next to a linear op become part of it.
 
     BatchNormalization(y) = s*y + t        s = scale / sqrt(var + epsilon), t = bias - mean*s
     s * conv(x, W, b) + t = conv(x, s*W, s*b + t)              s, t by output channel
@@ -6,7 +6,7 @@
     conv(x + t, W, b)     = conv(x, W, b + sum(W*t))           where nothing is padded
     conv(pad(x), W, b)    = conv(x, W, b) with larger pads     where zeros are padded
 
-and likewise for ConvTranspose, Gemm and MatMul with constant weights. A batch norm that stands
+and likewise for ConvTranspose, Gemm and MatMul with constant weights. A batch norm that is
 next to no such op becomes a multiplication and an addition.
 """
 

@@ -1,8 +1,8 @@
-"""Linear ops with constant weights, seen alike: y[o] = sum over i of x[i] * W[i, o] + b[o].
+"""Linear ops with constant weights in one form: y[o] = sum over i of x[i] * W[i, o] + b[o].
 
-Which axes of weights, data and result are channels is what the op's axis map says. A factor of the
-weights that data and result have counts groups; one that only the data have, input channels; one
-that only the result has, output channels; the others count positions of a window.
+The op's axis map says which axes are channels. A factor of the weights that both data and result
+have is groups; one that only the data have is input channels; one that only the result has is
+output channels; the others are positions of a window.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True)
 class Channels:
-    """Where the channels of a linear op with constant weights are.
+    """The channels of a linear op with constant weights.
 
-    ``sizes`` are the factors of the weights as they lie in memory. ``order`` names them as groups,
-    inputs and outputs of a group, and the positions of the window, which ``counts`` sums up.
+    ``sizes`` are the factors of the weights in their order in memory. ``order`` is the permutation
+    to groups, inputs of a group, outputs of a group, and positions of the window; ``counts`` are
+    the sizes of these four.
     """
 
     node: Node
@@ -105,7 +106,7 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
 
 
 def _found(node: Node, axes: AxisMap) -> Channels | None:
-    """The channels as the map has them; None where the weights are several matrices, or none."""
+    """The channels by the axis map; None if the weights are several matrices, or none."""
     data, weights, (result, *_) = axes.operands[0] or (), axes.operands[1] or (), axes.results
     given, made = _places(data), _places(result or ())
     factors = list(_places(weights))
@@ -116,7 +117,7 @@ def _found(node: Node, axes: AxisMap) -> Channels | None:
     if len(inputs) != 1 or len(outputs) != 1:
         return None
     if any(given[g] != given[inputs[0]] for g in groups):
-        return None  # a matrix for each of the batch
+        return None  # a matrix for each entry of a batch
     sizes = {f: axes.factors[f].size for f in factors}
     known = {f: d for f, d in sizes.items() if isinstance(d, int)}
     if len(known) != len(sizes):
@@ -134,10 +135,10 @@ def _places(tensor: Axes) -> dict[int, int]:
 
 
 class Linear:
-    """A linear op whose weights are constants, taken apart in float64.
+    """A linear op with constant weights, which are changed in float64.
 
     ``weights`` has the axes (groups, inputs of a group, outputs of a group, positions); ``bias``
-    one element for each output, or is None.
+    has one element for each output, or is None.
     """
 
     def __init__(self, graph: Graph, channels: Channels) -> None:
@@ -166,17 +167,17 @@ class Linear:
                 self.bias = self.bias * s
 
     def _product(self, a: np.ndarray, b: np.ndarray | np.float64) -> np.ndarray:
-        """``a * b``; remembers where that is 0 although neither is."""
+        """``a * b``; remembers whether an element is 0 although neither factor is."""
         with np.errstate(all="ignore"):
             product: np.ndarray = a * b
         self._vanished |= (product == 0) & (a != 0) & (b != 0)
         return product
 
     def _drowned(self) -> np.ndarray:
-        """The weights that may lose digits.
+        """The weights that may become subnormal.
 
-        Those below the normal numbers that were so before, or whose output has another weight or
-        a bias so large that it drowns them.
+        They are those that were before, and those of an output that has another weight, or a bias,
+        so large that their products vanish in the sum.
         """
         large = np.abs(self.weights).max(axis=(1, 3), keepdims=True, initial=0) >= DROWNING
         if self.bias is not None:
@@ -201,7 +202,7 @@ class Linear:
     def build(self, r: Editor, x: Value) -> Value | None:
         """The op with the new weights, applied to ``x``.
 
-        None where a weight overflowed, vanished, or became too small for all of its digits.
+        None if a weight overflowed, became 0, or became subnormal.
         """
         kind = self._original.dtype
         drowned = self._drowned()

@@ -1,7 +1,8 @@
 """A Pad in front of a window op becomes pads of that op.
 
-Conv pads zeros, AveragePool with ``count_include_pad`` too, MaxPool minus infinity. Any number up
-to zero does in front of a MaxPool whose input has no negative elements and meets every window.
+Conv pads with zeros, as does AveragePool with ``count_include_pad``; MaxPool pads with minus
+infinity. In front of a MaxPool, a Pad with any number up to zero will do if the input has no
+negative elements and every window covers one of them.
 """
 
 from __future__ import annotations

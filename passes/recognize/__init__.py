@@ -1,7 +1,7 @@
-"""Recognition: operations that exporters take apart become one operation again.
+"""Recognition: operations that exporters decompose become one operation again.
 
-One file for each family, with its equation and its ``RULES``. What is recognised is computed more
-accurately (a softmax subtracts its maximum) and by one kernel.
+There is a file for each family, with its equation and its ``RULES``. The recognised operation is
+computed by one kernel, and more accurately: a softmax subtracts its maximum, for example.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ALL = (*RULES, *attention.RULES)
 @register_pass
 @dataclass(frozen=True)
 class Recognize(Pass):
-    """Finds activations, norms, softmax and attention in their parts."""
+    """Replaces the parts of activations, norms, softmax and attention by one operation each."""
 
     attention: bool = True
 
@@ -36,6 +36,6 @@ class Recognize(Pass):
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         counts = rewrite(graph, RULES, context)
         if self.attention:
-            # Attention is made of what the other rules leave.
+            # The patterns of attention contain what the other rules have recognised.
             counts.update(rewrite(graph, attention.RULES, context))
         return counts

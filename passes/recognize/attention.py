@@ -2,9 +2,10 @@
 
     softmax(scale * q k^T + mask) v  =  kiln.Attention(q, k, v, mask){scale}
 
-``scale`` may stand on the product, on q, on k, or on both as its root. A guard against rows that
-are masked altogether, ``where(isnan(p), 0, p)``, becomes ``guarded=1``; without one such a row is
-NaN, as its softmax is. q [B,H,S,D], k [B,H,T,D], v [B,H,T,E]; operands of rank 3 get one head.
+``scale`` may be a factor of the product, of q, of k, or its root one of both. A guard against rows
+in which everything is masked, ``where(isnan(p), 0, p)``, becomes ``guarded=1``; without one such a
+row is NaN, as its softmax is. The shapes are q [B,H,S,D], k [B,H,T,D] and v [B,H,T,E]; operands of
+rank 3 get one head.
 
 Source: Vaswani et al., "Attention Is All You Need".
 """
@@ -22,7 +23,7 @@ from ..pattern import Match, Op, Rule, Var
 from ..queries import single_use, sole_consumer, splat
 from ..simplify.transposes import compose, perm_of
 
-# Left out is bfloat16, where rounding between the steps is most of what one sees.
+# Without bfloat16, where the rounding between steps changes results the most.
 _FLOATS = ("float16", "float32", "float64")
 
 _SCALE = Op("Mul|Div", Var("x"), Var("factor"))
@@ -30,7 +31,7 @@ _SCALE = Op("Mul|Div", Var("x"), Var("factor"))
 
 @dataclass
 class _Parts:
-    """What an attention consists of; ``keys`` is k transposed, [B,H,D,T]."""
+    """The parts of an attention; ``keys`` is k transposed, [B,H,D,T]."""
 
     q: Value
     keys: Value
@@ -63,7 +64,7 @@ def _parts(graph: Graph, root: Node) -> _Parts | str:
 
 
 def _unguarded(graph: Graph, p: Value) -> Value | None:
-    """The softmax below ``where(isnan(p), 0, p)``; None where something else uses it."""
+    """The softmax p in ``where(isnan(p), 0, p)``; None if something else uses it."""
     if p.node.key != "Where":
         return p if single_use(graph, p) else None
     condition, zero, inner = graph.required_inputs(p.node)
@@ -75,7 +76,7 @@ def _unguarded(graph: Graph, p: Value) -> Value | None:
 
 
 def _scores(graph: Graph, softmax: Node) -> tuple[Node, Value | None, float] | str:
-    """The product q k^T, the mask added to it, and the factor it has."""
+    """The product q k^T, the mask that is added to it, and its factor."""
     value = graph.input(softmax, 0)
     mask: Value | None = None
     scale = 1.0
@@ -128,7 +129,7 @@ def _other_side(inputs: list[Value | None]) -> Value | None:
 
 
 def _may_scale(node: Node) -> bool:
-    """Is this a product with a factor, or by its inverse?"""
+    """Is this a multiplication or a division by a factor?"""
     return node.key in _SCALE.keys
 
 

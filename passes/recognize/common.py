@@ -1,4 +1,4 @@
-"""What the pattern families share."""
+"""Patterns and replacements that several families use."""
 
 from __future__ import annotations
 

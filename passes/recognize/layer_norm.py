@@ -60,7 +60,7 @@ def _normalises(m: Match) -> str | None:
 
 
 def needs_static(x: Value, axis: int) -> str | None:
-    """An objection where a scale for the axes from ``axis`` on has no known shape."""
+    """An objection if the sizes from ``axis`` on, which a scale would have, are not known."""
     if x.dtype not in _FLOATS or not all(is_static(d) for d in x.shape[axis:]):
         return "the normalised axes are not static"
     return None
@@ -95,7 +95,7 @@ def _full(c: Value, scale: Value) -> tuple[int, ...]:
 
 
 def fits(m: Match) -> str | None:
-    """An objection where ``c`` is not a parameter for the normalised axes."""
+    """An objection if ``c`` is no parameter of the normalised axes."""
     if m.root.out().type != m.node("norm").out().type:
         return "the constant broadcasts the result"
     if not m["scale"].tensor_type.is_static:

@@ -1,9 +1,9 @@
 """Casts and other ops that change nothing.
 
 Identity(x) = x    Dropout(x) = x (inference)    Cast(x, to its own type) = x
-Cast(Cast(x, a), b) = Cast(x, b)    where a holds every value of x's type exactly, and casting to b
-                                    asks for no more than the value: integers wrap where floats
-                                    are undefined, and texts show which type a number had
+Cast(Cast(x, a), b) = Cast(x, b)    where a holds every value of x's type exactly, and the cast to b
+                                    depends on the value only: integers wrap around where floats
+                                    are undefined, and texts differ by the type of the number
 """
 
 from __future__ import annotations

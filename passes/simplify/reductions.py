@@ -25,7 +25,7 @@ _ANY = f"{_PLAIN}|ReduceSumSquare|ReduceL1|ReduceL2|ReduceLogSumExp|ReduceLogSum
 def _reduces_ones(m: Match) -> str | None:
     x = m["x"]
     if x.rank and 1 not in x.shape and not attribute(m.root, "noop_with_empty_axes"):
-        return "it reduces"  # what most do, told without an axis map
+        return "it reduces"  # a quick answer for most nodes, without their axis map
     axes = reduced_axes(m.graph, m.root)
     if axes is None or not attribute(m.root, "keepdims"):
         return "the axes are not constant, or are dropped"

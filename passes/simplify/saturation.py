@@ -1,4 +1,4 @@
-"""Quantisation to 8 bits goes before bounds and concatenations, where integers may do the rest.
+"""Quantisation to 8 bits moves before bounds and concatenations, which then work on integers.
 
 Q(Clip(x, a, b)) = Clip(Q(x), Q(a), Q(b))    Q(Relu(x)) = Clip(Q(x), z)    z the zero point
 Q(Concat(x, y)) = Concat(Q(x), Q(y))
@@ -22,7 +22,7 @@ from .selection import bounds_of
 
 
 def _bytes_by_one_step(m: Match) -> str | None:
-    """An objection where not all elements become 8-bit integers by one scale and zero point."""
+    """An objection unless all elements become 8-bit integers by one scale and zero point."""
     if m.root.out().dtype not in ("int8", "uint8"):
         return "only 8-bit tensors are handled"
     parameters = m.graph.inputs_of(m.root)[1:]

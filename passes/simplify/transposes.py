@@ -26,7 +26,7 @@ from ..queries import sole_consumer
 Perm = tuple[int, ...]
 
 _LIMIT = 24
-"""Elementwise nodes that a transpose is moved across at most."""
+"""Most elementwise nodes that a transpose is moved across."""
 
 
 def perm_of(node: Node, rank: int) -> Perm:
@@ -74,7 +74,7 @@ def _merged(m: Match, r: Editor) -> Value:
 
 
 def _direct_perm(m: Match) -> Perm | None:
-    """The permutation of ``x`` that the views around a transpose amount to."""
+    """The permutation of ``x`` that has the effect of a transpose between views."""
     x, middle, out = m["x"], m.node("view").out(), m.root.out()
     perm = perm_of(m.node("transpose"), middle.rank)
     fixed = next((i for i, a in enumerate(perm) if i != a), len(perm))
@@ -105,7 +105,7 @@ def _across_ones(m: Match) -> str | None:
 
 def _joined_across(m: Match, r: Editor) -> Value:
     before, after = m.node("inner").out().shape, m.node("view").out().shape
-    # Axes of the first result for the axes of the view, where both are not of 1.
+    # The axes of the first transpose's result for those axes of the view that are not 1.
     real = iter([i for i, d in enumerate(before) if d != 1])
     source = {i: next(real) for i, d in enumerate(after) if d != 1}
     ones = [i for i, d in enumerate(before) if d == 1]
@@ -118,7 +118,7 @@ def _joined_across(m: Match, r: Editor) -> Value:
 
 
 class _Cone:
-    """The elementwise nodes above a transpose, each used only within, and the values they read."""
+    """The elementwise nodes in front of a transpose that nothing else uses, and what they read."""
 
     def __init__(self, graph: Graph, root: Node, perm: Perm) -> None:
         self.graph = graph
@@ -159,7 +159,7 @@ class _Cone:
         )
 
     def leaf(self, value: Value, r: Editor) -> Value:
-        """What stands for a value that the moved nodes read."""
+        """The value that the moved nodes read in place of ``value``."""
         if value.rank == 0:
             return value
         if value.constant is not None:

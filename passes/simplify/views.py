@@ -1,7 +1,7 @@
-"""Views move out of the way of what could share a kernel.
+"""Views move out from between operations that could be fused.
 
-f(Reshape(a), b) = Reshape(f(a, b'))         f elementwise, a the result most worth sharing a
-                                             kernel with; b' is b seen in the shape of a
+f(Reshape(a), b) = Reshape(f(a, b'))         f elementwise, a the result most worth fusing
+                                             with; b' is b seen in the shape of a
 Reshape(Slice(x)) = Slice(Reshape(x))        the view splits the sliced axis into whole blocks
 Slice(Transpose(x)) = Transpose(Slice(x))    every use of the transpose is a slice
 Slice(Reshape(Transpose(x))) = Reshape(Slice(Transpose(x)))
@@ -28,9 +28,10 @@ from .transposes import perm_of
 
 
 def _viewed(m: Match) -> Value | None:
-    """The input of ``root`` that is a view of a result it could share a kernel with.
+    """The input of ``root`` that is a view of a result ``root`` could be fused with.
 
-    That result has to be the one most worth sharing with: or two views would push each other away.
+    That result must be the one that is most worth fusing with; otherwise two views would move each
+    other away endlessly.
     """
     inputs = [v for v in m.graph.inputs_of(m.root) if v is not None]
     ranked = sorted(inputs, key=lambda v: -_worth(m, v))
@@ -42,7 +43,7 @@ def _viewed(m: Match) -> Value | None:
 
 
 def _worth(m: Match, v: Value) -> int:
-    """2 for the result of a heavy op, 1 for an elementwise one, 0 for what is used elsewhere."""
+    """How much fusion with a producer gains: 2 for a heavy op, 1 for an elementwise one, else 0."""
     source: Value | None = v
     while source is not None and source.node.key == "kiln.Reshape":
         if not single_use(m.graph, source):
@@ -54,7 +55,7 @@ def _worth(m: Match, v: Value) -> int:
 
 
 def _other(m: Match, r: Editor | None, v: Value, view: Value, a: Value) -> Value | None:
-    """Operand ``v`` beside ``a``; with no rewriter ``v`` itself stands for what could be made."""
+    """Operand ``v`` in the shape of ``a``; without an editor, ``v`` itself if that can be made."""
     if v == view:
         return a
     if v.rank == 0 or v.rank == 1 and (v.shape[0] == 1 or _same_last(v, view, a)):
@@ -113,10 +114,10 @@ def _sliced_axis(node: Node, x: Value) -> int | None:
 
 
 def _blocks(m: Match) -> tuple[int, Dim, tuple[Dim, ...]] | None:
-    """The sliced axis of the result, the first block, and the shape in which ``x`` is to be seen.
+    """The sliced axis of the result, the first block, and the shape that ``x`` is viewed in.
 
-    The view's axes up to some point are those in front of the sliced one, perhaps merged or split.
-    The rest of a row is then so many blocks of the view's axes after that point.
+    Up to some axis, the view's axes are those before the sliced one, perhaps merged or split. What
+    follows is a number of blocks, each with the view's remaining axes.
     """
     x, cut, out = m["x"], m.node("slice"), m.root.out().shape
     axis = _sliced_axis(cut, x)
@@ -171,7 +172,9 @@ def _slice_first(m: Match, r: Editor) -> Value:
 
 
 def _same_extent(m: Match) -> str | None:
-    """An objection where the slice and the view differ in elements (never, where types hold)."""
+    """An objection if the slice and the view differ in their number of elements, which they should
+    not.
+    """
     same = known_equal(m.root.out().tensor_type.numel, m.node("slice").out().tensor_type.numel)
     if not same:
         return "its extent is not known to be whole blocks"

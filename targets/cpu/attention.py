@@ -1,8 +1,9 @@
-"""Attention, a few query rows at a time: the score matrix is never whole in memory.
+"""Attention, a few query rows at a time: the whole score matrix is never in memory.
 
-For each block of rows: scores ``s = scale * q k^T + mask`` for all keys into a small workspace,
-``p = exp(s - max s)``, ``o = (p v) / sum p``. Keys are packed transposed once per head. Operands
-may be views with other strides: transposes and slices in the same region cost nothing.
+For each tile of rows, the scores ``s = scale * q k^T + mask`` for all keys go into a small buffer,
+then ``p = exp(s - max s)``, then ``o = (p v) / sum p``. With 128 keys and 6 rows the buffer has 3
+KiB. Keys are packed (transposed) once for each head. Operands may be views with other strides, so
+transposes and slices in the same region cost nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Expr = Any
 At = tuple[Expr, ...]
 
 _PAGE = 4096
-"""Rows this far apart share the sets of the first-level cache."""
+"""Bytes between addresses that fall on the same set of the first-level cache."""
 
 
 def attention(cpu: CpuFeatures) -> Template:
@@ -58,7 +59,7 @@ def attention(cpu: CpuFeatures) -> Template:
 
 
 def _register_tile(cpu: CpuFeatures, rows: int | None, width: int) -> Tile:
-    """The largest tile of query rows (None: not known) by elements of the result's."""
+    """The largest tile of query rows (None: not known) by elements of a row of the result."""
     tile = largest_tile(cpu, rank_product_tiles(cpu, rows, width)[0].vectors)
     return tile if rows is None else replace(tile, rows=max(1, min(tile.rows, rows)))
 
@@ -87,7 +88,7 @@ class _Attention:
         return self.ctx.buffered(i) if x.cost else x
 
     def emit(self) -> None:
-        """Pack all heads first, or where one task has the whole head, in there."""
+        """Pack the keys of all heads first; or if a task has a whole head, it packs that itself."""
         b, rows = self.b, self.row_tiles
         lead = (self.batch, self.heads)
         work = 4 * self.width * (as_int(self.depth) or 64) * (as_int(self.tiles) or 8)
@@ -127,7 +128,10 @@ class _Attention:
 
 @dataclass(frozen=True)
 class _Packed:
-    """Keys as [.., tile, depth, key], and values as [.., key, width]: a copy, or the operand."""
+    """Keys as ``[.., tile, depth, key]`` and values as ``[.., key, width]``.
+
+    ``copied`` tells whether ``values`` is a copy, or the operand itself.
+    """
 
     keys: BufferTensor
     values: BufferTensor
@@ -135,7 +139,7 @@ class _Packed:
 
 
 class _Block:
-    """The query rows of one head, a tile at a time; ``packed`` holds its keys at ``where``."""
+    """Computes query rows of one head, a tile at a time; ``packed`` holds its keys at ``where``."""
 
     def __init__(self, a: _Attention, packed: _Packed, where: At, head: At) -> None:
         self.a = a
@@ -147,7 +151,7 @@ class _Block:
         if (as_int(stride) or 1) * 4 % _PAGE == 0:
             stride = stride + a.lanes
         self.scores = self.b.workspace((a.limit, stride), "float32", "scores")
-        # One register a row: the largest score in each lane, and one over the sum of weights.
+        # One register for each row: the largest score in each lane, and 1 / the sum of weights.
         self.peaks = self.b.local((a.limit, a.lanes), "float32", "peaks")
         self.inverse = self.b.local((a.limit, a.lanes), "float32", "inverse")
 
@@ -168,7 +172,7 @@ class _Block:
         self._sums(row, size)
 
     def _scores(self, row: Expr, size: int) -> None:
-        """All tiles of keys; in a ragged last one only the vectors that hold keys."""
+        """The scores of all keys, by tiles; a partial last tile has fewer vectors."""
         a, known = self.a, as_int(self.a.keys)
         if known is None:
             keys = index(a.keys)
@@ -205,7 +209,7 @@ class _Block:
                     self.peaks.store((r, lane), tirx.max(self.peaks[r, lane], value))
 
     def _masked(self, value: Expr, row: Expr, key: Expr, ragged: bool) -> Expr:
-        """Add the mask; keys past the end get a score that vanishes."""
+        """The score with the mask added; past the last key, the lowest float, whose weight is 0."""
         keys = index(self.a.keys)
         if self.ctx.has(3):
             mask = self.ctx.input(3)
@@ -216,10 +220,10 @@ class _Block:
         return tirx.Select(key < keys, value, lowest("float32")) if ragged else value
 
     def _weights(self, r: Expr) -> None:
-        """Exponentials of a row in place, and one over their sum.
+        """Replace the scores of row ``r`` by their exponentials; store 1 / their sum.
 
-        Softmax of a row is NaN throughout or nowhere: where its greatest score is infinite, or
-        a score is NaN. Guarded attention takes such weights for 0.
+        If a score is NaN, or the greatest one infinite, all weights of the row are NaN. Attention
+        with the attribute ``guarded`` makes them 0 then.
         """
         b, lanes, ramp = self.b, self.lanes, self._ramp
         total = b.local((lanes,), "float32", "total")
@@ -240,7 +244,7 @@ class _Block:
                 self._clear(r)
 
     def _clear(self, r: Expr) -> None:
-        """Make the weights of a row zeros."""
+        """Set the weights of a row to zero."""
         b, zero = self.b, tirx.const(0.0, "float32")
         with b.loop(self._score_vectors()) as j, b.lanes(self.lanes) as lane:
             self.scores.store((r, j * self.lanes + lane), zero)
@@ -252,7 +256,7 @@ class _Block:
         return self.a.tiles * self.a.vectors if known is None else -(-known // self.lanes)
 
     def _sums(self, row: Expr, size: int) -> None:
-        """Values weighted and summed, a tile of columns after the other."""
+        """The weighted sums of values, one tile of columns after the other, to the epilogue."""
         a, b, lanes = self.a, self.b, self.lanes
         chunks = int(a.out_width) // lanes
         values = self.packed.values

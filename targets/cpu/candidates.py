@@ -1,4 +1,4 @@
-"""The ways to compute a convolution or product that are worth timing, and their kernels."""
+"""Candidates for tuning: the tiles and algorithms for a convolution or product."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .winograd_forms import FORMS, Form
 
 
 def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]:
-    """By algorithm, the model's own first: every choice for a shape, the best estimate first.
+    """All choices for a shape, in a list for each algorithm, the best estimate first.
 
-    No choices for a shape with extents that are not known.
+    The algorithm that the cost model prefers is the first. Empty for a shape with extents that are
+    not known.
     """
     if isinstance(shape, ProductShape):
         tiles = rank_product_tiles(cpu, shape.rows, shape.columns)
@@ -46,7 +47,7 @@ def _by_points(cpu: CpuFeatures, shape: ConvShape, form: Form) -> list[Choice]:
 
 
 def best_choices(cpu: CpuFeatures, shape: KernelShape, count: int) -> list[Choice]:
-    """The ``count`` best estimates of each algorithm; the model's own choice comes first."""
+    """The ``count`` best choices of each algorithm by estimate; the cost model's is the first."""
     return [c for choices in possible_choices(cpu, shape) for c in choices[:count]]
 
 
@@ -55,7 +56,10 @@ def _choices(cpu: CpuFeatures, tiles: Sequence[Tile]) -> list[Choice]:
 
 
 def kernel_graph(cpu: CpuFeatures, shape: KernelShape, choice: Choice) -> Graph:
-    """The closed region of one kernel: a batch of one, weights and bias as inputs."""
+    """A graph of one node to time: a batch of one, with packed weights (and a bias) as inputs.
+
+    ``shape`` must have no unknown rows or extents.
+    """
     graph = Graph("kernel")
     if isinstance(shape, ProductShape):
         y = _product(graph, cpu, shape, choice)

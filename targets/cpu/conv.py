@@ -1,9 +1,12 @@
 """Direct convolution on blocked layouts.
 
-``y[n, m, o, t] = sum_{c, k} x[n, c, o*stride + k*dilation - pad] * w[m, c, k, t]``: a tile of
-neighbouring output positions times a few vectors of output channels stays in registers over the
-whole sum. A padded image is copied once, so that the inner loops have no borders. Tiles lie in one
-plane of rows and columns; a volume is one plane after the other.
+``y[n, m, o, t] = sum_{c, k} x[n, c, o*stride + k*dilation - pad] * w[m, c, k, t]``, where ``o`` is
+an output position, ``k`` a position in the window, ``c`` an input channel, and ``t`` an output
+channel in tile ``m``. A register tile is some neighbouring output positions by a few vectors of
+output channels, such as 14 by 32, and holds its sums over all ``c`` and ``k``.
+
+Where there is padding, the padded image is copied once, so that the inner loops have no borders.
+Tiles lie in one plane of rows and columns; a volume is one plane after the other.
 """
 
 from __future__ import annotations
@@ -39,10 +42,10 @@ from .winograd_forms import FORMS, Form
 Expr = Any
 At = tuple[Expr, ...]
 
-_TURNS = 4
-"""Pieces of a block's steps over which prefetches of operands are spread."""
+_PIECES = 4
+"""Parts that the steps over a block of channels are cut into, to prefetch operands before each."""
 _FEW_USES = 32
-"""Tiles of positions beyond which the first use of weights does not matter."""
+"""Weights that more tiles of positions use are not prefetched: only the first use has to wait."""
 
 
 def conv_blocked(cpu: CpuFeatures) -> Template:
@@ -82,7 +85,7 @@ def _lanes(cpu: CpuFeatures, node: Node) -> int:
 
 
 def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, shape: ConvShape) -> Form | None:
-    """The form that the node asks for; None for a direct convolution."""
+    """The Winograd form that the node asks for; None for a direct convolution."""
     algorithm = str(ctx.attr("algorithm"))
     if algorithm == DIRECT:
         return None
@@ -97,10 +100,10 @@ def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, shape: ConvShape) -> 
 
 @dataclass(frozen=True)
 class _Positions:
-    """``size`` output positions from (``row``, ``column``) on: of one row, or whole rows of
-    ``width`` positions.
+    """``size`` output positions of image ``batch``, from (``row``, ``column``) on.
 
-    ``plane`` are the indices of the dims before the rows: a volume has one, an image none.
+    They are part of one row, or if ``width`` is not 0, whole rows of that width. ``plane`` is the
+    index in the dims before the rows: one element for a volume, none for an image.
     """
 
     batch: Expr
@@ -136,7 +139,7 @@ class _Dense:
         tile = _register_tile(cpu, ctx.node, x, w)
         self.limit, self.vectors = tile.rows, tile.vectors
         self.pieces = 1
-        """Parts of a block's steps, with prefetches before each."""
+        """Parts of the steps over a block of channels; each begins with prefetches."""
         self.dot = dot_of(cpu, x.dtype.name, depth, self.lanes)
 
     def emit(self) -> None:
@@ -149,9 +152,9 @@ class _Dense:
             image = image.reordered(self.b, self.order)
             self.geometry = self.geometry.reordered(self.order)
         self.image = pad_image(self.b, image, self.geometry, int(self.ctx.attr("pad_value")))
-        self.leaps = self._leaps()
-        if self.leaps:
-            self.pieces = _TURNS
+        self.operands_jump = self._operands_jump()
+        if self.operands_jump:
+            self.pieces = _PIECES
         *planes, height, width = (extents[i] for i in self.order)
         self.planes = tuple(planes)
         fixed = as_int(width)
@@ -165,6 +168,7 @@ class _Dense:
             self._by_row(n, height, width)
 
     def _others(self, n: Any) -> int:
+        """How many tasks there are besides those that the positions of a plane are cut into."""
         return (as_int(n) or 1) * self.groups * self.tiles * (static_product(self.planes) or 1)
 
     def _cost(self, positions: int) -> int:
@@ -195,7 +199,10 @@ class _Dense:
         self.b.nest(tasks, task, cost, sequential_last=True)
 
     def _prefetch(self, uses: int | None) -> NextTile | None:
-        """For weights that are used only a few times."""
+        """The prefetching of weights, for those that few tiles of positions use; else None.
+
+        Sets ``pieces`` so that about one line is prefetched at a time, as far as steps can be cut.
+        """
         if uses is None or not 2 <= uses <= _FEW_USES or self.groups * self.tiles == 1:
             return None
         tiles = self.groups * self.tiles
@@ -206,7 +213,7 @@ class _Dense:
         return NextTile(self.b, self.weight, tiles, uses, places * self.pieces)
 
     def _by_row(self, n: Any, height: Any, width: Any) -> None:
-        """A task is a row, cut into tiles."""
+        """Tiles of parts of rows, where a row is wider than a tile: a task is a row."""
 
         def task(at: At) -> None:
             batch, group, tile, *plane, row = at
@@ -222,13 +229,16 @@ class _Dense:
         self.b.nest(tasks, task, cost, sequential_last=True)
 
     def _outside(self, at: At) -> At:
-        """Indices along this kernel's dims as those along the op's own."""
+        """An index in the order of dims of this kernel, as one in the op's own order."""
         return tuple(at[self.order.index(i)] for i in range(len(at)))[-self.rank :]
 
     def _tile(
         self, group: Expr, tile: Expr, there: _Positions, ahead: tuple[NextTile, Expr] | None
     ) -> None:
-        """Some output positions, all channels of one register tile."""
+        """The sums of one register tile: some output positions, and the channels of ``tile``.
+
+        ``ahead`` is what prefetches weights, and the number of this use of them.
+        """
         b, g = self.b, self.geometry
         acc = RegisterTile(b, there.size, self.vectors, self.dot)
         self._start(acc, group, tile)
@@ -253,7 +263,7 @@ class _Dense:
             with self._places(blocks, pieces) as (*window, piece):
                 if ahead is not None:
                     fetch(*ahead, (window[0] + first, *window[1:]), piece)
-                if self.leaps and pieces > 1 and not there.width:
+                if self.operands_jump and pieces > 1 and not there.width:
                     self._fetch_operands(there, group, window[0] + first, piece)
                 with b.loop(steps // pieces) as inner:
                     k = (*window, piece * (steps // pieces) + inner)
@@ -268,8 +278,9 @@ class _Dense:
     def _places(self, blocks: int, pieces: int) -> Iterator[At]:
         """A loop over blocks of channels, the window's positions, and pieces of a block.
 
-        Single channels come last: neighbouring positions of a window share operands, which LLVM
-        would keep over the unrolled loop in registers that there are not.
+        Where a block is a single step (a few input channels, as in a first layer), blocks are the
+        innermost loop. Otherwise LLVM would unroll the loop over window positions and keep operands
+        that neighbouring positions share, for which there are no registers left.
         """
         if self.steps > 1:
             with self.b.grid(blocks, *self.geometry.kernel, pieces) as at:
@@ -278,19 +289,21 @@ class _Dense:
             with self.b.grid(*self.geometry.kernel, blocks) as (*window, block):
                 yield (block, *window, index(0))
 
-    def _leaps(self) -> bool:
-        """Is a line of operands used up by a block's steps, and the next one far away?
+    def _operands_jump(self) -> bool:
+        """Do operands jump through memory from block to block?
 
-        That is so where windows are single positions. No hardware foresees the leap.
+        For 1x1 windows, a block's steps read one cache line for each position, and the lines of the
+        next block are a whole image away. Hardware does not predict that, so the kernel prefetches.
         """
         line = self.block * item_bytes(self.image.tensor) == LINE
-        whole = self.steps % _TURNS == 0
+        whole = self.steps % _PIECES == 0
         return line and whole and prod(self.geometry.kernel) == 1 and self.in_blocks > 1
 
     def _fetch_operands(self, there: _Positions, group: Expr, block: Expr, piece: Expr) -> None:
-        """Prefetch a piece of the operands that follow those of a block.
+        """Prefetch part ``piece`` of the operands that are needed after those of ``block``.
 
-        They are of the next block, or after the last one of the first block at later positions.
+        These are the next block's at the same positions, and after the last block the first block's
+        at the following positions.
         """
         b, lines = self.b, -(-there.size // self.pieces)
         more = block + 1 < index(self.in_blocks)
@@ -304,7 +317,7 @@ class _Dense:
             prefetch(b, self.image.tensor, (there.batch, following, *place, index(0)))
 
     def _sums(self) -> list[tuple[int, int, int]]:
-        """Blocks of input channels: (first, count, steps); the last may hold fewer channels."""
+        """Runs of blocks of input channels: (first, count, steps of each)."""
         channels = int(self.ctx.attr("in_channels")) // self.groups
         depth = int(self.ctx.attr("depth"))
         whole, rest = divmod(-(-channels // depth), self.steps)
@@ -312,6 +325,7 @@ class _Dense:
         return [part for part in parts if part[1] * part[2] > 0]
 
     def _start(self, acc: RegisterTile, group: Expr, tile: Expr) -> None:
+        """Set the sums to the bias, or to zero."""
         if not self.ctx.has(2):
             acc.zero()
             return
@@ -327,6 +341,7 @@ class _Dense:
         acc.fill(value)
 
     def _finish(self, acc: RegisterTile, group: Expr, tile: Expr, there: _Positions) -> None:
+        """Give the results to the epilogue, which stores them; drop blocks that only pad a tile."""
         b = self.b
         per_tile = self.tile_width // self.block
         blocks = as_int(self.ctx.out_shape()[1])

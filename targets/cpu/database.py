@@ -1,8 +1,8 @@
-"""Databases of kernels' choices: the one that ships with the package, and the user's own.
+"""Databases of tuned kernels: the one that ships with the package, and the user's own.
 
-A row says which choice was the fastest for a shape on a target, and what each candidate took. It
-is valid for one version of the templates, :data:`TEMPLATES`. SQLite's transactions keep the file
-whole when processes write at the same time or are killed.
+A row says which choice (tile and algorithm) was the fastest for a shape on a target, and the time
+of each candidate. It is valid for one version of the templates, :data:`TEMPLATES`. SQLite's
+transactions keep the file intact when several processes write at a time or one is killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...errors import GraphkilnError
 from ...ir.choices import Choice, KernelShape, shape_key
 
 TEMPLATES = 5
-"""Rises when the kernel templates change so much that old measurements mean nothing."""
+"""The version of the kernel templates; it rises when old measurements no longer hold."""
 
 SHIPPED = Path(__file__).parent / "tuned.sqlite"
 
@@ -47,7 +47,7 @@ class DatabaseError(GraphkilnError):
 
 @dataclass(frozen=True)
 class Timing:
-    """One candidate and the seconds of a run; None where it failed."""
+    """A candidate and the seconds of one run; None where it failed."""
 
     choice: Choice
     seconds: float | None
@@ -55,7 +55,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Entry:
-    """The choice for a kernel, what was timed to find it, and the TVM that built it."""
+    """The choice for a kernel, the timings that it rests on, and the version of TVM."""
 
     choice: Choice
     timings: tuple[Timing, ...] = ()
@@ -65,8 +65,9 @@ class Entry:
 class Database:
     """An SQLite file of choices; ``create`` makes one where there is none.
 
-    ``fixed`` opens a file that nobody writes, and leaves no other files beside it. Raises
-    :class:`DatabaseError` for a file that is no such database.
+    ``fixed`` opens a file that nobody writes to, so that SQLite puts no files of its own beside it.
+    All of this raises :class:`DatabaseError` where the file cannot be read or written, or is no
+    such database.
     """
 
     def __init__(self, path: str | Path, *, create: bool = False, fixed: bool = False) -> None:
@@ -100,7 +101,7 @@ class Database:
             raise DatabaseError(f"{self.path} is not a database of kernel choices of this version")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def __enter__(self) -> Database:
@@ -110,7 +111,7 @@ class Database:
         self.close()
 
     def find(self, shape: KernelShape, target: str) -> Choice | None:
-        """The choice for a shape on a target, if there is one."""
+        """The choice for a shape on a target; None where there is none."""
         with self._named():
             row = self._connection.execute(
                 "SELECT tile, algorithm FROM choices WHERE kernel=? AND target=? AND templates=?",
@@ -119,11 +120,11 @@ class Database:
         return None if row is None else self._choice(*row)
 
     def store(self, shape: KernelShape, target: str, entry: Entry) -> None:
-        """Remember an entry; it replaces an older one."""
+        """Write an entry; it replaces an older one."""
         self.put(shape_key(shape), target, entry)
 
     def put(self, key: str, target: str, entry: Entry) -> None:
-        """Remember an entry for the shape with that key."""
+        """Write an entry for the shape with that key (see ``ir.choices.shape_key``)."""
         timings = [[t.choice.tile, t.choice.algorithm, t.seconds] for t in entry.timings]
         chosen = entry.choice
         row = (key, target, TEMPLATES, chosen.tile, chosen.algorithm,
@@ -148,7 +149,7 @@ class Database:
             return [t for (t,) in self._connection.execute(query, (TEMPLATES,))]
 
     def seal(self) -> None:
-        """Make one small file of the database, for readers only."""
+        """Compact the database into one file without a write-ahead log, for readers only."""
         with self._named():
             self._connection.execute("PRAGMA journal_mode=DELETE")
             self._connection.execute("VACUUM")
@@ -178,20 +179,20 @@ class Database:
 
 @cache
 def shipped_choices(target: str) -> dict[str, Choice]:
-    """What ships with the package for a target, by the keys of shapes."""
+    """The choices for a target that ship with the package, by the keys of shapes."""
     with Database(SHIPPED, fixed=True) as database:
         return {key: entry.choice for key, entry in database.entries(target).items()}
 
 
 def find_shipped(target: str, shape: KernelShape) -> Choice | None:
-    """The choice that ships with the package, if one does."""
+    """The choice for a shape that ships with the package; None where none does."""
     return shipped_choices(target).get(shape_key(shape))
 
 
 def write_shipped(path: Path, entries: Mapping[str, Mapping[str, Entry]]) -> None:
-    """Write the entries of each target to a database to ship, in place of the old one.
+    """Replace the database at ``path`` by a new one with these entries, by target and key.
 
-    Raises :class:`DatabaseError` where that cannot be done; the old one stays then.
+    Raises :class:`DatabaseError` where that cannot be done, and leaves the old one as it was.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,8 +1,11 @@
 """Depthwise convolution on blocked layouts: every channel has a filter of its own.
 
-``y[n, c, o] = sum_k x[n, c, o*stride + k*dilation - pad] * w[c, k]``, channels in vector lanes.
-With an instruction for dot products of bytes, four neighbours of a row are one step: they lie next
-to each other in memory, and one shuffle makes them neighbours by channel.
+``y[n, c, o] = sum_k x[n, c, o*stride + k*dilation - pad] * w[c, k]``, with channels in vector
+lanes.
+
+With an instruction for dot products of bytes, one step takes four neighbouring columns of a row.
+Memory has the channels of each column together, ``[column, channel]``, but the instruction wants
+the four columns of each channel together, so a shuffle transposes them in registers.
 """
 
 from __future__ import annotations
@@ -29,9 +32,10 @@ Expr = Any
 At = tuple[Expr, ...]
 
 _MOST = 14
-"""Outputs of a tile."""
+"""Outputs of a tile, at most."""
 _OPEN = 8
-"""The same where the width is open: enough to hide latencies, and few sizes to make code for."""
+"""The same where the width is not known: it hides the latency of multiply-adds, and a remainder
+takes tiles of three sizes only (4, 2 and 1)."""
 
 
 def depthwise_blocked(cpu: CpuFeatures) -> Template:
@@ -53,19 +57,20 @@ def depthwise_blocked(cpu: CpuFeatures) -> Template:
 
 
 def _lanewise_tile(cpu: CpuFeatures, width: int | None, taps: int) -> Tile:
-    """As many outputs of a row (of ``width``, None: open) as leave registers for ``taps`` weights,
-    an input and a product."""
+    """The tile for single elements: the outputs of a row that the registers have room for, beside
+    ``taps`` weights, an input and a product. ``width`` of the row may be unknown (None).
+    """
     most = _OPEN if width is None else _MOST
     return Tile(max(1, min(most, cpu.registers - taps - 2)), 1)
 
 
 def _bytes_tile(cpu: CpuFeatures) -> Tile:
-    """As many outputs as leave a register for what each multiplies, and two for the weights."""
+    """The tile for dot products of bytes: an output takes two registers, a sum and an input."""
     return Tile(cpu.registers // 2 - 2, 1)
 
 
 class _Depthwise:
-    """What both ways share: images, rows of tiles, results."""
+    """What the kernels for single elements and for dot products of bytes share."""
 
     def __init__(self, ctx: TemplateContext, cpu: CpuFeatures) -> None:
         self.ctx = ctx
@@ -87,7 +92,7 @@ class _Depthwise:
             self.bias = self.b.view(ctx.buffered(2), (self.blocks, self.block))
 
     def nest(self, row: Callable[[At], None]) -> None:
-        """Run ``row`` for every (image, block, row), with the depth of a volume before the row."""
+        """Run ``row`` for every (image, block, row), or (image, block, plane, row) of a volume."""
         taps = prod(self.geometry.kernel)
         cost = tile_cost(2 * taps * (as_int(self.width) or 64) * self.block)
         self.b.nest((self.n, self.blocks, *self.lines), row, cost=cost, sequential_last=True)
@@ -107,7 +112,7 @@ class _Depthwise:
         return tirx.Ramp(index(0), index(1), self.lanes)
 
     def lanes_of(self, part: int, depth: int) -> Expr:
-        """The lanes of a part of a block, ``depth`` elements each."""
+        """The elements of part of a block, a vector of channels with ``depth`` for each."""
         return tirx.Ramp(index(part * self.lanes * depth), index(1), self.lanes * depth)
 
     def weights(self, block: Expr, line: At, kw: int, part: int, depth: int) -> Expr:
@@ -115,9 +120,10 @@ class _Depthwise:
         return self.weight.load_raw([block, *kernel, self.lanes_of(part, depth)])
 
     def kernel_lines(self, at: At, body: Callable[[At, At], None]) -> None:
-        """Run ``body(line, source)`` for every line of the kernel, rows unrolled.
+        """Run ``body(line, source)`` for every row of the window, unrolled.
 
-        ``source`` is the row of the padded image that the line meets for the output row ``at``.
+        ``line`` is the window's row, and ``source`` the row of the padded image that it is
+        multiplied with, for the output row ``at``.
         """
         g = self.geometry
         *planes, rows, _ = g.kernel
@@ -135,7 +141,7 @@ class _Depthwise:
         acc.store_raw([self.ramp], value)
 
     def finish(self, acc: Sequence[BufferTensor], at: At, column: Expr, part: int) -> None:
-        """Hand the sums of neighbouring positions over."""
+        """Give the results of neighbouring positions to the epilogue, which stores them."""
         for r, a in enumerate(acc):
             position = (*at[2:], column + r)[-self.rank :]
             with self.b.lanes(self.lanes) as lane:
@@ -144,13 +150,14 @@ class _Depthwise:
 
 
 class _Lanewise(_Depthwise):
-    """Products of single elements. Every input is loaded once for all the outputs it meets."""
+    """Products of single elements; an input is loaded once for all outputs that use it."""
 
     def emit(self) -> None:
         self.limit = _lanewise_tile(self.cpu, as_int(self.width), self.geometry.kernel[-1]).rows
         value = int(self.ctx.attr("pad_value"))
-        # Borders of zeros add nothing, so windows leave them out: those of open columns at run
-        # time, those of known columns here, for which the image must be known as well.
+        # A border of zeros adds nothing, so windows are cut off at it, without a padded copy. If
+        # the output's width is unknown, the kernel decides at run time which columns are cut off;
+        # else it is decided here, which takes a known width of the image as well.
         decidable = as_int(self.width) is None or as_int(self.image.width) is not None
         self.borders = value == 0 and decidable
         if not self.borders:
@@ -165,7 +172,11 @@ class _Lanewise(_Depthwise):
                 self._closed_row(at, part)
 
     def _open_row(self, at: At, part: int) -> None:
-        """Tiles of full size ask whether they touch a border; those that remain expect it."""
+        """A row of unknown width.
+
+        Full tiles test whether their windows stay inside of the image, and have code for both
+        cases; the smaller tiles of the remainder test each column.
+        """
         b = self.b
 
         def tile(start: Expr, size: int) -> None:
@@ -182,7 +193,7 @@ class _Lanewise(_Depthwise):
         RowTiles(b, self.width, self.limit, None).each(index(0), tile)
 
     def _closed_row(self, at: At, part: int) -> None:
-        """Tiles that touch a border know their place."""
+        """A row of known width: tiles inside of the image share a loop, others are unrolled."""
         start = 0
         for size, count in cover(int(self.width), self.limit):
             inner = [i for i in range(count) if self._is_inside(start + i * size, size)]
@@ -195,12 +206,12 @@ class _Lanewise(_Depthwise):
             start += size * count
 
     def _is_inside(self, column: int, size: int) -> bool:
-        """Do the windows of these outputs stay off the left and right border?"""
+        """Do the windows of these outputs stay between the left and the right border?"""
         first, last = self._columns(column, size)
         return first >= 0 and last < int(self.image.width)
 
     def _columns(self, column: Any, size: int) -> tuple[Any, Any]:
-        """The first and the last column of the image that the windows of outputs meet."""
+        """The first and the last column of the image that the windows of these outputs cover."""
         g = self.geometry
         first = column * g.strides[-1] - self._left
         return first, first + (size - 1) * g.strides[-1] + (g.kernel[-1] - 1) * g.dilations[-1]
@@ -210,7 +221,10 @@ class _Lanewise(_Depthwise):
         return int(self.geometry.begin[-1]) if self.borders else 0
 
     def _tile(self, at: At, column: Any, size: int, part: int, inside: bool = False) -> None:
-        """``size`` neighbouring outputs of one vector of channels, from ``column`` on."""
+        """``size`` neighbouring outputs of one vector of channels, from ``column`` on.
+
+        ``inside``: their windows are known to be inside of the image, left and right.
+        """
         acc = self.accumulators(at[1], part, size)
 
         def line(taps: At, source: At) -> None:
@@ -222,7 +236,10 @@ class _Lanewise(_Depthwise):
         self.finish(acc, at, column, part)
 
     def _unpadded(self, source: At) -> tuple[At, Expr | None]:
-        """The row without the borders that are left out, and whether there is one (None: yes)."""
+        """A row of the padded image as one of the unpadded image, if that is what is read.
+
+        The second result tells whether that row exists; None where it always does.
+        """
         if not self.borders:
             return source, None
         g, extents = self.geometry, self.image.extents
@@ -234,7 +251,7 @@ class _Lanewise(_Depthwise):
     def _kernel_row(
         self, acc: Sequence[BufferTensor], at: At, column: Any, line: At, part: int, inside: bool
     ) -> None:
-        """Add what a line of the kernel makes of the image's row ``at``."""
+        """Add the products of row ``line`` of the window with row ``at`` of the image."""
         b, g = self.b, self.geometry
         width, stride, dilation = g.kernel[-1], g.strides[-1], g.dilations[-1]
         kind = f"{self.sums}x{self.lanes}"
@@ -294,7 +311,7 @@ class _Bytes(_Depthwise):
         self.finish(acc, at, column, 0)
 
     def _four(self, at: At, column: Expr) -> Expr:
-        """Four neighbouring positions of a block, those of one channel next to each other."""
+        """Four neighbouring columns, transposed: the four bytes of a channel are together."""
         lanes = self.lanes
         line = self.flat.load_raw([*at, tirx.Ramp(column * lanes, index(1), 4 * lanes)])
         order = [index(t * lanes + c) for c in range(lanes) for t in range(4)]

@@ -1,7 +1,8 @@
 """How a register tile multiplies and adds: the element types and the instruction of one step.
 
-A step takes ``depth`` neighbours of the reduction: one for floats, four bytes for the dot products
-of 8-bit integers. Weights are packed with those neighbours innermost (see ``ir.packing``).
+A step adds ``depth`` neighbouring products of the reduction to each sum: one for floats, four for
+the dot products of 8-bit integers. Weights are packed with those neighbours innermost (see
+``ir.packing``), so that one load has them for all lanes.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ Parts = tuple[Expr, ...]
 
 @dataclass(frozen=True)
 class Dot(ABC):
-    """One multiply-add of vectors of ``lanes`` sums."""
+    """One multiply-add into a vector of ``lanes`` sums."""
 
     lanes: int
     depth: ClassVar[int] = 1
-    """Neighbours of the reduction that a step takes."""
+    """Products that a step adds to each sum."""
     sums: ClassVar[str]
     """The dtype of the sums."""
     parts: ClassVar[int] = 1
@@ -36,11 +37,11 @@ class Dot(ABC):
 
     @abstractmethod
     def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Parts:
-        """The broadcast of elements ``[*at, step*depth : (step+1)*depth]``."""
+        """Elements ``[*at, step*depth : (step+1)*depth]`` of ``x``, broadcast to all lanes."""
 
     @abstractmethod
     def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Parts:
-        """The weights at ``at`` of the lanes from ``first`` on."""
+        """The weights at ``[*at]``, for the lanes from ``first`` on."""
 
     @abstractmethod
     def add(self, acc: Expr, x: Parts, w: Parts) -> Expr:
@@ -60,7 +61,7 @@ def activation_type(cpu: CpuFeatures) -> str | None:
 
 
 def dot_of(cpu: CpuFeatures, operand: str, depth: int, lanes: int) -> Dot:
-    """The multiply-add for operands of that element type and weights packed by ``depth``."""
+    """The multiply-add for operands of element type ``operand`` and weights packed by ``depth``."""
     if compute_dtype(operand) == "float32":
         return FloatDot(lanes)
     if depth == 1:
@@ -71,7 +72,10 @@ def dot_of(cpu: CpuFeatures, operand: str, depth: int, lanes: int) -> Dot:
 
 
 def packed_tile(cpu: CpuFeatures, operand: str, width: int, depth: int, lanes: int) -> Tile:
-    """The largest register tile over weights packed by ``depth``, ``width`` of them in a row."""
+    """The largest register tile for packed weights.
+
+    ``width`` is the last dim of the weights: columns of a tile times ``depth``.
+    """
     dot = dot_of(cpu, operand, depth, lanes)
     return largest_tile(cpu, width // depth // lanes, dot.parts)
 
@@ -115,7 +119,7 @@ class FloatDot(Dot):
 
 @dataclass(frozen=True)
 class WideningDot(Dot):
-    """Products of integers of any signs as int32, for CPUs without a dot product."""
+    """Products of 8-bit integers, signed or not, as int32: for CPUs without a dot product."""
 
     sums: ClassVar = "int32"
 
@@ -131,7 +135,7 @@ class WideningDot(Dot):
 
 @dataclass(frozen=True)
 class ByteDot(Dot):
-    """One instruction that sums four byte products a lane, exactly.
+    """One instruction that adds four products of bytes to each lane, without saturation.
 
     ``vpdpbusd`` takes uint8 times int8, ``sdot`` int8 times int8.
     """
@@ -153,7 +157,11 @@ class ByteDot(Dot):
 
 @dataclass(frozen=True)
 class MaddDot(Dot):
-    """``vpmaddwd`` on even and odd bytes widened to 16 bits: exact without VNNI."""
+    """``vpmaddwd`` on bytes widened to 16 bits, the even and the odd ones apart.
+
+    Each instruction adds two products to a lane, so a step takes two. Unlike ``vpmaddubsw``, which
+    saturates at 16 bits, this is exact.
+    """
 
     depth: ClassVar = 4
     sums: ClassVar = "int32"

@@ -1,4 +1,4 @@
-"""What is known of a CPU: its instruction set, vector width, registers and caches."""
+"""CPU models: their instruction sets, vector widths, registers and caches."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..base import TargetError
 
 @dataclass(frozen=True)
 class CpuFeatures:
-    """Facts of one CPU model that kernels are parametrised by.
+    """What kernels depend on in one CPU model.
 
-    ``required`` are the flags, as Linux spells them, of all instructions that LLVM picks by itself
-    for ``mcpu``: code for it must not run where one is missing.
-    ``vector_bytes`` is the width of a SIMD register, ``registers`` their number, ``l1``/``l2``
-    data cache sizes in bytes of one core. ``dot`` names the instructions that sum products of
-    8-bit integers: ``vnni``, ``madd`` (16-bit pairs), ``sdot``, or None.
+    ``mcpu``, ``triple`` and ``mattr`` go to LLVM. ``required`` are the features, as Linux spells
+    them in ``/proc/cpuinfo``, that LLVM uses for ``mcpu``: an artifact is not loaded where one is
+    missing. ``vector_bytes`` is the width of a SIMD register, ``registers`` their number, ``l1``
+    and ``l2`` the sizes of a core's data caches in bytes. ``dot`` names the instructions that sum
+    products of 8-bit integers: ``vnni``, ``madd`` (pairs of 16 bits), ``sdot``, or None.
     """
 
     name: str
@@ -34,7 +34,9 @@ class CpuFeatures:
 
     @property
     def target(self) -> str:
-        """What a target's name begins with, and databases of tuned kernels know it by."""
+        """The target's name without options, ``cpu:haswell``, as databases of tuned kernels have
+        it.
+        """
         return f"cpu:{self.name}"
 
     @property
@@ -104,7 +106,7 @@ def named_cpus() -> tuple[str, ...]:
 
 
 def features_of(name: str) -> CpuFeatures:
-    """The facts of a named CPU; the empty name or ``native`` is this machine's class.
+    """The features of a named CPU; an empty name or ``native`` means this machine's model.
 
     Raises :class:`TargetError` for a name that is not known.
     """
@@ -118,12 +120,15 @@ def features_of(name: str) -> CpuFeatures:
 
 @cache
 def host_features() -> CpuFeatures:
-    """What the target ``cpu`` is on this machine."""
+    """The model that the target ``cpu`` stands for on this machine (detected once)."""
     return detected_features()
 
 
 def detected_features() -> CpuFeatures:
-    """The most specific named CPU whose features this machine has."""
+    """The most specific named model whose features this machine has.
+
+    Raises :class:`TargetError` where it has not even SSE4.2.
+    """
     flags = cpu_features()
     if machine_arch() == "aarch64":
         return _NAMED["aarch64-dotprod" if "asimddp" in flags else "aarch64"]

@@ -1,4 +1,7 @@
-"""Pointwise convolutions as 1-D ones: the image becomes one long row."""
+"""1x1 convolutions as 1-D ones: the image becomes one long row.
+
+A row of 49 positions is cut into better register tiles than 7 rows of 7.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from ...ir.types import TensorType, Type
 def flatten_pointwise(region: Graph) -> Graph:
     """A region around a 1x1, stride 1 ``kiln.ConvBlocked`` with its spatial dims merged.
 
-    Memory is the same, so the kernel's callers need not know. Other regions come back as they are.
+    The kernel reads and writes the same memory as before, so its callers see no difference. Other
+    regions are returned unchanged, and so are those with an operation that distinguishes the dims.
     """
     anchors = [n for n in region.nx if n.key == "kiln.ConvBlocked"]
     if len(anchors) != 1 or not _is_pointwise(anchors[0]):

@@ -1,4 +1,4 @@
-"""What the CPU target answers to passes."""
+"""The hardware protocol for CPUs: what passes may ask about the target (see ``ir.hardware``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .speed import rates, template_seconds
 
 @dataclass(frozen=True, kw_only=True)
 class CpuHardware(GenericHardware):
-    """A CPU's answers; ``templates`` are the ops that it has kernels of its own for."""
+    """A CPU's answers; ``templates`` are the keys of the ops that it has templates for."""
 
     cpu: CpuFeatures
     templates: frozenset[str] = frozenset()
@@ -36,7 +36,11 @@ class CpuHardware(GenericHardware):
         return anchor.key == "kiln.Attention"
 
     def seconds(self, region: Graph) -> float:
-        """By the tiles' model where a template of it computes the region, else by the roofline."""
+        """The time of ``region`` on one core, of one run.
+
+        It is the cost model's time of the register tiles, or that of moving the region's inputs
+        and outputs where this is longer. Where no template applies it is the roofline's.
+        """
         shapes = [(n, kernel_shape(region, n)) for n in region.nodes if n.key in self.templates]
         sums = sum(self._seconds(node, shape) for node, shape in shapes if shape is not None)
         if not sums:
@@ -44,7 +48,7 @@ class CpuHardware(GenericHardware):
         return max(sums, usual(Demand(region).moved_bytes()) / self.rates.bandwidth)
 
     def _seconds(self, node: Node, shape: KernelShape) -> float:
-        """The sums of one node: a convolution's shape is that of one image."""
+        """The time of one node's sums; the shape of a convolution describes a single image."""
         images = usual(node.out().shape[0]) if node.key == "kiln.ConvBlocked" else 1
         return images * template_seconds(self.cpu, shape)
 

@@ -1,7 +1,7 @@
-"""Images on blocked layouts as convolution kernels see them: spatial dims and a border.
+"""Images on blocked layouts as convolution kernels see them, with borders.
 
-The last two spatial dims are rows and columns, and there are always these two; those before them,
-the depth of a volume, only add loops.
+There are at least two spatial dims. The last two are rows and columns; a 1-D input is an image of
+one row. The dims before them, such as the depth of a volume, only add loops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Expr = Any
 
 @dataclass
 class Image:
-    """An input image [N, Cb, *extents, block] of two spatial dims or more, borders included."""
+    """An input image ``[N, Cb, *extents, block]`` of two spatial dims or more, with its border."""
 
     tensor: BufferTensor
 
@@ -42,7 +42,7 @@ class Image:
         return int(self.tensor.shape[-1])
 
     def reordered(self, b: Builder, order: Sequence[int]) -> Image:
-        """The image with its dims in another order, which must leave the memory as it is."""
+        """A view with the dims in another order, for which only dims of size 1 may move."""
         n, blocks = self.tensor.shape[:2]
         extents = (self.extents[i] for i in order)
         return Image(b.view(self.tensor, (n, blocks, *extents, self.block)))
@@ -50,7 +50,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Window sizes by the spatial dims of an :class:`Image`."""
+    """Window sizes and padding, one element for each spatial dim of an :class:`Image`."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -73,7 +73,7 @@ class Geometry:
         return any(p != 0 for p in (*self.begin, *self.end))
 
     def leaves_alone(self, i: int) -> bool:
-        """Does the window neither reach nor move along dim ``i``?"""
+        """Is each output along dim ``i`` computed from the input at the same index alone?"""
         return (self.kernel[i], self.strides[i], self.begin[i], self.end[i]) == (1, 1, 0, 0)
 
     def reordered(self, order: Sequence[int]) -> Geometry:
@@ -89,24 +89,25 @@ class Geometry:
 
 
 def as_image(b: Builder, x: BufferTensor) -> Image:
-    """View ``[N, Cb, *S, c]`` with two spatial dims or more (H is 1 for 1-D)."""
+    """A view of ``[N, Cb, *S, c]`` with at least two spatial dims: 1-D gets a height of 1."""
     n, blocks, *spatial, block = x.shape
     return Image(x if len(spatial) > 1 else b.view(x, (n, blocks, 1, *spatial, block)))
 
 
 def long_rows(image: Image, g: Geometry) -> tuple[int, ...]:
-    """The order of dims that puts single positions first: a column becomes a row.
+    """The order of dims that makes rows long: dims of size 1 come first, so a column becomes a row.
 
-    Memory stays as it is, since those dims hold one position that the window leaves alone.
+    Only dims move that the window leaves alone. Memory stays as it is, since their size is 1.
     """
     dims = range(len(image.extents))
     return tuple(sorted(dims, key=lambda i: as_int(image.extents[i]) != 1 or not g.leaves_alone(i)))
 
 
 def pad_image(b: Builder, image: Image, g: Geometry, value: int, slack: int = 0) -> Image:
-    """The image with its border of ``value`` in workspace; itself where there is none.
+    """A copy of the image with a border of ``value``, or the image itself if it needs no border.
 
-    ``slack`` is how many positions past the right border kernels read without using them.
+    ``slack`` columns more are added on the right, for kernels that read past the border (and use
+    nothing of what they read there).
     """
     if not g.padded and not slack:
         return image

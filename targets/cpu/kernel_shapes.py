@@ -1,4 +1,7 @@
-"""What the choices for a heavy node depended on, read back from the node."""
+"""The shape of a convolution or product, read from its packed node.
+
+Tiles and algorithms are chosen by this shape and remembered for it in the database.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def kernel_shape(graph: Graph, node: Node) -> KernelShape | None:
 
 
 def conv_shape(node: Node, x: TensorType, w: TensorType) -> ConvShape:
-    """That of ``kiln.ConvBlocked`` with operands of these types."""
+    """The shape of a ``kiln.ConvBlocked`` whose operands (input and weights) have these types."""
     group, window = int(attribute(node, "group")), blocked_conv_window(node, x, w)
     channels, filters = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
     kernel = tuple(int(k) for k in window.kernel)

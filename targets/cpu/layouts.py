@@ -1,4 +1,4 @@
-"""Which blocked layouts this CPU's kernels work on."""
+"""Blocked layouts, tiles and algorithms for a CPU's kernels: the answers to the layout pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tiling import rank_product_tiles, rank_winograd_tiles
 from .winograd import image_tiles, winograd_form
 
 _SUMS = 12
-"""Registers of a recurrent layer's sums: of the 16 that the smallest targets have, 4 are left."""
+"""Registers for a recurrent layer's sums. Of 16, as on the smallest targets, 4 hold operands."""
 _LATENCY = 4
 """Cycles until the result of a multiply-add can be added to."""
 _BROADCAST = 1
@@ -24,11 +24,11 @@ _BROADCAST = 1
 
 
 class ChoiceError(GraphkilnError, ValueError):
-    """What is remembered of a kernel makes no sense."""
+    """The database names a tile or an algorithm that does not exist for this kernel."""
 
 
 Lookup: TypeAlias = Callable[[KernelShape], Choice | None]
-"""What is known to be the fastest for a shape, if anything is."""
+"""Gives the choice that was measured to be the fastest for a shape; None where none was."""
 
 
 def nothing_known(_shape: KernelShape) -> Choice | None:
@@ -38,7 +38,10 @@ def nothing_known(_shape: KernelShape) -> Choice | None:
 
 @dataclass(frozen=True)
 class CpuLayouts:
-    """Blocks of one SIMD register; tiles by the register file."""
+    """Layouts for ``cpu``: a block is one SIMD register, and tiles fill the registers.
+
+    Choices come from ``lookup``, or from the cost model where that knows nothing.
+    """
 
     cpu: CpuFeatures
     lookup: Lookup = nothing_known
@@ -50,36 +53,44 @@ class CpuLayouts:
 
     @property
     def storage_types(self) -> tuple[str, ...]:
-        """Kernels compute float16 in float32."""
+        """Types that kernels only load and store: they compute float16 in float32."""
         return ("float16",)
 
     @property
     def dot_depth(self) -> int:
-        """Neighbours that a dot product of 8-bit integers takes."""
+        """Products that a dot product of 8-bit integers sums into one lane: 4, or 1 without one."""
         return integer_depth(self.cpu)
 
     @property
     def depthwise_depth(self) -> int:
-        """Four where one instruction sums four products."""
+        """The same for depthwise convolutions: 4 where a single instruction sums four products.
+
+        It is 1 without such an instruction; ``madd`` sums pairs only.
+        """
         return 4 if self.cpu.dot in ("vnni", "sdot") else 1
 
     @property
     def activation(self) -> str | None:
-        """The 8-bit type that dot products take beside int8 weights."""
+        """The 8-bit type that dot products take beside int8 weights; None where either will do."""
         return activation_type(self.cpu)
 
     @property
     def fewest_filters(self) -> int:
-        """More than a quarter of a block: below, vectors of positions are better."""
+        """The fewest filters for which a convolution is blocked: more than a quarter of a block.
+
+        With fewer of them most lanes would be padding, and vectors of positions are faster.
+        """
         return self.block // 4 + 1
 
     def recurrent_tile(self, gates: int, hidden: int, batch: int) -> int:
-        """The vectors of hidden elements that cost the fewest cycles, in elements.
+        """How many hidden elements a register tile of a recurrent layer holds for each gate.
 
-        A step over one input element does a multiply-add for each sum in registers, ``gates`` times
-        the vectors of the block, and takes at least the latency of a multiply-add, after which the
-        same sums can be added to again: a block with few sums wastes part of that. The sums, those
-        of four sequences at most, must leave registers for operands.
+        The tile with the fewest estimated cycles is taken. One step of the reduction does a
+        multiply-add into each sum, ``gates`` times the vectors of the tile. It takes at least the
+        latency of a multiply-add, since the next step adds to the same sums: with two sums and a
+        latency of 4 cycles, half of the time is lost. On the other hand the sums of up to four
+        sequences must leave registers for operands, so an LSTM (4 gates) of batch 1 has at most
+        ``12 // 4 = 3`` vectors.
         """
         wanted = -(-hidden // self.block)
         limit = max(1, _SUMS // (gates * min(max(batch, 1), 4)))
@@ -90,7 +101,10 @@ class CpuLayouts:
         return self.block * min(range(1, limit + 1), key=lambda v: (cycles(v), v))
 
     def choose(self, shape: KernelShape) -> Choice:
-        """What was found to be fastest, or else the cost model's choice."""
+        """The measured choice for a shape, or else the cost model's.
+
+        Raises :class:`ChoiceError` for a measured choice that this CPU's kernels do not have.
+        """
         found = self.lookup(shape)
         if found is None:
             return self.estimate(shape)
@@ -99,7 +113,7 @@ class CpuLayouts:
         return found
 
     def estimate(self, shape: KernelShape) -> Choice:
-        """The cost model's choice."""
+        """The cost model's choice: the algorithm with fewer operations, and its cheapest tile."""
         form = None if isinstance(shape, ProductShape) else winograd_form(shape, self.cpu.lanes)
         if isinstance(shape, ProductShape):
             ranked = rank_product_tiles(self.cpu, shape.rows, shape.columns)

@@ -1,7 +1,7 @@
 """Matrix products with packed weights: ``y[m, n] = sum_k x[m, k] * w[k, n]``.
 
-Floats, with weights of float32 or converted from 8 bits on the way to a register; or 8-bit
-integers, summed in int32.
+``x`` is float32 and so are the sums, while the weights may be stored in 8 or 16 bits and are
+converted where they are loaded. Or both are 8-bit integers, whose products are summed in int32.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .tiling import tile_cost
 Expr = Any
 
 _MOST_USES = 64
-"""Tiles of rows beyond which the first use of weights does not matter."""
+"""Weights that more tiles of rows use are not prefetched: only the first use has to wait."""
 
 
 def matmul_packed(cpu: CpuFeatures) -> Template:
@@ -75,7 +75,11 @@ class _Packed:
         self.ahead = self._prefetch()
 
     def _prefetch(self) -> NextTile | None:
-        """For weights that are used several times, by one task or few that follow each other."""
+        """The prefetching of weights, or None.
+
+        It pays where a tile of weights is used several times, so that there is time to load the
+        next one, and where there are enough tiles for one core to work on them one by one.
+        """
         uses = self.row_tiles.tiles
         if self.tiles < self.b.loops.busy or uses is not None and not 2 <= uses <= _MOST_USES:
             return None
@@ -98,7 +102,11 @@ class _Packed:
         self.b.nest((self.tiles, rows.groups), task, cost, sequential_last=True)
 
     def _weights(self, tile: Expr) -> Callable[[Expr], Weights]:
-        """The weights of a tile by step; those that many rows use are converted once."""
+        """The weights of a tile, by the step of the reduction.
+
+        Weights that are stored in fewer bits are converted to float32 first, into a panel, if
+        several tiles of rows use them.
+        """
         if not self._converts():
             return lambda k: (self.weight, (tile, k))
         panel = self.b.workspace((self.steps, self.tile_width), "float32", "panel")
@@ -131,7 +139,7 @@ class _Packed:
                 acc.step(lambda r: (self.x, (row + r, k)), weights(k))
 
     def _store(self, acc: RegisterTile, r: int, v: int, row: Expr, column: Expr) -> None:
-        """Hand a vector of results over."""
+        """Add the bias and give a vector of results to the epilogue, which stores it."""
         place = unflatten(row, self.outer) if self.outer else ()
 
         def element(lane: Expr) -> None:
@@ -144,7 +152,10 @@ class _Packed:
 
 
 def whole_steps(b: Builder, x: BufferTensor, depth: int) -> BufferTensor:
-    """``x`` [rows, K] with rows of whole steps; what a copy adds meets zero weights."""
+    """``x`` ``[rows, K]``, copied if needed so that ``K`` is a multiple of ``depth``.
+
+    What the copy adds is multiplied by weights that are zero.
+    """
     rows, inner = x.shape
     known = as_int(inner)
     if depth == 1 or (known is not None and known % depth == 0):

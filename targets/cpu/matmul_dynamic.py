@@ -46,12 +46,12 @@ def matmul(cpu: CpuFeatures) -> Template:
 
 
 def _is_shared(right: Sequence[Any]) -> bool:
-    """Is one right operand of that shape for the whole batch, which is but more rows then?"""
+    """Has the right operand no batch of its own? Then the left one's batch is just more rows."""
     return all(as_int(d) == 1 for d in right[:-2])
 
 
 def _register_tile(cpu: CpuFeatures, rows: int | None, columns: int | None) -> Tile:
-    """The largest tile, of the width that suits so many rows and columns (None: not known)."""
+    """The register tile for so many rows and columns of the result (None: not known)."""
     wanted = 2 * cpu.lanes if columns is None else columns
     return largest_tile(cpu, rank_product_tiles(cpu, rows, wanted)[0].vectors)
 
@@ -90,7 +90,10 @@ class _Product:
         return static_product((*self.batch, self.tiles))
 
     def emit(self) -> None:
-        """Pack all columns and then multiply, or where each is used in one task only, in there."""
+        """Pack all tiles of columns first, then multiply.
+
+        If only one task uses a tile of columns, it packs that itself, and finds it in its cache.
+        """
         rows, b = self.row_tiles, self.b
         spread = as_int(rows.groups) != 1
         lead = (*self.batch, self.tiles)
@@ -124,7 +127,7 @@ class _Product:
     def _place(
         self, x: TensorExpr, at: tuple[Expr, ...], row: Expr, column: Expr
     ) -> tuple[Expr, ...]:
-        """The index of an element of the matrix that belongs to ``at`` of the batch."""
+        """The index of an element of ``x``, in the matrix that belongs to batch index ``at``."""
         own = x.shape[:-2]
         full = self.batch or own
         return (*broadcast_index(at, own, full), row, column)
@@ -160,7 +163,11 @@ class _Product:
 def store_vector(
     ctx: TemplateContext, columns: Any, lanes: int, width: int, column: Expr, element: Any
 ) -> None:
-    """Call ``element(lane)`` for a vector of columns, in the last tile only for real ones."""
+    """Call ``element(lane)`` for each lane of a vector that starts at ``column``.
+
+    The lanes past the last of ``columns`` are left out; there are none if ``columns`` is known to
+    be a multiple of the tile's ``width``.
+    """
     b = ctx.b
     known = as_int(columns)
     if known is not None and known % width == 0:

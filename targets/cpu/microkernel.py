@@ -1,8 +1,9 @@
 """The register tile at the heart of matmul and convolution.
 
-A tile of ``rows`` x ``vectors`` SIMD accumulators stays in registers over the whole reduction;
-every step loads ``vectors`` weight vectors and broadcasts ``rows`` operands. Accumulators are
-separate one-register buffers, so that LLVM promotes each of them.
+A tile of ``rows`` x ``vectors`` SIMD accumulators stays in registers during the whole reduction.
+Each step loads ``vectors`` vectors of weights, broadcasts one operand per row, and does a
+multiply-add of each pair. Accumulators are separate buffers of one register, so that LLVM promotes
+each of them to a register.
 """
 
 from __future__ import annotations
@@ -52,17 +53,17 @@ class RegisterTile:
         self, extents: Sequence[Any], x: Callable[[int, Indices], Place],
         w: Callable[[Indices], Weights], first: int = 0,
     ) -> None:  # fmt: skip
-        """Sum over all steps in the grid ``extents``.
+        """Add the products of all steps ``k`` in the grid ``extents``.
 
-        ``x(row, k)`` gives a tensor and the index of the row's operand at ``k``, with the step
-        along the last axis at its end; ``w(k)`` a tensor and the index of a row of weights, of
-        which the lanes from ``first`` on belong to this tile.
+        ``x(row, k)`` gives a tensor and the index of a row's operand, whose last element counts
+        steps along the tensor's last axis. ``w(k)`` gives a tensor and the index of a row of
+        weights; those from lane ``first`` on belong to this tile.
         """
         with self.b.grid(*extents) as k:
             self.step(lambda r: x(r, k), w(k), first)
 
     def step(self, x: Callable[[int], Place], w: Weights, first: int = 0) -> None:
-        """One rank-one update."""
+        """One step of the reduction, a rank-one update: see :meth:`reduce`."""
         b, dot = self.b, self.dot
         tensor, at = w
         weights = [
@@ -78,5 +79,5 @@ class RegisterTile:
                 acc.store_raw([self.lane_index], dot.add(old, operand, weights[v]))
 
     def value(self, row: int, vector: int, lane: Expr) -> Expr:
-        """The scalar in a lane; inside a vectorised loop over lanes, the whole register."""
+        """The sum in a lane. In a vectorised loop over ``lane`` it becomes the whole register."""
         return self.accumulators[row][vector].load_raw([lane])

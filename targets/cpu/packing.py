@@ -1,4 +1,4 @@
-"""Packing of operands inside kernels, for matrices that are only known at run time."""
+"""Packing of operands at run time, inside the kernel, where they are no constants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def pack_columns(
     b: Builder, out: BufferTensor, lead: tuple[Expr, ...], tile: Expr, depth: Any, columns: Any,
     width: int, element: Callable[[Expr, Expr], Expr],
 ) -> None:  # fmt: skip
-    """out[*lead, k, c] = element(k, tile*width + c) for one tile; columns past the end are zero."""
+    """Pack one tile of columns: ``out[*lead, k, c] = element(k, tile*width + c)``.
+
+    ``out`` has ``depth`` rows of ``width``; there are zeros where a column is past ``columns``.
+    """
     start = b.let(tile * width, "start")
     zero = tirx.const(0, out.compute_dtype)
     known = as_int(columns)
@@ -56,9 +59,10 @@ def pack_rows(
     b: Builder, out: BufferTensor, lead: tuple[Expr, ...], first: Expr, rows: Any, lanes: int,
     x: TensorExpr, at: tuple[Expr, ...],
 ) -> None:  # fmt: skip
-    """out[*lead, k, c] = x[*at, first + c, k] for float32 ``x``, blocks turned in registers.
+    """Pack rows as columns: ``out[*lead, k, c] = x[*at, first + c, k]`` for float32 ``x``.
 
-    Columns past the last of ``rows`` repeat it.
+    Squares of ``lanes`` by ``lanes`` elements are transposed in registers. Where ``first + c`` is
+    past the last of ``rows``, the last row is repeated.
     """
     depth, width = x.shape[-1], int(out.shape[-1])
     start = b.let(index(first), "start")

@@ -1,7 +1,8 @@
 """How the positions of an image become the rows of register tiles.
 
-Windows that neither move nor reach make one long row of an image. Of other images a tile takes
-whole rows where they fit, or else some positions of a row. Volumes are images one after another.
+For 1x1 windows with stride 1 the image is one long row. Otherwise a tile takes whole rows of the
+image where they fit (2 rows of 7 make 14 positions), or else part of one row. Volumes are images
+one after another.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .tiling import Runs, Tile, cover, near_cycles, rank_tiles, streamed_cycles
 
 
 def rows_of_tile(height: int | None, width: int | None, limit: int) -> int:
-    """How many whole rows of an image a tile of at most ``limit`` positions takes; 0 for parts."""
+    """How many whole rows of an image fit into ``limit`` positions; 0 for less than one."""
     if not width or height is None or height < 2:
         return 0
     return limit // width
@@ -23,7 +24,7 @@ def rows_of_tile(height: int | None, width: int | None, limit: int) -> int:
 def image_runs(height: int | None, width: int | None, limit: int) -> Runs:
     """Tiles of at most ``limit`` positions that cover an image, as (positions, count).
 
-    An image whose height is not known counts as one row.
+    An unknown height counts as 1, an unknown width as ``limit``.
     """
     whole = rows_of_tile(height, width, limit)
     if whole and height is not None and width is not None:
@@ -33,7 +34,10 @@ def image_runs(height: int | None, width: int | None, limit: int) -> Runs:
 
 
 def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
-    """The register tiles of a direct convolution, the best estimate first."""
+    """The register tiles of a direct convolution, the cheapest by estimate first.
+
+    Weights that fill more than half of the first-level cache count as streamed.
+    """
     height, width = plane_of(shape)
     steps = shape.channels
     for k in shape.kernel:
@@ -49,12 +53,15 @@ def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
 
 
 def positions_of_tile(shape: ConvShape, limit: int) -> int:
-    """How many positions the largest tile of a direct convolution takes, of at most ``limit``."""
+    """The positions of the largest tile that a direct convolution uses; at most ``limit``."""
     return max((size for size, _ in image_runs(*plane_of(shape), limit)), default=limit)
 
 
 def plane_of(shape: ConvShape) -> tuple[int | None, int | None]:
-    """Height and width, as the kernel sees them: single columns lie on their side."""
+    """Height and width of the image as the kernel sees it; None where not known.
+
+    For 1x1 windows all positions are one row, and an image of one column is one row, too.
+    """
     if all(n == 1 for n in (*shape.kernel, *shape.strides)):
         known = [d for d in shape.image if d is not None]
         return 1, prod(known) if len(known) == len(shape.image) else None

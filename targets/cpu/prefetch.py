@@ -1,4 +1,9 @@
-"""Prefetching of what a task needs next, while it works on what it has."""
+"""Prefetching: while a kernel works on one tile of weights, it loads the next into the cache.
+
+A tile of weights is used several times, once for each tile of rows (a *use*), and each use has
+loops of several iterations (*turns*). The cache lines of the next tile are shared out evenly: 256
+lines over 8 uses of 16 turns are 2 lines in each turn.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +19,23 @@ Expr = Any
 LINE = 64
 """Bytes of a cache line."""
 _MOST_STEPS = 8
+"""Steps of the reduction between two prefetches, at most."""
 _GUESS = 16
+"""Uses of a tile to assume where their number is not known."""
 
 
 def prefetch(b: Builder, tensor: BufferTensor, at: Sequence[Expr]) -> None:
-    """Bring the cache line of an element near; it need not exist."""
+    """Load the cache line of an element. The address need not be valid: a prefetch never faults."""
     place = tirx.address_of(tirx.BufferLoad(tensor.buffer, tensor.place(at)))
     read, near, data = (tirx.const(n, "int32") for n in (0, 3, 1))
     b.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, read, near, data))
 
 
 class NextTile:
-    """Brings the next of ``weights`` [tiles, ...] into the cache, line by line.
+    """Prefetches the next tile of ``weights`` ``[tiles, ...]``, line by line.
 
-    The lines are spread over all ``uses`` of the tile before (None: not known) and over ``turns``
-    of each use, so that memory is busy all the time: ``lines`` in each turn.
+    Its lines are spread over all ``uses`` of the current tile (None: not known) and the ``turns``
+    of each use, ``lines`` in each, so that memory is busy all the time.
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class NextTile:
         self.lines = -(-self._lines // ((uses or _GUESS) * turns))
 
     def fetch(self, tile: Expr, use: Expr, turn: Expr) -> None:
-        """Emit the prefetches of turn ``turn`` of the ``use``-th use of ``tile``."""
+        """Emit the prefetches for iteration ``turn`` of use number ``use`` of ``tile``."""
         for n in range(self.lines):
             self._one_line(tile, (use * self._turns + turn) * self.lines + n)
 
@@ -53,7 +60,7 @@ class NextTile:
 
 
 def lines_of_tile(weights: BufferTensor, tiles: int) -> int:
-    """Whole cache lines of one of ``tiles`` parts of ``weights``."""
+    """Whole cache lines of a tile of ``weights``, of which there are ``tiles``."""
     return _elements(weights) // tiles * item_bytes(weights) // LINE
 
 
@@ -69,9 +76,10 @@ def item_bytes(tensor: BufferTensor) -> int:
 
 
 def steps_of_turn(steps: int, lines: int, uses: int | None) -> int:
-    """Steps between two lines where ``steps`` steps of each use fetch ``lines`` lines in all.
+    """Steps of the reduction that make one turn, in which one line is prefetched.
 
-    A power of two that divides ``steps``; 0 where one line a step is too few.
+    All ``uses``, of ``steps`` steps each, must fetch ``lines`` lines together. The result is a
+    power of two that divides ``steps``, or 0 where even one line in each step is too few.
     """
     every = _MOST_STEPS
     while every and ((uses or _GUESS) * steps < every * lines or steps % every):

@@ -1,9 +1,13 @@
-"""Recurrent layers with packed weights: one register tile holds all gates of a step's elements.
+"""Recurrent layers with packed weights: a register tile holds all gates of some hidden elements.
 
-The inputs' share of the gates is there for all steps already (a packed product). A task walks the
-time for a few sequences in one direction; its states stay in memory of its own, h twice, since all
-of the old one is read while the new one is written. Where there is a single task, the cores share
-each step's blocks instead. Elements past the hidden size fill the last block; nothing reads them.
+A step of time computes ``x W^T + h R^T`` for each gate. The first product is an input of this
+kernel: it was computed for all steps at once, by a packed product before. The second is computed
+here, block by block of hidden elements, for all gates of the block together.
+
+A task runs through time for a few sequences in one direction. Its states are in buffers of its own.
+There are two of h, since a step reads all of the old h while it writes the new one. Where there is
+only one task, the cores share the blocks of each step instead. The last block is padded beyond the
+hidden size with elements that nothing reads.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from .tiling import cover, largest_tile, tile_cost
 Expr = Any
 _FIRST_STATE = 4
 _WAIT = 4
-"""How many times longer an operation takes here, as few rows wait for all weights in each step."""
+"""An operation counts so many times: with few rows, a step mostly waits for its weights."""
 _FLOAT = "float32"
 
 
@@ -128,7 +132,7 @@ class _Recurrent:
 
 @dataclass(frozen=True)
 class _Now:
-    """A step: where each sequence is in time, and which half of h is old and which new."""
+    """A step: where each sequence is in time, and which buffer of h is old and which is new."""
 
     places: list[Place]
     old: Expr
@@ -136,9 +140,9 @@ class _Now:
 
 
 class _Walk:
-    """One task: ``rows`` sequences from ``first`` on, in direction ``d``.
+    """One task: ``rows`` sequences from ``first`` on, all steps of time, in direction ``d``.
 
-    ``alone``: no other task runs, so that all cores may work on a step.
+    ``alone``: it is the only task, so all cores may share the blocks of a step.
     """
 
     def __init__(
@@ -180,7 +184,7 @@ class _Walk:
             self._copy(self.k.hidden, lambda j: state.store((*row, j), initial[(*at, j)]))
 
     def _write(self, now: _Now, s: Expr) -> None:
-        """h goes to output 0; steps beyond a sequence's length give zeros."""
+        """Write h of this step to output 0; zeros for sequences that have ended."""
         for r, place in enumerate(now.places):
             self._write_row(place, s, (now.new, index(r)))
 
@@ -198,7 +202,7 @@ class _Walk:
         )
 
     def _finish(self) -> None:
-        """The last states go to the other outputs."""
+        """Write the last states to the other outputs."""
         last = tirx.floormod(index(self.layer.steps), index(2))
         self._finish_state(1, self.h, (last,))
         if self.memory is not None:
@@ -217,7 +221,7 @@ class _Walk:
         self._copy(self.k.hidden, lambda j: out.store((*at, j), state[(*row, j)]))
 
     def _state_place(self, n: Expr) -> tuple[Expr, ...]:
-        """Where an initial or last state of sequence ``n`` is."""
+        """The index of sequence ``n`` in initial and last states."""
         return (n, self.d) if self.layer.batch_first else (self.d, n)
 
     def _copy(self, extent: int, body: Callable[[Expr], None]) -> None:
@@ -232,14 +236,15 @@ class _Walk:
         with self.b.when(tirx.Not(place.exists)):
             dead()
 
-    # ---- what steps are made of --------------------------------------------------------------
+    # ---- parts of a step ---------------------------------------------------------------------
 
     def each_block(self, now: _Now, gates: int, body: Callable[[Expr], None]) -> None:
-        """``body(block)`` for all blocks, each with the products of so many gates.
+        """Run ``body(block)`` for all blocks of hidden elements; it multiplies ``gates`` gates.
 
-        One core takes them from the end in every other step: weights that just miss fitting a
-        cache would never be found in it if always read in order. Cores that share them get the
-        same ones in each step.
+        A single core takes the blocks in reverse order in every other step. If the weights are
+        slightly larger than a cache, reading them always in the same order would evict each block
+        just before it is read again; in reverse, most are still there. Cores that share the blocks
+        get the same ones in each step.
         """
         k = self.k
         cost = tile_cost(_WAIT * 2 * gates * k.hidden * k.tile * self.rows)
@@ -268,9 +273,9 @@ class _Walk:
         self, now: _Now, block: Expr, body: Callable[[int, int, Expr, Expr], None],
         idle: Callable[[int, Expr], None],
     ) -> None:  # fmt: skip
-        """``body(row, vector, lane, element)`` for all elements of a block.
+        """Run ``body(row, vector, lane, element)`` for all elements of a block.
 
-        Rows beyond their sequence's length get ``idle(row, element)``.
+        For sequences that have ended, ``idle(row, element)`` runs instead.
         """
         k = self.k
 
@@ -293,12 +298,15 @@ class _Walk:
         self, now: _Now, block: Expr, tile: RegisterTile, row: int, vector: int, lane: Expr,
         gate: int, first: int = 0,
     ) -> Expr:  # fmt: skip
-        """What the function of a gate gets; ``first`` is the tile's first gate."""
+        """The operand of a gate's activation function, ``x W^T + h R^T``, clipped.
+
+        ``tile`` holds the second product, for the gates from ``first`` on.
+        """
         back = tile.value(row, (gate - first) * self.k.vectors + vector, lane)
         return self.clipped(self.share(now, block, row, vector, lane, gate) + back)
 
     def share(self, now: _Now, block: Expr, row: int, vector: int, lane: Expr, gate: int) -> Expr:
-        """The inputs' share of a gate."""
+        """The product of a gate's weights with the input, ``x W^T``, which includes the bias."""
         place = now.places[row]
         source = self.layer.row(place.time, place.sequence)
         return self.k.inputs[source, self.d, block, gate, vector * self.k.lanes + lane]
@@ -307,7 +315,7 @@ class _Walk:
         return self.b.let(self.layer.clipped(self.b.let(x)))
 
     def keep(self, now: _Now, r: int, j: Expr) -> None:
-        """The state of a sequence that is over."""
+        """Copy the state of a sequence that has ended to the new h."""
         self.h.store((now.new, r, j), self.h[now.old, r, j])
 
 

@@ -1,4 +1,4 @@
-"""How the rows of a product are cut into register tiles and spread over tasks."""
+"""Rows of a product (or positions of an image), cut into register tiles, shared out to tasks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from .tiling import cover
 Expr = Any
 
 _GROUP = 16
-"""Tiles of a group where the number of rows is only known at run time."""
+"""Tiles in a group where the number of rows is only known at run time."""
 
 
 class RowTiles:
-    """Tiles of at most ``limit`` rows that cover ``rows``, in ``groups`` of neighbours.
+    """Tiles of at most ``limit`` rows that cover ``rows``, in ``groups`` of neighbouring tiles.
 
-    There are as many groups as it takes to make enough tasks with ``others``, the extents of the
-    tasks' other axes. A number of rows that is only known at run time takes full tiles, and for
-    what remains tiles of 2^i rows, each at most once.
+    A group is the work of one task. The tasks have other axes too, of ``others`` entries in all
+    (None: not known, so enough): where these alone make enough tasks for all cores, there is one
+    group.
+
+    Where ``rows`` is known, tiles are nearly equal: 10 rows by at most 4 are 4 + 3 + 3. Where only
+    the run knows it, there are as many full tiles as fit, and then tiles of 2^i rows, each at most
+    once: 27 rows by 14 are 14 + 8 + 4 + 1. So the code has five tiles rather than fourteen.
     """
 
     def __init__(self, b: Builder, rows: Any, limit: int, others: int | None) -> None:
@@ -45,14 +49,14 @@ class RowTiles:
         return tirx.floordiv(index(self.rows) + (size - 1), index(size))
 
     def number(self, row: Expr) -> Expr:
-        """How many tiles there are before the one that starts with ``row``."""
+        """The number of the tile that starts with ``row``."""
         if self.tiles is None:
             return tirx.floordiv(row, index(self.limit))
         return tirx.floordiv(row * self.tiles, index(self.rows))
 
     @property
     def rows_of_group(self) -> int:
-        """About how many rows a group has."""
+        """Rows of a group: the most, if the number of rows is known, else those of a full group."""
         known = as_int(self.rows)
         return self.limit * _GROUP if known is None else -(-known // self.groups)
 
@@ -66,7 +70,11 @@ class RowTiles:
             self._each_of(tile, self._share(group))
 
     def _share(self, group: Expr) -> Callable[[int, int], tuple[Expr, Expr]]:
-        """Which of ``count`` tiles of one size, ``start`` tiles in, belong to ``group``."""
+        """Shares out the tiles evenly: ``group`` has those from ``low`` to ``high``.
+
+        The result tells of a run of ``count`` tiles of one size, the first of which is number
+        ``start``, which of them are in the group: (first, how many).
+        """
         low = self.b.let(tirx.floordiv(group * self.tiles, index(self.groups)), "low")
         high = self.b.let(tirx.floordiv((group + 1) * self.tiles, index(self.groups)), "high")
 
@@ -106,5 +114,5 @@ class RowTiles:
 
 
 def _powers_below(limit: int) -> list[int]:
-    """Powers of two whose sums make all numbers below ``limit``, largest first."""
+    """The powers of two that sum up to any number below ``limit``: 8, 4, 2, 1 for 14."""
     return [1 << i for i in reversed(range((limit - 1).bit_length()))]

@@ -1,6 +1,6 @@
-"""How long kernels take on one core, about: by the tiles' cost model, or by nominal rates.
+"""Estimates of how long kernels take on one core: by the tiles' cost model, or by nominal rates.
 
-Only ratios matter: what is chosen does not depend on the clock.
+The clock and the bandwidth are nominal, since decisions only compare estimates with each other.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ CLOCK = 2.5e9
 BANDWIDTH = 10e9
 """Bytes from and to memory in a second."""
 _GENERIC = 5
-"""How many times as long as a template the generic schedule takes for sums of products."""
+"""The generic schedule takes so many times as long as a template for sums of products."""
 
 
 def rates(cpu: CpuFeatures) -> Rates:
-    """What the generic schedule makes of a core."""
+    """The rates of the generic schedule on one core, in operations and bytes per second.
+
+    A template does two multiply-adds, of two operations each, in all lanes in each cycle.
+    """
     tiles = 2 * 2 * cpu.lanes * CLOCK
     products = tiles / _GENERIC
     wide = products / 2
@@ -36,7 +39,7 @@ def rates(cpu: CpuFeatures) -> Rates:
 
 
 def template_seconds(cpu: CpuFeatures, shape: KernelShape) -> float:
-    """The time of a convolution's or product's sums by its template, as the cost model chooses."""
+    """Seconds that the template takes for a convolution or product, with the model's best tile."""
     cycles = _product(cpu, shape) if isinstance(shape, ProductShape) else _conv(cpu, shape)
     return cycles / CLOCK
 

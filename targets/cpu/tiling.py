@@ -1,4 +1,11 @@
-"""Choice of register tiles by an analytic cost model."""
+"""Choice of register tiles by an analytic cost model.
+
+A register tile is a part of the result, ``rows`` by ``vectors`` of columns, whose sums stay in
+registers during the whole reduction. With 32 registers a tile of 14 rows by 2 vectors has 28 sums;
+2 registers hold the weights of a step, 1 the broadcast operand, and 1 is left. A step loads 14 + 2
+values for 28 multiply-adds, so wider or taller tiles load less, but waste more where the result is
+no multiple of them. The model weighs that for each width, from 1 vector to 6.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +16,14 @@ from typing import TypeAlias
 from .features import CpuFeatures
 
 Cycles: TypeAlias = Callable[[int, int], float]
-"""Estimated cycles of one rank-one update of (rows, vectors)."""
+"""Estimates the cycles of one step of the reduction (a rank-one update of the tile's sums), for
+(rows, vectors)."""
 
 Runs: TypeAlias = list[tuple[int, int]]
-"""Tiles as (rows of each, how many)."""
+"""Tiles as (rows of each, how many): ``[(4, 1), (3, 2)]`` covers 10 rows."""
 
 _GUESS = 64
-"""Rows where their number is not known."""
+"""Rows to assume where their number is not known."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +38,21 @@ class Tile:
     cycles: float = field(default=0.0, compare=False)
 
     def covering(self, extent: int | None) -> Tile:
-        """The largest of the tiles, of at most so many rows, that cover ``extent`` rows."""
+        """The tile with the rows that are in use where ``extent`` rows are covered.
+
+        10 rows by at most 4 are 4 + 3 + 3: the result has 4. An unknown extent leaves the tile.
+        """
         return self if not extent else replace(self, rows=cover(extent, self.rows)[0][0])
 
     def text(self, lanes: int) -> str:
-        """The elements of the result that it holds, as rows by columns: ``14x32``."""
+        """The part of the result that it holds, as rows by columns: ``14x32``."""
         return f"{self.rows}x{self.vectors * lanes}"
 
 
 PER_SCALAR = 16
-"""Operations in register tiles that take as long as one scalar operation of a generic loop."""
+"""So many operations in register tiles take as long as one scalar operation of a generic loop.
+
+Costs of loop bodies, by which loops become parallel, count in the latter."""
 
 
 def tile_cost(operations: int) -> int:
@@ -48,35 +61,40 @@ def tile_cost(operations: int) -> int:
 
 
 def accumulator_budget(cpu: CpuFeatures, vectors: int, parts: int = 1) -> int:
-    """Rows that fit beside ``vectors`` weights and one broadcast, of ``parts`` registers each."""
+    """Rows of a tile that the registers have room for.
+
+    Beside ``rows * vectors`` sums there are ``vectors`` weights and one broadcast operand, which
+    take ``parts`` registers each: ``(32 - 1 * (2 + 1)) // 2 = 14`` rows of 2 vectors.
+    """
     return max(1, (cpu.registers - parts * (vectors + 1)) // vectors)
 
 
 def largest_tile(cpu: CpuFeatures, vectors: int, parts: int = 1) -> Tile:
-    """The register tile of so many vectors of columns with the most rows."""
+    """The register tile with the most rows for a width of ``vectors``."""
     return Tile(accumulator_budget(cpu, vectors, parts), vectors)
 
 
 def step_cycles(rows: int, vectors: int) -> float:
-    """Cycles of one rank-one update: two FMAs a cycle, or two loads a cycle, whichever is more."""
+    """Cycles of one step: its multiply-adds or its loads, whichever take longer, two in a cycle."""
     return max(rows * vectors, rows + vectors) / 2
 
 
 def product_cycles(rows: int, vectors: int) -> float:
-    """:func:`step_cycles` for operands that stream from the second-level cache.
+    """:func:`step_cycles` of matrix products, whose operands come from the second-level cache.
 
-    What loads add was fitted to measurements: squarer tiles load less for each multiply-add, rows
-    that are more than the ways of the first-level cache evict each other, and weights more than
-    four vectors wide come more slowly from memory.
+    The added terms were fitted to measurements. Each load costs a little, so that squarer tiles,
+    which load less for each multiply-add, win. More than 8 rows are more than the ways of the
+    first-level cache, so they evict each other. Weights of more than four vectors come more slowly
+    from memory.
     """
     beyond = 0.1 * max(0, rows - 8) + 0.3 * max(0, vectors - 4)
     return step_cycles(rows, vectors) + 0.03 * rows + 0.06 * vectors + beyond
 
 
 def near_cycles(rows: int, vectors: int) -> float:
-    """:func:`step_cycles` for convolutions, whose operands and weights are near.
+    """:func:`step_cycles` of convolutions, whose operands and weights are in the first-level cache.
 
-    What loads add was fitted to measurements, as for :func:`product_cycles`.
+    The added term was fitted to measurements, as for :func:`product_cycles`.
     """
     return step_cycles(rows, vectors) + 0.07 * rows
 
@@ -87,7 +105,7 @@ def streamed_cycles(rows: int, vectors: int) -> float:
 
 
 def cover(extent: int, rows: int) -> Runs:
-    """How tiles of at most ``rows`` rows cover ``extent``: (rows, count), near-equal tiles."""
+    """The fewest tiles of at most ``rows`` rows that cover ``extent``, as equal as possible."""
     if extent == 0:
         return []
     count = -(-extent // rows)
@@ -101,12 +119,12 @@ def cover(extent: int, rows: int) -> Runs:
 
 
 def rows_cover(extent: int | None) -> Callable[[int], Runs]:
-    """How tiles of at most so many rows cover ``extent`` rows."""
+    """A function from the most rows of a tile to the tiles that cover ``extent`` rows."""
     return lambda limit: cover(_GUESS if extent is None else extent, limit)
 
 
 def runs_cost(runs: Runs, vectors: int, cycles: Cycles) -> float:
-    """Estimated cycles per reduction step for all rows of ``runs``, per vector of columns."""
+    """Estimated cycles of one reduction step, for all rows of ``runs``, per vector of columns."""
     overhead = 0.5
     return sum(n * (cycles(r, vectors) + overhead) for r, n in runs) / vectors
 
@@ -114,9 +132,11 @@ def runs_cost(runs: Runs, vectors: int, cycles: Cycles) -> float:
 def rank_tiles(
     cpu: CpuFeatures, runs: Callable[[int], Runs], vectors_wanted: int, cycles: Cycles
 ) -> list[Tile]:
-    """Tiles for ``vectors_wanted`` vectors of columns, one for each width, the cheapest first.
+    """A tile for each width of 1 to 6 vectors, the cheapest first.
 
-    ``runs(limit)`` are the tiles of at most ``limit`` rows that cover all rows.
+    The result is ``vectors_wanted`` vectors wide, and ``runs(limit)`` are the tiles of at most
+    ``limit`` rows that cover all of its rows. What a last tile computes beyond the columns counts
+    as cost: 3 vectors by tiles of 2 cost a third more.
     """
     ranked: list[tuple[float, Tile]] = []
     for vectors in range(1, min(6, vectors_wanted) + 1):
@@ -129,14 +149,15 @@ def rank_tiles(
 
 
 def rank_product_tiles(cpu: CpuFeatures, rows: int | None, columns: int) -> list[Tile]:
-    """:func:`rank_tiles` of a product of ``rows`` (None: unknown) by ``columns``."""
+    """:func:`rank_tiles` for a matrix product with ``rows`` (None: unknown) by ``columns``."""
     vectors = -(-max(columns, 1) // cpu.lanes)
     return rank_tiles(cpu, rows_cover(rows), vectors, product_cycles)
 
 
 def rank_winograd_tiles(cpu: CpuFeatures, tiles: int, filters: int) -> list[Tile]:
-    """:func:`rank_tiles` of the products of a convolution in Winograd's form.
+    """:func:`rank_tiles` for the products of a Winograd convolution.
 
-    ``tiles`` are those of the image; every product reads other weights, so they come from afar.
+    Their rows are the ``tiles`` of the image. Each product has weights of its own, so these stream
+    from the second-level cache.
     """
     return rank_tiles(cpu, rows_cover(tiles), -(-filters // cpu.lanes), streamed_cycles)

@@ -1,8 +1,11 @@
 """Winograd convolution: 3x3 windows by fewer multiplications.
 
-Inputs and weights are transformed (see :mod:`.winograd_forms`); the sums over channels become
-matrix products, one for each point. Weights are transformed at run time, as many as fit the cache
-before they are used: stored in that form they would take two to four times the memory.
+The image is cut into tiles of 2x2 or 4x4 outputs. Inputs and weights are transformed (see
+:mod:`.winograd_forms`), so that each tile has 16 or 36 points, and each point is a matrix product
+of its own: tiles by input channels, times input channels by filters.
+
+Weights are transformed at run time, because transformed weights take two to four times the memory.
+Only as many as fit into the cache are transformed before they are used.
 """
 
 from __future__ import annotations
@@ -29,32 +32,35 @@ from .winograd_forms import FORMS, Arithmetic, Form
 Expr = Any
 At: TypeAlias = tuple[Expr, ...]
 Runs: TypeAlias = list[tuple[int, Any]]
-"""Register tiles: the rows of each, and how many there are."""
+"""Register tiles as (rows of each, how many); a row is a tile of the image."""
 
 _MARGIN = 1.15
-"""How many times more operations a direct convolution must take."""
+"""A direct convolution must take so many times more operations than Winograd's to be replaced."""
 _GROUP = 112
-"""Tiles whose products are kept until their output transform."""
+"""Tiles of the image whose products are kept until they are transformed to outputs."""
 _CHUNK = 4
-"""Blocks of channels whose weights are transformed before they are used."""
+"""Blocks of channels whose weights are transformed together, before they are used."""
 _EXCHANGE = 2
-"""How many times more work than other loops this one needs before a second core helps."""
+"""A loop needs so many times the usual work before it is shared by cores: see ``_cost``."""
 _GUESS = 28
-"""Extents of an image where they are not known."""
+"""Height and width of the image to assume where they are not known."""
 
 
 def winograd_fits(shape: ConvShape, lanes: int) -> bool:
-    """Can a convolution be computed in this form? Its channels must lie in blocks of ``lanes``."""
+    """Can a convolution be computed by Winograd's algorithm?
+
+    It must be a float one of 3x3 windows in two dims, without groups, strides or dilations, and
+    have at least ``lanes`` input channels.
+    """
     if shape.integer or shape.group != 1 or shape.channels < lanes or len(shape.image) != 2:
         return False
     return (shape.kernel, shape.strides, shape.dilations) == ((3, 3), (1, 1), (1, 1))
 
 
 def winograd_form(shape: ConvShape, lanes: int) -> Form | None:
-    """The cheapest form for a convolution; None where it is better computed directly.
+    """The form with the fewest operations; None for a convolution that is better computed directly.
 
-    A form pays for dense 3x3 windows that move by single steps, if a direct convolution takes
-    clearly more vector operations. Extents that are not known count as :data:`_GUESS`.
+    Extents that are not known count as :data:`_GUESS`.
     """
     if not winograd_fits(shape, lanes):
         return None
@@ -65,7 +71,7 @@ def winograd_form(shape: ConvShape, lanes: int) -> Form | None:
 
 
 def winograd_operations(form: Form, shape: ConvShape, lanes: int) -> int:
-    """Vector operations of a convolution in this form."""
+    """Vector operations of a convolution in this form: products and transforms of one image."""
     blocks, vectors = -(-shape.channels // lanes), -(-shape.filters // lanes)
     depth, tiles = blocks * lanes, image_tiles(form, shape)
     products = tiles * form.points * depth * vectors
@@ -74,7 +80,7 @@ def winograd_operations(form: Form, shape: ConvShape, lanes: int) -> int:
 
 
 def image_tiles(form: Form, shape: ConvShape) -> int:
-    """How many tiles cover an image."""
+    """How many tiles of the form cover the image."""
     height, width = _extents(shape)
     return int(tiles_of(height, form.outputs) * tiles_of(width, form.outputs))
 
@@ -84,10 +90,10 @@ def _extents(shape: ConvShape) -> tuple[int, ...]:
 
 
 class _Groups:
-    """``tiles`` in groups, and those in register tiles of at most ``limit``.
+    """``tiles`` of an image, cut into groups, and these into register tiles of at most ``limit``.
 
-    More tiles than one group holds lie in register tiles of one size, the last of which may reach
-    beyond the end: ``capacity`` counts tiles with these.
+    If all tiles fit into one group, register tiles cover them exactly. Else all register tiles have
+    one size, and the last may reach beyond the end: buffers for all tiles need ``capacity``.
     """
 
     def __init__(self, b: Builder, tiles: Any, limit: int) -> None:
@@ -128,11 +134,11 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Terms:
-    """What is multiplied: tiles of ``inputs`` from ``row`` on by weights.
+    """The operands of the products: transformed ``inputs``, from tile ``row`` on, and ``weights``.
 
-    ``first`` and ``blocks`` are the channels, in blocks; ``lead`` are the leading indices of the
-    weights, whose channels begin with the first. ``ahead`` fetches the weights of the next
-    channels: of the block after the given one.
+    The sum is over ``blocks`` blocks of channels, which begin with block ``first`` of the inputs
+    and with block 0 of ``weights[*lead]``. ``ahead`` prefetches untransformed weights, of the block
+    that follows the given one.
     """
 
     inputs: BufferTensor
@@ -168,7 +174,7 @@ class Winograd:
         tile = largest_tile(cpu, self.tile_width // self.lanes)
         self.limit, self.vectors = tile.rows, tile.vectors
         self.near, self.cached = cpu.l2 * 5 // 16, cpu.l2 * 5 // 4
-        """Bytes that stay in the second cache beside other things, and that mostly do."""
+        """Bytes that stay in the second-level cache beside other data; bytes that mostly do."""
         self.bias = None
         if ctx.has(2):
             bias = ctx.buffered(2)
@@ -181,10 +187,10 @@ class Winograd:
             self._by_filters()
 
     def _fits_rows(self) -> bool:
-        """Do all transformed weights stay near, so that they can be read again for every row?
+        """Do all transformed weights stay in the cache, to be read again for every row of tiles?
 
-        They may then be transformed once, and a row's inputs fit the first cache beside them. Short
-        rows fill too little of a register tile, unless there are few weights.
+        Then they are transformed once. But the register tiles cover one row of tiles at a time, so
+        short rows waste part of them, which pays only if there are few weights.
         """
         weights = self.form.points * self.blocks * self.lanes * self.filter_blocks
         size = weights * self.tile_width * 4
@@ -193,7 +199,7 @@ class Winograd:
         return size <= self.near or (size <= self.cached and long)
 
     def _by_rows(self) -> None:
-        """All weights first; then row by row of tiles, with its inputs in the cache."""
+        """Transform all weights first, then compute one row of tiles after the other."""
         b = self.b
         shape = (self.filter_blocks, self.blocks, self.form.points, self.lanes, self.tile_width)
         weights = b.workspace(shape, "float32", "weights")
@@ -221,10 +227,11 @@ class Winograd:
         b.nest((self.batch, self.down), row, cost, sequential_last=True)
 
     def _by_filters(self) -> None:
-        """All inputs of an image first; then block by block of filters, for a group of tiles.
+        """Transform all inputs of an image first; then, a task is a block of filters and a group.
 
-        Weights are transformed some channels at a time, so that they are near when they are
-        multiplied, and the sums wait in memory. That is done again for every group of tiles.
+        A task transforms the weights of a few blocks of channels and multiplies them while they are
+        in the cache, then those of the next blocks. In between its sums are in memory. Weights are
+        transformed again for every group of tiles.
         """
         b = self.b
         groups = _Groups(b, self.tiles, self.limit)
@@ -257,7 +264,7 @@ class Winograd:
         self, f: Expr, channels: tuple[Expr, int], inputs: tuple[BufferTensor, Expr],
         sums: BufferTensor, runs: Runs,
     ) -> None:  # fmt: skip
-        """Add the products of some blocks of channels, (first, how many), to ``sums``."""
+        """Add the products of some blocks of ``channels``, (first, how many), to ``sums``."""
         b = self.b
         begin, blocks = channels
         shape = (blocks, self.form.points, self.lanes, self.tile_width)
@@ -271,10 +278,11 @@ class Winograd:
         self._multiply(_Terms(*inputs, weights, (), begin, blocks, ahead), sums, runs)
 
     def _cost(self, tasks: int) -> int:
-        """The cost of one of so many tasks that share an image's work.
+        """The cost of one task, where ``tasks`` tasks share an image's work.
 
-        Every loop counts as the whole kernel: what one core has transformed the other reads, so
-        that small kernels gain nothing from a second core even where one of their loops would.
+        All loops of the kernel have the same cost, a share of the whole: one core reads what others
+        have transformed, so the cores should share all of the loops or none. A small kernel gains
+        nothing from a second core even where one of its loops would.
         """
         tiles = as_int(self.tiles) or _GROUP
         depth, filters = self.blocks * self.lanes, self.filter_blocks * self.tile_width
@@ -296,7 +304,10 @@ class Winograd:
     def _input_row(
         self, n: Expr, block: Expr, down: Expr, inputs: BufferTensor, base: Expr
     ) -> None:
-        """Transform the image rows under a row of tiles: first down, then across."""
+        """Transform the inputs of a row of tiles, into ``inputs`` from tile ``base`` on.
+
+        ``B^T d`` is computed for all columns first, then the product with ``B`` for each tile.
+        """
         b = self.b
         columns = self.across * self.form.outputs + 2
         rows = b.workspace((self.form.inputs, columns, self.lanes), "float32", "rows")
@@ -329,7 +340,7 @@ class Winograd:
                     )
 
     def _pixel(self, n: Expr, block: Expr, row: Expr, column: Expr, whole: bool) -> Expr:
-        """A vector of channels; zero outside of the image."""
+        """A vector of channels; zero outside of the image, unless the row is known to be inside."""
         x, height = self.image.tensor, index(self.image.height)
         if whole:
             return self.a.let(x.load_raw([n, block, row, column, self._ramp()]))
@@ -364,7 +375,7 @@ class Winograd:
                 weights.store_raw([*lead, index(row * self.form.inputs + j), i, lanes], value)
 
     def _multiply(self, terms: _Terms, sums: BufferTensor, runs: Runs) -> None:
-        """The products of all points, for tiles in ``runs``."""
+        """The matrix products of all points, by the register tiles of ``runs``."""
         b = self.b
         with b.loop(self.form.points) as p:
             offset, use = index(0), p * sum(count for _, count in runs)
@@ -376,7 +387,10 @@ class Winograd:
     def _product(
         self, terms: _Terms, sums: BufferTensor, at: tuple[Expr, Expr], rows: int, use: Expr
     ) -> None:
-        """One register tile of sums, at (tile, point); some of the channels add to it."""
+        """One register tile of a point's product, at (tile, point) of ``sums``.
+
+        If ``terms`` has only part of the channels, its products are added to what is there.
+        """
         tile, p = at
         acc = RegisterTile(self.b, rows, self.vectors, FloatDot(self.lanes))
         if terms.blocks < self.blocks:
@@ -411,7 +425,7 @@ class Winograd:
                 sums.store_raw([*at, self._vector(v)], self.a.number(0))
 
     def _outputs(self, part: _Part, sums: BufferTensor, t: Expr, v: int) -> None:
-        """``A^T m A`` of one tile and vector of filters; drops what is outside of the image."""
+        """The outputs ``A^T m A`` of a tile, for a vector of filters, as far as in the image."""
         b = self.b
         block = b.let(part.filters * self.vectors + v, "block")
         place, across = part.first + t, index(self.across)
@@ -436,6 +450,7 @@ class Winograd:
                             self._store((part.image, block, row + i, column + j), total)
 
     def _fits(self, at: Expr, extent: Any) -> Expr | None:
+        """Is row or column ``at`` in the image? None where it always is."""
         known = as_int(extent)
         return None if known is not None and known % self.form.outputs == 0 else at < index(extent)
 

@@ -1,9 +1,9 @@
 """The transforms of Winograd convolutions F(m x m, 3x3).
 
 ``Y = A^T [(G g G^T) . (B^T d B)] A``: a tile of m x m outputs takes (m + 2)^2 multiplications
-instead of 9 m^2 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). The
-interpolation points are 0, 1, -1 and infinity, for m = 4 also 2 and -2. Here are the
-one-dimensional transforms, of vectors of channels.
+instead of 9 m^2, which is 36 instead of 144 for m = 4 (Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", 2016). The interpolation points are 0, 1, -1 and infinity, for m = 4
+also 2 and -2. The transforms here are one-dimensional, and work on vectors of channels.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Form:
 
     @property
     def inputs(self) -> int:
-        """The extent of a tile of inputs."""
+        """Rows (and columns) of a tile of inputs."""
         return self.outputs + 2
 
     @property
     def points(self) -> int:
-        """Multiplications of a tile."""
+        """Multiplications of a tile, for each pair of an input channel and a filter."""
         return self.inputs**2
 
 
@@ -118,4 +118,4 @@ def _output4(a: Arithmetic, m: Vectors) -> Vectors:
 F2 = Form("winograd_2x2", 2, 80, 100, _input2, _weight2, _output2)
 F4 = Form("winograd_4x4", 4, 220, 320, _input4, _weight4, _output4)
 FORMS = {form.name: form for form in (F4, F2)}
-"""By the name of their algorithm."""
+"""The forms by their names, which are the values of the attribute ``algorithm``."""

@@ -34,7 +34,7 @@ def broadcast_load(x: TensorExpr, dims: Shape, target: Shape) -> Load:
                 where.append(index(0))
             elif d == target[skipped + axis]:
                 where.append(here)
-            else:  # equal at run time or 1; the minimum serves both and stays in bounds
+            else:  # 1 or equal at run time: the minimum is right for both
                 where.append(tirx.min(here, index(x.shape[axis]) - index(1)))
         return x.load(tuple(where))
 
@@ -44,7 +44,8 @@ def broadcast_load(x: TensorExpr, dims: Shape, target: Shape) -> Load:
 def broadcast_index(
     at: tuple[Expr, ...], extents: Sequence[Any], full: Sequence[Any]
 ) -> tuple[Expr, ...]:
-    """The index into axes ``extents`` that belongs to ``at`` among the axes ``full`` they become.
+    """The index into axes ``extents`` for index ``at`` into the axes ``full`` that they broadcast
+    to.
 
     Extents that are only known at run time may turn out to be 1.
     """

@@ -19,10 +19,10 @@ SPREAD = "kiln.DepthToSpaceBlocked"
 
 @dataclass(frozen=True)
 class TemplateChoice:
-    """The node whose template computes the region, or None: the generic schedule does.
+    """The node whose template computes the region; None for the generic schedule.
 
-    ``reason`` says why, where that costs: the region holds sums of products. ``plain`` is the node
-    that computes them, where no template is for its op.
+    ``reason`` says why there is no template, if that makes the region slow, because it holds sums
+    of products. ``plain`` is the node that computes them, if its op has no template at all.
     """
 
     anchor: Node | None
@@ -33,9 +33,9 @@ class TemplateChoice:
 def choose_template(
     graph: Graph, templates: Mapping[str, Template], hardware: Hardware
 ) -> TemplateChoice:
-    """The one node with a template, where the ``hardware`` says that all after it may join it.
+    """The region's one node with a template, if all other nodes can be its prologue or epilogue.
 
-    A template that stores its outputs itself has no epilogue.
+    ``hardware`` says whether they can. A template that stores its outputs itself has no epilogue.
     """
     having = [n for n in graph.nx if n.key in templates]
     objections = {n: templates[n.key].objection(graph, n) for n in having}
@@ -50,7 +50,7 @@ def choose_template(
 def _without(
     graph: Graph, found: list[Node], objections: Mapping[Node, str | None]
 ) -> TemplateChoice:
-    """A region without a template of its own, and why where it holds sums of products."""
+    """The choice of the generic schedule, with the reason if the region holds sums of products."""
     if found:
         return TemplateChoice(None, f"it holds several: {', '.join(n.key for n in found)}")
     for node in graph.nodes:
@@ -94,7 +94,7 @@ def _misfit(graph: Graph, anchor: Node, stores: bool, hardware: Hardware) -> str
 
 
 def movement_before(graph: Graph, anchor: Node, node: Node) -> Node | None:
-    """The movement that the result of ``anchor`` goes through before it gets to ``node``."""
+    """The movement op on the way from ``anchor`` to ``node``, if there is one."""
     between = nx.ancestors(graph.nx, node) & nx.descendants(graph.nx, anchor)
     moves = (n for n in between if not is_elementwise(n, graph.inputs_of(n)))
     return next(moves, None)

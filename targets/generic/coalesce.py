@@ -1,8 +1,8 @@
-"""Merges dims of element-wise regions, so that loops get long and few.
+"""Merges dims of element-wise regions, so that there are few loops and long ones.
 
-``[1,64,56,56] + [64,1,1]`` computes the same memory as ``[64,3136] + [64,1]``, and a chain over one
-shape is a loop over one dim. Buffers are row-major, so a kernel of the merged region takes the
-arguments of the first one.
+``[1,64,56,56] + [64,1,1]`` computes the same as ``[64,3136] + [64,1]``, and a region in which all
+shapes are equal is one loop. Buffers are row-major, so the kernel of the merged region takes the
+same memory as its arguments.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def _plain(graph: Graph) -> bool:
 def coalesce(graph: Graph) -> Graph:
     """A copy of an element-wise region with as few dims as its broadcasting allows.
 
-    Adjacent dims merge where every value either has both or broadcasts along both. Other regions,
-    and those with nothing to merge, come back as they are. Symbols stay the same, in order.
+    Neighbouring dims are merged if every value either has both or is broadcast along both. Other
+    regions, and those with nothing to merge, are returned unchanged. The symbols and their order
+    stay the same.
     """
     if not is_elementwise_region(graph):
         return graph
@@ -72,7 +73,7 @@ def _padded(shape: Shape, rank: int) -> Shape:
 
 
 def _full_shape(shapes: list[Shape]) -> Shape | None:
-    """What all shapes broadcast to; None where that is not one shape for the whole region."""
+    """The shape that all shapes broadcast to; None where the region has no such shape."""
     try:
         return broadcast(shapes)
     except ValueError:
@@ -80,13 +81,13 @@ def _full_shape(shapes: list[Shape]) -> Shape | None:
 
 
 def _groups(shapes: list[Shape], full: Shape) -> list[list[int]]:
-    """Axes that become one, in order; axes along which everything is 1 vanish."""
+    """The groups of axes that become one each, in order, without axes of extent 1 everywhere."""
     groups: list[list[int]] = []
     last: list[bool | None] = []
     for axis, extent in enumerate(full):
         if extent == 1:
             continue
-        # Whether each shape has the axis (True), broadcasts along it, or neither for sure.
+        # For each shape: it has the axis (True), is broadcast along it (False), or either (None).
         kinds = [None if s[axis] not in (1, extent) else s[axis] == extent for s in shapes]
         if groups and None not in kinds and kinds == last:
             groups[-1].append(axis)

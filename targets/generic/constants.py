@@ -39,10 +39,10 @@ def _bits(value: float, to: str) -> Expr:
 
 
 def table(b: Builder, array: np.ndarray, dtype: str) -> TensorExpr:
-    """A small array as an expression of its indices.
+    """A small array as an expression of its indices: a chain of selects.
 
-    Those that were chosen themselves go through memory: TVM's analyzer would put one chain of
-    selects into each comparison of the other.
+    An index that is itself the result of selects is stored in memory first. Otherwise TVM's
+    analyzer would substitute its chain into each comparison of this one.
     """
     flat = [literal(v, dtype) for v in array.reshape(-1)]
 

@@ -1,8 +1,8 @@
 """Lowers a region (a small closed graph) to one TensorIR function by the generic schedule.
 
-Ops that are expressions compose into the loops of whoever reads them; ops with loops of their own
-run one after the other. Function parameters: the region's inputs, its outputs, then the symbols
-that its shapes mention, in the order of :func:`region_symbols`.
+Ops that are lowered to expressions are computed in the loops of their readers. Ops with loops of
+their own run one after the other. The parameters of the function are the region's inputs, its
+outputs, and then the symbols of its shapes, in the order of :func:`region_symbols`.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ def lower_region(
     graph: Graph, name: str, loops: LoopStrategy, templates: Mapping[str, Template] | None = None,
     hardware: Hardware | None = None,
 ) -> tirx.PrimFunc:  # fmt: skip
-    """The function of a region; raises :class:`LoweringError` naming the op without a lowering.
+    """The function of a region, called ``name``.
 
-    ``templates`` are a target's own kernels by op. A region with one such op, and what the
-    ``hardware`` says may join it, becomes that template with these as its epilogue.
+    ``templates`` are a target's own kernels, by op key. If a template can compute the region (see
+    :mod:`.choice`), it does, with the other ops as its prologue and epilogue. Raises
+    :class:`LoweringError`, which names the node, for an op without a lowering.
     """
     b = Builder(loops)
     for s in region_symbols(graph):
@@ -89,13 +90,13 @@ def lower_region(
 
 
 def _movement_to(graph: Graph, anchor: Node, node: Node) -> Node | None:
-    """The movement that a result of ``node`` has gone through since the anchor."""
+    """The movement op that the anchor's result has gone through on the way to ``node``'s result."""
     moves = node is not anchor and not is_elementwise(node, graph.inputs_of(node))
     return node if moves else movement_before(graph, anchor, node)
 
 
 class _Sink:
-    """Where a template hands over its results, element by element, for the epilogue to store."""
+    """Takes a template's results, element by element; computes the epilogue and stores it."""
 
     def __init__(
         self, anchor: Node, b: Builder, results: list[tuple[Value, BufferTensor]],
@@ -112,7 +113,7 @@ class _Sink:
         )
 
     def store(self, at: tuple[Any, ...], value: Any) -> None:
-        """Store everything that follows from the anchor's element ``value`` at ``at``."""
+        """Store all outputs that are computed from the anchor's element ``value`` at ``at``."""
         self.current = self.b.let(cast(value, compute_dtype(self.dtype)))
         for v, out in self.results:
             place = _moved(self.moves[v], at)
@@ -120,7 +121,7 @@ class _Sink:
 
 
 def _moved(node: Node | None, at: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Where a movement puts the element that the anchor has at ``at``."""
+    """The index that a movement moves the anchor's element at ``at`` to."""
     if node is None:
         return at
     if node.key == SPREAD:
@@ -146,9 +147,10 @@ def _lower_nodes(
 
 
 def lower_sizes(graph: Graph, name: str, loops: LoopStrategy) -> tirx.PrimFunc:
-    """The function that computes the fresh dims of a one-node region.
+    """The function that computes the data-dependent sizes of a one-node region, such as NonZero's.
 
-    Parameters: the region's inputs, an int64 tensor for the dims, then the symbols of the inputs.
+    Its parameters are the region's inputs, an int64 tensor for the sizes, and then the symbols of
+    the inputs.
     """
     (node,) = graph.nodes
     rule = sizes_of(node.key)
@@ -255,7 +257,7 @@ def _lower_node(
 
 
 def _store_outputs(b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]]) -> None:
-    """Store what is not in its place yet; expressions of one shape share a loop nest."""
+    """Store the outputs that are still expressions; those of the same shape share a loop nest."""
     groups: dict[str, list[tuple[TensorExpr, BufferTensor]]] = {}
     for value, out in pairs:
         if value is not out:
@@ -272,7 +274,7 @@ def _store_outputs(b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]]) -> 
 def _store_lanes(
     group: list[tuple[TensorExpr, BufferTensor]], b: Builder, extent: Any, at: tuple[Any, ...]
 ) -> None:
-    """Rows as short as those of blocked layouts: LLVM would unroll them before it sees vectors."""
+    """Store a short row in vectors. LLVM by itself would unroll it before it vectorises."""
     with b.lanes(extent) as lane:
         _store_all(group, (*at, lane))
 

@@ -1,8 +1,9 @@
 """Lowerings: how each op becomes scalar expressions and loops, for any target.
 
-A lowering gets its inputs as :class:`TensorExpr` and returns its outputs the same way. Ops that
-compute an output element from a few input elements return an expression (nothing is stored, so
-they fuse); ops that need loops of their own write into ``ctx.result(i)`` and return that.
+A lowering gets its inputs as :class:`TensorExpr` and returns its outputs as such. An op that
+computes an output element from a few input elements returns an expression: nothing is stored, so it
+is fused into the loops of its readers. An op that needs loops of its own emits them, stores into
+``ctx.result(i)``, and returns that.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class LoweringError(GraphkilnError):
 
 @dataclass
 class LowerContext:
-    """What a lowering may look at and use."""
+    """What a lowering may use: the node, its inputs, and the builder of the kernel."""
 
     graph: Graph
     node: Node
@@ -60,11 +61,11 @@ class LowerContext:
         return x
 
     def buffered(self, i: int) -> BufferTensor:
-        """Input ``i`` in memory (computed into workspace where it is an expression)."""
+        """Input ``i`` in memory; computed into workspace if it is an expression."""
         return self.b.materialize(self.input(i))
 
     def known(self, i: int) -> np.ndarray | None:
-        """The value of input ``i`` where the compiler knows it (small constants)."""
+        """The value of input ``i`` if it is a small constant, else None."""
         return self._known(i) if self.has(i) else None
 
     def out_shape(self, i: int = 0) -> tuple[Any, ...]:
@@ -76,11 +77,11 @@ class LowerContext:
         return self.types[i].dtype.name
 
     def destination(self, i: int = 0) -> BufferTensor | None:
-        """The kernel's own output that output ``i`` goes to; None where it stays inside."""
+        """The kernel's output for output ``i``; None if that is a value inside of the kernel."""
         return self._destinations[i] if i < len(self._destinations) else None
 
     def result(self, i: int = 0) -> BufferTensor:
-        """Memory for output ``i``: the kernel's own output where it is one, else workspace."""
+        """Memory for output ``i``: the kernel's output if it is one, else workspace."""
         found = self.destination(i)
         return found or self.b.workspace(self.out_shape(i), self.out_dtype(i), "r")
 
@@ -90,16 +91,16 @@ class LowerContext:
         return TensorExpr(self.out_dtype(i), self.out_shape(i), load, cost)
 
     def error(self, message: str) -> LoweringError:
-        """The error, to be raised, that names this node and says what cannot be compiled."""
+        """An error to raise, which names this node; ``message`` says what cannot be compiled."""
         return LoweringError(message, at=self.node)
 
 
 @dataclass
 class TemplateContext(LowerContext):
-    """The context of a target's own kernel: results go to ``sink(indices, value)``.
+    """The context of a template, which gives its results to ``sink(indices, value)``.
 
-    The sink applies the region's epilogue and stores; it may be called inside a vectorised loop,
-    once for every element of the op's output.
+    The sink computes the region's epilogue and stores it. It must be called once for every element
+    of the op's output, and may be called in a vectorised loop.
     """
 
     sink: Callable[[tuple[Expr, ...], Expr], None] = lambda at, value: None
@@ -109,8 +110,9 @@ class TemplateContext(LowerContext):
 class Details:
     """How a template computes a node, for reports.
 
-    ``tile`` is the largest register tile as rows by columns of the result, such as ``14x32``;
-    ``algorithm`` is ``direct`` for what computes sums of products as they are written.
+    ``tile`` is the largest register tile as rows by columns of the result, such as ``14x32``.
+    ``algorithm`` is ``direct`` if sums of products are computed by their definition, else a name
+    such as ``winograd_4x4``.
     """
 
     tile: str
@@ -121,9 +123,10 @@ class Details:
 class Template:
     """A target's own kernel for an op.
 
-    ``objection(graph, node)`` says why it cannot compute a node, which the generic lowering does
-    then, or None. One that ``stores`` writes to ``ctx.result(i)`` and leaves the sink alone.
-    ``details(graph, node)`` tells how it computes a node that it has no objection to.
+    ``objection(graph, node)`` is the reason why it cannot compute a node, which the generic
+    schedule does then, or None. A template that ``stores`` writes its outputs to ``ctx.result(i)``
+    itself, rather than to the sink. ``details(graph, node)`` tells how it computes a node that it
+    has no objection to.
     """
 
     emit: Callable[[TemplateContext], None]
@@ -184,12 +187,12 @@ def lowered_keys() -> frozenset[str]:
 
 
 def foreign_keys() -> frozenset[str]:
-    """Keys of the ops that, or whose lowering, code outside of this package registered."""
+    """Keys of the ops that a plugin registered, or whose lowering it registered."""
     return frozenset(k for k, f in {**_LOWERINGS, **_SIZES}.items() if _is_foreign(k, f))
 
 
 def foreign_digest() -> str:
-    """Changes when code registered from outside does; empty where there is none."""
+    """A hash of the code that plugins registered, for cache keys; empty if there is none."""
     found = {**{f"sizes {k}": f for k, f in _SIZES.items()}, **_LOWERINGS}
     digest = hashlib.sha256()
     foreign = sorted((k, f) for k, f in found.items() if _is_foreign(k.removeprefix("sizes "), f))
@@ -201,7 +204,7 @@ def foreign_digest() -> str:
 
 
 def _is_foreign(key: str, function: Callable[..., Any]) -> bool:
-    """Does the op, or the function that lowers it, come from outside of this package?"""
+    """Does the op, or the function that lowers it, come from a plugin?"""
     known = spec(key)
     return _is_outside(function) or known is not None and _is_outside(known.infer)
 

@@ -23,7 +23,7 @@ def relu(b: Builder, x: Expr) -> Expr:
 
 
 def leaky_relu(b: Builder, x: Expr, alpha: float) -> Expr:
-    """``x``, times ``alpha`` below 0."""
+    """``x``, or ``alpha * x`` below 0."""
     return tirx.Select(x < constant(0.0, x), x * constant(alpha, x), x)
 
 
@@ -35,7 +35,7 @@ def elu(b: Builder, x: Expr, alpha: float) -> Expr:
 
 
 def selu(b: Builder, x: Expr, alpha: float, gamma: float) -> Expr:
-    """``gamma`` times :func:`elu`."""
+    """``gamma * elu(x, alpha)``"""
     return elu(b, x, alpha) * constant(gamma, x)
 
 
@@ -65,7 +65,7 @@ def gelu_tanh(b: Builder, x: Expr) -> Expr:
 
 
 def hard_sigmoid(b: Builder, x: Expr, alpha: float, beta: float) -> Expr:
-    """``alpha * x + beta`` between 0 and 1."""
+    """``alpha * x + beta``, clipped to between 0 and 1."""
     linear = b.let(x * constant(alpha, x) + constant(beta, x))
     return at_least(b.let(at_most(linear, 1.0)), 0.0)
 
@@ -81,9 +81,12 @@ def hard_swish(b: Builder, x: Expr) -> Expr:
 
 
 def mish(b: Builder, x: Expr) -> Expr:
-    """``x * tanh(log(1 + exp(x)))`` as the quotient that needs one exponential."""
+    """``x * tanh(log(1 + exp(x)))``.
+
+    With ``e = exp(x)`` this is ``x * (e^2 + 2 e) / (e^2 + 2 e + 2)``, which needs one exponential.
+    """
     x = b.let(x)
-    # Times x it is a normal number where it is none itself.
+    # Where exp(x) is subnormal, x times it may be normal, so it must not be flushed to 0.
     e = b.let(math.exp(b, at_most(x, 20.0)))
     n = b.let(e * (e + constant(2.0, x)))
     return x * (n / (n + constant(2.0, x)))

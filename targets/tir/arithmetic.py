@@ -1,8 +1,8 @@
 """Scalar arithmetic with ONNX's semantics for every element type.
 
-Operands have one compute dtype. Integers wrap around; division truncates and a divisor of 0 gives
-0 instead of a trap; floats follow NumPy, NaN included. Operands are used more than once: bind
-what is costly.
+Operands have the same compute dtype. Integers wrap around; division truncates, and gives 0 for a
+divisor of 0, instead of a trap; floats follow NumPy, NaN included. An operand may appear several
+times in the result, so bind costly ones to variables first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def width(value: Expr) -> int:
 
 
 def literal_value(value: Expr) -> float | None:
-    """The number behind a literal expression, or None."""
+    """The value of a literal; None for other expressions."""
     if isinstance(value, tirx.IntImm | tirx.FloatImm):
         return value.value
     return None
@@ -44,8 +44,9 @@ def literal_value(value: Expr) -> float | None:
 def _wrapping(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
     """The result of integer arithmetic that wraps around.
 
-    TVM and LLVM assume that integers of 32 bits and more never overflow, ``x * 2 / 2`` being ``x``.
-    So they go through twice as many bits and back; LLVM makes plain instructions of that.
+    TVM and LLVM assume that integers of 32 bits and more never overflow, so that ``x * 2 / 2``
+    becomes ``x``. Therefore the operation is done in twice as many bits and cut back to the
+    original width, which LLVM turns into plain instructions.
     """
     dtype = dtype_of(a)
     if is_float(a) or width(a) < 32:
@@ -55,10 +56,11 @@ def _wrapping(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
 
 
 def bind(builder: Builder, value: Expr) -> Expr:
-    """A tensor's element computed once.
+    """A variable for a tensor's element, so that it is computed once.
 
-    ``Builder.let`` takes int64 for index arithmetic, and makes variables of it and of truth
-    values, which TVM expands wherever they are used; long chains of elements must not be.
+    ``Builder.let`` takes int64 values for indices. It binds these and truth values to TVM
+    variables, which TVM substitutes back wherever they are used, so a long chain of elements would
+    grow exponentially. This function stores them in memory instead.
     """
     if literal_value(value) is None and dtype_of(value) == "bool":
         return tirx.NE(builder.let(tirx.Cast("uint8", value)), tirx.const(0, "uint8"))
@@ -96,7 +98,7 @@ def absolute(a: Expr) -> Expr:
 
 
 def divide(builder: Builder, a: Expr, b: Expr) -> Expr:
-    """Quotient; integers truncate towards zero."""
+    """The quotient; that of integers is truncated towards zero."""
     if is_float(a):
         return floats.divide(a, b)
     if literal_value(b) is not None:
@@ -108,7 +110,7 @@ def divide(builder: Builder, a: Expr, b: Expr) -> Expr:
 
 
 def remainder(builder: Builder, a: Expr, b: Expr) -> Expr:
-    """What truncating division leaves: the sign is the dividend's (C's ``fmod``)."""
+    """The remainder of truncating division, with the dividend's sign (C's ``fmod``)."""
     if is_float(a):
         name = "fmod" if floats.is_double(a) else "fmodf"
         return tirx.call_pure_extern(dtype_of(a), name, a, b)
@@ -123,7 +125,7 @@ def remainder(builder: Builder, a: Expr, b: Expr) -> Expr:
 
 
 def modulo(builder: Builder, a: Expr, b: Expr) -> Expr:
-    """What flooring division leaves: the sign is the divisor's (NumPy's ``mod``)."""
+    """The remainder of flooring division, with the divisor's sign (NumPy's ``mod``)."""
     zero = tirx.const(0, dtype_of(a))
     rest = bind(builder, remainder(builder, a, b))
     if is_unsigned(a):
@@ -146,10 +148,11 @@ def _quotient(a: Expr, b: Expr) -> Expr:
 
 
 def _safe_divisor(builder: Builder, b: Expr) -> Expr:
-    """``b``, or 1 where dividing a 64-bit integer by it may trap (0 and -1).
+    """``b``, or 1 if dividing a 64-bit integer by it may trap (0 and -1).
 
-    It is bound: the simplifier drops guards inside a ``Select`` whose condition implies them,
-    although both arms are evaluated.
+    It is stored in memory, where the simplifier does not see its value. Otherwise, inside a
+    ``Select`` whose condition says that ``b`` is not 0, the simplifier would drop this guard,
+    although both arms of a ``Select`` are evaluated.
     """
     bad = b.equal(tirx.const(0, dtype_of(b)))
     if not is_unsigned(b):
@@ -159,7 +162,7 @@ def _safe_divisor(builder: Builder, b: Expr) -> Expr:
 
 
 def _correction(b: Expr) -> Expr:
-    """What makes a quotient by the safe divisor one by ``b``: 0 for 0, -1 for -1, else 1."""
+    """The factor that corrects a quotient by the safe divisor: 0 for 0, -1 for -1, else 1."""
     dtype = dtype_of(b)
     factor = tirx.const(1, dtype) - cast(b.equal(tirx.const(0, dtype)), dtype)
     if is_unsigned(b):
@@ -198,7 +201,10 @@ def sign(a: Expr) -> Expr:
 
 
 def shift(a: Expr, by: Expr, left: bool) -> Expr:
-    """Shifts of integers; amounts below 0 or of all bits leave the sign (0 for left shifts)."""
+    """Shifts of integers, for any amount.
+
+    Shifts by less than 0 or by all bits give 0, but -1 for a negative number shifted right.
+    """
     dtype, bits = dtype_of(a), width(a)
     zero, last = tirx.const(0, dtype), tirx.const(bits - 1, dtype)
     outside = by > last
@@ -230,7 +236,7 @@ def convert(value: Expr, to: str) -> Expr:
 
 
 def _to_uint64(value: Expr) -> Expr:
-    """Negative numbers wrap as they do for the other unsigned types."""
+    """Negative numbers wrap around, as they do for the other unsigned types."""
     negative = value < tirx.const(0, dtype_of(value))
     wrapped = tirx.Cast("uint64", tirx.Cast("int64", value))
     return tirx.Select(negative, wrapped, tirx.Cast("uint64", value))

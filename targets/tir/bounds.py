@@ -1,13 +1,13 @@
-"""Bounds checks: a lowering pass after which a kernel touches nothing outside of its buffers.
+"""Bounds checks: after this lowering pass a kernel accesses no memory outside of its buffers.
 
-Before every statement stand assertions for what it loads and stores: each index lies within the
-extent of the buffer that owns the memory. The first that does not hold ends the kernel with an
-error that names kernel and buffer, and nothing is touched. Checks stand where TVM's code reads: in
-a branch of ``if_then_else`` behind its condition, but on both sides of ``Select``, ``and`` and
-``or``, all of whose operands are evaluated.
+The pass puts assertions before every statement: each index that it loads from or stores to is
+within the buffer that owns the memory. The first assertion that fails ends the kernel, before the
+access, with an error that names the kernel and the buffer. Checks are where the code evaluates a
+load: in a branch of ``if_then_else`` they are behind its condition, but those of ``Select``,
+``and`` and ``or`` are unconditional, as all operands of these are evaluated.
 
-What the pass cannot see: whether a tensor that is passed in has the memory that its shape promises,
-what functions of the C library do, and prefetches, which touch no memory that a program has.
+The pass does not check whether a tensor that is passed in has as much memory as its shape says, nor
+what functions of the C library access. Prefetches are left alone, since they never fault.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Expr = Any
 Stmt = Any
 
 OUTSIDE = "outside of its buffer"
-"""What is in the message of every check that fails."""
+"""Part of the message of every check that fails."""
 
 _KIND = "IndexError"
 _CONDITIONAL = "prim.if_then_else"
@@ -39,7 +39,7 @@ _OWNER = "tirx.buffer_data"
 def check_bounds(module: Any) -> Any:
     """The ``IRModule`` with checks in each function.
 
-    Its buffers are flat: a load or store has one index, which may be a vector.
+    Its buffers must be flat already: a load or store has one index, which may be a vector.
     """
     functions = {var: _checked(f) for var, f in module.functions.items()}
     return tvm.IRModule(functions, attrs=module.attrs)
@@ -48,14 +48,15 @@ def check_bounds(module: Any) -> Any:
 def drop_argument_checks(module: Any) -> Any:
     """The ``IRModule`` of packed functions without TVM's own checks of arguments.
 
-    Those want the shapes that a kernel was written for. Kernels take any of as many elements.
+    Those demand the exact shapes of the buffers in a kernel. But callers pass memory under any
+    shape with as many elements: the merged dims of a kernel need not be those of a value.
     """
     functions = {var: f.with_body(_without_checks(f.body)) for var, f in module.functions.items()}
     return tvm.IRModule(functions, attrs=module.attrs)
 
 
 def _without_checks(s: Stmt) -> Stmt:
-    """A statement without assertions outside of the kernel's own code."""
+    """A statement without the assertions that TVM put around the kernel's own code."""
     match s:
         case tirx.SeqStmt():
             return tirx.SeqStmt([_without_checks(inner) for inner in s.seq])
@@ -78,7 +79,7 @@ def _checked(function: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Memory:
-    """Elements ``first`` to ``first + count`` belong to the buffer called ``name``."""
+    """The memory of the buffer ``name``: ``count`` elements from ``first`` on."""
 
     name: str
     first: Expr
@@ -91,7 +92,7 @@ class _Memory:
 
 
 _Known: TypeAlias = "frozenset[tuple[_Memory, tvm_ffi.StructuralKey]]"
-"""Buffers and indices that have been checked on the way to a statement."""
+"""Buffers and indices that earlier statements have checked already."""
 
 
 class _BoundsChecks:
@@ -104,11 +105,11 @@ class _BoundsChecks:
     # ---- statements --------------------------------------------------------------------------
 
     def statement(self, s: Stmt, known: _Known) -> Stmt:
-        """The statement behind its checks."""
+        """The statement, after its checks."""
         return _sequence(self._with_checks(s, known)[0])
 
     def _with_checks(self, s: Stmt, known: _Known) -> tuple[list[Stmt], _Known]:
-        """The same as a list, and what is known behind it."""
+        """The statement after its checks, as a list, and the checks that later ones may rely on."""
         match s:
             case tirx.SeqStmt():
                 out: list[Stmt] = []
@@ -121,7 +122,8 @@ class _BoundsChecks:
             case tirx.For():
                 checks, known = self._checks([s.min, s.extent], known)
                 body = self.statement(s.body, known)
-                # Of tasks that run on one thread TVM drops the error.
+                # A parallel loop becomes serial, because TVM drops the error of a task of a
+                # parallel one.
                 kind = tirx.ForKind.SERIAL if s.kind == tirx.ForKind.PARALLEL else s.kind
                 loop = tirx.For(
                     s.loop_var, s.min, s.extent, kind, body, s.thread_binding, s.annotations,
@@ -147,7 +149,7 @@ class _BoundsChecks:
         return [*checks, tirx.While(s.condition, body)]
 
     def _operands(self, s: Stmt) -> list[Expr]:
-        """What a statement without a body evaluates, a load in the place of what it stores to."""
+        """What a statement without a body evaluates; a store counts as an access, too."""
         match s:
             case tirx.BufferStore():
                 return [s.value, _Access(s.buffer, s.indices, "writes")]
@@ -166,7 +168,7 @@ class _BoundsChecks:
     # ---- expressions -------------------------------------------------------------------------
 
     def _checks(self, operands: list[Expr], known: _Known) -> tuple[list[Stmt], _Known]:
-        """Assertions for expressions that are evaluated in order."""
+        """Assertions for expressions, in the order in which they are evaluated."""
         out: list[Stmt] = []
         for e in operands:
             if not isinstance(e, _Access) and not _loads(e):
@@ -210,13 +212,15 @@ class _BoundsChecks:
             if inside is not None:
                 told = f"kernel {self._kernel!r} {a.verb} {OUTSIDE} {memory.name!r}"
                 parts = [tvm.ir.StringImm(told)]
-                # TVM's wrapper hands its first two arguments over in the wrong order.
+                # TVM's Python constructor swaps its first two arguments.
                 checks.append(tirx.AssertStmt(inside, tvm.ir.StringImm(_KIND), parts))
-        # What an index reads from memory may have changed when it is met again.
+        # An index that is read from memory may be another one next time, so it is not remembered.
         return checks, known if _loads(at) else known | {key}
 
     def _declared(self, s: Stmt) -> _Memory:
-        """The memory of another buffer that this one is a view of, or what is at an address."""
+        """The memory behind a declared buffer: that of the buffer it is a view of, or of an
+        address.
+        """
         owner = s.data.args[0] if _calls(s.data, _OWNER) else s.buffer
         return self._memory.get(owner) or _Memory.of(s.buffer)
 
@@ -229,7 +233,7 @@ class _Access:
 
 
 def _inside(at: Expr, memory: _Memory) -> Expr | None:
-    """Whether an index is one of the memory's; None where it is known to be."""
+    """The condition that an index is within the memory; None where it always is."""
     place, count = as_int(at), as_int(memory.count)
     if place is not None and as_int(memory.first) == 0:
         if place < 0:
@@ -237,7 +241,7 @@ def _inside(at: Expr, memory: _Memory) -> Expr | None:
         if count is None:
             return tirx.LT(index(place), memory.count)
         return None if place < count else _NEVER
-    # Below the first is far above the last, for numbers without a sign.
+    # As an unsigned number, an index below the first one is far above the last.
     distance = cast(cast(at, "int64") - memory.first, "uint64")
     return tirx.LT(distance, cast(memory.count, "uint64"))
 
@@ -246,13 +250,13 @@ _NEVER = tirx.const(False, "bool")
 
 
 def _plain(e: Expr) -> Any:
-    """An int where an expression is one."""
+    """The int of a constant expression; others as they are."""
     known = as_int(e)
     return e if known is None else known
 
 
 def _extremes(at: Expr) -> Iterator[Expr]:
-    """Scalars between which all lanes of an index lie."""
+    """The scalars between which all lanes of an index are."""
     lanes = int(tvm.DataType(dtype_of(at)).lanes)
     if lanes == 1:
         yield at
@@ -278,7 +282,7 @@ _FIELDS = (
 
 
 def _children(e: Any) -> list[Expr]:
-    """The expressions that one evaluates."""
+    """The operands of an expression that are evaluated with it."""
     out: list[Expr] = []
     for name in _FIELDS:
         child = getattr(e, name, None)

@@ -51,7 +51,7 @@ def index(value: Any) -> Expr:
 
 
 def as_int(value: Any) -> int | None:
-    """The int behind a constant expression, or None."""
+    """The int of a constant expression (or of an int); None for others."""
     if isinstance(value, int):
         return value
     return int(value.value) if isinstance(value, tirx.IntImm) else None
@@ -62,8 +62,9 @@ class TensorExpr:
     """A tensor as a function from indices to a scalar expression.
 
     ``dtype`` is the IR element type; loads give values in its compute type. ``shape`` holds ints
-    and int64 expressions. ``cost`` estimates scalar operations a load takes (0: a memory read).
-    Loads must only be asked for at indices in bounds: they may be hoisted out of conditions.
+    and int64 expressions. ``cost`` estimates the scalar operations of a load (0: it only reads
+    memory). Indices must be in bounds even where a condition guards the load, because it may be
+    hoisted out of that.
     """
 
     dtype: str
@@ -82,14 +83,14 @@ class TensorExpr:
         return compute_dtype(self.dtype)
 
     def __getitem__(self, indices: Any) -> Expr:
-        """The element at ``indices`` (ints or expressions) in the compute dtype."""
+        """The element at ``indices`` (ints or expressions), in the compute dtype."""
         items = indices if isinstance(indices, tuple) else (indices,)
         if len(items) != len(self.shape):
             raise ValueError(f"{len(items)} indices into a tensor of rank {len(self.shape)}")
         return self.load(tuple(index(i) for i in items))
 
     def at(self, *indices: Any) -> Expr:
-        """``self[indices]``, for indices that are spread out of sequences."""
+        """``self[indices]``, which can unpack sequences: ``x.at(*lead, k)``."""
         return self[indices]
 
 
@@ -118,7 +119,7 @@ class BufferTensor(TensorExpr):
         return tirx.BufferLoad(self.buffer, self.place(indices))
 
     def place(self, indices: Index) -> list[Expr]:
-        """Where ``buffer`` has the element at ``indices``."""
+        """The indices into ``buffer`` of the element at ``indices``."""
         return list(indices)
 
 
@@ -126,9 +127,10 @@ class BufferTensor(TensorExpr):
 class _Reshaped(BufferTensor):
     """Workspace under another shape.
 
-    It is read and written as what it is: TVM takes a second buffer over the same memory for no use
-    of it, and gives the memory to others too soon. Flat indices are what the lowering makes anyway.
-    ``first`` is where the workspace, or the part of it that is seen, begins.
+    Accesses go to the original buffer, by flat indices (which the lowering makes of all indices
+    anyway). A second buffer over the same memory would not do: TVM does not count it as a use of
+    the memory, and would give that to other buffers too soon. ``first`` is the flat index where the
+    workspace, or the visible part of it, begins.
     """
 
     first: Any = 0
@@ -160,7 +162,7 @@ class _Scope:
 
 
 class Builder:
-    """Collects the statements of one kernel; see the module's text.
+    """Collects the statements of one kernel; see the example at the top of the module.
 
     ``loops`` decides how :meth:`nest` maps an iteration space to the hardware.
     """
@@ -175,9 +177,9 @@ class Builder:
         self._registers: set[str] = set()
         # Names of bound indices that choose between values (see is_counted).
         self._chosen: set[str] = set()
-        # Buffers whose views go through them (see _Reshaped).
+        # Buffers whose views access them by flat indices (see _Reshaped).
         self._workspaces: set[Any] = set()
-        # Extent, variable and enclosing scope of the vector loop we are in.
+        # Extent, variable and enclosing scope of the current vector loop, if any.
         self._lane: tuple[Any, Expr, int] | None = None
 
     # ---- parameters --------------------------------------------------------------------------
@@ -324,9 +326,10 @@ class Builder:
         return var
 
     def is_counted(self, value: Expr) -> bool:
-        """Is an index a sum, product or quotient of loop variables and sizes?
+        """Is an index computed from loop variables and sizes, by sums, products and quotients?
 
-        Others choose between values, or were read from memory.
+        Other indices are the results of a choice (``Select``, ``min``, ``max``), or were read from
+        memory.
         """
 
         def stop(_: Any) -> Any:
@@ -340,13 +343,13 @@ class Builder:
         return tvm_ffi.structural_walk(value, walks) is None
 
     def element(self, value: Expr, hint: str = "v") -> Expr:
-        """:meth:`let` for an element of a tensor: int64 is no index and goes into memory."""
+        """:meth:`let` for an element of a tensor: int64 is stored in memory, as it is no index."""
         if dtype_of(value) == "int64" and not isinstance(value, tirx.Var | tirx.IntImm):
             return self._register(value, "int64", hint)
         return self.let(value, hint)
 
     def _register(self, value: Expr, dtype: str, hint: str) -> Expr:
-        """``value`` by way of memory that is stored once (a register after LLVM)."""
+        """``value``, stored once in a local variable, of which LLVM makes a register."""
         if isinstance(value, tvm.ir.TensorLoad) and str(value.source.name) in self._registers:
             return value
         extent, where, home = self._lane or (1, index(0), -1)
@@ -358,11 +361,11 @@ class Builder:
         return tirx.BufferLoad(buffer, [where])
 
     def opaque(self, value: Expr) -> Expr:
-        """An index whose origin the simplifier cannot see.
+        """An index that the simplifier does not look into, as it is stored in a local variable.
 
-        TVM's simplifier looks through bindings, and over symbolic extents it spends exponential
-        time on recombining quotients and remainders; a variable in memory stops it, and LLVM makes
-        a register of it.
+        TVM's simplifier substitutes bound variables. With unknown extents it then spends
+        exponential time on recombining quotients and remainders. LLVM makes a register of the
+        variable.
         """
         if as_int(value) is not None:
             return value
@@ -372,7 +375,7 @@ class Builder:
 
     @contextmanager
     def loop(self, extent: Any, kind: str = "serial", name: str = "i") -> Iterator[Expr]:
-        """``for i in range(extent)``; kind is serial, parallel, vectorized or unrolled."""
+        """``for i in range(extent)``; ``kind`` is serial, parallel, vectorized or unrolled."""
         if as_int(extent) == 1 and kind != "parallel":
             self._scopes.append(_Scope())
             yield index(0)
@@ -460,8 +463,9 @@ class Builder:
              sequential_last: bool = False) -> None:  # fmt: skip
         """Run ``body(indices)`` for every index of ``shape``, in any order, in parallel.
 
-        ``cost`` estimates the scalar operations of one body: small work stays on one thread.
-        ``sequential_last``: the body itself loops a lot, so do not chunk the last dim for SIMD.
+        ``cost`` estimates the scalar operations of one body: where all of them are little work,
+        they run on one thread. ``sequential_last``: the body has loops of its own, so the last dim
+        need not stay whole as a loop to vectorise; it may become tasks.
         """
 
         def inner(at: tuple[Expr, ...]) -> None:
@@ -494,7 +498,7 @@ class Builder:
         self.nest(out.shape, lambda at: out.store(at, value[at]), cost=1 + value.cost)
 
     def materialize(self, value: TensorExpr) -> BufferTensor:
-        """``value`` in memory: itself where it is, else computed into workspace."""
+        """``value`` in memory: itself if it is there, else computed into workspace."""
         if isinstance(value, BufferTensor):
             return value
         out = self.workspace(value.shape, value.dtype)
@@ -502,7 +506,7 @@ class Builder:
         return out
 
     def shared(self, value: TensorExpr) -> TensorExpr:
-        """A view of ``value`` that computes an element once per scope, however often it is used."""
+        """A view of ``value`` that computes an element once in a scope, even if read repeatedly."""
         if isinstance(value, BufferTensor):
             return value
         key = object()
@@ -523,10 +527,10 @@ class Builder:
 class LoopStrategy:
     """Maps iteration spaces to hardware loops; targets subclass it.
 
-    ``lane_kind`` is the kind of loop that :meth:`Builder.lanes` opens, ``vector_bytes`` the
-    width of a vector register (0 without). ``task_memory`` says whether the body of a nest may
-    allocate workspace of any size. ``threads`` are those that should be kept busy, and ``tasks``
-    how many pieces of work of different lengths do that well.
+    ``lane_kind`` is the kind of loop that :meth:`Builder.lanes` opens, ``vector_bytes`` the width
+    of a vector register (0 where there is none). ``task_memory`` says whether the body of a nest
+    may allocate workspace of any size. ``threads`` is the number of threads to keep busy, and
+    ``tasks`` the number of tasks that do so even if some take longer than others.
     """
 
     lane_kind = "serial"
@@ -549,7 +553,7 @@ class LoopStrategy:
 
     @property
     def busy(self) -> int:
-        """How many tasks of equal lengths keep the threads busy."""
+        """The number of tasks of equal length that keep the threads busy."""
         return 4 * self.threads
 
     def fills_vectors(self, extent: Any) -> bool:

@@ -1,7 +1,6 @@
-"""Sums of products over tiles of accumulators that fit the vector registers.
+"""Matrix products for any target, element type and operand order, by tiles of sums in registers.
 
-This is the matrix product for any target, element type and operand order; the kernels of a
-target's own templates pack their operands and are faster.
+Operands are read where they are. The templates of a target pack them first and are faster.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ At: TypeAlias = "tuple[Expr, ...]"
 class Contraction:
     """``out[batch, i, j] = sum over k of lhs(batch, i, k) * rhs(batch, k, j)``.
 
-    Operands give values of the TVM dtype ``dtype``, in which sums are kept. ``store`` gets the
-    index and the sum; it may be called twice for an element, with the same sum.
+    Operands give values of the TVM dtype ``dtype``, in which the sums are computed. ``store`` is
+    called with the index and the sum of each element, for some of them twice, with the same sum.
     """
 
     batch: tuple[Any, ...]
@@ -36,7 +35,7 @@ class Contraction:
     dtype: str
 
     def transposed(self) -> Contraction:
-        """The same sums with the operands in the other order."""
+        """The same sums with ``lhs`` and ``rhs``, rows and columns swapped."""
         return Contraction(
             self.batch,
             self.columns,
@@ -50,7 +49,7 @@ class Contraction:
 
 
 def contract(b: Builder, c: Contraction, along: Literal["columns", "inner"]) -> None:
-    """Compute ``c``; ``along`` says along which index ``rhs`` lies contiguously in memory."""
+    """Compute ``c``; ``along`` says which index of ``rhs`` is contiguous in memory."""
     width = vector_lanes(c.dtype, b.loops.vector_bytes)
     if width == 1:
         _scalar(b, c)
@@ -115,14 +114,16 @@ def _along_columns(b: Builder, c: Contraction, width: int) -> None:
 
 
 def _tile_start(c: Contraction, t: Expr, tile: int) -> Expr:
-    """The first column of tile ``t``; the last tile overlaps the one before where it must."""
+    """The first column of tile ``t``. A last tile that is not full begins earlier, to be a full
+    one.
+    """
     n = as_int(c.columns)
     assert n is not None
     return t * tile if n % tile == 0 else tirx.min(t * tile, index(n - tile))
 
 
 def _few_columns(b: Builder, c: Contraction, at: At, row_tile: Expr, height: int) -> None:
-    """A tile of rows where there are fewer columns than a tile has."""
+    """A tile of rows, one element at a time, where the columns do not fill a single tile."""
     rows = tirx.min(index(height), index(c.rows) - row_tile * height)
     with b.loop(rows) as r, b.loop(c.columns) as j:
         i = row_tile * height + r
@@ -140,7 +141,7 @@ def _column_tile(c: Contraction, width: int) -> tuple[int, int]:
 
 
 def _tile_rows(rows: int | None, most: int) -> int:
-    """Rows of a register tile, so that few are left over."""
+    """Rows of a register tile: a divisor of all ``rows``, or a number that leaves few over."""
     if rows is None:
         return min(most, 4)
     heights = range(1, min(rows, most) + 1)
@@ -194,7 +195,7 @@ def _along_inner(b: Builder, c: Contraction, width: int) -> None:
 
 
 def _clamp(i: Expr, extent: Any, tile: int) -> Expr:
-    """``i``, or the last index where ``i`` is beyond: a tile at the edge repeats its last line."""
+    """``i``, but at most the last index: a tile at the edge computes its last line repeatedly."""
     known = as_int(extent)
     return i if known is not None and known % tile == 0 else tirx.min(i, index(extent) - 1)
 

@@ -1,4 +1,4 @@
-"""Generic loops for CPUs: outer dims run in parallel, the last one is left to the vectoriser."""
+"""Loops for CPUs: outer dims run in parallel, and the last one is left to LLVM's vectoriser."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .builder import (
 )
 
 PARALLEL_THRESHOLD = 1 << 16
-"""Scalar operations below which a second thread costs more than it brings."""
+"""Scalar operations of a nest below which a second thread costs more than it gains."""
 
 _FEWEST_TASKS = 32
 _TASKS_OF_THREAD = 8
-"""Tasks that balance the threads where the lengths of tasks differ: so many for each, but at least
-so many in all, as a few threads wait longer for the last one than many do."""
+"""Tasks for each thread, so that threads share the work evenly even if tasks differ in length; also
+the least number of tasks in all."""
 
 CHUNK = 4_096
-"""Elements of one task where a long last dim is cut."""
+"""Elements of one task where a long last dim is cut into tasks."""
 
 
 class CpuLoops(LoopStrategy):
     """Loops that keep ``threads`` threads busy; LLVM vectorises the innermost one.
 
-    How many threads there are is known when a kernel runs: more of them find too few tasks, fewer
-    take several each.
+    A kernel is right for any number of threads at run time. With fewer threads than expected each
+    takes more tasks; with more, some may have none.
     """
 
     lane_kind = "vectorized"
@@ -81,15 +81,15 @@ class CpuLoops(LoopStrategy):
 
 
 def _known(shape: tuple[Any, ...]) -> int:
-    """The bodies there are at least, if no dim is empty."""
+    """The least number of iterations, if no dim of unknown extent is empty."""
     return prod(as_int(extent) or 1 for extent in shape)
 
 
 def _split_point(shape: tuple[Any, ...], wanted: int, keep_last: bool) -> int:
-    """How many leading dims to fuse into the parallel loop; 0 where they are too few.
+    """How many leading dims become the parallel loop: enough for ``wanted`` tasks, or else 0.
 
-    A dim of unknown extent is expected to be enough, except the first, which tends to be a batch
-    of one.
+    A dim of unknown extent is assumed to be enough, except for the first of several, which usually
+    is a batch of one.
     """
     limit = len(shape) - 1 if keep_last else len(shape)
     total = 1
@@ -118,7 +118,7 @@ def _parallel_outer(
 
 
 def _indices(b: Builder, flat: Expr, extents: tuple[Any, ...]) -> tuple[Expr, ...]:
-    """Row-major indices of a task's number."""
+    """The indices into ``extents`` of the task with the number ``flat``."""
     hide = static_product(extents) is None
     return tuple(b.opaque(v) if hide else b.let(v, "o") for v in unflatten(flat, extents))
 
@@ -135,7 +135,7 @@ def _chunked(b: Builder, extent: Any, body: Callable[[Expr], None]) -> None:
 
 
 def _flat(b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None]) -> None:
-    """Few rows of a long last dim: cut the last dim into tasks too."""
+    """Tasks are chunks of the last dim, where the dims before it are too few tasks."""
     last = index(shape[-1])
     chunks = tirx.floordiv(last + index(CHUNK - 1), index(CHUNK))
     known = as_int(shape[-1])

@@ -12,8 +12,7 @@ from ...ir.dims import Atom, Broadcast, Dim, FloorDiv, Max, Min, Symbol, SymExpr
 
 
 def dim_expr(dim: Dim, symbol: Callable[[str], Any], times: Callable[[Any, Any], Any] = mul) -> Any:
-    """``dim`` as an int64 expression; ``symbol`` gives the variable of a symbol's name.
-
+    """``dim`` as an int64 expression. ``symbol`` maps a symbol's name to its variable, and
     ``times`` multiplies.
     """
     if not isinstance(dim, SymExpr):
@@ -38,6 +37,6 @@ def _atom_expr(atom: Atom, symbol: Callable[[str], Any], times: Callable[[Any, A
         return tirx.min(a, b)
     if isinstance(atom, Broadcast):
         return tirx.Select(a == tirx.IntImm("int64", 1), b, a)
-    # Dims of a branch that is not taken are computed too, and may divide by an empty dim.
+    # The dims of a branch that is not taken are computed too, where a divisor may be 0.
     divisor = b if isinstance(b, tirx.IntImm) else tirx.max(b, tirx.IntImm("int64", 1))
     return (tirx.floordiv if isinstance(atom, FloorDiv) else tirx.floormod)(a, divisor)

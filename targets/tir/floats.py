@@ -1,9 +1,11 @@
 """Building blocks of floating-point code: constants, sign and NaN handling, polynomials.
 
-Every function takes scalar or vector expressions of float32 or float64 and keeps their lanes.
-TVM's simplifier treats floats as real numbers in a few places (``x - x`` becomes 0,
-``(x + y) - y`` becomes ``x``, ``x != x`` becomes false) and looks through bound variables. What
-depends on rounding or on NaN is therefore written with :func:`subtract` and :func:`is_nan`.
+Every function takes scalar or vector expressions of float32 or float64, and the result has as many
+lanes.
+
+TVM's simplifier treats floats as real numbers in a few places: ``x - x`` becomes 0, ``(x + y) - y``
+becomes ``x``, ``x != x`` becomes false. It substitutes bound variables, too. Code that depends on
+rounding or on NaN therefore uses :func:`subtract` and :func:`is_nan`.
 """
 
 from __future__ import annotations
@@ -141,9 +143,10 @@ def minimum(a: Expr, b: Expr) -> Expr:
 def larger(a: Expr, b: Expr) -> Expr:
     """The larger of two floats: NaN where either is NaN, -0 of two zeros that differ.
 
-    The order of the operands plays no part. An x86's maximum gives its second operand where one is
-    NaN, so two of them and the ``or`` of their bits do: NaN with any bits is NaN, what is the same
-    stays. The operands are used four times: bind them.
+    The result does not depend on the order of operands. The maximum of x86 gives its second operand
+    where either is NaN, so this takes the ``or`` of the bits of both orders: a NaN combined with
+    any bits is a NaN, and equal results stay as they are. The operands are used four times: bind
+    them.
     """
     first, second = tirx.Select(a > b, a, b), tirx.Select(b > a, b, a)
     return from_bits(tirx.bitwise_or(bits_of(first), bits_of(second)))
@@ -163,9 +166,9 @@ def libm(name: str, *operands: Expr) -> Expr:
 
 
 def keep_zero(value: Expr) -> Expr:
-    """A zero in disguise, which TVM does not fold; other values as they are.
+    """``value``, but hidden from TVM's constant folding where it is zero.
 
-    It makes 0 of ``x * 0.0`` even where ``x`` may be NaN, and an error of ``x / 0.0``.
+    TVM folds ``x * 0.0`` to 0 even where ``x`` may be NaN, and makes ``x / 0.0`` an error.
     """
     if not isinstance(value, tirx.FloatImm) or value.value != 0:
         return value
@@ -175,5 +178,5 @@ def keep_zero(value: Expr) -> Expr:
 
 
 def divide(a: Expr, b: Expr) -> Expr:
-    """The quotient of floats, also where the compiler knows that the divisor is 0."""
+    """The quotient of floats, even where TVM could see that the divisor is 0, which it rejects."""
     return keep_zero(a) / keep_zero(b)

@@ -26,7 +26,7 @@ Load: TypeAlias = "Callable[[Expr], Complex]"
 
 
 def radices(n: int) -> list[int]:
-    """Factors of ``n``: fours, then primes."""
+    """Factors of ``n``, as many fours as there are and then primes: 4, 4, 2, 3 for 96."""
     found = []
     for p in (4, *range(2, n + 1)):
         if p * p > n and p > 4:
@@ -136,7 +136,7 @@ class _Stage:
         return self.let((self.table[0, k], self.table[1, k]))
 
     def _sum(self, x: BufferTensor, j: Expr, q: Expr, u: Expr) -> Complex:
-        """The sum of a stage by its definition, for large radices."""
+        """The sum of a stage by its definition, for radices without a formula of their own."""
         re, im = (self.b.scalar(self.table.dtype, 0.0) for _ in range(2))
         with self.b.loop(self.p) as t:
             power = self._power(tirx.floormod(t * u, index(self.p)) * (self.n // self.p))
@@ -148,8 +148,8 @@ class _Stage:
     def constant(self, value: float) -> Expr:
         return tirx.const(value, self.table.dtype)
 
-    def turned(self, value: Complex) -> Complex:
-        """``value`` times the imaginary unit in the direction of the transform."""
+    def times_i(self, value: Complex) -> Complex:
+        """``value`` times ``-i``, or times ``i`` in the inverse transform."""
         re, im = value
         zero = self.constant(0.0)
         return (zero - im, re) if self.sign > 0 else (im, zero - re)
@@ -173,12 +173,12 @@ def _two(_stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
 
 def _four(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
     a, c = stage.let(_add(x[0], x[2])), stage.let(_subtract(x[0], x[2]))
-    b, d = stage.let(_add(x[1], x[3])), stage.let(stage.turned(_subtract(x[1], x[3])))
+    b, d = stage.let(_add(x[1], x[3])), stage.let(stage.times_i(_subtract(x[1], x[3])))
     return [_add(a, b), _add(c, d), _subtract(a, b), _subtract(c, d)]
 
 
 def _odd(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
-    """An odd radix: terms t and p - t share their sums and differences."""
+    """An odd radix: the sums and differences of terms t and p - t are used in several outputs."""
     p = len(x)
     half = range(1, (p + 1) // 2)
     sums = {t: stage.let(_add(x[t], x[p - t])) for t in half}
@@ -196,7 +196,7 @@ def _odd(stage: _Stage, x: Sequence[Complex]) -> list[Complex]:
             term = (sine * differences[t][0], sine * differences[t][1])
             odd = term if odd is None else _add(odd, term)
         assert odd is not None
-        even, odd = stage.let(even), stage.let(stage.turned(odd))
+        even, odd = stage.let(even), stage.let(stage.times_i(odd))
         out[u], out[p - u] = _add(even, odd), _subtract(even, odd)
     return out
 
@@ -226,7 +226,7 @@ def transform_point(
 
 
 def real_spectrum(get: Load, n: int) -> Load:
-    """The spectrum of a real signal: one half mirrors the other, its ends are real."""
+    """The spectrum of a real signal from its first half: the other half is the conjugate mirror."""
 
     def load(k: Expr) -> Complex:
         upper = k * 2 > index(n)

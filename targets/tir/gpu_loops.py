@@ -1,4 +1,4 @@
-"""Generic loops for GPUs: one thread an index, in blocks along a flat grid."""
+"""Loops for GPUs: one thread for each index, in blocks along a one-dimensional grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THREADS = 256
 
 
 class GpuLoops(LoopStrategy):
-    """Each top-level nest is one launch of ``THREADS``-wide blocks."""
+    """Each top-level nest becomes one launch of blocks of ``THREADS`` threads."""
 
     lane_kind = "serial"
     local_scope = "local"

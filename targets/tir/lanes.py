@@ -1,4 +1,4 @@
-"""Whole vector registers: loads of one, and reductions over its lanes."""
+"""Loads of whole vector registers, and reductions over the lanes of one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_lanes(b: Builder, x: TensorExpr, at: Sequence[Expr], first: Expr, lanes
 def all_lanes(b: Builder, value: Expr, lanes: int, combine: Callable[[Expr, Expr], Expr]) -> Expr:
     """A vector whose every lane holds all lanes of ``value`` combined.
 
-    ``lanes`` is a power of two. Lanes meet in pairs at distance 1, 2, 4 and so on.
+    ``lanes`` is a power of two. Lanes are combined in pairs at distance 1, then 2, 4 and so on.
     """
     value, distance = b.let(value), 1
     while distance < lanes:

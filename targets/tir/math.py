@@ -56,7 +56,7 @@ ROUNDER = 12582912.0
 # (exp(r) - 1 - r) / r^2 on |r| <= ln(2) / 2
 _EXP = (0.4999999701976776, 0.1666654646396637, 0.04166743531823158, 0.00836626160889864,
         0.0013870657421648502)  # fmt: skip
-# The same in one step less: 1.1e-7 off.
+# The same with one coefficient less, whose error is 1.1e-7.
 _EXP_SHORT = (0.499992311000824, 0.16667117178440094, 0.041890256106853485, 0.008312332443892956)
 # (log(1 + f) - f + f^2 / 2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1]
 _LOG = (0.3333333134651184, -0.250008225440979, 0.20001250505447388, -0.1662331521511078,
@@ -85,7 +85,7 @@ def exp(b: Builder, x: Expr) -> Expr:
 
 
 def exp_flush(b: Builder, x: Expr) -> Expr:
-    """:func:`exp` in fewer steps: 0 below 2^-126.5, infinity above 2^127.5."""
+    """:func:`exp` in fewer steps; the result is 0 below 2^-126.5 and infinity above 2^127.5."""
     if is_double(x):
         return libm("exp", x)
     reduced, r = _exp_reduce(b, at_least(b.let(at_most(x, 89.0)), -88.0))
@@ -108,7 +108,7 @@ def exp_difference(b: Builder, x: Expr, y: Expr) -> Expr:
     power = b.let(r * (r * horner(_EXP_SHORT, r) + one) + one)
     bits = bits_of(s)
     shifted = tirx.shift_left(bits, tirx.const(23, dtype_of(bits)))
-    # A product, since the sum of bits could make a number of a NaN.
+    # A product is used, since adding to the bits of a NaN could make a number of it.
     return power * from_bits(shifted + tirx.const(0x3F800000, dtype_of(bits)))
 
 
@@ -166,7 +166,7 @@ def log(b: Builder, x: Expr) -> Expr:
     tiny = b.let(x < constant(1.17549435e-38, x))
     bits = b.let(bits_of(tirx.Select(tiny, x * constant(8388608.0, x), x)))
     integer = dtype_of(bits)
-    # Exponents are counted from sqrt(1/2), so that the mantissa lies around 1.
+    # Exponents are counted from sqrt(1/2), so that the mantissa is between sqrt(1/2) and sqrt(2).
     n = tirx.shift_right(bits - tirx.const(0x3F3504F3, integer), tirx.const(23, integer))
     n = b.let(n)
     m = from_bits(bits - tirx.shift_left(n, tirx.const(23, integer)))
@@ -192,7 +192,7 @@ def softplus(b: Builder, x: Expr) -> Expr:
     u = b.let(exp_flush(b, negate(absolute(x))))
     if is_double(x):
         return positive + libm("log1p", u)
-    # 1 + u lies in [1, 2]: above sqrt(2), half of it is taken.
+    # 1 + u is in [1, 2]; above sqrt(2), log of half of it plus log 2 is computed.
     big = b.let(u > constant(0.41421356, x))
     f = b.let(tirx.Select(big, subtract(u, constant(1.0, x)) * constant(0.5, x), u))
     zero = constant(0.0, x)
@@ -251,7 +251,7 @@ def cosh(b: Builder, x: Expr) -> Expr:
 
 
 def _half_exp(b: Builder, x: Expr) -> Expr:
-    """``exp(x) / 2`` for ``x >= 0``, which overflows as late as sinh does."""
+    """``exp(x) / 2`` for ``x >= 0``, which overflows no earlier than sinh does."""
     reduced, r = _exp_reduce(b, at_most(x, 90.0))
     exponent = _exponent(reduced)
     less = exponent - tirx.const(1, dtype_of(exponent))

@@ -1,7 +1,7 @@
 """Powers and inverse hyperbolic functions of float32, computed in float64 and rounded once.
 
-Working in float64 takes half as many lanes a vector but no error-free tricks: a logarithm with a
-relative error of 3e-14 leaves more bits than any float32 power needs.
+A vector of float64 has half as many lanes, but the code needs no compensation of rounding errors: a
+logarithm with a relative error of 3e-14 is precise enough for any float32 power.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .numeric import dtype_of
 Expr = Any
 
 LN_2 = 0.6931471805599453
-# As ROUNDER of the float32 functions, for float64.
+# Adding this to a small float64 leaves its nearest integer in the low bits, as with ROUNDER.
 WIDE_ROUNDER = 6755399441055744.0
 
 # log2(m) / s in s^2, where s = (m - 1) / (m + 1), for m in [sqrt(1/2), sqrt(2)]

@@ -1,8 +1,9 @@
 """Trigonometric functions and their inverses.
 
-Arguments are reduced by multiples of pi/2 in float64, so float32 results are good to a few units in
-the last place for ``|x| < 2^20`` (``2^28`` with fused multiply-add). Far beyond that neighbouring
-arguments lie many periods apart; the result is then in range, with no accuracy promised.
+Multiples of pi/2 are subtracted from arguments in float64, so float32 results are good to a few
+units in the last place for ``|x| < 2^20`` (``2^28`` with fused multiply-add). Far beyond that,
+neighbouring floats are many periods apart; the result is then between -1 and 1, with no accuracy
+promised.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def tan(b: Builder, x: Expr) -> Expr:
 
 
 def _reduce(b: Builder, x: Expr) -> tuple[Expr, Expr]:
-    """The multiple of pi/2 (an int32 modulo 4) nearest to ``x``, and the float32 rest."""
+    """The number n (an int32, modulo 4) for which ``n * pi/2`` is nearest to ``x``, and the float32
+    rest.
+    """
     wide = b.let(convert(x, "float64"))
     s = b.let(wide * constant(2 / math.pi, wide) + constant(WIDE_ROUNDER, wide))
     n = b.let(subtract(s, constant(WIDE_ROUNDER, wide)))
@@ -139,7 +142,7 @@ def acos(b: Builder, x: Expr) -> Expr:
 
 
 def _arc(b: Builder, a: Expr) -> tuple[Expr, Expr]:
-    """``a > 1/2``, and asin(a) there below, asin(sqrt((1 - a) / 2)) above."""
+    """``a > 1/2``, and ``asin(a)`` if it is false, ``asin(sqrt((1 - a) / 2))`` if it is true."""
     a = b.let(a)
     big = b.let(a > constant(0.5, a))
     folded = subtract(constant(1.0, a), a) * constant(0.5, a)

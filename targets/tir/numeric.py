@@ -1,8 +1,8 @@
-"""How element types are stored in memory and computed with.
+"""The types that elements are stored in and computed in.
 
-Floats narrower than 32 bits are loaded as float32 and rounded when stored, so a fused chain
-rounds once. Types that LLVM has no arithmetic for live in memory as their bit patterns:
-bfloat16 as uint16, float8/float4 as one uint8 code an element, int4/int2 as int8.
+Floats narrower than 32 bits are loaded as float32 and rounded when they are stored, so a fused
+chain of operations rounds once. Types that LLVM has no arithmetic for are stored as bit patterns:
+bfloat16 as uint16, float8 and float4 as one uint8 per element, int4 and int2 as int8.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def dtype_of(value: Expr) -> str:
 
 
 def cast(value: Expr, to: str) -> Expr:
-    """``value`` in the TVM dtype ``to``; no node where it already is."""
+    """``value`` in the TVM dtype ``to``, or itself if it has that already."""
     return value if dtype_of(value) == to else tirx.Cast(to, value)
 
 
@@ -62,9 +62,11 @@ def round_to(value: Expr, name: str) -> Expr:
 
 
 def narrow(value: Expr, name: str) -> Expr:
-    """An integer cut to the low bits of IR type ``name`` (int4, uint2 ...), others as they are.
+    """An integer cut to the bits of IR type ``name`` (int4, uint2 ...); other types stay as they
+    are.
 
-    Two's complement, as C and ONNX's ``Cast`` define it; the result is in the compute type.
+    The cut is two's complement, as ONNX's ``Cast`` and C define it: 9 is -7 in int4. The result is
+    in the compute type.
     """
     bits = {"int4": 4, "int2": 2, "uint4": 4, "uint2": 2}.get(name)
     if bits is None:

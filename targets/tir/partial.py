@@ -16,14 +16,14 @@ from .numeric import dtype_of
 Combine: TypeAlias = "Callable[[Expr, Expr], Expr]"
 
 RUN = 128
-"""Blocks of lanes that are added up before they join the total of a long row."""
+"""Blocks of lanes that are added up before the sum is added to the total of a long row."""
 
 
 @dataclass(frozen=True)
 class Monoid:
-    """An associative, commutative combination with the identity of each TVM dtype.
+    """An associative, commutative combination, with its identity for each TVM dtype.
 
-    ``ordered`` asks for the elements of a group one after the other.
+    ``ordered``: elements must be combined one after the other, in their order.
     """
 
     combine: Combine
@@ -64,7 +64,9 @@ def _smaller(a: Expr, b: Expr) -> Expr:
 
 
 def _wrapping(integers: Combine, floats: Combine) -> Combine:
-    """Integers wrap around; floats may be folded by TVM, since partial results are no literals."""
+    """``integers`` with wrap-around, or ``floats``. Partial results are no literals, so that TVM's
+    constant folding cannot change them.
+    """
     return lambda a, b: (floats if dtype_of(a).startswith("float") else integers)(a, b)
 
 
@@ -96,14 +98,15 @@ class Partial:
             self._values.store((lane,), self.monoid.combine(self._values[lane], value(lane)))
 
     def merged(self) -> Expr:
-        """All lanes combined (which uses them up)."""
+        """All lanes combined; the lanes hold nothing useful afterwards."""
         merge_lanes(self.b, self._values, self.monoid, self.lanes)
         return self._values[0]
 
     def fold(self, n: Any, value: Callable[[Expr, Expr], Expr]) -> None:
-        """Add ``value(i, lane)`` for all ``i < n``.
+        """Combine with ``value(i, lane)`` for all ``i < n``.
 
-        Long sums are added up in runs with lanes of their own, which keeps them precise.
+        Long sums are computed in runs of :data:`RUN`, whose sums are then added. The rounding error
+        grows with the length of a run and the number of runs, rather than with ``n``.
         """
         known = as_int(n)
         if self.monoid is not SUM or (known is not None and known < 2 * RUN):
@@ -145,14 +148,14 @@ def vector_lanes(dtype: str, vector_bytes: int) -> int:
 
 
 def row_lanes(n: Any, dtype: str, vector_bytes: int) -> int:
-    """Lanes for a reduction along a contiguous row: up to four vectors, few elements left over."""
+    """Lanes for a reduction along a contiguous row: up to four vectors, with few elements over."""
     width = vector_lanes(dtype, vector_bytes)
     known = as_int(n)
     return width if known is None or width == 1 else best_lanes(known, 4 * width)
 
 
 def column_lanes(shape: Sequence[Any], kept: Sequence[int], dtype: str, vector_bytes: int) -> int:
-    """Columns reduced at once; 1 where the last axis is reduced or very short."""
+    """The number of columns to reduce at once; 1 where the last axis is reduced or very short."""
     if not kept or kept[-1] != len(shape) - 1 or len(kept) == len(shape):
         return 1
     width = vector_lanes(dtype, vector_bytes)
@@ -161,9 +164,10 @@ def column_lanes(shape: Sequence[Any], kept: Sequence[int], dtype: str, vector_b
 
 
 def best_lanes(n: int, most: int) -> int:
-    """The power of two up to ``most`` with the least blocks, left-over elements and merging steps.
+    """The power of two up to ``most`` for which blocks, elements left over and merging steps are
+    the fewest together.
 
-    1 where a row of ``n`` is too short for lanes to pay.
+    It is 1 for a row of ``n`` that is too short for lanes to pay.
     """
     candidates = [2**p for p in range(most.bit_length()) if 2**p <= min(n, most)]
     best = min(candidates, default=1, key=lambda w: (n // w + n % w + w.bit_length(), w))
@@ -171,7 +175,7 @@ def best_lanes(n: int, most: int) -> int:
 
 
 def merge_lanes(b: Builder, acc: BufferTensor, monoid: Monoid, lanes: int) -> None:
-    """Combine all lanes of ``acc`` into lane 0, halving them."""
+    """Combine all lanes of ``acc`` into lane 0, by combining one half with the other repeatedly."""
     while lanes > 1:
         lanes //= 2
         with b.lanes(lanes) as lane:

@@ -1,8 +1,9 @@
 """Reductions over some axes of an iteration space, vectorised without fast-math.
 
-A float sum may not be reordered by the compiler, so the lanes stand in the code: where the last
-axis is reduced, each row keeps a vector of partial results; where it is kept, a tile of adjacent
-columns is reduced at once, a lane each. Kernels are written once against :class:`Group`::
+LLVM may not reorder a sum of floats, so it cannot vectorise one by itself, and the code is written
+in lanes. Where the last axis is reduced, each row has a vector of partial results, which are
+combined at the end. Where it is kept, neighbouring columns are reduced at once, one in each lane.
+Kernels are written once for both cases, for a :class:`Group`::
 
     def program(g):
         total = g.fold(lambda at: x[at], SUM, "float32")
@@ -89,7 +90,7 @@ class Group(ABC):
 
 
 class RowGroup(Group):
-    """One group; its last axis is cut into lanes where it is the last of the space."""
+    """One group. Its last axis is cut into lanes, if that is the last axis of the space, too."""
 
     def __init__(
         self, b: Builder, shape: Sequence[Any], axes: Sequence[int], at: At, vector_bytes: int
@@ -129,7 +130,7 @@ class RowGroup(Group):
 
 
 class ColumnGroup(Group):
-    """Adjacent groups along the last kept axis, a lane each; only for a contiguous last axis."""
+    """Neighbouring groups along the last axis, which is kept: one lane for each of them."""
 
     def __init__(
         self, b: Builder, shape: Sequence[Any], axes: Sequence[int], at: At, lanes: int
@@ -230,8 +231,9 @@ def _for_columns(
 def collapse(shape: Sequence[Any], axes: Sequence[int]) -> tuple[list[Any], list[int]]:
     """The space with neighbouring axes of one kind (reduced or kept) merged.
 
-    Returns the merged shape and its reduced axes: at least one where ``axes`` is not empty. Axes
-    of extent 1 join their neighbours, so a tensor in memory may be viewed with the merged shape.
+    Returns the merged shape and its reduced axes (at least one if ``axes`` is not empty): ``[2, 3,
+    4, 5]`` reduced over axes 2 and 3 is ``[6, 20]`` reduced over axis 1. Axes of extent 1 are
+    merged with any neighbour. A tensor in memory may be viewed with the merged shape.
     """
     runs: list[tuple[bool, list[Any]]] = []
     for i, extent in enumerate(shape):

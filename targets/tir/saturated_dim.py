@@ -13,11 +13,11 @@ from .dim_expr import dim_expr
 from .numeric import cast
 
 LIMIT = 1 << 56
-"""Dims and sizes beyond this count as this: their sums stay numbers, and no memory has so much."""
+"""Larger dims and sizes count as this. No memory is so large, and sums of them do not overflow."""
 
 
 def saturated_dim(b: Builder, dim: Dim, symbol: Callable[[str], Any]) -> Any:
-    """:func:`dim_expr` whose products stop at :data:`LIMIT` instead of wrapping around."""
+    """:func:`dim_expr`, but products are at most :data:`LIMIT` instead of wrapping around."""
 
     def times(x: Any, y: Any) -> Any:
         x, y = b.let(x), b.let(y)

@@ -1,4 +1,4 @@
-"""Workspace of each task's own in a parallel nest."""
+"""Workspace for each task of a parallel nest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .builder import BufferTensor, Builder, Expr, Index, index
 
 @dataclass(eq=False)
 class _Slice(BufferTensor):
-    """The part of a tensor at fixed leading indices."""
+    """The part of a tensor with fixed leading indices."""
 
     whole: BufferTensor | None = None
     lead: tuple[Expr, ...] = ()
@@ -33,9 +33,11 @@ def slice_of(whole: BufferTensor, lead: Sequence[Expr]) -> BufferTensor:
 def scratch(
     b: Builder, tasks: Sequence[Any], shape: Sequence[Any], dtype: str, name: str = "tmp"
 ) -> Callable[[tuple[Expr, ...]], BufferTensor]:
-    """How each index of a nest over ``tasks`` gets workspace of ``shape``; call it in the body.
+    """A function that gives the task at an index of a nest over ``tasks`` its workspace of
+    ``shape``.
 
-    Where tasks cannot allocate, memory for all of them is set aside before the nest.
+    It is called in the body of the nest, while this function is called before the nest: where tasks
+    cannot allocate memory themselves, it allocates that of all tasks.
     """
     if b.loops.task_memory:
         return lambda _at: b.workspace(shape, dtype, name)

@@ -37,7 +37,7 @@ def _float(bits: Expr) -> Expr:
 
 
 def _let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
-    """``body`` of ``value``, which is computed once."""
+    """``body(value)``, with ``value`` in a variable, so that it is computed once."""
     var = tirx.Var("bits", "int32")
     return tirx.Let(var, value, body(var))
 
@@ -46,9 +46,9 @@ def _let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
 class SmallFloat:
     """A float type of at most 8 bits.
 
-    ``largest`` is the code of the largest finite number, ``overflow`` the code of what lies
-    above, ``nan`` the code of NaN (None where there is none). ``signed_nan`` says whether codes
-    above ``largest`` come with both signs; where they do not, minus zero is the NaN.
+    ``largest`` is the code of the largest finite number, ``overflow`` the code that larger numbers
+    get, ``nan`` the code of NaN (None where the type has none). ``signed_nan`` says whether NaN has
+    codes with both signs; otherwise the code of minus zero is the only NaN.
     """
 
     mantissa: int
@@ -120,7 +120,7 @@ class SmallFloat:
         return rounded - _i32((127 - self.bias) << self.mantissa)
 
     def _tiny(self, magnitude: Expr) -> Expr:
-        """Below the normal numbers: adding a power of two makes the hardware round."""
+        """The code of a subnormal number: adding a power of two makes the hardware round it."""
         rounder = 2.0 ** (24 - self.bias - self.mantissa)
         base = (127 + 24 - self.bias - self.mantissa) << 23
         return _bits(_float(magnitude) + _f32(rounder)) - _i32(base)
@@ -179,7 +179,7 @@ def encode_e8m0(value: Expr, mode: str = "nearest", saturate: bool = False) -> E
 def _encode_e8m0(bits: Expr, mode: str, saturate: bool) -> Expr:
     added = {"nearest": 0x400000, "up": 0x7FFFFF, "down": 0}[mode]
     normal = tirx.shift_right(bits + _i32(added), _i32(23))
-    # Below 2^-126 only the code 0 (2^-127) and the code 1 are left.
+    # Below 2^-126 there are only the codes 0 (2^-127) and 1 (2^-126).
     edge = {"nearest": 0x600000, "up": 0x400001, "down": 0x800000}[mode]
     small = tirx.Select(bits < _i32(edge), _i32(0), _i32(1))
     code = tirx.Select(bits < _i32(0x00800000), small, normal)

@@ -13,9 +13,9 @@ from .numeric import compute_dtype, dtype_of, round_to
 from .reduce import MAX_NUMBER, SUM, At, Group, Held, Load, Monoid
 
 STEPWISE = 16
-"""Elements up to which bfloat16 is computed step by step, as ONNX's function bodies are written.
+"""Rows of bfloat16 up to this length round after each operation, as ONNX's function body does.
 
-With 8 bits of mantissa every rounding shows; longer rows would lose too much in their sum.
+With 8 bits of mantissa every rounding shows. Longer rows would lose too much in their sum.
 """
 
 Put = Callable[[At, Expr], None]
@@ -24,11 +24,11 @@ Put = Callable[[At, Expr], None]
 def softmax(
     b: Builder, g: Group, element: str, load: Load, put: Put, get: Load | None, masked: bool
 ) -> None:
-    """``put(at, exp(x - max x) / sum)`` for ``x = load(at)`` over the group.
+    """Call ``put(at, exp(x - max x) / sum)`` for ``x = load(at)``, for all elements of the group.
 
-    ``element`` is the IR type of the operand. ``get`` reads back what ``put`` has stored, where
-    that is exact: powers are then stored on the way (``put`` sees an element twice, the result
-    last). ``masked``: a group of nothing but -inf gives zeros, else NaN.
+    ``element`` is the IR type of the operand. ``get`` reads back what ``put`` has stored, if it is
+    stored exactly; exponentials are then stored in the result on the way, so ``put`` is called
+    twice for an element. ``masked``: the result is 0 for a group of -inf only, rather than NaN.
     """
     if element == "bfloat16" and (as_int(product(g.extents)) or STEPWISE + 1) <= STEPWISE:
         _stepwise(b, g, element, load, put, masked)
@@ -54,7 +54,7 @@ def _shift(g: Group, load: Load, dtype: str, masked: bool) -> Held:
 
 
 def finite_or_zero(value: Expr) -> Expr:
-    """0 in place of an infinity: what to subtract before exponentials."""
+    """``value``, or 0 if it is infinite: what to subtract before an exponential."""
     dtype = dtype_of(value)
     infinite = tirx.abs(value).equal(tirx.infinity(dtype))
     return tirx.Select(infinite, tirx.const(0, dtype), value)

@@ -8,16 +8,16 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-# LLVM rounds vectors, too; TVM only has no note of it. The level is above that of its own notes.
+# LLVM can round vectors, but TVM does not know. The level is above that of its own attributes.
 tvm.ir.register_op_attr("tirx.nearbyint", "TVectorizable", True, level=11)
 
 
 def vectorizes(loop: Any) -> bool:
-    """Whether the body of a ``vectorized`` loop survives TVM's vectoriser.
+    """Can TVM's vectoriser handle the body of a ``vectorized`` loop?
 
-    A statement with a call that has no vector form is put into a scalar loop of its own. A
-    variable is then lost to the statements after it, so nothing of the loop may be left. Other
-    bodies (vectors of bool) are rejected outright.
+    It puts a statement with a call that has no vector form into a scalar loop of its own, in which
+    a variable is lost to the statements after it. So the answer is no if any loop is left after it.
+    Other bodies, those with vectors of bool, it rejects.
     """
     function = tirx.PrimFunc([], loop)
     try:
@@ -30,10 +30,10 @@ def vectorizes(loop: Any) -> bool:
 
 
 def _reads_unguarded(statement: Any) -> bool:
-    """Is there a vector select by index between elements in memory?
+    """Does a ``Select`` by the index choose between elements in memory, in a vector?
 
-    Both sides of it are read, and the simplifier has used the condition to drop what kept the index
-    in bounds. In a scalar loop such a select becomes a branch.
+    A vector select reads both sides, but the simplifier has used its condition to drop the clamps
+    that kept indices in bounds. In a scalar loop such a select becomes a branch.
     """
     found = tvm_ffi.structural_walk(statement, [(tirx.Select, _stop_at_unguarded)])
     return found is not None

@@ -56,7 +56,7 @@ def _loader(x: TensorExpr, dtype: str) -> Load:
 
 
 def attention_scale(ctx: LowerContext, depth: Any, dtype: str) -> Expr:
-    """The factor of the scores: attribute ``scale``, or one over the root of the head's width."""
+    """The factor of the scores: the attribute ``scale``, or ``1 / sqrt(depth)`` without it."""
     given = ctx.attr("scale")
     if given:
         return tirx.const(given, dtype)
@@ -71,7 +71,7 @@ def attention_scale(ctx: LowerContext, depth: Any, dtype: str) -> Expr:
 
 @dataclass(frozen=True)
 class Rows:
-    """A tensor seen as [batch, heads, sequence, width], however its axes lie in memory."""
+    """A tensor seen as [batch, heads, sequence, width], whatever its axes are in memory."""
 
     tensor: BufferTensor
     shape: tuple[Any, Any, Any, Any]
@@ -133,9 +133,10 @@ def _lower_attention(ctx: LowerContext) -> list[TensorExpr]:
 
 
 class _Scaling:
-    """How scores are scaled: after the product, or (bfloat16) both operands by the root.
+    """How scores are scaled: the product is multiplied by the scale.
 
-    bfloat16 rounds after each step, as the function body of the op does.
+    For bfloat16 both operands are multiplied by its root instead, and each step is rounded, as in
+    the function body of the op.
     """
 
     def __init__(self, ctx: LowerContext, element: str, depth: Any) -> None:
@@ -164,7 +165,7 @@ def _as_tensor(ctx: LowerContext, x: Rows, output: int) -> TensorExpr:
 
 
 def _extended(ctx: LowerContext, past: int, new: Rows, output: int) -> Rows:
-    """The cache of input ``past`` with the rows of ``new`` after it, in memory."""
+    """The rows of the cache (input ``past``), followed by those of ``new``, in memory."""
     old = ctx.input(past)
     batch, heads, length, width = new.shape
     before = old.shape[2]
@@ -186,7 +187,7 @@ def _extended(ctx: LowerContext, past: int, new: Rows, output: int) -> Rows:
 def _onnx_score(
     ctx: LowerContext, a: Heads, scaling: _Scaling, products: BufferTensor | None
 ) -> Score:
-    """Scale, soft cap and biases, in this order; intermediate results go to ``products``."""
+    """The score of a product: scaled, capped, biased. ``products`` gets what output 3 asks for."""
     cap = ctx.attr("softcap") or 0.0
     biases = [*_mask_bias(ctx, a), *_position_biases(ctx, a)]
 
@@ -214,7 +215,7 @@ def _unless(allowed: Expr, value: Expr, dtype: str) -> Expr:
 
 
 def _mask_bias(ctx: LowerContext, a: Heads) -> list[Score]:
-    """The mask: added, or (bool) -inf where it is false; keys beyond its end are masked."""
+    """The mask is added, or if it is bool, gives -inf where false. Keys past its end are masked."""
     if not ctx.has(3):
         return []
     mask = ctx.input(3)
@@ -232,9 +233,9 @@ def _mask_bias(ctx: LowerContext, a: Heads) -> list[Score]:
 
 
 def clamped(at: Sequence[Expr], shape: Sequence[Any], exact_last: bool) -> At:
-    """``at`` for a tensor that broadcasts: axes may have extent 1, the last may end earlier.
+    """The index ``at`` into a tensor that broadcasts: 0 along axes of extent 1.
 
-    ``exact_last``: the last axis has extent 1 or is whole.
+    The last axis may be shorter, so its index is clamped, unless ``exact_last``.
     """
     where = []
     for axis, (i, extent) in enumerate(zip(at, shape, strict=True)):
@@ -249,7 +250,7 @@ def clamped(at: Sequence[Expr], shape: Sequence[Any], exact_last: bool) -> At:
 
 
 def _position_biases(ctx: LowerContext, a: Heads) -> list[Score]:
-    """Causal frontier, sliding window and cache length, all counted from the query's position."""
+    """-inf for keys after the query, outside of its window, or past the cache's length."""
     left, right = ctx.attr("left_window_size"), ctx.attr("right_window_size")
     if ctx.attr("is_causal"):
         right = 0

@@ -1,4 +1,4 @@
-"""Attention for any target: a block of query rows at a time, all keys of a row in workspace."""
+"""Attention for any target: the scores of a block of query rows for all keys, in workspace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...tir.scratch import scratch
 from ...tir.softmax import softmax
 
 BLOCK = 8
-"""Query rows whose scores are in workspace at once."""
+"""Query rows of a block, whose scores are in workspace together."""
 
 Load = Callable[[Expr, Expr, Expr, Expr], Expr]
 
@@ -55,10 +55,10 @@ def attend(
 ) -> None:
     """Compute attention.
 
-    ``score(at, product)`` makes the score at ``at = (b, h, s, t)`` of the plain product of query
-    and key; a row of scores -inf gives zeros if ``masked``, else NaN. Weights that are NaN count
-    as 0 if ``guarded``. ``weight(at, value)`` sees every softmax weight,
-    ``store((b, h, s, e), value)`` every result, perhaps twice.
+    ``score(at, product)`` computes the score at ``at = (b, h, s, t)`` from the product of query and
+    key. A row of scores that are all -inf gives zeros if ``masked``, else NaN; rows of NaN weights
+    count as 0 if ``guarded``. ``weight(at, value)`` is called with every softmax weight, and
+    ``store((b, h, s, e), value)`` with every result, perhaps twice.
     """
     block = min(as_int(a.queries) or BLOCK // 2, BLOCK)
     tasks = (a.batch, a.heads, ceil_div(a.queries, block))

@@ -83,7 +83,7 @@ class _LinearAttention:
             state.store((d, e), cast(past, self.dtype))
 
     def _step(self, at: At, t: Expr, state: BufferTensor, line: BufferTensor) -> None:
-        """Update the state with position ``t``; ``line`` takes what is written."""
+        """Update the state with position ``t``; ``line`` holds the value that is written."""
         b, h = at
         if self.gated:
             with self.b.loop(self.depth) as d:
@@ -117,7 +117,7 @@ class _LinearAttention:
                 line.store((e,), line[e] + value * state[d, e])
 
     def _decay(self, b: Expr, h: Expr, t: Expr, d: Expr) -> Expr:
-        """One number a head, or one for each element of the key."""
+        """The decay: one number for each head, or for each element of the key."""
         decay = self.ctx.input(4)
         per_head = tirx.floordiv(index(decay.shape[2]), index(self.ctx.attr("kv_num_heads")))
         return cast(decay[b, t, h * per_head + tirx.min(d, per_head - 1)], self.dtype)
@@ -172,11 +172,11 @@ def _activated(ctx: LowerContext, total: Expr) -> Expr:
 
 
 def _padded(ctx: LowerContext, x: TensorExpr, history: Expr, b: Expr, c: Expr, i: Expr) -> Expr:
-    """Element ``i`` of a row behind ``history`` elements of the past (zeros without a state)."""
+    """Element ``i`` of a row, after ``history`` elements of the state (zeros without one)."""
     fresh = x[b, c, tirx.max(i - history, index(0))]
     old = tirx.const(0, dtype_of(fresh))
     if as_int(history) is None or as_int(x.shape[2]) is None:
-        # Either may be of no elements, of which a Select would read one.
+        # Either tensor may be empty, so a branch is needed: a Select would read both.
         past = ctx.input(3)[b, c, i] if ctx.has(3) else old
         return tirx.if_then_else(i < history, past, x[b, c, i - history])
     if ctx.has(3) and as_int(history):

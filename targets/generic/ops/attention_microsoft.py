@@ -58,7 +58,7 @@ def _bias_start(ctx: LowerContext, i: int) -> Expr:
 def _appended(
     ctx: LowerContext, past: TensorExpr | None, new: Rows, out: BufferTensor | None
 ) -> Rows:
-    """``new`` behind ``past`` in memory as [batch, heads, length, width]."""
+    """``past`` followed by ``new``, in memory, as [batch, heads, length, width]."""
     batch, heads, length, width = new.shape
     before = index(past.shape[2]) if past is not None else index(0)
     if out is None:

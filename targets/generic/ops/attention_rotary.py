@@ -1,4 +1,4 @@
-"""Lowerings of ``RotaryEmbedding``: each pair of elements turns by the angle of its position."""
+"""Lowerings of ``RotaryEmbedding``: each pair of elements is rotated by its position's angle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...tir.reduce import At
 from ..registry import LowerContext, lowering
 from .attention import Rows, quotient, rows_of
 
-# (batch, head, position) and the pair's number -> cosine and sine
+# From (batch, head, position) and the number of the pair to cosine and sine.
 Angles = Callable[[At, Expr], tuple[Expr, Expr]]
 
 
@@ -63,14 +63,14 @@ def _cache_row(cache: TensorExpr, position: Expr) -> Expr:
 
 
 def _rotate(ctx: LowerContext, x: Rows, rotated: Any, angles: Angles) -> TensorExpr:
-    """Turn the first ``rotated`` elements of every head; pairs are halves apart or adjacent."""
+    """Rotate the first ``rotated`` elements of every head; pairs are halves apart or adjacent."""
     result = ctx.result()
     out = Rows(ctx.b.view(result, x.tensor.shape), x.shape, x.heads_last)
     half = quotient(rotated, 2)
     batch, heads, length, width = x.shape
     dtype = x.tensor.compute_dtype
 
-    def turn(at: At, pair: Expr) -> None:
+    def rotate(at: At, pair: Expr) -> None:
         if ctx.attr("interleaved"):
             first, second = pair * 2, pair * 2 + 1
         else:
@@ -85,7 +85,7 @@ def _rotate(ctx: LowerContext, x: Rows, rotated: Any, angles: Angles) -> TensorE
         b, *middle = place
         s, h = middle if x.heads_last else reversed(middle)
         with ctx.b.loop(half) as pair:
-            turn((b, h, s), pair)
+            rotate((b, h, s), pair)
         with ctx.b.loop(index(width) - 2 * index(half)) as rest:
             d = rest + 2 * index(half)
             out.store((b, h, s, d), x.load(b, h, s, d))

@@ -71,7 +71,7 @@ def lower_depth_to_space(ctx: LowerContext) -> TensorExpr:
 
 @lowering("kiln.SelectChannels")
 def lower_select(ctx: LowerContext) -> TensorExpr:
-    """Every vector of lanes is put together from the vectors that its channels lie in."""
+    """Each vector of channels is shuffled together from the vectors that hold its channels."""
     b, out = ctx.b, ctx.result(0)
     block = int(ctx.attr("block"))
     picks = picked_channels(ctx.attr("runs"))

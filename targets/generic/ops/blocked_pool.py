@@ -23,13 +23,15 @@ Bounds: TypeAlias = "list[tuple[Expr, Expr]]"
 
 @lowering("kiln.PoolBlocked")
 def lower_pool(ctx: LowerContext) -> TensorExpr:
-    """One row of lanes per output position; windows are clipped to the image."""
+    """A vector of channels for each output position; windows are clipped to the image."""
     return _Pool(ctx).lower()
 
 
 class _Pool:
-    """The state of one lowering. ``loops`` are the dims of the window that are looped over, the
-    positions of those behind them (``written``) are written out one by one.
+    """The state of one lowering.
+
+    The first dims of the window become loops (``loops``); the positions along the last ones
+    (``written``) are unrolled.
     """
 
     def __init__(self, ctx: LowerContext) -> None:
@@ -44,7 +46,7 @@ class _Pool:
 
     @property
     def leaves(self) -> bool:
-        """May a window leave the image?"""
+        """May a window reach past the image?"""
         pads = (*self.window.begin, *self.window.end)
         return bool(self.ctx.attr("ceil_mode")) or any(p != 0 for p in pads)
 
@@ -70,8 +72,11 @@ class _Pool:
         _finish(self.ctx, totals[0], self.out, at, self.window, bounds, self.maximum)
 
     def _totals(self) -> list[BufferTensor]:
-        """What is folded into, in turns: maxima wait for the one before, while the order of a sum
-        decides how it rounds."""
+        """The accumulators, which positions of the window are folded into in turn.
+
+        For a maximum there are several, so that none waits for the result of the step before. A sum
+        has one, since the order of its terms decides how it is rounded.
+        """
         b, dtype = self.b, self.x.compute_dtype
         totals = [b.local((self.lanes,), dtype, "acc") for _ in range(2 if self.maximum else 1)]
         for total in totals:
@@ -82,7 +87,7 @@ class _Pool:
     def _fold_rows(
         self, totals: Sequence[BufferTensor], at: At, bounds: Bounds, written: Sequence[int]
     ) -> None:
-        """The window's positions within bounds, and behind each of them all of the last dims."""
+        """Fold the window's positions: a loop within bounds, with the last dims unrolled."""
         turns = itertools.cycle(totals)
         with self.b.grid(*(high - low for low, high in bounds)) as k:
             start = [low + o for (low, _), o in zip(bounds, k, strict=True)]
@@ -91,7 +96,7 @@ class _Pool:
                 self._fold(next(turns), lambda v, source=source: self.x[(*source, v)])
 
     def _source(self, at: At, k: Sequence[Expr]) -> list[Expr]:
-        """The place in the input of an output's window position ``k``."""
+        """The index in the input of window position ``k`` of output ``at``."""
         n, c, *place = at
         w = self.window
         return [n, c, *(
@@ -106,7 +111,7 @@ class _Pool:
 
 
 def _clip(b: Any, window: Window, i: int, p: Expr, extent: Any) -> tuple[Expr, Expr]:
-    """The window positions along dim ``i`` that fall inside the image, as [low, high)."""
+    """The window positions along dim ``i`` that are inside the image, as [low, high)."""
     step = window.dilations[i]
     start = b.let(p * window.strides[i] - b.dim(window.begin[i]))
     low = tirx.max(index(0), tirx.floordiv(index(step - 1) - start, index(step)))

@@ -1,8 +1,8 @@
-"""Plain layouts to blocked ones and back, square blocks turned in vector registers.
+"""Conversion between plain and blocked layouts, by transposing square blocks in vector registers.
 
-A block is one block of channels by as many neighbours along the last spatial dim. The last block
-of a row ends with the row, so it may overlap the one before; rows shorter than a block are moved
-element by element.
+A square is one block of channels (16, say) by as many neighbours along the last spatial dim. The
+last square of a row ends with the row, so it may overlap the one before. Rows shorter than a square
+are moved element by element.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ At = tuple[Expr, ...]
 
 
 def turns(b: Builder, x: TensorExpr, block: int, last: Any) -> bool:
-    """Can blocks of ``block`` channels by positions of a row of ``last`` be turned?"""
+    """Can squares of ``block`` channels be transposed, in rows of ``last`` positions?"""
     stored = storage_dtype(x.dtype)
     if b.loops.lane_kind != "vectorized" or stored == "bool" or not 2 <= block <= MOST_LANES:
         return False
@@ -32,7 +32,7 @@ def turns(b: Builder, x: TensorExpr, block: int, last: Any) -> bool:
 
 
 def unpack_turned(b: Builder, x: TensorExpr, out: BufferTensor) -> None:
-    """``out`` [N, C, *S] of blocked ``x`` [N, Cb, *S, block]."""
+    """Store the plain form [N, C, *S] of blocked ``x`` [N, Cb, *S, block] to ``out``."""
     n, channels, *spatial = out.shape
     blocks, block = x.shape[1], int(x.shape[-1])
     if isinstance(x, BufferTensor):  # one long row
@@ -68,7 +68,7 @@ def unpack_turned(b: Builder, x: TensorExpr, out: BufferTensor) -> None:
 
 
 def pack_turned(b: Builder, x: BufferTensor, out: BufferTensor) -> None:
-    """Blocked ``out`` [N, Cb, *S, block] of ``x`` [N, C, *S]; channels past C are zero."""
+    """Store the blocked form [N, Cb, *S, block] of ``x`` [N, C, *S]; channels past C are zero."""
     n, channels, *spatial = x.shape
     blocks, block = out.shape[1], int(out.shape[-1])
     row = product(spatial)
@@ -78,7 +78,7 @@ def pack_turned(b: Builder, x: BufferTensor, out: BufferTensor) -> None:
     nothing = tirx.Broadcast(tirx.const(0, packed.buffer.dtype), block)
 
     def channel(c: Expr, i: Any) -> tuple[Expr, Expr]:
-        """The ``i``-th channel of a block, or the last there is; and whether there is one."""
+        """The ``i``-th channel of a block, at most the last; and whether it exists."""
         wanted = c * block + i
         return b.opaque(tirx.min(wanted, index(channels) - 1)), wanted < index(channels)
 
@@ -109,7 +109,7 @@ def _rows(
 ) -> None:  # fmt: skip
     """Run ``turned`` for all blocks of the last dim of ``shape``, or ``single`` for positions."""
     *outer, last = shape
-    # The analyser divides by zero where it can take a product of dims apart.
+    # Without this TVM's analyzer factors a product of dims, and divides by zero.
     extent = b.opaque(index(last))
     tiles = tirx.floordiv(extent + (block - 1), index(block))
     known = as_int(last)

@@ -1,4 +1,4 @@
-"""DeformConv: the input is sampled at the moved kernel positions, then convolved pointwise."""
+"""DeformConv: the input is sampled at the offset kernel positions, then convolved pointwise."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A direct convolution of any spatial rank.
+"""A direct convolution of any spatial rank, on plain layouts.
 
-A task owns a tile of output channels, output rows and columns and keeps it in registers while it
-walks the input channels and the kernel.
+A task computes a tile of output channels, rows and columns, whose sums stay in registers while it
+loops over the input channels and the kernel.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Finish = Callable[[Expr, Expr, "Expr | None"], Expr]
 class Convolution:
     """``out = finish(x * w)``: x (N, C, ...), w (M, C/groups, ...), out (N, M, ...).
 
-    Values of ``x`` and ``w`` are kept as ``operand`` (which must hold them exactly), products are
-    summed in ``dtype``; padding counts as zero. ``finish`` gets a sum, its output channel and the
-    element of ``residual`` at the output's place.
+    ``x`` and ``w`` are copied, if needed, to the dtype ``operand``, which must hold them exactly.
+    Products are summed in ``dtype``; padding counts as zero. ``finish`` gets a sum, its output
+    channel and the element of ``residual`` at the output's index.
     """
 
     x: TensorExpr
@@ -62,7 +62,7 @@ class Tile:
 
 
 def choose_tile(b: Builder, dtype: str, channels: Any, rows: Any, columns: Any) -> Tile:
-    """A tile of sums of ``dtype`` that fits the extents (symbolic ones: few) and the registers."""
+    """A tile of sums of ``dtype`` that fits the extents and the registers."""
     width = vector_lanes(dtype, b.loops.vector_bytes)
     if width == 1:
         return Tile(1, 1, 1)
@@ -76,7 +76,7 @@ def choose_tile(b: Builder, dtype: str, channels: Any, rows: Any, columns: Any) 
 
 
 def balanced(extent: int | None, limit: int) -> int:
-    """The block that covers ``extent`` evenly in as few blocks of at most ``limit`` as can be."""
+    """The block size, at most ``limit``, with the fewest and most equal blocks for ``extent``."""
     if extent is None or extent < 1:
         return 1
     return -(-extent // -(-extent // limit))
@@ -89,7 +89,7 @@ def blocks_of(extent: Any, block: int) -> Any:
 
 
 def block_start(b: Builder, block: Expr, size: int, extent: Any) -> Expr:
-    """The first index of a block; the last one overlaps its neighbour rather than hang over."""
+    """The first index of a block; a last one that is not full begins earlier, to be a full one."""
     known = as_int(extent)
     if known is None or known % size == 0:
         return block * size

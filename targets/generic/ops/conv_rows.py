@@ -1,9 +1,10 @@
-"""The rows of an input as sliding-window kernels want them: padded, columns contiguous.
+"""The rows of an input as sliding-window kernels read them: padded, with contiguous columns.
 
-Kernels that walk a window keep a tile of neighbouring output columns in registers, so for each
-kernel position they load a run of neighbouring input columns. :class:`Rows` reads the input in
-place where that is possible. Otherwise it copies it once, padded, with the last dim split into
-its phases where the stride there is not 1 (columns 0, s, 2s ... then 1, s+1 ...).
+The kernels have a tile of neighbouring output columns in registers, so for each kernel position
+they load a run of input columns. :class:`Rows` reads the input in place where possible. Otherwise
+it copies the input once, padded. If the stride of the last dim is not 1, the copy is ordered by
+phases, so that the columns of a run are contiguous: for stride 2, columns 0, 2, 4 ... and then 1,
+3, 5 ...
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Geometry:
 
     @property
     def is_pointwise(self) -> bool:
-        """Every output reads the one input at its own place."""
+        """Does every output read only the input at its own index?"""
         ones = all(as_int(k) == 1 for k in self.kernel) and all(s == 1 for s in self.strides)
         return ones and not any(self.guarded)
 
@@ -42,7 +43,8 @@ class Geometry:
 class Columns:
     """Tiles of ``tile`` columns that cover ``extent`` columns.
 
-    Where they do not fit, the last tile overlaps its neighbour (``overlaps``), or hangs over.
+    If they do not fit, the last tile begins earlier, to be full (``overlaps``), or it reaches past
+    the end.
     """
 
     extent: Any
@@ -73,7 +75,7 @@ class Columns:
         return t * self.tile
 
     def each(self, b: Builder, start: Expr, body: Callable[[Expr], None]) -> None:
-        """``body(lane)`` for the lanes of the tile at ``start`` that exist."""
+        """Run ``body(lane)`` for the lanes of the tile at ``start`` that are within the extent."""
         if self.overlaps:
             with b.lanes(self.tile) as lane:
                 body(lane)
@@ -92,7 +94,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """The input as rows; ``split`` where its last dim is stored phase by phase."""
+    """The input as rows; ``split`` if its last dim is ordered by phases."""
 
     data: BufferTensor
     geometry: Geometry
@@ -101,7 +103,7 @@ class Rows:
     @staticmethod
     def of(b: Builder, x: TensorExpr, geometry: Geometry, spatial: Sequence[Any],
            columns: Columns, fill: Expr) -> Rows:  # fmt: skip
-        """The rows of ``x`` (N, C, ...) for ``spatial`` outputs; what is outside is ``fill``."""
+        """The rows of ``x`` (N, C, ...) for ``spatial`` outputs, with ``fill`` as padding."""
         plain = isinstance(x, BufferTensor) and storage_dtype(x.dtype) == dtype_of(fill)
         whole = columns.overlaps and geometry.strides[-1] == 1
         if plain and whole and not any(geometry.guarded):

@@ -1,8 +1,9 @@
 """ConvTranspose as a gather: each output sums the inputs that would have been scattered to it.
 
-With ``o = q * stride + r`` in the last dim, output ``o`` meets kernel position ``k`` where
-``(r + pad - k * dilation) / stride`` is whole, and then reads input column ``q`` plus that. So for
-one phase ``r`` neighbouring ``q`` read neighbouring columns, whatever the stride.
+Write an output column as ``o = q * stride + r``. Kernel position ``k`` contributes to it if ``(r +
+pad - k * dilation) / stride`` is a whole number, from input column ``q`` plus that number. So for
+one phase ``r``, neighbouring ``q`` read neighbouring columns, whatever the stride: with stride 2,
+all even outputs use the same kernel positions, and all odd ones the others.
 """
 
 from __future__ import annotations
@@ -114,7 +115,9 @@ class _Kernel:
     def _outer_places(
         self, lead: Sequence[Expr], k: Sequence[Expr]
     ) -> tuple[list[Expr], list[Expr]]:
-        """The input's outer indices that meet output row ``lead`` at ``k``, and when they exist."""
+        """The input's outer indices for output row ``lead`` and ``k``, and conditions that they
+        exist.
+        """
         places, valid = [], []
         for d, o in enumerate(lead):
             stride = index(self.strides[d])
@@ -128,9 +131,10 @@ class _Kernel:
         return places, valid
 
     def _moved(self, position: Expr, stride: int) -> Expr:
-        """A position that is divided where the stride divides it.
+        """A position that is divided by the stride, if the stride divides it.
 
-        Under that condition TVM makes ``k // -2`` of ``(1 - k) // 2``: it must not see the sum.
+        Under that condition TVM simplifies ``(1 - k) // 2`` to ``k // -2``, which is wrong, so the
+        sum is hidden from it.
         """
         return position if stride == 1 else self.b.opaque(position)
 

@@ -13,7 +13,7 @@ from ..broadcast import aligned, scalar
 from ..registry import LowerContext, lowering
 
 CHEAP, MODERATE, COSTLY = 1, 8, 16
-"""Scalar operations that an element of an op takes, roughly."""
+"""Scalar operations for one element of an op, roughly."""
 
 Function = Callable[[Builder, Expr], Expr]
 

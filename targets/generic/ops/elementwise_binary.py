@@ -17,7 +17,7 @@ Function = Callable[[Expr, Expr], Expr]
 
 
 def variadic(ctx: LowerContext, function: Function, cost: int = CHEAP) -> TensorExpr:
-    """Inputs combined from left to right by ``function`` of bound elements."""
+    """The inputs, combined from left to right by ``function``, whose operands are bound."""
     b = ctx.b
     loads = [aligned(ctx, i) for i in range(len(ctx.inputs))]
     total = cost * max(1, len(loads) - 1) + sum(x.cost for x in ctx.inputs if x is not None)
@@ -115,7 +115,7 @@ def _pow(ctx: LowerContext) -> TensorExpr:
 def power(b: Builder, x: Expr, y: Expr) -> Expr:
     """``x`` to the power ``y`` in the dtype of ``x``; ``y`` may have another.
 
-    It has the same bits whether ``y`` is known or only given at run time.
+    The result is the same, bit for bit, whether ``y`` is a constant or an input.
     """
     exponent = arithmetic.literal_value(y)
     short = None if exponent is None or not _same_kind(x, y) else _short_power(b, x, exponent)
@@ -132,12 +132,14 @@ def power(b: Builder, x: Expr, y: Expr) -> Expr:
 
 
 def _same_kind(x: Expr, y: Expr) -> bool:
-    """Integers to the power of a float go through floats: products of integers would wrap."""
+    """Are both integers, or both floats? Otherwise the power is computed in floats, without
+    wrapping.
+    """
     return arithmetic.is_float(x) or not arithmetic.is_float(y)
 
 
 def _with_short_powers(b: Builder, x: Expr, y: Expr, result: Expr) -> Expr:
-    """The power of a float, by the formula of its exponent where there is a shorter one."""
+    """The power of a float, but by a shorter formula for exponents that have one, such as 2."""
     for exponent in _SHORT:
         if not _may_hold(dtype_of(y), exponent):
             continue
@@ -158,7 +160,7 @@ _SHORT = (1, 2, 3, 4, -1, -2, 0.5)
 
 
 def _short_power(b: Builder, x: Expr, exponent: float) -> Expr | None:
-    """Exponents that are a few multiplications, a root or a division."""
+    """The power by a few multiplications, a root or a division; None for other exponents."""
     if exponent == 1:
         return x
     square = arithmetic.bind(b, arithmetic.multiply(x, x)) if exponent in (2, 3, 4, -2) else x

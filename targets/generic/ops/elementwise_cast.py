@@ -55,7 +55,7 @@ def _element_types(ctx: LowerContext) -> tuple[DType, DType]:
 def convert(b: Builder, value: Expr, target: DType, saturate: bool = True) -> Expr:
     """A compute-type value converted to ``target`` as ONNX's ``Cast`` does, in its compute type.
 
-    ``saturate`` concerns the 8-bit floats: whether what is too large becomes the largest number.
+    ``saturate`` is for 8-bit floats: numbers that are too large become the largest one.
     """
     if target.kind == "b":
         return arithmetic.convert(value, "bool")
@@ -90,7 +90,7 @@ def _bit_cast(ctx: LowerContext) -> TensorExpr:
 
     if storage_dtype(target.name) == compute_dtype(target.name):
         return ctx.lazy(lambda at: decode(bits(at), target.name), cost=x.cost)
-    # Through float32 a signalling NaN would come out quiet, so the bits are stored as they are.
+    # Conversion to float32 would make a signalling NaN quiet, so the bits are stored as they are.
     out = ctx.result()
     b.nest(out.shape, lambda at: out.store_raw(at or (index(0),), bits(at)), 1 + x.cost)
     return out

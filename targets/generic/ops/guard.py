@@ -30,7 +30,7 @@ def _lower_within(ctx: LowerContext) -> TensorExpr:
     def wrong(at: At) -> Expr:
         value = b.let(flat[(at[0] * index(stride) + offset,)])
         number = cast(value, wide)
-        fits: list[Expr] = []  # what NaN fails, too: TVM turns !(a >= b) into a < b
+        fits: list[Expr] = []  # conditions, as NaN fails each: TVM turns !(a >= b) into a < b
         if "low" in bounds:
             fits.append(number >= bounds["low"])
         if "high" in bounds:
@@ -46,7 +46,7 @@ def _lower_within(ctx: LowerContext) -> TensorExpr:
         return found if ctx.attr("apart") is None else tirx.max(found, repeated(at, number))
 
     def repeated(at: At, number: Expr) -> Expr:
-        """1 where an element before this one is equal modulo ``apart``."""
+        """1 if an element before this one is equal to it, modulo ``apart``, else 0."""
         found = b.scalar(dtype, zero)
         with b.loop(at[0]) as i:
             other = cast(flat[(i * index(stride) + offset,)], wide)
@@ -58,7 +58,7 @@ def _lower_within(ctx: LowerContext) -> TensorExpr:
 
     def program(g: Group) -> None:
         worst = g.fold(wrong, MAX, dtype)
-        # Of no elements the worst is the least number there is.
+        # The maximum over no elements is the least number, which passes.
         g.once(lambda at: out.store(at, tirx.LE(worst(), zero)))
 
     for_groups(b, (count,), [0], program, dtype, cost=2)

@@ -1,4 +1,4 @@
-"""Lowerings of ops that read elements at places another tensor names."""
+"""Lowerings of ops that read elements at indices from another tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..registry import LowerContext, lowering, sizes
 from .movement_params import At, clamp, fresh_sizes, replaced, scalar_param, within, wrapped
 
 CHEAP = 8
-"""Indices that cost more than this many operations are computed once, into memory."""
+"""Indices that take more operations than this are computed once, into memory."""
 
 
 def _indices(ctx: LowerContext) -> TensorExpr:
@@ -100,7 +100,7 @@ def _one_hot(ctx: LowerContext) -> TensorExpr:
 
     def load(at: At) -> Expr:
         value = ctx.b.let(indices[(*at[:axis], *at[axis + 1 :])])
-        # Fractions are dropped, as a cast to int64 does; NaN and far numbers meet nothing.
+        # Fractions are dropped, as by a cast to int64; NaN and numbers out of range match nothing.
         to = "float64" if indices.compute_dtype.startswith("float") else "int64"
         value = tirx.trunc(cast(value, to)) if to == "float64" else cast(value, to)
         which = tirx.Select(value < tirx.const(0, to), value + cast(depth, to), value)
@@ -158,7 +158,7 @@ def _compress_sizes(ctx: LowerContext) -> list[Expr]:
 
 
 def _length(x: TensorExpr, condition: TensorExpr, axis: int | None) -> Expr:
-    """How far a condition counts: a longer one than the axis says nothing of what is not there."""
+    """How many elements of the condition count: at most as many as the axis has."""
     extent = product(x.shape) if axis is None else x.shape[axis % x.rank]
     return tirx.min(index(condition.shape[0]), index(extent))
 

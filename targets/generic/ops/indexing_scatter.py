@@ -1,7 +1,7 @@
 """Lowerings of ScatterElements and ScatterND.
 
-Updates of one element happen in the order in which they are written, so that duplicates combine
-right; what cannot meet runs in parallel.
+Updates of the same element are applied in their order, so that duplicates are combined as ONNX
+defines it. Updates that cannot be of the same element run in parallel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..registry import LowerContext, lowering
 from .movement_params import At, replaced, within
 
 TAIL = 256
-"""Adjacent elements that one task of ScatterND updates together."""
+"""Neighbouring elements of a slice that one task of ScatterND updates."""
 
 
 def _from_end(b: Builder, i: Expr, extent: Any) -> Expr:
@@ -34,7 +34,7 @@ def _from_end(b: Builder, i: Expr, extent: Any) -> Expr:
 
 
 def _update(ctx: LowerContext, out: BufferTensor) -> Callable[[At, Expr], None]:
-    """How an update goes into the element at an index."""
+    """A function that applies an update to the element at an index."""
     rule = _REDUCTIONS.get(ctx.attr("reduction") or "none")
     if rule is None:
         raise ctx.error(f"reduction {ctx.attr('reduction')!r} is not known")
@@ -60,7 +60,9 @@ _REDUCTIONS: dict[str, Callable[[Expr, Expr], Expr]] = {
 
 @lowering("ScatterElements")
 def _scatter_elements(ctx: LowerContext) -> TensorExpr:
-    """Only updates along ``axis`` can meet: they run in order, the other axes in parallel."""
+    """Only updates along ``axis`` can be of one element: that axis runs in order, others in
+    parallel.
+    """
     b, x, indices, updates = ctx.b, ctx.input(0), ctx.input(1), ctx.input(2)
     out = ctx.result()
     axis = ctx.attr("axis") % x.rank
@@ -82,7 +84,7 @@ def _scatter_elements(ctx: LowerContext) -> TensorExpr:
 
 @lowering("ScatterND")
 def _scatter_nd(ctx: LowerContext) -> TensorExpr:
-    """Every task goes through all index tuples in order, for its own part of the slices."""
+    """Every task applies all index tuples in order, to its own part of the slices."""
     b, x, indices, updates = ctx.b, ctx.input(0), ctx.input(1), ctx.input(2)
     out = ctx.result()
     depth = as_int(indices.shape[-1])
@@ -100,7 +102,7 @@ def _scatter_nd(ctx: LowerContext) -> TensorExpr:
             lead = tuple(b.let(v) for v in unflatten(t, indices.shape[:-1]))
             where = [_from_end(b, indices[(*lead, k)], x.shape[k]) for k in range(depth)]
             inside = [within(w, x.shape[k]) for k, w in enumerate(where)]
-            # Tuples of no indices name the whole tensor.
+            # An empty index tuple stands for the whole tensor.
             met = tirx.all(*inside) if inside else tirx.const(True, "bool")
             with b.when(met), b.loop(size) as i:
                 rest = tuple(b.let(v) for v in unflatten(start + i, tail))

@@ -67,7 +67,7 @@ def _lower_einsum(ctx: LowerContext) -> TensorExpr:
 
 
 def _term(space: _Space, x: TensorExpr, labels: Labels) -> _Term:
-    """An operand: repeated labels walk the diagonal, axes of extent 1 are repeated."""
+    """An operand as a term: repeated labels read the diagonal, axes of extent 1 are broadcast."""
     unique = tuple(dict.fromkeys(labels))
     shape = space.shape(unique)
     if unique == labels and str(shape) == str(tuple(x.shape)):
@@ -87,7 +87,7 @@ def _clamped(i: Expr, extent: Any) -> Expr:
 
 
 def _sum_out(space: _Space, term: _Term, keep: set[str]) -> _Term:
-    """``term`` summed over the labels that nobody else needs."""
+    """``term`` summed over the labels that are not in ``keep``."""
     axes = [i for i, label in enumerate(term.labels) if label not in keep]
     if not axes:
         return term
@@ -106,9 +106,10 @@ def _combine(
     space: _Space, a: _Term, b: _Term, keep: set[str], order: Labels | None,
     out: BufferTensor | None,
 ) -> _Term:  # fmt: skip
-    """The product of two terms, summed over the labels that neither ``keep`` nor both have.
+    """The product of two terms, summed over the labels that are not in ``keep``.
 
-    ``order`` and ``out`` give labels and place of the result where it is the last one.
+    For the last product, ``order`` is the order of the result's labels, and ``out`` the memory for
+    it.
     """
     a = _sum_out(space, a, keep | set(b.labels))
     b = _sum_out(space, b, keep | set(a.labels))
@@ -149,7 +150,7 @@ def _outer(space: _Space, a: _Term, b: _Term) -> _Term:
 def _contract(
     space: _Space, a: _Term, b: _Term, inner: Sequence[str], labels: Labels, out: BufferTensor
 ) -> None:
-    """Sum ``a * b`` over ``inner`` into ``out``; ``b`` is the one whose last axis has the lanes."""
+    """Sum ``a * b`` over ``inner`` into ``out``; lanes run along the last axis of ``b``."""
     *rows, row = _only(a, b) or [""]
     columns = [label for label in _only(b, a) if label != _last(b)]
     column = _last(b) if _last(b) in _only(b, a) else (columns.pop() if columns else "")

@@ -42,7 +42,7 @@ def _lower_dft(ctx: LowerContext) -> TensorExpr:
 def _fast_dft(
     ctx: LowerContext, x: BufferTensor, out: BufferTensor, axis: int, n: int, guarded: bool
 ) -> None:
-    """Transform along ``axis``; ``guarded``: if that is what the axis turns out to be."""
+    """Transform along ``axis``; if ``guarded``, only where that is the axis given at run time."""
     lead = [e for i, e in enumerate(out.shape[:-1]) if i != axis]
 
     def signal(at: At, i: Expr) -> Complex:
@@ -64,7 +64,7 @@ def _fast_row(
     ctx: LowerContext, lead: Sequence[Any], n: int, count: Any, bins: Any,
     signal: Callable[[At, Expr], Complex], store: Callable[[At, Expr, Complex], None],
 ) -> Callable[[At], None]:  # fmt: skip
-    """How to transform ``count`` elements of ``signal`` at an index of ``lead``; keeps ``bins``."""
+    """A function that transforms ``count`` elements of ``signal`` at an index into ``lead``."""
     inverse = bool(ctx.attr("inverse"))
     x = ctx.input(0)
     table = twiddles(ctx.b, n, inverse, x.compute_dtype)
@@ -83,7 +83,7 @@ def _fast_row(
 
 
 def _plain_dft(ctx: LowerContext, x: BufferTensor) -> TensorExpr:
-    """Every element by the definition, for lengths or axes that are told at run time."""
+    """The transform by its definition, for lengths or axes that are only known at run time."""
     out = ctx.result()
 
     def body(at: At) -> None:
@@ -156,7 +156,7 @@ def _normalized(value: Complex, n: Expr, inverse: bool) -> Complex:
 
 
 def _spectrum(ctx: LowerContext, load: Load, count: Any, n: Expr) -> Load:
-    """What is transformed: ``load``, padded with zeros, or mirrored where it is one-sided."""
+    """The signal to transform: ``load``, padded with zeros, or mirrored if it is one-sided."""
     if not (ctx.attr("inverse") and ctx.attr("onesided")):
         return lambda i: _padded(load, i, count)
 

@@ -25,7 +25,7 @@ def _lookup(ctx: LowerContext) -> TensorExpr:
 
     def load(at: tuple[Expr, ...]) -> Expr:
         value = ctx.b.let(x[at])
-        # int32, since a chain of index variables takes TVM exponential time.
+        # int32, since TVM takes exponential time for a chain of int64 index variables.
         place: Expr = tirx.const(0, "int32")
         left = count
         while left > 1:
@@ -72,9 +72,11 @@ def _coupled(ctx: LowerContext) -> TensorExpr:
 
 
 class _Coupling:
-    """One example: minimises ``p'Qp`` over probabilities p, where Q comes from its pairs.
+    """The coupling of one example: the probabilities p that minimise ``p'Qp``, with Q from the
+    pairs.
 
-    Each sweep moves every ``p_t`` by ``(p'Qp - (Qp)_t) / Q_tt`` and normalises p.
+    Each iteration changes every ``p_t`` by ``(p'Qp - (Qp)_t) / Q_tt`` and normalises p (Wu, Lin and
+    Weng, "Probability estimates for multi-class classification by pairwise coupling", 2004).
     """
 
     def __init__(self, b: Builder, pairs: TensorExpr, row: Expr, classes: int) -> None:

@@ -1,7 +1,7 @@
-"""Lowering of ``kiln.TreeEnsemble``: several trees at a time walked down for each example.
+"""Lowering of ``kiln.TreeEnsemble``: an example walks down several trees at a time.
 
-A walk waits for memory at every step, so the walks of ``WALKS`` trees go in step; the nodes of
-these trees stay in the cache for the examples of a block.
+A walk down one tree waits for memory at every node, so ``WALKS`` trees are walked together, whose
+loads overlap. The nodes of these trees stay in the cache for all examples of a block.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..constants import literal
 from ..registry import LowerContext, lowering
 
 WALKS = 8
-"""Trees that are walked down in step."""
+"""Trees that are walked down together."""
 
 BLOCK = 16
-"""Examples for which a group of trees is walked before the next group."""
+"""Examples of a block, for all of which one group of trees is walked before the next."""
 
 _START = {"sum": 0.0, "min": np.inf, "max": -np.inf}
 _STEP: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -54,7 +54,7 @@ def _tree_ensemble(ctx: LowerContext) -> TensorExpr:
 
 
 def _table(ctx: LowerContext, i: int) -> BufferTensor:
-    """Input ``i`` in memory; known tables are written there number by number."""
+    """Input ``i`` in memory; a constant is stored there, one number at a time."""
     found = ctx.known(i)
     if found is None:
         return ctx.buffered(i)
@@ -71,7 +71,7 @@ def _table(ctx: LowerContext, i: int) -> BufferTensor:
 
 @dataclass
 class _Forest:
-    """The inputs of the op, see its documentation; nodes from ``count`` on are leaves."""
+    """The inputs of the op (see its documentation); nodes from number ``count`` on are leaves."""
 
     ctx: LowerContext
     x: TensorExpr
@@ -113,13 +113,13 @@ class _Forest:
                 self._settle((first + i, t))
 
     def _settle(self, at: tuple[Expr, Expr]) -> None:
-        """0 for a target that no leaf named."""
+        """Set the result to 0 for a target that no leaf contributed to."""
         value = self.ctx.b.let(self.out[at])
         zero = literal(0, self.out.dtype)
         self.out.store(at, tirx.Select(tirx.EQ(value, self.start()), zero, value))
 
     def _walk(self, row: Expr, tree: Expr, walks: int) -> None:
-        """Walk ``walks`` trees from ``tree`` on down, and add what their leaves hold."""
+        """Walk down ``walks`` trees, from ``tree`` on, and add the weights of their leaves."""
         b = self.ctx.b
         row = b.let(row)
         nodes = b.local((walks,), "int32", "node")
@@ -139,14 +139,14 @@ class _Forest:
             self._add(row, b.let(index(nodes[i] - leaf)))
 
     def _child(self, row: Expr, node: Expr) -> Expr:
-        """Where a row goes from ``node``; a leaf stands for the last inner node."""
+        """The child of ``node`` that a row goes to; for a leaf, that of the last inner node."""
         b = self.ctx.b
         at = b.let(index(tirx.min(node, tirx.const(self.count - 1, "int32"))))
         value = b.let(self.x[row, index(self.features[at])])
         first = value <= self.thresholds[at]
         if self.missing is not None:
             first = tirx.any(first, tirx.all(self.missing[at], tirx.isnan(value)))
-        # TVM turns the negation of a comparison around, which is wrong for NaN.
+        # TVM turns a negated comparison into the opposite one, which is wrong for NaN.
         return self.children[at, 1 - cast(first, "int64")]
 
     def _add(self, row: Expr, leaf: Expr) -> None:

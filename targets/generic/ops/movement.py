@@ -36,8 +36,8 @@ def _tile(ctx: LowerContext) -> TensorExpr:
         ]
 
         def body(at: At) -> None:
-            own, turn = at[1::2], at[0::2]
-            where = [i + r * index(n) for i, r, n in zip(own, turn, x.shape, strict=True)]
+            own, repeat = at[1::2], at[0::2]
+            where = [i + r * index(n) for i, r, n in zip(own, repeat, x.shape, strict=True)]
             out.store(where, x[own])
 
         space = [n for pair in zip(repeats, x.shape, strict=True) for n in pair]
@@ -67,7 +67,7 @@ def _tile_sizes(ctx: LowerContext) -> list[Expr]:
 
 @lowering("Concat")
 def _concat(ctx: LowerContext) -> TensorExpr:
-    """Each input is stored at its place: as an expression every part would be computed always."""
+    """Each input is stored to its part; as an expression, every element would compute all parts."""
     out = ctx.result()
     axis = ctx.attr("axis") % out.rank
     start: Any = index(0)
@@ -162,7 +162,7 @@ def _depth_to_space(ctx: LowerContext) -> TensorExpr:
 
 
 def _walk_blocks(ctx: LowerContext, place: Any, load: Any, cost: int) -> None:
-    """Store a DepthToSpace block by block, so that no index is divided."""
+    """Store a DepthToSpace with loops over the blocks, so that no index needs a division."""
     size = ctx.attr("blocksize")
     n, c, rows, columns = ctx.out_shape()
     steps = [tirx.floordiv(index(e), index(size)) for e in (rows, columns)]

@@ -28,7 +28,7 @@ from .movement_params import (
 
 
 FIRST, END, STEP = range(3)
-"""Rows of the table of a slice: an entry for each axis, with bounds that are clamped."""
+"""Rows of a slice's table, which has an entry for each axis, with clamped bounds."""
 
 
 def _slice_table(ctx: LowerContext) -> BufferTensor:
@@ -36,9 +36,10 @@ def _slice_table(ctx: LowerContext) -> BufferTensor:
 
 
 def _write_cuts(ctx: LowerContext, table: BufferTensor) -> None:
-    """Emit what fills the table from parameters given at run time.
+    """Emit code that fills the table from parameters given at run time.
 
-    Through memory: as one expression the choice of the axes grows beyond what TVM simplifies.
+    The table is in memory. As one expression, the choice of the axes would be too large for TVM's
+    simplifier.
     """
     b, x = ctx.b, ctx.input(0)
     extents = [index(e) for e in x.shape]
@@ -52,7 +53,7 @@ def _write_cuts(ctx: LowerContext, table: BufferTensor) -> None:
 
 
 def _spread_cuts(ctx: LowerContext, table: BufferTensor, extents: list[Expr]) -> None:
-    """Fill the table with what is given for each axis, as it is given."""
+    """Fill the table with the parameters of each axis, before clamping."""
     x = ctx.input(0)
     if is_open(ctx, 1):
         spread_open(ctx, table, FIRST, 1, [index(0)] * x.rank)
@@ -72,13 +73,13 @@ def _clamp_bounds(
 ) -> None:
     for row, low in zip((FIRST, END), lows, strict=True):
         bound = b.let(table[row, a])
-        # Far-off bounds must not overflow when the size is added.
+        # A bound that is far below 0 must not overflow when the size is added.
         front = tirx.Select(bound < 0, tirx.max(bound, index(-(2**62))) + size, bound)
         table.store((row, a), tirx.min(tirx.max(front, low), high))
 
 
 def _known_cuts(ctx: LowerContext) -> list[tuple[Expr, Expr]]:
-    """First index and step of each axis, where all parameters are constants."""
+    """First index and step of each axis, if all parameters are constants."""
     x = ctx.input(0)
     starts = int_params(ctx, 1)
     axes = axis_params(ctx, 3, len(starts), x.rank)
@@ -182,7 +183,7 @@ def _center_crop_pad_sizes(ctx: LowerContext) -> list[Expr]:
 
 @lowering("Col2Im")
 def _col2im(ctx: LowerContext) -> TensorExpr:
-    """Each pixel adds up the block elements that fell on it."""
+    """Each pixel is the sum of the block elements that overlap it."""
     b, x, out = ctx.b, ctx.input(0), ctx.result()
     count = out.rank - 2
     strides = ctx.attr("strides") or (1,) * count
@@ -200,7 +201,7 @@ def _col2im(ctx: LowerContext) -> TensorExpr:
         with b.grid(*block) as offset:
             row, column, inside = at[1], index(0), []
             for k in range(count):
-                # TVM divides a difference wrongly where it knows that there is no rest.
+                # TVM divides a difference wrongly if it knows that there is no remainder.
                 position = b.opaque(at[2 + k] + pads[k] - offset[k] * dilations[k])
                 number = tirx.floordiv(position, index(strides[k]))
                 inside += [
@@ -218,7 +219,7 @@ def _col2im(ctx: LowerContext) -> TensorExpr:
 
 @sizes("Col2Im")
 def _col2im_sizes(ctx: LowerContext) -> list[Expr]:
-    """The image as given; channels below 0 where rows and columns do not fit image and block."""
+    """The sizes of the image; channels are negative if rows and columns do not fit the rest."""
     b, x = ctx.b, ctx.input(0)
     rows, columns = index(x.shape[1]), index(x.shape[2])
     image = [b.let(index(v)) for v in int_params(ctx, 1)]

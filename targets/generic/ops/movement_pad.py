@@ -1,4 +1,4 @@
-"""Lowering of Pad: constant, edge, reflect and wrap borders, negative ones cut."""
+"""Lowering of Pad: constant, edge, reflect and wrap borders; negative pads crop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rule = Callable[[Expr, Expr], Expr]
 
 
 def _write_borders(ctx: LowerContext, table: BufferTensor) -> None:
-    """Emit what fills the table: in its rows what each axis gets before and after."""
+    """Emit code that fills the table: a row of the pads before each axis, a row of those after."""
     rank = ctx.input(0).rank
     if is_open(ctx, 1):
         count = tirx.floordiv(index(ctx.input(1).shape[0]), 2)
@@ -81,7 +81,7 @@ def _pad(ctx: LowerContext) -> TensorExpr:
 
 
 def _framed(ctx: LowerContext, place: BufferTensor, borders: list[Border]) -> TensorExpr:
-    """Fill the result, then copy the input into its middle: no element is tested."""
+    """Fill the result with the border, then copy the input into it: no test for each element."""
     x = ctx.input(0)
     ctx.b.nest(place.shape, lambda at: place.store(at, _fill(ctx)))
 
@@ -121,11 +121,11 @@ _RULES: dict[str, Rule] = {
     "reflect": _mirrored,
     "wrap": lambda j, n: tirx.floormod(j, tirx.max(n, index(1))),
 }
-"""Where an index outside of an axis of extent ``n`` reads."""
+"""By mode, the index to read for an index outside of an axis of extent ``n``."""
 
 
 def _source(i: Expr, border: Border, size: Expr, rule: Rule) -> Expr:
-    """The source index under ``rule``; negative pads first cut the input."""
+    """The source index under ``rule``; negative pads crop the input first."""
     before, after = border
     if as_int(before) == 0 and as_int(after) == 0:
         return i
@@ -154,5 +154,5 @@ def _pad_sizes(ctx: LowerContext) -> list[Expr]:
 
 
 def _kept(size: Expr, before: Expr, after: Expr) -> Expr:
-    """What negative pads leave of an axis."""
+    """The extent of an axis that is left after negative pads."""
     return size + tirx.min(before, index(0)) + tirx.min(after, index(0))

@@ -1,4 +1,4 @@
-"""What lowerings of movement ops share: parameters given at run time, bounds, open sizes."""
+"""Helpers of movement ops' lowerings: parameters given at run time, bounds, unknown sizes."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def zero(ctx: LowerContext) -> Expr:
 
 
 def clamp(i: Expr, extent: Any) -> Expr:
-    """``i`` moved into ``[0, extent)``."""
+    """``i`` clamped to ``[0, extent)``."""
     return tirx.max(tirx.min(i, index(extent) - 1), index(0))
 
 
 def wrapped(ctx: LowerContext, i: Expr, extent: Any) -> Expr:
-    """An index from a tensor, negative ones counted from the end, moved into bounds."""
+    """An index from a tensor: negative ones count from the end; clamped to the bounds."""
     known = as_int(i)
     size = as_int(extent)
     if known is not None and size is not None:
@@ -75,7 +75,7 @@ def replaced(at: Sequence[Expr], axis: int, value: Expr) -> At:
 
 
 def fresh_sizes(ctx: LowerContext, *shapes: Sequence[Any]) -> list[Expr]:
-    """Out of the outputs' extents, those that inference left open, in the order it made them."""
+    """Of the outputs' extents, those that are new symbols, in the order inference made them."""
     found: dict[Dim, Expr] = {}
     for t, shape in zip(ctx.types, shapes, strict=False):
         for d, extent in zip(t.dims, shape, strict=True):
@@ -92,7 +92,7 @@ def all_known(ctx: LowerContext, inputs: Iterable[int]) -> bool:
 
 
 def axis_params(ctx: LowerContext, i: int, count: int, rank: int) -> list[Expr]:
-    """The axes that input ``i`` names, counted from the front (omitted: the first ``count``)."""
+    """The axes that input ``i`` names, made non-negative (omitted: the first ``count``)."""
     axes = int_params(ctx, i) if ctx.has(i) else [index(k) for k in range(count)]
     return [_in_rank(ctx.b, a, rank) for a in axes]
 
@@ -161,7 +161,8 @@ def reshape_map(
 ) -> tuple[Expr, ...]:
     """Indices into shape ``want`` of the element at ``at`` in shape ``have``.
 
-    Dims that correspond are carried over; only those that are merged or cut are computed.
+    Indices of dims that correspond are kept. Only those of dims that are merged or split are
+    computed: from ``[8, 6]`` to ``[8, 2, 3]`` only the last two.
     """
     out: list[Expr] = []
     while have or want:
@@ -177,7 +178,7 @@ def reshape_map(
 
 
 def cuts(have: Shape, want: Shape) -> int:
-    """How many divisions :func:`reshape_map` takes."""
+    """The number of divisions that :func:`reshape_map` needs."""
     count = 0
     while have or want:
         i, j = _matching(have, want)

@@ -1,4 +1,4 @@
-"""Lowering of Transpose: square blocks are turned in vector registers."""
+"""Lowering of Transpose, by transposing square blocks in vector registers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..registry import LowerContext, lowering
 from .movement_params import At
 
 MOST_LANES = 16
-"""Blocks are at most this long: a block must fit the vector registers."""
+"""The edge of a block is at most this long, so that a block fits the vector registers."""
 
 
 @lowering("Transpose")
@@ -24,9 +24,9 @@ def _transpose(ctx: LowerContext) -> TensorExpr:
     order = tuple(reversed(range(x.rank))) if perm is None else [p % x.rank for p in perm]
     place = tuple(order.index(axis) for axis in range(x.rank))
     if out is not None and x.rank and place[-1] != x.rank - 1:
-        turn = _Turn(ctx.b, x, out, place, _lanes(ctx))
-        if turn.worthwhile():
-            turn.run()
+        transpose = _BlockTranspose(ctx.b, x, out, place, _lanes(ctx))
+        if transpose.worthwhile():
+            transpose.run()
             return out
     return ctx.lazy(lambda at: x[tuple(at[p] for p in place)], cost=x.cost)
 
@@ -40,7 +40,7 @@ def _lanes(ctx: LowerContext) -> int:
 
 
 @dataclass
-class _Turn:
+class _BlockTranspose:
     """The transpose of ``x`` into ``out``; axis ``i`` of ``x`` is axis ``place[i]`` of ``out``.
 
     A block spans ``across``, the axis of ``out`` along which ``x`` is contiguous, and the last.
@@ -61,7 +61,7 @@ class _Turn:
         return len(self.place) - 1
 
     def worthwhile(self) -> bool:
-        """Can both axes hold a block, as far as is known?"""
+        """Are both axes as long as a block, as far as is known?"""
         extents = [as_int(self.out.shape[axis]) for axis in (self.across, self.last)]
         return self.lanes > 1 and all(e is None or e >= self.lanes for e in extents)
 
@@ -86,11 +86,11 @@ class _Turn:
             if (as_int(self.out.shape[axis]) or -1) % self.lanes:
                 whole.append(start[axis] + self.lanes <= index(self.out.shape[axis]))
         if not whole:
-            self._turned(start)
+            self._transposed(start)
             return
         inside = b.let(tirx.all(*whole))
         with b.when(inside):
-            self._turned(start)
+            self._transposed(start)
         with b.when(tirx.Not(inside)):
             self._one_by_one(start)
 
@@ -109,7 +109,7 @@ class _Turn:
             at = self._moved(self._moved(start, self.across, i), self.last, j)
             self.out.store(at, self.x[self._source(at)])
 
-    def _turned(self, start: list[Expr]) -> None:
+    def _transposed(self, start: list[Expr]) -> None:
         rows = transposed_rows(self.b, self._rows(start))
         for i, row in enumerate(rows):
             *lead, last = self._moved(start, self.across, i)
@@ -133,7 +133,7 @@ class _Turn:
 
 
 def transposed_rows(b: Builder, rows: list[Expr]) -> list[Expr]:
-    """A square block of vectors transposed: log2(n) rounds of two-vector shuffles."""
+    """A square block of n vectors, transposed by log2(n) rounds of shuffles of two vectors each."""
     n, step = len(rows), 1
     while step < n:
         low = [n + lane - step if lane & step else lane for lane in range(n)]

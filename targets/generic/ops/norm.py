@@ -1,6 +1,7 @@
 """Lowerings of the normalizations by mean and variance.
 
-The variance is taken of the differences from the mean (two passes), never as E[x^2] - E[x]^2.
+The variance is computed from the differences to the mean, in a second pass, since E[x^2] - E[x]^2
+would lose precision.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def _neighbour_square(b: Builder, x: TensorExpr, at: At, offset: int) -> Expr:
 
 
 def _negative_power(b: Builder, base: Expr, exponent: float) -> Expr:
-    """``base ** -exponent`` for a positive base; roots serve the usual exponents."""
+    """``base ** -exponent`` for a positive base, by square roots for the usual exponents."""
     root = b.let(tirx.sqrt(base))
     if exponent == 0.75:
         return 1.0 / (root * tirx.sqrt(root))

@@ -21,8 +21,8 @@ Load = Callable[[At], Expr]
 class RowNorm:
     """``out = (x - mean) / sqrt(variance + epsilon) * scale + bias`` over ``axes``.
 
-    Not ``centred``: no mean is subtracted, and the variance is the mean square. ``mean`` and
-    ``inverse`` (the reciprocal of the root) are stored where they are given.
+    If not ``centred``, no mean is subtracted, and the variance is the mean square. The mean and the
+    inverse root are stored to ``mean`` and ``inverse``, if these are given.
     """
 
     x: BufferTensor
@@ -109,9 +109,11 @@ def _lower_last_axes(
 def _rows(
     ctx: LowerContext, axis: int
 ) -> tuple[list[Any], list[int], Callable[[int], Callable[[At], Expr]]]:
-    """The space of a normalization over the axes from ``axis`` on, and how to load parameters.
+    """The space of a normalization over the axes from ``axis`` on, and functions to load
+    parameters.
 
-    Two axes (rows and columns) where every parameter runs along the whole row, else all axes.
+    The space has two axes (rows and columns) if every parameter has one element for each column,
+    else all axes.
     """
     full = ctx.input(0).shape
     normalized = full[axis:]

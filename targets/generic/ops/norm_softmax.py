@@ -25,7 +25,7 @@ def _lower_softmax(ctx: LowerContext) -> TensorExpr:
 
 
 def _softmax_group(b: Builder, g: Group, x: TensorExpr, out: BufferTensor) -> None:
-    # Narrower floats would be rounded on the way, so there the powers are computed twice.
+    # Narrower floats would be rounded when stored, so their exponentials are computed twice.
     exact = compute_dtype(out.dtype) == out.dtype
     softmax(b, g, x.dtype, x.load, out.store, out.load if exact else None, masked=False)
 

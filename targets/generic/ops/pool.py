@@ -20,7 +20,7 @@ from .pool_windows import Pool, pool_windows, taps_inside
 
 
 def _window(c: LowerContext) -> tuple[Window, Geometry]:
-    """The pool's window, in the graph's terms and in the kernel's."""
+    """The pool's window, as the IR describes it and as the kernel does."""
     source = c.input_types[0]
     assert source is not None
     window = pool_window(c.node, source.dims[2:])
@@ -28,7 +28,7 @@ def _window(c: LowerContext) -> tuple[Window, Geometry]:
 
 
 def pool_geometry(c: LowerContext, window: Window) -> Geometry:
-    """A window as a kernel sees it; with ``ceil_mode`` any window may leave the input."""
+    """A window as a kernel sees it; with ``ceil_mode`` any window may reach past the input."""
     geometry = geometry_of(c, window)
     if c.attr("ceil_mode"):
         return replace(geometry, guarded=(True,) * len(geometry.kernel))
@@ -37,7 +37,7 @@ def pool_geometry(c: LowerContext, window: Window) -> Geometry:
 
 @lowering("MaxPool")
 def lower_max_pool(c: LowerContext) -> list[TensorExpr | None]:
-    """MaxPool-22; NaN wins, and the first of equals, or the first NaN, gives the index."""
+    """MaxPool-22; NaN wins, and the index is that of the first of equals, or of the first NaN."""
     window, geometry = _window(c)
     if len(c.types) > 1:
         return _max_pool_with_indices(c, geometry)
@@ -56,7 +56,7 @@ def larger(a: Expr, b: Expr) -> Expr:
 
 
 def _wins(value: Expr, best: Expr) -> Expr:
-    """Does an element take the place of the best before it?"""
+    """Is an element larger than the best before it, or the first NaN?"""
     if not dtype_of(value).startswith("float"):
         return value > best
     first_nan = tirx.all(floats.is_nan(value), tirx.Not(floats.is_nan(best)))
@@ -103,7 +103,7 @@ def _flat(where: Sequence[Expr], extents: Sequence[Any], column_major: bool) -> 
 
 @lowering("AveragePool")
 def lower_average_pool(c: LowerContext) -> TensorExpr:
-    """AveragePool-22: sums in float32 (float64 for float64), divided by what was counted."""
+    """AveragePool-22: sums in float32 (float64 for float64), divided by the number of elements."""
     window, geometry = _window(c)
     out, x = c.result(), c.input(0)
     count = counter(c, window, geometry, x.shape[2:])
@@ -117,7 +117,7 @@ def lower_average_pool(c: LowerContext) -> TensorExpr:
 
 
 def counter(c: LowerContext, window: Window, g: Geometry, spatial: Sequence[Any]) -> Any:
-    """A function from an output's spatial indices to the elements that its average counts."""
+    """A function from an output's spatial indices to the number of elements that it averages."""
     with_pads = bool(c.attr("count_include_pad"))
     ends = [c.b.dim(p) for p in window.end]
 

@@ -13,10 +13,10 @@ from ..registry import LowerContext, lowering, sizes
 
 @lowering("MaxUnpool")
 def lower_max_unpool(c: LowerContext) -> TensorExpr:
-    """MaxUnpool-22: values at the places they were pooled from, zeros elsewhere.
+    """MaxUnpool-22: values at the indices they were pooled from, zeros elsewhere.
 
-    Indices count in the shape that the window implies, as onnx.reference has it, even where
-    ``output_shape`` asks for more room.
+    Indices are flat indices into the shape that the window implies, as in onnx.reference, even if
+    ``output_shape`` is larger.
     """
     b, x, places, out = c.b, c.buffered(0), c.buffered(1), c.result()
     source = c.input_types[0]

@@ -16,15 +16,15 @@ from .conv_direct import block_start, blocks_of, choose_tile, line_at
 from .conv_rows import Columns, Geometry, Rows
 
 UNROLLED = 32
-"""Window positions that are written out, so that what they are folded into stays in registers."""
+"""Most window positions that are unrolled, so that accumulators stay in registers."""
 
 
 @dataclass(frozen=True)
 class Pool:
     """``out = finish(fold of combine over each window)`` for x and out of shape (N, C, ...).
 
-    ``fill`` is what padding counts as and what the fold starts with, in the dtype of the fold.
-    ``finish`` gets the result and the output's spatial indices.
+    ``fill`` is the value of padding and the initial value of the fold, in the dtype of the fold.
+    ``finish`` gets the fold's result and the output's spatial indices.
     """
 
     x: TensorExpr
@@ -92,7 +92,7 @@ def split_window(kernel: Sequence[Any], most: int) -> tuple[Sequence[Any], Seque
 
 
 def taps_inside(g: Geometry, d: int, o: Expr, low: Any, high: Any) -> Expr:
-    """Kernel positions of output ``o`` along dim ``d`` that fall into ``[low, high)``.
+    """The number of kernel positions of output ``o`` along dim ``d`` that are in ``[low, high)``.
 
     Positions count from the first element of the leading padding.
     """

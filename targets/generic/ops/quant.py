@@ -43,7 +43,7 @@ def granular(c: LowerContext, i: int) -> Entry:
 
 
 def division_type(x: str, scale: str, precision: int | None) -> str:
-    """The element type in which QuantizeLinear divides, as onnx.reference promotes operands."""
+    """The element type in which QuantizeLinear divides, promoted as in onnx.reference."""
     if precision:
         return element_type(precision).name
     if element(x).is_integer:
@@ -97,7 +97,7 @@ def lower_dequantize(c: LowerContext) -> TensorExpr:
 
 @lowering("DynamicQuantizeLinear")
 def lower_dynamic_quantize(c: LowerContext) -> list[TensorExpr]:
-    """DynamicQuantizeLinear-11: uint8 over the range of the data, which always holds zero."""
+    """DynamicQuantizeLinear-11: to uint8, over the range of the data, extended to include zero."""
     x, scale, zero = c.buffered(0), c.result(1), c.result(2)
     dynamic_parameters(c.b, x, scale, zero)
     y = c.lazy(lambda at: quantized_byte(x[at], scale[()], zero[()]), cost=4)
@@ -126,7 +126,7 @@ def dynamic_parameters(
 
 
 def range_parameters(b: Builder, least: Expr, most: Expr) -> tuple[Expr, Expr]:
-    """The scale and the uint8 zero point that map ``[least, most]`` and zero to uint8."""
+    """The scale and the zero point that map ``[least, most]``, extended to include 0, to uint8."""
     dtype = dtype_of(least)
     nothing = tirx.const(0, dtype)
     low, high = b.let(tirx.min(least, nothing)), b.let(tirx.max(most, nothing))

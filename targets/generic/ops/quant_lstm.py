@@ -1,7 +1,7 @@
 """Lowering of com.microsoft.DynamicQuantizeLSTM.
 
-X is quantized over its whole range, and at each step h over the range of all its sequences; both
-products run on integers. W and R hold the gates along their last dim.
+X is quantized once, over its whole range, and h at each step, over the range of all sequences. Both
+products are computed in integers. W and R have the gates along their last dim.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COLUMNS = 32
 
 
 class _WholeBatch(Layer):
-    """A layer whose steps see all sequences, as the range of h does."""
+    """A layer whose steps compute all sequences together, since they share the range of h."""
 
     @property
     def block(self) -> Any:
@@ -56,7 +56,9 @@ def lower_dynamic_quantize_lstm(c: LowerContext) -> list[TensorExpr]:
 
 
 class _Weights:
-    """8-bit weights (directions, inputs, columns), with scales and zero points that follow."""
+    """8-bit weights (directions, inputs, columns); the inputs after them are scales and zero
+    points.
+    """
 
     def __init__(self, c: LowerContext, i: int, scale: int) -> None:
         self.values: BufferTensor = c.buffered(i)

@@ -43,7 +43,9 @@ def scalar_of(x: TensorExpr) -> Expr:
 
 
 def entry_index(i: Any, extent: Any) -> Any:
-    """Where the entry for ``i`` lies on an axis of one entry for all, or of one for each."""
+    """The index of the entry for ``i``: 0 on an axis of one entry for all, ``i`` on one of one for
+    each.
+    """
     known = as_int(extent)
     if known is None:
         return tirx.min(i, index(extent) - 1)

@@ -1,4 +1,4 @@
-"""Lowerings of integer matrix products: exact sums in int32, then whatever the op does to them."""
+"""Lowerings of integer matrix products: exact sums in int32, then what each op adds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Finish = Callable[[At, Expr], Expr]
 class Matrix:
     """A batch of matrices in memory, with zero points for the tensor, its rows or its columns.
 
-    ``swapped`` matrices lie transposed in memory; ``zero`` is None where there is none.
+    ``swapped`` matrices are transposed in memory; ``zero`` is None if there are no zero points.
     """
 
     tensor: BufferTensor
@@ -61,7 +61,7 @@ class Matrix:
 
 
 def leading(at: At, extents: Sequence[Any]) -> At:
-    """The index into leading axes ``extents`` that belongs to ``at`` of what they broadcast to."""
+    """The index into leading axes ``extents`` for index ``at`` into the axes they broadcast to."""
     pairs = zip(at[len(at) - len(extents) :], extents, strict=True)
     return tuple(index(0) if as_int(e) == 1 else tirx.min(i, index(e) - 1) for i, e in pairs)
 
@@ -90,7 +90,7 @@ def integer_product(c: LowerContext, a: Matrix, b: Matrix, finish: Finish) -> Te
     batch = c.out_shape()[:rank]
     out = c.b.view(result, (*batch, rows, columns))
     if rank and b.tensor.rank == 2 and not a.swapped and _whole(a):
-        # One right side for the whole batch: its matrices are rows of one.
+        # One right operand for the whole batch: the left ones become rows of a single matrix.
         count = product(a.tensor.shape[:-1])
         a = Matrix(c.b.view(a.tensor, (count, inner)), a.zero, True)
         out, batch, rows = c.b.view(result, (count, columns)), (), count

@@ -28,7 +28,7 @@ from ...tir.softmax import finite_or_zero
 from ..registry import LowerContext, lowering, sizes
 
 SHORT_ROW = 32
-"""Elements below which several reduced trailing axes are worth merging through memory."""
+"""Rows shorter than this are merged with other reduced axes, by way of memory."""
 
 
 def _same(value: Expr) -> Expr:
@@ -142,7 +142,7 @@ def _lower_pointwise(ctx: LowerContext) -> TensorExpr:
 
 
 class _RuntimeGroup(RowGroup):
-    """A group whose reduced axes are told by run-time flags, one for each axis."""
+    """A group whose reduced axes are only known at run time, by a flag for each axis."""
 
     def __init__(
         self, b: Builder, shape: Sequence[Any], reduced: Sequence[Expr], at: At, keepdims: bool

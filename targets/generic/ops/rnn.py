@@ -14,7 +14,7 @@ from .rnn_layer import Layer, Place, Step
 
 
 def summed_bias(layer: Layer, recurrent: int | None = None) -> Callable[[Expr, Expr], Expr] | None:
-    """``Wb + Rb`` of an entry of the gates; Rb only for the first ``recurrent`` gates."""
+    """The sum of biases ``Wb + Rb`` for an element of the gates; Rb only of ``recurrent`` gates."""
     bias = layer.parameter(3)
     if bias is None:
         return None
@@ -55,7 +55,7 @@ def lower_rnn(c: LowerContext) -> list[TensorExpr]:
 
 
 def _like_gates(layer: Layer) -> BufferTensor:
-    """Room for the products of h with R: (directions, batch, gates * hidden)."""
+    """A buffer for the products of h with R: (directions, batch, gates * hidden)."""
     shape = (layer.directions, layer.batch, layer.gates * layer.hidden)
     return layer.b.workspace(shape, layer.dtype, "products")
 
@@ -89,7 +89,7 @@ class LstmCell:
         self.coupled = bool(layer.c.attr("input_forget"))
 
     def advance(self, s: Step, p: Place, j: Expr) -> Expr:
-        """Compute and keep the cell's new memory and h; returns h."""
+        """Compute and store the new cell state and h; returns h."""
         layer, b = self.layer, self.layer.b
         row = layer.row(p.time, p.sequence)
 
@@ -115,9 +115,10 @@ def lstm_cell(
     b: Builder, functions: Sequence[Activation], gate: Callable[[int, Expr], Expr], old: Expr,
     coupled: bool,
 ) -> tuple[Expr, Expr]:  # fmt: skip
-    """The new memory and h of an element; ``gate(i, memory)`` is what gate i's function gets.
+    """The new cell state and h of an element.
 
-    ``coupled``: the forget gate is one minus the input gate.
+    ``gate(i, memory)`` is the operand of gate i's function. ``coupled``: the forget gate is one
+    minus the input gate.
     """
     f, g, h = functions
     keep = b.let(f(gate(0, old)))
@@ -197,7 +198,7 @@ def _gru_reset_first(layer: Layer) -> list[TensorExpr]:
 
 
 def _blend(layer: Layer, h: BufferTensor, s: Step, p: Place, j: Expr, z: Expr, n: Expr) -> Expr:
-    """The new h, kept and returned."""
+    """The new h, stored and returned."""
     at = (s.d, p.sequence, j)
     value = layer.b.let(gru_blend(h[at], z, n))
     h.store(at, value)

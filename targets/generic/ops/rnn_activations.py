@@ -68,7 +68,7 @@ def activation(b: Builder, name: str, alpha: float = 0.0, beta: float = 0.0) -> 
 
 
 def between(b: Builder, x: Expr, low: float, high: float) -> Expr:
-    """``x``, or the limit that it is beyond; NaN stays NaN."""
+    """``x`` clipped to between ``low`` and ``high``; NaN stays NaN."""
     return at_least(b.let(at_most(b.let(x), high)), low)
 
 
@@ -96,9 +96,10 @@ _BUILDERS: dict[str, Callable[[Builder, Expr, Expr, Expr], Expr]] = {
 
 
 def fused_activation(c: LowerContext) -> Activation:
-    """What com.microsoft's fused ops put behind their result: ``activation`` and its parameters.
+    """The activation that com.microsoft's fused ops apply to their result: attribute
+    ``activation``.
 
-    The parameters are ``activation_params`` (FusedConv) or ``activation_alpha`` and
+    Its parameters are ``activation_params`` (FusedConv), or ``activation_alpha`` and
     ``activation_beta`` (FusedGemm).
     """
     name: str = c.attr("activation") or ""

@@ -22,7 +22,7 @@ def tile_rows(b: Builder) -> int:
 
 
 def lanes_for(b: Builder, extent: Any, dtype: str) -> int:
-    """Lanes for a contiguous run of ``extent`` elements, few of which may be left over."""
+    """Lanes for a contiguous run of ``extent`` elements, such that few are left over."""
     known, most = as_int(extent), vector_lanes(dtype, b.loops.vector_bytes)
     if known is None or known % most == 0:
         return most
@@ -71,7 +71,7 @@ def dot_tile(
 
 
 def _merged(b: Builder, sums: Any, rows: int, columns: int, lanes: int) -> list[list[Expr]]:
-    """The sum of each accumulator's lanes, halving them."""
+    """The sum of each accumulator's lanes, by adding one half to the other repeatedly."""
     width = lanes
     while width > 1:
         width //= 2

@@ -1,7 +1,7 @@
-"""The frame that recurrent layers share: projections, time, directions and states.
+"""The loops that recurrent layers share: input projection, time, directions and states.
 
-The products of all inputs with W come first, for all steps at once. Then one task for each
-direction and block of batch rows walks the time; its states stay in memory of its own.
+The products of all inputs with W are computed first, for all steps at once. Then a task for each
+direction and block of sequences runs through time, with states in buffers of its own.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CHUNK = 64
 
 @dataclass
 class Layer:
-    """A recurrent layer: what its node says, as seen by the kernels.
+    """A recurrent layer: the parameters of its node, for the kernels.
 
-    ``gates`` are in W's order; ``states`` counts h (and c). The initial states are inputs from
-    ``first_state`` on, behind the lengths. Values are computed in ``dtype``.
+    ``gates`` is the number of gates, and ``states`` that of states: h, and c of an LSTM. The
+    initial states are the inputs from ``first_state`` on. Values are computed in ``dtype``.
     """
 
     c: LowerContext
@@ -55,7 +55,7 @@ class Layer:
 
     @property
     def block(self) -> Any:
-        """Batch rows of one task: a divisor of the batch."""
+        """Sequences of one task: a divisor of the batch."""
         batch = as_int(self.batch)
         return (
             1 if not batch else next(n for n in range(tile_rows(self.b), 0, -1) if batch % n == 0)
@@ -76,7 +76,7 @@ class Layer:
         return in_memory(self.b, self.c.input(i), self.dtype) if self.c.has(i) else None
 
     def clipped(self, x: Expr) -> Expr:
-        """What an activation gets: ``x`` within the layer's ``clip``; NaN stays NaN."""
+        """The operand of an activation: ``x`` clipped to the layer's ``clip``; NaN stays NaN."""
         if self.clip is None:
             return x
         limit = float(self.clip)
@@ -148,7 +148,7 @@ class Layer:
     # ---- time --------------------------------------------------------------------------------
 
     def run(self, step: Callable[[Step], None], states: Sequence[BufferTensor]) -> list[TensorExpr]:
-        """Walk the time; ``step`` computes one step of one block of sequences.
+        """Emit the loop over time; ``step`` emits one step of one block of sequences.
 
         Returns the layer's outputs.
         """
@@ -176,7 +176,9 @@ class Layer:
         return list(outputs)
 
     def place(self, d: Expr, s: Expr, n: Expr) -> Place:
-        """Where step ``s`` of sequence ``n`` is; beyond the sequence's length it is not run."""
+        """The place in time of step ``s`` of sequence ``n``, which may be past the sequence's
+        length.
+        """
         b = self.b
         length = index(self.steps)
         if self.lengths is not None:
@@ -234,9 +236,9 @@ class Step:
             each_lane(layer.b, layer.hidden, layer.dtype, partial(body, place))
 
     def update(self, cell: Callable[[Place, Expr], Expr]) -> None:
-        """Run ``cell(place, j)``, which gives h, for every sequence and store it as the output.
+        """Run ``cell(place, j)``, which gives h, for every sequence, and store h as the output.
 
-        Steps beyond a sequence's length leave the states alone and give zero.
+        Past a sequence's length the states stay as they are, and the output is zero.
         """
         b, layer = self.layer.b, self.layer
 
@@ -265,7 +267,7 @@ def multiply_rows(
     b: Builder, rows: Sequence[Callable[[Expr], Expr]], w: BufferTensor, d: Expr,
     span: tuple[Any, Any], dtype: str, store: Callable[[int, Expr, Expr], None],
 ) -> None:  # fmt: skip
-    """``store(r, j, rows[r] * w[d, j])`` for the j of ``span``, some of them twice."""
+    """Call ``store(r, j, rows[r] * w[d, j])`` for all j of ``span``, for some of them twice."""
     first, last = (index(e) for e in span)
     width = COLUMNS if (as_int(w.shape[1]) or 0) >= COLUMNS else 1
     with b.loop(_ceil_div(last - first, width)) as q:

@@ -30,7 +30,7 @@ def choose(entries: Sequence[Expr], which: Expr) -> Expr:
 
 
 def _values(ctx: LowerContext, dims: Sequence[Dim]) -> TensorExpr:
-    """The result, its elements being ``dims``."""
+    """The result: a tensor whose elements are ``dims``."""
     to = ctx.types[0].dtype.name
     entries = [cast(index(ctx.b.dim(d)), to) for d in dims]
     shape = ctx.out_shape()
@@ -72,7 +72,8 @@ def _view(ctx: LowerContext) -> TensorExpr:
     have, want = t.dims, ctx.types[0].dims
     place = ctx.destination()
     if place is not None and cuts(want, have) > cuts(have, want):
-        # Walking the input's shape merges dims by a product; the other way round it divides.
+        # A loop over the input's shape takes products to merge dims, one over the result's
+        # divisions.
         ctx.b.nest(
             x.shape, lambda at: place.store(reshape_map(ctx, at, have, want), x[at]), 1 + x.cost
         )

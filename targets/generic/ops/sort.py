@@ -14,10 +14,10 @@ from ..registry import LowerContext, lowering, sizes
 from .movement_params import At, fresh_sizes, replaced, scalar_param
 
 MOST_LANES = 16
-"""Lines along another axis than the last that a cumulative op takes at once."""
+"""Neighbouring lines that a cumulative op computes together, if its axis is not the last."""
 
 INSERTION_LIMIT = 16
-"""Up to this k the best elements are kept in a sorted list, beyond in a heap."""
+"""Up to this k the best elements are kept in a sorted list, above it in a heap."""
 
 
 # ---- TopK ----------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ class _Line:
         self.places.store(self.at(i), place)
 
     def better(self, a: Expr, c: Expr) -> Expr:
-        """``a`` strictly before ``c`` in the result; NaN counts as the largest number."""
+        """Is ``a`` strictly before ``c`` in the result? NaN counts as the largest number."""
         ahead = a > c if self.largest else a < c
         if not str(a.ty.dtype).startswith("float"):
             return ahead
@@ -52,7 +52,9 @@ class _Line:
         return tirx.any(ahead, tirx.all(tirx.isnan(nan), tirx.Not(tirx.isnan(number))))
 
     def worse(self, i: Expr, j: Expr) -> Expr:
-        """Element ``i`` of the list comes after element ``j``; of equals the later place."""
+        """Does element ``i`` come after element ``j``? Of equals, the one with the later index
+        does.
+        """
         a, c = self.b.element(self.value(i)), self.b.element(self.value(j))
         later = self.place(i) > self.place(j)
         return tirx.any(self.better(c, a), tirx.all(tirx.Not(self.better(a, c)), later))
@@ -105,7 +107,7 @@ def _insert_sorted(line: _Line, load: Callable[[Expr], Expr], n: Expr, k: Expr) 
 
 
 def _keep_heap(line: _Line, load: Callable[[Expr], Expr], n: Expr, k: Expr) -> None:
-    """A heap of the best so far with the worst on top, sorted in place in the end."""
+    """Keep a heap of the best so far, with the worst on top; it is sorted in place at the end."""
     b = line.b
     with b.loop(k) as j:
         line.put(j, load(j), j)
@@ -158,7 +160,7 @@ def _cumulative(ctx: LowerContext) -> TensorExpr:
         return out
 
     def body(at: At) -> None:
-        # The first element of each line along the axis of this run does the whole line.
+        # The axis is only known now, so the body at the first element of a line computes the line.
         axis = b.let(index(scalar_param(ctx, 1)))
         for a in range(x.rank):
             named = axis.equal(index(a)) | axis.equal(index(a - x.rank))
@@ -178,7 +180,7 @@ def _known_axis(ctx: LowerContext, out: BufferTensor, axis: int) -> None:
     if width is None or lanes < 2 or width % lanes:
         ctx.b.nest(lines, lambda at: _accumulate(ctx, out, axis, at), cost, sequential_last=True)
         return
-    # Adjacent lines run together, a lane each.
+    # Neighbouring lines are computed together, one in each lane.
     lines[-1] = width // lanes
 
     def body(at: At) -> None:
@@ -188,7 +190,7 @@ def _known_axis(ctx: LowerContext, out: BufferTensor, axis: int) -> None:
 
 
 def _accumulate(ctx: LowerContext, out: BufferTensor, axis: int, rest: At, lanes: int = 1) -> None:
-    """Go along one line, or along ``lanes`` lines that start at ``rest``."""
+    """Accumulate along one line, or along ``lanes`` neighbouring lines that start at ``rest``."""
     b, x = ctx.b, ctx.input(0)
     times = ctx.node.op == "CumProd"
     total = b.local((lanes,), x.compute_dtype, "total")

@@ -14,7 +14,7 @@ from ..registry import LowerContext, lowering, sizes
 
 @lowering("AffineGrid")
 def lower_affine_grid(c: LowerContext) -> TensorExpr:
-    """AffineGrid-20: where each pixel of a regular grid over [-1, 1] goes under theta."""
+    """AffineGrid-20: theta times the coordinates of each pixel in a regular grid over [-1, 1]."""
     theta = c.buffered(0)
     align = bool(c.attr("align_corners"))
     dtype = theta.compute_dtype
@@ -32,7 +32,10 @@ def lower_affine_grid(c: LowerContext) -> TensorExpr:
 
 
 def _coordinate(i: Expr, extent: Any, align: bool, dtype: str) -> Expr:
-    """The position of element ``i`` of ``extent`` in [-1, 1]: corners on the ends, or centers."""
+    """The coordinate of element ``i`` in [-1, 1].
+
+    With ``align``, the first element is at -1 and the last at 1; else the outer edges of these are.
+    """
     size, one = cast(index(extent), dtype), tirx.const(1, dtype)
     twice = cast(i * 2, dtype)
     if not align:

@@ -1,4 +1,4 @@
-"""The axes of a Resize: their scales, sizes and where each new position lies in the input."""
+"""The axes of a Resize: scales, sizes, and the input position of each output position."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def common_scale(c: LowerContext, old: Sequence[Any]) -> Expr:
 
 @sizes("Resize")
 def resize_sizes(c: LowerContext) -> Sequence[Expr]:
-    """The extents that inference left open, in the order of the output's dims."""
+    """The extents that are new symbols, in the order of the output's dims."""
     x = c.input(0)
     numbers = resize_axes(c.node, x.rank)
     entries = sorted(range(len(numbers)), key=lambda i: numbers[i])
@@ -121,7 +121,7 @@ def resize_sizes(c: LowerContext) -> Sequence[Expr]:
 
 
 def source_position(c: LowerContext, axis: Axis, o: Expr) -> Expr:
-    """Where output position ``o`` lies in the input, as float64."""
+    """The position in the input of output position ``o``, as float64."""
     mode = c.attr("coordinate_transformation_mode")
     y, scale, size = double(o), double(axis.scale), double(axis.size)
     half = double(0.5)
@@ -146,7 +146,7 @@ def source_position(c: LowerContext, axis: Axis, o: Expr) -> Expr:
 
 
 def _unless_single(axis: Axis, many: Callable[[Expr], Expr], single: Expr) -> Expr:
-    """``many(gaps between the new elements)``, or ``single`` where there is but one element."""
+    """``many(number of new elements - 1)``, or ``single`` if there is only one element."""
     width = axis.width
     if isinstance(width, float):
         return single if width == 1 else many(double(width - 1))

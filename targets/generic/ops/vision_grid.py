@@ -66,7 +66,7 @@ class _Sampler:
         return near(self.b, self._moved(self.b.let(place), d), self.extents[d])
 
     def _moved(self, place: Expr, d: int) -> Expr:
-        """``place`` brought inside as the padding mode says."""
+        """``place`` moved into the image by the padding mode."""
         size = self._float(self.extents[d])
         if self.padding == "border":
             low, high = self._bounds(d)
@@ -81,7 +81,7 @@ class _Sampler:
         return self._float(-0.5), size - self._float(0.5)
 
     def _reflected(self, place: Expr, d: int) -> Expr:
-        """``place`` mirrored at the borders until it lies between them."""
+        """``place`` mirrored at the borders until it is between them."""
         low, high = self._bounds(d)
         span = high - low
         beyond = self.b.let(tirx.Select(place < low, low - place, place - high))

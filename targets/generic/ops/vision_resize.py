@@ -1,7 +1,8 @@
-"""Lowering of Resize: one pass for each resized axis, driven by small tables.
+"""Lowering of Resize: one pass for each resized axis, by small tables.
 
-The tables of an axis hold, for each output position, where to read and with which weights. They
-are computed in float64 as onnx.reference does, so positions that fall on a boundary round alike.
+The tables of an axis have, for each output position, the first input position and the weights. They
+are computed in float64, as in onnx.reference, so that positions on a boundary are rounded the same
+way.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ def _whole_factor(c: LowerContext, axis: Axis) -> int | None:
 
 @dataclass(frozen=True)
 class Taps:
-    """What the outputs along an axis read: ``count`` elements from ``first[o]`` on, weighted."""
+    """The input of each output ``o`` along an axis: ``count`` elements from ``first[o]`` on,
+    weighted.
+    """
 
     axis: Axis
     count: Any
@@ -111,8 +114,8 @@ class Taps:
 
 
 def _interpolated(c: LowerContext, x: TensorExpr, axes: list[Axis]) -> TensorExpr:
-    """Interpolate along one axis after the other; the last pass stays an expression."""
-    # Integers are rounded in the end, so an inexact sum would show at halves.
+    """Interpolate along one axis after the other; the last result is an expression."""
+    # Integers are rounded at the end, where an inexact sum could be on the wrong side of a half.
     dtype = "float32" if x.compute_dtype == "float32" else "float64"
     shape = list(x.shape)
     current: TensorExpr = x

@@ -19,7 +19,7 @@ def _const(value: float, like: Expr) -> Expr:
 
 
 class _Span:
-    """One dim of a region: where it starts, how long a bin is and how many samples it takes."""
+    """One dim of a region: its start, the length of a bin, and the number of samples in a bin."""
 
     def __init__(self, c: LowerContext, start: Expr, end: Expr, bins: int) -> None:
         b = c.b
