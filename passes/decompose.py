@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
-
-import numpy as np
+from functools import partial, reduce
 
 from ..ir.dims import Dim
 from ..ir.edit import Editor
 from ..ir.graph import Graph, Value
+from ..ir.ops.fused_activation import activation_parameters
 from ..ir.registry import attribute
 from .base import Pass, PassContext, register_pass
 from .claims import ACTIVATION, SUMS, Family, moved, proved, rounds
@@ -145,10 +144,9 @@ def _activated(m: Match, r: Editor, x: Value) -> Value:
     name = attribute(m.root, "activation") or ""
     if not name:
         return x
-    numbers = [float(v) for v in attribute(m.root, "activation_params") or ()]
+    numbers = activation_parameters(partial(attribute, m.root))
     if name == "Clip":
-        kind = np.float32 if x.dtype == "float32" else np.float64
-        low, high = (r.constant(np.array(v, kind)) for v in numbers)
+        low, high = (r.scalar(v, x) for v in numbers)
         return r.op("Clip", x, low, high)
     return r.op(name, x, **dict(zip(_ACTIVATIONS[name], numbers, strict=False)))
 

@@ -5,6 +5,7 @@ Sums of integer products are exact: float64 holds every one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..graph import Node
 from ..registry import attribute
 from ..shapes import normalize_axis
 from ..types import to_numpy_dtype
+from .fused_activation import activation_parameters
 
 Array = np.ndarray
 
@@ -133,10 +135,7 @@ def fused_gemm(node: Node, inputs: list[Any]) -> list[Any]:
 
 def _activated(node: Node, x: Array) -> Array:
     name = attribute(node, "activation") or ""
-    given = attribute(node, "activation_params")
-    if given is None:
-        pair = (attribute(node, "activation_alpha"), attribute(node, "activation_beta"))
-        given = [v for v in pair if v is not None]
+    given = activation_parameters(partial(attribute, node))
     functions: dict[str, Any] = {
         "": lambda: x,
         "Sigmoid": lambda: sigmoid(node, [x])[0],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tvm import tirx
 
 from ....errors import OperandError
+from ....ir.ops.fused_activation import activation_parameters
 from ...tir import math
 from ...tir.builder import Builder, Expr
 from ...tir.floats import at_least, at_most
@@ -97,16 +98,10 @@ _BUILDERS: dict[str, Callable[[Builder, Expr, Expr, Expr], Expr]] = {
 
 def fused_activation(c: LowerContext) -> Activation:
     """The activation that com.microsoft's fused ops apply to their result: attribute
-    ``activation``.
-
-    Its parameters are ``activation_params`` (FusedConv), or ``activation_alpha`` and
-    ``activation_beta`` (FusedGemm).
+    ``activation``, with its parameters.
     """
     name: str = c.attr("activation") or ""
-    given: Any = c.attr("activation_params")
-    if given is None:
-        pair = (c.attr("activation_alpha"), c.attr("activation_beta"))
-        given = tuple(v for v in pair if v is not None)
+    given = activation_parameters(c.attr)
     if not name:
         return lambda x: x
     if name == "Clip":
