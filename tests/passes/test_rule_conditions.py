@@ -1,0 +1,280 @@
+"""What rules ask for: a graph that each rewrites, and the nearest that it must leave.
+
+Found by making faults in the rules (``python -m tests.mutation``): each line here fails with one
+that no other test noticed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.graph_text import graph_of
+from support.pass_checks import random_feeds, run, same
+
+from graphkiln.ir.interpreter import evaluate
+from graphkiln.passes.pipeline import parse_pipeline
+
+X = "%x: float32[2,4]"
+X3 = "%x: float32[N,3,4]"
+
+IMAGE = "%x: float32[1,2,4,4]"
+PADS = """
+  %w = constant float32[1,2,1,1] [1.0, 2.0]
+  %two = constant int64[4] [1, 0, 0, 2]
+  %all = constant int64[8] [0, 0, 1, 0, 0, 0, 1, 2]
+  %low = constant float32[] -inf
+"""
+MATRIX = """
+  %w = constant float32[2,3] [1.0, 2.0, 3.0, -1.0, 0.5, 4.0]
+  %row = constant float32[3] [0.5, 2.0, -1.0]
+"""
+CHANNELS = "%x: float32[2,4,3]"
+NORM = """
+  %ones = constant float32[2] [1.0, 1.0]
+  %zeros = constant float32[2] [0.0, 0.0]
+  %n = InstanceNormalization(%s, %ones, %zeros) {epsilon=0.25}
+"""
+GROUPS = "%s = kiln.Reshape(%x) {shape=[2, 2, 6]}\n" + NORM
+
+REWRITTEN = [
+    # ---- reductions ----
+    ("mean", X3, "%a = constant int64[1] [2]\n%c = constant float32[] 0.25\n"
+     "%s = ReduceSum(%x, %a)\n%y = Mul(%s, %c)"),
+    ("mean", "%x: float64[3,2,4]", "%a = constant int64[2] [2, -2]\n%c = constant float64[] 0.125\n"
+     "%s = ReduceSum(%x, %a) {keepdims=0}\n%y = Mul(%c, %s)"),
+    ("mean", X, "%c = constant float32[] 0.125\n%s = ReduceSum(%x)\n%y = Mul(%s, %c)"),
+    ("reduce-ones", "%x: int32[2,1,3]", "%a = constant int64[1] [1]\n%y = ReduceSum(%x, %a)"),
+    ("reduce-ones", "%x: float32[2,1,1]", "%a = constant int64[2] [1, 2]\n%y = ReduceMax(%x, %a)"),
+    ("reduce-ones", X, "%y = ReduceMax(%x) {noop_with_empty_axes=1}"),
+    ("sum-ones", "%x: float32[2,1,3]", "%a = constant int64[1] [1]\n%y = ReduceMean(%x, %a)"),
+    ("reduce-keeping", X, "%a = constant int64[1] [0]\n%r = ReduceMax(%x, %a) {keepdims=0}\n"
+     "%y = kiln.Reshape(%r) {shape=[1, 4]}"),
+    # ---- casts ----
+    ("dropout", X, "%y = Dropout(%x)"),
+    ("dropout", X, "%r = constant float32[] 0.5\n%t = constant bool[] false\n"
+     "%y, %mask = Dropout(%x, %r, %t)"),
+    ("cast-cast", "%x: float16[4]", "%w = Cast(%x) {to=1}\n%y = Cast(%w) {to=11}"),
+    ("cast-cast", "%x: int8[4]", "%w = Cast(%x) {to=6}\n%y = Cast(%w) {to=2}"),
+    ("cast-cast", "%x: int8[4]", "%w = Cast(%x) {to=1}\n%y = Cast(%w) {to=11}"),
+    ("cast-same", X, "%y = CastLike(%x, %x)"),
+    # ---- arithmetic ----
+    ("add-zero", "%x: int32[4]", "%c = constant int32[] 0\n%y = Add(%x, %c)"),
+    ("add-zero", X, "%c = constant float32[] -0.0\n%y = Add(%x, %c)"),
+    ("sub-zero", X, "%c = constant float32[] 0.0\n%y = Sub(%x, %c)"),
+    ("sum-zero", X3, "%a = constant int64[1] [2]\n%c = constant float32[] 0.0\n"
+     "%s = ReduceSum(%x, %a)\n%y = Add(%s, %c)"),
+    ("div-constant", X, "%c = constant float32[4] [2.0, 4.0, -0.5, 1.0]\n%y = Div(%x, %c)"),
+    ("pow-two", "%x: int32[4]", "%c = constant int32[] 2\n%y = Pow(%x, %c)"),
+    ("twice", X, "%r = Ceil(%x)\n%y = Ceil(%r)"),
+    # ---- quantized ----
+    ("quantize-again", "%x: uint8[4]", "%s = constant float32[] 0.1\n%z = constant uint8[] 0\n"
+     "%f = DequantizeLinear(%x, %s)\n%y = QuantizeLinear(%f, %s, %z)"),
+    ("quantize-again", "%x: int8[4,2]", "%s = constant float32[2] [0.1, 0.2]\n"
+     "%z = constant int8[2] [1, -1]\n%f = DequantizeLinear(%x, %s, %z)\n"
+     "%y = QuantizeLinear(%f, %s, %z)"),
+    # ---- pads ----
+    ("fold_affine/pad", IMAGE, PADS + "%a = constant int64[2] [2, -1]\n"
+     "%p = Pad(%x, %two, _, %a)\n%y = Conv(%p, %w)"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all)\n%y = Conv(%p, %w) {auto_pad=\"VALID\"}"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all)\n"
+     "%y = AveragePool(%p) {kernel_shape=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1}"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all, %low)\n"
+     "%y = MaxPool(%p) {kernel_shape=[3, 3]}"),
+    ("fold_affine/pad", IMAGE, PADS + "%r = Relu(%x)\n%p = Pad(%r, %all)\n"
+     "%y = MaxPool(%p) {kernel_shape=[2, 3]}"),
+    # ---- constants around linear ops ----
+    ("fold_affine/negative", IMAGE, PADS + "%c = Conv(%x, %w)\n%y = Neg(%c)"),
+    ("fold_affine/scale-bias", "%x: float32[3,2]", MATRIX + "%m = MatMul(%x, %w)\n"
+     "%b = Add(%m, %row)\n%y = Mul(%b, %row)"),
+    ("fold_affine/affine-before", "%x: float32[3,2]",
+     MATRIX + "%b = constant float32[2] [2.0, -1.0]\n"
+     "%s = Sub(%x, %b)\n%y = Gemm(%s, %w, %row)"),
+    # ---- decomposition ----
+    ("decompose/gelu", "%x: float32[3,4], %b: float32[4]", "%y = com.microsoft.BiasGelu(%x, %b)"),
+    ("decompose/gelu", "%x: float32[3,4], %b: float32[4]", "%y = com.microsoft.FastGelu(%x, %b)"),
+    ("decompose/gelu", "%x: float32[3,4]", "%y = com.microsoft.Gelu(%x)"),
+    ("decompose/quick-gelu", "%x: float32[3,4]", "%y = com.microsoft.QuickGelu(%x) {alpha=2.5}"),
+    ("decompose/fused-conv", IMAGE + ", %z: float32[1,1,4,4]", PADS +
+     "%b = constant float32[1] [0.5]\n"
+     "%y = com.microsoft.FusedConv(%x, %w, %b, %z) {activation=\"Relu\"}"),
+    ("decompose/fused-conv", IMAGE, PADS + "%y = com.microsoft.FusedConv(%x, %w) "
+     "{activation=\"Clip\", activation_params=[-0.25, 0.5], strides=[2, 1]}"),
+    ("decompose/fused-gemm", "%x: float32[2,3]",
+     MATRIX + "%y = com.microsoft.FusedGemm(%x, %w, %row) "
+     "{activation=\"HardSigmoid\", activation_alpha=0.5, activation_beta=0.25, "
+     "transA=1, alpha=0.5, beta=2.0}"),
+    ("decompose/fused-gemm", "%x: float32[3,2]",
+     MATRIX + "%y = com.microsoft.FusedGemm(%x, %w, %row) "
+     "{activation=\"LeakyRelu\", activation_alpha=0.75}"),
+    ("decompose/chain", "%x: float32[3,2], %b: float32[2]", "%y = Mean(%x, %b, %x)"),
+    ("decompose/chain-narrow", "%x: float16[3], %b: float16[3]", "%y = Mean(%x, %b, %x)"),
+    ("decompose/batch-norm", "%x: float16[2,3], %s: float32[3]",
+     "%v = Mul(%s, %s)\n%y = BatchNormalization(%x, %s, %s, %s, %v) {epsilon=0.5}"),
+    # ---- group norm ----
+    ("recognize/group-norm", CHANNELS, GROUPS + "%y = kiln.Reshape(%n) {shape=[2, 4, 3]}"),
+    ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"
+     "%c = constant float32[4,1] [1.5, 2.0, -3.0, 0.5]\n%y = Mul(%g, %c)"),
+    ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"
+     "%c = constant float32[1,1,1] [2.0]\n%y = Add(%g, %c)"),
+]  # fmt: skip
+
+LEFT = [
+    # ---- reductions ----
+    ("mean", X3, "%a = constant int64[1] [1]\n%c = constant float32[] 0.33333334\n"
+     "%s = ReduceSum(%x, %a)\n%y = Mul(%s, %c)"),
+    ("mean", X3, "%a = constant int64[1] [2]\n%c = constant float32[] 4.0\n"
+     "%s = ReduceSum(%x, %a)\n%y = Mul(%s, %c)"),
+    ("mean", X3, "%a = constant int64[1] [2]\n%c = constant float32[4] [0.25, 0.25, 0.25, 0.5]\n"
+     "%s = ReduceSum(%x, %a)\n%y = Mul(%s, %c)"),
+    ("mean", X3, "%a = constant int64[2] [0, 2]\n%c = constant float32[] 0.25\n"
+     "%s = ReduceSum(%x, %a)\n%y = Mul(%s, %c)"),
+    ("mean", "%x: float16[3,4]", "%a = constant int64[1] [1]\n%c = constant float16[] 0.25\n"
+     "%s = ReduceSum(%x, %a)\n%y = Mul(%s, %c)"),
+    ("mean", X, "%c = constant float32[] 1.0\n%s = ReduceSum(%x) {noop_with_empty_axes=1}\n"
+     "%y = Mul(%s, %c)"),
+    ("mean", "%x: float32[0,4]", "%a = constant int64[1] [0]\n%c = constant float32[] inf\n"
+     "%s = ReduceSum(%x, %a)\n%y = Mul(%s, %c)"),
+    ("reduce-ones", "%x: float32[2,1,3]", "%a = constant int64[1] [1]\n%y = ReduceSum(%x, %a)"),
+    ("reduce-ones", "%x: float32[2,1,3]", "%a = constant int64[2] [1, 2]\n%y = ReduceMax(%x, %a)"),
+    ("reduce-ones", "%x: float32[2,1,3]",
+     "%a = constant int64[1] [1]\n%y = ReduceMax(%x, %a) {keepdims=0}"),
+    ("reduce-ones", "%x: float32[1,1], %i: int64[1]", "%y = ReduceMax(%x, %i)"),
+    ("sum-ones", "%x: float32[2,1,3]", "%a = constant int64[1] [1]\n%y = ReduceMax(%x, %a)"),
+    ("sum-ones", "%x: int32[2,1,3]", "%a = constant int64[1] [1]\n%y = ReduceSum(%x, %a)"),
+    ("reduce-keeping", X, "%a = constant int64[1] [0]\n%r = ReduceMax(%x, %a) {keepdims=0}\n"
+     "%y = kiln.Reshape(%r) {shape=[4, 1]}"),
+    ("reduce-keeping", X, "%a = constant int64[1] [0]\n%r = ReduceMax(%x, %a)\n"
+     "%y = kiln.Reshape(%r) {shape=[1, 4, 1]}"),
+    ("reduce-keeping", "%x: float32[2,1,3], %i: int64[1]",
+     "%r = ReduceMax(%x, %i) {keepdims=0}\n%y = kiln.Reshape(%r) {shape=[2, 1, 3]}"),
+    # ---- casts ----
+    ("dropout", "%x: float32[4], %t: bool[]", "%r = constant float32[] 0.5\n"
+     "%d, %mask = Dropout(%x, %r, %t)\n%y = Mul(%d, %d)"),
+    ("cast-cast", "%x: int8[4]", "%w = Cast(%x) {to=1}\n%y = Cast(%w) {to=2}"),
+    ("cast-cast", "%x: int8[4]", "%w = Cast(%x) {to=6}\n%y = Cast(%w) {to=8}"),
+    ("cast-cast", "%x: int32[4]", "%w = Cast(%x) {to=3}\n%y = Cast(%w) {to=7}"),
+    # ---- arithmetic ----
+    ("add-zero", X, "%c = constant float32[] 0.0\n%y = Add(%x, %c)"),
+    ("add-zero", X, "%c = constant float32[4] [-0.0, -0.0, 1.0, -0.0]\n%y = Add(%x, %c)"),
+    ("sub-zero", X, "%c = constant float32[] -0.0\n%y = Sub(%x, %c)"),
+    ("sum-zero", X, "%c = constant float32[] 0.0\n%y = Add(%x, %c)"),
+    ("sum-zero", X, "%a = constant int64[1] [1]\n%c = constant float32[3,1] [0.0, 0.0, 0.0]\n"
+     "%s = ReduceSum(%x, %a) {keepdims=0}\n%y = Add(%s, %c)"),
+    ("div-constant", "%x: int32[4]", "%c = constant int32[] 2\n%y = Div(%x, %c)"),
+    ("div-constant", X, "%c = constant float32[] 3.0\n%y = Div(%x, %c)"),
+    ("div-constant", X, "%c = constant float32[] 0.0\n%y = Div(%x, %c)"),
+    ("div-constant", "%x: float32[4]", "%c = constant float32[2,1] [2.0, 4.0]\n%y = Div(%x, %c)"),
+    ("pow-two", "%x: int32[4]", "%c = constant float32[] 2.0\n%y = Pow(%x, %c)"),
+    ("pow-two", "%x: float32[4]", "%c = constant float32[2,1] [2.0, 2.0]\n%y = Pow(%x, %c)"),
+    ("pow-half", "%x: float32[4]", "%c = constant float32[] 0.5\n%y = Pow(%x, %c)"),
+    ("pow-half", "%x: float16[4]", "%c = constant float16[] 0.5\n%p = Abs(%x)\n%y = Pow(%p, %c)"),
+    ("twice", X, "%r = Floor(%x)\n%y = Ceil(%r)"),
+    # ---- quantized ----
+    ("quantize-again", "%x: uint8[4]", "%s = constant float32[] 0.1\n%z = constant uint8[] 3\n"
+     "%f = DequantizeLinear(%x, %s)\n%y = QuantizeLinear(%f, %s, %z)"),
+    ("quantize-again", "%x: uint8[4]", "%s = constant float32[] 0.1\n%z = constant uint8[] 3\n"
+     "%f = DequantizeLinear(%x, %s, %z)\n%y = QuantizeLinear(%f, %s)"),
+    ("quantize-again", "%x: int8[2,2]", "%s = constant float32[2] [0.1, 0.2]\n"
+     "%z = constant int8[2] [1, -1]\n%f = DequantizeLinear(%x, %s, %z) {axis=0}\n"
+     "%y = QuantizeLinear(%f, %s, %z) {axis=1}"),
+    ("quantize-again", "%x: uint8[4]", "%s = constant float32[] 0.1\n%t = constant float32[] 0.2\n"
+     "%f = DequantizeLinear(%x, %s)\n%y = QuantizeLinear(%f, %t)"),
+    # ---- pads ----
+    ("fold_affine/pad", IMAGE, PADS + "%one = constant float32[] 1.0\n"
+     "%p = Pad(%x, %all, %one)\n%y = Conv(%p, %w)"),
+    ("fold_affine/pad", IMAGE, PADS + "%one = constant float32[] 1.0\n"
+     "%p = Pad(%x, %all, %one)\n%y = AveragePool(%p) {kernel_shape=[2, 2]}"),
+    ("fold_affine/pad", IMAGE, PADS + "%one = constant float32[] 0.5\n%r = Relu(%x)\n"
+     "%p = Pad(%r, %all, %one)\n%y = MaxPool(%p) {kernel_shape=[3, 3]}"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all)\n%y = MaxPool(%p) {kernel_shape=[3, 3]}"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all, %low)\n"
+     "%y = MaxPool(%p) {kernel_shape=[2, 2], dilations=[2, 2]}"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all, %low)\n"
+     "%y = MaxPool(%p) {kernel_shape=[1, 1], strides=[5, 5]}"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all, %low)\n"
+     "%y = MaxPool(%p) {kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1}"),
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all) {mode=\"reflect\"}\n%y = Conv(%p, %w)"),
+    ("fold_affine/pad", IMAGE, PADS + "%crop = constant int64[8] [0, 0, 1, 1, 0, 0, -1, 0]\n"
+     "%p = Pad(%x, %crop)\n%y = Conv(%p, %w)"),
+    ("fold_affine/pad", IMAGE + ", %i: int64[1]", PADS + "%one = constant int64[2] [1, 1]\n"
+     "%h = Pad(%x, %one, _, %i)\n%v = constant float32[1,4,1,1] [1.0, 2.0, 3.0, 4.0]\n"
+     "%p = kiln.Reshape(%h) {shape=[1, 4, 4, 4]}\n%y = Conv(%p, %v)"),
+    # ---- constants around linear ops ----
+    ("fold_affine/negative", "%x: float32[3,2], %w: float32[2,3]",
+     "%c = MatMul(%x, %w)\n%y = Neg(%c)"),
+    ("fold_affine/scale-bias", "%x: float32[3,2]", MATRIX + "%m = MatMul(%x, %w)\n"
+     "%b = Add(%m, %row)\n%k = constant float32[3,1] [1.0, 2.0, 3.0]\n%y = Mul(%b, %k)"),
+    ("fold_affine/scale-bias", "%x: float32[3,2]", MATRIX + "%m = MatMul(%x, %w)\n"
+     "%b = Add(%m, %row)\n%k = constant float32[2,1,3] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]\n"
+     "%y = Mul(%b, %k)"),
+    ("fold_affine/affine-before", "%x: float32[2,3]",
+     MATRIX + "%b = constant float32[3] [2.0, -1.0, 3.0]\n"
+     "%s = Mul(%x, %b)\n%y = Gemm(%s, %w) {transA=1}"),
+    ("fold_affine/affine-before", "%x: float32[1,2]", MATRIX + "%b = constant float32[3,2] "
+     "[2.0, -1.0, 3.0, 4.0, 5.0, 6.0]\n%s = Mul(%x, %b)\n%y = Gemm(%s, %w)"),
+    ("fold_affine/affine-before", IMAGE, PADS + "%c = constant float32[] 2.0\n%s = Add(%x, %c)\n"
+     "%y = Conv(%s, %w) {auto_pad=\"SAME_LOWER\", strides=[3, 3]}"),
+    ("fold_affine/affine-before", IMAGE, PADS + "%c = constant float32[] 2.0\n%s = Add(%x, %c)\n"
+     "%y = Conv(%s, %w) {pads=[0, 0, 0, 1]}"),
+    # ---- decomposition ----
+    ("decompose/chain", "%x: float16[3], %b: float16[3]", "%y = Sum(%x, %b, %x)"),
+    ("decompose/chain", "%x: float16[3], %b: float16[3]", "%y = Max(%x, %b)"),
+    ("decompose/chain-narrow", "%x: float16[3], %b: float16[3]", "%y = Min(%x, %b, %x)"),
+    ("decompose/batch-norm", "%x: float32[2,3]", "%s = constant float32[3] [1.0, 2.0, 3.0]\n"
+     "%y = BatchNormalization(%x, %s, %s, %s, %s)"),
+    # ---- group norm ----
+    ("recognize/group-norm", CHANNELS, GROUPS + "%y = kiln.Reshape(%n) {shape=[2, 3, 4]}"),
+    ("recognize/group-norm", "%x: float32[2,4]",
+     "%s = kiln.Reshape(%x) {shape=[2, 2, 2]}\n" + NORM +
+     "%y = kiln.Reshape(%n) {shape=[2, 4]}"),
+    ("recognize/group-norm", "%x: float32[2,3,4]",
+     "%s = kiln.Reshape(%x) {shape=[2, 2, 6]}\n" + NORM +
+     "%y = kiln.Reshape(%n) {shape=[2, 3, 4]}"),
+    ("recognize/group-norm", CHANNELS, "%s = kiln.Reshape(%x) {shape=[1, 2, 12]}\n" + NORM +
+     "%y = kiln.Reshape(%n) {shape=[2, 4, 3]}"),
+    ("recognize/group-norm", CHANNELS, "%s = kiln.Reshape(%x) {shape=[2, 2, 3, 2]}\n" + NORM +
+     "%y = kiln.Reshape(%n) {shape=[2, 4, 3]}"),
+    ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"
+     "%c = constant float32[3] [1.5, 2.0, -3.0]\n%y = Mul(%g, %c)"),
+    ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"
+     "%c = constant float32[2,1,1] [1.5, 2.0]\n%y = Mul(%g, %c)"),
+]  # fmt: skip
+
+
+def rewrites(name: str, params: str, lines: str) -> dict[str, int]:
+    """How often each rule of a pass applied; the numbers are the same before and after."""
+    graph = graph_of(f"graph main({params}) -> (y) {{\n{lines}\nreturn %y\n}}")
+    feeds = {**random_feeds(graph), **_known(params)}
+    with np.errstate(all="ignore"):
+        expected = evaluate(graph, feeds)
+        done = run(graph, name).records[0].details
+        same(evaluate(graph, feeds), expected, 1e-2 if "float16" in params else 1e-5)
+    return dict(done)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The pass and its rule; ``simplify`` is not said."""
+    name, slash, rule = text.rpartition("/")
+    (found,) = parse_pipeline(name or "simplify")
+    assert rule in {r.name for r in found.rules}
+    return found.name, rule
+
+
+def _known(params: str) -> dict[str, Any]:
+    """Axes that only the run knows, and a flag."""
+    values = {"%i": np.array([1], np.int64), "%t": np.array(False)}
+    return {name[1:]: v for name, v in values.items() if name in params}
+
+
+@pytest.mark.parametrize(("rule", "params", "lines"), REWRITTEN)
+def test_what_a_rule_rewrites(rule: str, params: str, lines: str) -> None:
+    name, rule = _split(rule)
+    assert rewrites(name, params, lines).get(rule) == 1
+
+
+@pytest.mark.parametrize(("rule", "params", "lines"), LEFT)
+def test_what_a_rule_leaves(rule: str, params: str, lines: str) -> None:
+    name, rule = _split(rule)
+    assert rule not in rewrites(name, params, lines)
