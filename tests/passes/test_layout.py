@@ -390,7 +390,69 @@ QDQ = {
     ),
 }  # fmt: skip
 
-CONVERTED = {**FLOAT, **STORED, **INTEGER, **AROUND, **MOVED, **VOLUMES, **QDQ}
+STEPS_OF_LAYER = "%x: float32[3,2,5]"
+
+
+def layer(gates: int, hidden: int, inputs: int = 5, directions: int = 1) -> dict[str, Array]:
+    """Weights, recurrent weights and biases of a recurrent layer."""
+    return {
+        "w": floats(directions, gates * hidden, inputs),
+        "r": floats(directions, gates * hidden, hidden),
+        "b": floats(directions, 2 * gates * hidden),
+    }
+
+
+RECURRENT = {
+    "recurrent_gru": Case(
+        STEPS_OF_LAYER, "%y, %last = GRU(%x, %w, %r, %b) {hidden_size=6}", layer(3, 6)
+    ),
+    "recurrent_gru_linear": Case(
+        STEPS_OF_LAYER,
+        "%y, %last = GRU(%x, %w, %r, %b) {hidden_size=6, linear_before_reset=1}", layer(3, 6),
+    ),
+    "recurrent_lstm": Case(
+        "%x: float32[2,3,5], %h: float32[2,2,7], %k: float32[2,2,7], %n: int32[2]",
+        "%s, %last, %y = LSTM(%x, %w, %r, %b, %n, %h, %k) "
+        '{direction="bidirectional", hidden_size=7, layout=1}',
+        layer(4, 7, directions=2), {"n": np.array([3, 2], np.int32)},
+    ),
+    "recurrent_rnn": Case(
+        "%x: float32[T,N,5]", "%y, %last = RNN(%x, %w, %r) {hidden_size=9}",
+        {k: v for k, v in layer(1, 9).items() if k != "b"},
+    ),
+}  # fmt: skip
+
+LSTM = "%y, %last, %cell = LSTM(%x, %w, %r"
+LEFT_LAYERS = {
+    "plain_peepholes": Case(
+        STEPS_OF_LAYER, f"{LSTM}, %b, _, _, _, %p) {{hidden_size=4}}",
+        {**layer(4, 4), "p": floats(1, 12)},
+    ),
+    "plain_layer_weights": Case(
+        f"{STEPS_OF_LAYER}, %w: float32[1,16,5]", f"{LSTM}) {{hidden_size=4}}",
+        {"r": layer(4, 4)["r"]},
+    ),
+    "plain_layer_bias": Case(
+        f"{STEPS_OF_LAYER}, %b: float32[1,32]", f"{LSTM}, %b) {{hidden_size=4}}",
+        {k: v for k, v in layer(4, 4).items() if k != "b"},
+    ),
+    "plain_layer_double": Case(
+        "%x: float64[3,2,5]", f"{LSTM}) {{hidden_size=4}}",
+        {k: v.astype(np.float64) for k, v in layer(4, 4).items() if k != "b"},
+    ),
+}  # fmt: skip
+PLAIN.update(LEFT_LAYERS)
+
+AROUND.update({
+    "pool_mean_keeping": Case(
+        X8, CONV + "%y = ReduceMean(%c, %axes)", {**CONV_6, "axes": np.array([3, 2])}
+    ),
+    "pool_mean_whole": Case(
+        X8, CONV + "%y = ReduceMean(%c, %axes) {keepdims=0}", {**CONV_8, "axes": np.array([2, 3])}
+    ),
+})  # fmt: skip
+
+CONVERTED = {**RECURRENT, **FLOAT, **STORED, **INTEGER, **AROUND, **MOVED, **VOLUMES, **QDQ}
 ALL = {**CONVERTED, **PLAIN}
 
 
@@ -531,6 +593,55 @@ def test_run_time_zero_points_of_rows_stay() -> None:
     lines = "%y = MatMulInteger(%x, %w, %z)"
     case = Case("%x: uint8[3,7], %z: uint8[3]", lines, {"w": signed(7, 3)})
     assert count(equivalent(case), "MatMulInteger") == 1
+
+
+@pytest.mark.parametrize("axes", [[2], [1, 2, 3], [0, 2, 3]])
+def test_means_of_other_axes_leave_the_blocks(axes: list[int]) -> None:
+    case = Case(X8, CONV + "%y = ReduceMean(%c, %axes)", {**CONV_8, "axes": np.array(axes)})
+    assert count(equivalent(case), "kiln.UnpackChannels") == 1
+
+
+def test_a_pool_whose_places_are_used_leaves_the_blocks() -> None:
+    lines = CONV + "%m, %places = MaxPool(%c) {kernel_shape=[2,2]}\n%f = Cast(%places) {to=1}\n"
+    graph = equivalent(Case(X8, lines + "%y = Add(%m, %f)", CONV_8))
+    assert count(graph, "MaxPool") == 1 and count(graph, "kiln.UnpackChannels") == 1
+
+
+@pytest.mark.parametrize(("op", "result"), [("Sum", "ReduceSum"), ("Max", "ReduceMax")])
+def test_other_reductions_leave_the_blocks(op: str, result: str) -> None:
+    case = Case(X8, f"{CONV}%y = Reduce{op}(%c, %axes)", {**CONV_8, "axes": np.array([2, 3])})
+    graph = equivalent(case)
+    assert count(graph, result) == 1 and count(graph, "kiln.UnpackChannels") == 1
+
+
+@pytest.mark.parametrize(
+    ("attrs", "kept"),
+    [
+        ("strides=[2,3]", False),
+        ("strides=[2,3], dilations=[1,1], pads=[0,0,0,0]", False),
+        ("strides=[2,3], pads=[0,1,0,0]", True),
+        ("strides=[2,3], output_padding=[1,0]", True),
+        ("strides=[3,3]", True),
+        ("strides=[2,3], dilations=[2,1]", True),
+    ],
+)
+def test_transposed_windows_that_do_not_lie_apart_stay(attrs: str, kept: bool) -> None:
+    case = Case(X8, f"%y = ConvTranspose(%x, %w) {{{attrs}}}", {"w": floats(8, 6, 2, 3)})
+    assert (count(equivalent(case), "ConvTranspose") == 1) is kept
+
+
+def test_transposed_windows_of_groups_stay() -> None:
+    lines = "%y = ConvTranspose(%x, %w) {strides=[2,3], group=2}"
+    assert count(equivalent(Case(X8, lines, {"w": floats(8, 6, 2, 3)})), "ConvTranspose") == 1
+
+
+@pytest.mark.parametrize("group, filters, kept", [(2, 16, False), (4, 16, True), (2, 12, True)])
+def test_groups_that_do_not_fall_on_blocks_stay(group: int, filters: int, kept: bool) -> None:
+    """Blocks of four: 8 channels in 4 groups have 2 each, 12 filters in 2 groups 6 each."""
+    case = Case(
+        X8, f"%y = Conv(%x, %w) {{group={group}}}", {"w": floats(filters, 8 // group, 1, 1)}
+    )
+    assert (count(equivalent(case), "Conv") == 1) is kept
 
 
 def test_a_flattened_image_has_no_layout() -> None:
