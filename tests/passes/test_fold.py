@@ -253,3 +253,43 @@ def test_nothing_large_is_built_to_see_its_size(op: str, monkeypatch: pytest.Mon
     monkeypatch.setattr("graphkiln.passes.fold.run_node", watched)
     Fold().run(graph, PassContext())
     assert max(sizes, default=0) <= 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("line", "folded"),
+    [
+        ("%y = Transpose(%f)", True),
+        ("%y = Shape(%f)", True),
+        ("%y = Sqrt(%f)", True),
+        ("%y = Add(%f, %f)", True),
+        ("%y = Exp(%f)", False),
+        ("%y = ReduceSum(%f)", False),
+        ("%y = Add(%i, %i)", True),
+        ("%y = ReduceSum(%i)", True),
+        ("%y = ReduceL1(%i)", False),
+        ("%y = Cast(%f) {to=3}", True),
+        ("%y = Cast(%f) {to=2}", False),
+        ("%y = Cast(%f) {to=10}", True),
+        ("%y = Cast(%i) {to=2}", True),
+        ("%y = Cast(%large) {to=3}", False),
+        ("%y = Cast(%edge) {to=3}", True),
+        ("%y = Cast(%edge) {to=2}", False),
+    ],
+)
+def test_what_has_one_right_result_is_folded_exactly(line: str, folded: bool) -> None:
+    """Numbers that the integer type does not hold are undefined, those between two are not."""
+    graph = graph_of(f"""
+    graph main() -> (y) {{
+      %f = constant float32[2] [1.5, -2.25]
+      %i = constant int32[2] [7, -3]
+      %large = constant float32[2] [128.0, 1.0]
+      %edge = constant float32[2] [127.75, -128.75]
+      {line}
+      return %y
+    }}
+    """)
+    with np.errstate(all="ignore"):
+        expected = evaluate(graph, {})
+        run(graph, "fold{exact=true}")
+        assert graph.outputs[0].is_constant is folded
+        same(evaluate(graph, {}), expected)

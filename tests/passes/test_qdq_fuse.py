@@ -253,6 +253,77 @@ def test_quantized_products_by_vectors_with_several_scales_stay() -> None:
     assert "QLinearMatMul" not in {n.op for n in graph.nodes}
 
 
+GEMM = "%wf = DequantizeLinear(%g, %sw)\n"
+WIDE_X = "%v = constant int16[] 7\n%xw = QuantizeLinear(%xf, %sx, %v)\n"
+QUANTIZED_KEPT = {
+    "a factor of the bias": (
+        GEMM + "%f = Gemm(%xf, %wf, %bias) {beta=0.5}\n" + QUANTIZE, "4,3"
+    ),
+    "no product": (GEMM + "%f = Gemm(%xf, %wf, %bias) {alpha=0.0}\n" + QUANTIZE, "4,3"),
+    "scales of rows in a Gemm": (
+        "%t = constant float32[3] [0.1, 0.2, 0.3]\n%wf = DequantizeLinear(%g, %t) {axis=0}\n"
+        "%f = Gemm(%xf, %wf)\n" + QUANTIZE, "4,3",
+    ),
+    "results with several scales": (
+        WEIGHTS + "%f = Conv(%xf, %wf)\n%zc = constant uint8[2] [90, 100]\n"
+        "%y = QuantizeLinear(%f, %sc, %zc) {axis=1}", "1,2,3,3",
+    ),
+    "wide results": (
+        WEIGHTS + "%f = Conv(%xf, %wf)\n%z = constant int16[] 3\n"
+        "%y = QuantizeLinear(%f, %sy, %z)", "1,2,3,3",
+    ),
+    "wide data": (
+        WIDE_X + "%xd = DequantizeLinear(%xw, %sx, %v)\n" + WEIGHTS
+        + "%f = Conv(%xd, %wf)\n" + QUANTIZE, "1,2,3,3",
+    ),
+    "a wide operand of a sum": (
+        WIDE_X + "%xd = DequantizeLinear(%xw, %sx, %v)\n%f = Add(%xf, %xd)\n" + QUANTIZE, "4,3"
+    ),
+    "an operand of a sum with several scales": (
+        "%zc = constant uint8[2] [3, 9]\n%xs = DequantizeLinear(%x, %sc, %zc) {axis=1}\n"
+        "%f = Add(%xf, %xs)\n" + QUANTIZE, "4,2",
+    ),
+    "scales whose product leaves float32": (
+        "%tiny = constant float32[] 1e-37\n%wf = DequantizeLinear(%w, %tiny)\n"
+        "%f = Conv(%xf, %wf)\n%t = constant float32[] 1e-35\n%y = QuantizeLinear(%f, %t, %zy)",
+        "1,2,3,3",
+    ),
+    "scales whose quotient leaves float32": (
+        "%big = constant float32[] 1e+30\n%wf = DequantizeLinear(%w, %big)\n"
+        "%f = Conv(%xf, %wf)\n%t = constant float32[] 1e-12\n%y = QuantizeLinear(%f, %t, %zy)",
+        "1,2,3,3",
+    ),
+    "a bias with a zero point": (
+        "%zb = constant int32[] 5\n%bf = DequantizeLinear(%b, %sb, %zb)\n"
+        + WEIGHTS + "%f = Conv(%xf, %wf, %bf)\n" + QUANTIZE, "1,2,3,3",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines, shape", QUANTIZED_KEPT.values(), ids=QUANTIZED_KEPT)
+def test_what_stays_quantized_floats(lines: str, shape: str) -> None:
+    graph = _graph(lines, shape)
+    run(graph, "qdq_fuse{always=true},dce")
+    assert "QuantizeLinear" in {n.op for n in graph.nodes}
+
+
+@pytest.mark.parametrize("attrs", ["pads=[1,0,2,1]", "strides=[2,1]", "dilations=[1,2]", "group=2"])
+def test_convolutions_keep_their_attributes(attrs: str) -> None:
+    name = "w" if "group" not in attrs else "k"
+    lines = "%k = constant int8[2,1,1,1] [10, -20]\n"
+    lines += f"%wf = DequantizeLinear(%{name}, %sw)\n%f = Conv(%xf, %wf) {{{attrs}}}\n{QUANTIZE}"
+    assert _fused(lines, "1,2,4,5") == ["QLinearConv"]
+
+
+def test_a_gemm_keeps_what_is_transposed() -> None:
+    lines = f"{GEMM}%f = Gemm(%xf, %wf) {{transA=1, alpha=0.5}}\n{QUANTIZE}"
+    assert _fused(lines, "3,4") == ["QGemm"]
+    lines = "%wf = DequantizeLinear(%g, %t) {axis=0}\n%t = constant float32[3] [0.1, 0.2, 0.3]\n"
+    first, second, _ = lines.split("\n")
+    lines = f"{second}\n{first}\n%f = Gemm(%xf, %wf) {{transB=1}}\n{QUANTIZE}"
+    assert _fused(lines, "4,2") == ["QGemm"]
+
+
 def test_targets_without_dot_products_keep_floats() -> None:
     for name, ops in (("x86-64-v2", {"Conv"}), ("x86-64-v3", {"ConvInteger"})):
         graph = _graph(f"{WEIGHTS}%y = Conv(%xf, %wf)", "1,2,3,3")

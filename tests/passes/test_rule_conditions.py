@@ -74,7 +74,30 @@ REWRITTEN = [
     ("quantize-again", "%x: int8[4,2]", "%s = constant float32[2] [0.1, 0.2]\n"
      "%z = constant int8[2] [1, -1]\n%f = DequantizeLinear(%x, %s, %z)\n"
      "%y = QuantizeLinear(%f, %s, %z)"),
+    ("move-quantized", "%x: uint8[4,2]", "%s = constant float32[] 0.1\n"
+     "%f = DequantizeLinear(%x, %s)\n%t = Transpose(%f) {perm=[1, 0]}\n"
+     "%y = QuantizeLinear(%t, %s)"),
+    # ---- attributes of what moves ----
+    ("transpose-transpose", "%x: float32[2,3,4]", "%t = Transpose(%x) {perm=[1, 2, 0]}\n"
+     "%y = Transpose(%t) {perm=[1, 2, 0]}"),
+    ("broadcast-expand", "%x: float32[3], %b: float32[2,3]", "%e = kiln.Expand(%x) {shape=[2, 3]}\n"
+     "%y = Mod(%e, %b) {fmod=1}"),
+    ("broadcast-expand", "%x: float32[1,3], %b: float32[2,1]",
+     "%e = kiln.Expand(%x) {shape=[2, 3]}\n%y = Sub(%b, %e)"),
+    ("concat-empty", "%x: float32[2,3], %b: float32[2,1]", "%n = constant float32[2,0] []\n"
+     "%y = Concat(%b, %n, %x) {axis=1}"),
+    ("gather", "%x: float32[3,5]", "%i = constant int64[2,2] [-1, -2, -3, -4]\n"
+     "%y = Gather(%x, %i) {axis=1}"),
+    # ---- bounds ----
+    ("clip-none", "%x: int8[4]", "%l = constant int8[] -128\n%h = constant int8[] 127\n"
+     "%y = Clip(%x, %l, %h)"),
+    ("clip-none", "%x: uint8[4]", "%l = constant uint8[] 0\n%y = Clip(%x, %l)"),
+    ("clip-clip", X, "%l = constant float32[] -0.5\n%h = constant float32[] 0.5\n"
+     "%c = Clip(%x, %l)\n%y = Clip(%c, _, %h)"),
+    ("clip-clip", X, "%h = constant float32[] -0.5\n%r = Relu(%x)\n%y = Clip(%r, _, %h)"),
     # ---- pads ----
+    ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all)\n"
+     "%y = Conv(%p, %w) {pads=[0, 2, 0, 1], dilations=[1, 1], strides=[1, 2]}"),
     ("fold_affine/pad", IMAGE, PADS + "%a = constant int64[2] [2, -1]\n"
      "%p = Pad(%x, %two, _, %a)\n%y = Conv(%p, %w)"),
     ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all)\n%y = Conv(%p, %w) {auto_pad=\"VALID\"}"),
@@ -181,6 +204,50 @@ LEFT = [
      "%y = QuantizeLinear(%f, %s, %z) {axis=1}"),
     ("quantize-again", "%x: uint8[4]", "%s = constant float32[] 0.1\n%t = constant float32[] 0.2\n"
      "%f = DequantizeLinear(%x, %s)\n%y = QuantizeLinear(%f, %t)"),
+    ("quantize-again", "%x: uint8[4]", "%s = constant float16[] 0.1\n"
+     "%z = constant int8[] 0\n%f = DequantizeLinear(%x, %s)\n%y = QuantizeLinear(%f, %s, %z)"),
+    ("quantize-again", "%x: uint16[4]", "%s = constant float16[] 0.1\n"
+     "%z = constant uint16[] 3\n%f = DequantizeLinear(%x, %s, %z)\n"
+     "%y = QuantizeLinear(%f, %s, %z)"),
+    ("move-quantized", "%x: uint8[2,2]", "%s = constant float32[2] [0.1, 0.3]\n"
+     "%z = constant uint8[2] [0, 9]\n%k = constant float32[] 0.2\n"
+     "%f = DequantizeLinear(%x, %s, %z)\n%t = Transpose(%f) {perm=[1, 0]}\n"
+     "%y = QuantizeLinear(%t, %k)"),
+    ("move-quantized", "%x: uint8[2,2]", "%s = constant float32[2] [0.1, 0.3]\n"
+     "%z = constant uint8[2] [0, 9]\n%k = constant float32[] 0.2\n"
+     "%f = DequantizeLinear(%x, %k)\n%t = Transpose(%f) {perm=[1, 0]}\n"
+     "%y = QuantizeLinear(%t, %s, %z)"),
+    ("move-quantized", "%x: uint16[2,2]", "%k = constant float32[] 0.2\n%z = constant uint16[] 5\n"
+     "%f = DequantizeLinear(%x, %k, %z)\n%t = Transpose(%f) {perm=[1, 0]}\n"
+     "%h = constant float32[] 0.4\n%y = QuantizeLinear(%t, %h, %z)"),
+    # ---- movement ----
+    ("broadcast-expand", "%x: float32[3], %b: float32[3]", "%e = kiln.Expand(%x) {shape=[2, 3]}\n"
+     "%y = Add(%e, %b)"),
+    ("expand-view", "%x: float32[3]", "%y = kiln.Expand(%x) {shape=[2, 3]}"),
+    ("expand-view", "%x: float32[1,3]", "%y = kiln.Expand(%x) {shape=[2, 3]}"),
+    ("gather", "%x: float32[3,5]", "%i = constant int64[3] [2, 2, 2]\n"
+     "%y = Gather(%x, %i) {axis=1}"),
+    ("gather", "%x: float32[3,5]", "%i = constant int64[3] [1, 0, -1]\n"
+     "%y = Gather(%x, %i) {axis=1}"),
+    ("gather", "%x: float32[3,5]", "%i = constant int64[0] []\n%y = Gather(%x, %i) {axis=1}"),
+    ("pad-none", "%x: float32[3]", "%p = constant int64[2] [1, -1]\n%y = Pad(%x, %p)"),
+    ("tile-once", "%x: float32[3]", "%p = constant int64[1] [2]\n%y = Tile(%x, %p)"),
+    # ---- bounds ----
+    ("clip-none", "%x: int8[4]", "%l = constant int8[] -127\n%y = Clip(%x, %l)"),
+    ("clip-none", "%x: int8[4]", "%l = constant int8[] -128\n%h = constant int8[] 126\n"
+     "%y = Clip(%x, %l, %h)"),
+    ("clip-none", "%x: uint8[4]", "%l = constant uint8[] 1\n%y = Clip(%x, %l)"),
+    ("clip-none", X + ", %l: float32[]", "%y = Clip(%x, %l)"),
+    ("clip-clip", X + ", %l: float32[]", "%h = constant float32[] 0.5\n%c = Clip(%x, %l)\n"
+     "%y = Clip(%c, _, %h)"),
+    ("clip-clip", "%x: float16[4]", "%h = constant float16[] 0.5\n%r = Relu(%x)\n"
+     "%y = Clip(%r, _, %h)"),
+    ("clip-clip", X, "%h = constant float32[] nan\n%r = Relu(%x)\n%y = Clip(%r, _, %h)"),
+    ("clip-clip", X, "%l = constant float32[] -0.0\n%c = Clip(%x, %l)\n%y = Relu(%c)"),
+    ("where-constant", X + ", %b: float32[1,4]", "%c = constant bool[1,1] [false]\n"
+     "%y = Where(%c, %x, %b)"),
+    ("where-constant", X, "%c = constant bool[4] [true, true, false, true]\n%n = Neg(%x)\n"
+     "%y = Where(%c, %x, %n)"),
     # ---- pads ----
     ("fold_affine/pad", IMAGE, PADS + "%one = constant float32[] 1.0\n"
      "%p = Pad(%x, %all, %one)\n%y = Conv(%p, %w)"),

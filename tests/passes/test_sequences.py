@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.graph_text import graph_of
-from support.pass_checks import Golden, check, run
+from support.pass_checks import Golden, check, run, same
 
 from graphkiln.ir.interpreter import evaluate
 
@@ -95,3 +95,72 @@ def test_nothing_is_split_into_no_parts(split: str) -> None:
     assert evaluate(graph, feeds)[0] == 0
     run(graph, "sequences")
     assert evaluate(graph, feeds)[0] == 0
+
+
+@pytest.mark.parametrize("at", [-3, -2, -1, 0, 1, 2, None])
+@pytest.mark.parametrize("op", ["SequenceErase(%q{at})", "SequenceInsert(%q, %n{at})"])
+def test_every_position(op: str, at: int | None) -> None:
+    """Also past the end of the sequence in front, and none: the last one."""
+    position = "" if at is None else f"%at = constant int64[] {at}\n"
+    change = op.format(at="" if at is None else ", %at")
+    graph = graph_of(f"""
+    graph main(%x: float32[2,3]) -> (y, n, e) {{
+      %n = Neg(%x)
+      %s = Add(%x, %x)
+      {position}%q = SequenceConstruct(%x, %s, %n)
+      %r = {change}
+      %y = ConcatFromSequence(%r) {{axis=-1}}
+      %one = constant int64[] 1
+      %e = SequenceAt(%r, %one)
+      return %y, %n, %e
+    }}
+    """)
+    feeds = {"x": np.arange(6, dtype=np.float32).reshape(2, 3) + 1}
+    expected = evaluate(graph, feeds)
+    run(graph, "sequences,dce")
+    assert not any(n.op.startswith("Sequence") for n in graph.topological())
+    same(evaluate(graph, feeds), expected)
+
+
+@pytest.mark.parametrize("at", [-4, 3, 4])
+def test_positions_outside_stay(at: int) -> None:
+    """The run tells what is wrong with them."""
+    graph = graph_of(f"""
+    graph main(%x: float32[2]) -> (y) {{
+      %at = constant int64[] {at}
+      %q = SequenceConstruct(%x, %x, %x)
+      %y = SequenceAt(%q, %at)
+      return %y
+    }}
+    """)
+    run(graph, "sequences")
+    assert graph.outputs[0].node.op == "SequenceAt"
+
+
+def test_an_optional_that_holds_nothing() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[2]) -> (y, z) {
+      %o = Optional() {type=float32[2]}
+      %p = Optional(%x)
+      %y = OptionalHasElement(%o)
+      %z = OptionalHasElement(%p)
+      return %y, %z
+    }
+    """)
+    feeds = {"x": np.zeros(2, np.float32)}
+    assert [bool(v) for v in evaluate(graph, feeds)] == [False, True]
+    run(graph, "sequences,dce")
+    assert [bool(v) for v in evaluate(graph, feeds)] == [False, True]
+
+
+def test_parts_that_do_not_fit_stay() -> None:
+    """They have other sizes along the axes that are not joined."""
+    graph = graph_of("""
+    graph main(%x: float32[2,3], %z: float32[N,3]) -> (y) {
+      %q = SequenceConstruct(%x, %z)
+      %y = ConcatFromSequence(%q) {axis=1}
+      return %y
+    }
+    """)
+    run(graph, "sequences")
+    assert graph.outputs[0].node.op == "ConcatFromSequence"

@@ -450,6 +450,18 @@ def test_nothing_moves_past_ops_that_want_certain_ranks(op: str, before: str, af
         ("bfloat16", "float16", False),
         ("bool", "uint8", True),
         ("float32", "int64", False),
+        ("uint8", "uint16", True),
+        ("uint8", "uint8", True),
+        ("int16", "int8", False),
+        ("int8", "bfloat16", True),
+        ("uint8", "bfloat16", True),
+        ("int16", "float16", False),
+        ("int32", "float64", True),
+        ("int64", "float64", False),
+        ("float32", "bfloat16", False),
+        ("bool", "float16", True),
+        ("float16", "bfloat16", False),
+        ("string", "float32", False),
     ],
 )
 def test_which_casts_are_exact(source: str, target: str, held: bool) -> None:
