@@ -174,7 +174,8 @@ def test_named_options_exist() -> None:
     known = {o for c in commands if c for p in c.params for o in p.opts}
     # pytest's, with those of tests/conftest.py and of hypothesis
     foreign = {"--update-goldens", "--cpu", "--check-bounds", "--hypothesis-profile", "--help"}
-    for tool in [ROOT / "tests" / "fuzz" / "__main__.py", *(ROOT / "benchmarks").glob("*.py")]:
+    mains = [ROOT / "tests" / name / "__main__.py" for name in ("fuzz", "mutation")]
+    for tool in [*mains, *(ROOT / "benchmarks").glob("*.py")]:
         foreign |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', tool.read_text("utf-8")))
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text("utf-8")))

@@ -4,7 +4,8 @@
     python -m tests.mutation --file passes/simplify    all of a folder, or of a file
     python -m tests.mutation                           all: hours
 
-Each fault that no test noticed is printed as a line. One that nobody could notice, as it does not
+With a sample, the first of a larger one are those of a smaller one. Each fault that no test
+noticed is printed as a line. One that nobody could notice, as it does not
 change what the rule does, stands in equivalent.txt below the reason for that. The exit code is 1
 where a fault was neither noticed nor stands there.
 """
@@ -30,7 +31,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--file", action="append", default=[], help="only these, or what they hold")
-    parser.add_argument("--sample", type=int, metavar="N", help="N of them, spread over the files")
+    parser.add_argument("--sample", type=int, metavar="N", help="N of them, of all files")
     parser.add_argument("--list", action="store_true", help="print the faults, and try none")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the end of each")
     options = parser.parse_args()

@@ -118,7 +118,11 @@ def _is_told(statement: ast.stmt) -> bool:
         return True
     if isinstance(statement, ast.AnnAssign) and "TypeAlias" in ast.unparse(statement.annotation):
         return True
-    names = statement.targets if isinstance(statement, ast.Assign) else []
+    if not isinstance(statement, ast.Assign):
+        return False
+    names, value = statement.targets, statement.value
+    if isinstance(value, ast.Subscript) and ast.unparse(value.value) in ("dict", "list", "tuple"):
+        return True
     return any(isinstance(n, ast.Name) and n.id in ("__all__", "claims") for n in names)
 
 

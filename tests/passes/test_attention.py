@@ -124,6 +124,26 @@ def test_a_factor_of_zero_is_no_scale() -> None:
             "%y = MatMul(%p, %v)",
             "the scores come from Add",
         ),
+        (
+            "%s = MatMul(%q, %t)\n%a = Add(%s, %m)\n%b = Add(%m, %a)\n%p = Softmax(%b)\n"
+            "%y = MatMul(%p, %v)",
+            "neither operand of the addition is a product",
+        ),
+        (
+            "%s = MatMul(%q, %t)\n%e = Exp(%s)\n%p = Softmax(%s)\n%o = MatMul(%p, %v)\n"
+            "%z = MatMul(%e, %v)\n%y = Add(%o, %z)",
+            "there is no product of its own",
+        ),
+        (
+            "%s = MatMul(%q, %t)\n%f = Mul(%s, %c)\n%e = Exp(%f)\n%p = Softmax(%f)\n"
+            "%o = MatMul(%p, %v)\n%z = MatMul(%e, %v)\n%y = Add(%o, %z)",
+            "the scores are used elsewhere",
+        ),
+        (
+            "%s = MatMul(%q, %t)\n%p = Softmax(%s)\n%n = IsNaN(%p)\n%g = Where(%n, %d, %p)\n"
+            "%y = MatMul(%g, %v)",
+            "its left side is no softmax",
+        ),
         ("%s = Exp(%m)\n%p = Softmax(%s)\n%y = MatMul(%p, %v)", "the scores come from Exp"),
         (
             "%big = constant float32[2,1,1,1,1] [0.0, 1.0]\n%s = MatMul(%q, %t)\n"

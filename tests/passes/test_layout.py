@@ -601,6 +601,12 @@ def test_means_of_other_axes_leave_the_blocks(axes: list[int]) -> None:
     assert count(equivalent(case), "kiln.UnpackChannels") == 1
 
 
+def test_a_cut_of_an_open_number_of_channels_leaves_the_blocks() -> None:
+    lines = CONV + "%y = kiln.Slice(%c) {shape=[2,<K>,5,6], starts=[0,0,0,0], steps=[1,1,1,1]}"
+    case = Case(f"{X8}, %k: float32[K]", lines, CONV_8)
+    assert count(equivalent(case), "kiln.UnpackChannels") == 1
+
+
 def test_a_pool_whose_places_are_used_leaves_the_blocks() -> None:
     lines = CONV + "%m, %places = MaxPool(%c) {kernel_shape=[2,2]}\n%f = Cast(%places) {to=1}\n"
     graph = equivalent(Case(X8, lines + "%y = Add(%m, %f)", CONV_8))

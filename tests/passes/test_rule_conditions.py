@@ -108,6 +108,8 @@ REWRITTEN = [
     ("fold_affine/pad", IMAGE, PADS + "%r = Relu(%x)\n%p = Pad(%r, %all)\n"
      "%y = MaxPool(%p) {kernel_shape=[2, 3]}"),
     # ---- constants around linear ops ----
+    ("fold_affine/affine-after", "%x: float32[2,2]", "%w = constant float32[2,1] [1e-25, 2e-25]\n"
+     "%c = constant float32[] 1e-05\n%m = MatMul(%x, %w)\n%y = Mul(%m, %c)"),
     ("fold_affine/negative", IMAGE, PADS + "%c = Conv(%x, %w)\n%y = Neg(%c)"),
     ("fold_affine/scale-bias", "%x: float32[3,2]", MATRIX + "%m = MatMul(%x, %w)\n"
      "%b = Add(%m, %row)\n%y = Mul(%b, %row)"),
@@ -220,6 +222,10 @@ LEFT = [
     ("move-quantized", "%x: uint16[2,2]", "%k = constant float32[] 0.2\n%z = constant uint16[] 5\n"
      "%f = DequantizeLinear(%x, %k, %z)\n%t = Transpose(%f) {perm=[1, 0]}\n"
      "%h = constant float32[] 0.4\n%y = QuantizeLinear(%t, %h, %z)"),
+    ("pool-quantized", "%x: uint8[1,1,4,4]", "%k = constant float32[] 0.2\n"
+     "%f = DequantizeLinear(%x, %k)\n%m, %at = MaxPool(%f) {kernel_shape=[2, 2]}\n"
+     "%q = QuantizeLinear(%m, %k)\n%c = Cast(%at) {to=1}\n%d = Cast(%q) {to=1}\n"
+     "%y = Add(%c, %d)"),
     # ---- movement ----
     ("broadcast-expand", "%x: float32[3], %b: float32[3]", "%e = kiln.Expand(%x) {shape=[2, 3]}\n"
      "%y = Add(%e, %b)"),
@@ -269,6 +275,10 @@ LEFT = [
      "%h = Pad(%x, %one, _, %i)\n%v = constant float32[1,4,1,1] [1.0, 2.0, 3.0, 4.0]\n"
      "%p = kiln.Reshape(%h) {shape=[1, 4, 4, 4]}\n%y = Conv(%p, %v)"),
     # ---- constants around linear ops ----
+    ("fold_affine/affine-after", "%x: float64[2,2]", "%w = constant float64[2,1] [1e-200, 2e-200]\n"
+     "%c = constant float64[] 1e-200\n%m = MatMul(%x, %w)\n%y = Mul(%m, %c)"),
+    ("fold_affine/affine-after", "%x: float32[2,2]", "%w = constant float32[2,1] [1e-25, 2e-25]\n"
+     "%c = constant float32[] 1e-15\n%m = MatMul(%x, %w)\n%y = Mul(%m, %c)"),
     ("fold_affine/negative", "%x: float32[3,2], %w: float32[2,3]",
      "%c = MatMul(%x, %w)\n%y = Neg(%c)"),
     ("fold_affine/scale-bias", "%x: float32[3,2]", MATRIX + "%m = MatMul(%x, %w)\n"

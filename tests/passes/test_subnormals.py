@@ -57,6 +57,25 @@ def test_an_addend_of_more_dims_must_be_large_everywhere() -> None:
     assert flushed(scaled(FACTORS, addend)) is None
 
 
+@pytest.mark.parametrize("last, gone", [(1.0, True), (0.0, False)])
+def test_one_factor_of_many_sums_must_drown_in_all(last: float, gone: bool) -> None:
+    addend = np.array([1, 1, 1, 1, 1, last], np.float32)
+    found = flushed(scaled(np.array([TINY / 2], np.float32), addend))
+    assert (found is not None) is gone
+
+
+@pytest.mark.parametrize("kind, small", [("int32", 0), ("float16", 6e-8)])
+def test_other_types_stay(kind: str, small: float) -> None:
+    constants = {"c": np.array([1, small], kind), "d": np.ones(2, kind)}
+    assert flushed(graph("%m = Mul(%x, %c)\n%y = Add(%m, %d)", constants, "2", kind)) is None
+
+
+def test_a_factor_of_one_dim_stays() -> None:
+    """A vector is one operand of a product of matrices, without axes of its own to look along."""
+    factors = np.array([1, TINY / 2, 0], np.float32)
+    assert flushed(graph("%y = MatMul(%x, %c)", {"c": factors}, "2,3")) is None
+
+
 @pytest.mark.parametrize(
     "body", ["%y = Sub(%m, %d)", "%y = Mul(%m, %d)", "%y = Add(%m, %x)", "%y = Add(%m, %m)"]
 )
