@@ -226,6 +226,9 @@ LEFT = [
      "%f = DequantizeLinear(%x, %k)\n%m, %at = MaxPool(%f) {kernel_shape=[2, 2]}\n"
      "%q = QuantizeLinear(%m, %k)\n%c = Cast(%at) {to=1}\n%d = Cast(%q) {to=1}\n"
      "%y = Add(%c, %d)"),
+    ("pool-quantized", "%x: uint8[1,1,4,4]", "%k = constant float32[] 0.2\n"
+     "%f = DequantizeLinear(%x, %k)\n%m, %at = MaxPool(%f) {kernel_shape=[2, 2]}\n"
+     "%y = QuantizeLinear(%m, %k)"),
     # ---- movement ----
     ("broadcast-expand", "%x: float32[3], %b: float32[3]", "%e = kiln.Expand(%x) {shape=[2, 3]}\n"
      "%y = Add(%e, %b)"),
@@ -271,6 +274,8 @@ LEFT = [
     ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all) {mode=\"reflect\"}\n%y = Conv(%p, %w)"),
     ("fold_affine/pad", IMAGE, PADS + "%crop = constant int64[8] [0, 0, 1, 1, 0, 0, -1, 0]\n"
      "%p = Pad(%x, %crop)\n%y = Conv(%p, %w)"),
+    ("fold_affine/pad", IMAGE + ", %j: int64[2]", PADS + "%p = Pad(%x, %two, _, %j)\n"
+     "%y = Conv(%p, %w)"),
     ("fold_affine/pad", IMAGE + ", %i: int64[1]", PADS + "%one = constant int64[2] [1, 1]\n"
      "%h = Pad(%x, %one, _, %i)\n%v = constant float32[1,4,1,1] [1.0, 2.0, 3.0, 4.0]\n"
      "%p = kiln.Reshape(%h) {shape=[1, 4, 4, 4]}\n%y = Conv(%p, %v)"),
@@ -341,7 +346,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _known(params: str) -> dict[str, Any]:
     """Axes that only the run knows, and a flag."""
-    values = {"%i": np.array([1], np.int64), "%t": np.array(False)}
+    values = {"%i": np.array([1]), "%j": np.array([2, 3]), "%t": np.array(False)}
     return {name[1:]: v for name, v in values.items() if name in params}
 
 

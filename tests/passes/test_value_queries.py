@@ -102,6 +102,17 @@ def test_what_is_not_negative(lines: str, known: bool) -> None:
     assert not_negative(found, asked or value(found, "y")) is known
 
 
+@pytest.mark.parametrize("length, known", [(3, True), (30, False)])
+def test_it_looks_so_far_and_no_further(length: int, known: bool) -> None:
+    """Time stays linear in the size of the graph."""
+    turns = "".join(f"%t{i + 1} = Transpose(%t{i})\n" for i in range(length))
+    first = "%t0 = Abs(%x)\n"
+    found = graph(f"{first}{turns}%y = Identity(%t{length})")
+    assert not_negative(found, value(found, f"t{length}")) is known
+    found = graph(f"%t0 = ReduceSum(%x)\n{turns}%y = Identity(%t{length})")
+    assert is_sum(found, value(found, f"t{length}")) is known
+
+
 @pytest.mark.parametrize(
     ("lines", "known"),
     [
