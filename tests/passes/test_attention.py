@@ -99,6 +99,15 @@ def test_rows_without_a_softmax(rest: str, bad: float) -> None:
     assert (wrong == 0).all() if rest == GUARD else np.isnan(wrong).all()
 
 
+def test_a_number_divided_by_queries_is_no_scale() -> None:
+    graph = _graph("%u = Div(%d, %q)\n%s = MatMul(%u, %t)\n%p = Softmax(%s)\n%y = MatMul(%p, %v)")
+    feeds = random_feeds(graph)
+    expected = evaluate(graph, feeds)
+    run(graph, "recognize,dce")
+    same(evaluate(graph, feeds), expected)
+    assert [n.op for n in graph.topological()] == ["Div", "Transpose", "Attention"]
+
+
 def test_a_factor_of_zero_is_no_scale() -> None:
     """An attribute of 0 would read as one that is missing."""
     graph = _graph("%s = MatMul(%q, %t)\n%f = Mul(%s, %zero)\n%p = Softmax(%f)\n"

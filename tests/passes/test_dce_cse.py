@@ -147,3 +147,27 @@ def test_random_ops_are_not_merged() -> None:
     """)
     run(graph, "cse")
     assert len(graph) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("%y, %i = TopK(%x, %k)", 2),
+        ("%y, %i = MaxPool(%x) {kernel_shape=[2]}", 1),
+        ("%y, %i, %j, %n = Unique(%x)", 1),
+        ("%z, %y, %n = LSTM(%w, %a, %b) {hidden_size=2}", 2),
+    ],
+)
+def test_unused_results_go_where_the_op_may_be_without_them(line: str, left: int) -> None:
+    """Those behind the last one that is used, and no fewer are left than the op has."""
+    graph = graph_of(f"""
+    graph main(%x: float32[1,1,4], %w: float32[2,1,3]) -> (y) {{
+      %k = constant int64[1] [2]
+      %a = constant float32[1,8,3] [{", ".join(["0.5"] * 24)}]
+      %b = constant float32[1,8,2] [{", ".join(["0.25"] * 16)}]
+      {line}
+      return %y
+    }}
+    """)
+    run(graph, "dce")
+    assert len(graph.outputs[0].node.outputs) == left

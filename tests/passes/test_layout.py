@@ -442,6 +442,13 @@ LEFT_LAYERS = {
     ),
 }  # fmt: skip
 PLAIN.update(LEFT_LAYERS)
+PLAIN.update({
+    "plain_product": Case("%x: float32[3,7], %w: float32[7,5]", "%y = MatMul(%x, %w)"),
+    "plain_element_scales": Case(
+        "%x: float32[3,7]", "%c = Cast(%w) {to=1}\n%f = Mul(%c, %s)\n%y = MatMul(%x, %f)",
+        {"w": signed(7, 10), "s": scales(7, 10)},
+    ),
+})  # fmt: skip
 
 AROUND.update({
     "pool_mean_keeping": Case(
@@ -627,6 +634,7 @@ def test_other_reductions_leave_the_blocks(op: str, result: str) -> None:
         ("strides=[2,3], dilations=[1,1], pads=[0,0,0,0]", False),
         ("strides=[2,3], pads=[0,1,0,0]", True),
         ("strides=[2,3], output_padding=[1,0]", True),
+        ("", True),
         ("strides=[3,3]", True),
         ("strides=[2,3], dilations=[2,1]", True),
     ],
@@ -634,6 +642,11 @@ def test_other_reductions_leave_the_blocks(op: str, result: str) -> None:
 def test_transposed_windows_that_do_not_lie_apart_stay(attrs: str, kept: bool) -> None:
     case = Case(X8, f"%y = ConvTranspose(%x, %w) {{{attrs}}}", {"w": floats(8, 6, 2, 3)})
     assert (count(equivalent(case), "ConvTranspose") == 1) is kept
+
+
+def test_a_transposed_window_of_one_pixel_has_no_strides() -> None:
+    case = Case(X8, "%y = ConvTranspose(%x, %w)", {"w": floats(8, 6, 1, 1)})
+    assert count(equivalent(case), "ConvTranspose") == 0
 
 
 def test_transposed_windows_of_groups_stay() -> None:

@@ -315,6 +315,25 @@ def test_convolutions_keep_their_attributes(attrs: str) -> None:
     assert _fused(lines, "1,2,4,5") == ["QLinearConv"]
 
 
+@pytest.mark.parametrize("quantized", [True, False])
+def test_scales_that_only_the_run_knows(quantized: bool) -> None:
+    """They are inputs of QLinearConv; what is open needs to know them."""
+    end = "%y = QuantizeLinear(%f, %sy, %zy)" if quantized else "%y = Identity(%f)"
+    graph = graph_of(f"""
+    graph main(%x: uint8[1,2,3,3], %run: float32[]) -> (y) {{{CONSTANTS}
+      %xr = DequantizeLinear(%x, %run, %zx)
+      {WEIGHTS}%f = Conv(%xr, %wf)
+      {end}
+      return %y
+    }}""")
+    x = np.random.default_rng(5).integers(0, 256, (1, 2, 3, 3)).astype(np.uint8)
+    feeds = {"x": x, "run": np.array(0.05, np.float32)}
+    expected = evaluate(graph, feeds)[0].astype(float)
+    run(graph, "qdq_fuse{always=true},dce")
+    assert ("QLinearConv" in {n.op for n in graph.nodes}) is quantized
+    assert np.abs(evaluate(graph, feeds)[0].astype(float) - expected).max() <= quantized
+
+
 def test_a_gemm_keeps_what_is_transposed() -> None:
     lines = f"{GEMM}%f = Gemm(%xf, %wf) {{transA=1, alpha=0.5}}\n{QUANTIZE}"
     assert _fused(lines, "3,4") == ["QGemm"]

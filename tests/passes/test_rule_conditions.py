@@ -143,6 +143,10 @@ REWRITTEN = [
      "%c = constant float32[4,1] [1.5, 2.0, -3.0, 0.5]\n%y = Mul(%g, %c)"),
     ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"
      "%c = constant float32[1,1,1] [2.0]\n%y = Add(%g, %c)"),
+    ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"
+     "%c = constant float32[4,1] [1.5, 2.0, -3.0, 0.5]\n%b = Add(%g, %c)\n%y = Mul(%b, %c)"),
+    ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"
+     "%c = constant float32[4,1] [1.5, 2.0, -3.0, 0.5]\n%b = Mul(%g, %c)\n%y = Mul(%b, %c)"),
 ]  # fmt: skip
 
 LEFT = [
