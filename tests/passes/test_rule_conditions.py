@@ -74,6 +74,8 @@ REWRITTEN = [
     ("quantize-again", "%x: int8[4,2]", "%s = constant float32[2] [0.1, 0.2]\n"
      "%z = constant int8[2] [1, -1]\n%f = DequantizeLinear(%x, %s, %z)\n"
      "%y = QuantizeLinear(%f, %s, %z)"),
+    ("quantize-again", "%x: uint8[4]", "%s = constant float32[] 0.1\n"
+     "%f = DequantizeLinear(%x, %s)\n%y = QuantizeLinear(%f, %s)"),
     ("move-quantized", "%x: uint8[4,2]", "%s = constant float32[] 0.1\n"
      "%f = DequantizeLinear(%x, %s)\n%t = Transpose(%f) {perm=[1, 0]}\n"
      "%y = QuantizeLinear(%t, %s)"),
@@ -310,6 +312,10 @@ LEFT = [
     ("decompose/chain-narrow", "%x: float16[3], %b: float16[3]", "%y = Min(%x, %b, %x)"),
     ("decompose/batch-norm", "%x: float32[2,3]", "%s = constant float32[3] [1.0, 2.0, 3.0]\n"
      "%y = BatchNormalization(%x, %s, %s, %s, %s)"),
+    ("decompose/batch-norm", "%x: float32[4,3], %s: float32[3]", "%v = Mul(%s, %s)\n"
+     "%y, %m, %n = BatchNormalization(%x, %s, %s, %s, %v) {training_mode=1}"),
+    ("fold_affine/batch-norm", "%x: float32[4,3]", "%s = constant float32[3] [1.0, 2.0, 3.0]\n"
+     "%y, %m, %n = BatchNormalization(%x, %s, %s, %s, %s) {training_mode=1}"),
     # ---- group norm ----
     ("recognize/group-norm", CHANNELS, GROUPS + "%y = kiln.Reshape(%n) {shape=[2, 3, 4]}"),
     ("recognize/group-norm", "%x: float32[2,4]",
