@@ -28,7 +28,7 @@ _TESTS = {
     "passes/fuse": ("fuse",),
     "passes/anchors.py": ("fuse",),
     "passes/float_signs.py": ("value_queries", "exactness", "rule_conditions", "simplify"),
-    "passes/precision.py": ("simplify", "exactness", "subnormals"),
+    "passes/precision.py": ("precision", "simplify", "exactness", "subnormals"),
     "passes/queries.py": ("value_queries", "simplify"),
     "passes/fold.py": ("fold", "exactness"),
     "passes/shapes.py": ("shapes",),

@@ -153,6 +153,11 @@ def test_a_factor_of_zero_is_no_scale() -> None:
             "%y = MatMul(%g, %v)",
             "its left side is no softmax",
         ),
+        (
+            "%s = MatMul(%q, %t)\n%p = Softmax(%s)\n%n = IsNaN(%p)\n%g = Where(%n, %zero, %p)\n"
+            "%o = MatMul(%g, %v)\n%e = Exp(%g)\n%z = MatMul(%e, %v)\n%y = Add(%o, %z)",
+            "its left side is no softmax",
+        ),
         ("%s = Exp(%m)\n%p = Softmax(%s)\n%y = MatMul(%p, %v)", "the scores come from Exp"),
         (
             "%big = constant float32[2,1,1,1,1] [0.0, 1.0]\n%s = MatMul(%q, %t)\n"

@@ -139,6 +139,8 @@ REWRITTEN = [
     ("decompose/chain-narrow", "%x: float16[3], %b: float16[3]", "%y = Mean(%x, %b, %x)"),
     ("decompose/batch-norm", "%x: float16[2,3], %s: float32[3]",
      "%v = Mul(%s, %s)\n%y = BatchNormalization(%x, %s, %s, %s, %v) {epsilon=0.5}"),
+    ("decompose/batch-norm", "%x: float32[2,3], %s: float32[3]", "%b = constant float32[3] "
+     "[1.0, 2.0, 3.0]\n%y = BatchNormalization(%x, %s, %b, %b, %b)"),
     # ---- group norm ----
     ("recognize/group-norm", CHANNELS, GROUPS + "%y = kiln.Reshape(%n) {shape=[2, 4, 3]}"),
     ("recognize/group-norm-affine", CHANNELS, GROUPS + "%g = kiln.Reshape(%n) {shape=[2, 4, 3]}\n"

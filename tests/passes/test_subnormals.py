@@ -122,6 +122,14 @@ def test_large_data_keeps_its_products() -> None:
     np.testing.assert_allclose(evaluate(g, {"x": x})[0], [1e-2, 3e-2, -np.inf], rtol=1e-4)
 
 
+def test_few_among_many_are_found() -> None:
+    factors = np.ones(200_000, np.float32)
+    factors[150_000] = TINY / 2
+    found = flushed(graph("%m = Mul(%x, %c)\n%y = Add(%m, %d)",
+                          {"c": factors, "d": np.ones_like(factors)}, "200000"))  # fmt: skip
+    assert found is not None and found[150_000] == 0 and found.sum() == 199_999
+
+
 def test_normal_numbers_stay() -> None:
     normal = np.array([1.0, TINY, 0.0, -0.0, np.inf, np.nan], np.float32)
     assert flushed(scaled(normal, ONES)) is None

@@ -33,6 +33,7 @@ PARTS = "%a, %b = Split(%x) {axis=1, num_outputs=2}\n"
         (PARTS + "%y = Mul(%a, %a)\n%w = Neg(%b)", "a", "Mul", False),
         (PARTS + "%y = Exp(%a)\n%w = Identity(%y)", "y", None, False),
         (PARTS + "%y = Exp(%a)\n%w = Exp(%a)", "b", None, False),
+        (PARTS + "%y = Exp(%a)\n%w = Neg(%b)", "y", None, False),
     ],
 )
 def test_who_uses_a_value(lines: str, name: str, consumer: str | None, single: bool) -> None:
