@@ -91,6 +91,9 @@ STORED = {
         X8, "%c = Cast(%w) {to=1}\n%f = Mul(%c, %s)\n%y = Conv(%x, %f)",
         {"w": signed(4, 8, 2, 2), "s": scales(4, 1, 1, 1)},
     ),
+    "conv_of_half": Case(
+        X8, "%f = Cast(%w) {to=1}\n%y = Conv(%x, %f)", {"w": floats(4, 8, 2, 2).astype(np.float16)}
+    ),
     "matmul_dequantized": Case(
         "%x: float32[3,7]", "%f = DequantizeLinear(%w, %s) {axis=1}\n%y = MatMul(%x, %f)",
         {"w": signed(7, 10), "s": scales(10)},

@@ -282,6 +282,10 @@ LEFT = [
     ("fold_affine/pad", IMAGE, PADS + "%p = Pad(%x, %all) {mode=\"reflect\"}\n%y = Conv(%p, %w)"),
     ("fold_affine/pad", IMAGE, PADS + "%crop = constant int64[8] [0, 0, 1, 1, 0, 0, -1, 0]\n"
      "%p = Pad(%x, %crop)\n%y = Conv(%p, %w)"),
+    ("fold_affine/pad", IMAGE + ", %p: int64[4]", PADS + "%a = constant int64[2] [2, 3]\n"
+     "%b = Pad(%x, %p, _, %a)\n%y = Conv(%b, %w)"),
+    ("fold_affine/pad", IMAGE + ", %v: float32[]", PADS + "%p = Pad(%x, %all, %v)\n"
+     "%y = Conv(%p, %w)"),
     ("fold_affine/pad", IMAGE + ", %j: int64[2]", PADS + "%p = Pad(%x, %two, _, %j)\n"
      "%y = Conv(%p, %w)"),
     ("fold_affine/pad", IMAGE + ", %i: int64[1]", PADS + "%one = constant int64[2] [1, 1]\n"
@@ -358,7 +362,12 @@ def _split(text: str) -> tuple[str, str]:
 
 def _known(params: str) -> dict[str, Any]:
     """Axes that only the run knows, and a flag."""
-    values = {"%i": np.array([1]), "%j": np.array([2, 3]), "%t": np.array(False)}
+    values = {
+        "%i": np.array([1]),
+        "%j": np.array([2, 3]),
+        "%p": np.ones(4, np.int64),
+        "%t": np.array(False),
+    }
     return {name[1:]: v for name, v in values.items() if name in params}
 
 

@@ -122,6 +122,12 @@ def test_large_data_keeps_its_products() -> None:
     np.testing.assert_allclose(evaluate(g, {"x": x})[0], [1e-2, 3e-2, -np.inf], rtol=1e-4)
 
 
+@pytest.mark.parametrize("op", ["Div(%x, %c)", "Add(%x, %c)", "Max(%x, %c)", "Pow(%x, %c)"])
+def test_only_factors_are_flushed(op: str) -> None:
+    """A quotient by a subnormal number is large."""
+    assert flushed(graph(f"%m = {op}\n%y = Add(%m, %d)", {"c": FACTORS, "d": ONES}, "2,6")) is None
+
+
 def test_few_among_many_are_found() -> None:
     factors = np.ones(200_000, np.float32)
     factors[150_000] = TINY / 2
