@@ -30,7 +30,7 @@ from ..tir.builder import as_int, flatten_index, index, static_product
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .image import Geometry, as_image, long_rows, pad_image
-from .kernel_shapes import conv_shape
+from .kernel_shapes import conv_shape, conv_shape_of
 from .microkernel import Place, RegisterTile, Weights
 from .positions import positions_of_tile, rows_of_tile
 from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
@@ -70,7 +70,7 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
             tile = replace(tile, rows=positions_of_tile(shape, tile.rows))
         return Details(tile.text(lanes), algorithm)
 
-    return Template(template, details)
+    return Template(template, details, shape=conv_shape_of)
 
 
 def _register_tile(cpu: CpuFeatures, node: Node, x: TensorType, w: TensorType) -> Tile:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ...ir.choices import KernelShape
 from ...ir.costs import Demand, usual
 from ...ir.graph import Graph, Node
 from ...ir.hardware import GenericHardware
+from ...ir.windows import ConvShape
+from ..generic.registry import Template
 from .features import CpuFeatures
-from .kernel_shapes import kernel_shape
 from .layouts import CpuLayouts
 from .speed import rates, template_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class CpuHardware(GenericHardware):
-    """A CPU's answers; ``templates`` are the keys of the ops that it has templates for."""
+    """A CPU's answers; ``templates`` are those that it has, by the keys of their ops."""
 
     cpu: CpuFeatures
-    templates: frozenset[str] = frozenset()
+    templates: Mapping[str, Template] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, layouts: CpuLayouts, cores: int = 1, templates: frozenset[str] = frozenset()
+        cls, layouts: CpuLayouts, cores: int = 1, templates: Mapping[str, Template] | None = None
     ) -> CpuHardware:
         """The answers of the CPU that ``layouts`` are for."""
         cpu = layouts.cpu
-        return cls(layouts=layouts, cores=cores, rates=rates(cpu), cpu=cpu, templates=templates)
+        return cls(
+            layouts=layouts, cores=cores, rates=rates(cpu), cpu=cpu, templates=templates or {}
+        )
 
     def wants(self, op_key: str) -> bool:
         return op_key in self.templates
@@ -41,15 +45,15 @@ class CpuHardware(GenericHardware):
         It is the cost model's time of the register tiles, or that of moving the region's inputs
         and outputs where this is longer. Where no template applies it is the roofline's.
         """
-        shapes = [(n, kernel_shape(region, n)) for n in region.nodes if n.key in self.templates]
-        sums = sum(self._seconds(node, shape) for node, shape in shapes if shape is not None)
+        known = [(n, self.templates[n.key]) for n in region.nodes if n.key in self.templates]
+        sums = sum(self._seconds(n, t.shape(region, n)) for n, t in known if t.shape is not None)
         if not sums:
             return super().seconds(region)
         return max(sums, usual(Demand(region).moved_bytes()) / self.rates.bandwidth)
 
     def _seconds(self, node: Node, shape: KernelShape) -> float:
         """The time of one node's sums; the shape of a convolution describes a single image."""
-        images = usual(node.out().shape[0]) if node.key == "kiln.ConvBlocked" else 1
+        images = usual(node.out().shape[0]) if isinstance(shape, ConvShape) else 1
         return images * template_seconds(self.cpu, shape)
 
 

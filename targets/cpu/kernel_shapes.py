@@ -5,7 +5,7 @@ Tiles and algorithms are chosen by this shape and remembered for it in the datab
 
 from __future__ import annotations
 
-from ...ir.choices import KernelShape, ProductShape
+from ...ir.choices import ProductShape
 from ...ir.graph import Graph, Node
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.registry import attribute
@@ -14,12 +14,10 @@ from ...ir.windows import ConvShape
 from ..tir.builder import as_int, static_product
 
 
-def kernel_shape(graph: Graph, node: Node) -> KernelShape | None:
-    """The shape of a blocked convolution or a packed product; None for other nodes."""
-    if node.key not in ("kiln.ConvBlocked", "kiln.MatMulPacked"):
-        return None
+def conv_shape_of(graph: Graph, node: Node) -> ConvShape:
+    """That of ``kiln.ConvBlocked``."""
     x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
-    return conv_shape(node, x, w) if node.key == "kiln.ConvBlocked" else _product_shape(node, x, w)
+    return conv_shape(node, x, w)
 
 
 def conv_shape(node: Node, x: TensorType, w: TensorType) -> ConvShape:
@@ -34,10 +32,12 @@ def conv_shape(node: Node, x: TensorType, w: TensorType) -> ConvShape:
     )  # fmt: skip
 
 
-def _product_shape(node: Node, x: TensorType, w: TensorType) -> ProductShape:
+def product_shape_of(graph: Graph, node: Node) -> ProductShape:
+    """That of ``kiln.MatMulPacked``."""
+    x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
     columns, inner = int(attribute(node, "columns")), int(x.dims[-1])
     rows = static_product(x.dims[:-1])
     return ProductShape(rows, columns, inner, x.dtype.name, w.dtype.name)
 
 
-__all__ = ["conv_shape", "kernel_shape"]
+__all__ = ["conv_shape", "conv_shape_of", "product_shape_of"]

@@ -26,6 +26,7 @@ from ..tir.builder import (
 from ..tir.numeric import cast
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
+from .kernel_shapes import product_shape_of
 from .matmul_dynamic import store_vector
 from .microkernel import RegisterTile, Weights
 from .prefetch import NextTile, lines_of_tile, steps_of_turn
@@ -51,7 +52,7 @@ def matmul_packed(cpu: CpuFeatures) -> Template:
         tile = packed_tile(cpu, x.dtype.name, width, depth, lanes)
         return Details(tile.covering(static_product(x.dims[:-1])).text(lanes))
 
-    return Template(template, details)
+    return Template(template, details, shape=product_shape_of)
 
 
 class _Packed:

@@ -83,7 +83,7 @@ class CpuTarget:
 
     @property
     def hardware(self) -> CpuHardware:
-        return CpuHardware.of(self.layouts, self.cores, self.own_kernels)
+        return CpuHardware.of(self.layouts, self.cores, self._templates)
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

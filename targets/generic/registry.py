@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...errors import GraphkilnError
-from ...ir.choices import DIRECT
+from ...ir.choices import DIRECT, KernelShape
 from ...ir.discovery import load_modules
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute, spec
@@ -126,13 +126,14 @@ class Template:
     ``objection(graph, node)`` is the reason why it cannot compute a node, which the generic
     schedule does then, or None. A template that ``stores`` writes its outputs to ``ctx.result(i)``
     itself, rather than to the sink. ``details(graph, node)`` tells how it computes a node that it
-    has no objection to.
+    has no objection to; ``shape(graph, node)`` is what a cost model estimates its time from.
     """
 
     emit: Callable[[TemplateContext], None]
     details: Callable[[Graph, Node], Details]
     objection: Callable[[Graph, Node], str | None] = lambda graph, node: None
     stores: bool = False
+    shape: Callable[[Graph, Node], KernelShape] | None = None
 
 
 Lowering: TypeAlias = "Callable[[LowerContext], TensorExpr | Sequence[TensorExpr | None]]"
