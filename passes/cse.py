@@ -107,6 +107,7 @@ def _order(value: Value | None) -> tuple[int, int]:
 
 
 def _attributes(node: Node, found: OpSpec) -> Hashable:
+    """The attributes as a hashable value, without those that have their default."""
     items = []
     for name, value in sorted(node.attrs.items()):
         frozen = _freeze(value)
@@ -116,6 +117,7 @@ def _attributes(node: Node, found: OpSpec) -> Hashable:
 
 
 def _freeze(value: Any) -> Hashable:
+    """A hashable value that is equal for equal attribute values only."""
     if isinstance(value, np.ndarray):
         if value.dtype == np.dtype(object):
             return "array", value.shape, repr(value.tolist())

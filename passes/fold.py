@@ -92,6 +92,8 @@ class _Budget:
 
 
 class _Folder:
+    """Folds one graph."""
+
     def __init__(self, graph: Graph, context: PassContext, options: Fold, budget: _Budget) -> None:
         self._graph = graph
         self._context = context
@@ -115,6 +117,7 @@ class _Folder:
     # ---- evaluation --------------------------------------------------------------------------
 
     def _fold(self, node: Node) -> None:
+        """Evaluate ``node`` and replace it by constants, or report why it stays."""
         inputs = self._graph.inputs_of(node)
         reason = self._objection(node, inputs)
         results = None
@@ -222,6 +225,7 @@ class _Folder:
             self._counts["captured"] += len(sunk)
 
     def _choose_branch(self, node: Node) -> None:
+        """Replace an ``If`` by the branch that its known condition selects."""
         if node.key != "If":
             return
         condition, *captured = self._graph.inputs_of(node)

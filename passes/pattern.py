@@ -219,6 +219,10 @@ def _used_outside(graph: Graph, found: Match) -> Node | None:
 def _value(
     graph: Graph, p: Pattern | None, v: Value | None, m: Match, t: _Tracer | None
 ) -> Iterator[Match]:
+    """All ways in which ``v`` matches ``p``, as extensions of the match ``m``.
+
+    Matching backtracks: an alternative is tried if the rest of the pattern does not match.
+    """
     if p is None or v is None:
         if p is None and v is None:
             yield m
@@ -238,6 +242,7 @@ def _value(
 
 
 def _var(p: Var, v: Value, m: Match) -> Iterator[Match]:
+    """A match of a variable, which must be the same value everywhere."""
     bound = m.values.get(p.name)
     if bound is not None:
         if bound == v:
@@ -262,6 +267,7 @@ def _const(p: Const, v: Value, m: Match, t: _Tracer | None) -> Iterator[Match]:
 
 
 def _op(graph: Graph, p: Op, v: Value, m: Match, t: _Tracer | None) -> Iterator[Match]:
+    """Matches of an operation: op, attributes and number of inputs, then the inputs."""
     node = v.node
     if node.key not in p.keys or v.index != p.output:
         if t is not None:
@@ -312,6 +318,7 @@ def _inputs(
     m: Match,
     t: _Tracer | None,
 ) -> Iterator[Match]:
+    """Matches of the inputs, one after the other."""
     if not patterns:
         yield m
         return

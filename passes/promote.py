@@ -50,6 +50,8 @@ class Promote(Pass):
 
 
 class _Promoter:
+    """Promotes the operations of one graph."""
+
     def __init__(self, editor: Editor, narrow: tuple[str, ...]) -> None:
         self.graph = editor.graph
         self.editor = editor

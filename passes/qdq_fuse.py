@@ -245,6 +245,7 @@ def _to_add(m: Match, r: Editor) -> Value:
 
 
 def _to_open(m: Match, r: Editor) -> Value:
+    """An integer sum, cast to float, times the product of scales, plus the bias."""
     node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
     zeros = [q.zero_point(r, q.data) for q in (x, w)]
     attrs = dict(node.attrs) if node.key == "Conv" else {}

@@ -138,6 +138,7 @@ class _Resolver:
         return all(n.key in _READING for v in node.values for n, _ in self.graph.uses(v))
 
     def _sizes(self, x: Value, axis: int, given: Value | None) -> list[int] | None:
+        """The sizes of the parts of a SplitToSequence, if they are known."""
         total = x.shape[axis]
         if given is None:
             return [1] * total if isinstance(total, int) else None

@@ -111,6 +111,7 @@ class _Resolver:
         return self._editor.op("kiln.Expand", self._editor.constant(fill), shape=out.dims)
 
     def _slice(self, node: Node, out: TensorType) -> Value | None:
+        """A ``kiln.Slice``, if starts, steps and sizes are dims that are known where it runs."""
         inputs = self._graph.inputs_of(node)
         x = inputs[0]
         context = make_context(self._graph, node, inputs, self._editor.known)
@@ -147,6 +148,7 @@ class _Resolver:
                 self._known(value, array)
 
     def _known(self, value: Value, array: np.ndarray) -> None:
+        """Replace ``value`` by a constant, or by a ``kiln.ShapeValue`` of dims."""
         t = value.type
         if not isinstance(t, TensorType) or t.dtype.kind not in "iub" or not t.is_static:
             return

@@ -18,6 +18,7 @@ from .linear import OPS, Channels, Linear, channels_of
 
 
 def _applies(m: Match) -> str | None:
+    """An objection unless the constant is one for each channel of the result."""
     found = channels_of(m.graph, m.node("linear"))
     if isinstance(found, str):
         return found
@@ -59,6 +60,7 @@ def _negate(m: Match, r: Editor) -> Value | None:
 
 
 def _distribute(m: Match, r: Editor) -> Value | None:
+    """``s * (linear(x, W) + t)`` as ``linear(x, s*W) + s*t``."""
     found, s, t = channels_of(m.graph, m.node("linear")), m["s"].constant, m["t"].constant
     assert isinstance(found, Channels) and s is not None and t is not None
     factors = found.over_outputs(s, m.node("linear").out().rank)

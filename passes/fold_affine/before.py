@@ -18,6 +18,7 @@ _OPS = "Conv|Gemm|MatMul"
 
 
 def _applies(m: Match) -> str | None:
+    """An objection unless the constant is one for each channel of the input."""
     if m.root.op == "Gemm" and attribute(m.root, "transA"):
         return "its input is transposed"
     found = channels_of(m.graph, m.root)

@@ -42,6 +42,7 @@ class _Parts:
 
 
 def _parts(graph: Graph, root: Node) -> _Parts | str:
+    """The parts of an attention whose last product is ``root``, or why it is none."""
     p, v = graph.required_inputs(root)
     softmax = _unguarded(graph, p)
     if softmax is None or softmax.node.key != "Softmax" or v.dtype not in _FLOATS:
@@ -102,6 +103,7 @@ def _scores(graph: Graph, softmax: Node) -> tuple[Node, Value | None, float] | s
 
 
 def _score_side(graph: Graph, inputs: list[Value | None]) -> tuple[Value, Value] | None:
+    """The two operands of the sum of scores and mask, in this order."""
     a, b = inputs
     if a is None or b is None:
         return None

@@ -66,6 +66,7 @@ def _quantized(bound: float, scale: np.float32, zero: int, limits: np.iinfo) -> 
 
 
 def _cut_bytes(m: Match, r: Editor) -> Value:
+    """Quantise ``x`` first, and clip the integers, without bounds that saturation implies."""
     step, bounds = _step(m), bounds_of(m, "cut")
     assert step is not None and bounds is not None
     kind = to_numpy_dtype(m.root.out().dtype)

@@ -183,6 +183,7 @@ class _Cone:
 
 
 def _producers_first(graph: Graph, nodes: list[Node]) -> list[Node]:
+    """``nodes`` in topological order."""
     members, order = set(nodes), []
     seen: set[Node] = set()
 

@@ -70,6 +70,7 @@ def _same_last(v: Value, view: Value, a: Value) -> bool:
 
 
 def _can_sink(m: Match) -> str | None:
+    """An objection to moving the view of an operand behind the elementwise root."""
     if has_trait(m.root, Trait.STOCHASTIC) or len(m.root.outputs) != 1:
         return "its results go by their places"
     view = _viewed(m)

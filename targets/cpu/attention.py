@@ -191,6 +191,7 @@ class _Block:
             self._score_tile(index(count), row, size, vectors, ragged)
 
     def _score_tile(self, tile: Expr, row: Expr, size: int, vectors: int, ragged: bool) -> None:
+        """The scores of one tile of keys, scaled and masked; updates each row's ``peaks``."""
         a, b, lanes = self.a, self.b, self.lanes
         acc = RegisterTile(b, size, vectors, FloatDot(lanes))
         acc.zero()

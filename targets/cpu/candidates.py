@@ -79,6 +79,7 @@ def _input(graph: Graph, kind: str, shape: tuple[int, ...]) -> Value:
 
 
 def _product(graph: Graph, cpu: CpuFeatures, shape: ProductShape, choice: Choice) -> Value:
+    """A ``kiln.MatMulPacked`` of the shape, for this choice."""
     depth = integer_depth(cpu) if shape.operand != "float32" else 1
     tiles, steps = _ceil_div(shape.columns, choice.tile), _ceil_div(shape.inner, depth)
     assert shape.rows is not None
@@ -89,6 +90,7 @@ def _product(graph: Graph, cpu: CpuFeatures, shape: ProductShape, choice: Choice
 
 
 def _conv(graph: Graph, cpu: CpuFeatures, shape: ConvShape, choice: Choice) -> Value:
+    """A ``kiln.ConvBlocked`` of the shape, for this choice; pads keep the size for stride 1."""
     block, tile, group = cpu.lanes, choice.tile, shape.group
     depth = integer_depth(cpu) if shape.integer else 1
     channels = shape.channels * group

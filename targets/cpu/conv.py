@@ -143,6 +143,7 @@ class _Dense:
         self.dot = dot_of(cpu, x.dtype.name, depth, self.lanes)
 
     def emit(self) -> None:
+        """Emit the kernel, by one of three ways to cut an image into tiles."""
         image = as_image(self.b, self.ctx.buffered(0))
         n, _, *spatial, _ = self.ctx.out_shape()
         self.rank = len(spatial)

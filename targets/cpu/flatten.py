@@ -42,6 +42,7 @@ def _is_pointwise(conv: Node) -> bool:
 
 
 def _mergeable(region: Graph, node: Node, image: tuple[Dim, ...]) -> bool:
+    """Does a node compute the same if the image's dims are merged in all of its values?"""
     ours = node.key == "kiln.ConvBlocked" or node.key == "Input"
     if not ours and not is_elementwise(node, region.inputs_of(node)):
         return node.key == "Constant" and node.out().tensor_type.numel == 1

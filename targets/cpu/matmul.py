@@ -56,6 +56,8 @@ def matmul_packed(cpu: CpuFeatures) -> Template:
 
 
 class _Packed:
+    """One product; a task is a tile of columns and a group of tiles of rows."""
+
     def __init__(self, ctx: TemplateContext, cpu: CpuFeatures) -> None:
         self.ctx = ctx
         self.b = ctx.b

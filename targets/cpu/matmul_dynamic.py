@@ -66,6 +66,8 @@ def _objection(graph: Graph, node: Node) -> str | None:
 
 
 class _Product:
+    """One product; a task is a tile of columns, in one matrix of the batch, and a group of rows."""
+
     def __init__(self, ctx: TemplateContext, cpu: CpuFeatures) -> None:
         self.ctx = ctx
         self.b = ctx.b
@@ -136,6 +138,7 @@ class _Product:
         self, packed: BufferTensor, where: tuple[Expr, ...], at: tuple[Expr, ...], row: Expr,
         size: int,
     ) -> None:  # fmt: skip
+        """One register tile: ``size`` rows from ``row`` on, and the columns of the packed tile."""
         *batch, tile, _group = at
         lanes = self.cpu.lanes
         acc = RegisterTile(self.b, size, self.vectors, FloatDot(lanes))

@@ -83,6 +83,11 @@ class _Recurrent:
         self.wants_steps = ctx.destination(0) is not None
 
     def emit(self) -> None:
+        """Cut the batch into tasks of some sequences each.
+
+        If its size is only known at run time, tasks have the most sequences that fit, and those
+        that are left over are tasks of one sequence.
+        """
         batch = as_int(self.layer.batch)
         if batch is not None:
             start = 0
@@ -97,6 +102,7 @@ class _Recurrent:
             self._tasks(done, index(self.layer.batch) - done, 1)
 
     def _tasks(self, start: Expr, count: Any, rows: int) -> None:
+        """Tasks for ``count`` times ``rows`` sequences; at run time it may be a single one."""
         tasks = product((self.layer.directions, count))
         known = as_int(tasks)
         if known is not None or self.layer.directions > 1:
@@ -109,6 +115,7 @@ class _Recurrent:
             self._walks(start, count, rows, alone=False)
 
     def _walks(self, start: Expr, count: Any, rows: int, alone: bool) -> None:
+        """Run the tasks; each direction has code of its own if its activation functions differ."""
         layer = self.layer
         functions = layer.functions()
 
@@ -323,6 +330,7 @@ Step = Callable[[_Walk, _Now], None]
 
 
 def _rnn_step(w: _Walk, now: _Now) -> None:
+    """``h = f(x W^T + h R^T)``"""
     (f,) = w.functions
 
     def one(block: Expr) -> None:
@@ -337,6 +345,7 @@ def _rnn_step(w: _Walk, now: _Now) -> None:
 
 
 def _lstm_step(w: _Walk, now: _Now) -> None:
+    """One step of an LSTM, whose gates and cell state are updated block by block."""
     coupled, memory = bool(w.k.ctx.attr("input_forget")), w.memory
     assert memory is not None
 
@@ -365,6 +374,7 @@ def _gru_step(w: _Walk, now: _Now) -> None:
 
 
 def _gru_linear_first(w: _Walk, now: _Now) -> None:
+    """A GRU that multiplies first, ``n = g(x W^T + r * (h R^T + b))``, so one product is enough."""
     f, g = w.functions
     bias = w.k.bias
 
@@ -384,6 +394,10 @@ def _gru_linear_first(w: _Walk, now: _Now) -> None:
 
 
 def _gru_reset_first(w: _Walk, now: _Now) -> None:
+    """A GRU that applies the reset gate first, ``n = g(x W^T + (r * h) R^T)``.
+
+    The product for n needs all elements of ``r * h``, so there is a second loop over the blocks.
+    """
     f, g = w.functions
     update, reset = (w.b.workspace((w.rows, w.k.padded), _FLOAT, "gate") for _ in range(2))
 

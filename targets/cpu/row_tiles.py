@@ -97,6 +97,7 @@ class RowTiles:
             start, row = start + count, row + size * count
 
     def _each_at_run_time(self, group: Expr, tile: Callable[[Expr, int], None]) -> None:
+        """Full tiles in a loop, then one tile for each bit of the number of rows left over."""
         b, limit = self.b, self.limit
         start, rows = index(0), index(self.rows)
         if self._many:

@@ -218,6 +218,7 @@ def _context(
     values: dict[Value, TensorExpr],
     destinations: dict[Value, BufferTensor],
 ) -> LowerContext:
+    """The lowering context of ``node``."""
     inputs = graph.inputs_of(node)
 
     def known(i: int) -> np.ndarray | None:
@@ -243,6 +244,7 @@ def _lower_node(
     values: dict[Value, TensorExpr],
     destinations: dict[Value, BufferTensor],
 ) -> None:
+    """Lower ``node`` by its op's rule; its results are added to ``values``."""
     rule = lowering_of(node.key)
     if rule is None:
         raise LoweringError("no lowering for this op", at=node)

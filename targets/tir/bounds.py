@@ -178,6 +178,7 @@ class _BoundsChecks:
         return out, known
 
     def _expression(self, e: Any, known: _Known) -> tuple[list[Stmt], _Known]:
+        """Checks for the loads in an expression."""
         if isinstance(e, tvm.ir.TensorLoad):
             e = _Access(e.source, e.indices, "reads")
         if isinstance(e, _Access):
@@ -192,6 +193,7 @@ class _BoundsChecks:
         return self._checks(_children(e), known)
 
     def _conditional(self, e: Any, known: _Known) -> tuple[list[Stmt], _Known]:
+        """Checks for ``if_then_else``; those of a branch only run if the branch is taken."""
         condition, yes, no = e.args
         checks, known = self._expression(condition, known)
         sides = [self._expression(side, known)[0] for side in (yes, no)]
@@ -201,6 +203,7 @@ class _BoundsChecks:
         return checks, known
 
     def _access(self, a: _Access, known: _Known) -> tuple[list[Stmt], _Known]:
+        """Checks for one access, unless the same was checked before."""
         (at,) = a.indices
         checks, known = self._expression(at, known)
         memory = self._memory[a.buffer]

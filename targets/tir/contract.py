@@ -82,6 +82,10 @@ def _dot(b: Builder, c: Contraction, at: At, i: Expr, j: Expr) -> Expr:
 
 
 def _along_columns(b: Builder, c: Contraction, width: int) -> None:
+    """Tiles of up to 6 rows by one or more vectors of columns.
+
+    If there are fewer columns than a tile has, elements are computed one by one.
+    """
     lanes, vectors = _column_tile(c, width)
     height = _tile_rows(as_int(c.rows), 6 if vectors <= 2 else 1)
     tile = lanes * vectors
@@ -152,6 +156,7 @@ def _tile_rows(rows: int | None, most: int) -> int:
 def _columns_kernel(
     b: Builder, c: Contraction, at: At, i: Expr, height: int, j: Expr, lanes: int, vectors: int
 ) -> None:
+    """One tile: each step broadcasts an element of ``lhs`` for each row."""
     acc = [[b.local((lanes,), c.dtype) for _ in range(vectors)] for _ in range(height)]
     for row in acc:
         for sums in row:
@@ -178,6 +183,7 @@ def _clear(b: Builder, sums: BufferTensor, lanes: int) -> None:
 
 
 def _along_inner(b: Builder, c: Contraction, width: int) -> None:
+    """Tiles of up to 2 rows by 4 columns, with partial sums of each element in lanes."""
     known = as_int(c.inner[-1])
     lanes = width if known is None else best_lanes(known, width)
     height, breadth = (min(as_int(e) or most, most) for e, most in ((c.rows, 2), (c.columns, 4)))
@@ -203,6 +209,7 @@ def _clamp(i: Expr, extent: Any, tile: int) -> Expr:
 def _inner_kernel(
     b: Builder, c: Contraction, at: At, rows: list[Expr], columns: list[Expr], lanes: int
 ) -> None:
+    """One tile: whole vectors of terms, then the terms that are left, then the sum of all lanes."""
     places = [(i, j) for i in rows for j in columns]
     if lanes == 1:
         for i, j in places:

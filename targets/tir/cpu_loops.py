@@ -124,6 +124,7 @@ def _indices(b: Builder, flat: Expr, extents: tuple[Any, ...]) -> tuple[Expr, ..
 
 
 def _chunked(b: Builder, extent: Any, body: Callable[[Expr], None]) -> None:
+    """One dim as parallel tasks of :data:`CHUNK` elements each."""
     n = index(extent)
     known = as_int(extent)
     tasks = -(-known // CHUNK) if known else tirx.floordiv(n + index(CHUNK - 1), index(CHUNK))

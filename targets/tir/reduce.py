@@ -208,6 +208,7 @@ def _for_columns(
     b: Builder, shape: Sequence[Any], axes: Sequence[int], kept: Sequence[int], program: Program,
     lanes: int, work: int,
 ) -> None:  # fmt: skip
+    """Run ``program`` for tiles of ``lanes`` columns, and for single columns that are left over."""
     *lead, last = [shape[i] for i in kept]
     whole, tail = split(last, lanes)
 
