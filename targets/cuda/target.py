@@ -12,6 +12,7 @@ from typing import Any
 from tvm import tirx
 
 from ...contract import CUDA_MODULES, join_texts, split_texts
+from ...ir.costs import Rates
 from ...ir.graph import Graph, Node
 from ...ir.hardware import GenericHardware
 from ..base import (
@@ -33,6 +34,11 @@ from .device_code import device_code
 from .lowering import register_rules
 
 DEFAULT = "sm_80"
+
+MULTIPROCESSORS = 108
+RATES = Rates({"float32": 40e9, "float64": 20e9, "int8": 40e9}, 90e9, 14e9)
+"""What plain kernels make of one multiprocessor of an A100, about: there are no templates, so sums
+of products reach a fraction of its 180 GFLOP/s."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class CudaTarget:
     @property
     def hardware(self) -> GenericHardware:
         """No blocked layouts: kernels work on plain ones."""
-        return GenericHardware()
+        return GenericHardware(cores=MULTIPROCESSORS, rates=RATES)
 
     @property
     def checks_bounds(self) -> bool:
