@@ -71,6 +71,16 @@ def test_scales_and_masks(lines: str, inputs: int) -> None:
     assert found["scale"] == pytest.approx(8**-0.5, rel=1e-5)
 
 
+def test_keys_that_were_transposed_are_read_as_they_are() -> None:
+    graph = _graph(
+        "%t = Transpose(%k) {perm=[0, 1, 3, 2]}\n%s = MatMul(%q, %t)\n%p = Softmax(%s)\n"
+        "%y = MatMul(%p, %v)",
+        PARAMETERS.replace("%t: float32[2,3,8,6]", "%k: float32[2,3,6,8]"),
+    )
+    _attention(graph)
+    assert [n.op for n in graph.topological()] == ["Attention"]
+
+
 def test_a_product_without_scale() -> None:
     graph = _graph("%s = MatMul(%q, %t)\n%p = Softmax(%s)\n%y = MatMul(%p, %v)")
     assert _attention(graph)["scale"] == 1.0
@@ -157,6 +167,10 @@ def test_a_factor_of_zero_is_no_scale() -> None:
             "%s = MatMul(%q, %t)\n%p = Softmax(%s)\n%n = IsNaN(%p)\n%g = Where(%n, %zero, %p)\n"
             "%o = MatMul(%g, %v)\n%e = Exp(%g)\n%z = MatMul(%e, %v)\n%y = Add(%o, %z)",
             "its left side is no softmax",
+        ),
+        (
+            "%s = MatMul(%q, %t)\n%f = Div(%d, %s)\n%p = Softmax(%f)\n%y = MatMul(%p, %v)",
+            "there is no product of its own",
         ),
         ("%s = Exp(%m)\n%p = Softmax(%s)\n%y = MatMul(%p, %v)", "the scores come from Exp"),
         (

@@ -541,6 +541,12 @@ def test_transposed_windows_that_do_not_lie_apart_stay(attrs: str, kept: bool) -
     assert (count(equivalent(case), "ConvTranspose") == 1) is kept
 
 
+def test_weights_that_are_turned_by_default_are_packed() -> None:
+    """Without ``perm`` a Transpose turns the axes around."""
+    case = Case("%x: float32[3,7]", "%t = Transpose(%w)\n%y = MatMul(%x, %t)", {"w": floats(10, 7)})
+    assert count(equivalent(case), "kiln.MatMulPacked") == 1
+
+
 def test_a_transposed_window_of_one_pixel_has_no_strides() -> None:
     case = Case(X8, "%y = ConvTranspose(%x, %w)", {"w": floats(8, 6, 1, 1)})
     assert count(equivalent(case), "ConvTranspose") == 0
