@@ -9,14 +9,17 @@ target still gets a symbolic shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import GraphkilnError, UndeterminedError
-from .dims import Dim, sym
+from .conditions import Condition
+from .dims import Dim, substitute, sym
 from .graph import Graph, GraphError, Node, Value
 from .registry import InferContext, InferenceError, Needs, spec_of
+from .symbols import Renames, kept_names, rename_type
 from .types import Type, array_type
 
 KNOWN_LIMIT = 4096
@@ -88,11 +91,21 @@ def infer_outputs(
     if needs is not None:
         context.needs = needs
     context.collect = collect
-    spec = spec_of(node)
-    context.results = types = _checked(context, spec.infer, node)
+    spec, stated = spec_of(node), len(context.needs.conditions)
+    types = _checked(context, spec.infer, node)
+    renames = kept_names(node, [o.type for o in node.outputs], types)
+    if renames:
+        types = [rename_type(t, renames) for t in types]
+        own = context.needs.conditions[stated:]
+        context.needs.conditions[stated:] = [_renamed(c, renames) for c in own]
+    context.results = types
     if spec.propagate is not None:
         _propagate(context, spec.propagate, node, inputs, values)
     return types
+
+
+def _renamed(c: Condition, renames: Renames) -> Condition:
+    return replace(c, a=substitute(c.a, renames), b=substitute(c.b, renames))
 
 
 def make_context(

@@ -8,11 +8,12 @@ replaced, or the size becomes known, the symbol is substituted in all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, zip_longest
 from typing import Any
 
 from .bindings import attribute_symbols
-from .dims import Dim, SymExpr, free_symbols, substitute, symbol_name
+from .dims import Dim, SymExpr, free_symbols, substitute, sym, symbol_name
 from .graph import Attr, Graph, Node, Value
 from .registry import has_trait
 from .traits import Trait
@@ -45,6 +46,60 @@ def collect_renames(node: Node, old: Type | None, new: Type | None, renames: Ren
         symbol = own_symbol(a, node)
         if symbol is not None and a != b and symbol not in free_symbols(b):
             renames[symbol] = b
+
+
+def kept_names(node: Node, old: Sequence[Type | None], new: Sequence[Type]) -> Renames:
+    """What to call the symbols that ``node`` introduced in its ``new`` types.
+
+    A dim that was a symbol of the node in its ``old`` types, and is one again, keeps its name, even
+    if another dim is known by now and inference counts from an earlier one. Else a name would mean
+    one size in what was made before, and another from now on.
+    """
+    renames: Renames = {}
+    taken: set[str] = set()
+    fresh: list[str] = []
+    for a, b in _dim_pairs(old, new):
+        name = own_symbol(b, node)
+        if name is None or name in renames:
+            continue
+        before = own_symbol(a, node) if a is not None else None
+        if before is None or before in taken:
+            fresh.append(name)
+        else:
+            renames[name] = sym(before)
+            taken.add(before)
+    renames |= _other_names([n for n in fresh if n not in renames and n in taken], renames)
+    return {name: d for name, d in renames.items() if d != sym(name)}
+
+
+def _other_names(names: Iterable[str], renames: Renames) -> Renames:
+    """Names that nothing has for symbols whose own are taken."""
+    used = {*names, *renames, *map(str, renames.values())}
+    found: Renames = {}
+    for name in dict.fromkeys(names):
+        stem = name.rpartition("_")[0]
+        free = next(f"{stem}_{i}" for i in count() if f"{stem}_{i}" not in used)
+        used.add(free)
+        found[name] = sym(free)
+    return found
+
+
+def _dim_pairs(old: Sequence[Type | None], new: Sequence[Type]) -> Iterator[tuple[Dim | None, Dim]]:
+    """The dims of the new types, each with the one in its place in the old types, if any."""
+    nested = SequenceType | OptionalType
+    for a, b in zip_longest(old[: len(new)], new):
+        if isinstance(b, nested):
+            yield from _dim_pairs([a.elem if isinstance(a, nested) else None], [b.elem])
+        elif b.shape is not None:
+            before: Sequence[Dim | None] = (None,) * len(b.shape)
+            if isinstance(a, TensorType) and a.shape is not None and len(a.shape) == len(b.shape):
+                before = a.shape
+            yield from zip(before, b.shape, strict=True)
+
+
+def rename_type(t: Type, renames: Mapping[str, Dim]) -> Type:
+    """``t`` with its symbols substituted, all at once."""
+    return _type(t, renames)
 
 
 def collect_arguments(parameter: Type | None, argument: Type | None, renames: Renames) -> None:
@@ -137,6 +192,6 @@ def _attr(value: Any, renames: Mapping[str, Dim]) -> Any:
 
 
 __all__ = [
-    "Renames", "carried_symbols", "collect_arguments", "collect_renames", "loose_symbols",
-    "own_symbol", "rename_attrs", "rename_symbols",
+    "Renames", "carried_symbols", "collect_arguments", "collect_renames", "kept_names",
+    "loose_symbols", "own_symbol", "rename_attrs", "rename_symbols", "rename_type",
 ]  # fmt: skip
