@@ -227,11 +227,16 @@ class Trials:
         return [n for n in numbers if self._files[n] in tests]
 
     def _of_file(self, mutant: Mutant) -> list[str]:
-        """The tests that come to the mutant's file, or all where none of it runs in tests."""
+        """The tests that come to the mutant's file, or all where none of it runs in tests.
+
+        All of its own two files of tests, and so many of the others.
+        """
         name = mutant.file.name
         numbers = {n for (file, _), tests in self._hits.items() if file == name for n in tests}
         own = self._own(mutant, numbers) or self._own(mutant, range(len(self._items)))
-        return [self._items[n].nodeid for n in sorted(self._closest(own, name))]
+        near = [n for n in own if self._files[n] in mutant.file.tests[:2]]
+        far = self._closest(set(own).difference(near), name)
+        return [self._items[n].nodeid for n in sorted([*near, *far])]
 
     def _try(self, mutant: Mutant, items: Sequence[pytest.Item]) -> str | None:
         if not self._live.change(mutant.file, mutant.change.applied):
