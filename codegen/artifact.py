@@ -160,7 +160,7 @@ def _told(target: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ArtifactWriteError(f"cannot write {target}: {reason}") from error
+        raise ArtifactWriteError(f"cannot write it: {reason}", file=str(target)) from error
 
 
 def _require_free(target: Path, folder: bool) -> None:
@@ -170,12 +170,15 @@ def _require_free(target: Path, folder: bool) -> None:
     """
     if folder:
         if target.exists() and not (target / MANIFEST).is_file():
-            raise ArtifactWriteError(f"cannot write {target}: it exists and is no artifact folder")
+            raise ArtifactWriteError(
+                "cannot write it: it exists and is no artifact folder", file=str(target)
+            )
     elif target.is_dir():
-        raise ArtifactWriteError(f"cannot write {target}: it is a folder")
+        raise ArtifactWriteError("cannot write it: it is a folder", file=str(target))
     elif target.exists() and target.suffix != ".kiln" and not _is_artifact(target):
         raise ArtifactWriteError(
-            f"cannot write {target}: it exists and is no artifact; remove it or choose another name"
+            "cannot write it: it exists and is no artifact; remove it or choose another name",
+            file=str(target),
         )
 
 

@@ -98,7 +98,7 @@ class Database:
                 self._connection.execute("COMMIT")
             kind = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
         if kind != (_APPLICATION, _SCHEMA):
-            raise DatabaseError(f"{self.path} is not a database of kernel choices of this version")
+            raise self._error("not a database of kernel choices of this version")
 
     def close(self) -> None:
         """Close the file."""
@@ -156,14 +156,17 @@ class Database:
 
     def _choice(self, tile: object, algorithm: object) -> Choice:
         if not isinstance(tile, int) or not isinstance(algorithm, str):
-            raise DatabaseError(f"{self.path} is damaged: ({tile!r}, {algorithm!r}) is no choice")
+            raise self._error(f"damaged: ({tile!r}, {algorithm!r}) is no choice")
         return Choice(tile, algorithm)
 
     def _timings(self, text: str) -> tuple[Timing, ...]:
         try:
             return tuple(Timing(Choice(t, a), s) for t, a, s in json.loads(text))
         except (TypeError, ValueError):
-            raise DatabaseError(f"{self.path} is damaged: {text!r} are no timings") from None
+            raise self._error(f"damaged: {text!r} are no timings") from None
+
+    def _error(self, reason: str) -> DatabaseError:
+        return DatabaseError(reason, file=str(self.path))
 
     def _value(self, query: str) -> object:
         return self._connection.execute(query).fetchone()[0]
@@ -174,7 +177,7 @@ class Database:
             yield
         except (sqlite3.Error, OSError) as e:
             reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-            raise DatabaseError(f"the database of tuned kernels {self.path}: {reason}") from e
+            raise self._error(f"the database of tuned kernels: {reason}") from e
 
 
 @cache

@@ -600,7 +600,7 @@ def test_a_failed_write_leaves_nothing(
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactWriteError, match="cannot write .*: No such file or directory"):
+    with pytest.raises(ArtifactWriteError, match=r".*cannot write it: No such file or directory"):
         write_artifact(contents(), tmp_path / "nowhere" / "model.kiln")
 
 
