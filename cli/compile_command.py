@@ -85,8 +85,10 @@ def _summary(artifact: Any, path: Path, seconds: float) -> None:
         )
     )
     if artifact.near_misses:
-        misses = [(m.rule, m.node, m.op, m.reason) for m in artifact.near_misses]
-        show(table("Not done", ["rule", "node", "op", "why"], misses))
+        misses = [
+            (m.rule, m.node, m.op, ", ".join(m.origins), m.reason) for m in artifact.near_misses
+        ]
+        show(table("Not done", ["rule", "node", "op", "ONNX nodes", "why"], misses))
     if artifact.tuning is not None:
         show(facts("Tuning", tuning_facts(artifact.tuning)))
     for warning in report["warnings"]:

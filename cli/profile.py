@@ -247,7 +247,8 @@ def origins_table(rows: Sequence[Row]) -> Any:
         if any(cost.origins for cost in row.costs)
     ]
     columns = ["kernel", "computes", "template, algorithm and register tile, or why none"]
-    return table("ONNX nodes", columns, lines[:_TOLD]) if lines else None
+    title = "ONNX nodes" if len(lines) <= _TOLD else f"ONNX nodes of the {_TOLD} slowest kernels"
+    return table(title, columns, lines[:_TOLD]) if lines else None
 
 
 def _onnx_nodes(row: Row) -> str:
@@ -307,7 +308,7 @@ def trace(profiler: Profiler, costs: Sequence[Cost], title: str) -> dict[str, An
     for timed, cost in zip(profiler.fastest(), costs, strict=True):
         details = {"flops": cost.flops, "bytes": cost.bytes, "ops": list(cost.ops),
                    "node": cost.node, "onnx": list(cost.origins), "template": cost.template,
-                   "algorithm": cost.algorithm, "tile": cost.tile,
+                   "algorithm": cost.algorithm, "tile": cost.tile, "generic": cost.generic or None,
                    "sizes": list(timed.call.sizes)}  # fmt: skip
         events.append(
             {
