@@ -2,8 +2,8 @@
 
 Each node becomes a kernel call, a view of its input's memory, a call of a host function, or blocks
 of instructions (If, Loop, Scan). The parts: :mod:`.program_builder` writes instructions,
-:mod:`.dim_slots` learns sizes, :mod:`.kernel_calls` names and calls kernels, :mod:`.frame` keeps
-the values of one graph, and :mod:`.control` lowers If, Loop and Scan.
+:mod:`.dim_slots` learns sizes, :mod:`.kernel_calls` names and calls kernels,
+:mod:`.lowering_state` keeps the values of one graph, and :mod:`.control` lowers If, Loop and Scan.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from .classify import is_host, is_view, used_values, view_root
 from .control import lower_control
 from .dim_slots import DimKernel, DimSlots
 from .errors import CodegenError
-from .frame import Frame
 from .kernel_calls import KernelCalls
 from .kernels import KernelSpec, computed_sizes, kernel_spec
 from .liveness import Liveness
+from .lowering_state import LoweringState
 from .program import (
     AllocStorage,
     BindSizes,
@@ -93,106 +93,106 @@ def lower_graph(graph: Graph, target: Target, version: str) -> Lowered:
         return targets[node.device].space if node.device else HOST
 
     live = Liveness(graph, not target.keeps_apart, space)
-    frame = Frame(graph, builder, dims, kernels, live, space)
+    state = LoweringState(graph, builder, dims, kernels, live, space)
     dims.collect(graph)
-    _lower_model(frame)
+    _lower_model(state)
     return Lowered(
         builder.program, kernels.kernels, dims.kernels, builder.weights, kernels.calls,
         builder.weight_spaces,
     )  # fmt: skip
 
 
-def _lower_model(frame: Frame) -> None:
+def _lower_model(state: LoweringState) -> None:
     """The whole program: inputs, the arena, all operations, and the results."""
-    graph, builder = frame.graph, frame.builder
-    frame.dims.checks.enter(graph)
+    graph, builder = state.graph, state.builder
+    state.dims.checks.enter(graph)
     builder.program.inputs = len(graph.inputs)
     for i, v in enumerate(graph.inputs):
-        frame.registers[v] = builder.new_reg()
-        builder.emit(LoadInput(frame.registers[v], i))
-    frame.dims.bind_types([(frame.registers[v], v) for v in graph.inputs])
-    frame.dims.symbols_bound(set())
-    for space, size in frame.live.arenas.items():
+        state.registers[v] = builder.new_reg()
+        builder.emit(LoadInput(state.registers[v], i))
+    state.dims.bind_types([(state.registers[v], v) for v in graph.inputs])
+    state.dims.symbols_bound(set())
+    for space, size in state.live.arenas.items():
         if size:
-            arena = frame.arenas[space] = builder.new_reg()
+            arena = state.arenas[space] = builder.new_reg()
             builder.use_space(space)
             builder.emit(AllocStorage(arena, size, space))
             builder.program.arena_bytes += size
-    for node in frame.live.order:
-        _lower_node(frame, node)
-    results = [_result(frame, v) for v in graph.outputs]
+    for node in state.live.order:
+        _lower_node(state, node)
+    results = [_result(state, v) for v in graph.outputs]
     builder.program.result = builder.new_reg()
     builder.emit(MakeTuple(builder.program.result, tuple(results)))
 
 
-def _inline(outer: Frame, body: Graph, inputs: Sequence[Reg]) -> list[Reg]:
+def _inline(outer: LoweringState, body: Graph, inputs: Sequence[Reg]) -> list[Reg]:
     """Emit the operations of a body; returns the registers of its outputs."""
-    frame = outer.inner(body, inputs)
-    frame.dims.checks.enter(body)
-    frame.dims.symbols_bound(set())
-    for node in frame.live.order:
-        _lower_node(frame, node)
-    frame.dims.checks.leave()
-    return frame.regs(body.outputs)
+    state = outer.inner(body, inputs)
+    state.dims.checks.enter(body)
+    state.dims.symbols_bound(set())
+    for node in state.live.order:
+        _lower_node(state, node)
+    state.dims.checks.leave()
+    return state.regs(body.outputs)
 
 
-def _result(frame: Frame, value: Value) -> Reg:
+def _result(state: LoweringState, value: Value) -> Reg:
     """A register for a graph result; inputs and constants are copied, never handed out."""
-    root = view_root(frame.graph, value)
-    source = frame.reg(value)
+    root = view_root(state.graph, value)
+    source = state.reg(value)
     if root.node.key not in ("Input", "Constant") or not isinstance(value.type, TensorType):
         return source
-    return source if value.dtype == "string" else copied(frame.kernels, value.type, source)
+    return source if value.dtype == "string" else copied(state.kernels, value.type, source)
 
 
-def _lower_node(frame: Frame, node: Node) -> None:
+def _lower_node(state: LoweringState, node: Node) -> None:
     try:
         if has_trait(node, Trait.EFFECT):
             pass  # conditions on sizes are checked where the sizes become known: see Checks
         elif has_trait(node, Trait.CONTROL_FLOW):
-            lower_control(frame, node, partial(_inline, frame))
-        elif is_host(frame.graph, node):
-            _host(frame, node)
-        elif is_view(frame.graph, node):
-            _view(frame, node)
+            lower_control(state, node, partial(_inline, state))
+        elif is_host(state.graph, node):
+            _host(state, node)
+        elif is_view(state.graph, node):
+            _view(state, node)
         else:
-            _kernel(frame, node)
+            _kernel(state, node)
     except CodegenError as e:
         e.locate(node)
         raise
     except GraphkilnError as e:  # such as an unknown rank
         raise CodegenError(e.reason, at=node) from e
-    for v in frame.live.dead_after(node):
-        if v in frame.registers and v.node.key != "Constant":
-            frame.builder.emit(Kill(frame.registers[v]))
-    for reg in frame.copies_dead_after(node):
-        frame.builder.emit(Kill(reg))
+    for v in state.live.dead_after(node):
+        if v in state.registers and v.node.key != "Constant":
+            state.builder.emit(Kill(state.registers[v]))
+    for reg in state.copies_dead_after(node):
+        state.builder.emit(Kill(reg))
 
 
-def _kernel(frame: Frame, node: Node) -> None:
+def _kernel(state: LoweringState, node: Node) -> None:
     """Call the node's kernel; its results lie in the arena where they were planned there."""
-    spec = kernel_spec(frame.graph, node)
-    sources = frame.graph.inputs_of(node)
-    space = frame.space(node)
-    inputs = frame.regs((sources[i] for i in spec.arguments), space)
-    _sizes(frame, node)
+    spec = kernel_spec(state.graph, node)
+    sources = state.graph.inputs_of(node)
+    space = state.space(node)
+    inputs = state.regs((sources[i] for i in spec.arguments), space)
+    _sizes(state, node)
     outputs = []
-    for v in used_values(frame.graph, node):
-        offset, arena = frame.live.offset(v), frame.arenas.get(space)
+    for v in used_values(state.graph, node):
+        offset, arena = state.live.offset(v), state.arenas.get(space)
         if offset is not None and arena is not None:
-            reg = frame.builder.new_reg()
-            frame.kernels.place(reg, arena, offset, v.tensor_type)
+            reg = state.builder.new_reg()
+            state.kernels.place(reg, arena, offset, v.tensor_type)
         else:
-            reg = frame.kernels.allocate(v.tensor_type, space)
-        frame.put(v, reg, space)
+            reg = state.kernels.allocate(v.tensor_type, space)
+        state.put(v, reg, space)
         outputs.append(reg)
-    if not frame.live.is_in_place(node):
-        frame.kernels.call(spec, inputs, outputs)
+    if not state.live.is_in_place(node):
+        state.kernels.call(spec, inputs, outputs)
 
 
-def _sizes(frame: Frame, node: Node) -> None:
+def _sizes(state: LoweringState, node: Node) -> None:
     """Compute the output dims that depend on the node's data, by a kernel that runs first."""
-    dims, sources = frame.dims, frame.graph.inputs_of(node)
+    dims, sources = state.dims, state.graph.inputs_of(node)
     types = [None if v is None else v.type for v in sources]
     fresh = fresh_symbols([o.type for o in node.outputs], types)
     unbound = {s for s in fresh if s not in dims.bound}
@@ -203,63 +203,63 @@ def _sizes(frame: Frame, node: Node) -> None:
             "its output size depends on data and no rule computes it"
             f" ({', '.join(sorted(unbound))})", at=node,
         )  # fmt: skip
-    spec = kernel_spec(frame.graph, node, "sizes")
-    space = frame.space(node)
-    inputs = frame.regs((sources[i] for i in spec.arguments), space)
-    computed = [symbol_name(d) for d in computed_sizes(frame.graph, node)]
+    spec = kernel_spec(state.graph, node, "sizes")
+    space = state.space(node)
+    inputs = state.regs((sources[i] for i in spec.arguments), space)
+    computed = [symbol_name(d) for d in computed_sizes(state.graph, node)]
     t = tensor("int64", len(computed))
-    sizes = frame.kernels.allocate(t, space)
-    frame.kernels.call(spec, inputs, [sizes])
+    sizes = state.kernels.allocate(t, space)
+    state.kernels.call(spec, inputs, [sizes])
     if space != HOST:
-        sizes = frame.kernels.copy_to(HOST, sizes, t)
+        sizes = state.kernels.copy_to(HOST, sizes, t)
     slots = tuple(dims.of_symbol(s) if s in unbound else None for s in computed)
-    frame.builder.emit(BindSizes(sizes, slots))
+    state.builder.emit(BindSizes(sizes, slots))
     for s in sorted(unbound):
         for check in size_of_values(node, s):
             dims.checks.add(check)
     dims.symbols_bound(unbound)
 
 
-def _view(frame: Frame, node: Node) -> None:
+def _view(state: LoweringState, node: Node) -> None:
     """The node's result is its input's memory, perhaps under another shape."""
-    source = frame.graph.input(node, 0)
+    source = state.graph.input(node, 0)
     assert source is not None
-    reg, out = frame.builder.new_reg(), node.out()
-    space = frame.spaces.get(source, HOST)
-    held = frame.reg(source, space)
+    reg, out = state.builder.new_reg(), node.out()
+    space = state.spaces.get(source, HOST)
+    held = state.reg(source, space)
     if node.key == "kiln.Require":
-        _check(frame, node)
+        _check(state, node)
     if isinstance(out.type, TensorType) and out.type.dtype.name != "string":
-        _sizes(frame, node)
+        _sizes(state, node)
         same = isinstance(source.type, TensorType) and source.type.shape == out.type.shape
-        copy_or_view = Copy(reg, held) if same else View(reg, held, frame.dims.shape(out.type))
-        frame.builder.emit(copy_or_view)
+        copy_or_view = Copy(reg, held) if same else View(reg, held, state.dims.shape(out.type))
+        state.builder.emit(copy_or_view)
     else:
-        frame.builder.emit(Copy(reg, held))
-    frame.put(out, reg, space)
+        state.builder.emit(Copy(reg, held))
+    state.put(out, reg, space)
 
 
-def _check(frame: Frame, node: Node) -> None:
+def _check(state: LoweringState, node: Node) -> None:
     """Fail with the node's message unless its condition holds."""
-    _, condition = frame.graph.required_inputs(node)
-    test = frame.reg(condition)
-    with frame.builder.nested() as failure:
-        frame.builder.call_host("Refuse", {"message": node.attrs["message"]}, [], 0)
-    frame.builder.emit(If(test, (), tuple(failure)))
+    _, condition = state.graph.required_inputs(node)
+    test = state.reg(condition)
+    with state.builder.nested() as failure:
+        state.builder.call_host("Refuse", {"message": node.attrs["message"]}, [], 0)
+    state.builder.emit(If(test, (), tuple(failure)))
 
 
-def _host(frame: Frame, node: Node) -> None:
+def _host(state: LoweringState, node: Node) -> None:
     """Call the host function of the runtime that computes the node."""
-    inputs = frame.graph.inputs_of(node)
-    arguments: list[Operand | None] = [None if v is None else frame.reg(v) for v in inputs]
+    inputs = state.graph.inputs_of(node)
+    arguments: list[Operand | None] = [None if v is None else state.reg(v) for v in inputs]
     sizes = dim_attributes(node)
-    arguments += [dim_list(frame.kernels, node.attrs[name]) for name in sizes]
+    arguments += [dim_list(state.kernels, node.attrs[name]) for name in sizes]
     count = len(node.outputs)
     attrs = {k: v for k, v in node.attrs.items() if k not in sizes}
     attrs["results"] = count
     types = [v.type if v is not None else None for v in inputs]
     attrs["types"] = tuple(t.dtype.name if isinstance(t, TensorType) else "" for t in types)
-    frame.define(node, frame.builder.call_host(host_name(node), attrs, arguments, count))
+    state.define(node, state.builder.call_host(host_name(node), attrs, arguments, count))
 
 
 __all__ = ["Lowered", "lower_graph"]

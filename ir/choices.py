@@ -31,13 +31,14 @@ DIRECT = "direct"
 
 @dataclass(frozen=True)
 class Choice:
-    """How a kernel computes: ``tile``, the columns of its register tile, and the algorithm.
+    """How a kernel computes: the ``columns`` of its register tile, and the algorithm.
 
-    ``algorithm`` is ``direct``, or for convolutions ``winograd_4x4`` or ``winograd_2x2``, named
-    after the outputs of a Winograd tile.
+    Columns are those of a product's result, or the filters of a convolution. ``algorithm`` is
+    ``direct``, or for convolutions ``winograd_4x4`` or ``winograd_2x2``, named after the outputs of
+    a Winograd tile.
     """
 
-    tile: int
+    columns: int
     algorithm: str = DIRECT
 
 

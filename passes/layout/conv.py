@@ -161,7 +161,7 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
     choice = _choice(p, work)
     if choice is None:
         return None
-    tile = choice.tile
+    tile = choice.columns
     attrs["group"] = work.group
     if choice.algorithm != DIRECT:
         attrs["algorithm"] = choice.algorithm
@@ -195,10 +195,10 @@ def _choice(p: Planner, work: Work) -> Choice | None:
         channels, filters, group, kernel, w.strides, w.dilations, image, work.depth > 1
     )  # fmt: skip
     choice = p.layouts.choose(shape)
-    tile = choice.tile
+    tile = choice.columns
     while group > 1 and filters % tile:
         tile -= p.block
-    return replace(choice, tile=tile)
+    return replace(choice, columns=tile)
 
 
 def _is_pointwise(work: Work) -> bool:

@@ -102,7 +102,7 @@ def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Va
         rows = rows * d if isinstance(d, int) and rows else 0
     columns = weights.array.shape[1]
     inner, kinds = weights.array.shape[0], (str(x.dtype), str(weights.array.dtype))
-    tile = p.layouts.choose(ProductShape(rows or None, columns, inner, *kinds)).tile
+    tile = p.layouts.choose(ProductShape(rows or None, columns, inner, *kinds)).columns
     key = (*weights.key, "matmul", tile, depth)
     packed = pack_matmul_weight(weights.array, tile, depth)
     return p.constant(key, packed, f"{weights.name}_packed")

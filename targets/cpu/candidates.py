@@ -31,7 +31,7 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
         return []
     direct = [
         c for c in _choices(cpu, rank_conv_tiles(cpu, shape))
-        if shape.group == 1 or shape.filters % c.tile == 0
+        if shape.group == 1 or shape.filters % c.columns == 0
     ]  # fmt: skip
     if not winograd_fits(shape, cpu.lanes):
         return [direct]
@@ -81,17 +81,17 @@ def _input(graph: Graph, kind: str, shape: tuple[int, ...]) -> Value:
 def _product(graph: Graph, cpu: CpuFeatures, shape: ProductShape, choice: Choice) -> Value:
     """A ``kiln.MatMulPacked`` of the shape, for this choice."""
     depth = integer_depth(cpu) if shape.operand != "float32" else 1
-    tiles, steps = _ceil_div(shape.columns, choice.tile), _ceil_div(shape.inner, depth)
+    tiles, steps = _ceil_div(shape.columns, choice.columns), _ceil_div(shape.inner, depth)
     assert shape.rows is not None
     x = _input(graph, shape.operand, (shape.rows, shape.inner))
-    w = _input(graph, shape.weight, (tiles, steps, choice.tile * depth))
+    w = _input(graph, shape.weight, (tiles, steps, choice.columns * depth))
     attrs: dict[str, Attr] = {"columns": shape.columns, "depth": depth}
     return graph.add_node("MatMulPacked", [x, w], attrs, domain="kiln").out()
 
 
 def _conv(graph: Graph, cpu: CpuFeatures, shape: ConvShape, choice: Choice) -> Value:
     """A ``kiln.ConvBlocked`` of the shape, for this choice; pads keep the size for stride 1."""
-    block, tile, group = cpu.lanes, choice.tile, shape.group
+    block, tile, group = cpu.lanes, choice.columns, shape.group
     depth = integer_depth(cpu) if shape.integer else 1
     channels = shape.channels * group
     in_block = block if channels >= block else depth

@@ -125,9 +125,9 @@ class Database:
 
     def put(self, key: str, target: str, entry: Entry) -> None:
         """Write an entry for the shape with that key (see ``ir.choices.shape_key``)."""
-        timings = [[t.choice.tile, t.choice.algorithm, t.seconds] for t in entry.timings]
+        timings = [[t.choice.columns, t.choice.algorithm, t.seconds] for t in entry.timings]
         chosen = entry.choice
-        row = (key, target, TEMPLATES, chosen.tile, chosen.algorithm,
+        row = (key, target, TEMPLATES, chosen.columns, chosen.algorithm,
                json.dumps(timings), entry.tvm)  # fmt: skip
         with self._named():
             self._connection.execute("INSERT OR REPLACE INTO choices VALUES (?,?,?,?,?,?,?)", row)

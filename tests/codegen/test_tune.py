@@ -57,7 +57,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def tiles(shape: KernelShape) -> list[int]:
-    return [c.tile for c in best_choices(host_features(), shape, 3)]
+    return [c.columns for c in best_choices(host_features(), shape, 3)]
 
 
 def weights(shape: ProductShape, tile: int) -> str:

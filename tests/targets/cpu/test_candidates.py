@@ -63,8 +63,8 @@ def test_the_models_own_choice_comes_first(name: str, cpu: str) -> None:
     layouts, shape = CpuLayouts(features_of(cpu)), SHAPES[name]
     first = best_choices(layouts.cpu, shape, 3)[0]
     if name != "groups":  # a group's tiles are whole
-        assert first.tile == layouts.choose(shape).tile
-    assert all(c.tile % layouts.block == 0 for c in best_choices(layouts.cpu, shape, 3))
+        assert first.columns == layouts.choose(shape).columns
+    assert all(c.columns % layouts.block == 0 for c in best_choices(layouts.cpu, shape, 3))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_the_shipped_file_opens() -> None:
         lanes = features_of(name).lanes
         for key, choice in shipped_choices(f"cpu:{name}").items():
             assert key.startswith(("conv ", "product "))
-            assert choice.tile % lanes == 0 < choice.tile
+            assert choice.columns % lanes == 0 < choice.columns
             assert choice.algorithm in (DIRECT, *FORMS)
     assert set(SHIPPED.parent.iterdir()) == before
     assert SHIPPED.stat().st_size < 256 * 1024

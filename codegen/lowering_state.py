@@ -16,7 +16,7 @@ from .program_builder import ProgramBuilder
 
 
 @dataclass
-class Frame:
+class LoweringState:
     """A graph being lowered: the model, or a body that is inlined into it.
 
     ``live`` says when its values die and which of them lie in the ``arenas``, of which each memory
@@ -35,11 +35,11 @@ class Frame:
     spaces: dict[Value, str] = field(default_factory=dict)
     _copies: dict[Value, dict[str, Reg]] = field(default_factory=dict)
 
-    def inner(self, body: Graph, inputs: Sequence[Reg]) -> Frame:
-        """A frame for a body whose inputs are in these registers, in the host's memory."""
+    def inner(self, body: Graph, inputs: Sequence[Reg]) -> LoweringState:
+        """The state for a body whose inputs are in these registers, in the host's memory."""
         live = Liveness(body, planned=False)
         registers = dict(zip(body.inputs, inputs, strict=True))
-        return Frame(
+        return LoweringState(
             body, self.builder, self.dims, self.kernels, live, self.space, registers=registers
         )
 
@@ -92,4 +92,4 @@ class Frame:
         self.dims.bind_types([(self.registers[v], v) for v in node.values])
 
 
-__all__ = ["Frame"]
+__all__ = ["LoweringState"]
