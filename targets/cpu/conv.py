@@ -25,7 +25,7 @@ from ...ir.ops.blocked import blocked_conv_window
 from ...ir.registry import attribute
 from ...ir.types import TensorType
 from ...ir.windows import ConvShape
-from ..generic.registry import Details, Template, TemplateContext
+from ..generic.registry import Details, Template, TemplateContext, operand_types
 from ..tir.builder import as_int, flatten_index, index, static_product
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
@@ -63,7 +63,7 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
         Winograd(ctx, cpu, form, image, geometry, ctx.buffered(1)).emit()
 
     def details(graph: Graph, node: Node) -> Details:
-        x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
+        x, w = operand_types(graph, node, 2)
         lanes, algorithm = _lanes(cpu, node), str(attribute(node, "algorithm"))
         tile, shape = _register_tile(cpu, node, x, w), conv_shape(node, x, w)
         if algorithm == DIRECT:

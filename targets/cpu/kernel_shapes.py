@@ -11,12 +11,13 @@ from ...ir.ops.blocked import blocked_conv_window
 from ...ir.registry import attribute
 from ...ir.types import TensorType
 from ...ir.windows import ConvShape
+from ..generic.registry import operand_types
 from ..tir.builder import as_int, static_product
 
 
 def conv_shape_of(graph: Graph, node: Node) -> ConvShape:
     """That of ``kiln.ConvBlocked``."""
-    x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
+    x, w = operand_types(graph, node, 2)
     return conv_shape(node, x, w)
 
 
@@ -34,7 +35,7 @@ def conv_shape(node: Node, x: TensorType, w: TensorType) -> ConvShape:
 
 def product_shape_of(graph: Graph, node: Node) -> ProductShape:
     """That of ``kiln.MatMulPacked``."""
-    x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
+    x, w = operand_types(graph, node, 2)
     columns, inner = int(attribute(node, "columns")), int(x.dims[-1])
     rows = static_product(x.dims[:-1])
     return ProductShape(rows, columns, inner, x.dtype.name, w.dtype.name)

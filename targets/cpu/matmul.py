@@ -13,7 +13,7 @@ from tvm import tirx
 
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute
-from ..generic.registry import Details, Template, TemplateContext
+from ..generic.registry import Details, Template, TemplateContext, operand_types
 from ..tir.builder import (
     BufferTensor,
     Builder,
@@ -46,7 +46,7 @@ def matmul_packed(cpu: CpuFeatures) -> Template:
         _Packed(ctx, cpu).emit()
 
     def details(graph: Graph, node: Node) -> Details:
-        x, w = (v.tensor_type for v in graph.required_inputs(node)[:2])
+        x, w = operand_types(graph, node, 2)
         depth, width = int(attribute(node, "depth")), int(w.dims[-1])
         lanes = min(cpu.lanes, width // depth)
         tile = packed_tile(cpu, x.dtype.name, width, depth, lanes)

@@ -24,7 +24,7 @@ from ..generic.ops.rnn import gru_blend, lstm_cell
 from ..generic.ops.rnn_activations import Activation
 from ..generic.ops.rnn_dot import each_lane
 from ..generic.ops.rnn_layer import Layer, Place
-from ..generic.registry import Details, Template, TemplateContext
+from ..generic.registry import Details, Template, TemplateContext, operand_types
 from ..tir.builder import BufferTensor, as_int, index, product
 from ..tir.cpu_loops import PARALLEL_THRESHOLD
 from .dot import FloatDot
@@ -48,9 +48,9 @@ def recurrent_templates(cpu: CpuFeatures) -> dict[str, Template]:
             _Recurrent(ctx, cpu, layer, step).emit()
 
         def details(graph: Graph, node: Node) -> Details:
-            x, weights = graph.required_inputs(node)[:2]
-            batch = as_int(x.shape[0 if attribute(node, "layout") else 1])
-            tile = largest_tile(cpu, int(weights.shape[-1]) // cpu.lanes)
+            x, weights = operand_types(graph, node, 2)
+            batch = as_int(x.dims[0 if attribute(node, "layout") else 1])
+            tile = largest_tile(cpu, int(weights.dims[-1]) // cpu.lanes)
             return Details(tile.covering(batch).text(cpu.lanes))
 
         return Template(emit, details, stores=True)

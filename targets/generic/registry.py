@@ -119,6 +119,11 @@ class Details:
     algorithm: str = DIRECT
 
 
+def operand_types(graph: Graph, node: Node, count: int) -> list[TensorType]:
+    """The types of a node's first ``count`` inputs, none of which may be omitted."""
+    return [v.tensor_type for v in graph.inputs_of(node)[:count] if v is not None]
+
+
 @dataclass(frozen=True)
 class Template:
     """A target's own kernel for an op.

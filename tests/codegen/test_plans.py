@@ -71,13 +71,15 @@ TILED = {"kiln.ConvBlocked", "kiln.MatMulPacked", "MatMul", "kiln.Attention", "k
 """Templates all of whose sums are in register tiles of the class that the test watches."""
 
 
-def lstm(batch: int) -> Any:
-    """An LSTM of ``batch`` sequences."""
+def lstm(batch: int, initial: bool = False) -> Any:
+    """An LSTM of ``batch`` sequences, perhaps with an initial state behind inputs left out."""
     size, rng = {"W": (1, 96, 16), "R": (1, 96, 24)}, np.random.default_rng(0)
     weights = [from_array(rng.normal(size=s).astype(np.float32), n) for n, s in size.items()]
+    states = ["", "", "h"] if initial else []
     graph = helper.make_graph(
-        [helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=24)], "g",
-        [helper.make_tensor_value_info("x", FLOAT, [5, batch, 16])],
+        [helper.make_node("LSTM", ["x", "W", "R", *states], ["y"], hidden_size=24)], "g",
+        [helper.make_tensor_value_info("x", FLOAT, [5, batch, 16]),
+         *(helper.make_tensor_value_info(n, FLOAT, [1, batch, 24]) for n in states if n)],
         [helper.make_tensor_value_info("y", FLOAT, [5, 1, batch, 24])], weights,
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -104,7 +106,7 @@ def test_the_tile_that_is_told_is_the_tile_that_is_built(
 
     monkeypatch.setattr(RegisterTile, "__init__", watched)
     machine, reached, full = parse_target(target), set(), set()
-    models = [*sorted(MODELS.glob("*.onnx")), lstm(2), run_time_product()]
+    models = [*sorted(MODELS.glob("*.onnx")), lstm(2), lstm(3, initial=True), run_time_product()]
     for number, model in enumerate(models):
         lowered = lower_graph(graphkiln.optimize(model, target), machine, "")
         for name, spec in lowered.kernels.items():
