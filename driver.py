@@ -467,14 +467,13 @@ class _Compilation:
 
     def lowered(self, graph: Graph) -> Lowered:
         """The program and its kernels; raises ``CodegenError``. The nodes get their devices."""
-        from .codegen.build import compiler_version
+        from .codegen.build import kernel_version
         from .codegen.lower import lower_graph
         from .codegen.placement import place
-        from .targets.generic.registry import foreign_digest
 
         place(graph, self.target)
         require_support(graph, self.target)
-        return lower_graph(graph, self.target, compiler_version() + foreign_digest())
+        return lower_graph(graph, self.target, kernel_version(self.target))
 
     def dump(self, lowered: Lowered) -> None:
         """The program and its kernels as text, where the options ask for dumps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import queue
@@ -19,7 +20,7 @@ from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import is_foreign, parse_target
 from ..targets.base import Kernel, Target, targets_of
-from ..targets.generic.registry import foreign_keys
+from ..targets.generic.registry import foreign_digest, foreign_keys
 from .child import start_child
 from .kernels import KernelSpec
 from .objects import ObjectCache
@@ -29,6 +30,9 @@ IN_PROCESS_LIMIT = 6
 """Builds of at most this many kernels are not worth starting workers for."""
 
 _ROOT = Path(__file__).parent.parent
+
+_NOT_FOREIGN = {__name__.partition(".")[0], "builtins", "typing", "abc"}
+"""Top-level modules whose classes are not a plugin's."""
 
 Progress = Callable[[int, int], None]
 
@@ -47,6 +51,31 @@ def compiler_version() -> str:
         digest.update(path.relative_to(_ROOT).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def kernel_version(target: Target) -> str:
+    """A digest of everything kernels of ``target`` depend on, what plugins brought included."""
+    return compiler_version() + foreign_digest() + foreign_code(targets_of(target).values())
+
+
+def foreign_code(targets: Iterable[Target]) -> str:
+    """A digest of the files of targets that come from outside; empty if there are none.
+
+    Of a class in a package all the package's files count, as its kernels may be in any of them.
+    """
+    files: set[Path] = set()
+    for made in {cls for target in targets for cls in type(target).__mro__}:
+        package, dot, _ = made.__module__.partition(".")
+        source = inspect.getsourcefile(made) if package not in _NOT_FOREIGN else None
+        if source is not None:
+            is_package = Path(source).name == "__init__.py"
+            above = made.__module__.count(".") - (not is_package)
+            whole = dot or is_package
+            files |= {*Path(source).parents[above].rglob("*.py")} if whole else {Path(source)}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16] if files else ""
 
 
 def kernel_sources() -> list[Path]:

@@ -50,11 +50,16 @@ class KernelCalls:
 
     def call(self, spec: KernelSpec, inputs: Sequence[Reg], outputs: Sequence[Reg]) -> None:
         """Call a kernel, which writes to the tensors in ``outputs``."""
-        name = spec.name(self._targets[spec.device].spec, self._version)
+        name = spec.name(self._made_for(spec.device), self._version)
         self.kernels.setdefault(name, spec)
         self.calls.setdefault(name, []).append(spec)
         dims = [self._dims.argument(d) for d in spec.dims]
         self._builder.emit(Call(name, (*inputs, *outputs, *dims)))
+
+    def _made_for(self, device: str) -> str:
+        """What a device's kernels depend on: its target, and the host that launches them."""
+        target = self._targets[device]
+        return target.spec if target.host is target else f"{target.spec} {target.host.spec}"
 
     def copy_to(self, space: str, source: Reg, t: TensorType) -> Reg:
         """A copy of a tensor in another memory space, with storage of its own."""

@@ -140,10 +140,12 @@ PAGES = (
         "What a target is made of; [adding-targets.md](../adding-targets.md) adds one.",
         (
             Part("ir/hardware"), Part("ir/choices", ("KernelShape", "ProductShape", "Choice")),
+            Part("ir/windows", ("ConvShape",)), Part("ir/costs", ("Rates",)),
             Part("targets/__init__"), Part("targets/base"),
             Part("targets/tir/builder", ("LoopStrategy",)),
-            Part("targets/generic/registry", ("Template", "TemplateContext")),
-            Part("targets/generic/region", ("lower_region",)),
+            Part("targets/generic/registry", ("Template", "TemplateContext", "Details")),
+            Part("targets/generic/region", ("lower_region", "lower_sizes")),
+            Part("targets/generic/choice", ("choose_template", "TemplateChoice")),
         ),
     ),
 )  # fmt: skip

@@ -194,7 +194,10 @@ class Target(Protocol):
 
     @property
     def space(self) -> str:
-        """The memory space that the kernels' tensors are in: the device's own, or the host's."""
+        """The memory space that the kernels' tensors are in.
+
+        It is the device's own, which is called as the device is, or the host's.
+        """
         ...
 
     def place(self, graph: Graph, node: Node) -> str:

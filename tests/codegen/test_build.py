@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,34 @@ def test_workers_import_nothing_from_the_current_folder(
 
 def test_errors_without_a_text_give_their_kind(spec: KernelSpec) -> None:
     assert str(failure(spec, MemoryError())) == "node 'act' (kernel Relu): MemoryError"
+
+
+def test_kernels_are_built_again_where_a_target_from_outside_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "outside" / "deep"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "target.py").write_text(
+        "from graphkiln.targets.cpu.target import CpuTarget\nclass Mine(CpuTarget): pass\n"
+    )
+    (tmp_path / "single.py").write_text(
+        "from graphkiln.targets.cpu.target import CpuTarget\nclass Mine(CpuTarget): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = parse_target("cpu")
+    assert build.foreign_code([own]) == ""
+    for name, elsewhere in (("outside.deep.target", package.parent / "kernels.py"),
+                            ("single", tmp_path / "single.py")):  # fmt: skip
+        target = import_module(name).Mine(own.features)
+        before = build.foreign_code([own, target])
+        (tmp_path / "unrelated.py").write_text(f"# {name}")
+        assert before and build.foreign_code([target]) == before
+        assert build.kernel_version(target).endswith(before)
+        with open(elsewhere, "a") as file:
+            file.write("# changed")
+        assert build.foreign_code([target]) != before
 
 
 def test_kernels_are_built_again_where_lowering_changes(
