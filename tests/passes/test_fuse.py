@@ -198,6 +198,19 @@ def test_copies_move_fewer_bytes_than_a_result_that_is_stored(to: str, copied: b
     assert any(n.op == "Cast" for n in graph.nodes) is not copied
 
 
+def test_an_anchor_of_many_consumers_has_no_epilogue() -> None:
+    ops = ("Relu", "Exp", "Abs", "Neg", "Tanh", "Sqrt")
+    uses = "\n".join(f"%y{i} = {op}(%m)" for i, op in enumerate(ops))
+    results = [f"y{i}" for i in range(len(ops))]
+    graph = graph_of(
+        f"graph main(%x: float32[4,4]) -> ({', '.join(results)}) {{\n%m = MatMul(%x, %x)\n{uses}\n"
+        f"return {', '.join(f'%{r}' for r in results)}\n}}"
+    )
+    run(graph, "fuse")
+    assert _regions(graph) == []
+    assert sorted(n.op for n in graph.nodes) == sorted(["MatMul", *ops])
+
+
 class _NoEpilogue(GenericHardware):
     def fusible_epilogue(
         self, graph: Graph, anchor: Node, moved: Node | None, node: Node
