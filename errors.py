@@ -14,7 +14,9 @@ _LONGEST = 400
 
 def shorten(text: str, limit: int = _LONGEST) -> str:
     """Printable text on one line, cut in the middle where it is longer than ``limit``."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    line = text
+    if not text.isprintable():
+        line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     if len(line) <= limit:
         return line
     half = limit // 2

@@ -93,7 +93,7 @@ def infer_outputs(
     context.collect = collect
     spec, stated = spec_of(node), len(context.needs.conditions)
     types = _checked(context, spec.infer, node)
-    renames = kept_names(node, [o.type for o in node.outputs], types)
+    renames = context.introduced and kept_names(node, [o.type for o in node.outputs], types)
     if renames:
         types = [rename_type(t, renames) for t in types]
         own = context.needs.conditions[stated:]
@@ -112,18 +112,20 @@ def make_context(
     graph: Graph, node: Node, inputs: list[Value | None], values: Known
 ) -> InferContext:
     """The context of ``node`` for its inference and propagation rules."""
-    counter = iter(range(1_000_000))
     prefix = "" if graph.name == "main" else f"{_identifier(graph.name)}_"
 
     def known(index: int) -> np.ndarray | None:
         v = inputs[index] if index < len(inputs) else None
         return None if v is None else values.get(v)
 
+    introduced: list[Dim] = []
+
     def fresh(_hint: str) -> Dim:
-        return sym(f"{prefix}u{node.serial}_{next(counter)}")
+        introduced.append(sym(f"{prefix}u{node.serial}_{len(introduced)}"))
+        return introduced[-1]
 
     types = [None if v is None else v.type for v in inputs]
-    return InferContext(graph, node, types, known, fresh, values)
+    return InferContext(graph, node, types, known, fresh, values, introduced=introduced)
 
 
 def _identifier(name: str) -> str:

@@ -81,7 +81,8 @@ class InferContext:
     is known at compile time: an int64 or object array of dims (symbolic entries are ``SymExpr``),
     or a plain array for constants of any dtype; else None. ``results`` are the inferred output
     types, for propagate rules. ``needs`` are the conditions that the ``require`` methods recorded,
-    and ``collect`` those of every graph, if a caller wants those of bodies too.
+    and ``collect`` those of every graph, if a caller wants those of bodies too. ``introduced`` are
+    the symbols that :meth:`fresh_dim` gave.
     """
 
     graph: Graph
@@ -93,6 +94,7 @@ class InferContext:
     results: list[Type] = field(default_factory=list)
     needs: Needs = field(default_factory=Needs)
     collect: dict[Graph, Needs] | None = None
+    introduced: list[Dim] = field(default_factory=list)
 
     def attr(self, name: str) -> Any:
         """An attribute's value, or the schema's default, or None."""
@@ -130,13 +132,15 @@ class InferContext:
         """
         if isinstance(a, int) and isinstance(b, int) and relation.holds(a, b):
             return  # the most frequent case
+        if a == b and relation is not Relation.MULTIPLE:
+            return  # the next one: every other relation holds between equal sizes
         node = self.node
-        told = node_text(node.name, node.key)
-        condition = Condition(relation, a, b, told, why, node.origins)
+        condition = Condition(relation, a, b, "", why, node.origins)
         if condition.refuted():
             raise self.error(f"needs {why}, not {a} and {b}")
         if not condition.proved():
-            self.needs.conditions.append(condition)
+            told = node_text(node.name, node.key)
+            self.needs.conditions.append(replace(condition, node=told))
 
     def require_equal(self, a: Dim, b: Dim, why: str) -> None:
         """Record that the op needs ``a == b``; see :meth:`require`."""
