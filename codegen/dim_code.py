@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from tvm import tirx
 
 from ..ir.conditions import Relation
-from ..targets.tir.builder import Builder, index
+from ..targets.tir.builder import Builder
+from ..targets.tir.extents import index
 from ..targets.tir.saturated_dim import saturated_dim
 from .dim_slots import Verdict
 

@@ -46,8 +46,9 @@ def dim_object(kernels: Sequence[DimKernel], slots: int, target: Target) -> byte
 
 def dim_function(kernel: DimKernel, slots: int) -> Any:
     """A dim kernel's function of the table of dims: it computes some slots from others."""
-    from ..targets.tir.builder import Builder, index
+    from ..targets.tir.builder import Builder
     from ..targets.tir.cpu_loops import CpuLoops
+    from ..targets.tir.extents import index
     from ..targets.tir.saturated_dim import saturated_dim
 
     b = Builder(CpuLoops(1))

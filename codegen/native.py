@@ -46,8 +46,9 @@ from ..ir.graph import Graph
 from ..ir.storage import storage_name
 from ..ir.types import TensorType, Type
 from ..targets.base import Target
-from ..targets.tir.builder import BufferTensor, Builder, Scalar, index
+from ..targets.tir.builder import BufferTensor, Builder, Scalar
 from ..targets.tir.cpu_loops import CpuLoops
+from ..targets.tir.extents import index
 from ..targets.tir.saturated_dim import saturated_dim
 from .build import object_of
 from .dim_code import decide

@@ -14,8 +14,9 @@ from tvm import tirx
 
 from ..contract import POLL, POLLS_ALWAYS, POLLS_LONG
 from ..targets.base import Target
-from ..targets.tir.builder import BufferTensor, Builder, index
+from ..targets.tir.builder import BufferTensor, Builder
 from ..targets.tir.cpu_loops import CpuLoops
+from ..targets.tir.extents import index
 from .build import object_of
 from .program import Call, If, Instruction, Loop, Program
 

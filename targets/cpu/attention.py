@@ -17,7 +17,8 @@ from ...ir.graph import Graph, Node
 from ..generic.broadcast import broadcast_index
 from ..generic.ops.attention import attention_scale
 from ..generic.registry import Details, Template, TemplateContext
-from ..tir.builder import BufferTensor, TensorExpr, as_int, index, static_product
+from ..tir.builder import BufferTensor, TensorExpr
+from ..tir.extents import as_int, index, static_product
 from ..tir.lanes import all_lanes
 from ..tir.math import exp_difference
 from ..tir.reduce import is_nan, lowest

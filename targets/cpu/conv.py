@@ -26,7 +26,7 @@ from ...ir.registry import attribute
 from ...ir.types import TensorType
 from ...ir.windows import ConvShape
 from ..generic.registry import Details, Template, TemplateContext, operand_types
-from ..tir.builder import as_int, flatten_index, index, static_product
+from ..tir.extents import as_int, flatten_index, index, static_product
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .image import Geometry, as_image, long_rows, pad_image

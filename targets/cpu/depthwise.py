@@ -20,7 +20,8 @@ from ...ir.graph import Graph, Node
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.registry import attribute
 from ..generic.registry import Details, Template, TemplateContext
-from ..tir.builder import BufferTensor, as_int, index
+from ..tir.builder import BufferTensor
+from ..tir.extents import as_int, index
 from ..tir.numeric import cast
 from .dot import ByteDot, byte_dot_intrinsic
 from .features import CpuFeatures

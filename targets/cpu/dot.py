@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
-from ..tir.builder import BufferTensor, TensorExpr, index
+from ..tir.builder import BufferTensor, TensorExpr
+from ..tir.extents import index
 from ..tir.numeric import cast, compute_dtype
 from .features import CpuFeatures
 from .tiling import Tile, largest_tile

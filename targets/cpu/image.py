@@ -14,7 +14,8 @@ from tvm import tirx
 
 from ...ir.dims import Dim
 from ...ir.windows import Window
-from ..tir.builder import BufferTensor, Builder, as_int, index
+from ..tir.builder import BufferTensor, Builder
+from ..tir.extents import as_int, index
 
 Expr = Any
 

@@ -12,7 +12,7 @@ from ...ir.registry import attribute
 from ...ir.types import TensorType
 from ...ir.windows import ConvShape
 from ..generic.registry import operand_types
-from ..tir.builder import as_int, static_product
+from ..tir.extents import as_int, static_product
 
 
 def conv_shape_of(graph: Graph, node: Node) -> ConvShape:

@@ -14,15 +14,8 @@ from tvm import tirx
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute
 from ..generic.registry import Details, Template, TemplateContext, operand_types
-from ..tir.builder import (
-    BufferTensor,
-    Builder,
-    as_int,
-    index,
-    product,
-    static_product,
-    unflatten,
-)
+from ..tir.builder import BufferTensor, Builder
+from ..tir.extents import as_int, index, product, static_product, unflatten
 from ..tir.numeric import cast
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures

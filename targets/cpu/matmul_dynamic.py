@@ -10,15 +10,8 @@ from tvm import tirx
 from ...ir.graph import Graph, Node
 from ..generic.broadcast import broadcast_index
 from ..generic.registry import Details, Template, TemplateContext
-from ..tir.builder import (
-    BufferTensor,
-    TensorExpr,
-    as_int,
-    index,
-    product,
-    static_product,
-    unflatten,
-)
+from ..tir.builder import BufferTensor, TensorExpr
+from ..tir.extents import as_int, index, product, static_product, unflatten
 from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile

@@ -13,7 +13,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ..tir.builder import BufferTensor, Builder, TensorExpr, index
+from ..tir.builder import BufferTensor, Builder, TensorExpr
+from ..tir.extents import index
 from .dot import Dot
 
 Expr = Any

@@ -8,7 +8,8 @@ from typing import Any
 from tvm import tirx
 
 from ..generic.ops.movement_transpose import transposed_rows
-from ..tir.builder import BufferTensor, Builder, TensorExpr, as_int, index
+from ..tir.builder import BufferTensor, Builder, TensorExpr
+from ..tir.extents import as_int, index
 from ..tir.lanes import load_lanes
 
 Expr = Any

@@ -12,7 +12,8 @@ from typing import Any
 
 from tvm import DataType, tirx
 
-from ..tir.builder import BufferTensor, Builder, index, static_product
+from ..tir.builder import BufferTensor, Builder
+from ..tir.extents import index, static_product
 
 Expr = Any
 

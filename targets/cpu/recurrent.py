@@ -25,8 +25,9 @@ from ..generic.ops.rnn_activations import Activation
 from ..generic.ops.rnn_dot import each_lane
 from ..generic.ops.rnn_layer import Layer, Place
 from ..generic.registry import Details, Template, TemplateContext, operand_types
-from ..tir.builder import BufferTensor, as_int, index, product
+from ..tir.builder import BufferTensor
 from ..tir.cpu_loops import PARALLEL_THRESHOLD
+from ..tir.extents import as_int, index, product
 from .dot import FloatDot
 from .features import CpuFeatures
 from .microkernel import RegisterTile

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ..tir.builder import Builder, as_int, index
+from ..tir.builder import Builder
+from ..tir.extents import as_int, index
 from .tiling import cover
 
 Expr = Any

@@ -18,7 +18,8 @@ from tvm import tirx
 
 from ...ir.windows import ConvShape
 from ..generic.registry import TemplateContext
-from ..tir.builder import BufferTensor, Builder, as_int, index, product
+from ..tir.builder import BufferTensor, Builder
+from ..tir.extents import as_int, index, product
 from ..tir.numeric import cast
 from .dot import FloatDot
 from .features import CpuFeatures

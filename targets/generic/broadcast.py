@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from tvm import tirx
 
 from ...ir.types import Shape
-from ..tir.builder import Expr, TensorExpr, as_int, index, same_extent
+from ..tir.builder import Expr, TensorExpr
+from ..tir.extents import as_int, index, same_extent
 from .registry import LowerContext
 
 Load: TypeAlias = "Callable[[tuple[Expr, ...]], Expr]"

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..tir.builder import Builder, TensorExpr, flatten_index, index
+from ..tir.builder import Builder, TensorExpr
+from ..tir.extents import flatten_index, index
 from ..tir.numeric import compute_dtype
 
 Expr = Any

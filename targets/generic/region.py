@@ -20,7 +20,8 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.hardware import GenericHardware, Hardware
 from ...ir.registry import attribute
 from ...ir.types import TensorType, Type, type_symbols
-from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr, index
+from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr
+from ..tir.extents import index
 from ..tir.numeric import cast, compute_dtype
 from .choice import SPREAD, choose_template, movement_before
 from .registry import (

@@ -20,7 +20,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from .builder import as_int, index, product
+from .extents import as_int, index, product
 from .numeric import cast, dtype_of
 
 Expr = Any

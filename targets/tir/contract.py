@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from tvm import tirx
 
-from .builder import BufferTensor, Builder, Expr, Scalar, as_int, index, static_product
+from .builder import BufferTensor, Builder, Expr, Scalar
+from .extents import as_int, index, static_product
 from .partial import SUM, best_lanes, ceil_div, merge_lanes, split, vector_lanes
 
 At: TypeAlias = "tuple[Expr, ...]"

@@ -8,16 +8,8 @@ from typing import Any
 
 from tvm import tirx
 
-from .builder import (
-    Builder,
-    Expr,
-    LoopStrategy,
-    as_int,
-    index,
-    product,
-    static_product,
-    unflatten,
-)
+from .builder import Builder, Expr, LoopStrategy
+from .extents import as_int, index, product, static_product, unflatten
 
 PARALLEL_THRESHOLD = 1 << 16
 """Scalar operations of a nest below which a second thread costs more than it gains."""

@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 
 from tvm import tirx
 
-from .builder import BufferTensor, Builder, Expr, index
+from .builder import BufferTensor, Builder, Expr
+from .extents import index
 from .numeric import cast, dtype_of
 
 Complex: TypeAlias = "tuple[Expr, Expr]"

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from .builder import Builder, Expr, LoopStrategy, as_int, index, product, static_product, unflatten
+from .builder import Builder, Expr, LoopStrategy
+from .extents import as_int, index, product, static_product, unflatten
 
 THREADS = 256
 """Threads of a block."""

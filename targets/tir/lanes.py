@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from .builder import BufferTensor, Builder, TensorExpr, index
+from .builder import BufferTensor, Builder, TensorExpr
+from .extents import index
 
 Expr = Any
 

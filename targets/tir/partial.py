@@ -10,7 +10,8 @@ import tvm
 from tvm import tirx
 
 from . import arithmetic
-from .builder import BufferTensor, Builder, Expr, as_int, index
+from .builder import BufferTensor, Builder, Expr
+from .extents import as_int, index
 from .numeric import dtype_of
 
 Combine: TypeAlias = "Callable[[Expr, Expr], Expr]"

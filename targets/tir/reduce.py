@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from .builder import Builder, Expr, as_int, index, product, static_product
+from .builder import Builder, Expr
+from .extents import as_int, index, product, static_product
 from .numeric import cast
 from .partial import (
     MAX,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .builder import BufferTensor, Builder, Expr, Index, index
+from .builder import BufferTensor, Builder, Expr, Index
+from .extents import index
 
 
 @dataclass(eq=False)

@@ -8,7 +8,8 @@ from typing import Any
 from tvm import tirx
 
 from . import math
-from .builder import Builder, Expr, as_int, product
+from .builder import Builder, Expr
+from .extents import as_int, product
 from .numeric import compute_dtype, dtype_of, round_to
 from .reduce import MAX_NUMBER, SUM, At, Group, Held, Load, Monoid
 

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 import graphkiln
 from graphkiln.ir.registry import op
 from graphkiln.targets.generic.registry import lowering
-from graphkiln.targets.tir.builder import index
+from graphkiln.targets.tir.extents import index
 
 DOMAIN = "test.overstep"
 ROWS, COLUMNS = 30, 51

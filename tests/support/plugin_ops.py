@@ -17,7 +17,8 @@ from graphkiln.ir.traits import Trait
 from graphkiln.ir.types import Type, tensor
 from graphkiln.targets.generic import registry as lowerings
 from graphkiln.targets.generic.registry import LowerContext, lowering
-from graphkiln.targets.tir.builder import BufferTensor, TensorExpr, index
+from graphkiln.targets.tir.builder import BufferTensor, TensorExpr
+from graphkiln.targets.tir.extents import index
 from graphkiln.targets.tir.numeric import cast
 
 DOMAIN = "plugin.ops"

@@ -12,8 +12,9 @@ from tvm import tirx
 
 from graphkiln.codegen.build import build_module
 from graphkiln.targets import TargetError, parse_target
-from graphkiln.targets.tir.builder import BufferTensor, Builder, index
+from graphkiln.targets.tir.builder import BufferTensor, Builder
 from graphkiln.targets.tir.cpu_loops import CpuLoops
+from graphkiln.targets.tir.extents import index
 
 Body = Callable[[Builder, BufferTensor, BufferTensor], None]
 

@@ -10,7 +10,8 @@ from typing import Any
 from tvm import tirx
 
 from ...tir import math
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index, same_extent
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index, same_extent
 from ...tir.numeric import cast, compute_dtype, round_to
 from ...tir.reduce import At, lowest
 from ..broadcast import broadcast_load

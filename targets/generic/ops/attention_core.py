@@ -8,8 +8,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, as_int, index
+from ...tir.builder import BufferTensor, Builder, Expr
 from ...tir.contract import Contraction, contract
+from ...tir.extents import as_int, index
 from ...tir.numeric import compute_dtype, dtype_of
 from ...tir.reduce import At, RowGroup, ceil_div, is_nan
 from ...tir.scratch import scratch

@@ -16,7 +16,8 @@ from typing import Any
 from tvm import tirx
 
 from ...tir import math
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import At
 from ...tir.scratch import scratch

@@ -7,8 +7,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr, index, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
 from ...tir.contract import Contraction, contract
+from ...tir.extents import index, product
 from ...tir.numeric import cast
 from ...tir.reduce import At, lowest
 from ...tir.scratch import slice_of

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import Expr, TensorExpr, as_int, index
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ...tir.reduce import At
 from ..registry import LowerContext, lowering

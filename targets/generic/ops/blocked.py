@@ -7,7 +7,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.ops.blocked import picked_channels
-from ...tir.builder import BufferTensor, TensorExpr, as_int, index, product
+from ...tir.builder import BufferTensor, TensorExpr
+from ...tir.extents import as_int, index, product
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 from .blocked_turn import pack_turned, turns, unpack_turned

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from tvm import tirx
 
 from ....ir.windows import Window, pool_window
-from ...tir.builder import BufferTensor, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ...tir.reduce import lowest
 from ..registry import LowerContext, lowering

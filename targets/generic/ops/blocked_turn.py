@@ -13,7 +13,8 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index, product
 from ...tir.lanes import load_lanes
 from ...tir.numeric import storage_dtype
 from .movement_transpose import MOST_LANES, transposed_rows

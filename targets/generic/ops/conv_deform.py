@@ -7,7 +7,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.windows import conv_window
-from ...tir.builder import BufferTensor, Expr, TensorExpr, flatten_index, index, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import flatten_index, index, product
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
 from .conv import geometry_of, per_channel

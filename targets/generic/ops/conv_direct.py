@@ -13,7 +13,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, static_product
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index, static_product
 from ...tir.numeric import cast, storage_dtype
 from ...tir.partial import vector_lanes
 from .conv_rows import Columns, Geometry, Rows

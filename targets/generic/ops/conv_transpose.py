@@ -15,7 +15,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.windows import transpose_window
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index, static_product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index, static_product
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
 from .conv_direct import block_start, blocks_of, choose_tile, clear, divided, in_memory

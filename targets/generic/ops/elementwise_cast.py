@@ -6,7 +6,8 @@ from tvm import tirx
 
 from ....ir.types import DType
 from ...tir import arithmetic
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, index
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import index
 from ...tir.floats import at_least, at_most
 from ...tir.numeric import (
     cast,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 
 from ...tir import activations
-from ...tir.builder import Expr, TensorExpr, index
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import index
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 from .elementwise import COSTLY, Function, unary

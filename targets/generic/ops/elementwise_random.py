@@ -9,7 +9,8 @@ from tvm import tirx
 
 from ...tir import math
 from ...tir.arithmetic import convert
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, flatten_index, index
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, flatten_index, index
 from ...tir.floats import subtract
 from ...tir.numeric import cast, compute_dtype
 from ...tir.random import normal, uniform

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import Expr, TensorExpr, index
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import index
 from ...tir.numeric import cast, dtype_of
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import At, fresh_sizes, scalar_param

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 
 from ...tir.arithmetic import is_float
-from ...tir.builder import Expr, TensorExpr, index, product
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import index, product
 from ...tir.numeric import cast
 from ...tir.reduce import MAX, At, Group, for_groups
 from ..registry import LowerContext, lowering

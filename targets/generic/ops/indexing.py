@@ -5,7 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 
 from ...tir import arithmetic
-from ...tir.builder import Expr, TensorExpr, as_int, index, product, unflatten
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import as_int, index, product, unflatten
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import At, clamp, fresh_sizes, replaced, scalar_param, within, wrapped

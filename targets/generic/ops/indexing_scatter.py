@@ -11,16 +11,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import (
-    BufferTensor,
-    Builder,
-    Expr,
-    TensorExpr,
-    as_int,
-    index,
-    product,
-    unflatten,
-)
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index, product, unflatten
 from ..registry import LowerContext, lowering
 from .movement_params import At, replaced, within
 

@@ -8,15 +8,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import (
-    BufferTensor,
-    Builder,
-    Expr,
-    TensorExpr,
-    as_int,
-    product,
-)
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
 from ...tir.contract import At, Contraction, contract
+from ...tir.extents import as_int, product
 from ...tir.numeric import cast, dtype_of
 from ..broadcast import aligned, broadcast_index
 from ..registry import LowerContext, lowering

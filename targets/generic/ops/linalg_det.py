@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, index
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
 from ...tir.contract import At
+from ...tir.extents import index
 from ...tir.numeric import cast
 from ...tir.scratch import scratch
 from ..registry import LowerContext, lowering

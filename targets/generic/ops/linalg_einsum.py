@@ -9,8 +9,9 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.ops.linalg_einsum import parse_einsum
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
 from ...tir.contract import At, Contraction, contract
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ...tir.reduce import SUM, Group, for_groups
 from ..registry import LowerContext, lowering

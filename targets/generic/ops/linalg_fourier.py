@@ -8,7 +8,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.ops.linalg_fourier import dft_axis
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.fourier import (
     Complex,
     Load,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from tvm import tirx
 
-from ...tir.builder import Builder, Expr, Scalar, TensorExpr, as_int, index
+from ...tir.builder import Builder, Expr, Scalar, TensorExpr
+from ...tir.extents import as_int, index
 from ..constants import literal
 from ..registry import LowerContext, lowering
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ..constants import literal
 from ..registry import LowerContext, lowering

@@ -7,7 +7,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.dims import Dim
-from ...tir.builder import Expr, TensorExpr, index
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import index
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import (
     At,

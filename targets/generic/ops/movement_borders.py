@@ -7,7 +7,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.slices import python_slice
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index, product
 from ..constants import literal
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import (

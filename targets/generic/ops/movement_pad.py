@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ..registry import LowerContext, lowering, sizes
 from .movement_params import (
     At,

@@ -9,16 +9,8 @@ from tvm import tirx
 
 from ....ir.dims import Dim, sym
 from ....ir.types import Shape
-from ...tir.builder import (
-    BufferTensor,
-    Builder,
-    Expr,
-    as_int,
-    flatten_index,
-    index,
-    product,
-    unflatten,
-)
+from ...tir.builder import BufferTensor, Builder, Expr
+from ...tir.extents import as_int, flatten_index, index, product, unflatten
 from ..constants import literal
 from ..region import fresh_symbols
 from ..registry import LowerContext

@@ -8,7 +8,8 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import storage_dtype
 from ..registry import LowerContext, lowering
 from .movement_params import At

@@ -12,14 +12,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.shapes import normalize_axes
-from ...tir.builder import (
-    BufferTensor,
-    Expr,
-    TensorExpr,
-    as_int,
-    index,
-    product,
-)
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index, product
 from ...tir.numeric import cast
 from ...tir.reduce import SUM, At, Group, Held, collapse, for_groups
 from ..registry import LowerContext, lowering

@@ -8,7 +8,8 @@ from tvm import tirx
 
 from ....ir.shapes import normalize_axis
 from ...tir import math
-from ...tir.builder import Builder, Expr, TensorExpr, index
+from ...tir.builder import Builder, Expr, TensorExpr
+from ...tir.extents import index
 from ...tir.reduce import SUM, At, Group, collapse, for_groups
 from ..registry import LowerContext, lowering
 

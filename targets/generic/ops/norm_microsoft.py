@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr, index, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import index, product
 from ...tir.numeric import cast
 from ...tir.reduce import SUM, At, Group, for_groups
 from ..broadcast import aligned

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....ir.shapes import normalize_axis
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, product, same_extent
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import product, same_extent
 from ...tir.numeric import cast
 from ...tir.reduce import At, Group, Held, for_groups
 from ..broadcast import aligned

@@ -10,7 +10,8 @@ from tvm import tirx
 
 from ....ir.windows import Window, pool_window
 from ...tir import floats, math
-from ...tir.builder import BufferTensor, Expr, TensorExpr, index, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import index, product
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import MAX, SUM, Group, Monoid, collapse, for_groups, lowest
 from ..registry import LowerContext, lowering

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tvm import tirx
 
 from ....ir.windows import unpool_shape
-from ...tir.builder import Expr, TensorExpr, index, unflatten
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import index, unflatten
 from ..registry import LowerContext, lowering, sizes
 
 

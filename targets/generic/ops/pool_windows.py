@@ -10,7 +10,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, static_product
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index, static_product
 from ...tir.numeric import cast, dtype_of
 from .conv_direct import block_start, blocks_of, choose_tile, line_at
 from .conv_rows import Columns, Geometry, Rows

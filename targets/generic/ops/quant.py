@@ -11,7 +11,8 @@ from ....ir.onnx_types import element_type
 from ....ir.shapes import normalize_axis
 from ....ir.types import dtype as element
 from ...tir import floats
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast, compute_dtype, dtype_of, round_to
 from ...tir.reduce import MAX, MIN, Group, collapse, for_groups
 from ..registry import LowerContext, lowering

@@ -8,7 +8,8 @@ from tvm import tirx
 
 from ....ir.shapes import normalize_axis
 from ...tir import floats, math
-from ...tir.builder import Expr, TensorExpr, index
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import index
 from ...tir.numeric import cast
 from ...tir.reduce import MAX, SUM, Group, for_groups
 from ..broadcast import aligned

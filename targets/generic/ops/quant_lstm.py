@@ -10,8 +10,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
 from ...tir.contract import At, Contraction, contract
+from ...tir.extents import as_int, product
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
 from .quant import dynamic_parameters, quantized_byte, range_parameters

@@ -7,7 +7,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.types import dtype as element_type
-from ...tir.builder import Expr, TensorExpr, as_int, index
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast, compute_dtype, dtype_of
 
 

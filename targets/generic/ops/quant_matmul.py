@@ -9,8 +9,9 @@ from typing import Any
 from tvm import tirx
 
 from ...tir import floats
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
 from ...tir.contract import At, Contraction, contract
+from ...tir.extents import as_int, index, product
 from ...tir.numeric import cast, dtype_of, round_to
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr, index, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
 from ...tir.contract import At, Contraction, contract
+from ...tir.extents import index, product
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
 

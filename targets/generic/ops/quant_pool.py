@@ -9,7 +9,8 @@ from tvm import tirx
 
 from ....ir.windows import pool_window
 from ...tir import floats
-from ...tir.builder import Expr, TensorExpr, index, product
+from ...tir.builder import Expr, TensorExpr
+from ...tir.extents import index, product
 from ...tir.numeric import cast
 from ...tir.reduce import SUM, Group, for_groups
 from ..registry import LowerContext, lowering

@@ -10,7 +10,8 @@ from tvm import tirx
 
 from ....ir.ops.reduce import REDUCTIONS, static_axes
 from ...tir import arithmetic, math
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index, product
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import (
     MAX,

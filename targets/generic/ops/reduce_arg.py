@@ -7,7 +7,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.shapes import normalize_axis
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ...tir.reduce import MAX, MIN, At, Group, Held, Monoid, collapse, for_groups, is_nan
 from ..registry import LowerContext, lowering

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...tir.builder import Builder, Expr, as_int, index
+from ...tir.builder import Builder, Expr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ...tir.partial import split, vector_lanes
 

@@ -14,7 +14,8 @@ from typing import Any
 from tvm import tirx
 
 from ....errors import OperandError
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index, product
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index, product
 from ...tir.numeric import cast
 from ..registry import LowerContext
 from .conv_direct import blocks_of, in_memory

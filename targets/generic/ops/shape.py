@@ -9,7 +9,8 @@ from tvm import tirx
 
 from ....ir.dims import Dim
 from ....ir.ops.shape import fill_value, shape_window
-from ...tir.builder import BufferTensor, Expr, TensorExpr, as_int, flatten_index, index, product
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import as_int, flatten_index, index, product
 from ...tir.numeric import cast
 from ..constants import literal
 from ..registry import LowerContext, lowering, sizes

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tvm import DataType, tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import round_to
 from ..constants import literal
 from ..registry import LowerContext, lowering, sizes

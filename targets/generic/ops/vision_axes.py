@@ -9,7 +9,8 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.ops.vision import has_entries, resize_axes, scaled
-from ...tir.builder import Expr, as_int, index
+from ...tir.builder import Expr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ..registry import LowerContext, sizes
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Expr, TensorExpr, index
+from ...tir.builder import BufferTensor, Expr, TensorExpr
+from ...tir.extents import index
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
 from .quant_math import round_even

@@ -14,7 +14,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr, as_int, index
+from ...tir.builder import BufferTensor, Builder, Expr, TensorExpr
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast, dtype_of
 from ..registry import LowerContext, lowering
 from .quant_math import round_even, saturate

@@ -6,7 +6,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import Builder, Expr, TensorExpr, index
+from ...tir.builder import Builder, Expr, TensorExpr
+from ...tir.extents import index
 from ...tir.numeric import cast, dtype_of
 from ...tir.reduce import lowest
 from ..registry import LowerContext, lowering

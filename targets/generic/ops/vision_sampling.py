@@ -8,7 +8,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ...tir.builder import Builder, Expr, index
+from ...tir.builder import Builder, Expr
+from ...tir.extents import index
 from ...tir.numeric import cast, dtype_of
 
 Pixel = Callable[[tuple[Expr, ...]], Expr]

@@ -11,8 +11,9 @@ from support.product_kernels import Packed, packed_kernel
 from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.row_tiles import RowTiles
 from graphkiln.targets.cpu.tiling import rank_product_tiles
-from graphkiln.targets.tir.builder import Builder, index
+from graphkiln.targets.tir.builder import Builder
 from graphkiln.targets.tir.cpu_loops import CpuLoops
+from graphkiln.targets.tir.extents import index
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 13, 17, 23])

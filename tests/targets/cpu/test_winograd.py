@@ -18,7 +18,7 @@ from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.winograd import Winograd, winograd_form
 from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, Form
 from graphkiln.targets.generic.registry import LoweringError
-from graphkiln.targets.tir.builder import as_int
+from graphkiln.targets.tir.extents import as_int
 
 
 def in_every_form(test: Any) -> Any:

@@ -1,0 +1,73 @@
+"""Extents and indices: ints where they are known, int64 expressions where a run decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tvm_ffi
+from tvm import tirx
+
+from .numeric import cast
+
+Expr = Any
+
+
+def index(value: Any) -> Expr:
+    """An int64 expression of a Python int or an expression."""
+    if isinstance(value, int):
+        return tirx.IntImm("int64", value)
+    return cast(value, "int64")
+
+
+def as_int(value: Any) -> int | None:
+    """The int of a constant expression (or of an int); None for others."""
+    if isinstance(value, int):
+        return value
+    return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+def same_extent(a: Any, b: Any) -> bool:
+    """Whether two extents are the same number or the same expression."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return bool(tvm_ffi.structural_equal(index(a), index(b)))
+
+
+def static_product(extents: Sequence[Any]) -> int | None:
+    """The product of constant extents, or None where one is symbolic."""
+    total = 1
+    for e in extents:
+        value = as_int(e)
+        if value is None:
+            return None
+        total *= value
+    return total
+
+
+def product(extents: Sequence[Any]) -> Any:
+    """The product of extents, an int where all are constant."""
+    known = static_product(extents)
+    if known is not None:
+        return known
+    total: Any = index(1)
+    for e in extents:
+        total = total * index(e)
+    return total
+
+
+def unflatten(flat: Expr, extents: Sequence[Any]) -> tuple[Expr, ...]:
+    """Row-major indices of a flat index."""
+    out: list[Expr] = []
+    for e in reversed(extents[1:]):
+        out.append(tirx.floormod(flat, index(e)))
+        flat = tirx.floordiv(flat, index(e))
+    return (*([flat] if extents else []), *reversed(out))
+
+
+def flatten_index(indices: Sequence[Expr], extents: Sequence[Any]) -> Expr:
+    """The row-major flat index of ``indices``."""
+    flat: Any = index(0)
+    for i, e in zip(indices, extents, strict=True):
+        flat = flat * index(e) + i
+    return flat
