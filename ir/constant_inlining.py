@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 PARAMETER_LIMIT = 64
-"""Integer constants of at most so many elements are inlined: axes, shapes, pads."""
+"""int64 constants of at most so many elements are inlined: axes, shapes, pads."""
 
 FACTOR_LIMIT = 8
-"""Other constants of at most so many elements are inlined, such as scales for each axis."""
+"""Other constants of at most so many elements are inlined, such as scales for each axis. int32 is
+the type of quantized layers' biases."""
 
 
 def is_inlinable(array: np.ndarray) -> bool:
@@ -19,5 +20,4 @@ def is_inlinable(array: np.ndarray) -> bool:
     """
     if array.dtype == object:
         return False
-    integers = array.dtype in (np.int64, np.int32)
-    return bool(array.size <= (PARAMETER_LIMIT if integers else FACTOR_LIMIT))
+    return bool(array.size <= (PARAMETER_LIMIT if array.dtype == np.int64 else FACTOR_LIMIT))

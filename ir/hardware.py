@@ -47,6 +47,13 @@ class Layouts(Protocol):
         ...
 
     @property
+    def pair_limit(self) -> int | None:
+        """The largest magnitude of the sum of two neighbouring weights with which dot products of
+        8-bit integers are exact; None if they always are.
+        """
+        ...
+
+    @property
     def fewest_filters(self) -> int:
         """The fewest filters for which blocks, which may be mostly padding, are faster than plain
         ones.

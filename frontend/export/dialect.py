@@ -14,7 +14,7 @@ from ...ir.dims import Dim
 from ...ir.elementwise import is_elementwise
 from ...ir.graph import Node, Value
 from ...ir.onnx_types import element_code
-from ...ir.ops.blocked import picked_channels, plain_conv_weight
+from ...ir.ops.blocked import joined_weights, picked_channels, plain_conv_weight
 from ...ir.ops.rnn_packed import GATES, plain_attributes, plain_columns, plain_parameters
 from ...ir.packing import (
     unpack_channels,
@@ -174,7 +174,7 @@ def _unpack(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 def _conv(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = _required(inputs)
     channels, out = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
-    weight, group = plain_conv_weight(node, _constant(scope, node, inputs[1]))
+    weight, group = plain_conv_weight(node, _packed(scope, node, inputs, tiles=2))
     bias = None
     if len(inputs) > 2 and inputs[2] is not None:
         bias = np.ascontiguousarray(_constant(scope, node, inputs[2]).reshape(-1)[:out])
@@ -251,7 +251,7 @@ def _window(node: Node) -> dict[str, Any]:
 
 def _matmul(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     x = scope.name(_required(inputs))
-    packed = _constant(scope, node, inputs[1])
+    packed = _packed(scope, node, inputs, tiles=1)
     rows, depth = _required(inputs).shape[-1], int(attribute(node, "depth"))
     columns = int(attribute(node, "columns"))
     weight = unpack_matmul_weight(packed, columns, rows if isinstance(rows, int) else None, depth)
@@ -275,6 +275,12 @@ def _requantize(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     steps = scope.emit("Mul", [exact, scale])
     names = [steps, scope.tensor(np.ones((), np.float32), "one"), zero]
     scope.emit("QuantizeLinear", names, outputs=[scope.result(node.out())], name=node.name)
+
+
+def _packed(scope: Scope, node: Node, inputs: list[Value | None], tiles: int) -> np.ndarray:
+    """The packed weights of a convolution or product, in one piece."""
+    split = [_constant(scope, node, v) for v in inputs[3:]]
+    return joined_weights(_constant(scope, node, inputs[1]), split, tiles)
 
 
 def _constant(scope: Scope, node: Node, value: Value | None) -> np.ndarray:

@@ -32,6 +32,7 @@ from ..packing import (
     unpack_matmul_weight,
 )
 from ..registry import InferContext, attribute, op
+from ..split_weights import SplitWeights, join_pairs
 from ..traits import Trait
 from ..types import DType, TensorType, Type, dtype
 from ..windows import Window, conv_window, pool_window, window_output
@@ -175,14 +176,27 @@ def blocked_conv_window(node: Node, x: TensorType, w: TensorType) -> Window:
 def _evaluate_conv(node: Node, inputs: list[Any]) -> list[Any]:
     x, w, *rest = inputs
     channels, out = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
-    weight, group = plain_conv_weight(node, w)
+    weight, group = plain_conv_weight(node, joined_weights(w, rest[1:], tiles=2))
     attrs, image = _plain_window(node), x_plain(x, channels)
     exact = image.dtype.kind != "f"
     if exact:  # sums of 8-bit products are exact in float64
         image, weight = _padded(image, attrs, int(attribute(node, "pad_value"))), _wide(weight)
-    given = [image, weight, *(_wide_if(exact, r.reshape(-1)[:out]) for r in rest if r is not None)]
+    bias = [_wide_if(exact, b.reshape(-1)[:out]) for b in rest[:1] if b is not None]
+    given = [image, weight, *bias]
     y = _run_plain("Conv", {**attrs, "group": group}, given)
     return [pack_channels(y.astype(np.int32) if exact else y, int(attribute(node, "block")))]
+
+
+def joined_weights(w: np.ndarray, split: Sequence[np.ndarray | None], tiles: int) -> np.ndarray:
+    """Packed weights, with the residual, its steps and its starts where they were split in two.
+
+    The first ``tiles`` dims of the weights count tiles.
+    """
+    residual, steps, starts = [*split, None, None, None][:3]
+    if residual is None:
+        return w
+    assert steps is not None and starts is not None
+    return join_pairs(SplitWeights(w, residual, steps, starts), tiles)
 
 
 def plain_conv_weight(node: Node, w: np.ndarray) -> tuple[np.ndarray, int]:
@@ -217,13 +231,14 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
 
 
 @op(
-    "ConvBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv,
+    "ConvBlocked", domain=DOMAIN, arity=(2, 6), evaluate=_evaluate_conv,
     traits=_HEAVY, flops=flops.blocked_convolution,
     defaults={"group": 1, "depth": 1, "pad_value": 0, "algorithm": DIRECT},
     doc="Conv on [N, Cb, *S, c] with weights packed as [g, Mt, Cb/g, *K, c, t] and an optional "
     "bias [Mb, 1, .., block]; the result is [N, Mb, *S', block]. Attributes: Conv's, and "
     "in_channels, out_channels, block. 8-bit integers sum up in int32: their weights are packed by "
-    "depth, and the border holds pad_value. The attribute algorithm (direct, winograd_4x4, "
+    "depth, and the border holds pad_value; three more inputs are the residual of weights that "
+    "were split in two, its steps and its starts. The attribute algorithm (direct, winograd_4x4, "
     "winograd_2x2) is how the target's kernel computes.",
     axes=blocked_convolution,
 )  # fmt: skip
@@ -277,7 +292,7 @@ def _infer_pool(ctx: InferContext) -> list[Type]:
 
 def _evaluate_matmul(node: Node, inputs: list[Any]) -> list[Any]:
     x, w, *rest = inputs
-    n = int(attribute(node, "columns"))
+    n, w = int(attribute(node, "columns")), joined_weights(w, rest[1:], tiles=1)
     weight = unpack_matmul_weight(w, n, x.shape[-1], int(attribute(node, "depth")))
     kind = np.int32 if x.dtype.kind != "f" else x.dtype
     y = x.astype(kind) @ weight.astype(kind)
@@ -285,11 +300,12 @@ def _evaluate_matmul(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 @op(
-    "MatMulPacked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_matmul, traits=_HEAVY,
+    "MatMulPacked", domain=DOMAIN, arity=(2, 6), evaluate=_evaluate_matmul, traits=_HEAVY,
     flops=flops.matmul, defaults={"depth": 1},
     doc="[.., K] times weights packed as [Nt, K, t], plus an optional bias [N]; the result is "
-    "[.., columns]. 8-bit integers sum up in int32, their weights are packed by depth; 8-bit "
-    "weights of a float product are converted.",
+    "[.., columns]. 8-bit integers sum up in int32, their weights are packed by depth, and "
+    "may be split in two as those of kiln.ConvBlocked; 8-bit weights of a float product are "
+    "converted.",
     axes=packed_product,
 )  # fmt: skip
 def _infer_matmul(ctx: InferContext) -> list[Type]:

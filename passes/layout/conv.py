@@ -13,6 +13,7 @@ from ...ir.packing import pack_conv_weight, pack_depthwise_weight
 from ...ir.registry import attribute
 from ...ir.windows import ConvShape, Window, conv_window
 from .planner import Planner
+from .split import packed_operands
 from .weights import Weights, find_weights
 
 
@@ -170,9 +171,10 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
     source, in_block = _source(p, work)
     packed = pack_conv_weight(work.weight, work.group, in_block, tile, work.depth)
     key = (*work.key, "conv", work.group, in_block, tile, work.depth)
-    weight = p.constant(key, packed, f"{work.node.out().name}_weight")
     blocks = packed.shape[0] * packed.shape[1] * (tile // p.block)
-    return p.add("ConvBlocked", [source, weight, *_bias(p, work, blocks)], attrs, like=work.node)
+    name = f"{work.node.out().name}_weight"
+    operands = packed_operands(p, key, packed, name, work.depth, _bias(p, work, blocks))
+    return p.add("ConvBlocked", [source, *operands], attrs, like=work.node)
 
 
 def _choice(p: Planner, work: Work) -> Choice | None:

@@ -92,8 +92,16 @@ def with_depth(p: Planner, x: Value, depth: int) -> Value:
     return p.add("Reshape", [x], {"shape": (*x.shape[:-1], depth)})
 
 
-def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Value:
-    """The constant ``weights`` packed for a product with ``x``, in tiles that the target chooses.
+def packed_weights(p: Planner, x: Value, weights: Weights) -> Value:
+    """The constant ``weights`` packed for a product of floats with ``x``."""
+    key, packed = pack_weights(p, x, weights, depth=1)
+    return p.constant(key, packed, f"{weights.name}_packed")
+
+
+def pack_weights(
+    p: Planner, x: Value, weights: Weights, depth: int
+) -> tuple[tuple[object, ...], np.ndarray]:
+    """A key and ``weights`` packed for a product with ``x``, in tiles that the target chooses.
 
     ``depth`` is the number of neighbours that a dot product of bytes takes.
     """
@@ -103,9 +111,7 @@ def packed_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> Va
     columns = weights.array.shape[1]
     inner, kinds = weights.array.shape[0], (str(x.dtype), str(weights.array.dtype))
     tile = p.layouts.choose(ProductShape(rows or None, columns, inner, *kinds)).columns
-    key = (*weights.key, "matmul", tile, depth)
-    packed = pack_matmul_weight(weights.array, tile, depth)
-    return p.constant(key, packed, f"{weights.name}_packed")
+    return (*weights.key, "matmul", tile, depth), pack_matmul_weight(weights.array, tile, depth)
 
 
 def _share_with_gathers(p: Planner, transpose: Node, weights: Weights, packed: Value) -> None:

@@ -14,7 +14,8 @@ from ...ir.graph import Node, Value
 from ...ir.registry import attribute
 from .conv import Work, by_channel, convolve
 from .planner import Planner
-from .product import packed_weights, with_depth
+from .product import pack_weights, with_depth
+from .split import packed_operands
 from .weights import Weights
 
 _F32 = np.float32
@@ -237,11 +238,13 @@ def _product(p: Planner, node: Node, o: _Operands, bias: np.ndarray) -> Value:
     depth = p.layouts.dot_depth
     transposed = bool(attribute(node, "transB"))
     weights = Weights(o.weight, np.ones((), _F32), o.key.name, (o.key, "signed", transposed))
-    inputs = [with_depth(p, o.x, weights.array.shape[0]), packed_weights(p, o.x, weights, depth)]
+    row: list[Value] = []
     if np.any(start):
-        inputs.append(p.constant((node, "start"), start, f"{node.out().name}_bias"))
-    attrs = {"columns": columns, "depth": depth}
-    return p.add("MatMulPacked", inputs, attrs, like=node)
+        row.append(p.constant((node, "start"), start, f"{node.out().name}_bias"))
+    key, packed = pack_weights(p, o.x, weights, depth)
+    operands = packed_operands(p, key, packed, f"{weights.name}_packed", depth, row)
+    x, attrs = with_depth(p, o.x, weights.array.shape[0]), {"columns": columns, "depth": depth}
+    return p.add("MatMulPacked", [x, *operands], attrs, like=node)
 
 
 def _requantize_rows(

@@ -10,10 +10,10 @@ from ...ir.graph import Attr, Graph, Value
 from ...ir.infer import infer_types
 from ...ir.types import TensorType, dtype
 from ...ir.windows import ConvShape
-from .dot import activation_type, integer_depth
+from .dot import activation_type, integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
-from .tiling import Tile, rank_product_tiles, rank_winograd_tiles
+from .tiling import Tile, rank_winograd_tiles
 from .winograd import image_tiles, winograd_fits, winograd_form
 from .winograd_forms import FORMS, Form
 
@@ -25,7 +25,7 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
     not known.
     """
     if isinstance(shape, ProductShape):
-        tiles = rank_product_tiles(cpu, shape.rows, shape.columns)
+        tiles = rank_packed_tiles(cpu, shape)
         return [_choices(cpu, tiles)] if shape.rows else []
     if any(d is None for d in shape.image):
         return []

@@ -26,7 +26,7 @@ from ...ir.registry import attribute
 from ...ir.types import TensorType
 from ...ir.windows import ConvShape
 from ..generic.registry import Details, Template, TemplateContext, operand_types
-from ..tir.extents import as_int, flatten_index, index, static_product
+from ..tir.extents import as_int, flatten_index, index, static_product, unflatten
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .image import Geometry, as_image, long_rows, pad_image
@@ -34,6 +34,7 @@ from .kernel_shapes import conv_shape, conv_shape_of
 from .microkernel import Place, RegisterTile, Weights
 from .positions import positions_of_tile, rows_of_tile
 from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
+from .residual import Residual
 from .row_tiles import RowTiles
 from .tiling import Tile, tile_cost
 from .winograd import Winograd, winograd_fits
@@ -128,6 +129,7 @@ class _Dense:
         self.cpu = cpu
         self.geometry = geometry
         self.weight = ctx.buffered(1)
+        self.bias = ctx.buffered(2) if ctx.has(2) else None
         self.groups, self.tiles, self.in_blocks = (int(d) for d in self.weight.shape[:3])
         depth = int(ctx.attr("depth"))
         self.steps, width = (int(d) for d in self.weight.shape[-2:])
@@ -153,6 +155,7 @@ class _Dense:
             image = image.reordered(self.b, self.order)
             self.geometry = self.geometry.reordered(self.order)
         self.image = pad_image(self.b, image, self.geometry, int(self.ctx.attr("pad_value")))
+        self.residual = self._residual()
         self.operands_jump = self._operands_jump()
         if self.operands_jump:
             self.pieces = _PIECES
@@ -167,6 +170,17 @@ class _Dense:
             self._rows(n, RowTiles(self.b, width, self.limit, self._others(n)), None)
         else:
             self._by_row(n, height, width)
+
+    def _residual(self) -> Residual:
+        """The residual of the weights; its steps are numbered as the main part's."""
+        dilations = self.geometry.dilations
+
+        def operand(step: Expr) -> At:
+            block, *own, i = unflatten(step, self.weight.shape[2:-1])
+            window = zip(self._inside(tuple(own)), dilations, strict=True)
+            return (index(0), block, *(k * dilation for k, dilation in window), i)
+
+        return Residual(self.ctx, self.image.tensor, self.dot.depth, operand)
 
     def _others(self, n: Any) -> int:
         """How many tasks there are besides those that the positions of a plane are cut into."""
@@ -233,6 +247,11 @@ class _Dense:
         """An index in the order of dims of this kernel, as one in the op's own order."""
         return tuple(at[self.order.index(i)] for i in range(len(at)))[-self.rank :]
 
+    def _inside(self, at: At) -> At:
+        """An index in the op's own order of dims, as one in the order of this kernel."""
+        padded = (*[index(0)] * (len(self.order) - self.rank), *at)
+        return tuple(padded[i] for i in self.order)
+
     def _tile(
         self, group: Expr, tile: Expr, there: _Positions, ahead: tuple[NextTile, Expr] | None
     ) -> None:
@@ -273,6 +292,12 @@ class _Dense:
 
         for part in self._sums():
             add(*part)
+
+        def first(r: int) -> At:
+            corner = (o * stride for o, stride in zip(there.at(r), g.strides, strict=True))
+            return (there.batch, channel_block, *corner, index(0))
+
+        self.residual.add(acc, group * self.tiles + tile, first)
         self._finish(acc, group, tile, there)
 
     @contextmanager
@@ -327,13 +352,12 @@ class _Dense:
 
     def _start(self, acc: RegisterTile, group: Expr, tile: Expr) -> None:
         """Set the sums to the bias, or to zero."""
-        if not self.ctx.has(2):
+        if self.bias is None:
             acc.zero()
             return
-        bias = self.ctx.buffered(2)
-        size = as_int(bias.shape[0])
+        size = as_int(self.bias.shape[0])
         assert size is not None
-        flat = self.b.view(bias, (size * self.block,))
+        flat = self.b.view(self.bias, (size * self.block,))
         base = (group * self.tiles + tile) * self.tile_width
 
         def value(_r: int, v: int) -> Expr:

@@ -70,6 +70,10 @@ def _bytes_tile(cpu: CpuFeatures) -> Tile:
     return Tile(cpu.registers // 2 - 2, 1)
 
 
+_LARGEST_PRODUCT = 255 * 128
+"""Of two bytes, one of them with a sign."""
+
+
 class _Depthwise:
     """What the kernels for single elements and for dot products of bytes share."""
 
@@ -99,10 +103,10 @@ class _Depthwise:
         self.b.nest((self.n, self.blocks, *self.lines), row, cost=cost, sequential_last=True)
 
     def accumulators(self, block: Expr, part: int, count: int) -> list[BufferTensor]:
-        """``count`` vectors of sums that start with the bias."""
+        """``count`` vectors of sums, which start with the bias if that is of their type."""
         acc = [self.b.local((self.lanes,), self.sums, "acc") for _ in range(count)]
         start = tirx.Broadcast(tirx.const(0, self.sums), self.lanes)
-        if self.bias is not None:
+        if self.bias is not None and self.bias.dtype == self.sums:
             start = self.b.let(self.bias.load_raw([block, self.lanes_of(part, 1)]), "bias")
         for a in acc:
             a.store_raw([self.ramp], start)
@@ -146,14 +150,28 @@ class _Depthwise:
         for r, a in enumerate(acc):
             position = (*at[2:], column + r)[-self.rank :]
             with self.b.lanes(self.lanes) as lane:
-                place = (*at[:2], *position, part * self.lanes + lane)
-                self.ctx.sink(place, a.load_raw([lane]))
+                channel = part * self.lanes + lane
+                self.ctx.sink((*at[:2], *position, channel), self._total(a, at[1], channel, lane))
+
+    def _total(self, acc: BufferTensor, block: Expr, channel: Expr, lane: Expr) -> Expr:
+        """A sum as an element of the result."""
+        value = acc.load_raw([lane])
+        if self.sums == self.ctx.out_dtype():
+            return value
+        value = cast(value, self.ctx.out_dtype())
+        return value if self.bias is None else value + self.bias[(block, channel)]
 
 
 class _Lanewise(_Depthwise):
-    """Products of single elements; an input is loaded once for all outputs that use it."""
+    """Products of single elements; an input is loaded once for all outputs that use it.
+
+    Bytes are converted to float32, which is exact while sums stay below 2**24: SIMD registers
+    multiply and add floats in one instruction, 32-bit integers in three or more.
+    """
 
     def emit(self) -> None:
+        if prod(self.geometry.kernel) * _LARGEST_PRODUCT < 2**24:
+            self.sums = "float32"
         self.limit = _lanewise_tile(self.cpu, as_int(self.width), self.geometry.kernel[-1]).rows
         value = int(self.ctx.attr("pad_value"))
         # A border of zeros adds nothing, so windows are cut off at it, without a padded copy. If
@@ -306,7 +324,7 @@ class _Bytes(_Depthwise):
                 for r in range(size):
                     v = (column + r) * g.strides[-1] + kw * depth
                     four = self._four((*at[:2], *source), v)
-                    self.store(acc[r], self.dot.add(self.old(acc[r]), (four,), (w,)))
+                    self.store(acc[r], self.dot.add(self.old(acc[r]), four, w))
 
         self.kernel_lines(at, line)
         self.finish(acc, at, column, 0)

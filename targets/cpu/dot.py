@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
+from ...ir.choices import ProductShape
 from ..tir.builder import BufferTensor, TensorExpr
 from ..tir.extents import index
 from ..tir.numeric import cast, compute_dtype
 from .features import CpuFeatures
-from .tiling import Tile, largest_tile
+from .tiling import SINGLE, MultiplyAdd, Tile, largest_tile, rank_product_tiles
 
 Expr = Any
-Parts = tuple[Expr, ...]
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Dot(ABC):
     """Products that a step adds to each sum."""
     sums: ClassVar[str]
     """The dtype of the sums."""
-    parts: ClassVar[int] = 1
-    """Registers that a vector of weights, or a broadcast operand, takes."""
+    cost: ClassVar[MultiplyAdd] = SINGLE
+    """What the cost model counts for one."""
 
     @abstractmethod
-    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Parts:
+    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Expr:
         """Elements ``[*at, step*depth : (step+1)*depth]`` of ``x``, broadcast to all lanes."""
 
     @abstractmethod
-    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Parts:
+    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Expr:
         """The weights at ``[*at]``, for the lanes from ``first`` on."""
 
     @abstractmethod
-    def add(self, acc: Expr, x: Parts, w: Parts) -> Expr:
+    def add(self, acc: Expr, x: Expr, w: Expr) -> Expr:
         """``acc`` plus the products."""
 
 
@@ -68,8 +68,18 @@ def dot_of(cpu: CpuFeatures, operand: str, depth: int, lanes: int) -> Dot:
     if depth == 1:
         return WideningDot(lanes)
     if cpu.dot == "madd":
-        return MaddDot(lanes)
+        return PairDot(lanes)
     return ByteDot(lanes, byte_dot_intrinsic(cpu, lanes))
+
+
+def cost_of(cpu: CpuFeatures, operand: str) -> MultiplyAdd:
+    """The cost of a multiply-add in kernels with packed weights, for an element type."""
+    return dot_of(cpu, operand, integer_depth(cpu), cpu.lanes).cost
+
+
+def rank_packed_tiles(cpu: CpuFeatures, shape: ProductShape) -> list[Tile]:
+    """The register tiles of a product by packed weights, the cheapest by estimate first."""
+    return rank_product_tiles(cpu, shape.rows, shape.columns, cost_of(cpu, shape.operand))
 
 
 def packed_tile(cpu: CpuFeatures, operand: str, width: int, depth: int, lanes: int) -> Tile:
@@ -78,7 +88,7 @@ def packed_tile(cpu: CpuFeatures, operand: str, width: int, depth: int, lanes: i
     ``width`` is the last dim of the weights: columns of a tile times ``depth``.
     """
     dot = dot_of(cpu, operand, depth, lanes)
-    return largest_tile(cpu, width // depth // lanes, dot.parts)
+    return largest_tile(cpu, width // depth // lanes, dot.cost)
 
 
 def byte_dot_intrinsic(cpu: CpuFeatures, lanes: int) -> str:
@@ -102,20 +112,31 @@ def _intrinsic(name: str, result: str, *operands: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(result, name, *operands)
 
 
+def _fenced(total: Expr, lanes: int) -> Expr:
+    """``total``, which LLVM computes as it stands.
+
+    It would sum the products of several unrolled steps first, as integers may be added in any
+    order, and run out of registers for them. The fence is for floats, but moves no bits.
+    """
+    kind = f"float32x{lanes}"
+    fence = _intrinsic("llvm.arithmetic.fence", kind, tirx.reinterpret(kind, total))
+    return tirx.reinterpret(f"int32x{lanes}", fence)
+
+
 @dataclass(frozen=True)
 class FloatDot(Dot):
     """Fused multiply-add of float32; 8-bit and 16-bit weights are converted when loaded."""
 
     sums: ClassVar = "float32"
 
-    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Parts:
-        return (tirx.Broadcast(x[(*at, step)], self.lanes),)
+    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Expr:
+        return tirx.Broadcast(x[(*at, step)], self.lanes)
 
-    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Parts:
-        return (cast(w.load_raw([*at, _ramp(first, self.lanes)]), f"float32x{self.lanes}"),)
+    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Expr:
+        return cast(w.load_raw([*at, _ramp(first, self.lanes)]), f"float32x{self.lanes}")
 
-    def add(self, acc: Expr, x: Parts, w: Parts) -> Expr:
-        return acc + x[0] * w[0]
+    def add(self, acc: Expr, x: Expr, w: Expr) -> Expr:
+        return acc + x * w
 
 
 @dataclass(frozen=True)
@@ -124,67 +145,65 @@ class WideningDot(Dot):
 
     sums: ClassVar = "int32"
 
-    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Parts:
-        return (tirx.Broadcast(cast(x[(*at, step)], "int32"), self.lanes),)
+    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Expr:
+        return tirx.Broadcast(cast(x[(*at, step)], "int32"), self.lanes)
 
-    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Parts:
-        return (cast(w.load_raw([*at, _ramp(first, self.lanes)]), f"int32x{self.lanes}"),)
+    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Expr:
+        return cast(w.load_raw([*at, _ramp(first, self.lanes)]), f"int32x{self.lanes}")
 
-    def add(self, acc: Expr, x: Parts, w: Parts) -> Expr:
-        return acc + x[0] * w[0]
+    def add(self, acc: Expr, x: Expr, w: Expr) -> Expr:
+        return acc + x * w
 
 
 @dataclass(frozen=True)
-class ByteDot(Dot):
+class _Bytes(Dot):
+    """Four products of bytes for each lane."""
+
+    depth: ClassVar = 4
+    sums: ClassVar = "int32"
+
+    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Expr:
+        wide = tirx.Broadcast(_bytes(x, at, step), self.lanes)
+        return tirx.reinterpret(f"int8x{4 * self.lanes}", wide)
+
+    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Expr:
+        return w.load_raw([*at, _ramp(4 * first, 4 * self.lanes)])
+
+
+@dataclass(frozen=True)
+class ByteDot(_Bytes):
     """One instruction that adds four products of bytes to each lane, without saturation.
 
     ``vpdpbusd`` takes uint8 times int8, ``sdot`` int8 times int8.
     """
 
     intrinsic: str
-    depth: ClassVar = 4
-    sums: ClassVar = "int32"
 
-    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Parts:
-        wide = tirx.Broadcast(_bytes(x, at, step), self.lanes)
-        return (tirx.reinterpret(f"int8x{4 * self.lanes}", wide),)
-
-    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Parts:
-        return (w.load_raw([*at, _ramp(4 * first, 4 * self.lanes)]),)
-
-    def add(self, acc: Expr, x: Parts, w: Parts) -> Expr:
-        return _intrinsic(self.intrinsic, f"int32x{self.lanes}", acc, x[0], w[0])
+    def add(self, acc: Expr, x: Expr, w: Expr) -> Expr:
+        return _intrinsic(self.intrinsic, f"int32x{self.lanes}", acc, x, w)
 
 
 @dataclass(frozen=True)
-class MaddDot(Dot):
-    """``vpmaddwd`` on bytes widened to 16 bits, the even and the odd ones apart.
+class PairDot(_Bytes):
+    """``vpmaddubsw``, which sums pairs of uint8 times int8 in 16 bits, then pairs of these sums.
 
-    Each instruction adds two products to a lane, so a step takes two. Unlike ``vpmaddubsw``, which
-    saturates at 16 bits, this is exact.
+    The first instruction saturates, so weights must be such that it does not: see
+    :mod:`...ir.split_weights`. The second one, ``vpmaddwd``, multiplies by ones, which stay in a
+    register.
     """
 
-    depth: ClassVar = 4
-    sums: ClassVar = "int32"
-    parts: ClassVar = 2
+    cost: ClassVar = MultiplyAdd(cycles=1.0, registers=2)  # the ones, and the sums of pairs
 
-    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Parts:
-        four, even = tirx.reinterpret("uint32", _bytes(x, at, step)), tirx.const(0xFF00FF, "uint32")
-        odd = tirx.bitwise_and(tirx.shift_right(four, tirx.const(8, "uint32")), even)
-        return tuple(self._broadcast(v) for v in (tirx.bitwise_and(four, even), odd))
+    def add(self, acc: Expr, x: Expr, w: Expr) -> Expr:
+        pairs, quads = _PAIRS[self.lanes]
+        ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * self.lanes)
+        sums = _intrinsic(pairs, f"int16x{2 * self.lanes}", x, w)
+        return _fenced(acc + _intrinsic(quads, f"int32x{self.lanes}", sums, ones), self.lanes)
 
-    def _broadcast(self, pair: Expr) -> Expr:
-        return tirx.reinterpret(f"int16x{2 * self.lanes}", tirx.Broadcast(pair, self.lanes))
 
-    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Parts:
-        four = w.load_raw([*at, _ramp(4 * first, 4 * self.lanes)])
-        words = tirx.reinterpret(f"int16x{2 * self.lanes}", four)
-        eight = tirx.Broadcast(tirx.const(8, "int16"), 2 * self.lanes)
-        even = tirx.shift_right(tirx.shift_left(words, eight), eight)
-        return even, tirx.shift_right(words, eight)
-
-    def add(self, acc: Expr, x: Parts, w: Parts) -> Expr:
-        name = "llvm.x86.avx512.pmaddw.d.512" if self.lanes == 16 else "llvm.x86.avx2.pmadd.wd"
-        for a, b in zip(x, w, strict=True):
-            acc = acc + _intrinsic(name, f"int32x{self.lanes}", a, b)
-        return acc
+_PAIRS = {
+    4: ("llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
+    8: ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
+    16: ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
+}
+"""LLVM's names of ``vpmaddubsw`` and ``vpmaddwd``, by lanes of 32 bits."""

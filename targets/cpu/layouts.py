@@ -9,10 +9,10 @@ from typing import TypeAlias
 from ...errors import GraphkilnError
 from ...ir.choices import DIRECT, Choice, KernelShape, ProductShape, shape_key
 from .candidates import possible_choices
-from .dot import activation_type, integer_depth
+from .dot import activation_type, integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
-from .tiling import rank_product_tiles, rank_winograd_tiles
+from .tiling import rank_winograd_tiles
 from .winograd import image_tiles, winograd_form
 
 _SUMS = 12
@@ -75,6 +75,11 @@ class CpuLayouts:
         return activation_type(self.cpu)
 
     @property
+    def pair_limit(self) -> int | None:
+        """128 where pairs of products are summed in 16 bits: 255 * 128 is less than 2**15."""
+        return 128 if self.cpu.dot == "madd" else None
+
+    @property
     def fewest_filters(self) -> int:
         """The fewest filters for which a convolution is blocked: more than a quarter of a block.
 
@@ -116,7 +121,7 @@ class CpuLayouts:
         """The cost model's choice: the algorithm with fewer operations, and its cheapest tile."""
         form = None if isinstance(shape, ProductShape) else winograd_form(shape, self.cpu.lanes)
         if isinstance(shape, ProductShape):
-            ranked = rank_product_tiles(self.cpu, shape.rows, shape.columns)
+            ranked = rank_packed_tiles(self.cpu, shape)
         elif form is None:
             ranked = rank_conv_tiles(self.cpu, shape)
         else:

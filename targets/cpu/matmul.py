@@ -23,6 +23,7 @@ from .kernel_shapes import product_shape_of
 from .matmul_dynamic import store_vector
 from .microkernel import RegisterTile, Weights
 from .prefetch import NextTile, lines_of_tile, steps_of_turn
+from .residual import Residual
 from .row_tiles import RowTiles
 from .tiling import tile_cost
 
@@ -67,6 +68,7 @@ class _Packed:
         self.x = whole_steps(self.b, self.b.view(x, (self.rows, x.shape[-1])), depth)
         self.columns = int(ctx.attr("columns"))
         self.row_tiles = RowTiles(self.b, self.rows, tile.rows, self.tiles)
+        self.residual = Residual(ctx, self.x, depth, lambda step: (index(0), step))
         self.every = self.steps
         self.ahead = self._prefetch()
 
@@ -124,15 +126,17 @@ class _Packed:
                 self._store(acc, r, v, row + r, column)
 
     def _reduce(
-        self, acc: RegisterTile, weights: Callable[[Expr], Weights], tile: Expr, row: Expr
+        self, acc: RegisterTile, weights: Callable[[Expr], Weights], tile: Expr, first: Expr
     ) -> None:
-        use = self.row_tiles.number(row)
+        """Add all products of the rows from ``first`` on."""
+        use = self.row_tiles.number(first)
         with self.b.loop(self.steps // self.every) as turn:
             if self.ahead is not None:
                 self.ahead.fetch(tile, use, turn)
             with self.b.loop(self.every) as inner:
                 k = turn * self.every + inner
-                acc.step(lambda r: (self.x, (row + r, k)), weights(k))
+                acc.step(lambda r: (self.x, (first + r, k)), weights(k))
+        self.residual.add(acc, tile, lambda r: (first + r, index(0)))
 
     def _store(self, acc: RegisterTile, r: int, v: int, row: Expr, column: Expr) -> None:
         """Add the bias and give a vector of results to the epilogue, which stores it."""

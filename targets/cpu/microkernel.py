@@ -8,7 +8,7 @@ each of them to a register.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -65,19 +65,29 @@ class RegisterTile:
 
     def step(self, x: Callable[[int], Place], w: Weights, first: int = 0) -> None:
         """One step of the reduction, a rank-one update: see :meth:`reduce`."""
-        b, dot = self.b, self.dot
         tensor, at = w
-        weights = [
-            tuple(b.let(p, "w") for p in dot.weights(tensor, at, first + v * dot.lanes))
-            for v in range(self.vectors)
-        ]
+        lanes = self.dot.lanes
+        weights = {v: (tensor, at, first + v * lanes) for v in range(self.vectors)}
+        self._update(x, weights)
+
+    def step_of_vector(self, vector: int, x: Callable[[int], Place], w: Weights) -> None:
+        """One step for a single vector of columns, whose weights are a row of ``w``."""
+        tensor, at = w
+        self._update(x, {vector: (tensor, at, 0)})
+
+    def _update(
+        self, x: Callable[[int], Place], w: Mapping[int, tuple[BufferTensor, Sequence[Expr], int]]
+    ) -> None:
+        """Add the products of a step; ``w`` says for each vector where its weights begin."""
+        b, dot = self.b, self.dot
+        weights = {v: b.let(dot.weights(*place), "w") for v, place in w.items()}
         for r in range(self.rows):
             source, (*place, step) = x(r)
-            operand = tuple(b.let(p, "x") for p in dot.operand(source, place, step))
-            for v in range(self.vectors):
+            operand = b.let(dot.operand(source, place, step), "x")
+            for v, weight in weights.items():
                 acc = self.accumulators[r][v]
                 old = acc.load_raw([self.lane_index])
-                acc.store_raw([self.lane_index], dot.add(old, operand, weights[v]))
+                acc.store_raw([self.lane_index], dot.add(old, operand, weight))
 
     def value(self, row: int, vector: int, lane: Expr) -> Expr:
         """The sum in a lane. In a vectorised loop over ``lane`` it becomes the whole register."""

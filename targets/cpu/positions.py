@@ -10,8 +10,9 @@ from __future__ import annotations
 from math import prod
 
 from ...ir.windows import ConvShape
+from .dot import cost_of
 from .features import CpuFeatures
-from .tiling import Runs, Tile, cover, near_cycles, rank_tiles, streamed_cycles
+from .tiling import MultiplyAdd, Runs, Tile, cover, near_cycles, rank_tiles, streamed_cycles
 
 
 def rows_of_tile(height: int | None, width: int | None, limit: int) -> int:
@@ -44,12 +45,13 @@ def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
         steps *= k
     bytes_of_vector = cpu.vector_bytes * steps // (4 if shape.integer else 1)
 
-    def cycles(rows: int, vectors: int) -> float:
+    def cycles(rows: int, vectors: int, add: MultiplyAdd) -> float:
         near = 2 * vectors * bytes_of_vector <= cpu.l1
-        return (near_cycles if near else streamed_cycles)(rows, vectors)
+        return (near_cycles if near else streamed_cycles)(rows, vectors, add)
 
     vectors = -(-shape.filters // cpu.lanes)
-    return rank_tiles(cpu, lambda limit: image_runs(height, width, limit), vectors, cycles)
+    add = cost_of(cpu, "int8" if shape.integer else "float32")
+    return rank_tiles(cpu, lambda limit: image_runs(height, width, limit), vectors, cycles, add)
 
 
 def positions_of_tile(shape: ConvShape, limit: int) -> int:

@@ -11,10 +11,10 @@ from math import prod
 from ...ir.choices import KernelShape, ProductShape
 from ...ir.costs import USUAL, Rates
 from ...ir.windows import ConvShape
-from .dot import integer_depth
+from .dot import integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import plane_of, rank_conv_tiles
-from .tiling import PER_SCALAR, rank_product_tiles
+from .tiling import PER_SCALAR
 from .winograd import winograd_form, winograd_operations
 
 CLOCK = 2.5e9
@@ -47,7 +47,7 @@ def template_seconds(cpu: CpuFeatures, shape: KernelShape) -> float:
 def _product(cpu: CpuFeatures, shape: ProductShape) -> float:
     depth = 1 if shape.operand == "float32" else integer_depth(cpu)
     rows = USUAL if shape.rows is None else shape.rows
-    tile = rank_product_tiles(cpu, rows, shape.columns)[0]
+    tile = rank_packed_tiles(cpu, replace(shape, rows=rows))[0]
     return tile.cycles * -(-shape.inner // depth)
 
 

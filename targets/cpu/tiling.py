@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from .features import CpuFeatures
 
-Cycles: TypeAlias = Callable[[int, int], float]
+Cycles: TypeAlias = "Callable[[int, int, MultiplyAdd], float]"
 """Estimates the cycles of one step of the reduction (a rank-one update of the tile's sums), for
 (rows, vectors)."""
 
@@ -60,26 +60,40 @@ def tile_cost(operations: int) -> int:
     return max(1, operations // PER_SCALAR)
 
 
-def accumulator_budget(cpu: CpuFeatures, vectors: int, parts: int = 1) -> int:
+@dataclass(frozen=True)
+class MultiplyAdd:
+    """What one multiply-add of vectors takes: ``cycles`` of a core, and so many registers besides
+    those of sums, weights and operands.
+    """
+
+    cycles: float = 0.5
+    registers: int = 0
+
+
+SINGLE = MultiplyAdd()
+"""A multiply-add of one instruction, of which a core starts two in a cycle."""
+
+
+def accumulator_budget(cpu: CpuFeatures, vectors: int, add: MultiplyAdd = SINGLE) -> int:
     """Rows of a tile that the registers have room for.
 
-    Beside ``rows * vectors`` sums there are ``vectors`` weights and one broadcast operand, which
-    take ``parts`` registers each: ``(32 - 1 * (2 + 1)) // 2 = 14`` rows of 2 vectors.
+    Beside ``rows * vectors`` sums there are ``vectors`` weights and one broadcast operand: ``(32 -
+    2 - 1) // 2 = 14`` rows of 2 vectors.
     """
-    return max(1, (cpu.registers - parts * (vectors + 1)) // vectors)
+    return max(1, (cpu.registers - add.registers - vectors - 1) // vectors)
 
 
-def largest_tile(cpu: CpuFeatures, vectors: int, parts: int = 1) -> Tile:
+def largest_tile(cpu: CpuFeatures, vectors: int, add: MultiplyAdd = SINGLE) -> Tile:
     """The register tile with the most rows for a width of ``vectors``."""
-    return Tile(accumulator_budget(cpu, vectors, parts), vectors)
+    return Tile(accumulator_budget(cpu, vectors, add), vectors)
 
 
-def step_cycles(rows: int, vectors: int) -> float:
-    """Cycles of one step: its multiply-adds or its loads, whichever take longer, two in a cycle."""
-    return max(rows * vectors, rows + vectors) / 2
+def step_cycles(rows: int, vectors: int, add: MultiplyAdd = SINGLE) -> float:
+    """Cycles of a step: its multiply-adds, or its loads, two in a cycle; whichever take longer."""
+    return max(rows * vectors * add.cycles, (rows + vectors) / 2)
 
 
-def product_cycles(rows: int, vectors: int) -> float:
+def product_cycles(rows: int, vectors: int, add: MultiplyAdd = SINGLE) -> float:
     """:func:`step_cycles` of matrix products, whose operands come from the second-level cache.
 
     The added terms were fitted to measurements. Each load costs a little, so that squarer tiles,
@@ -88,20 +102,20 @@ def product_cycles(rows: int, vectors: int) -> float:
     from memory.
     """
     beyond = 0.1 * max(0, rows - 8) + 0.3 * max(0, vectors - 4)
-    return step_cycles(rows, vectors) + 0.03 * rows + 0.06 * vectors + beyond
+    return step_cycles(rows, vectors, add) + 0.03 * rows + 0.06 * vectors + beyond
 
 
-def near_cycles(rows: int, vectors: int) -> float:
+def near_cycles(rows: int, vectors: int, add: MultiplyAdd = SINGLE) -> float:
     """:func:`step_cycles` of convolutions, whose operands and weights are in the first-level cache.
 
     The added term was fitted to measurements, as for :func:`product_cycles`.
     """
-    return step_cycles(rows, vectors) + 0.07 * rows
+    return step_cycles(rows, vectors, add) + 0.07 * rows
 
 
-def streamed_cycles(rows: int, vectors: int) -> float:
+def streamed_cycles(rows: int, vectors: int, add: MultiplyAdd = SINGLE) -> float:
     """:func:`near_cycles` for weights that come from the second-level cache."""
-    return near_cycles(rows, vectors) + 0.65 * vectors
+    return near_cycles(rows, vectors, add) + 0.65 * vectors
 
 
 def cover(extent: int, rows: int) -> Runs:
@@ -123,15 +137,16 @@ def rows_cover(extent: int | None) -> Callable[[int], Runs]:
     return lambda limit: cover(_GUESS if extent is None else extent, limit)
 
 
-def runs_cost(runs: Runs, vectors: int, cycles: Cycles) -> float:
+def runs_cost(runs: Runs, vectors: int, cycles: Cycles, add: MultiplyAdd = SINGLE) -> float:
     """Estimated cycles of one reduction step, for all rows of ``runs``, per vector of columns."""
     overhead = 0.5
-    return sum(n * (cycles(r, vectors) + overhead) for r, n in runs) / vectors
+    return sum(n * (cycles(r, vectors, add) + overhead) for r, n in runs) / vectors
 
 
 def rank_tiles(
-    cpu: CpuFeatures, runs: Callable[[int], Runs], vectors_wanted: int, cycles: Cycles
-) -> list[Tile]:
+    cpu: CpuFeatures, runs: Callable[[int], Runs], vectors_wanted: int, cycles: Cycles,
+    add: MultiplyAdd = SINGLE,
+) -> list[Tile]:  # fmt: skip
     """A tile for each width of 1 to 6 vectors, the cheapest first.
 
     The result is ``vectors_wanted`` vectors wide, and ``runs(limit)`` are the tiles of at most
@@ -140,18 +155,20 @@ def rank_tiles(
     """
     ranked: list[tuple[float, Tile]] = []
     for vectors in range(1, min(6, vectors_wanted) + 1):
-        tiles = runs(accumulator_budget(cpu, vectors))
+        tiles = runs(accumulator_budget(cpu, vectors, add))
         waste = -(-vectors_wanted // vectors) * vectors / vectors_wanted
-        cost = runs_cost(tiles, vectors, cycles) * waste
+        cost = runs_cost(tiles, vectors, cycles, add) * waste
         largest = max((r for r, _ in tiles), default=0)
         ranked.append((round(cost, 9), Tile(largest, vectors, cost * vectors_wanted)))
     return [tile for _, tile in sorted(ranked, key=lambda r: r[0])]
 
 
-def rank_product_tiles(cpu: CpuFeatures, rows: int | None, columns: int) -> list[Tile]:
+def rank_product_tiles(
+    cpu: CpuFeatures, rows: int | None, columns: int, add: MultiplyAdd = SINGLE
+) -> list[Tile]:
     """:func:`rank_tiles` for a matrix product with ``rows`` (None: unknown) by ``columns``."""
     vectors = -(-max(columns, 1) // cpu.lanes)
-    return rank_tiles(cpu, rows_cover(rows), vectors, product_cycles)
+    return rank_tiles(cpu, rows_cover(rows), vectors, product_cycles, add)
 
 
 def rank_winograd_tiles(cpu: CpuFeatures, tiles: int, filters: int) -> list[Tile]:

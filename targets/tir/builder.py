@@ -329,6 +329,10 @@ class Builder:
         walks = [*((kind, stop) for kind in choices), (tirx.Var, look)]
         return tvm_ffi.structural_walk(value, walks) is None
 
+    def nearest(self, value: Expr) -> Expr:
+        """A float, which fits, as the nearest int32, halves to even."""
+        return self.loops.nearest(value)
+
     def element(self, value: Expr, hint: str = "v") -> Expr:
         """:meth:`let` for an element of a tensor: int64 is stored in memory, as it is no index."""
         if dtype_of(value) == "int64" and not isinstance(value, tirx.Var | tirx.IntImm):
@@ -542,6 +546,10 @@ class LoopStrategy:
     def busy(self) -> int:
         """The number of tasks of equal length that keep the threads busy."""
         return 4 * self.threads
+
+    def nearest(self, value: Expr) -> Expr:
+        """A float, which fits, as the nearest int32, halves to even."""
+        return tirx.Cast("int32", tirx.nearbyint(value))
 
     def fills_vectors(self, extent: Any) -> bool:
         """Is a row of ``extent`` float32 elements one or two whole vector registers?"""

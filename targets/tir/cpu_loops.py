@@ -40,6 +40,9 @@ class CpuLoops(LoopStrategy):
         self.vector_bytes = vector_bytes
         self.tasks = max(_FEWEST_TASKS, _TASKS_OF_THREAD * threads)
 
+    def nearest(self, value: Expr) -> Expr:
+        return tirx.call_llvm_pure_intrin("int32", "llvm.lrint", value)
+
     def nest(
         self, b: Builder, shape: tuple[Any, ...], body: Callable[[tuple[Expr, ...]], None],
         cost: int, sequential_last: bool,

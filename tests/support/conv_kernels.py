@@ -21,7 +21,7 @@ from graphkiln.ir.packing import (
 from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.layouts import CpuLayouts
 
-from .cpu_kernels import Kernel
+from .cpu_kernels import Kernel, int8_weights, packed_inputs
 
 Array = np.ndarray
 
@@ -48,6 +48,8 @@ class Spec:
     open_dims: str = ""
     seed: int = 0
     algorithm: str = DIRECT
+    weight: int | None = None
+    """The weight that all are, for int8; None for random ones."""
 
     @property
     def is_depthwise(self) -> bool:
@@ -139,7 +141,7 @@ class _Data:
         if spec.kind == FLOAT:
             self.w = rng.normal(size=w_shape).astype(np.float32)
         else:
-            self.w = rng.integers(-128, 128, w_shape).astype(np.int8)
+            self.w = int8_weights(rng, w_shape, spec.weight)
         self.bias = None
         if spec.bias:
             wide = spec.kind == BYTES
@@ -175,10 +177,15 @@ def kernel_of(spec: Spec, cpu: str) -> Kernel:
     if not spec.is_depthwise:
         attrs |= {"group": spec.group, "algorithm": spec.algorithm}
     x = kernel.input(pack_channels(data.x, in_block), _open_dims(spec))
-    inputs = [x, kernel.input(weight)]
+    bias = None
     if data.bias is not None:
         blocks = weight.shape[0] if spec.is_depthwise else _out_blocks(weight, depth, block)
-        inputs.append(kernel.input(_by_channel(data.bias, blocks, block, len(spec.kernel))))
+        bias = _by_channel(data.bias, blocks, block, len(spec.kernel))
+    inputs: list[Value | None] = [x]
+    if spec.is_depthwise:
+        inputs += [kernel.input(a) for a in (weight, bias) if a is not None]
+    else:
+        inputs += packed_inputs(kernel, weight, bias, layouts, depth, tiles=2)
     op = "DepthwiseBlocked" if spec.is_depthwise else "ConvBlocked"
     return _finish(kernel, spec, data, kernel.node(op, inputs, attrs, "kiln"), block)
 

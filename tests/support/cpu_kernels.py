@@ -16,10 +16,12 @@ from graphkiln.codegen.kernels import canonical
 from graphkiln.ir.dims import Dim, evaluate, sym
 from graphkiln.ir.graph import Graph, Value
 from graphkiln.ir.infer import infer_types
+from graphkiln.ir.split_weights import split_pairs
 from graphkiln.ir.types import TensorType, dtype
 from graphkiln.machine import cpu_features
 from graphkiln.targets import Target, parse_target
 from graphkiln.targets.cpu.features import features_of
+from graphkiln.targets.cpu.layouts import CpuLayouts
 from graphkiln.targets.generic.region import region_symbols
 
 Array = np.ndarray
@@ -95,6 +97,34 @@ class Kernel:
                 np.testing.assert_array_equal(viewed, want)
             else:
                 np.testing.assert_allclose(viewed, want, rtol=self.rtol, atol=self.atol)
+
+
+def int8_weights(rng: np.random.Generator, shape: Sequence[int], fixed: int | None) -> Array:
+    """Random weights, or all ``fixed``: some with as many large ones as small ones, some trained
+    networks', most of which are small.
+    """
+    if fixed is not None:
+        return np.full(shape, fixed, np.int8)
+    if rng.random() < 0.5:
+        return rng.integers(-128, 128, shape).astype(np.int8)
+    return rng.normal(0, 40, shape).clip(-128, 127).astype(np.int8)
+
+
+def packed_inputs(
+    kernel: Kernel, weight: Array, bias: Array | None, layouts: CpuLayouts, depth: int, tiles: int
+) -> list[Value | None]:
+    """Packed weights, whose first ``tiles`` dims count tiles, and a bias as arguments.
+
+    The weights are split in two where the CPU's dot products need it.
+    """
+    split = None
+    if depth > 1 and layouts.pair_limit is not None:
+        split = split_pairs(weight, tiles, layouts.block * depth, layouts.pair_limit)
+    if split is None:
+        return [kernel.input(a) for a in (weight, bias) if a is not None]
+    start = None if bias is None else kernel.input(bias)
+    rest = [kernel.input(a) for a in (split.residual, split.steps, split.starts)]
+    return [kernel.input(split.main), start, *rest]
 
 
 def lowered(kernel: Kernel, target: Target, name: str) -> tuple[Any, list[int]]:

@@ -14,7 +14,7 @@ from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.layouts import CpuLayouts
 
 from .conv_kernels import BYTES, FLOAT
-from .cpu_kernels import Kernel
+from .cpu_kernels import Kernel, int8_weights, packed_inputs
 
 Array = np.ndarray
 
@@ -37,6 +37,8 @@ class Packed:
     epilogue: str = "none"
     open_dims: bool = False
     seed: int = 0
+    weight: int | None = None
+    """The weight that all are, for int8; None for random ones."""
 
 
 @st.composite
@@ -64,12 +66,13 @@ def packed_kernel(spec: Packed, cpu: str) -> Kernel:
         kernel.atol = 1e-5 * spec.depth * max(1, np.abs(w).max())
     open_dims = {i: f"R{i}" for i in range(len(shape) - 1)} if spec.open_dims else {}
     weight = pack_matmul_weight(w, layouts.block * spec.vectors, depth)
-    inputs = [kernel.input(x, open_dims), kernel.input(weight)]
+    inputs: list[Value | None] = [kernel.input(x, open_dims)]
+    row = None
     if spec.bias:
-        bias = _row(rng, spec.columns)
-        bias = (bias * 1000).astype(np.int32) if spec.kind == BYTES else bias
-        inputs.append(kernel.input(bias))
-        total = total + bias
+        row = _row(rng, spec.columns)
+        row = (row * 1000).astype(np.int32) if spec.kind == BYTES else row
+        total = total + row
+    inputs += packed_inputs(kernel, weight, row, layouts, depth, tiles=1)
     attrs = {"columns": spec.columns, **({"depth": depth} if depth > 1 else {})}
     y = kernel.node("MatMulPacked", inputs, attrs, "kiln")
     if spec.kind == BYTES:
@@ -84,7 +87,7 @@ def _operands(
     if spec.kind == FLOAT:
         w = rng.normal(size=matrix).astype(np.float32)
     else:
-        w = rng.integers(-128, 128, matrix).astype(np.int8)
+        w = int8_weights(rng, matrix, spec.weight)
     if spec.kind != BYTES:
         return rng.normal(size=shape).astype(np.float32), w, 1
     x = rng.integers(0, 256, shape).astype(np.uint8)

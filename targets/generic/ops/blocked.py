@@ -103,6 +103,6 @@ def lower_requantize(ctx: LowerContext) -> TensorExpr:
     x, scale, zero = ctx.input(0), aligned(ctx, 1), aligned(ctx, 2)
 
     def load(at: tuple[Expr, ...]) -> Expr:
-        return requantize(x[at], scale(at), zero(at), ctx.out_dtype())
+        return requantize(ctx.b, x[at], scale(at), zero(at), ctx.out_dtype())
 
     return ctx.lazy(load, cost=6 + x.cost)

@@ -83,7 +83,7 @@ def lower_qlinear_conv(c: LowerContext) -> TensorExpr:
     def finish(total: Expr, channel: Expr, _residual: Expr | None) -> Expr:
         scale = scalar_of(c.input(1)) * per_channel(c.input(4), channel) / scalar_of(c.input(6))
         total = total if bias is None else total + per_channel(bias, channel)
-        return requantize(total, scale, scalar_of(c.input(7)), out.dtype)
+        return requantize(c.b, total, scale, scalar_of(c.input(7)), out.dtype)
 
     conv = Convolution(
         x, w, window_of(c, 0, 3), c.attr("group") or 1, "int16", "int32", out, finish

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tvm import tirx
 
@@ -17,7 +16,7 @@ from ...tir.numeric import cast, compute_dtype, dtype_of, round_to
 from ...tir.reduce import MAX, MIN, Group, collapse, for_groups
 from ..registry import LowerContext, lowering
 from .elementwise_cast import convert
-from .quant_math import entry_index, round_even, saturate, scalar_of
+from .quant_math import entry_index, quantize, scalar_of
 
 Entry = Callable[[tuple[Expr, ...]], Expr]
 
@@ -70,9 +69,7 @@ def lower_quantize(c: LowerContext) -> TensorExpr:
     def load(at: tuple[Expr, ...]) -> Expr:
         value = quotient(at)
         if target.is_integer:
-            value = round_even(value)
-            value = value if zero is None else value + cast(zero(at), wide)
-            return saturate(value, target.name)
+            return quantize(b, value, None if zero is None else zero(at), target.name)
         if zero is not None and target.name == "float4e2m1":
             value = value + cast(zero(at), wide)
         return convert(b, cast(value, "float32"), target, c.attr("saturate") != 0)
@@ -101,7 +98,7 @@ def lower_dynamic_quantize(c: LowerContext) -> list[TensorExpr]:
     """DynamicQuantizeLinear-11: to uint8, over the range of the data, extended to include zero."""
     x, scale, zero = c.buffered(0), c.result(1), c.result(2)
     dynamic_parameters(c.b, x, scale, zero)
-    y = c.lazy(lambda at: quantized_byte(x[at], scale[()], zero[()]), cost=4)
+    y = c.lazy(lambda at: quantized_byte(c.b, x[at], scale[()], zero[()]), cost=4)
     return [y, scale, zero]
 
 
@@ -133,10 +130,18 @@ def range_parameters(b: Builder, least: Expr, most: Expr) -> tuple[Expr, Expr]:
     low, high = b.let(tirx.min(least, nothing)), b.let(tirx.max(most, nothing))
     span = tirx.Select(high.equal(low), tirx.const(1, dtype), high - low)
     step = b.let(span / tirx.const(255, dtype))
-    return step, saturate(round_even(nothing - low / step), "uint8")
+    return step, quantize(b, nothing - low / step, None, "uint8")
 
 
-def quantized_byte(x: Expr, scale: Expr, zero: Expr) -> Expr:
+def quantized_byte(b: Builder, x: Expr, scale: Expr, zero: Expr) -> Expr:
     """``x`` as uint8 under a scale and a zero point."""
-    value: Any = round_even(floats.divide(x, scale)) + cast(zero, "float32")
-    return saturate(value, "uint8")
+    return quantize(b, floats.divide(x, scale), zero, "uint8")
+
+
+def quantized_bytes(
+    b: Builder, x: BufferTensor, scale: BufferTensor, zero: BufferTensor
+) -> BufferTensor:
+    """``x`` as uint8 in a workspace, under a scale and a zero point of rank 0."""
+    out = b.workspace(x.shape, "uint8", "quantized")
+    b.nest(x.shape, lambda at: out.store(at, quantized_byte(b, x[at], scale[()], zero[()])), 4)
+    return out

@@ -14,7 +14,7 @@ from ...tir.numeric import cast
 from ...tir.reduce import MAX, SUM, Group, for_groups
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
-from .quant_math import round_even, saturate, scalar_of
+from .quant_math import quantize, requantize, scalar_of
 
 Load = Callable[[tuple[Expr, ...]], Expr]
 
@@ -35,10 +35,9 @@ def _centered(c: LowerContext, value: Expr, zero: int) -> Expr:
 
 def quantized(c: LowerContext, value: Expr, scale: int, zero: int) -> Expr:
     """A float as the output's element type under inputs ``scale`` and ``zero``."""
-    whole = round_even(floats.divide(value, scalar_of(c.input(scale))))
-    if c.has(zero):
-        whole = whole + cast(scalar_of(c.input(zero)), "float32")
-    return saturate(whole, c.out_dtype())
+    steps = floats.divide(value, scalar_of(c.input(scale)))
+    shift = scalar_of(c.input(zero)) if c.has(zero) else None
+    return quantize(c.b, steps, shift, c.out_dtype())
 
 
 @lowering("com.microsoft.QLinearAdd")
@@ -56,10 +55,8 @@ def lower_qlinear_mul(c: LowerContext) -> TensorExpr:
     def load(at: tuple[Expr, ...]) -> Expr:
         product = _centered(c, a(at), 2) * _centered(c, b(at), 5)
         scale = floats.divide(scalar_of(c.input(1)) * scalar_of(c.input(4)), scalar_of(c.input(6)))
-        whole = round_even(cast(product, "float32") * scale)
-        if c.has(7):
-            whole = whole + cast(scalar_of(c.input(7)), "float32")
-        return saturate(whole, c.out_dtype())
+        shift = scalar_of(c.input(7)) if c.has(7) else None
+        return requantize(c.b, product, scale, shift, c.out_dtype())
 
     return c.lazy(load, cost=8)
 

@@ -15,7 +15,7 @@ from ...tir.contract import At, Contraction, contract
 from ...tir.extents import as_int, product
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
-from .quant import dynamic_parameters, quantized_byte, range_parameters
+from .quant import dynamic_parameters, quantized_byte, quantized_bytes, range_parameters
 from .rnn import LstmCell, summed_bias
 from .rnn_dot import each_lane
 from .rnn_layer import Layer, Step
@@ -89,8 +89,7 @@ def _projected(layer: Layer) -> BufferTensor:
     flat = b.view(x, (rows, inner))
     scale, zero = b.workspace((), "float32"), b.workspace((), "uint8")
     dynamic_parameters(b, flat, scale, zero)
-    codes = b.workspace(flat.shape, "uint8", "codes")
-    b.nest(flat.shape, lambda at: codes.store(at, quantized_byte(flat[at], scale[()], zero[()])), 4)
+    codes = quantized_bytes(b, flat, scale, zero)
     out = b.workspace((layer.directions, rows, columns), "float32", "projected")
 
     def store(at: At, i: Expr, j: Expr, total: Expr) -> None:
@@ -117,7 +116,7 @@ def _quantized_state(s: Step, h: BufferTensor, codes: BufferTensor) -> tuple[Exp
     scale, zero = b.let(scale), b.let(zero)
 
     def store(n: Expr, j: Expr) -> None:
-        codes.store((s.d, n, j), quantized_byte(h[s.d, n, j], scale, zero))
+        codes.store((s.d, n, j), quantized_byte(b, h[s.d, n, j], scale, zero))
 
     with b.loop(layer.batch) as n:
         each_lane(b, layer.hidden, layer.dtype, lambda j: store(n, j))

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from ....ir.types import dtype as element_type
-from ...tir.builder import Expr, TensorExpr
+from ...tir.builder import Builder, Expr, TensorExpr
 from ...tir.extents import as_int, index
 from ...tir.numeric import cast, compute_dtype, dtype_of
 
@@ -32,10 +32,21 @@ def round_even(value: Expr) -> Expr:
     return tirx.nearbyint(value)
 
 
-def requantize(total: Expr, scale: Expr, zero: Expr, name: str) -> Expr:
+def quantize(b: Builder, value: Expr, zero: Expr | None, name: str) -> Expr:
+    """``saturate(round(value) + zero)`` of a float, as integer element type ``name``.
+
+    Halves are rounded to even; NaN gives the least. The limits, less the zero point, are whole
+    numbers, so that clamping comes first and rounding is part of the conversion.
+    """
+    shift = tirx.const(0, "int32") if zero is None else cast(zero, "int32")
+    low, high = (cast(tirx.const(v, "int32") - shift, dtype_of(value)) for v in integer_range(name))
+    clamped = tirx.min(tirx.max(value, low), high)
+    return cast(b.nearest(clamped) + shift, compute_dtype(name))
+
+
+def requantize(b: Builder, total: Expr, scale: Expr, zero: Expr | None, name: str) -> Expr:
     """``saturate(round(total * scale) + zero)`` in float32, as ONNX's QLinear ops define it."""
-    scaled = round_even(cast(total, "float32") * scale)
-    return saturate(scaled + cast(zero, "float32"), name)
+    return quantize(b, cast(total, "float32") * scale, zero, name)
 
 
 def scalar_of(x: TensorExpr) -> Expr:

@@ -15,7 +15,7 @@ from ...tir.extents import as_int, index, product
 from ...tir.numeric import cast, dtype_of, round_to
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
-from .quant import dynamic_parameters, quantized_byte
+from .quant import dynamic_parameters, quantized_bytes
 from .quant_math import entry_index, requantize, scalar_of
 from .rnn_activations import fused_activation
 
@@ -134,7 +134,7 @@ def lower_qlinear_matmul(c: LowerContext) -> TensorExpr:
         product = round_to(c.b.let(left * right), name)
         scale = floats.divide(product, scalar_of(c.input(6)))
         scale = cast(round_to(c.b.let(scale), name), "float32")
-        return requantize(total, scale, scalar_of(c.input(7)), target)
+        return requantize(c.b, total, scale, scalar_of(c.input(7)), target)
 
     return integer_product(c, a, b, finish)
 
@@ -162,10 +162,7 @@ def lower_dynamic_quantize_matmul(c: LowerContext) -> TensorExpr:
     builder, x = c.b, c.buffered(0)
     scale, zero = builder.workspace((), "float32"), builder.workspace((), "uint8")
     dynamic_parameters(builder, x, scale, zero)
-    quantized = builder.workspace(x.shape, "uint8", "quantized")
-    builder.nest(
-        x.shape, lambda at: quantized.store(at, quantized_byte(x[at], scale[()], zero[()])), 4
-    )
+    quantized = quantized_bytes(builder, x, scale, zero)
     if x.rank == 1:
         quantized = builder.view(quantized, (1, x.shape[0]))
     a, b = Matrix(quantized, zero, True), Matrix.of(c, 1, 3, False)
@@ -191,9 +188,8 @@ def lower_qgemm(c: LowerContext) -> TensorExpr:
         scale = scale * tirx.const(float(c.attr("alpha")), "float32")
         if not c.has(8):
             return cast(total, "float32") * scale
-        return requantize(
-            total, floats.divide(scale, scalar_of(c.input(7))), scalar_of(c.input(8)), c.out_dtype()
-        )
+        step = floats.divide(scale, scalar_of(c.input(7)))
+        return requantize(c.b, total, step, scalar_of(c.input(8)), c.out_dtype())
 
     return integer_product(c, a, b, finish)
 

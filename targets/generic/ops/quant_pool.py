@@ -70,7 +70,7 @@ def lower_qlinear_global_average_pool(c: LowerContext) -> TensorExpr:
         def store(at: tuple[Expr, ...]) -> None:
             elements = cast(index(count), "float32")
             scale = floats.divide(scalar_of(c.input(1)), scalar_of(c.input(3)) * elements)
-            out.store(at, requantize(total(), scale, scalar_of(c.input(4)), out.dtype))
+            out.store(at, requantize(b, total(), scale, scalar_of(c.input(4)), out.dtype))
 
         g.once(store)
 

@@ -137,8 +137,8 @@ def test_shapes_that_have_code_of_their_own(case: Spec, cpu: str) -> None:
 @pytest.mark.parametrize("cpu", cpus(*DOTS))
 @pytest.mark.parametrize("weight", [-128, 127])
 def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int) -> None:
-    kernel = kernel_of(square(BYTES, 16, 16, 4, 3, bias=False), cpu)
-    kernel.feeds[0][:], kernel.feeds[1][:] = 255, weight
+    kernel = kernel_of(square(BYTES, 16, 16, 4, 3, bias=False, weight=weight), cpu)
+    kernel.feeds[0][:] = 255
     (total,) = run(kernel, cpu)
     assert total[0, 0, 1, 1, 0] == 9 * 16 * 255 * weight
 

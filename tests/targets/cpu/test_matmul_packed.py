@@ -61,8 +61,8 @@ def test_shapes_that_have_code_of_their_own(case: Packed, cpu: str) -> None:
 @pytest.mark.parametrize("cpu", cpus(*DOTS))
 @pytest.mark.parametrize("weight", [-128, 127])
 def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int) -> None:
-    kernel = packed_kernel(Packed(BYTES, (), 5, 512, 16, bias=False), cpu)
-    kernel.feeds[0][:], kernel.feeds[1][:] = 255, weight
+    kernel = packed_kernel(Packed(BYTES, (), 5, 512, 16, bias=False, weight=weight), cpu)
+    kernel.feeds[0][:] = 255
     (total,) = run(kernel, cpu)
     assert (total == 512 * 255 * weight).all()
 
