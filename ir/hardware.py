@@ -37,6 +37,11 @@ class Layouts(Protocol):
         ...
 
     @property
+    def winograd_depth(self) -> int:
+        """The same for Winograd convolutions of 8-bit integers, whose operands have more bits."""
+        ...
+
+    @property
     def depthwise_depth(self) -> int:
         """Neighbouring columns that one step of a depthwise kernel of 8-bit integers takes."""
         ...

@@ -162,18 +162,19 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
     choice = _choice(p, work)
     if choice is None:
         return None
-    tile = choice.columns
+    tile, depth = choice.columns, work.depth
     attrs["group"] = work.group
     if choice.algorithm != DIRECT:
         attrs["algorithm"] = choice.algorithm
-    if work.depth > 1:
-        attrs["depth"] = work.depth
+        depth = p.layouts.winograd_depth if depth > 1 else 1
+    if depth > 1:
+        attrs["depth"] = depth
     source, in_block = _source(p, work)
-    packed = pack_conv_weight(work.weight, work.group, in_block, tile, work.depth)
-    key = (*work.key, "conv", work.group, in_block, tile, work.depth)
+    packed = pack_conv_weight(work.weight, work.group, in_block, tile, depth)
+    key = (*work.key, "conv", work.group, in_block, tile, depth)
     blocks = packed.shape[0] * packed.shape[1] * (tile // p.block)
     name = f"{work.node.out().name}_weight"
-    operands = packed_operands(p, key, packed, name, work.depth, _bias(p, work, blocks))
+    operands = packed_operands(p, key, packed, name, depth, _bias(p, work, blocks))
     return p.add("ConvBlocked", [source, *operands], attrs, like=work.node)
 
 

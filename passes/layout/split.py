@@ -23,7 +23,7 @@ def packed_operands(
     """
     limit, tiles = p.layouts.pair_limit, 1 if packed.ndim == 3 else 2
     split = None
-    if depth > 1 and limit is not None:
+    if depth == p.layouts.dot_depth and limit is not None:
         split = split_pairs(packed, tiles, p.block * depth, limit)
     if split is None:
         return [p.constant(key, packed, name), *bias]

@@ -10,12 +10,12 @@ from ...ir.graph import Attr, Graph, Value
 from ...ir.infer import infer_types
 from ...ir.types import TensorType, dtype
 from ...ir.windows import ConvShape
-from .dot import activation_type, integer_depth, rank_packed_tiles
+from .dot import WordDot, activation_type, integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
-from .tiling import Tile, rank_winograd_tiles
-from .winograd import image_tiles, winograd_fits, winograd_form
-from .winograd_forms import FORMS, Form
+from .tiling import Tile
+from .winograd import rank_winograd_tiles, winograd_form, winograd_forms
+from .winograd_forms import Form
 
 
 def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]:
@@ -33,16 +33,15 @@ def possible_choices(cpu: CpuFeatures, shape: KernelShape) -> list[list[Choice]]
         c for c in _choices(cpu, rank_conv_tiles(cpu, shape))
         if shape.group == 1 or shape.filters % c.columns == 0
     ]  # fmt: skip
-    if not winograd_fits(shape, cpu.lanes):
-        return [direct]
-    found = [direct] + [_by_points(cpu, shape, form) for form in FORMS.values()]
-    best = winograd_form(shape, cpu.lanes)
+    forms = winograd_forms(cpu, shape).values()
+    found = [direct] + [_by_points(cpu, shape, form) for form in forms]
+    best = winograd_form(cpu, shape)
     own = DIRECT if best is None else best.name
     return sorted(found, key=lambda choices: choices[0].algorithm != own)
 
 
 def _by_points(cpu: CpuFeatures, shape: ConvShape, form: Form) -> list[Choice]:
-    tiles = rank_winograd_tiles(cpu, image_tiles(form, shape), shape.filters)
+    tiles = rank_winograd_tiles(cpu, shape, form)
     return [replace(c, algorithm=form.name) for c in _choices(cpu, tiles)]
 
 
@@ -89,10 +88,17 @@ def _product(graph: Graph, cpu: CpuFeatures, shape: ProductShape, choice: Choice
     return graph.add_node("MatMulPacked", [x, w], attrs, domain="kiln").out()
 
 
+def _depth(cpu: CpuFeatures, shape: ConvShape, choice: Choice) -> int:
+    """How many neighbouring channels the packed weights of a convolution have together."""
+    if not shape.integer:
+        return 1
+    return integer_depth(cpu) if choice.algorithm == DIRECT else WordDot.depth
+
+
 def _conv(graph: Graph, cpu: CpuFeatures, shape: ConvShape, choice: Choice) -> Value:
     """A ``kiln.ConvBlocked`` of the shape, for this choice; pads keep the size for stride 1."""
     block, tile, group = cpu.lanes, choice.columns, shape.group
-    depth = integer_depth(cpu) if shape.integer else 1
+    depth = _depth(cpu, shape, choice)
     channels = shape.channels * group
     in_block = block if channels >= block else depth
     reach = [(k - 1) * d for k, d in zip(shape.kernel, shape.dilations, strict=True)]

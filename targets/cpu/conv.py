@@ -37,7 +37,7 @@ from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
 from .residual import Residual
 from .row_tiles import RowTiles
 from .tiling import Tile, tile_cost
-from .winograd import Winograd, winograd_fits
+from .winograd import Winograd, winograd_forms
 from .winograd_forms import FORMS, Form
 
 Expr = Any
@@ -90,12 +90,12 @@ def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, shape: ConvShape) -> 
     algorithm = str(ctx.attr("algorithm"))
     if algorithm == DIRECT:
         return None
-    form = FORMS.get(algorithm)
-    if form is None:
+    if algorithm not in FORMS:
         raise ctx.error(f"there is no algorithm {algorithm!r}: {DIRECT}, {', '.join(FORMS)}")
+    form = winograd_forms(cpu, shape).get(algorithm)
     blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
-    if not (blocked and winograd_fits(shape, cpu.lanes)):
-        raise ctx.error("this convolution has no Winograd form")
+    if form is None or not blocked:
+        raise ctx.error(f"this convolution has no form {algorithm!r}")
     return form
 
 

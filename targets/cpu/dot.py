@@ -68,7 +68,7 @@ def dot_of(cpu: CpuFeatures, operand: str, depth: int, lanes: int) -> Dot:
     if depth == 1:
         return WideningDot(lanes)
     if cpu.dot == "madd":
-        return PairDot(lanes)
+        return WordDot(lanes) if depth == WordDot.depth else PairDot(lanes)
     return ByteDot(lanes, byte_dot_intrinsic(cpu, lanes))
 
 
@@ -199,6 +199,27 @@ class PairDot(_Bytes):
         ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * self.lanes)
         sums = _intrinsic(pairs, f"int16x{2 * self.lanes}", x, w)
         return _fenced(acc + _intrinsic(quads, f"int32x{self.lanes}", sums, ones), self.lanes)
+
+
+@dataclass(frozen=True)
+class WordDot(Dot):
+    """``vpmaddwd``: products of pairs of int16, summed in int32."""
+
+    depth: ClassVar = 2
+    sums: ClassVar = "int32"
+    cost: ClassVar = MultiplyAdd(cycles=0.7, registers=1)  # the sums of pairs
+
+    def operand(self, x: TensorExpr, at: Sequence[Expr], step: Expr) -> Expr:
+        assert isinstance(x, BufferTensor)
+        pair = tirx.reinterpret("int32", x.load_raw([*at, tirx.Ramp(step * 2, index(1), 2)]))
+        return tirx.reinterpret(f"int16x{2 * self.lanes}", tirx.Broadcast(pair, self.lanes))
+
+    def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Expr:
+        return w.load_raw([*at, _ramp(2 * first, 2 * self.lanes)])
+
+    def add(self, acc: Expr, x: Expr, w: Expr) -> Expr:
+        pairs = _intrinsic(_PAIRS[self.lanes][1], f"int32x{self.lanes}", x, w)
+        return _fenced(acc + pairs, self.lanes)
 
 
 _PAIRS = {

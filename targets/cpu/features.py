@@ -17,7 +17,7 @@ class CpuFeatures:
     them in ``/proc/cpuinfo``, that LLVM uses for ``mcpu``: an artifact is not loaded where one is
     missing. ``vector_bytes`` is the width of a SIMD register, ``registers`` their number, ``l1``
     and ``l2`` the sizes of a core's data caches in bytes. ``dot`` names the instructions that sum
-    products of 8-bit integers: ``vnni``, ``madd`` (pairs of 16 bits), ``sdot``, or None.
+    products of 8-bit integers: ``vnni``, ``madd`` (pairs, in 16 bits), ``sdot``, or None.
     """
 
     name: str
@@ -57,7 +57,7 @@ _ICELAKE = (
 _NAMED = {
     f.name: f
     for f in (
-        CpuFeatures("x86-64-v2", "x86_64", "x86-64-v2", _X86, 16, 16, _V2),
+        CpuFeatures("x86-64-v2", "x86_64", "x86-64-v2", _X86, 16, 16, _V2, dot="madd"),
         CpuFeatures("x86-64-v3", "x86_64", "x86-64-v3", _X86, 32, 16, _V3, dot="madd"),
         CpuFeatures("x86-64-v4", "x86_64", "x86-64-v4", _X86, 64, 32, _V4, dot="madd"),
         CpuFeatures(

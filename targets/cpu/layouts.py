@@ -9,11 +9,10 @@ from typing import TypeAlias
 from ...errors import GraphkilnError
 from ...ir.choices import DIRECT, Choice, KernelShape, ProductShape, shape_key
 from .candidates import possible_choices
-from .dot import activation_type, integer_depth, rank_packed_tiles
+from .dot import WordDot, activation_type, integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
-from .tiling import rank_winograd_tiles
-from .winograd import image_tiles, winograd_form
+from .winograd import rank_winograd_tiles, winograd_form
 
 _SUMS = 12
 """Registers for a recurrent layer's sums. Of 16, as on the smallest targets, 4 hold operands."""
@@ -60,6 +59,11 @@ class CpuLayouts:
     def dot_depth(self) -> int:
         """Products that a dot product of 8-bit integers sums into one lane: 4, or 1 without one."""
         return integer_depth(self.cpu)
+
+    @property
+    def winograd_depth(self) -> int:
+        """The same for Winograd convolutions, which multiply 16-bit integers."""
+        return WordDot.depth
 
     @property
     def depthwise_depth(self) -> int:
@@ -119,12 +123,12 @@ class CpuLayouts:
 
     def estimate(self, shape: KernelShape) -> Choice:
         """The cost model's choice: the algorithm with fewer operations, and its cheapest tile."""
-        form = None if isinstance(shape, ProductShape) else winograd_form(shape, self.cpu.lanes)
+        form = None if isinstance(shape, ProductShape) else winograd_form(self.cpu, shape)
         if isinstance(shape, ProductShape):
             ranked = rank_packed_tiles(self.cpu, shape)
         elif form is None:
             ranked = rank_conv_tiles(self.cpu, shape)
         else:
-            ranked = rank_winograd_tiles(self.cpu, image_tiles(form, shape), shape.filters)
+            ranked = rank_winograd_tiles(self.cpu, shape, form)
         algorithm = DIRECT if form is None else form.name
         return Choice(ranked[0].vectors * self.cpu.lanes, algorithm)

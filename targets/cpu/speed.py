@@ -54,9 +54,9 @@ def _product(cpu: CpuFeatures, shape: ProductShape) -> float:
 def _conv(cpu: CpuFeatures, shape: ConvShape) -> float:
     image = tuple(USUAL if d is None else d for d in shape.image)
     known = replace(shape, image=image)
-    form = winograd_form(known, cpu.lanes)
+    form = winograd_form(cpu, known)
     if form is not None:
-        return winograd_operations(form, known, cpu.lanes) / 2
+        return winograd_operations(cpu, form, known) / 2
     depth = integer_depth(cpu) if shape.integer else 1
     steps = -(-shape.channels // depth) * prod(shape.kernel)
     height, width = plane_of(known)

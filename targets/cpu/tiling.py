@@ -169,12 +169,3 @@ def rank_product_tiles(
     """:func:`rank_tiles` for a matrix product with ``rows`` (None: unknown) by ``columns``."""
     vectors = -(-max(columns, 1) // cpu.lanes)
     return rank_tiles(cpu, rows_cover(rows), vectors, product_cycles, add)
-
-
-def rank_winograd_tiles(cpu: CpuFeatures, tiles: int, filters: int) -> list[Tile]:
-    """:func:`rank_tiles` for the products of a Winograd convolution.
-
-    Their rows are the ``tiles`` of the image. Each product has weights of its own, so these stream
-    from the second-level cache.
-    """
-    return rank_tiles(cpu, rows_cover(tiles), -(-filters // cpu.lanes), streamed_cycles)

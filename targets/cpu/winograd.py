@@ -10,6 +10,7 @@ Only as many as fit into the cache are transformed before they are used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
@@ -21,14 +22,23 @@ from ..generic.registry import TemplateContext
 from ..tir.builder import BufferTensor, Builder
 from ..tir.extents import as_int, index, product
 from ..tir.numeric import cast
-from .dot import FloatDot
+from .dot import Dot, WordDot, dot_of, integer_depth
 from .features import CpuFeatures
 from .image import Geometry, Image
 from .microkernel import RegisterTile
 from .packing import tiles_of
 from .prefetch import NextTile
-from .tiling import cover, largest_tile, tile_cost
-from .winograd_forms import FORMS, Arithmetic, Form
+from .tiling import (
+    SINGLE,
+    Tile,
+    cover,
+    largest_tile,
+    rank_tiles,
+    rows_cover,
+    streamed_cycles,
+    tile_cost,
+)
+from .winograd_forms import FORMS, WHOLE_FORMS, Arithmetic, Form
 
 Expr = Any
 At: TypeAlias = tuple[Expr, ...]
@@ -43,41 +53,79 @@ _CHUNK = 4
 """Blocks of channels whose weights are transformed together, before they are used."""
 _EXCHANGE = 2
 """A loop needs so many times the usual work before it is shared by cores: see ``_cost``."""
+_MOST_CHANNELS = (2**31 - 1) // (4 * 9 * 255 * 128)
+"""Input channels of 8-bit integers, with which 4 times the convolution fits into 32 bits."""
 _GUESS = 28
 """Height and width of the image to assume where they are not known."""
 
 
-def winograd_fits(shape: ConvShape, lanes: int) -> bool:
-    """Can a convolution be computed by Winograd's algorithm?
+def winograd_forms(cpu: CpuFeatures, shape: ConvShape) -> Mapping[str, Form]:
+    """The forms by which a convolution can be computed, by their names.
 
-    It must be a float one of 3x3 windows in two dims, without groups, strides or dilations, and
-    have at least ``lanes`` input channels.
+    It must have 3x3 windows in two dims, no groups, strides or dilations, and at least as many
+    input channels as vectors have lanes. For 8-bit integers the CPU's own dot products of four
+    bytes would be faster, and sums of too many channels would overflow.
     """
-    if shape.integer or shape.group != 1 or shape.channels < lanes or len(shape.image) != 2:
-        return False
-    return (shape.kernel, shape.strides, shape.dilations) == ((3, 3), (1, 1), (1, 1))
+    if shape.group != 1 or shape.channels < cpu.lanes or len(shape.image) != 2:
+        return {}
+    if (shape.kernel, shape.strides, shape.dilations) != ((3, 3), (1, 1), (1, 1)):
+        return {}
+    if not shape.integer:
+        return FORMS
+    return WHOLE_FORMS if cpu.dot == "madd" and shape.channels <= _MOST_CHANNELS else {}
 
 
-def winograd_form(shape: ConvShape, lanes: int) -> Form | None:
+def winograd_form(cpu: CpuFeatures, shape: ConvShape) -> Form | None:
     """The form with the fewest operations; None for a convolution that is better computed directly.
 
     Extents that are not known count as :data:`_GUESS`.
     """
-    if not winograd_fits(shape, lanes):
+    forms = winograd_forms(cpu, shape).values()
+    if not forms:
         return None
+    best = min(forms, key=lambda form: winograd_operations(cpu, form, shape))
+    fewer = _direct_operations(cpu, shape) > _MARGIN * winograd_operations(cpu, best, shape)
+    return best if fewer else None
+
+
+def _direct_operations(cpu: CpuFeatures, shape: ConvShape) -> float:
+    """Vector operations of a direct convolution of one image, two of which take a cycle."""
     height, width = _extents(shape)
-    direct = height * width * 9 * -(-shape.channels // lanes) * lanes * -(-shape.filters // lanes)
-    best = min(FORMS.values(), key=lambda form: winograd_operations(form, shape, lanes))
-    return best if direct > _MARGIN * winograd_operations(best, shape, lanes) else None
+    blocks, vectors = -(-shape.channels // cpu.lanes), -(-shape.filters // cpu.lanes)
+    dot = dot_of(cpu, _kind(shape), integer_depth(cpu), cpu.lanes)
+    return height * width * 9 * blocks * cpu.lanes * vectors * _operations_of_product(dot)
 
 
-def winograd_operations(form: Form, shape: ConvShape, lanes: int) -> int:
-    """Vector operations of a convolution in this form: products and transforms of one image."""
-    blocks, vectors = -(-shape.channels // lanes), -(-shape.filters // lanes)
-    depth, tiles = blocks * lanes, image_tiles(form, shape)
-    products = tiles * form.points * depth * vectors
+def winograd_operations(cpu: CpuFeatures, form: Form, shape: ConvShape) -> float:
+    """Vector operations of a convolution in this form, two of which take a cycle: products and
+    transforms of one image.
+    """
+    blocks, vectors = -(-shape.channels // cpu.lanes), -(-shape.filters // cpu.lanes)
+    depth, tiles = blocks * cpu.lanes, image_tiles(form, shape)
+    dot = dot_of(cpu, _kind(shape), WordDot.depth, cpu.lanes)
+    products = tiles * form.points * depth * vectors * _operations_of_product(dot)
     image = tiles * (blocks + vectors) * form.image_cost
-    return products + image + depth * vectors * form.weight_cost
+    return products + image + depth * vectors * form.weight_cost / dot.depth
+
+
+def _kind(shape: ConvShape) -> str:
+    return "uint8" if shape.integer else "float32"
+
+
+def _operations_of_product(dot: Dot) -> float:
+    """Vector operations for one product in each lane."""
+    return dot.cost.cycles / SINGLE.cycles / dot.depth
+
+
+def rank_winograd_tiles(cpu: CpuFeatures, shape: ConvShape, form: Form) -> list[Tile]:
+    """:func:`rank_tiles` for the products of a Winograd convolution.
+
+    Their rows are the tiles of the image. Each product has weights of its own, so these stream from
+    the second-level cache.
+    """
+    dot = dot_of(cpu, _kind(shape), WordDot.depth, cpu.lanes)
+    runs = rows_cover(image_tiles(form, shape))
+    return rank_tiles(cpu, runs, -(-shape.filters // cpu.lanes), streamed_cycles, dot.cost)
 
 
 def image_tiles(form: Form, shape: ConvShape) -> int:
@@ -170,9 +218,12 @@ class Winograd:
         self.tiles = product((self.down, self.across))
         self.filter_blocks, self.blocks = int(weight.shape[1]), int(weight.shape[2])
         self.lanes = int(block)
-        self.a = Arithmetic(ctx.b, self.lanes)
-        self.tile_width = int(weight.shape[-1])
-        tile = largest_tile(cpu, self.tile_width // self.lanes)
+        self.dot = dot_of(cpu, image.tensor.dtype, int(ctx.attr("depth")), self.lanes)
+        self.depth, self.sums = self.dot.depth, self.dot.sums
+        self.operands = "float32" if self.sums == "float32" else "int16"
+        self.border = int(ctx.attr("pad_value"))
+        self.tile_width = int(weight.shape[-1]) // self.depth
+        tile = largest_tile(cpu, self.tile_width // self.lanes, self.dot.cost)
         self.limit, self.vectors = tile.rows, tile.vectors
         self.near, self.cached = cpu.l2 * 5 // 16, cpu.l2 * 5 // 4
         """Bytes that stay in the second-level cache beside other data; bytes that mostly do."""
@@ -194,7 +245,7 @@ class Winograd:
         short rows waste part of them, which pays only if there are few weights.
         """
         weights = self.form.points * self.blocks * self.lanes * self.filter_blocks
-        size = weights * self.tile_width * 4
+        size = weights * self.tile_width * (4 if self.operands == "float32" else 2)
         across = as_int(self.across)
         long = across is None or across >= self.limit
         return size <= self.near or (size <= self.cached and long)
@@ -202,8 +253,7 @@ class Winograd:
     def _by_rows(self) -> None:
         """Transform all weights first, then compute one row of tiles after the other."""
         b = self.b
-        shape = (self.filter_blocks, self.blocks, self.form.points, self.lanes, self.tile_width)
-        weights = b.workspace(shape, "float32", "weights")
+        weights = self._weights(self.filter_blocks, self.blocks)
 
         def transform(at: At) -> None:
             self._transform_weights(weights, at, *at)
@@ -219,7 +269,7 @@ class Winograd:
                 self._input_row(n, block, down, inputs, index(0))
             with b.loop(self.filter_blocks) as f, b.loop(groups.count) as g:
                 first, count, runs = groups.at(g)
-                sums = self._sums(groups)
+                sums = self._sums_of(groups)
                 terms = _Terms(inputs, first, weights, (f,), index(0), self.blocks)
                 self._multiply(terms, sums, runs)
                 self._finish(_Part(n, f, down * self.across + first), sums, count)
@@ -247,7 +297,7 @@ class Winograd:
 
             def task(at: At) -> None:
                 f, (first, count, runs) = at[0], groups.at(at[1])
-                sums = self._sums(groups)
+                sums = self._sums_of(groups)
                 if self.blocks > _CHUNK:
                     self._zero(sums)
                 done: Any = 0
@@ -268,8 +318,7 @@ class Winograd:
         """Add the products of some blocks of ``channels``, (first, how many), to ``sums``."""
         b = self.b
         begin, blocks = channels
-        shape = (blocks, self.form.points, self.lanes, self.tile_width)
-        weights = b.workspace(shape, "float32", "weights")
+        weights = self._weights(blocks)
         with b.loop(blocks) as c:
             self._transform_weights(weights, (c,), f, begin + c)
         uses = as_int(sum(count for _, count in runs))
@@ -294,11 +343,15 @@ class Winograd:
 
     def _inputs(self, tiles: Any) -> BufferTensor:
         shape = (self.blocks, self.form.points, tiles, self.lanes)
-        return self.b.workspace(shape, "float32", "inputs")
+        return self.b.workspace(shape, self.operands, "inputs")
 
-    def _sums(self, groups: _Groups) -> BufferTensor:
+    def _weights(self, *lead: int) -> BufferTensor:
+        step = (self.lanes // self.depth, self.tile_width * self.depth)
+        return self.b.workspace((*lead, self.form.points, *step), self.operands, "weights")
+
+    def _sums_of(self, groups: _Groups) -> BufferTensor:
         shape = (groups.size, self.form.points, self.tile_width)
-        return self.b.workspace(shape, "float32", "sums")
+        return self.b.workspace(shape, self.sums, "sums")
 
     # ---- inputs ------------------------------------------------------------------------------
 
@@ -309,70 +362,72 @@ class Winograd:
 
         ``B^T d`` is computed for all columns first, then the product with ``B`` for each tile.
         """
-        b = self.b
+        b, a = self.b, Arithmetic(self.b, self.lanes, self.operands)
         columns = self.across * self.form.outputs + 2
-        rows = b.workspace((self.form.inputs, columns, self.lanes), "float32", "rows")
-        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
+        rows = b.workspace((self.form.inputs, columns, self.lanes), self.operands, "rows")
+        border = self.form.input(a, [a.number(self.border)] * self.form.inputs)
         ends = self.image.width + self.left
         for start, stop in ((0, self.left), (ends, columns)):
             with b.loop(stop - start) as w:
                 for i in range(self.form.inputs):
-                    rows.store_raw([index(i), w + start, self._ramp()], zero)
+                    rows.store_raw([index(i), w + start, self._ramp()], border[i])
         first = b.let(down * self.form.outputs - self.top, "row")
         height = index(self.image.height)
         inside = tirx.all(first >= 0, first + self.form.inputs <= height)
         for whole in (True, False):
             with b.when(inside if whole else tirx.Not(inside)), b.loop(self.image.width) as w:
                 values = [
-                    self._pixel(n, block, first + i, w, whole) for i in range(self.form.inputs)
+                    self._pixel(a, (n, block, first + i, w), whole) for i in range(self.form.inputs)
                 ]
-                for i, v in enumerate(self.form.input(self.a, values)):
+                for i, v in enumerate(self.form.input(a, values)):
                     rows.store_raw([index(i), w + self.left, self._ramp()], v)
         with b.loop(self.across) as t:
             tile = b.opaque(base + t)
             for i in range(self.form.inputs):
                 line = [
-                    self.a.let(rows.load_raw([index(i), t * self.form.outputs + j, self._ramp()]))
+                    a.let(rows.load_raw([index(i), t * self.form.outputs + j, self._ramp()]))
                     for j in range(self.form.inputs)
                 ]
-                for j, v in enumerate(self.form.input(self.a, line)):
+                for j, v in enumerate(self.form.input(a, line)):
                     inputs.store_raw(
                         [block, index(i * self.form.inputs + j), tile, self._ramp()], v
                     )
 
-    def _pixel(self, n: Expr, block: Expr, row: Expr, column: Expr, whole: bool) -> Expr:
-        """A vector of channels; zero outside of the image, unless the row is known to be inside."""
+    def _pixel(self, a: Arithmetic, at: At, whole: bool) -> Expr:
+        """A vector of channels; the border's outside of the image, unless the row is known to be
+        inside.
+        """
+        (n, block, row, column), kind = at, f"{a.dtype}x{a.lanes}"
         x, height = self.image.tensor, index(self.image.height)
         if whole:
-            return self.a.let(x.load_raw([n, block, row, column, self._ramp()]))
+            return a.let(cast(x.load_raw([n, block, row, column, self._ramp()]), kind))
         clamped = tirx.max(index(0), tirx.min(row, height - 1))
         inside = tirx.all(row >= 0, row < height)
-        value = x.load_raw([n, block, clamped, column, self._ramp()])
-        return self.a.let(tirx.Select(inside, value, self.a.number(0)))
+        value = cast(x.load_raw([n, block, clamped, column, self._ramp()]), kind)
+        return a.let(tirx.Select(inside, value, a.number(self.border)))
 
     # ---- products ----------------------------------------------------------------------------
 
     def _transform_weights(self, weights: BufferTensor, lead: At, f: Expr, c: Expr) -> None:
         """Transform the weights of one block of channels and one block of filters."""
         b = self.b
-        with b.loop(self.lanes) as i, b.loop(self.vectors) as v:
+        with b.loop(self.lanes // self.depth) as i, b.loop(self.vectors) as v:
             self._transform_weight(weights, lead, (f, c), i, v)
 
     def _transform_weight(
         self, weights: BufferTensor, lead: At, block: At, i: Expr, v: Expr
     ) -> None:
-        """``G g G^T`` for one input channel and a vector of filters."""
-        lanes = tirx.Ramp(v * self.lanes, index(1), self.lanes)
+        """``G g G^T`` for the input channels of one step and a vector of filters."""
+        a = Arithmetic(self.b, self.lanes * self.depth, self.operands)
+        lanes = tirx.Ramp(v * a.lanes, index(1), a.lanes)
 
         def tap(kh: int, kw: int) -> Expr:
             at = [index(0), *block, index(kh), index(kw), i, lanes]
-            return self.a.let(cast(self.weight.load_raw(at), f"float32x{self.lanes}"))
+            return a.let(cast(self.weight.load_raw(at), f"{a.dtype}x{a.lanes}"))
 
-        columns = [self.form.weight(self.a, [tap(kh, kw) for kh in range(3)]) for kw in range(3)]
+        columns = [self.form.weight(a, [tap(kh, kw) for kh in range(3)]) for kw in range(3)]
         for row in range(self.form.inputs):
-            for j, value in enumerate(
-                self.form.weight(self.a, [column[row] for column in columns])
-            ):
+            for j, value in enumerate(self.form.weight(a, [column[row] for column in columns])):
                 weights.store_raw([*lead, index(row * self.form.inputs + j), i, lanes], value)
 
     def _multiply(self, terms: _Terms, sums: BufferTensor, runs: Runs) -> None:
@@ -393,7 +448,7 @@ class Winograd:
         If ``terms`` has only part of the channels, its products are added to what is there.
         """
         tile, p = at
-        acc = RegisterTile(self.b, rows, self.vectors, FloatDot(self.lanes))
+        acc = RegisterTile(self.b, rows, self.vectors, self.dot)
         if terms.blocks < self.blocks:
             acc.fill(lambda r, v: sums.load_raw([tile + r, p, self._vector(v)]))
         else:
@@ -402,7 +457,7 @@ class Winograd:
             if terms.ahead is not None:
                 following, block = terms.ahead
                 following.fetch(block + c, use, index(0))
-            with self.b.loop(self.lanes) as i:
+            with self.b.loop(self.lanes // self.depth) as i:
                 acc.step(
                     lambda r: (terms.inputs, (terms.first + c, p, terms.row + tile + r, i)),
                     (terms.weights, (*terms.lead, c, p, i)),
@@ -423,11 +478,12 @@ class Winograd:
         b = self.b
         with b.grid(*sums.shape[:2]) as at:
             for v in range(self.vectors):
-                sums.store_raw([*at, self._vector(v)], self.a.number(0))
+                zero = tirx.Broadcast(tirx.const(0, self.sums), self.lanes)
+                sums.store_raw([*at, self._vector(v)], zero)
 
     def _outputs(self, part: _Part, sums: BufferTensor, t: Expr, v: int) -> None:
         """The outputs ``A^T m A`` of a tile, for a vector of filters, as far as in the image."""
-        b = self.b
+        b, a = self.b, Arithmetic(self.b, self.lanes, self.sums)
         block = b.let(part.filters * self.vectors + v, "block")
         place, across = part.first + t, index(self.across)
         row = b.opaque(tirx.floordiv(place, across) * self.form.outputs)
@@ -435,20 +491,27 @@ class Winograd:
         extent, columns = self.form.inputs, []
         for j in range(extent):
             line = [
-                self.a.let(sums.load_raw([t, index(i * extent + j), self._vector(v)]))
+                a.let(sums.load_raw([t, index(i * extent + j), self._vector(v)]))
                 for i in range(extent)
             ]
-            columns.append(self.form.output(self.a, line))
-        bias = None if self.bias is None else self.a.let(self.bias.load_raw([block, self._ramp()]))
+            columns.append(self.form.output(a, line))
+        bias = None if self.bias is None else a.let(self.bias.load_raw([block, self._ramp()]))
         whole = as_int(self.out_blocks) == self.filter_blocks * self.vectors
         with b.when(None if whole else block < index(self.out_blocks)):
             for i in range(self.form.outputs):
                 with b.when(self._fits(row + i, self.height)):
-                    values = self.form.output(self.a, [c[i] for c in columns])
+                    values = self.form.output(a, [c[i] for c in columns])
                     for j, value in enumerate(values):
                         with b.when(self._fits(column + j, self.width)):
-                            total = value if bias is None else value + bias
+                            total = self._unscaled(a, value)
+                            total = total if bias is None else total + bias
                             self._store((part.image, block, row + i, column + j), total)
+
+    def _unscaled(self, a: Arithmetic, value: Expr) -> Expr:
+        """What the output transform gives, without its scale, a power of two."""
+        if self.form.scale == 1:
+            return value
+        return tirx.shift_right(value, a.number(self.form.scale.bit_length() - 1))
 
     def _fits(self, at: Expr, extent: Any) -> Expr | None:
         """Is row or column ``at`` in the image? None where it always is."""
@@ -457,7 +520,7 @@ class Winograd:
 
     def _store(self, at: At, value: Expr) -> None:
         b = self.b
-        held = b.local((self.lanes,), "float32", "y")
+        held = b.local((self.lanes,), self.sums, "y")
         held.store_raw([self._ramp()], value)
         with b.lanes(self.lanes) as lane:
             self.ctx.sink((*at, lane), held.load_raw([lane]))

@@ -4,12 +4,16 @@
 instead of 9 m^2, which is 36 instead of 144 for m = 4 (Lavin and Gray, "Fast Algorithms for
 Convolutional Neural Networks", 2016). The interpolation points are 0, 1, -1 and infinity, for m = 4
 also 2 and -2. The transforms here are one-dimensional, and work on vectors of channels.
+
+For 8-bit integers everything is exact: with ``G`` doubled, the transforms of F(2x2, 3x3) are whole
+and fit into 16 bits (inputs at most 4 * 255, weights 9 * 128), and the result is 4 times the
+convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from tvm import tirx
@@ -22,10 +26,11 @@ Vectors: TypeAlias = list[Expr]
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Vectors of ``lanes`` float32 values, each result in a variable of its own."""
+    """Vectors of ``lanes`` numbers of a type, each result in a variable of its own."""
 
     b: Builder
     lanes: int
+    dtype: str = "float32"
 
     def let(self, value: Expr) -> Expr:
         return self.b.let(value, "t")
@@ -34,7 +39,7 @@ class Arithmetic:
         return [self.let(v) for v in values]
 
     def number(self, value: float) -> Expr:
-        return tirx.Broadcast(tirx.const(value, "float32"), self.lanes)
+        return tirx.Broadcast(tirx.const(value, self.dtype), self.lanes)
 
 
 Transform: TypeAlias = Callable[[Arithmetic, Vectors], Vectors]
@@ -44,9 +49,9 @@ Transform: TypeAlias = Callable[[Arithmetic, Vectors], Vectors]
 class Form:
     """F(outputs x outputs, 3x3).
 
-    ``image_cost`` counts vector operations of an input or output transform of one tile and one
-    vector of channels, ``weight_cost`` those of one input channel's weights for a vector of
-    filters.
+    The output transform gives ``scale`` times the convolution. ``image_cost`` counts vector
+    operations of an input or output transform of one tile and one vector of channels,
+    ``weight_cost`` those of one input channel's weights for a vector of filters.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Form:
     input: Transform
     weight: Transform
     output: Transform
+    scale: int = 1
 
     @property
     def inputs(self) -> int:
@@ -77,6 +83,12 @@ def _weight2(a: Arithmetic, g: Vectors) -> Vectors:
     """``G g``"""
     outer, inner = a.let((g[0] + g[2]) * a.number(0.5)), a.let(g[1] * a.number(0.5))
     return a.all(g[0], outer + inner, outer - inner, g[2])
+
+
+def _doubled_weight2(a: Arithmetic, g: Vectors) -> Vectors:
+    """``2 G g``"""
+    outer = a.let(g[0] + g[2])
+    return a.all(g[0] + g[0], outer + g[1], outer - g[1], g[2] + g[2])
 
 
 def _output2(a: Arithmetic, m: Vectors) -> Vectors:
@@ -118,4 +130,7 @@ def _output4(a: Arithmetic, m: Vectors) -> Vectors:
 F2 = Form("winograd_2x2", 2, 80, 100, _input2, _weight2, _output2)
 F4 = Form("winograd_4x4", 4, 220, 320, _input4, _weight4, _output4)
 FORMS = {form.name: form for form in (F4, F2)}
-"""The forms by their names, which are the values of the attribute ``algorithm``."""
+"""The forms of floats by their names, which are the values of the attribute ``algorithm``."""
+WHOLE_F2 = replace(F2, weight=_doubled_weight2, scale=4)
+WHOLE_FORMS = {WHOLE_F2.name: WHOLE_F2}
+"""The same for 8-bit integers."""

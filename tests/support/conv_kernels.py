@@ -197,7 +197,8 @@ def _packed(spec: Spec, data: _Data, layouts: CpuLayouts) -> tuple[int, Array, i
         fits = spec.kind == BYTES and spec.dilations[-1] == 1
         depth = layouts.depthwise_depth if fits else 1
         return depth, pack_depthwise_weight(data.w, block, depth), block
-    depth = layouts.dot_depth if spec.kind == BYTES else 1
+    depth = layouts.dot_depth if spec.algorithm == DIRECT else layouts.winograd_depth
+    depth = depth if spec.kind == BYTES else 1
     in_block = block if spec.channels >= block else depth
     tile = block * spec.vectors
     while spec.group > 1 and (spec.filters // spec.group) % tile:

@@ -118,7 +118,7 @@ def packed_inputs(
     The weights are split in two where the CPU's dot products need it.
     """
     split = None
-    if depth > 1 and layouts.pair_limit is not None:
+    if depth == layouts.dot_depth and layouts.pair_limit is not None:
         split = split_pairs(weight, tiles, layouts.block * depth, layouts.pair_limit)
     if split is None:
         return [kernel.input(a) for a in (weight, bias) if a is not None]

@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.conv_kernels import EPILOGUES, FLOAT, STORED, Spec, kernel_of
+from support.conv_kernels import (
+    BYTE_EPILOGUES,
+    BYTES,
+    EPILOGUES,
+    FLOAT,
+    STORED,
+    Spec,
+    kernel_of,
+)
 from support.cpu_kernels import cpus, lowered, run
 
 from graphkiln.ir.windows import ConvShape
 from graphkiln.targets import parse_target
 from graphkiln.targets.cpu.features import features_of
-from graphkiln.targets.cpu.winograd import Winograd, winograd_form
-from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, Form
+from graphkiln.targets.cpu.winograd import Winograd, winograd_form, winograd_forms
+from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, WHOLE_F2, Form
 from graphkiln.targets.generic.registry import LoweringError
 from graphkiln.targets.tir.extents import as_int
 
@@ -60,6 +68,40 @@ def specs(draw: st.DrawFn, lanes: int) -> Spec:
 def test_any_image(form: str, cpu: str, data: st.DataObject) -> None:
     spec = data.draw(specs(features_of(cpu).lanes))
     agrees(replace(spec, algorithm=form), cpu)
+
+
+BYTE_CPUS = cpus("x86-64-v2", "x86-64-v3", "x86-64-v4")
+
+
+@pytest.mark.parametrize("cpu", BYTE_CPUS)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_any_image_of_bytes(cpu: str, data: st.DataObject) -> None:
+    spec = data.draw(specs(features_of(cpu).lanes))
+    epilogue = data.draw(st.sampled_from(BYTE_EPILOGUES))
+    agrees(replace(spec, kind=BYTES, algorithm="winograd_2x2", epilogue=epilogue), cpu)
+
+
+@pytest.mark.parametrize("cpu", BYTE_CPUS)
+@pytest.mark.parametrize("weight", [-128, 127])
+def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int) -> None:
+    shape = integer_shape(1824, 8)
+    assert "winograd_2x2" in winograd_forms(features_of(cpu), shape)
+    assert not winograd_forms(features_of(cpu), replace(shape, channels=1827 + 1))
+    spec = replace(windows(1824, 8, 4, 4), kind=BYTES, weight=weight, algorithm="winograd_2x2")
+    kernel = kernel_of(replace(spec, bias=False), cpu)
+    kernel.feeds[0][:] = 255
+    (total,) = run(kernel, cpu)
+    assert (total[0, :, 1:3, 1:3].reshape(-1)[0] == 9 * 1824 * 255 * weight).all()
+
+
+def integer_shape(channels: int, filters: int) -> ConvShape:
+    return ConvShape(channels, filters, 1, (3, 3), (1, 1), (1, 1), (14, 14), True)
+
+
+def test_bytes_take_fewer_products_only_where_dot_products_are_of_pairs() -> None:
+    assert winograd_form(features_of("x86-64-v3"), integer_shape(256, 256)) is WHOLE_F2
+    assert winograd_form(features_of("znver4"), integer_shape(256, 256)) is None
 
 
 CASES = {
@@ -137,4 +179,4 @@ def test_many_images(form: str, cpu: str, data: st.DataObject) -> None:
 def test_the_form_that_pays(channels: int, size: int | None, form: Form | None) -> None:
     image = (size, size)
     shape = ConvShape(channels, channels, 1, (3, 3), (1, 1), (1, 1), image, False)
-    assert winograd_form(shape, 16) is form
+    assert winograd_form(features_of("znver4"), shape) is form
