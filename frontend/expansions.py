@@ -8,6 +8,7 @@ from ..ir.graph import Value
 from ..ir.onnx_types import element_code
 from .attention import group_query_attention
 from .block_quantized import gather_block_quantized
+from .boxes import non_max_suppression
 from .emit import Emit
 from .errors import ImportFault
 from .gradient import gradient
@@ -64,6 +65,7 @@ def _coordinates(count: Value, like: Value, aligned: bool, emit: Emit) -> Value:
 
 EXPANSIONS: Mapping[str, Expand] = {
     "AffineGrid": _affine_grid,
+    "NonMaxSuppression": non_max_suppression,
     "com.microsoft.GatherBlockQuantized": gather_block_quantized,
     "com.microsoft.GroupQueryAttention": group_query_attention,
     "ai.onnx.preview.training.Adagrad": adagrad,

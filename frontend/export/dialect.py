@@ -326,12 +326,32 @@ def _require(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     scope.emit("Gather", [stacked, wrong], {"axis": 0}, outputs=[result], name=message)
 
 
+# ---- boxes ---------------------------------------------------------------------------------------
+
+
+def _kept_boxes(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    """NonMaxSuppression as a whole; its result is that of the ``kiln.BoxRows`` that follows."""
+    attrs = {"center_point_box": int(attribute(node, "center_point_box"))}
+    scope.rows[node.out()] = scope.emit(
+        "NonMaxSuppression", scope.names(inputs), attrs, name=node.name
+    )
+
+
+def _box_rows(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    kept = _required(inputs)
+    if kept not in scope.rows:
+        raise ExportError("its boxes must come from kiln.KeptBoxes", at=node)
+    scope.bind(node.out(), scope.rows[kept])
+
+
 EXPORTERS.update(
     {
+        "kiln.BoxRows": _box_rows,
         "kiln.ConvBlocked": _conv,
         "kiln.DepthwiseBlocked": _conv,
         "kiln.Expand": _expand,
         "kiln.GRUPacked": _recurrent,
+        "kiln.KeptBoxes": _kept_boxes,
         "kiln.LSTMPacked": _recurrent,
         "kiln.RNNPacked": _recurrent,
         "kiln.MatMulPacked": _matmul,

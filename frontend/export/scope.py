@@ -96,6 +96,8 @@ class Scope:
         self.parent = parent
         self.own: set[str] = set()
         self.blocked: dict[Value, Blocked] = {}
+        self.rows: dict[Value, str] = {}
+        """The names of NonMaxSuppression's results, for those of ``kiln.KeptBoxes``."""
         self.sizes = Sizes(self)
         self._names: dict[Value, str] = {}
         self._wanted: dict[Value, str] = {}

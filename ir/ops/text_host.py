@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..axes.pointwise import elementwise, first_elementwise
-from ..dims import Dim
 from ..registry import InferContext, op
 from ..traits import Trait
 from ..types import TensorType, Type, dtype, tensor
@@ -83,16 +82,3 @@ def _tfidf(ctx: InferContext) -> list[Type]:
         raise ctx.error(f"takes tokens [c] or [n, c], not {x}")
     size = max((int(i) for i in ctx.attr("ngram_indexes") or ()), default=-1) + 1
     return [tensor("float32", *x.dims[:-1], size)]
-
-
-@op("NonMaxSuppression", traits=(Trait.HOST,))
-def _suppression(ctx: InferContext) -> list[Type]:
-    boxes, scores = ctx.tensor(0), ctx.tensor(1)
-    if boxes.rank != 3 or scores.rank != 3:
-        raise ctx.error("takes boxes [batch, boxes, 4] and scores [batch, classes, boxes]")
-    ctx.require_equal(boxes.dims[2], 4, "four numbers a box")
-    ctx.require_equal(boxes.dims[0], scores.dims[0], "boxes and scores of one batch")
-    ctx.require_equal(boxes.dims[1], scores.dims[2], "a score for each box")
-    ctx.require_numbers(3, "an iou_threshold between 0 and 1", low=0, high=1)
-    count: Dim = ctx.fresh_dim()
-    return [tensor("int64", count, 3)]

@@ -42,7 +42,7 @@ _HOMES = {
         "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose",
         "Unsqueeze", "Where", "kiln.Expand", "kiln.Reshape", "kiln.Slice",
     ),
-    "selection": ("NonMaxSuppression", "NonZero", "Unique", "com.microsoft.Unique"),
+    "selection": ("NonZero", "Unique", "com.microsoft.Unique"),
     "sequences": (
         "ConcatFromSequence", "ListAppend", "ListNew",
         "Optional", "OptionalGetElement", "OptionalHasElement",

@@ -15,6 +15,7 @@ from graphkiln.frontend.export import EXPORTERS, ExportError, to_onnx
 from graphkiln.frontend.export import model as export_model
 from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph, Node, Value
+from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.packing import pack_channels, pack_conv_weight, pack_depthwise_weight
 from graphkiln.ir.parser import parse_graph
@@ -378,3 +379,25 @@ def test_guards_become_indices_out_of_range() -> None:
     assert model.graph.node[-1].name == "compiled for c"
     with pytest.raises(IndexError):
         ReferenceEvaluator(model).run(None, {"x": x, "c": np.array(False)})
+
+
+def test_kept_boxes_and_their_rows_are_one_op() -> None:
+    text = """graph boxes(
+        %b: float32[1,N,4], %s: float32[1,2,N], %m: int64[1], %i: float32[1], %t: float32[1]
+    ) -> (y) {
+        %k = kiln.KeptBoxes(%b, %s, %m, %i, %t) {center_point_box=1, most=9}
+        %y = kiln.BoxRows(%k)
+        return %y
+    }"""
+    boxes, scores = np.abs(_random(1, 7, 4)), np.abs(_random(1, 2, 7))
+    thresholds = np.float32([0.4]), np.float32([0.1])
+    model = _check(typed(text), boxes, scores, np.array([3]), *thresholds)
+    assert _ops(model) == ["NonMaxSuppression"]
+    with pytest.raises(ExportError):
+        to_onnx(typed(text.replace("kiln.BoxRows(%k)", "Add(%k, %k)")))
+
+
+def typed(text: str) -> Graph:
+    graph = parse_graph(text)
+    infer_types(graph)
+    return graph

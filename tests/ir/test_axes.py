@@ -34,7 +34,10 @@ OPAQUE = {
          "MelWeightMatrix", "Range", "Shape", "Size", "com.microsoft.Range", "kiln.ShapeValue"],
         _SHAPES,
     ),
-    **dict.fromkeys(["NonMaxSuppression", "NonZero", "Unique", "com.microsoft.Unique"], _SIZES),
+    **dict.fromkeys(
+        ["NonZero", "Unique", "com.microsoft.Unique", "kiln.BoxRows", "kiln.KeptBoxes"],
+        _SIZES,
+    ),
     **dict.fromkeys(
         ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
          "RandomUniformLike"],

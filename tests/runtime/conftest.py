@@ -245,10 +245,6 @@ def _optional(e: Emitter) -> list[int]:
     return [e.host("OptionalHasElement", "{}", x), x]
 
 
-def _boxes(e: Emitter) -> list[int]:
-    return [e.host("NonMaxSuppression", "{}", e.input(0), e.input(1), e.input(2))]
-
-
 def _unwrap(e: Emitter) -> list[int]:
     return [e.host("OptionalGetElement", "{}", e.input(0))]
 
@@ -318,17 +314,6 @@ MODELS: dict[str, tuple] = {
         [value_spec("has", [], "bool"), {"name": "same", **_OPT}],
         [],
         ["OptionalHasElement"],
-    ),
-    "boxes": (
-        _boxes,
-        [
-            value_spec("boxes", [1, "N", 4]),
-            value_spec("scores", [1, 1, "N"]),
-            value_spec("most", [1], "int64"),
-        ],
-        [value_spec("selected", ["S", 3], "int64")],
-        [],
-        ["NonMaxSuppression"],
     ),
     "unwrap": (
         _unwrap,

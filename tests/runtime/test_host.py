@@ -114,23 +114,6 @@ def test_unique_in_order_of_appearance() -> None:
     assert counts.tolist() == [2, 2, 1]
 
 
-@pytest.mark.parametrize("centered", [0, 1])
-@pytest.mark.parametrize("case", range(6))
-def test_non_max_suppression(centered: int, case: int) -> None:
-    boxes = RNG.random((2, 30, 4)).astype(np.float32)
-    scores = RNG.random((2, 3, 30)).astype(np.float32)
-    limit = np.array([[3, 100, 1][case % 3]], np.int64)
-    iou = np.float32([[0.1, 0.5][case % 2]])
-    least = np.float32([0.3]) if case < 3 else None
-    values = [boxes, scores, limit, iou] + ([least] if least is not None else [])
-    check("NonMaxSuppression", values, center_point_box=centered)
-
-
-def test_non_max_suppression_without_limit_selects_nothing() -> None:
-    boxes, scores = np.zeros((1, 2, 4), np.float32), np.zeros((1, 1, 2), np.float32)
-    assert call("NonMaxSuppression", [boxes, scores])[0].shape == (0, 3)
-
-
 def test_nonzero() -> None:
     check("NonZero", [RNG.integers(0, 2, (3, 4)).astype(np.float32)])
     assert call("NonZero", [np.array(3)])[0].tolist() == [[0]]

@@ -52,6 +52,29 @@ def test_pool_of_any_window(op: str, rank: int, symbolic: Any, mode: str, seed: 
     assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("symbolic", [False, True, "distinct"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "ceil"),
+    [((13, 13), 1, 1, 0), ((9, 13), 2, 1, 1), ((7, 6), 3, 2, 1), ((5, 4, 3), 2, 1, 0),
+     ((1, 40), 1, 1, 0), ((40, 1), 2, 1, 0)],
+)  # fmt: skip
+def test_large_windows(
+    kernel: tuple[int, ...], stride: int, dilation: int, ceil: int, symbolic: Any
+) -> None:
+    rng = np.random.default_rng(sum(kernel))
+    rank = len(kernel)
+    reach = [(k - 1) * dilation + 1 for k in kernel]
+    x = rng.standard_normal((2, 3, *(r + i + 4 for i, r in enumerate(reach)))).astype(np.float32)
+    x[rng.random(x.shape) < 0.001] = np.nan
+    pads = [k // 2 for k in kernel] + [(k - 1) // 2 for k in kernel]
+    attrs = {"kernel_shape": kernel, "strides": (stride,) * rank, "pads": pads,
+             "dilations": (dilation,) * rank, "ceil_mode": ceil}  # fmt: skip
+    clean = np.nan_to_num(x, nan=1e30)  # onnxruntime loses NaN, which wins as a large number does
+    (want,) = runtime("MaxPool", [clean], attrs)
+    (got,) = run_op("MaxPool", [x], attrs, symbolic=symbolic)
+    np.testing.assert_array_equal(np.nan_to_num(got, nan=1e30), want)
+
+
 @pytest.mark.parametrize("storage_order", [0, 1])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_max_pool_indices(rank: int, storage_order: int) -> None:

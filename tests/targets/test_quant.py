@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oputil import assert_close, backend_cases, run_case, run_op
+from oputil import assert_close, backend_cases, run_case, run_graph, run_op
 from reference import code, reference, runtime
 from support.integer_products import dynamic_matmul, matmul_to_float, qgemm
 
+from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph
+from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import run_node
+from graphkiln.ir.types import array_type
 
 OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul",
        "MatMulInteger")  # fmt: skip
@@ -254,13 +257,31 @@ def test_float_results_of_integer_products(bias: bool) -> None:
     compare_ms("DynamicQuantizeMatMul", inputs, dynamic_matmul(*inputs))
 
 
+def with_open_rows(op: str, inputs: list[Any], attrs: dict[str, Any]) -> Graph:
+    """One op whose first input has open dims, except for the last."""
+    types = [array_type(np.asarray(a)) for a in inputs]
+    dims = [sym(f"r{i}") for i in range(types[0].rank - 1)]
+    types[0] = types[0].with_shape((*dims, types[0].dims[-1]))
+    graph = Graph()
+    values = [graph.add_input(f"x{i}", t) for i, t in enumerate(types)]
+    node = graph.add_node(op, values, attrs, domain=MS)
+    graph.set_outputs([node.out()])
+    infer_types(graph)
+    return graph
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("zero", ["none", "packed", "float"])
-def test_matmul_nbits(bits: int, zero: str) -> None:
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "block"),
+    [((2, 3), 10, 80, 32), ((1,), 12, 64, 16), ((19,), 7, 130, 128), ((0,), 4, 32, 32)],
+)
+def test_matmul_nbits(
+    bits: int, zero: str, rows: tuple[int, ...], n: int, k: int, block: int
+) -> None:
     rng = np.random.default_rng(bits)
-    n, k, block = 10, 80, 32
     blocks = -(-k // block)
-    a = rng.standard_normal((2, 3, k)).astype(np.float32)
+    a = rng.standard_normal((*rows, k)).astype(np.float32)
     packed = rng.integers(0, 256, (n, blocks, block * bits // 8)).astype(np.uint8)
     scales = rng.uniform(0.01, 0.1, (n, blocks)).astype(np.float32)
     zeros: list[Any] = []
@@ -280,7 +301,9 @@ def test_matmul_nbits(bits: int, zero: str) -> None:
     attrs = {"K": k, "N": n, "bits": bits, "block_size": block}
     inputs = [a, packed, scales, *zeros]
     node = Graph().add_node("MatMulNBits", [], attrs, domain=MS)
-    for got in (*run_op("MatMulNBits", inputs, attrs, MS), *run_node(node, inputs)):
+    results = [*run_op("MatMulNBits", inputs, attrs, MS), *run_node(node, inputs)]
+    results += run_graph(with_open_rows("MatMulNBits", inputs, attrs), inputs)
+    for got in results:
         assert_close(got, a @ weights.T, rtol=1e-4, atol=1e-3)
 
 

@@ -9,7 +9,7 @@ phases, so that the columns of a run are contiguous: for stride 2, columns 0, 2,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,17 @@ class Geometry:
     dilations: tuple[int, ...]
     begin: tuple[Any, ...]
     guarded: tuple[bool, ...]
+
+    def along(self, dims: Collection[int]) -> Geometry:
+        """The window along some dims only: one position, where it stands, along the others."""
+
+        def kept(values: tuple[Any, ...], other: Any) -> tuple[Any, ...]:
+            return tuple(v if d in dims else other for d, v in enumerate(values))
+
+        return Geometry(
+            kept(self.kernel, 1), kept(self.strides, 1), kept(self.dilations, 1),
+            kept(self.begin, 0), kept(self.guarded, False),
+        )  # fmt: skip
 
     @property
     def is_pointwise(self) -> bool:

@@ -1,65 +1,179 @@
-"""Lowering of MatMulNBits: weights of a few bits are unpacked once, then multiplied as floats."""
+"""Lowering of MatMulNBits: weights of a few bits become floats in registers as they are used.
+
+A column's weights are bytes, each of which holds ``8 / bits`` neighbours along K. A vector of bytes
+gives as many vectors of weights: with 4 bits the even ones, then the odd ones. So the operands are
+put into this order first, and the lanes of a sum are added up at the end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tvm import tirx
 
 from ...tir.builder import BufferTensor, Expr, TensorExpr
-from ...tir.contract import At, Contraction, contract
-from ...tir.extents import index, product
+from ...tir.extents import as_int, index, product
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
+
+At = tuple[Expr, ...]
+
+_MOST_ROWS = 4
+"""Rows of the result that weights are unpacked for at once; with 64-byte vectors, and so twice as
+many registers, twice as many. Their sums stay in registers."""
+_COLUMNS = 4
+"""Columns that are computed together for a single row, half as many for several rows. A sum waits
+four cycles for the one before it, so several must be under way; and several share operands."""
+_NO_VECTORS = 4
+"""Lanes of code for processors whose vectors are not known."""
 
 
 @lowering("com.microsoft.MatMulNBits")
 def lower_matmul_nbits(c: LowerContext) -> TensorExpr:
     """MatMulNBits-1: ``A @ W^T + bias``, W (N, K) in blocks along K, each with a scale."""
-    b, a, out = c.b, c.buffered(0), c.result()
-    columns, inner = int(c.attr("N")), int(c.attr("K"))
-    rows = product(a.shape[:-1])
-    left, result = b.view(a, (rows, inner)), b.view(out, (rows, columns))
-    weights = _unpacked(c, columns, inner)
+    b, out = c.b, c.result()
+    rows, columns = product(out.shape[:-1]), int(c.attr("N"))
+    weights = _Weights(c)
+    operands = weights.operands(b.view(c.buffered(0), (rows, weights.inner)))
+    result = b.view(out, (rows, columns))
     bias = c.buffered(5) if c.has(5) else None
+    many = 2 * _MOST_ROWS if b.loops.vector_bytes == 64 else _MOST_ROWS
+    known = as_int(rows)
+    most = max(1, many if known is None else min(known, many))
+    groups = b.opaque(tirx.floordiv(index(rows), index(most)))
+    together = _COLUMNS if most == 1 else _COLUMNS // 2
+    while columns % together:
+        together //= 2
 
-    def store(_at: At, i: Expr, j: Expr, value: Expr) -> None:
-        result.store((i, j), value if bias is None else value + bias[j])
+    def tile(row: Expr, count: int, first: Expr) -> None:
+        sums = weights.sums(operands, (row, count), (first, together))
+        for (r, n), total in sums.items():
+            value = total if bias is None else total + bias[first + n]
+            result.store((row + r, first + n), value)
 
-    contraction = Contraction(
-        (), rows, columns, (inner,),
-        lambda _at, i, k: left[i, k[0]], lambda _at, k, j: weights[j, k[0]], store, "float32",
-    )  # fmt: skip
-    contract(b, contraction, "inner")
+    def body(at: At) -> None:
+        first = b.let(at[0] * together)
+        with b.loop(groups) as g:
+            tile(b.opaque(g * most), most, first)
+        with b.loop(index(rows) - groups * most) as rest:
+            tile(b.opaque(groups * most + rest), 1, first)
+
+    work = together * weights.inner * (many if known is None else known)
+    b.nest((columns // together,), body, work, sequential_last=True)
     return out
 
 
-def _unpacked(c: LowerContext, columns: int, inner: int) -> BufferTensor:
-    """The weights as float32 (N, K)."""
-    b, bits, block = c.b, int(c.attr("bits")), int(c.attr("block_size"))
-    blocks = -(-inner // block)
-    packed = b.view(c.buffered(1), (columns, blocks, block * bits // 8))
-    scales = b.view(c.buffered(2), (columns, blocks))
-    zero = _zero_points(c, columns, blocks, bits)
-    out = b.workspace((columns, inner), "float32", "weights")
+class _Weights:
+    """W (N, K): ``bits`` each, in blocks of ``block`` along K, which consist of ``chunks`` vectors
+    of bytes.
+    """
 
-    def body(at: tuple[Expr, ...]) -> None:
-        n, k = at
-        group, place = tirx.floordiv(k, index(block)), tirx.floormod(k, index(block))
-        code = _field(packed, (n, group), place, bits)
-        out.store(at, (code - zero(n, group)) * scales[n, group])
+    def __init__(self, c: LowerContext) -> None:
+        self.b = b = c.b
+        self.columns, self.inner = int(c.attr("N")), int(c.attr("K"))
+        self.bits, self.block = int(c.attr("bits")), int(c.attr("block_size"))
+        self.fields = 8 // self.bits
+        self.blocks = -(-self.inner // self.block)
+        width = self.block // self.fields
+        self.lanes = min(width, b.loops.vector_bytes // 4 or _NO_VECTORS)
+        self.chunks = width // self.lanes
+        shape = (self.columns, self.blocks, self.chunks, self.lanes)
+        self.packed = b.view(c.buffered(1), shape)
+        self.scales = b.view(c.buffered(2), (self.columns, self.blocks))
+        self.zero = _zero_points(c, self.columns, self.blocks, self.bits)
 
-    b.nest(out.shape, body, cost=8)
-    return out
+    def operands(self, x: BufferTensor) -> BufferTensor:
+        """``x`` ``[rows, K]`` as ``[rows, blocks, chunks, fields, lanes]``, the order of the
+        weights, with zeros beyond K.
+        """
+        b = self.b
+        shape = (x.shape[0], self.blocks, self.chunks, self.fields, self.lanes)
+        out = b.workspace(shape, "float32", "operands")
+
+        def element(at: At) -> None:
+            row, block, chunk, field, lane = at
+            k = block * self.block + (chunk * self.lanes + lane) * self.fields + field
+            known = tirx.min(k, index(self.inner - 1))
+            value = cast(x[row, known], "float32")
+            whole = self.inner % self.block == 0
+            out.store(at, value if whole else tirx.Select(k < self.inner, value, _float(0)))
+
+        b.nest(shape, element, 2)
+        return out
+
+    def sums(
+        self, x: BufferTensor, rows: tuple[Expr, int], columns: tuple[Expr, int]
+    ) -> dict[tuple[int, int], Expr]:
+        """The products of some rows of the operands and some columns, each (first, how many), by
+        the numbers of row and column.
+        """
+        b, lanes, (row, _), (column, _) = self.b, self.lanes, rows, columns
+        pairs = [(r, n) for r in range(rows[1]) for n in range(columns[1])]
+        sums = {pair: b.local((lanes,), "float32", "sum") for pair in pairs}
+        ramp = tirx.Ramp(index(0), index(1), lanes)
+        for s in sums.values():
+            s.store_raw([ramp], tirx.Broadcast(_float(0), lanes))
+        with b.loop(self.blocks) as block:
+            factors = [self._factors(column + n, block) for n in range(columns[1])]
+            with b.loop(self.chunks) as chunk:
+                codes = [self._codes((column + n, block, chunk)) for n in range(columns[1])]
+                for field in range(self.fields):
+                    weights = [
+                        self._weights(c, field, *f) for c, f in zip(codes, factors, strict=True)
+                    ]
+                    for r in range(rows[1]):
+                        v = b.let(x.load_raw([row + r, block, chunk, index(field), ramp]), "x")
+                        for n, w in enumerate(weights):
+                            s = sums[r, n]
+                            s.store_raw([ramp], s.load_raw([ramp]) + v * w)
+        return {pair: self._total(s) for pair, s in sums.items()}
+
+    def _factors(self, column: Expr, block: Expr) -> tuple[Expr, Expr]:
+        """The scale of a block, and the zero point times the scale."""
+        scale = self.b.let(cast(self.scales[column, block], "float32"))
+        return scale, self.b.let(self.zero(column, block) * scale)
+
+    def _codes(self, at: At) -> Expr:
+        """A vector of bytes, widened to int32."""
+        ramp = tirx.Ramp(index(0), index(1), self.lanes)
+        return self.b.let(cast(self.packed.load_raw([*at, ramp]), f"int32x{self.lanes}"))
+
+    def _weights(self, codes: Expr, field: int, scale: Expr, shift: Expr) -> Expr:
+        """``code * scale - shift`` of a field, a vector."""
+        lanes = self.lanes
+        code = cast(_field(codes, field * self.bits, self.bits, lanes), f"float32x{lanes}")
+        return self.b.let(code * tirx.Broadcast(scale, lanes) - tirx.Broadcast(shift, lanes), "w")
+
+    def _total(self, vector: BufferTensor) -> Expr:
+        """The sum of all lanes, by halves."""
+        half = self.lanes // 2
+        while half:
+            low, high = (_lanes_from(i, half) for i in (0, half))
+            vector.store_raw([low], vector.load_raw([low]) + vector.load_raw([high]))
+            half //= 2
+        return vector[(index(0),)]
 
 
-def _field(packed: BufferTensor, lead: tuple[Expr, ...], place: Expr, bits: int) -> Expr:
-    """Field ``place`` of bytes that hold several, the first in the lowest bits, as float32."""
-    each = 8 // bits
-    byte = cast(packed.at(*lead, tirx.floordiv(place, index(each))), "int32")
-    shift = cast(tirx.floormod(place, index(each)) * bits, "int32")
-    mask = tirx.const((1 << bits) - 1, "int32")
-    return cast(tirx.bitwise_and(tirx.shift_right(byte, shift), mask), "float32")
+def _lanes_from(first: int, count: int) -> Expr:
+    return index(first) if count == 1 else tirx.Ramp(index(first), index(1), count)
+
+
+def _float(value: float) -> Expr:
+    return tirx.const(value, "float32")
+
+
+def _field(wide: Expr, first: Any, bits: int, lanes: int = 1) -> Expr:
+    """``bits`` bits of bytes that were widened to int32, from bit ``first`` on."""
+
+    def number(value: Any) -> Expr:
+        one = tirx.const(value, "int32") if isinstance(value, int) else value
+        return one if lanes == 1 else tirx.Broadcast(one, lanes)
+
+    shifted = wide if isinstance(first, int) and first == 0 else wide >> number(first)
+    if isinstance(first, int) and first + bits == 8:
+        return shifted
+    return shifted & number((1 << bits) - 1)
 
 
 def _zero_points(
@@ -67,11 +181,17 @@ def _zero_points(
 ) -> Callable[[Expr, Expr], Expr]:
     """The zero point of block ``group`` of row ``n`` as float32: given, packed, or the middle."""
     if not c.has(3):
-        middle = tirx.const(float(1 << (bits - 1)), "float32")
+        middle = _float(1 << (bits - 1))
         return lambda _n, _group: middle
     given = c.buffered(3)
     if given.dtype != "uint8":
         unpacked = c.b.view(given, (columns, blocks))
-        return lambda n, group: unpacked[n, group]
-    packed = c.b.view(given, (columns, -(-blocks * bits // 8)))
-    return lambda n, group: _field(packed, (n,), group, bits)
+        return lambda n, group: cast(unpacked[n, group], "float32")
+    packed, each = c.b.view(given, (columns, -(-blocks * bits // 8))), 8 // bits
+
+    def zero(n: Expr, group: Expr) -> Expr:
+        byte = cast(packed[n, tirx.floordiv(group, index(each))], "int32")
+        first = cast(tirx.floormod(group, index(each)) * bits, "int32")
+        return cast(_field(byte, first, bits), "float32")
+
+    return zero
