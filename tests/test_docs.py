@@ -172,8 +172,9 @@ def test_named_options_exist() -> None:
     context = click.Context(group)
     commands = [group.get_command(context, name) for name in COMMANDS]
     known = {o for c in commands if c for p in c.params for o in p.opts}
-    # pytest's, with those of tests/conftest.py and of hypothesis
-    foreign = {"--update-goldens", "--cpu", "--check-bounds", "--hypothesis-profile", "--help"}
+    # pytest's, with those of tests/conftest.py, of hypothesis and of pytest-xdist
+    ours = {"--update-goldens", "--cpu", "--check-bounds"}
+    foreign = ours | {"--hypothesis-profile", "--dist", "--help"}
     mains = [ROOT / "tests" / name / "__main__.py" for name in ("fuzz", "mutation")]
     for tool in [*mains, *(ROOT / "benchmarks").glob("*.py")]:
         foreign |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', tool.read_text("utf-8")))

@@ -14,7 +14,7 @@ from .dot import WordDot, activation_type, integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
 from .tiling import Tile
-from .winograd import rank_winograd_tiles, winograd_form, winograd_forms
+from .winograd_choice import rank_winograd_tiles, winograd_form, winograd_forms
 from .winograd_forms import Form
 
 

@@ -37,7 +37,8 @@ from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
 from .residual import Residual
 from .row_tiles import RowTiles
 from .tiling import Tile, tile_cost
-from .winograd import Winograd, winograd_forms
+from .winograd import Winograd
+from .winograd_choice import winograd_forms
 from .winograd_forms import FORMS, Form
 
 Expr = Any

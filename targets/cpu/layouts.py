@@ -12,7 +12,7 @@ from .candidates import possible_choices
 from .dot import WordDot, activation_type, integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
-from .winograd import rank_winograd_tiles, winograd_form
+from .winograd_choice import rank_winograd_tiles, winograd_form
 
 _SUMS = 12
 """Registers for a recurrent layer's sums. Of 16, as on the smallest targets, 4 hold operands."""

@@ -15,7 +15,7 @@ from .dot import integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import plane_of, rank_conv_tiles
 from .tiling import PER_SCALAR
-from .winograd import winograd_form, winograd_operations
+from .winograd_choice import winograd_form, winograd_operations
 
 CLOCK = 2.5e9
 """Cycles in a second."""

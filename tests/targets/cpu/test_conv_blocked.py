@@ -26,7 +26,7 @@ def drawn(data: st.DataObject, kind: str, cpu: str, ranks: Sequence[int] = (2, 2
 VOLUME = (3,)
 
 
-DOTS = ("", "x86-64-v3", "x86-64-v4")
+DOTS = ("", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 
 @pytest.mark.parametrize("cpu", cpus("", "x86-64-v3"))
@@ -144,7 +144,7 @@ def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", cpus(*DOTS, "x86-64-v2"))
+@pytest.mark.parametrize("cpu", cpus(*DOTS))
 @pytest.mark.parametrize("kind", [FLOAT, STORED])
 @settings(max_examples=60)
 @given(data=st.data())

@@ -9,7 +9,7 @@ from support.conv_kernels import BYTES, FLOAT, STORED
 from support.cpu_kernels import cpus, run
 from support.product_kernels import Packed, packed_kernel, packed_products
 
-DOTS = ("", "x86-64-v3", "x86-64-v4")
+DOTS = ("", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 
 def agrees(spec: Packed, cpu: str) -> None:
@@ -68,7 +68,7 @@ def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", cpus(*DOTS, "x86-64-v2"))
+@pytest.mark.parametrize("cpu", cpus(*DOTS))
 @pytest.mark.parametrize("kind", [FLOAT, STORED])
 @settings(max_examples=80)
 @given(data=st.data())

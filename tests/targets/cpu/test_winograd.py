@@ -23,7 +23,8 @@ from support.cpu_kernels import cpus, lowered, run
 from graphkiln.ir.windows import ConvShape
 from graphkiln.targets import parse_target
 from graphkiln.targets.cpu.features import features_of
-from graphkiln.targets.cpu.winograd import Winograd, winograd_form, winograd_forms
+from graphkiln.targets.cpu.winograd import Winograd
+from graphkiln.targets.cpu.winograd_choice import winograd_form, winograd_forms
 from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, WHOLE_F2, Form
 from graphkiln.targets.generic.registry import LoweringError
 from graphkiln.targets.tir.extents import as_int
