@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from support.emulated_gpu import emulated_gpu
 from support.onnx_cases import all_cases, assert_same, case_arrays
 
@@ -69,6 +69,46 @@ def test_conformance_cases() -> None:
     found = {case.name: case for case in all_cases()}
     for name in CASES:
         try_case(found[name])
+
+
+def boxes() -> Any:
+    numbers = (
+        helper.make_tensor("most", INT, [1], [5]),
+        helper.make_tensor("iou", FLOAT, [1], [0.3]),
+    )
+    node = helper.make_node("NonMaxSuppression", ["b", "s", "most", "iou"], ["y"])
+    inputs = [helper.make_tensor_value_info(n, FLOAT, d) for n, d in
+              (("b", [1, 40, 4]), ("s", [1, 3, 40]))]  # fmt: skip
+    output = helper.make_tensor_value_info("y", INT, ["n", 3])
+    return helper.make_model(helper.make_graph([node], "boxes", inputs, [output], numbers))
+
+
+def few_bits() -> Any:
+    rng = np.random.default_rng(1)
+    attrs = {"K": 64, "N": 12, "bits": 4, "block_size": 32}
+    node = helper.make_node("MatMulNBits", ["x", "w", "t"], ["y"], domain="com.microsoft", **attrs)
+    constants = [
+        numpy_helper.from_array(rng.integers(0, 256, (12, 2, 16)).astype(np.uint8), "w"),
+        numpy_helper.from_array(rng.uniform(0.01, 0.1, 24).astype(np.float32), "t"),
+    ]
+    inputs = [helper.make_tensor_value_info("x", FLOAT, ["M", 64])]
+    output = helper.make_tensor_value_info("y", FLOAT, ["M", 12])
+    graph = helper.make_graph([node], "bits", inputs, [output], constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets)
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"),
+    [(boxes(), {"b": (1, 40, 4), "s": (1, 3, 40)}), (few_bits(), {"x": (5, 64)})],
+)
+def test_kernels_that_cpus_vectorise_are_scalar_here(model: Any, shapes: Any) -> None:
+    rng = np.random.default_rng(2)
+    feeds = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    (want,) = graphkiln.compile(model).session().run(None, feeds)
+    (got,) = run(model, feeds)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    assert len(want)
 
 
 @pytest.mark.slow

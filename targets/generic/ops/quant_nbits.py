@@ -25,8 +25,6 @@ many registers, twice as many. Their sums stay in registers."""
 _COLUMNS = 4
 """Columns that are computed together for a single row, half as many for several rows. A sum waits
 four cycles for the one before it, so several must be under way; and several share operands."""
-_NO_VECTORS = 4
-"""Lanes of code for processors whose vectors are not known."""
 
 
 @lowering("com.microsoft.MatMulNBits")
@@ -76,7 +74,7 @@ class _Weights:
         self.fields = 8 // self.bits
         self.blocks = -(-self.inner // self.block)
         width = self.block // self.fields
-        self.lanes = min(width, b.loops.vector_bytes // 4 or _NO_VECTORS)
+        self.lanes = min(width, b.loops.vector_bytes // 4 or 1)
         self.chunks = width // self.lanes
         shape = (self.columns, self.blocks, self.chunks, self.lanes)
         self.packed = b.view(c.buffered(1), shape)
@@ -111,9 +109,9 @@ class _Weights:
         b, lanes, (row, _), (column, _) = self.b, self.lanes, rows, columns
         pairs = [(r, n) for r in range(rows[1]) for n in range(columns[1])]
         sums = {pair: b.local((lanes,), "float32", "sum") for pair in pairs}
-        ramp = tirx.Ramp(index(0), index(1), lanes)
+        ramp = _lanes_from(0, lanes)
         for s in sums.values():
-            s.store_raw([ramp], tirx.Broadcast(_float(0), lanes))
+            s.store_raw([ramp], _all(_float(0), lanes))
         with b.loop(self.blocks) as block:
             factors = [self._factors(column + n, block) for n in range(columns[1])]
             with b.loop(self.chunks) as chunk:
@@ -136,14 +134,14 @@ class _Weights:
 
     def _codes(self, at: At) -> Expr:
         """A vector of bytes, widened to int32."""
-        ramp = tirx.Ramp(index(0), index(1), self.lanes)
-        return self.b.let(cast(self.packed.load_raw([*at, ramp]), f"int32x{self.lanes}"))
+        ramp = _lanes_from(0, self.lanes)
+        return self.b.let(cast(self.packed.load_raw([*at, ramp]), _kind("int32", self.lanes)))
 
     def _weights(self, codes: Expr, field: int, scale: Expr, shift: Expr) -> Expr:
         """``code * scale - shift`` of a field, a vector."""
         lanes = self.lanes
-        code = cast(_field(codes, field * self.bits, self.bits, lanes), f"float32x{lanes}")
-        return self.b.let(code * tirx.Broadcast(scale, lanes) - tirx.Broadcast(shift, lanes), "w")
+        code = cast(_field(codes, field * self.bits, self.bits, lanes), _kind("float32", lanes))
+        return self.b.let(code * _all(scale, lanes) - _all(shift, lanes), "w")
 
     def _total(self, vector: BufferTensor) -> Expr:
         """The sum of all lanes, by halves."""
@@ -159,6 +157,14 @@ def _lanes_from(first: int, count: int) -> Expr:
     return index(first) if count == 1 else tirx.Ramp(index(first), index(1), count)
 
 
+def _all(value: Expr, lanes: int) -> Expr:
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def _kind(name: str, lanes: int) -> str:
+    return name if lanes == 1 else f"{name}x{lanes}"
+
+
 def _float(value: float) -> Expr:
     return tirx.const(value, "float32")
 
@@ -167,8 +173,7 @@ def _field(wide: Expr, first: Any, bits: int, lanes: int = 1) -> Expr:
     """``bits`` bits of bytes that were widened to int32, from bit ``first`` on."""
 
     def number(value: Any) -> Expr:
-        one = tirx.const(value, "int32") if isinstance(value, int) else value
-        return one if lanes == 1 else tirx.Broadcast(one, lanes)
+        return _all(tirx.const(value, "int32") if isinstance(value, int) else value, lanes)
 
     shifted = wide if isinstance(first, int) and first == 0 else wide >> number(first)
     if isinstance(first, int) and first + bits == 8:
