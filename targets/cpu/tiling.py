@@ -15,7 +15,22 @@ from typing import TypeAlias
 
 from .features import CpuFeatures
 
-Cycles: TypeAlias = "Callable[[int, int, MultiplyAdd], float]"
+
+@dataclass(frozen=True)
+class MultiplyAdd:
+    """What one multiply-add of vectors takes: ``cycles`` of a core, and so many registers besides
+    those of sums, weights and operands.
+    """
+
+    cycles: float = 0.5
+    registers: int = 0
+
+
+SINGLE = MultiplyAdd()
+"""A multiply-add of one instruction, of which a core starts two in a cycle."""
+
+
+Cycles: TypeAlias = Callable[[int, int, MultiplyAdd], float]
 """Estimates the cycles of one step of the reduction (a rank-one update of the tile's sums), for
 (rows, vectors)."""
 
@@ -58,20 +73,6 @@ Costs of loop bodies, by which loops become parallel, count in the latter."""
 def tile_cost(operations: int) -> int:
     """The cost of a loop body that does so many operations in register tiles."""
     return max(1, operations // PER_SCALAR)
-
-
-@dataclass(frozen=True)
-class MultiplyAdd:
-    """What one multiply-add of vectors takes: ``cycles`` of a core, and so many registers besides
-    those of sums, weights and operands.
-    """
-
-    cycles: float = 0.5
-    registers: int = 0
-
-
-SINGLE = MultiplyAdd()
-"""A multiply-add of one instruction, of which a core starts two in a cycle."""
 
 
 def accumulator_budget(cpu: CpuFeatures, vectors: int, add: MultiplyAdd = SINGLE) -> int:

@@ -117,15 +117,23 @@ class _Weights:
             with b.loop(self.chunks) as chunk:
                 codes = [self._codes((column + n, block, chunk)) for n in range(columns[1])]
                 for field in range(self.fields):
-                    weights = [
-                        self._weights(c, field, *f) for c, f in zip(codes, factors, strict=True)
-                    ]
-                    for r in range(rows[1]):
-                        v = b.let(x.load_raw([row + r, block, chunk, index(field), ramp]), "x")
-                        for n, w in enumerate(weights):
-                            s = sums[r, n]
-                            s.store_raw([ramp], s.load_raw([ramp]) + v * w)
+                    known = zip(codes, factors, strict=True)
+                    weights = [self._weights(c, field, *f) for c, f in known]
+                    self._add(sums, x, (row, block, chunk, index(field)), weights)
         return {pair: self._total(s) for pair, s in sums.items()}
+
+    def _add(
+        self, sums: dict[tuple[int, int], BufferTensor], x: BufferTensor, at: At,
+        weights: list[Expr],
+    ) -> None:  # fmt: skip
+        """Add the products of a vector of each row, the first one at ``at``, and of each column."""
+        row, *place = at
+        ramp = _lanes_from(0, self.lanes)
+        for r in sorted({r for r, _ in sums}):
+            v = self.b.let(x.load_raw([row + r, *place, ramp]), "x")
+            for n, w in enumerate(weights):
+                s = sums[r, n]
+                s.store_raw([ramp], s.load_raw([ramp]) + v * w)
 
     def _factors(self, column: Expr, block: Expr) -> tuple[Expr, Expr]:
         """The scale of a block, and the zero point times the scale."""
