@@ -8,7 +8,12 @@ against onnxruntime's, the largest difference from the first peer's results, sec
 and geometric means, and writes JSON with ``--json``. A difference is in units of the tolerance
 (rtol 1e-3 and atol 1e-4 of the output's largest magnitude): above 1 the results disagree.
 ``--inputs`` is a folder with NAME/inputs.npz or NAME.npz; random inputs otherwise. ``--peers`` may
-also name ``tvm``, its own importer and default pipeline, which takes seconds for a large network.
+also name ``mnn``, ``tvm`` (its own importer and default pipeline, which takes seconds for a large
+network) and ``float``: graphkiln on the float self of a quantized model, NAME.onnx in the folder
+``--floats`` for NAME_TOOL.onnx, which also has NAME's inputs. ``--target`` is what graphkiln compiles
+for; peers choose by the machine.
+
+MNN is installed by ``pip install MNN``.
 """
 
 from __future__ import annotations
@@ -101,14 +106,26 @@ def measure(peers: list[Peer], seconds: float) -> None:
             p.ask(batch)
 
 
+def kept_inputs(model: Path, folder: str | None) -> Path | None:
+    """The inputs that a folder holds for a model or its float self, by name."""
+    if folder:
+        for name in (model.stem, float_self(model)):
+            for candidate in (Path(folder) / name / "inputs.npz", Path(folder) / f"{name}.npz"):
+                if candidate.exists():
+                    return candidate
+    return None
+
+
+def float_self(model: Path) -> str:
+    """The name of the model that NAME_TOOL.onnx was quantized from."""
+    return model.stem.rpartition("_")[0]
+
+
 def find_inputs(model: Path, folder: str | None, scratch: Path) -> Path:
     """The inputs kept for a model, or random ones."""
-    if folder:
-        for candidate in (
-            Path(folder) / model.stem / "inputs.npz", Path(folder) / f"{model.stem}.npz",
-        ):  # fmt: skip
-            if candidate.exists():
-                return candidate
+    kept = kept_inputs(model, folder)
+    if kept:
+        return kept
     from graphkiln.cli.feeds import random_input
     from graphkiln.runtime import load
 
@@ -128,10 +145,12 @@ def find_inputs(model: Path, folder: str | None, scratch: Path) -> Path:
 @click.option("--threads", default=1, show_default=True)
 @click.option("--seconds", default=2.0, show_default=True, help="Time for each peer and model.")
 @click.option("--peers", default="onnxruntime,openvino", show_default=True)
+@click.option("--target", default="cpu", show_default=True)
+@click.option("--floats", type=click.Path(exists=True), help="Folder of the float selves.")
 @click.option("--json", "json_path", type=click.Path(), help="Write the figures here.")
 def main(
     models: tuple[str, ...], inputs: str | None, threads: int, seconds: float, peers: str,
-    json_path: str | None,
+    target: str, floats: str | None, json_path: str | None,
 ) -> None:  # fmt: skip
     """Compare latencies of MODELS."""
     from graphkiln import compile as compile_model
@@ -147,7 +166,7 @@ def main(
             artifact = Path(folder) / f"{model.stem}.kiln"
             began = time.perf_counter()
             try:
-                compile_model(str(model)).save(artifact)
+                compile_model(str(model), target).save(artifact)
             except Exception as e:
                 click.echo(f"{model.stem:28s} does not compile: {str(e).splitlines()[0][:120]}")
                 continue
@@ -155,13 +174,19 @@ def main(
             feeds = find_inputs(model, inputs, Path(folder))
             kept = {n: Path(folder) / f"{n}.npz" for n in ("graphkiln", *names)}
             running = [start("graphkiln", artifact, feeds, kept["graphkiln"], threads)]
-            running += [start(n, model, feeds, kept[n], threads) for n in names]
+            for n in names:
+                path = model
+                if n == "float":
+                    path = Path(folder) / f"{model.stem}_float.kiln"
+                    compile_model(f"{floats}/{float_self(model)}.onnx", target).save(path)
+                running.append(start(n, path, feeds, kept[n], threads))
             measure(running, seconds)
             results[model.stem] = report(model.stem, running, built)
             for p in running:
                 p.process.kill()
                 p.process.wait()
-            artifact.unlink()
+            for path in Path(folder).glob("*.kiln"):
+                path.unlink()
     summary(results, names)
     if json_path:
         Path(json_path).write_text(json.dumps({"threads": threads, "models": results}, indent=1))

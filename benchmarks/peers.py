@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,12 +86,47 @@ def tvm(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
     return run
 
 
-PEERS = {"graphkiln": graphkiln, "onnxruntime": onnxruntime, "openvino": openvino, "tvm": tvm}
+def mnn(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
+    """MNN on its own form of the model, in float32 where the model is."""
+    import MNN  # noqa: F401 (before _tools, which needs its libraries)
+    import _tools  # MNN's `mnnconvert` without the command around it, which installs packages
+    import MNN.expr as expr
+    import MNN.nn as nn
+    import onnx
+
+    graph = onnx.load(model, load_external_data=False).graph
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.mnn"
+        _tools.mnnconvert(["", "-f", "ONNX", "--modelFile", model, "--MNNModel", path])
+        config = {"backend": 0, "numThread": threads, "precision": "high"}
+        names = [n for n in feeds if n in {i.name for i in graph.input}]
+        module = nn.load_module_from_file(
+            path, names, [o.name for o in graph.output],
+            runtime_manager=nn.create_runtime_manager((config,)),
+        )  # fmt: skip
+    types = {"float32": expr.float, "int32": expr.int, "int64": expr.int, "uint8": expr.uint8}
+    given = []
+    for n in names:
+        # It knows no int64 inputs.
+        value = feeds[n].astype(np.int32) if feeds[n].dtype == np.int64 else feeds[n]
+        kind = types[feeds[n].dtype.name]
+        given.append(expr.const(np.ascontiguousarray(value), list(value.shape), expr.NCHW, kind))
+    # It computes a result when that is read.
+    return lambda: [np.asarray(v.read()) for v in module.onForward(given)]
+
+
+PEERS = {
+    "graphkiln": graphkiln, "float": graphkiln,
+    "onnxruntime": onnxruntime, "openvino": openvino, "mnn": mnn, "tvm": tvm,
+}  # fmt: skip
 
 
 def main() -> None:
     """Serve timing requests until standard input ends."""
     peer, model, inputs, outputs, threads = sys.argv[1:6]
+    # Replies have standard output to themselves: MNN prints on it.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     os.environ["GRAPHKILN_NUM_THREADS"] = threads
     loaded = np.load(inputs)
     feeds = {k: loaded[k] for k in loaded.files}
@@ -99,9 +135,10 @@ def main() -> None:
         np.savez(outputs, *run())
     except Exception as e:
         lines = str(e).strip().splitlines()
-        print(json.dumps({"error": f"{type(e).__name__}: {lines[0] if lines else ''}"}), flush=True)
+        reason = f"{type(e).__name__}: {lines[0] if lines else ''}"
+        print(json.dumps({"error": reason}), file=replies, flush=True)
         return
-    print(json.dumps({"ready": True}), flush=True)
+    print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         seconds = []
         settle(run)
@@ -109,7 +146,8 @@ def main() -> None:
             start = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}), flush=True)
+        answer = {"seconds": seconds, "peak_bytes": peak_bytes()}
+        print(json.dumps(answer), file=replies, flush=True)
 
 
 def settle(run: Run) -> None:

@@ -39,6 +39,7 @@ def _pipeline(check_bounds: bool, threads: bool) -> Any:
 
     from ..targets.tir.bounds import check_bounds as add_checks
     from ..targets.tir.bounds import drop_argument_checks
+    from ..targets.tir.permute import permute_tables
 
     share = [tirx.transform.StorageRewrite()]
     settle = [
@@ -60,6 +61,7 @@ def _pipeline(check_bounds: bool, threads: bool) -> Any:
             tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(True),
+            _module_pass(permute_tables),
             *(checked if check_bounds else (*share, *settle)),
             tirx.transform.CommonSubexprElim(),
             tirx.transform.VerifyMemory(),

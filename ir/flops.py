@@ -50,7 +50,9 @@ def node_flops(graph: Graph, node: Node) -> Dim:
 
 def is_elementwise(node: Node) -> bool:
     """Does the node take one operation for each element of its result?"""
-    return has_trait(node, Trait.ELEMENTWISE) or has_trait(node, Trait.GRANULAR)
+    return any(
+        has_trait(node, t) for t in (Trait.ELEMENTWISE, Trait.GRANULAR, Trait.TABULAR)
+    )
 
 
 def _shapes_known(node: Node, inputs: Sequence[Value | None]) -> bool:

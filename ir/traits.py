@@ -31,6 +31,9 @@ class Trait(str, Enum):
         "is elementwise on its first input; the others are parameters of the whole tensor, of the "
         "places along an axis, or of blocks",
     )
+    TABULAR = (
+        "tabular", "is elementwise on its first input; the others are tables, whatever their shapes"
+    )  # fmt: skip
     INJECTIVE = "injective", "reads at most one element of each input for an element of a result"
     PICKS = "picks", "returns elements of its first input"
     SELECTS = (

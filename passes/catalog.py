@@ -17,7 +17,7 @@ PIPELINES = {
     "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify",
     "integers": "qdq_fuse,signedness",
     "clean": "subnormals,cse,dce",
-    "lower": "promote,layout,fuse,dce",
+    "lower": "promote,layout,tabulate,fuse,dce",
     "exact": "shapes,fold{exact=true},dce,sequences,unroll,sequences,shapes,fold{exact=true},"
     "decompose{exact=true},simplify{exact=true},cse,dce",
 }

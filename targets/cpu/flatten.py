@@ -9,7 +9,7 @@ from functools import reduce
 from operator import mul
 
 from ...ir.dims import Dim
-from ...ir.elementwise import is_elementwise
+from ...ir.elementwise import is_elementwise, is_table
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute
 from ...ir.types import TensorType, Type
@@ -47,7 +47,8 @@ def _mergeable(region: Graph, node: Node, image: tuple[Dim, ...]) -> bool:
     if not ours and not is_elementwise(node, region.inputs_of(node)):
         return node.key == "Constant" and node.out().tensor_type.numel == 1
     if node.key == "Input" and all(
-        n.key == "kiln.ConvBlocked" and i > 0 for n, i in region.uses(node.out())
+        i > 0 and n.key == "kiln.ConvBlocked" or is_table(n, i)
+        for n, i in region.uses(node.out())
     ):
         return True
     fitting = (image, (1,) * len(image))

@@ -26,6 +26,7 @@ from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
 from ..tir.cpu_loops import CpuLoops
+from ..tir.permute import PERMUTES
 from .attention import attention
 from .conv import conv_blocked
 from .database import find_shipped
@@ -146,7 +147,9 @@ class CpuTarget:
 
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         simple = coalesce(flatten_pointwise(region))
-        return lower_region(simple, name, self._loops, self._templates, self.hardware)
+        function = lower_region(simple, name, self._loops, self._templates, self.hardware)
+        permutes = "avx512vbmi" in self.features.required
+        return function.with_attr(PERMUTES, True) if permutes else function
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, self._loops)

@@ -11,7 +11,7 @@ from functools import reduce
 from operator import mul
 
 from ...ir.dims import Dim
-from ...ir.elementwise import is_elementwise
+from ...ir.elementwise import is_elementwise, is_table
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import spec_of
 from ...ir.shapes import broadcast
@@ -34,11 +34,17 @@ def _is_free_of_axes(graph: Graph, node: Node) -> bool:
 
 
 def _values(graph: Graph) -> list[Value]:
-    return [v for n in graph.nx for v in n.values]
+    """All values but tables, which keep their shapes."""
+    return [v for n in graph.nx for v in n.values if not _is_table(graph, v)]
+
+
+def _is_table(graph: Graph, value: Value) -> bool:
+    uses = graph.uses(value)
+    return bool(uses) and all(is_table(node, i) for node, i in uses)
 
 
 def _plain(graph: Graph) -> bool:
-    types = [v.node.outputs[v.index].type for v in _values(graph)]
+    types = [v.node.outputs[v.index].type for n in graph.nx for v in n.values]
     return all(isinstance(t, TensorType) and t.shape is not None and not t.layout for t in types)
 
 
