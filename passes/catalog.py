@@ -16,7 +16,8 @@ PIPELINES = {
     # Recognition runs before simplification, which would combine constants that patterns look for.
     "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify",
     "integers": "qdq_fuse,signedness",
-    "clean": "subnormals,cse,dce",
+    # Quantized biases and scales that no integer op has taken become floats.
+    "clean": "fold{max-widened=4096},subnormals,cse,dce",
     "lower": "promote,layout,tabulate,fuse,dce",
     "exact": "shapes,fold{exact=true},dce,sequences,unroll,sequences,shapes,fold{exact=true},"
     "decompose{exact=true},simplify{exact=true},cse,dce",

@@ -44,10 +44,13 @@ def reshape(p: Planner, node: Node) -> None:
 
 
 def elementwise(p: Planner, node: Node) -> None:
-    """An elementwise op of which some operand of the result's shape is blocked already."""
+    """An elementwise op of which some operand with all of the result's channels is blocked already.
+
+    Its other dims may broadcast: those of blocks do so as well.
+    """
     values = p.graph.inputs_of(node)
     out = node.out()
-    full = [v for v in values if v is not None and v in p.blocked and v.shape == out.shape]
+    full = [v for v in values if v is not None and v in p.blocked and _has_channels_of(v, out)]
     if len(node.outputs) != 1 or out.rank < 3 or not full:
         return
     if not whole(out.shape[1], p.block) and not has_trait(node, Trait.FINITE):
@@ -59,14 +62,18 @@ def elementwise(p: Planner, node: Node) -> None:
     p.convert(node, result, "elementwise")
 
 
+def _has_channels_of(value: Value, out: Value) -> bool:
+    return value.rank == out.rank and value.shape[1] == out.shape[1]
+
+
 def operand(p: Planner, value: Value, out: Value) -> Value | None:
     """``value`` as an operand of a blocked op with result ``out``; None where that does not work.
 
-    Blocked values are taken as they are and scalars as scalars, constants with one element for each
+    Blocked values of all channels are taken as they are and scalars as scalars, constants with one element for each
     channel are packed, and other values of the result's rank get a ``kiln.PackChannels``.
     """
     if value in p.blocked:
-        return p.blocked[value]
+        return p.blocked[value] if _has_channels_of(value, out) else None
     if value.tensor_type.numel == 1:
         if value.rank == 0:
             return value

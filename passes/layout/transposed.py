@@ -10,6 +10,7 @@ from ...ir.registry import attribute
 from ...ir.windows import Window
 from .conv import Work, convolve
 from .planner import Planner
+from .weights import find_weights
 
 
 def transposed(p: Planner, node: Node) -> None:
@@ -23,17 +24,19 @@ def transposed(p: Planner, node: Node) -> None:
     bias = rest[0] if rest else None
     if x is None or w is None or x.dtype != "float32" or x.rank != 4:
         return p.keep(node, "packed kernels take images of float32")
-    if w.constant is None or (bias is not None and bias.constant is None):
+    weights = find_weights(p.graph, w)
+    if weights is None or (bias is not None and bias.constant is None):
         return p.keep(node, "its weights or its bias are not constant")
-    if not _apart(node, w.constant.shape[2:]):
+    kernels = (weights.array * weights.scale).astype(np.float32)
+    if not _apart(node, kernels.shape[2:]):
         return p.keep(node, "its windows overlap, leave gaps, are cut off or in groups")
-    channels, filters, *kernel = w.constant.shape
+    channels, filters, *kernel = kernels.shape
     if x.shape[1] != channels:
         return p.keep(node, "its channels are open")
     # Fewer filters than a block are unpacked, rather than padded to one for each position.
     padded = -(-filters // p.block) * p.block if filters >= p.block else filters
     weight = np.zeros((*kernel, padded, channels), np.float32)
-    weight[:, :, :filters] = w.constant.transpose(2, 3, 1, 0)
+    weight[:, :, :filters] = kernels.transpose(2, 3, 1, 0)
     weight = weight.reshape(-1, channels, 1, 1)
     start = None
     if bias is not None and bias.constant is not None:
@@ -41,7 +44,7 @@ def transposed(p: Planner, node: Node) -> None:
         row[:filters] = bias.constant
         start = np.tile(row, int(np.prod(kernel)))
     window = Window((1, 1), (1, 1), (1, 1), (0, 0), (0, 0))
-    work = Work(node, x, weight, start, (w, "transposed"), 1, window, x.shape[2:])
+    work = Work(node, x, weight, start, (*weights.key, "transposed"), 1, window, x.shape[2:])
     result = convolve(p, work)
     if result is None:
         return

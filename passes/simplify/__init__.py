@@ -15,6 +15,7 @@ from ..pattern import exact_rules, rewrite
 from . import (
     arithmetic,
     casts,
+    dequantized,
     movement,
     quantized,
     reductions,
@@ -26,7 +27,7 @@ from . import (
 
 RULES = (
     *casts.RULES, *movement.RULES, *arithmetic.RULES, *selection.RULES, *transposes.RULES,
-    *views.RULES, *quantized.RULES, *saturation.RULES, *reductions.RULES,
+    *views.RULES, *quantized.RULES, *dequantized.RULES, *saturation.RULES, *reductions.RULES,
 )  # fmt: skip
 
 

@@ -21,10 +21,10 @@ from ..pattern import Match, Op, Rule, Var
 from ..precision import FLOATS, largest_number
 from ..queries import splat
 
-_MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|Resize"
+MOVES = "kiln.Reshape|kiln.Slice|Transpose|DepthToSpace|SpaceToDepth|Resize"
 
 
-def _same_array(a: Value | None, b: Value | None) -> bool:
+def same_array(a: Value | None, b: Value | None) -> bool:
     if a is None or b is None:
         given = a or b
         zero = None if given is None else given.constant
@@ -46,7 +46,7 @@ def _same_parameters(m: Match) -> str | None:
     if m.root.out().dtype != x.dtype:
         return "it changes the element type"
     pairs = [(m.graph.input(dq, i), m.graph.input(m.root, i)) for i in (1, 2)]
-    if not all(_same_array(a, b) for a, b in pairs):
+    if not all(same_array(a, b) for a, b in pairs):
         return "scale or zero point differ"
     if not _per_tensor(m, dq) and attribute(dq, "axis") != attribute(m.root, "axis"):
         return "they are quantised along different axes"
@@ -105,7 +105,7 @@ RULES = (
          claim=exact("Q(DQ(x)) = x, the same scale and zero point",
                      "quotients of products by every scale are too hard for the solver",
                      Family.ELEMENTWISE)),
-    Rule("move-quantized", Op("QuantizeLinear", Op(_MOVES, _DQ, name="move", rest=True), rest=True),
+    Rule("move-quantized", Op("QuantizeLinear", Op(MOVES, _DQ, name="move", rest=True), rest=True),
          _moved, _movable, claim=moved("Q(f(DQ(x))) = f(Q(DQ(x))), f moves elements")),
     Rule("pool-quantized", Op("QuantizeLinear", Op("MaxPool", _DQ, name="move", rest=True),
                               rest=True), _moved, _keeps_order,
