@@ -7,7 +7,8 @@
     Conv(DQ(x), DQ(w), b)                 =  Cast(ConvInteger(x, w, zx, zw)) * (sx * sw) + b
     MatMul(DQ(a), DQ(b))                 =  Cast(MatMulInteger(a, b, za, zb)) * (sa * sb)
 
-Q is QuantizeLinear, DQ is DequantizeLinear. The last two rules are for results that no Q follows
+Q is QuantizeLinear, DQ is DequantizeLinear; :mod:`.channel_scales` has rules for scales by channel,
+and for scales of sums. The last two rules are for results that no Q follows
 directly; bounds such as Relu are after Q, where ``simplify`` moved them. The sums are exact
 integers, so a result may differ by one step from that of floats. Targets without dot products of
 bytes are faster with floats, so for them the pass does nothing unless ``always`` is set.
@@ -26,6 +27,8 @@ from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
 from .base import Pass, PassContext, register_pass
+from .channel_scales import DEPTHWISE_RULES
+from .channel_scales import RULES as CHANNEL_RULES
 from .claims import SUMS, Family, rounds
 from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
 from .precision import FLOATS, ULPS, is_number
@@ -315,12 +318,13 @@ class QdqFuse(Pass):
     always: bool = False
 
     name = "qdq_fuse"
-    rules = (*RULES, *OPEN_RULES)
+    rules = (*DEPTHWISE_RULES, *RULES, *OPEN_RULES, *CHANNEL_RULES)
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.hardware.layouts
         if not self.always and (layouts is None or layouts.dot_depth == 1):
             return {}
-        counts = Counter(rewrite(graph, RULES, context))
-        counts.update(rewrite(graph, OPEN_RULES, context))
+        counts: Counter[str] = Counter()
+        for rules in (DEPTHWISE_RULES, RULES, OPEN_RULES, CHANNEL_RULES):
+            counts.update(rewrite(graph, rules, context))
         return counts

@@ -1,0 +1,206 @@
+"""Scales by channel of quantised activations, which integer sums do not take, move elsewhere.
+
+    Conv(DQ(x, s), DQ(w, t)) = Conv(DQ(x, 1), DQ(w, s*t))     depthwise, s by channel
+    Q(y, s) = Q(y / s, 1)                                     s by channel
+    DQ(x, s) = DQ(x, 1) * s                                   s by channel
+    (c*a + b) / s = c*(a/s) + b/s                             c the sums of an integer op
+    Q(c*a + b, s) = Q(c*(a/s) + b/s, 1)
+
+All zero points of a tensor have to be the same number. NNCF quantises what depthwise convolutions
+read in this way, and keeps biases as floats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ir.edit import Editor
+from ..ir.graph import Node, Value
+from ..ir.ops.byte_table import BYTES
+from ..ir.registry import attribute
+from ..ir.shapes import normalize_axis
+from .claims import Family, exact, rounds
+from .pattern import Const, Match, Op, Rule, Var
+from .queries import splat
+
+_F32 = np.float32
+
+
+def _is_by_channel(m: Match, node: Node) -> str | None:
+    """An objection unless a QuantizeLinear or DequantizeLinear has bytes, constant float32 scales
+    along an axis, and one zero point.
+    """
+    scale, zero = [*m.graph.inputs_of(node), None][1:3]
+    data = m.graph.input(node, 0) if node.op == "DequantizeLinear" else node.out()
+    if data is None or data.dtype not in BYTES or attribute(node, "block_size"):
+        return "it is not about bytes with scales along an axis"
+    if scale is None or scale.constant is None or scale.constant.size == 1:
+        return "it has no constant scales by channel"
+    floats = node.out() if node.op == "DequantizeLinear" else m["x"]
+    if {scale.dtype, floats.dtype} != {"float32"} or attribute(node, "precision"):
+        return "it is not computed in float32"
+    if zero is not None and splat(zero) is None:
+        return "its zero points differ"
+    return None
+
+
+def _one_scale(m: Match, r: Editor, node: Node, data: Value) -> Value:
+    """The QuantizeLinear or DequantizeLinear with scale 1, of ``data``."""
+    zero = [*m.graph.inputs_of(node), None][2]
+    given = [data, r.constant(np.ones((), _F32))]
+    if zero is not None:
+        assert zero.constant is not None
+        given.append(r.constant(zero.constant.reshape(-1)[0]))
+    attrs = {k: v for k, v in node.attrs.items() if k != "axis"}
+    return r.node(node.op, given, attrs).out()
+
+
+def _along(m: Match, node: Node) -> np.ndarray:
+    """The scales of a node, of a shape that broadcasts to its result."""
+    scale = m.graph.input(node, 1)
+    assert scale is not None and scale.constant is not None
+    rank = node.out().rank
+    axis = normalize_axis(int(attribute(node, "axis")), rank)
+    return scale.constant.reshape(-1, *(1,) * (rank - 1 - axis))
+
+
+# ---- depthwise convolutions ----------------------------------------------------------------------
+
+
+def _depthwise(m: Match) -> str | None:
+    conv, dq, w = m.root, m.node("dq"), m.node("w")
+    weight = m["weight"]
+    if normalize_axis(int(attribute(dq, "axis")), m["x"].rank) != 1:
+        return "it is quantised along another axis than that of channels"
+    if weight.constant is None or weight.shape[1] != 1 or attribute(w, "block_size"):
+        return "it is no depthwise convolution by quantised weights"
+    if attribute(conv, "group") != m["x"].shape[1]:
+        return "it is no depthwise convolution"
+    scale = m.graph.input(w, 1)
+    if scale is None or scale.constant is None or scale.dtype != "float32":
+        return "the scales of its weights are not constant"
+    if scale.constant.size > 1 and normalize_axis(int(attribute(w, "axis")), weight.rank) != 0:
+        return "its weights are not quantised by filter"
+    return _is_by_channel(m, dq)
+
+
+def _to_weights(m: Match, r: Editor) -> Value:
+    dq, w = m.node("dq"), m.node("w")
+    data, own, zero = [*m.graph.inputs_of(w), None][:3]
+    scale = m.graph.input(dq, 1)
+    assert data is not None and own is not None and own.constant is not None
+    assert scale is not None and scale.constant is not None
+    filters = int(data.shape[0])  # type: ignore[call-overload]
+    by_filter = np.repeat(scale.constant.reshape(-1), filters // scale.constant.size)
+    product = (own.constant.reshape(-1) * by_filter).astype(_F32)
+    given = [data, r.constant(product)]
+    if zero is not None:
+        assert zero.constant is not None
+        given.append(r.constant(np.broadcast_to(zero.constant.reshape(-1), (filters,)).copy()))
+    weights = r.node("DequantizeLinear", given, {**w.attrs, "axis": 0}).out()
+    inputs = [_one_scale(m, r, dq, m["x"]), weights, *m.graph.inputs_of(m.root)[2:]]
+    return r.node("Conv", inputs, dict(m.root.attrs)).out()
+
+
+# ---- elsewhere -----------------------------------------------------------------------------------
+
+
+def _divided(m: Match, r: Editor) -> Value:
+    return _one_scale(m, r, m.root, r.op("Div", m["x"], r.constant(_along(m, m.root))))
+
+
+def _multiplied(m: Match, r: Editor) -> Value:
+    return r.op("Mul", _one_scale(m, r, m.root, m["x"]), r.constant(_along(m, m.root)))
+
+
+def _computed(m: Match) -> str | None:
+    return "they are weights" if m["x"].constant is not None else _is_by_channel(m, m.root)
+
+
+# ---- scales of sums ------------------------------------------------------------------------------
+
+
+def _scaled_sums(m: Match, r: Editor, scale: np.ndarray) -> Value:
+    """``c*(a/s) + b/s``."""
+    factor, addend = m["a"].constant, m.get("b")
+    assert factor is not None
+    total = r.op("Mul", m.node("c").out(), r.constant((factor / scale).astype(_F32)))
+    if addend is None:
+        return total
+    assert addend.constant is not None
+    return r.op("Add", total, r.constant((addend.constant / scale).astype(_F32)))
+
+
+def _divisible(m: Match, scale: np.ndarray | None) -> str | None:
+    """An objection where a quotient of constants overflows, or loses digits."""
+    if scale is None or {scale.dtype, m["a"].dtype} != {np.dtype(_F32), "float32"}:
+        return "the scale is not known"
+    constants = [v.constant for v in (m["a"], m.get("b")) if v is not None]
+    limits = np.finfo(_F32)
+    with np.errstate(all="ignore"):
+        quotients = [np.abs(c / scale) for c in constants if c is not None]
+    fits = all(np.all((q == 0) | (q >= limits.tiny) & (q <= limits.max)) for q in quotients)
+    return None if fits else "the quotients leave float32"
+
+
+def _quotient(m: Match) -> str | None:
+    if m.root.out().type != m.node("c").out().type:
+        return "the scale broadcasts the sums"
+    return _divisible(m, m["s"].constant)
+
+
+def _quantized_sums(m: Match) -> str | None:
+    scale = m.graph.input(m.root, 1)
+    array = None if scale is None else scale.constant
+    if array is None or array.size != 1 or m.root.out().dtype not in BYTES:
+        return "it is not quantised to bytes with one constant scale"
+    zero = [*m.graph.inputs_of(m.root), None][2]
+    if attribute(m.root, "precision") or zero is not None and splat(zero) is None:
+        return "it is not computed in float32, or its zero point is not constant"
+    return "its scale is 1" if array.reshape(()) == 1 else _divisible(m, array.reshape(()))
+
+
+def _by_quotient(m: Match, r: Editor) -> Value:
+    scale = m["s"].constant
+    assert scale is not None
+    return _scaled_sums(m, r, scale)
+
+
+def _quantize_scaled(m: Match, r: Editor) -> Value:
+    scale = m.graph.input(m.root, 1)
+    assert scale is not None and scale.constant is not None
+    return _one_scale(m, r, m.root, _scaled_sums(m, r, scale.constant.reshape(())))
+
+
+_SUMS = Op("Cast", Op("ConvInteger|MatMulInteger", Var("x"), rest=True, shared=True), name="c",
+           shared=True)  # fmt: skip
+_SCALED = Op("Mul", _SUMS, Const("a"))
+_SCALED_FORMS = (Op("Add", _SCALED, Const("b")), _SCALED)
+
+_STEP = "one step of the result, where no scale overflows or vanishes"
+_EXACTLY = "quotients by every scale are too hard for the solver"
+
+DEPTHWISE_RULES = (
+    Rule(
+        "depthwise-scales",
+        Op("Conv", Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True),
+           Op("DequantizeLinear", Var("weight"), name="w", rest=True, shared=True), rest=True),
+        _to_weights, _depthwise,
+        claim=rounds("Conv(DQ(x, s), DQ(w, t)) = Conv(DQ(x, 1), DQ(w, s t)), depthwise",
+                     "(n + 4) u of the sum of the n products' magnitudes"),
+    ),
+)  # fmt: skip
+
+RULES = (
+    Rule("quantize-channels", Op("QuantizeLinear", Var("x"), rest=True), _divided, _computed,
+         claim=exact("Q(y, s) = Q(y / s, 1), s by channel", _EXACTLY, Family.ELEMENTWISE)),
+    Rule("dequantize-channels", Op("DequantizeLinear", Var("x"), rest=True), _multiplied, _computed,
+         claim=exact("DQ(x, s) = DQ(x, 1) s, s by channel", _EXACTLY, Family.ELEMENTWISE)),
+    *(Rule("divided-sums", Op("Div", form, Const("s")), _by_quotient, _quotient,
+           claim=rounds("(c a + b) / s = c (a / s) + b / s", "4 u of |c a / s| + |b / s|"))
+      for form in _SCALED_FORMS),
+    *(Rule("quantized-sums", Op("QuantizeLinear", form, rest=True), _quantize_scaled,
+           _quantized_sums,
+           claim=rounds("Q(c a + b, s) = Q(c (a / s) + b / s, 1)", _STEP))
+      for form in _SCALED_FORMS),
+)  # fmt: skip
