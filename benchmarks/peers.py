@@ -88,16 +88,17 @@ def tvm(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
 
 def mnn(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
     """MNN on its own form of the model, in float32 where the model is."""
-    import MNN  # noqa: F401 (before _tools, which needs its libraries)
-    import _tools  # MNN's `mnnconvert` without the command around it, which installs packages
     import MNN.expr as expr
     import MNN.nn as nn
     import onnx
 
+    # The converter without the command around it, which installs packages.
+    from _tools import mnnconvert
+
     graph = onnx.load(model, load_external_data=False).graph
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/model.mnn"
-        _tools.mnnconvert(["", "-f", "ONNX", "--modelFile", model, "--MNNModel", path])
+        mnnconvert(["", "-f", "ONNX", "--modelFile", model, "--MNNModel", path])
         config = {"backend": 0, "numThread": threads, "precision": "high"}
         names = [n for n in feeds if n in {i.name for i in graph.input}]
         module = nn.load_module_from_file(
@@ -110,9 +111,19 @@ def mnn(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
         # It knows no int64 inputs.
         value = feeds[n].astype(np.int32) if feeds[n].dtype == np.int64 else feeds[n]
         kind = types[feeds[n].dtype.name]
-        given.append(expr.const(np.ascontiguousarray(value), list(value.shape), expr.NCHW, kind))
-    # It computes a result when that is read.
-    return lambda: [np.asarray(v.read()) for v in module.onForward(given)]
+        held = expr.placeholder(list(value.shape), expr.NCHW, kind)
+        given.append((held, np.ascontiguousarray(value)))
+
+    def run() -> list[Any]:
+        for held, value in given:
+            held.write(value)
+        # It computes a result when that is read, and has none for a model that it cannot run.
+        results = module.onForward([held for held, _ in given])
+        if not results:
+            raise RuntimeError("MNN gives no results")
+        return [np.asarray(v.read()) for v in results]
+
+    return run
 
 
 PEERS = {

@@ -12,9 +12,9 @@ from .traits import Trait
 def is_elementwise(node: Node, inputs: Sequence[Value | None]) -> bool:
     """Does each element of the result depend only on elements of the inputs at the same index?
 
-    ``inputs`` broadcast, but for tables. The trait ``elementwise`` says so for all nodes of an op. It also holds
-    for nodes of ops like QuantizeLinear whose parameters are single numbers, and for those of ops
-    that look elements up in a table.
+    ``inputs`` broadcast, but for tables. The trait ``elementwise`` says so for all nodes of an op.
+    It also holds for nodes of ops like QuantizeLinear whose parameters are single numbers, and for
+    those of ops that look elements up in a table.
     """
     if has_trait(node, Trait.ELEMENTWISE) or has_trait(node, Trait.TABULAR):
         return True

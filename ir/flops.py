@@ -50,9 +50,7 @@ def node_flops(graph: Graph, node: Node) -> Dim:
 
 def is_elementwise(node: Node) -> bool:
     """Does the node take one operation for each element of its result?"""
-    return any(
-        has_trait(node, t) for t in (Trait.ELEMENTWISE, Trait.GRANULAR, Trait.TABULAR)
-    )
+    return any(has_trait(node, t) for t in (Trait.ELEMENTWISE, Trait.GRANULAR, Trait.TABULAR))
 
 
 def _shapes_known(node: Node, inputs: Sequence[Value | None]) -> bool:

@@ -90,7 +90,7 @@ def _to_weights(m: Match, r: Editor) -> Value:
     scale = m.graph.input(dq, 1)
     assert data is not None and own is not None and own.constant is not None
     assert scale is not None and scale.constant is not None
-    filters = int(data.shape[0])  # type: ignore[call-overload]
+    filters = int(data.shape[0])
     by_filter = np.repeat(scale.constant.reshape(-1), filters // scale.constant.size)
     product = (own.constant.reshape(-1) * by_filter).astype(_F32)
     given = [data, r.constant(product)]

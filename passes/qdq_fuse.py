@@ -154,6 +154,9 @@ def _conv(m: Match) -> str | None:
 
 
 def _matmul(m: Match) -> str | None:
+    if _quantized(m, "w").data.constant is None:
+        # Integer dot products take weights that are packed ahead.
+        return "its second operand is computed in the run"
     return _common(m, "QLinearMatMul") or _channels(m)
 
 

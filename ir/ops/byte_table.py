@@ -23,7 +23,7 @@ def _evaluate(_node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "MapBytes", domain="kiln", arity=(2, 2), evaluate=_evaluate, axes=first_elementwise,
-    traits=(Trait.TABULAR, Trait.FINITE, Trait.CHEAP, Trait.ROUNDS_ONCE),
+    traits=(Trait.TABULAR, Trait.FINITE, Trait.CHEAP),
     doc="table[x] of int8 or uint8 x [..] and a table of 256 8-bit integers. An int8 x counts "
     "from the table's end where it is negative.",
 )  # fmt: skip

@@ -69,8 +69,9 @@ def _has_channels_of(value: Value, out: Value) -> bool:
 def operand(p: Planner, value: Value, out: Value) -> Value | None:
     """``value`` as an operand of a blocked op with result ``out``; None where that does not work.
 
-    Blocked values of all channels are taken as they are and scalars as scalars, constants with one element for each
-    channel are packed, and other values of the result's rank get a ``kiln.PackChannels``.
+    Blocked values of all channels are taken as they are and scalars as scalars, constants with one
+    element for each channel are packed, and other values of the result's rank get a
+    ``kiln.PackChannels``.
     """
     if value in p.blocked:
         return p.blocked[value] if _has_channels_of(value, out) else None

@@ -2,7 +2,6 @@
 
 f(DQ(x)) = DQ(f(x))                            f moves elements, or is a MaxPool
 concat(DQ(x), DQ(y)) = DQ(concat(x, y))        the same scale and zero point
-Q(concat(a, b)) = concat(Q(a), Q(b))
 gather(DQ(x, s, z), i) = (gather(x, i) - gather(z, i)) * gather(s, i)      s, z along the axis
 
 All are exact. Fewer bytes are moved, a table of embeddings is dequantised where it is read only,
@@ -30,9 +29,9 @@ def _parameters(m: Match, node: Node) -> list[Value | None]:
 
 def _per_tensor_bytes(m: Match, node: Node) -> bool:
     """Does ``node`` dequantise bytes that are computed in the run, with one scale?"""
-    data, scale = m.graph.inputs_of(node)[:2]
-    if node.key != "DequantizeLinear" or data is None or scale is None:
+    if node.key != "DequantizeLinear":
         return False
+    data, scale = m.graph.required_inputs(node)[:2]
     return data.constant is None and data.dtype in BYTES and scale.tensor_type.numel == 1
 
 
@@ -87,22 +86,6 @@ def _concat_of_bytes(m: Match, r: Editor) -> Value:
     data = [m.graph.input(dq, 0) for dq in parts]
     joined = r.node("Concat", data, dict(m.root.attrs)).out()
     return r.node("DequantizeLinear", [joined, *_parameters(m, first)], dict(first.attrs)).out()
-
-
-def _quantizable_parts(m: Match) -> str | None:
-    scale = m.graph.input(m.root, 1)
-    if scale is None or scale.tensor_type.numel != 1 or m.root.out().dtype not in BYTES:
-        return "it is not quantised to bytes with one scale"
-    parts = [v.node for v in m.graph.required_inputs(m.node("concat"))]
-    return None if any(_per_tensor_bytes(m, n) for n in parts) else "none of its parts was bytes"
-
-
-def _quantized_parts(m: Match, r: Editor) -> Value:
-    concat, attrs = m.node("concat"), dict(m.root.attrs)
-    parameters = m.graph.inputs_of(m.root)[1:]
-    parts = [r.node("QuantizeLinear", [v, *parameters], attrs).out()
-             for v in m.graph.required_inputs(concat)]  # fmt: skip
-    return r.node("Concat", parts, dict(concat.attrs)).out()
 
 
 # ---- gather --------------------------------------------------------------------------------------
@@ -160,10 +143,6 @@ RULES = (
                      Family.OTHER)),
     Rule("concat-dequantized", Op("Concat", _DQ, rest=True), _concat_of_bytes, _same_parameters,
          claim=moved("concat(DQ(x), DQ(y)) = DQ(concat(x, y)), the same scale and zero point")),
-    Rule("concat-quantized",
-         Op("QuantizeLinear", Op("Concat", Var("a"), name="concat", rest=True), rest=True),
-         _quantized_parts, _quantizable_parts,
-         claim=moved("Q(concat(a, b)) = concat(Q(a), Q(b))")),
     Rule("gather-dequantized", Op("Gather", _DQ, Var("i")), _gather_bytes, _gathered_scales,
          claim=exact("gather(DQ(x, s, z), i) = (gather(x, i) - gather(z, i)) gather(s, i)",
                      "its indices may be given at run time", Family.MOVEMENT)),

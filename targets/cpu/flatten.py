@@ -47,8 +47,7 @@ def _mergeable(region: Graph, node: Node, image: tuple[Dim, ...]) -> bool:
     if not ours and not is_elementwise(node, region.inputs_of(node)):
         return node.key == "Constant" and node.out().tensor_type.numel == 1
     if node.key == "Input" and all(
-        i > 0 and n.key == "kiln.ConvBlocked" or is_table(n, i)
-        for n, i in region.uses(node.out())
+        i > 0 and n.key == "kiln.ConvBlocked" or is_table(n, i) for n, i in region.uses(node.out())
     ):
         return True
     fitting = (image, (1,) * len(image))

@@ -338,6 +338,24 @@ def test_resized_quantized_tensors() -> None:
     moves("move-quantized", graph("N,8,M,K", QUANTIZED.format(lines), kind="uint8"))
 
 
+DEQUANTIZED = QUANTIZED.replace("%y = QuantizeLinear(%m, %t, %n)", "%y = Neg(%m)")
+
+
+@pytest.mark.parametrize("move", [
+    "kiln.Reshape(%f) {shape=(N*8,M,K)}", cut("0,3,1,0", "1,2,1,1", "N,2,3,K", "f"),
+    "Transpose(%f) {perm=(0,2,3,1)}", "DepthToSpace(%f) {blocksize=2}",
+])  # fmt: skip
+def test_movements_of_dequantized_tensors(move: str) -> None:
+    shape = "N,8,2*M,2*K" if "Depth" in move else "N,8,M,K"
+    moves("move-dequantized", graph(shape, DEQUANTIZED.format(f"%m = {move}"), kind="uint8"))
+
+
+def test_concatenated_dequantized_tensors() -> None:
+    lines = "%g = DequantizeLinear(%z2, %s, %z)\n%m = Concat(%f, %g) {axis=1}"
+    text = DEQUANTIZED.format(lines)
+    moves("concat-dequantized", graph("N,8,K", text, ", %z2: uint8[N,M,K]", kind="uint8"))
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_quantized_parts(axis: int) -> None:
     dims = ["N", "8", "K"]

@@ -144,6 +144,11 @@ def requantize(d: Draw, key: str) -> Case:
     return Case(key, [d.ints(-99, 99, *shape, dtype="int32"), scale, zero.astype(np.uint8)])
 
 
+@case("kiln.MapBytes")
+def map_bytes(d: Draw, key: str) -> Case:
+    return Case(key, [d.bytes(*d.shape()), d.bytes(256)])
+
+
 @case("StringConcat")
 def string_concat(d: Draw, key: str) -> Case:
     return Case(key, [x.astype(str).astype(object) for x in _operands(d, d.bytes)])

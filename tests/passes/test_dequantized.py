@@ -1,0 +1,126 @@
+"""Movements of dequantised tensors move bytes, and give the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.graph_text import graph_of
+from support.pass_checks import random_feeds, run
+
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import evaluate
+
+CONSTANTS = """
+%s = constant float32[] 0.05
+%t = constant float32[] 0.07
+%h = constant float16[] 0.05
+%minus = constant float32[] -0.05
+%z = constant uint8[] 100
+%n = constant int8[] -3
+%row = constant float32[2] [0.02, 0.04]
+%zr = constant uint8[2] [7, 250]
+%k = constant uint8[3,2] [1, 2, 3, 4, 5, 6]
+%scales = constant float32[3] [0.02, 0.04, 0.08]
+%zeros = constant uint8[3] [7, 250, 0]
+%f = DequantizeLinear(%x, %s, %z)
+"""
+
+
+def graph(lines: str, shape: str = "1,4,6,8", more: str = "", kind: str = "uint8") -> Graph:
+    return graph_of(
+        f"graph main(%x: {kind}[{shape}]{more}) -> (y) {{{CONSTANTS}{lines}\nreturn %y\n}}"
+    )
+
+
+def left(g: Graph, feeds: dict[str, np.ndarray] | None = None) -> list[str]:
+    """The ops that simplify leaves in order, constants apart; results have the same bits."""
+    given = {**random_feeds(g), **(feeds or {})}
+    expected = evaluate(g, given)
+    run(g, "simplify,dce")
+    for actual, wanted in zip(evaluate(g, given), expected, strict=True):
+        assert (actual.dtype, actual.shape) == (wanted.dtype, wanted.shape)
+        np.testing.assert_array_equal(actual, wanted)
+    return [n.op for n in g.topological() if n.key != "Constant"]
+
+
+@pytest.mark.parametrize("move, op", [
+    ("Transpose(%f) {perm=[0, 2, 3, 1]}", "Transpose"),
+    ("kiln.Reshape(%f) {shape=[4, 48]}", "Reshape"),
+    ("SpaceToDepth(%f) {blocksize=2}", "SpaceToDepth"),
+    ("MaxPool(%f) {kernel_shape=[2, 2], pads=[1, 1, 0, 0]}", "MaxPool"),
+])  # fmt: skip
+def test_bytes_are_moved(move: str, op: str) -> None:
+    assert left(graph(f"%m = {move}\n%y = Exp(%m)")) == [op, "DequantizeLinear", "Exp"]
+
+
+def test_other_readers_dequantise_for_themselves() -> None:
+    lines = "%m = Transpose(%f) {perm=[0, 1, 3, 2]}\n%e = Exp(%f)\n%y = MatMul(%e, %m)"
+    assert left(graph(lines)).count("DequantizeLinear") == 2
+
+
+@pytest.mark.parametrize("lines", [
+    # New elements, of floats.
+    '%c = constant float32[4] [1.0, 1.0, 2.0, 2.0]\n%m = Resize(%f, _, %c) {mode="linear"}',
+    # Another order of elements.
+    "%g = DequantizeLinear(%x, %minus, %z)\n%m = MaxPool(%g) {kernel_shape=[2, 2]}",
+    # Indices besides the elements.
+    "%v, %i = MaxPool(%f) {kernel_shape=[2, 2]}\n%j = Cast(%i) {to=1}\n%m = Add(%v, %j)",
+    # A constant is dequantised once, when it is folded.
+    "%g = DequantizeLinear(%k, %s, %z)\n%m = Transpose(%g)",
+])  # fmt: skip
+def test_floats_are_moved(lines: str) -> None:
+    ops = left(graph(f"{lines}\n%y = Exp(%m)"))
+    assert ops.index("DequantizeLinear") == 0
+
+
+def test_scales_along_an_axis_stay_with_it() -> None:
+    lines = "%g = DequantizeLinear(%x, %row, %zr) {axis=0}\n%m = Transpose(%g)\n%y = Exp(%m)"
+    assert left(graph(lines, "2,3"))[0] == "DequantizeLinear"
+
+
+def test_a_quantizer_goes_first() -> None:
+    lines = "%m = Transpose(%f) {perm=[0, 2, 3, 1]}\n%y = QuantizeLinear(%m, %t, %n)"
+    assert left(graph(lines)) == ["DequantizeLinear", "QuantizeLinear", "Transpose"]
+
+
+SECOND = ", %v: uint8[1,3,6,8]"
+
+
+def test_parts_with_the_same_scale_are_joined_as_bytes() -> None:
+    lines = "%g = DequantizeLinear(%v, %s, %z)\n%c = Concat(%f, %g) {axis=1}\n%y = Exp(%c)"
+    assert left(graph(lines, more=SECOND)) == ["Concat", "DequantizeLinear", "Exp"]
+
+
+@pytest.mark.parametrize("second", [
+    "DequantizeLinear(%v, %t, %z)", "DequantizeLinear(%v, %s)", "Cast(%v) {to=1}",
+])  # fmt: skip
+def test_other_parts_are_joined_as_floats(second: str) -> None:
+    lines = f"%g = {second}\n%c = Concat(%f, %g) {{axis=1}}\n%y = Exp(%c)"
+    assert left(graph(lines, more=SECOND))[-2:] == ["Concat", "Exp"]
+
+
+def test_parts_of_other_types_are_joined_as_floats() -> None:
+    lines = "%g = DequantizeLinear(%v, %s)\n%f2 = DequantizeLinear(%x, %s)\n"
+    lines += "%c = Concat(%f2, %g) {axis=1}\n%y = Exp(%c)"
+    assert left(graph(lines, more=", %v: int8[1,3,6,8]"))[-2:] == ["Concat", "Exp"]
+
+
+INDICES = {"i": np.array([[2, 0, -1], [1, 1, 0]])}
+
+
+@pytest.mark.parametrize("zeros", ["", ", %zeros"])
+def test_rows_of_a_table_are_dequantised_where_they_are_read(zeros: str) -> None:
+    lines = f"%g = DequantizeLinear(%k, %scales{zeros}) {{axis=0}}\n%y = Gather(%g, %i) {{axis=0}}"
+    ops = left(graph(lines, "1", ", %i: int64[2,3]"), INDICES)
+    assert "DequantizeLinear" not in ops and ops.count("Gather") == (3 if zeros else 2)
+
+
+def test_columns_of_a_table_with_scales() -> None:
+    lines = "%g = DequantizeLinear(%x, %row, %zr) {axis=1}\n%y = Gather(%g, %i) {axis=-3}"
+    ops = left(graph(lines, "3,2,5", ", %i: int64[2,3]"), INDICES)
+    assert ops == ["DequantizeLinear", "Gather"]
+
+
+def test_a_table_with_one_scale() -> None:
+    ops = left(graph("%y = Gather(%f, %i) {axis=1}", "2,3,5", ", %i: int64[2,3]"), INDICES)
+    assert ops == ["Gather", "DequantizeLinear"]

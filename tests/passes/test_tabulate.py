@@ -1,0 +1,137 @@
+"""Chains between 8-bit tensors become tables with the interpreter's own results, and only those."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.graph_text import graph_of
+from support.pass_checks import run
+
+from graphkiln.ir.graph import Graph
+from graphkiln.ir.interpreter import evaluate
+
+CONSTANTS = """
+%s = constant float32[] 0.05
+%t = constant float32[] 0.013
+%z = constant uint8[] 100
+%n = constant int8[] -3
+%sc = constant float32[2] [0.02, 0.04]
+%low = constant uint8[] 10
+%w = constant float32[2,2,1,1] [1.0, 2.0, -1.0, 0.5]
+"""
+SWISH = """
+%f = DequantizeLinear(%x, %s, %z)
+%h = HardSigmoid(%f)
+%hq = QuantizeLinear(%h, %t, %z)
+%hd = DequantizeLinear(%hq, %t, %z)
+%m = Mul(%f, %hd)
+%y = QuantizeLinear(%m, %s, {zero})
+"""
+
+
+def graph(lines: str, kind: str = "uint8", shape: str = "1,2,8,16", results: str = "y") -> Graph:
+    shown = ", ".join(f"%{r}" for r in results.split(", "))
+    head = f"graph main(%x: {kind}[{shape}]) -> ({results})"
+    return graph_of(f"{head} {{{CONSTANTS}{lines}\nreturn {shown}\n}}")
+
+
+def every_byte(kind: str) -> dict[str, np.ndarray]:
+    return {"x": np.arange(256, dtype=np.uint8).view(kind).reshape(1, 2, 8, 16)}
+
+
+def tabulated(g: Graph, feeds: dict[str, np.ndarray]) -> list[str]:
+    """The ops that remain; results are the same for every byte."""
+    expected = evaluate(g, feeds)
+    run(g, "tabulate,dce")
+    for actual, wanted in zip(evaluate(g, feeds), expected, strict=True):
+        assert actual.dtype == wanted.dtype
+        np.testing.assert_array_equal(actual, wanted)
+    return [n.op for n in g.topological() if n.key != "Constant"]
+
+
+@pytest.mark.parametrize("zero", ["%z", "%n"])
+def test_a_chain_that_branches_is_one_table(zero: str) -> None:
+    assert tabulated(graph(SWISH.format(zero=zero)), every_byte("uint8")) == ["MapBytes"]
+
+
+def test_signed_bytes_index_by_their_bits() -> None:
+    lines = SWISH.replace("%x, %s, %z", "%x, %s, %n").format(zero="%z")
+    assert tabulated(graph(lines, "int8"), every_byte("int8")) == ["MapBytes"]
+
+
+def test_a_tensor_of_open_sizes() -> None:
+    g = graph(SWISH.format(zero="%z"), shape="N,2,H,16")
+    assert tabulated(g, every_byte("uint8")) == ["MapBytes"]
+
+
+def test_a_chain_begins_anew_where_a_byte_is_read_by_others() -> None:
+    lines = (
+        SWISH.format(zero="%z")
+        + """
+    %c = Transpose(%y) {perm=[0, 1, 3, 2]}
+    %d = DequantizeLinear(%y, %s, %z)
+    %e = Exp(%d)
+    %q = QuantizeLinear(%e, %t, %n)"""
+    )
+    g = graph(lines, results="c, q")
+    assert sorted(tabulated(g, every_byte("uint8"))) == ["MapBytes", "MapBytes", "Transpose"]
+    second = [n for n in g.topological() if n.op == "MapBytes"][1]
+    assert g.required_inputs(second)[0].node.op == "MapBytes"
+
+
+def test_what_is_between_two_tables_is_not_kept() -> None:
+    lines = (
+        SWISH.format(zero="%z")
+        + """
+    %d = DequantizeLinear(%y, %s, %z)
+    %a = Add(%d, %t)
+    %q = QuantizeLinear(%a, %t, %n)"""
+    )
+    assert tabulated(graph(lines, results="q"), every_byte("uint8")) == ["MapBytes"]
+
+
+def test_what_floats_need_stays() -> None:
+    lines = (
+        SWISH.format(zero="%z")
+        + """
+    %d = DequantizeLinear(%y, %s, %z)
+    %o = Add(%d, %m)"""
+    )
+    left = tabulated(graph(lines, results="y, o"), every_byte("uint8"))
+    left = tabulated(graph(lines, results="y, o"), every_byte("uint8"))
+    assert left.count("MapBytes") == 2 and left.count("Mul") == 1 and left.count("Add") == 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "%y = Max(%x, %low)",  # cheaper than a table
+        "%f = DequantizeLinear(%x, %sc, _) {axis=1}\n%y = QuantizeLinear(%f, %s, %z)",
+        "%f = DequantizeLinear(%x, %s, %z)\n%r = Conv(%f, %w)\n%y = QuantizeLinear(%r, %s, %z)",
+        "%f = DequantizeLinear(%x, %s, %z)\n%y = Exp(%f)",
+    ],
+)
+def test_what_is_no_function_of_a_byte_stays(lines: str) -> None:
+    assert "MapBytes" not in tabulated(graph(lines), every_byte("uint8"))
+
+
+def test_two_tensors_are_no_chain() -> None:
+    lines = """
+    %f = DequantizeLinear(%x, %s, %z)
+    %g = DequantizeLinear(%v, %s, %z)
+    %a = Add(%f, %g)
+    %y = QuantizeLinear(%a, %t, %z)"""
+    text = f"graph main(%x: uint8[2,4], %v: uint8[2,4]) -> (y) {{{CONSTANTS}{lines}\nreturn %y\n}}"
+    g = graph_of(text)
+    run(g, "tabulate,dce")
+    assert [n.op for n in g.topological() if n.op == "MapBytes"] == []
+
+
+def test_a_chain_that_broadcasts_its_start_is_left() -> None:
+    lines = """
+    %f = DequantizeLinear(%x, %s, %z)
+    %e = kiln.Expand(%f) {shape=[3, 4]}
+    %y = QuantizeLinear(%e, %t, %z)"""
+    g = graph(lines, shape="1,4")
+    run(g, "tabulate,dce")
+    assert "MapBytes" not in [n.op for n in g.topological()]
