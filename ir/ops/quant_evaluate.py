@@ -159,10 +159,10 @@ def _real(x: Array, scale: Array, zero: Array | None) -> Array:
 
 
 def qlinear_add(_node: Node, inputs: list[Any]) -> list[Any]:
-    """The sum of the dequantized operands, quantized."""
+    """The sum of the operands, each in steps of the result."""
     a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = [*inputs, None][:8]
-    total = _real(a, a_scale, a_zero) + _real(b, b_scale, b_zero)
-    return [_codes(total / scale, zero, a.dtype.name)]
+    total = _real(a, a_scale / scale, a_zero) + _real(b, b_scale / scale, b_zero)
+    return [_codes(total, zero, a.dtype.name)]
 
 
 def qlinear_mul(_node: Node, inputs: list[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
 from ..tir.cpu_loops import CpuLoops
-from ..tir.permute import PERMUTES
+from ..tir.permute import BYTE_TABLES, PERMUTED, SINGLE
 from .attention import attention
 from .conv import conv_blocked
 from .database import find_shipped
@@ -148,8 +148,8 @@ class CpuTarget:
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         simple = coalesce(flatten_pointwise(region))
         function = lower_region(simple, name, self._loops, self._templates, self.hardware)
-        permutes = "avx512vbmi" in self.features.required
-        return function.with_attr(PERMUTES, True) if permutes else function
+        has_permutations = "avx512vbmi" in self.features.required
+        return function.with_attr(BYTE_TABLES, PERMUTED if has_permutations else SINGLE)
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, self._loops)

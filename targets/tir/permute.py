@@ -1,8 +1,10 @@
-"""Look-ups in tables of 256 bytes by permutations of vector registers.
+"""Look-ups of vectors in tables of 256 bytes.
 
-LLVM turns a load at a vector of indices into a load for each lane. But a table of 256 bytes fits in
-four registers of AVX-512, of which ``vpermi2b`` (AVX512_VBMI) picks 64 bytes from any two; the
-highest bit of an index chooses between both pairs.
+A table of 256 bytes fits in four registers of AVX-512, of which ``vpermi2b`` (AVX512_VBMI) picks 64
+bytes from any two; the highest bit of an index chooses between both pairs.
+
+Elsewhere each byte is a load of its own. LLVM would compute the addresses in vectors of 64 bits and
+move each to a general register; here eight indices are moved at once, and taken apart by shifts.
 """
 
 from __future__ import annotations
@@ -18,16 +20,19 @@ from .numeric import dtype_of
 
 Expr = Any
 
-PERMUTES = "permutes_bytes"
-"""An attribute of functions for processors that have the instruction."""
+BYTE_TABLES = "byte_tables"
+"""An attribute of functions whose look-ups are replaced, with one of the ways below."""
+PERMUTED = "permuted"
+SINGLE = "single"
 
 _SIZE = 256
 _LANES = 64
+_WORD = 8
 _PERMUTE = "llvm.x86.avx512.vpermi2var.qi.512"
 
 
 def permute_tables(module: Any) -> Any:
-    """The ``IRModule`` with permutations for look-ups, in functions that ask for them.
+    """The ``IRModule`` with better code for look-ups, in functions that ask for it.
 
     Loops must be vectorised already, and buffers flat.
     """
@@ -36,18 +41,36 @@ def permute_tables(module: Any) -> Any:
 
 
 def _permuted(function: Any) -> Any:
-    if not function.attrs or PERMUTES not in function.attrs:
+    way = function.attrs.get(BYTE_TABLES) if function.attrs else None
+    if way is None:
         return function
-    body = tvm_ffi.structural_map(function.body, [(tvm.ir.TensorLoad, _looked_up)])
+    look_up = {PERMUTED: _by_permutation, SINGLE: _by_bytes}[str(way)]
+
+    def replace(load: Any) -> Any:
+        lanes = _lanes(load)
+        return load if lanes is None else look_up(load.source, load.indices[0], lanes)
+
+    body = tvm_ffi.structural_map(function.body, [(tvm.ir.TensorLoad, replace)])
     return function.with_body(body)
 
 
-def _looked_up(load: Any) -> Any:
-    """The load, or permutations in its place."""
-    lanes = _lanes(load)
-    if lanes is None:
-        return load
-    table, (places,) = load.source, load.indices
+def _by_bytes(table: Any, places: Expr, lanes: int) -> Expr:
+    """A load for each byte; the indices come eight at a time, in a general register."""
+    # What fills the last eight is of no use, and holds copies.
+    copies = [tirx.Cast(f"uint8x{lanes}", places)] * max(2, -(-_WORD // lanes))
+    found = []
+    for first in range(0, lanes, _WORD):
+        kept = [index(first + i) for i in range(_WORD)]
+        word = tirx.reinterpret("uint64", tirx.Shuffle(copies, kept))
+        for i in range(min(_WORD, lanes - first)):
+            place = tirx.bitwise_and(
+                tirx.shift_right(word, tirx.const(8 * i, "uint64")), tirx.const(255, "uint64")
+            )
+            found.append(tirx.BufferLoad(table, [tirx.Cast("int32", place)]))
+    return tirx.Shuffle(found, [index(i) for i in range(lanes)])
+
+
+def _by_permutation(table: Any, places: Expr, lanes: int) -> Expr:
     kind = str(table.dtype)
     wide = f"{kind}x{_LANES}"
     # Lanes beyond the last one are of no use, and hold copies.

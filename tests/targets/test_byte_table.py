@@ -89,4 +89,4 @@ def test_vectors_are_permuted(tmp_path: Path) -> None:
     weights = np.random.default_rng(7).integers(-99, 99, (32, 32, 1, 1)).astype(np.int8)
     graphkiln.compile(model([1, 32, 8, 8], "Conv", weights, "uint8"), dump_ir=tmp_path)
     listed = [p.read_text("utf-8") for p in (tmp_path / "kernels").glob("conv*.txt")]
-    assert any("permutes_bytes" in text for text in listed)
+    assert any('"byte_tables": "permuted"' in text for text in listed)

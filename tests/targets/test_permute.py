@@ -9,10 +9,10 @@ import tvm
 from tvm import tirx
 
 from graphkiln.targets.tir.extents import index
-from graphkiln.targets.tir.permute import PERMUTES, permute_tables
+from graphkiln.targets.tir.permute import BYTE_TABLES, PERMUTED, SINGLE, permute_tables
 
 
-def function(size: int, lanes: int, asked: bool = True, dtype: str = "uint8") -> Any:
+def function(size: int, lanes: int, way: str = PERMUTED, dtype: str = "uint8") -> Any:
     """``y[i] = table[x[i]]`` in vectors of ``lanes``."""
     x = tirx.decl_buffer((256,), "uint8", name="x")
     y = tirx.decl_buffer((256,), dtype, name="y")
@@ -21,7 +21,7 @@ def function(size: int, lanes: int, asked: bool = True, dtype: str = "uint8") ->
     place = tirx.Cast(f"int32x{lanes}", tirx.BufferLoad(x, [ramp]))
     store = tirx.BufferStore(y, tirx.BufferLoad(table, [place]), [ramp])
     made = tirx.PrimFunc([x, y, table], store)
-    return made.with_attr(PERMUTES, True) if asked else made
+    return made.with_attr(BYTE_TABLES, way) if way else made
 
 
 def text(made: Any) -> str:
@@ -34,10 +34,16 @@ def test_vectors_of_bytes(lanes: int, dtype: str) -> None:
     assert text(function(256, lanes, dtype=dtype)).count("vpermi2var") == 2
 
 
+@pytest.mark.parametrize("lanes", [2, 3, 8, 12, 16])
+def test_bytes_one_by_one(lanes: int) -> None:
+    code = text(function(256, lanes, SINGLE))
+    assert code.count("table[") == lanes and "vpermi2var" not in code
+
+
 @pytest.mark.parametrize(
     "made",
     [
-        function(256, 16, asked=False), function(128, 16), function(256, 128),
+        function(256, 16, ""), function(128, 16), function(256, 128),
         function(256, 16, dtype="int32"),
     ],
 )  # fmt: skip

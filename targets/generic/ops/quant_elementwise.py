@@ -42,9 +42,22 @@ def quantized(c: LowerContext, value: Expr, scale: int, zero: int) -> Expr:
 
 @lowering("com.microsoft.QLinearAdd")
 def lower_qlinear_add(c: LowerContext) -> TensorExpr:
-    """QLinearAdd-1: the sum of the dequantized operands, quantized."""
-    a, b = dequantized(c, aligned(c, 0), 1, 2), dequantized(c, aligned(c, 3), 4, 5)
-    return c.lazy(lambda at: quantized(c, a(at) + b(at), 6, 7), cost=8)
+    """QLinearAdd-1: the sum of the operands, each in steps of the result.
+
+    The scales are divided first, which constants are at compile time: elements are not.
+    """
+    operands = [(aligned(c, i), i) for i in (0, 3)]
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        steps = [
+            cast(_centered(c, x(at), i + 2), "float32")
+            * floats.divide(scalar_of(c.input(i + 1)), scalar_of(c.input(6)))
+            for x, i in operands
+        ]
+        shift = scalar_of(c.input(7)) if c.has(7) else None
+        return quantize(c.b, steps[0] + steps[1], shift, c.out_dtype())
+
+    return c.lazy(load, cost=8)
 
 
 @lowering("com.microsoft.QLinearMul")
