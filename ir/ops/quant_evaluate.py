@@ -158,10 +158,20 @@ def _real(x: Array, scale: Array, zero: Array | None) -> Array:
     return centred(x, zero, axis=None).astype(np.float32) * scale
 
 
+def quotient_of_scales(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """``above / below`` in float32, zero below the normal numbers."""
+    with np.errstate(all="ignore"):
+        quotient = np.asarray(above / below, np.float32)
+    return np.where(np.abs(quotient) < np.finfo(np.float32).tiny, np.float32(0), quotient)
+
+
 def qlinear_add(_node: Node, inputs: list[Any]) -> list[Any]:
     """The sum of the operands, each in steps of the result."""
     a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = [*inputs, None][:8]
-    total = _real(a, a_scale / scale, a_zero) + _real(b, b_scale / scale, b_zero)
+    total = sum(
+        _real(x, quotient_of_scales(own, scale), z)
+        for x, own, z in ((a, a_scale, a_zero), (b, b_scale, b_zero))
+    )
     return [_codes(total, zero, a.dtype.name)]
 
 
