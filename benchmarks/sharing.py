@@ -1,6 +1,6 @@
 """Latency on a machine that computes something else as well.
 
-    python benchmarks/sharing.py MODEL.onnx [MODEL.onnx ...] [--inputs DIR] [--starts 10]
+    python benchmarks/sharing.py MODEL.onnx [MODEL.onnx ...] [--starts 10 --peer-starts 10]
 
 Each start is a fresh process of each peer, beside a load: ``none``, ``loop`` (a process that
 computes), ``pair`` (two threads that wake each other), ``eight`` (processes that compute). Prints,
@@ -68,14 +68,15 @@ def median_of_start(peer: Peer, seconds: float) -> float:
 @click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--inputs", type=click.Path(exists=True), help="A folder with inputs by model.")
 @click.option("--threads", default=2)
-@click.option("--starts", default=10, help="Processes of each peer, of which the worst counts.")
+@click.option("--starts", default=10, help="Processes of graphkiln, of which the worst counts.")
+@click.option("--peer-starts", default=10, help="The same for each peer.")
 @click.option("--seconds", default=0.5, help="How long each runs.")
 @click.option("--loads", default=",".join(LOADS))
 @click.option("--peers", default="onnxruntime,openvino")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
-    models: tuple[Path, ...], inputs: str | None, threads: int, starts: int, seconds: float,
-    loads: str, peers: str, out: Path | None,
+    models: tuple[Path, ...], inputs: str | None, threads: int, starts: int, peer_starts: int,
+    seconds: float, loads: str, peers: str, out: Path | None,
 ) -> None:  # fmt: skip
     import graphkiln
 
@@ -90,8 +91,10 @@ def main(
             given = find_inputs(model, inputs, scratch)
             for load in loads.split(","):
                 worst = [0.0] * len(entrants)
-                for _ in range(starts):
+                for turn in range(max(starts, peer_starts)):
                     for i, (name, count) in enumerate(entrants):
+                        if turn >= (starts if name == "graphkiln" else peer_starts):
+                            continue
                         path = artifact if name == "graphkiln" else model
                         with beside(load):
                             peer = start(name, path, given, scratch / "outputs.npz", count)

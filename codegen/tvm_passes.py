@@ -39,7 +39,7 @@ def _pipeline(check_bounds: bool, threads: bool) -> Any:
 
     from ..targets.tir.bounds import check_bounds as add_checks
     from ..targets.tir.bounds import drop_argument_checks
-    from ..targets.tir.permute import permute_tables
+    from ..targets.tir.byte_tables import replace_look_ups
 
     share = [tirx.transform.StorageRewrite()]
     settle = [
@@ -61,7 +61,7 @@ def _pipeline(check_bounds: bool, threads: bool) -> Any:
             tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(True),
-            _module_pass(permute_tables),
+            _module_pass(replace_look_ups),
             *(checked if check_bounds else (*share, *settle)),
             tirx.transform.CommonSubexprElim(),
             tirx.transform.VerifyMemory(),

@@ -2,6 +2,7 @@
 
 Q(Clip(x, a, b)) = Clip(Q(x), Q(a), Q(b))    Q(Relu(x)) = Clip(Q(x), z)    z the zero point
 Q(Concat(x, y)) = Concat(Q(x), Q(y))
+Q(Clip(x, a, b)) = Q(x)                      scales by channel, where saturation implies the bounds
 
 All are exact: a positive scale, rounding and saturation keep the order of numbers, so the bounds of
 a number become those of its quantised form. Bounds that saturation implies vanish.
@@ -82,6 +83,26 @@ def _cut_bytes(m: Match, r: Editor) -> Value:
     return r.op("Clip", q, *ends) if ends else q
 
 
+def _implied(m: Match) -> str | None:
+    """An objection unless the root's saturation implies the bounds, for each of its scales."""
+    scale, zero = [*m.graph.inputs_of(m.root)[1:], None][:2]
+    kind, bounds = m.root.out().dtype, bounds_of(m, "cut")
+    if kind not in ("int8", "uint8") or m.attr("q", "block_size") or m.attr("q", "precision"):
+        return "only 8-bit tensors with scales along an axis are handled"
+    if scale is None or {m["x"].dtype, scale.dtype} != {"float32"} or scale.constant is None:
+        return "only float32 is divided by float32, which is constant"
+    if bounds is None or np.isnan(bounds).any() or (zero is not None and zero.constant is None):
+        return "the zero points or the bounds are not constant numbers"
+    steps = scale.constant.reshape(-1)
+    starts = np.zeros_like(steps) if zero is None or zero.constant is None else zero.constant
+    if not np.all((steps > 0) & np.isfinite(steps)):
+        return "a scale is not a positive number"
+    limits = np.iinfo(to_numpy_dtype(kind))
+    pairs = zip(steps, np.broadcast_to(starts.reshape(-1), steps.shape), strict=True)
+    codes = [[_quantized(b, s, int(z), limits) for b in bounds] for s, z in pairs]
+    return None if all(c == [limits.min, limits.max] for c in codes) else "a bound is within range"
+
+
 # ---- concatenations ------------------------------------------------------------------------------
 
 
@@ -105,6 +126,19 @@ RULES = (
         _cuttable,
         claim=rounds(
             "Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))",
+            "0 steps; NaN, which has no code, may become another one",
+            Family.ELEMENTWISE,
+        ),
+    ),
+    Rule(
+        "quantize-implied",
+        Op("QuantizeLinear", _CUT, name="q", rest=True),
+        lambda m, r: r.node(
+            "QuantizeLinear", [m["x"], *m.graph.inputs_of(m.root)[1:]], dict(m.root.attrs)
+        ).out(),
+        _implied,
+        claim=rounds(
+            "Q(clip(x, a, b)) = Q(x), where saturation implies the bounds",
             "0 steps; NaN, which has no code, may become another one",
             Family.ELEMENTWISE,
         ),

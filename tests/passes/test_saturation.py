@@ -143,7 +143,7 @@ def test_golden(golden: Golden) -> None:
 X = "%x: float32[2,4]"
 KEPT = {
     "several scales": (
-        X, {"s": np.ones(4, np.float32), "z": np.zeros(4, np.uint8)}, "Relu(%x)", "{axis=1}",
+        X, {"s": np.ones(4, np.float32), "z": np.ones(4, np.uint8)}, "Relu(%x)", "{axis=1}",
         "several scales",
     ),
     "blocks": (
@@ -202,3 +202,31 @@ def test_bounds_that_others_read_stay() -> None:
     }
     """)
     assert not run(graph, "simplify").records[0].changes
+
+
+# ---- scales by channel ---------------------------------------------------------------------------
+
+CHANNELS = np.array([6 / 255, 3 / 255, 0.001], np.float32)
+
+
+@pytest.mark.parametrize("op, bounds", [("Relu", ()), ("Clip", (0.0, 6.0)), ("Clip", (-1.0, None))])
+@pytest.mark.parametrize("zeros", [None, [0, 0, 0], [0, 3, 0]])
+def test_bounds_that_saturation_implies_for_each_channel(
+    op: str, bounds: tuple[float | None, ...], zeros: list[int] | None
+) -> None:
+    """Those of Relu and of ReLU6 are implied where zero is the least byte, and -1 always is here."""
+    x = np.stack([edges(float(s), 0) for s in CHANNELS])
+    given = {n: np.float32(b) for n, b in zip("ab", bounds, strict=False) if b is not None}
+    constants: dict[str, Array] = {**given, "s": CHANNELS}
+    if zeros is not None:
+        constants["z"] = np.array(zeros, np.uint8)
+    lines, arrays = constant_lines(constants)
+    names = "".join(f", %{n}" if n in given else ", _" for n in "ab"[: len(bounds)])
+    zero = "" if zeros is None else ", %z"
+    body = f"%c = {op}(%x{names})\n%y = QuantizeLinear(%c, %s{zero}) {{axis=0}}"
+    shape = ",".join(map(str, x.shape))
+    graph = graph_of(f"graph main(%x: float32[{shape}]) -> (y) {{\n{lines}\n{body}\nreturn %y\n}}",
+                     arrays)  # fmt: skip
+    ops = [o for o in moved(graph, x) if o != "Constant"]
+    least = bounds[:1] == (-1.0,) or zeros is None or not any(zeros)
+    assert ops == (["QuantizeLinear"] if least else [op, "QuantizeLinear"])

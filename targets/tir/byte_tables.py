@@ -31,16 +31,16 @@ _WORD = 8
 _PERMUTE = "llvm.x86.avx512.vpermi2var.qi.512"
 
 
-def permute_tables(module: Any) -> Any:
+def replace_look_ups(module: Any) -> Any:
     """The ``IRModule`` with better code for look-ups, in functions that ask for it.
 
     Loops must be vectorised already, and buffers flat.
     """
-    functions = {var: _permuted(f) for var, f in module.functions.items()}
+    functions = {var: _replaced(f) for var, f in module.functions.items()}
     return tvm.IRModule(functions, attrs=module.attrs)
 
 
-def _permuted(function: Any) -> Any:
+def _replaced(function: Any) -> Any:
     way = function.attrs.get(BYTE_TABLES) if function.attrs else None
     if way is None:
         return function

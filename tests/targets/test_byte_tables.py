@@ -9,7 +9,7 @@ import tvm
 from tvm import tirx
 
 from graphkiln.targets.tir.extents import index
-from graphkiln.targets.tir.permute import BYTE_TABLES, PERMUTED, SINGLE, permute_tables
+from graphkiln.targets.tir.byte_tables import BYTE_TABLES, PERMUTED, SINGLE, replace_look_ups
 
 
 def function(size: int, lanes: int, way: str = PERMUTED, dtype: str = "uint8") -> Any:
@@ -25,7 +25,7 @@ def function(size: int, lanes: int, way: str = PERMUTED, dtype: str = "uint8") -
 
 
 def text(made: Any) -> str:
-    return str(permute_tables(tvm.IRModule({"f": made}))["f"])
+    return str(replace_look_ups(tvm.IRModule({"f": made}))["f"])
 
 
 @pytest.mark.parametrize("lanes", [2, 8, 16, 48, 64])
