@@ -168,11 +168,9 @@ def quotient_of_scales(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def qlinear_add(_node: Node, inputs: list[Any]) -> list[Any]:
     """The sum of the operands, each in steps of the result."""
     a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = [*inputs, None][:8]
-    total = sum(
-        _real(x, quotient_of_scales(own, scale), z)
-        for x, own, z in ((a, a_scale, a_zero), (b, b_scale, b_zero))
-    )
-    return [_codes(total, zero, a.dtype.name)]
+    left = _real(a, quotient_of_scales(a_scale, scale), a_zero)
+    right = _real(b, quotient_of_scales(b_scale, scale), b_zero)
+    return [_codes(left + right, zero, a.dtype.name)]
 
 
 def qlinear_mul(_node: Node, inputs: list[Any]) -> list[Any]:

@@ -25,8 +25,8 @@ from ..generic.choice import choose_template, product_operands
 from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
-from ..tir.cpu_loops import CpuLoops
 from ..tir.byte_tables import BYTE_TABLES, PERMUTED, SINGLE
+from ..tir.cpu_loops import CpuLoops
 from .attention import attention
 from .conv import conv_blocked
 from .database import find_shipped

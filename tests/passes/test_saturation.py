@@ -214,7 +214,7 @@ CHANNELS = np.array([6 / 255, 3 / 255, 0.001], np.float32)
 def test_bounds_that_saturation_implies_for_each_channel(
     op: str, bounds: tuple[float | None, ...], zeros: list[int] | None
 ) -> None:
-    """Those of Relu and of ReLU6 are implied where zero is the least byte, and -1 always is here."""
+    """Those of Relu and ReLU6 are implied where zero is the least byte, -1 always is here."""
     x = np.stack([edges(float(s), 0) for s in CHANNELS])
     given = {n: np.float32(b) for n, b in zip("ab", bounds, strict=False) if b is not None}
     constants: dict[str, Array] = {**given, "s": CHANNELS}

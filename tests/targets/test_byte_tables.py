@@ -8,8 +8,8 @@ import pytest
 import tvm
 from tvm import tirx
 
-from graphkiln.targets.tir.extents import index
 from graphkiln.targets.tir.byte_tables import BYTE_TABLES, PERMUTED, SINGLE, replace_look_ups
+from graphkiln.targets.tir.extents import index
 
 
 def function(size: int, lanes: int, way: str = PERMUTED, dtype: str = "uint8") -> Any:
