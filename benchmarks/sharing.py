@@ -11,6 +11,7 @@ for graphkiln also on one thread, and writes JSON with ``--json``.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import numpy as np
 from latency import Peer, find_inputs, start
 
 _LOOP = "while True: pass"
@@ -52,10 +54,14 @@ def beside(load: str) -> Iterator[None]:
 
 
 def median_of_start(peer: Peer, seconds: float) -> float:
-    """The median of runs for about ``seconds``, in milliseconds; the process ends."""
+    """The median of runs for about ``seconds``, in milliseconds, and NaN for a peer that cannot
+    run the model; the process ends.
+    """
     try:
+        if peer.error and peer.name == "graphkiln":
+            raise click.ClickException(peer.error)
         if peer.error:
-            raise click.ClickException(f"{peer.name}: {peer.error}")
+            return math.nan
         peer.ask(5)
         peer.ask(max(5, min(5_000, int(seconds / max(peer.median, 1e-6)))))
         return peer.median * 1e3
@@ -98,7 +104,7 @@ def main(
                         path = artifact if name == "graphkiln" else model
                         with beside(load):
                             peer = start(name, path, given, scratch / "outputs.npz", count)
-                            worst[i] = max(worst[i], median_of_start(peer, seconds))
+                            worst[i] = float(np.maximum(worst[i], median_of_start(peer, seconds)))
                 click.echo(f"{model.stem:24s} {load:6s} " + " ".join(f"{w:15.3f}" for w in worst))
                 figures = dict(zip(titles, worst, strict=True))
                 records.append({"model": model.stem, "load": load, **figures})
