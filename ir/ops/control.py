@@ -12,6 +12,7 @@ from ..dims import Dim, sym
 from ..graph import Graph, Value
 from ..infer import infer_types
 from ..registry import InferContext, op
+from ..symbols import Renames, collect_arguments, rename_symbols
 from ..traits import Trait
 from ..types import (
     OptionalType,
@@ -126,35 +127,65 @@ def _settle_carried(
     after: Sequence[Type | None], first_output: int,
 ) -> tuple[list[Type], list[Type]]:  # fmt: skip
     """Body input types that hold in every iteration, and the body's result types under them."""
+    first = len(before)
+    earlier = [v.type for v in body.inputs[first : first + len(initial)]]
     carried: list[Type] = []
     for t in initial:
         if t is None:
             raise ctx.error("a carried value has no initial value")
         carried.append(t)
+
+    def infer() -> list[Type]:
+        return _infer_body(ctx, body, [*before, *carried, *after], first + len(carried))
+
     for _ in range(_ROUNDS):
-        results = _infer_body(ctx, body, [*before, *carried, *after], len(before) + len(carried))
+        results = infer()
         turned = results[first_output : first_output + len(carried)]
         settled = [
             _generalise(body, i, a, b) for i, (a, b) in enumerate(zip(carried, turned, strict=True))
         ]
         if settled == carried:
+            sizes = _settled_sizes(body, earlier, carried)
+            if sizes:
+                rename_symbols(body, sizes)
+                results = infer()
             return carried, results
         carried = settled
     raise ctx.error("the shapes of what it carries do not settle")
 
 
+def _settled_sizes(body: Graph, earlier: Sequence[Type | None], carried: Sequence[Type]) -> Renames:
+    """What the body's own symbols are that its inputs had ``earlier`` and have no more.
+
+    Attributes in the body may mention them. They stand for sizes that seemed to change with the
+    iterations; now that all types agree on others, each iteration has those.
+    """
+    found: Renames = {}
+    for index, (old, new) in enumerate(zip(earlier, carried, strict=True)):
+        sizes: Renames = {}
+        collect_arguments(old, new, sizes)
+        own = _own_name(body, "carried", index)
+        found |= {s: d for s, d in sizes.items() if s.startswith(own)}
+    return found
+
+
+def _own_name(body: Graph, kind: str, index: int) -> str:
+    """How the names of a body's own symbols begin, for what it carries at ``index``."""
+    name = "".join(c if c.isalnum() and c.isascii() else "_" for c in body.name)
+    return f"{name}_{kind}{index}_"
+
+
 def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
     """The carried type after an iteration: a dim that changes becomes a symbol of the body."""
-    name = "".join(c if c.isalnum() and c.isascii() else "_" for c in body.name)
     counter = iter(range(1_000))
     if isinstance(a, TensorType) and isinstance(b, TensorType) and a.shape and b.shape:
         if len(a.shape) == len(b.shape):
             dims = [
-                x if x == y else sym(f"{name}_carried{index}_{axis}")
+                x if x == y else sym(f"{_own_name(body, 'carried', index)}{axis}")
                 for axis, (x, y) in enumerate(zip(a.shape, b.shape, strict=True))
             ]
             return a.with_shape(tuple(dims))
-    return unify(a, b, lambda: sym(f"{name}_element{index}_{next(counter)}"))
+    return unify(a, b, lambda: sym(f"{_own_name(body, 'element', index)}{next(counter)}"))
 
 
 # M and cond count as required, though either may be omitted.

@@ -11,7 +11,7 @@ from graphkiln.frontend.export import to_onnx
 from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import evaluate
-from graphkiln.ir.symbols import kept_names, rename_type
+from graphkiln.ir.symbols import kept_names, loose_symbols, rename_type
 from graphkiln.ir.text import print_graph
 from graphkiln.ir.types import SequenceType, TensorType, Type, dtype
 from graphkiln.passes.manager import PassManager
@@ -48,6 +48,42 @@ def test_a_size_that_becomes_known_leaves_the_others_their_names() -> None:
     for got, value in zip(evaluate(graph, feeds), wanted, strict=True):
         np.testing.assert_array_equal(got, value)
     assert wanted[0].shape == (1, 8, 3)
+
+
+CUT = """
+graph main(%x: float32[3,1], %trips: int64[]) -> (y, s) {
+  %parts = constant int64[2] [3, 0]
+  %split = SplitToSequence(%x, %parts) {axis=0}
+  %joined = ConcatFromSequence(%split) {axis=0, new_axis=0}
+  %y, %s = Loop(%trips, _, %joined) {
+    body = graph b(%i: int64[], %go: bool[], %v: float32[a,1]) -> (g, w, n) {
+      %g = Identity(%go)
+      %from = constant int64[1] [-1]
+      %to = constant int64[1] [9223372036854775807]
+      %last = Slice(%v, %from, %to)
+      %w = Sub(%v, %last)
+      %n = Identity(%i)
+      return %g, %w, %n
+    },
+    num_carried = 1
+  }
+  return %y, %s
+}
+"""
+"""A loop that carries as many rows as it is given, which only passes find out to be three."""
+
+
+def test_a_carried_size_that_becomes_known_is_known_to_the_body() -> None:
+    graph = graph_of(CUT)
+    feeds = {"x": np.arange(3, dtype=np.float32).reshape(3, 1) ** 2, "trips": np.array(2)}
+    wanted = evaluate(graph, feeds)
+    PassManager(parse_pipeline("shapes,sequences,dce")).run(graph)
+    (body,) = (g for g in graph.walk() if g is not graph)
+    assert any(n.key == "kiln.Slice" for n in body.nx)
+    assert body.inputs[2].type == typed(3, 1)
+    assert not loose_symbols(body)
+    for got, value in zip(evaluate(graph, feeds), wanted, strict=True):
+        np.testing.assert_array_equal(got, value)
 
 
 def node() -> Node:
