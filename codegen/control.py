@@ -6,7 +6,8 @@ values that a loop carries stay in the same registers, which each iteration over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from ..ir.dims import Dim, SymExpr, free_symbols, is_static, symbol_name
@@ -33,6 +34,17 @@ Inline: TypeAlias = "Callable[[Graph, Sequence[Reg]], list[Reg]]"
 def lower_control(state: LoweringState, node: Node, inline: Inline) -> None:
     """Emit the instructions of an If, Loop or Scan node."""
     CONTROL[node.key](state, node, inline)
+
+
+@contextmanager
+def _block(state: LoweringState) -> Iterator[list[Instruction]]:
+    """A block for a body. Sizes that it learns are unknown behind it: it may not have run, and
+    copies of a body, as unrolling makes them, have the same symbols.
+    """
+    known = set(state.dims.bound)
+    with state.builder.nested() as block:
+        yield block
+    state.dims.bound = known
 
 
 def _body(node: Node, name: str = "body") -> Graph:
@@ -64,7 +76,7 @@ def _lower_if(state: LoweringState, node: Node, inline: Inline) -> None:
     results = [state.builder.new_reg() for _ in node.outputs]
     blocks = []
     for name in ("then_branch", "else_branch"):
-        with state.builder.nested() as block:
+        with _block(state) as block:
             _move(state, results, inline(_body(node, name), registers))
         blocks.append(tuple(block))
     state.builder.emit(If(test, *blocks))
@@ -133,7 +145,7 @@ def _lower_loop(state: LoweringState, node: Node, inline: Inline) -> None:
     state.builder.emit(Copy(condition, start))
     lists = _new_lists(state, len(body.outputs) - 1 - carried_count)
     test_block, test = _loop_test(state, iteration, limit, condition)
-    with state.builder.nested() as block:
+    with _block(state) as block:
         registers = [iteration, condition, *carried, *captured]
         _bind_carried(state, body, registers)
         results = inline(body, registers)
@@ -215,7 +227,7 @@ def _lower_scan(state: LoweringState, node: Node, inline: Inline) -> None:
     lists = _new_lists(state, len(body.outputs) - carried_count)
     with state.builder.nested() as test_block:
         test = less(state.kernels, iteration, limit)
-    with state.builder.nested() as block:
+    with _block(state) as block:
         slices = [
             _slice(state, r, v, axis, iteration, length, bool(back))
             for r, v, axis, back in zip(scan_regs, scans, axes, backwards, strict=True)

@@ -88,3 +88,50 @@ g (float[N,M] x, int64 n) => (float[?,?,?] y, int64[?,?,?] z) <bool go = {1}> {
     y, z = session.run(None, {"x": x, "n": np.array(2)})
     np.testing.assert_array_equal(y, np.stack([x.T, x.T]))
     assert z.shape == (2, 2, 6)
+
+
+_GROW = """
+      q = Loop (k, go, u) <body = turn (int64 j, bool o, float[?,?] p) => (bool n, float[?,?] r) {
+          n = Identity (o) d = Concat <axis = 1> (p, p) s = Shape (d)
+          m = Constant <value = int64[1] {-1}> ()
+          f = Reshape (d, m) e = Neg (f) r = Reshape (e, s) }>
+"""
+_CHOOSE = """
+      wide = Less (i, k)
+      q = If (wide) <
+        then_branch = some () => (float[?,?] a) { a = Concat <axis = 0> (u, u) },
+        else_branch = those () => (float[?,?] b) {
+          z = Constant <value = float {0}> () c = Greater (u, z)
+          h = Reshape (c, m) b = Compress <axis = 0> (u, h) }>
+"""
+
+
+def _repeated(lines: str) -> onnx.ModelProto:
+    """A loop of two iterations, which is unrolled, so the graph has ``lines`` twice."""
+    return parser.parse_model(
+        f"""{HEAD}
+g (float[N,M] x, int64 k) => (float[?,?] y)
+  <int64 n = {{2}}, bool go = {{1}}, int64[1] m = {{-1}}> {{
+  y = Loop (n, go, x) <body = b (int64 i, bool on, float[?,?] u) => (bool more, float[?,?] v) {{
+      more = Identity (on) {lines} v = Concat <axis = 0> (q, q) }}> }}"""
+    )
+
+
+def test_copies_of_a_loop_have_sizes_of_their_own() -> None:
+    session = graphkiln.compile(_repeated(_GROW), jobs=1).session(threads=1)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for turns in range(4):
+        (got,) = session.run(None, {"x": x, "k": np.array(turns)})
+        np.testing.assert_array_equal(got, np.tile(x, (4, 4**turns)))
+
+
+def test_copies_of_a_branch_have_sizes_of_their_own() -> None:
+    session = graphkiln.compile(_repeated(_CHOOSE), jobs=1).session(threads=1)
+    x = np.array([[1], [-2], [3], [-4]], np.float32)
+    for wide in range(3):
+        (got,) = session.run(None, {"x": x, "k": np.array(wide)})
+        want = x
+        for i in range(2):
+            part = np.tile(want, (2, 1)) if i < wide else want[want[:, 0] > 0]
+            want = np.tile(part, (2, 1))
+        np.testing.assert_array_equal(got, want)
