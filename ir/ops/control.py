@@ -88,6 +88,7 @@ def _unify_elements(a: Type, b: Type, fresh: Fresh) -> Type:
 
 @op("If", traits=(Trait.CONTROL_FLOW,), arity=(1, MANY))
 def _infer_if(ctx: InferContext) -> list[Type]:
+    _require_one_element(ctx, 0, "a condition of one element")
     captured = ctx.inputs[1:]
     then = _infer_body(ctx, _body(ctx, "then_branch"), captured)
     other = _infer_body(ctx, _body(ctx, "else_branch"), captured)
@@ -97,6 +98,13 @@ def _infer_if(ctx: InferContext) -> list[Type]:
     return [
         _outside(unify(a, b, ctx.fresh_dim), outer, ctx) for a, b in zip(then, other, strict=True)
     ]
+
+
+def _require_one_element(ctx: InferContext, index: int, why: str) -> None:
+    """Record that a count or condition is a single one, of whatever rank."""
+    t = ctx.inputs[index] if ctx.has(index) else None
+    if isinstance(t, TensorType) and t.shape is not None:
+        ctx.require_equal(t.numel, 1, why)
 
 
 def _symbols(types: Sequence[Type | None]) -> frozenset[str]:
@@ -191,12 +199,18 @@ def _generalise(body: Graph, index: int, a: Type, b: Type) -> Type:
 # M and cond count as required, though either may be omitted.
 @op("Loop", traits=(Trait.CONTROL_FLOW,), arity=(2, MANY), omitted=(0, 1))
 def _infer_loop(ctx: InferContext) -> list[Type]:
+    _require_one_element(ctx, 0, "a trip count of one element")
+    _require_one_element(ctx, 1, "a condition of one element")
     body = _body(ctx, "body")
     count = int(ctx.attr("num_carried") or 0)
     initial = ctx.inputs[2 : 2 + count]
     captured = ctx.inputs[2 + count :]
     scalars: list[Type | None] = [_scalar("int64"), _scalar("bool")]
     carried, results = _settle_carried(ctx, body, scalars, initial, captured, 1)
+    going = results[0]
+    if isinstance(going, TensorType) and going.shape is not None:
+        why = "a condition of one element after each iteration"
+        _require_in_turn(ctx, body, going.numel, 1, why)
     outer = _symbols(ctx.inputs)
     iterations = _trip_count(ctx, body)
     stacked = []
@@ -265,7 +279,6 @@ def _infer_scan(ctx: InferContext) -> list[Type]:
 
 def _require_one_shape(ctx: InferContext, body: Graph, count: int) -> None:
     """Record that each iteration of a Scan keeps the shapes of its states."""
-    name = node_text(ctx.node.name, ctx.node.key)
     why = "states that keep their shape in every iteration"
     for before, after in zip(body.inputs[:count], body.outputs[:count], strict=True):
         shapes = [v.type.shape for v in (after, before) if isinstance(v.type, TensorType)]
@@ -274,11 +287,17 @@ def _require_one_shape(ctx: InferContext, body: Graph, count: int) -> None:
         if before.rank != after.rank:
             raise ctx.error(f"needs {why}, not {before.type} and {after.type}")
         for a, b in zip(after.shape, before.shape, strict=True):
-            condition = Condition(Relation.EQUAL, a, b, name, why, ctx.node.origins)
-            if condition.refuted():
-                raise ctx.error(f"needs {why}, not {before.type} and {after.type}")
-            if ctx.collect is not None and not condition.proved():
-                ctx.collect[body].conditions.append(condition)
+            _require_in_turn(ctx, body, a, b, why)
+
+
+def _require_in_turn(ctx: InferContext, body: Graph, a: Dim, b: Dim, why: str) -> None:
+    """Record that a node needs ``a == b`` in each iteration of its body."""
+    name = node_text(ctx.node.name, ctx.node.key)
+    condition = Condition(Relation.EQUAL, a, b, name, why, ctx.node.origins)
+    if condition.refuted():
+        raise ctx.error(f"needs {why}, not {a} and {b}")
+    if ctx.collect is not None and not condition.proved():
+        ctx.collect[body].conditions.append(condition)
 
 
 def _settle_scan(

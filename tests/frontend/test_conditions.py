@@ -46,6 +46,16 @@ def codes(feeds: Feeds, **others: np.ndarray) -> Feeds:
     return {**feeds, **single, **others}
 
 
+_SIGNS = [graph([node(op, "x", op)], [], [op]) for op in ("Neg", "Abs")]
+
+
+def _doubling(condition: str) -> onnx.GraphProto:
+    """A loop's body that adds its value to itself and returns a condition."""
+    inputs = [value("n", (), INT64), value("go", (), BOOL), value("v", ("V",))]
+    return graph([node("Add", "v v", "w"), node("Identity", condition, "again")],
+                 inputs, ["again", "w"])  # fmt: skip
+
+
 _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], list[Feeds]]] = {
     # name: nodes, inputs, parts of the message, feeds that fit, feeds that do not
     "add": (
@@ -355,6 +365,39 @@ _OPEN: dict[str, tuple[list[onnx.NodeProto], list[Any], list[str], list[Feeds], 
         [value("s", ("S",)), value("x", ("N", "M"))], ["states that keep their shape"],
         [{"s": f(2), "x": f(3, 2)}, {"s": f(2), "x": f(3, 1)}, {"s": f(2), "x": f(0, 2)}],
         [{"s": f(1), "x": f(3, 2)}, {"s": f(1), "x": f(1, 2)}],
+    ),
+    "if": (
+        [node("If", "c", "y", then_branch=_SIGNS[0], else_branch=_SIGNS[1])],
+        [value("c", ("C", "D"), BOOL), value("x", ("N",))],
+        ["node 'If_y' (If)", "a condition of one element"],
+        [{"c": np.full((1, 1), c), "x": f(3)} for c in (True, False)],
+        [{"c": np.ones(s, bool), "x": f(3)} for s in ((1, 2), (2, 1), (2, 2), (0, 1))],
+    ),
+    "if_of_as_many_as_are_true": (
+        [node("Compress", "b b", "c", axis=0),
+         node("If", "c", "y", then_branch=_SIGNS[0], else_branch=_SIGNS[1])],
+        [value("b", ("B",), BOOL), value("x", ("N",))], ["a condition of one element"],
+        [{"b": np.array([False, True]), "x": f(3)}],
+        [{"b": np.ones(2, bool), "x": f(3)}, {"b": np.zeros(2, bool), "x": f(3)}],
+    ),
+    "loop_count": (
+        [node("Loop", "m - x", "y", body=_doubling("go"))],
+        [value("m", ("M",), INT64), value("x", ("N",))], ["'m'"],
+        [{"m": i(2), "x": f(3)}], [{"m": i(2, 2), "x": f(3)}, {"m": i(), "x": f(3)}],
+    ),
+    "loop_condition": (
+        [node("Loop", "m c x", "y", body=_doubling("go"))],
+        [value("m", (), INT64), value("c", ("C",), BOOL), value("x", ("N",))], ["'c'"],
+        [{"m": np.int64(2), "c": np.ones(1, bool), "x": f(3)}],
+        [{"m": np.int64(2), "c": np.ones(n, bool), "x": f(3)} for n in (2, 0)],
+    ),
+    "condition_after_a_turn": (
+        [node("Loop", "m - x", "y", body=_doubling("c"))],
+        [value("m", (), INT64), value("c", ("C",), BOOL), value("x", ("N",))],
+        ["one element after each iteration"],
+        [{"m": np.int64(2), "c": np.ones(1, bool), "x": f(3)},
+         {"m": np.int64(0), "c": np.ones(2, bool), "x": f(3)}],
+        [{"m": np.int64(2), "c": np.ones(n, bool), "x": f(3)} for n in (2, 0)],
     ),
     "reduce_axes": (
         [node("ReduceL1", "x a", "y", keepdims=0)],
