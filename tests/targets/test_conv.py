@@ -89,6 +89,19 @@ def test_conv_of_common_shapes(
     check_conv(x, w, random(rng, filters), attrs, symbolic)
 
 
+@pytest.mark.parametrize("symbolic", [False, "distinct"])
+@pytest.mark.parametrize("shape", [(50, 4, 0, 7), (50, 4, 7, 0), (0, 4, 7, 7)])
+@pytest.mark.parametrize("group", [1, 4])
+def test_steps_beyond_the_window_over_no_pixels(
+    group: int, shape: tuple[int, ...], symbolic: Any
+) -> None:
+    """No rows have no last one, whose window would end before the first begins."""
+    attrs = {"strides": (3, 3), "auto_pad": "SAME_UPPER", "group": group}
+    inputs = [np.ones(shape, np.float32), np.ones((8, 4 // group, 1, 1), np.float32)]
+    (got,) = run_op("Conv", inputs, attrs, symbolic=symbolic)
+    assert got.shape == (shape[0], 8, *(-(-size // 3) for size in shape[2:]))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_conv_of_other_floats(dtype: str) -> None:
     rng = np.random.default_rng(1)

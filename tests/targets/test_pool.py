@@ -75,6 +75,18 @@ def test_large_windows(
     np.testing.assert_array_equal(np.nan_to_num(got, nan=1e30), want)
 
 
+@pytest.mark.parametrize("symbolic", [False, "distinct"])
+@pytest.mark.parametrize("shape", [(50, 3, 0, 4), (50, 3, 4, 0), (2, 0, 4, 4), (0, 3, 4, 4)])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+def test_steps_beyond_the_window_over_no_pixels(
+    op: str, shape: tuple[int, ...], symbolic: Any
+) -> None:
+    """No rows have no last one, whose window would end before the first begins."""
+    attrs = {"kernel_shape": (1, 1), "strides": (3, 3), "auto_pad": "SAME_UPPER"}
+    (got,) = run_op(op, [np.ones(shape, np.float32)], attrs, symbolic=symbolic)
+    assert got.shape == (*shape[:2], *(-(-size // 3) for size in shape[2:]))
+
+
 @pytest.mark.parametrize("storage_order", [0, 1])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_max_pool_indices(rank: int, storage_order: int) -> None:

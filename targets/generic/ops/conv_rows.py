@@ -146,7 +146,7 @@ def _copy(
     *outer, _ = spatial
     stride, reach = g.strides[-1], (g.kernel[-1] - 1) * g.dilations[-1]
     lines = [
-        (o - 1) * s + (k - 1) * d + 1
+        _lines(o, s, (k - 1) * d + 1)
         for o, s, k, d in zip(outer, g.strides, g.kernel, g.dilations, strict=False)
     ]
     shift = reach // stride if isinstance(reach, int) else tirx.floordiv(reach, index(stride))
@@ -162,6 +162,17 @@ def _copy(
 
     b.nest(rows.shape, body, cost=4 + x.cost)
     return rows
+
+
+def _lines(count: Any, stride: int, reach: Any) -> Any:
+    """Lines from the first to the last that ``count`` windows of ``reach`` lines read."""
+    lines = (count - 1) * stride + reach
+    known, length = as_int(lines), as_int(reach)
+    if known is not None:
+        return max(known, 0)
+    # No windows leave less than nothing where a step is longer than a window.
+    can_be_negative = length is None or length < stride
+    return tirx.max(lines, index(0)) if can_be_negative else lines
 
 
 def _phases(g: Geometry) -> int:
