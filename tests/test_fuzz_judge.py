@@ -150,6 +150,30 @@ def test_what_is_between_may_overflow_or_not() -> None:
     assert _judged(graph, small, np.zeros_like(base)) is not None
 
 
+_SUM = """g (float[1,1,1] x, float[1,8,1] w, float[1,8,2] r, float[1,1,2] c) => (float[1,1] y) {
+    s, h = LSTM <hidden_size = 2, activations = ["Affine", "Affine", "Affine"]>
+        (x, w, r, "", "", "", c)
+    last = Constant <value = int64[1] {2}> ()
+    sum = ReduceSum <keepdims = 0> (h, last)
+    y = Sign (sum)
+}"""
+
+
+def test_a_fused_multiply_add_rounds_one_of_two_products() -> None:
+    """f C + i g is 1e60 - 3e60: -inf, or NaN where float32 holds both products, or inf where it
+    holds the first alone. Only that can be added to another inf.
+    """
+    graph = _graph(_SUM)
+    gates = [[1e30, 0], [1, 1], [1e30, 1e30], [-3e30, 0]]  # i, o, f, g
+    w = np.array(gates, np.float32).reshape(1, 8, 1)
+    feeds = {"x": np.ones((1, 1, 1), np.float32), "w": w, "r": np.zeros((1, 8, 2), np.float32),
+             "c": np.full((1, 1, 2), 1e30, np.float32)}  # fmt: skip
+    assert np.isnan(evaluate(graph.copy(), feeds)[0]).all()
+    assert _judged(graph, feeds, np.ones((1, 1), np.float32)) is None
+    small = {**feeds, "w": np.array(gates, np.float32).reshape(1, 8, 1).clip(-3, 1)}
+    assert _judged(graph, small, -np.ones((1, 1), np.float32)) is not None
+
+
 def test_narrow_floats_may_be_wide_between_operations() -> None:
     """Multiples of 64 alone are bfloat16 above 8192, so the remainder depends on a rounding."""
     dtype = np.dtype(ml_dtypes.bfloat16)

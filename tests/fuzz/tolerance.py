@@ -100,15 +100,18 @@ class Perturbed(Interpreter):
 
     ``factor`` scales the errors. With ``wide``, what is between may be more exact than its type:
     float32 inside of an operation does not overflow, as in a fused multiply-add, and narrower
-    floats are float32 between operations. Small powers of e are 0 there (:data:`FLUSHED`).
+    floats are float32 between operations. Small powers of e are 0 there (:data:`FLUSHED`). With
+    ``fused`` as well, some products inside of an operation overflow and others do not.
     """
 
     def __init__(
-        self, graph: Graph, sign: int, seed: int, factor: float = 1.0, wide: bool = False
-    ) -> None:
+        self, graph: Graph, sign: int, seed: int, factor: float = 1.0, wide: bool = False,
+        fused: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(graph)
         self._sign = sign
         self._wide = wide
+        self._fused = fused
         self._factor = factor
         self._rng = np.random.default_rng(seed)
         engine = self._engine
@@ -140,9 +143,10 @@ class Perturbed(Interpreter):
         """Operands whose arithmetic rounds as a runtime that computes in their type may."""
         floats = [x for x in inputs if isinstance(x, np.ndarray) and precision(x.dtype)]
         unit = max((precision(compute_dtype(x.dtype)) for x in floats), default=0.0)
-        single = any(compute_dtype(x.dtype) == np.float32 for x in floats) and not self._wide
-        grid = np.dtype(np.float32) if single else None
-        noise = Noise(self._rng, unit * self._factor, self._sign, grid)
+        single = any(compute_dtype(x.dtype) == np.float32 for x in floats)
+        grid = np.dtype(np.float32) if single and not self._wide else None
+        products = np.dtype(np.float32) if single and self._fused else None
+        noise = Noise(self._rng, unit * self._factor, self._sign, grid, products)
         if self._wide:
             inputs = [x.astype(np.float64) if _is_single(x) else x for x in inputs]
         return [noisy(x, noise) if isinstance(x, np.ndarray) else x for x in inputs]
@@ -245,7 +249,9 @@ def terms(inputs: list[Any]) -> int:
 
 def perturbed(graph: Graph, number: int) -> Perturbed:
     """One of many evaluations: the first is wrong upwards, the second downwards."""
-    return Perturbed(graph, (1, -1, 0)[min(number, 2)], number, wide=number % 4 == 3)
+    sign = (1, -1, 0)[min(number, 2)]
+    wide = number > 1 and number % 2 == 1
+    return Perturbed(graph, sign, number, wide=wide, fused=wide and number % 4 == 1)
 
 
 def samples(
