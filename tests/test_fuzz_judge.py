@@ -208,6 +208,19 @@ def test_scales_of_images_are_exact(mode: str) -> None:
         assert (difference(got, base, wrong) is None) == is_free
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_weights_of_cubic_blends_are_of_32_bits(mode: str) -> None:
+    x = np.random.default_rng(0).uniform(-2, 2, (1, 2, 3, 5))
+    text = """g (double[1,2,H,W] x) => (double[A,B,C,D] y) {
+        s = Constant <value = float[4] {1, 1, 2, 1.5}> ()
+        y = Resize <mode = "MODE"> (x, "", s)
+    }"""
+    graph = _graph(text.replace("MODE", mode))
+    (base,) = evaluate(graph.copy(), {"x": x})
+    for error, is_free in ((1e-7, mode == "cubic"), (1e-3, False)):
+        assert (_judged(graph, {"x": x}, base + error) is None) == is_free
+
+
 _UNUSED = """g (int64[N] i, float[4] x) => (float[4] y) {
     z = Gather (x, i)
     y = Neg (%s)

@@ -179,7 +179,7 @@ class Perturbed(Interpreter):
         if node.op in BLENDS:
             return [self._blended(y) for y in wrong]
         if node.op == "Resize":
-            return [self._moved(inputs[0], wrong[0])]
+            return [self._moved(inputs[0], wrong[0], attribute(node, "mode") == "cubic")]
         return [self._by_one(y) for y in wrong] if node.op in NEAR_ONE else wrong
 
     def _by_one(self, result: np.ndarray) -> np.ndarray:
@@ -198,13 +198,17 @@ class Perturbed(Interpreter):
         terms = np.full_like(state, largest)
         return np.asarray(state + (self._wrong(terms, 0.5) - terms))
 
-    def _moved(self, image: np.ndarray, result: np.ndarray) -> np.ndarray:
-        """A result whose coordinates are wrong by two units of the extents: that times slopes."""
+    def _moved(self, image: np.ndarray, result: np.ndarray, cubic: bool) -> np.ndarray:
+        """A result whose coordinates are wrong by two units of the extents: that times slopes.
+
+        ONNX's reference has the weights of a ``cubic`` blend in float32, whatever the image is.
+        """
         error = 0.0
         for axis, extent in enumerate(image.shape):
             slopes = np.abs(np.diff(image.astype(np.float64), axis=axis))
             error += extent * float(slopes[np.isfinite(slopes)].max(initial=0.0))
-        unit = precision(compute_dtype(image.dtype)) * self._factor
+        dtype = np.dtype(np.float32) if cubic else compute_dtype(image.dtype)
+        unit = precision(dtype) * self._factor
         signs = self._sign or self._rng.choice((-1.0, 1.0), result.shape)
         return np.asarray(result + 2 * unit * error * signs).astype(result.dtype)
 
