@@ -283,3 +283,10 @@ def test_a_graph_that_is_kept_whole_has_the_feeds_that_failed() -> None:
     assert len(kept.feeds) == 1
     for name, array in made.feeds[1].items():
         np.testing.assert_array_equal(kept.feeds[0][name], array)
+
+
+def test_a_pipeline_fuses_what_has_no_dead_nodes() -> None:
+    found = [p.split(",") for n in range(9_000, 9_060) for p in make("sizes", n).pipelines]
+    places = [(names, i) for names in found for i, n in enumerate(names) if n == "fuse"]
+    assert len(places) > 3
+    assert all(names[i - 1] == "dce" for names, i in places)

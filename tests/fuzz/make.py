@@ -41,6 +41,8 @@ def pipeline(net: Net) -> str:
         # What cuts the graph into kernels for the hardware comes last.
         late = [n for n in kept if n.split("{")[0] in ("layout", "fuse")]
         kept = [n for n in kept if n not in late] + sorted(late, key=("layout", "fuse").index)
+    # Fusion takes no dead nodes, which any of the others may leave.
+    kept = [m for n in kept for m in (("dce", n) if n == "fuse" else (n,))]
     return ",".join(("shapes", "fold", "dce", *kept))
 
 
