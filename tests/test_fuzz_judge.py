@@ -255,6 +255,25 @@ def test_sizes_of_no_turns_are_any() -> None:
     assert _judged(graph, {"n": np.array(1), "x": x}, np.zeros((1, 4), np.float32)) is not None
 
 
+_MISFITS = """g (int64 n, float[A] x, float[B] z) => (float[T,C] y) {
+    t = Constant <value = bool {1}> ()
+    y = Loop (n, t) <body = b (int64 i, bool c) => (bool d, float[D] s) {
+        d = Identity (c)
+        s = Add (x, z)
+    }>
+}"""
+
+
+def test_sizes_of_turns_that_could_not_be_are_any() -> None:
+    graph = _graph(_MISFITS)
+    feeds = {"n": np.array(0), "x": np.ones(2, np.float32), "z": np.ones(6, np.float32)}
+    for size in (2, 6):
+        assert _judged(graph, feeds, np.zeros((0, size), np.float32)) is None
+    assert _judged(graph, feeds, np.zeros((1, 2), np.float32)) is not None
+    fitting = {**feeds, "x": feeds["z"]}
+    assert _judged(graph, fitting, np.zeros((0, 2), np.float32)) is not None
+
+
 def test_every_step_makes_noise() -> None:
     x = np.linspace(1, 2, 12).reshape(3, 4)
     array = noisy(x, Noise(np.random.default_rng(0), 1e-6))

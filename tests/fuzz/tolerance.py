@@ -18,7 +18,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from graphkiln.ir.bindings import Bindings
+from graphkiln.ir.bindings import Bindings, known_extent
+from graphkiln.ir.conditions import asserted
 from graphkiln.ir.evaluators.arithmetic import compute_dtype
 from graphkiln.ir.graph import Graph, Node
 from graphkiln.ir.interpreter import Interpreter
@@ -67,7 +68,7 @@ COMPOSITE = frozenset(
 """Formulas with sums inside, whose every step is wrong (:mod:`.rounding`)."""
 
 REPEATED = frozenset({"Loop", "Scan"})
-"""What stacks results of a body: without a turn, nothing tells the sizes of what it stacks."""
+"""What stacks results of a body: without a turn, not all sizes of what it stacks are known."""
 
 # Results that are one of the operands, or that no rounding touches.
 EXACT = frozenset(
@@ -122,9 +123,9 @@ class Perturbed(Interpreter):
         ) -> list[Any]:
             inputs = self._inputs(node, inputs)
             if node.op in REPEATED:
-                guesses = _Guesses(bindings, seed)
+                guesses = _Guesses(bindings if _has_turns(node, bindings) else {}, seed)
                 outputs = exactly(node, inputs, guesses, symbolic=symbolic)
-                bindings.update(guesses)
+                bindings.update({**guesses, **bindings})
             elif node.op not in COMPOSITE:
                 outputs = exactly(node, inputs, bindings, symbolic=symbolic)
             else:
@@ -219,6 +220,15 @@ class Perturbed(Interpreter):
         signs = self._sign or self._rng.choice((-1.0, 1.0), value.shape)
         with np.errstate(all="ignore"):
             return np.asarray(value.astype(np.float64) * (1 + by * signs)).astype(value.dtype)
+
+
+def _has_turns(node: Node, bindings: Mapping[str, int]) -> bool:
+    """Do the sizes fit a body? Else no turn can tell what an operand that broadcasts becomes."""
+    body = node.attrs["body"]
+    assert isinstance(body, Graph)
+    conditions = [asserted(n.attrs) for n in body.nx if n.key == "kiln.Assert"]
+    sizes = [(c, known_extent(c.a, bindings), known_extent(c.b, bindings)) for c in conditions]
+    return all(a is None or b is None or c.relation.holds(a, b) for c, a, b in sizes)
 
 
 class _Guesses(dict[str, int]):
