@@ -8,7 +8,7 @@ against onnxruntime's, the largest difference from the first peer's results, sec
 and geometric means, and writes JSON with ``--json``. A difference is in units of the tolerance
 (rtol 1e-3 and atol 1e-4 of the output's largest magnitude): above 1 the results disagree.
 ``--inputs`` is a folder with NAME/inputs.npz or NAME.npz; random inputs otherwise. ``--peers`` may
-also name ``mnn`` (``pip install MNN``), ``tvm`` (its own importer and default pipeline, which takes
+also name ``mnn``, ``tvm`` (its own importer and default pipeline, which takes
 seconds for a large network) and ``float``: graphkiln on the float self of a quantized model,
 NAME.onnx in the folder ``--floats`` for NAME_TOOL.onnx, which also has NAME's inputs. ``--target``
 is what graphkiln compiles for; peers choose by the machine.
