@@ -100,6 +100,7 @@ class _Chains:
             elif node in read or self.graph.is_output(node.out()):
                 if link.has_floats and node.out().dtype in BYTES:
                     found.append(node)
+                    read.add(link.start.node)
                 else:
                     read |= {v.node for v in self.graph.inputs_of(node) if v is not None}
         return found
