@@ -17,7 +17,7 @@ PIPELINES = {
     "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify",
     "integers": "qdq_fuse,signedness",
     # Quantized biases and scales that no integer op has taken become floats.
-    "clean": "fold{max-widened=4096},subnormals,cse,dce",
+    "clean": "fold{widen-vectors=true},subnormals,cse,dce",
     "lower": "promote,layout,tabulate,fuse,dce",
     "exact": "shapes,fold{exact=true},dce,sequences,unroll,sequences,shapes,fold{exact=true},"
     "decompose{exact=true},simplify{exact=true},cse,dce",

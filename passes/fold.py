@@ -4,7 +4,8 @@ The size of results is limited. A result may be as large as the constants that i
 that nothing else uses); what it is larger by counts against ``max_bytes``, for the whole model.
 ``ConstantOfShape`` is folded up to half a gigabyte, since models keep weights in that form.
 Constants that are stored in fewer bits than their result (int8 weights in front of DequantizeLinear
-or Cast) are folded only if they have at most ``max_widened`` elements.
+or Cast) are folded only if they have at most ``max_widened`` elements, or are vectors (biases, not
+weights) and ``widen_vectors`` is set.
 
 With ``exact``, only operations are evaluated whose results are the same bits in every
 implementation: they move elements, compute on integers, or round the exact result once.
@@ -56,6 +57,7 @@ class Fold(Pass):
 
     max_bytes: int = 1 << 20
     max_widened: int = 16
+    widen_vectors: bool = False
 
     name = "fold"
     claims = {
@@ -176,6 +178,8 @@ class _Folder:
         if largest is None or largest.size <= self._options.max_widened:
             return None
         if not isinstance(out, TensorType) or not out.is_static:
+            return None
+        if self._options.widen_vectors and largest.ndim < 2:
             return None
         have = array_type(largest).dtype
         if have.kind in "iuf" and have.bits <= 8 < out.dtype.bits and out.dtype.is_float:

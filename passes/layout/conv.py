@@ -79,7 +79,7 @@ def convolution(p: Planner, node: Node) -> None:
     total = convolve(p, work)
     if total is None:
         return
-    result = total if plain else _scaled(p, work, total, scale, start)
+    result = total if plain else scaled(p, work, total, scale, start)
     p.convert(node, result, _kind(total.node))
 
 
@@ -98,7 +98,7 @@ def _filter_scale(weights: Weights) -> np.ndarray | None:
     return scale.reshape(-1) if scale.shape[0] == weights.array.shape[0] == scale.size else None
 
 
-def _scaled(
+def scaled(
     p: Planner, work: Work, total: Value, scale: np.ndarray, bias: np.ndarray | None
 ) -> Value:
     """``total * scale + bias`` by channels."""
@@ -108,7 +108,7 @@ def _scaled(
     if bias is None:
         return result
     row = by_channel(p, bias, blocks, work.x.rank)
-    start = p.constant((work.node, "bias"), row, f"{work.node.out().name}_bias")
+    start = p.constant((work.node, "addend"), row, f"{work.node.out().name}_bias")
     return p.add("Add", [result, start], domain="", like=work.node)
 
 

@@ -155,6 +155,14 @@ def test_int8_weights_stay_int8(op: str) -> None:
     assert not graph.nodes
 
 
+@pytest.mark.parametrize("shape, nodes", [((1000,), 0), ((10, 100), 1)])
+def test_vectors_of_few_bits_may_become_floats(shape: tuple[int, ...], nodes: int) -> None:
+    weights = _weights(1000, np.int8).reshape(shape)
+    graph = _one_op("DequantizeLinear", weights, np.array(0.5, np.float32))
+    run(graph, "fold{widen-vectors=true}")
+    assert len(list(graph.nodes)) == nodes
+
+
 def test_random_numbers_are_drawn_at_run_time() -> None:
     graph = _one_op("RandomNormalLike", _weights(4, np.float32))
     run(graph, "fold")

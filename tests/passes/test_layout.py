@@ -552,6 +552,41 @@ def test_a_transposed_window_of_one_pixel_has_no_strides() -> None:
     assert count(equivalent(case), "ConvTranspose") == 0
 
 
+TRANSPOSED_QDQ = """%f = DequantizeLinear(%x, %sx{zero})
+%v = DequantizeLinear(%w, %sv) {{axis={axis}}}
+%y = ConvTranspose(%f, %v{bias}) {{strides=[2,2]}}"""
+
+
+def transposed_bytes(
+    params: str, filters: int, scale: Array, axis: int = 1, zero: str = ", %zx", bias: str = ""
+) -> list[int]:
+    """The depths of the products that a quantised transposed convolution becomes."""
+    constants = {
+        **STEPS, "w": signed(8, filters, 2, 2), "sv": scale, "b": floats(filters),
+        "zi": scalar(-3, np.int8),
+    }  # fmt: skip
+    lines = TRANSPOSED_QDQ.format(zero=zero, axis=axis, bias=bias)
+    graph = equivalent(Case(params, lines, constants))
+    assert count(graph, "ConvTranspose") == 0
+    blocked = [n for n in graph.nodes if n.key == "kiln.ConvBlocked"]
+    return [int(n.attrs.get("depth", 1)) for n in blocked]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("zero", ["", ", %zx"])
+@pytest.mark.parametrize("bias", ["", ", %b"])
+@pytest.mark.parametrize("filters, scale", [(6, scales(6)), (3, scales(3)), (8, scalar(0.02))])
+def test_transposed_convolutions_of_bytes_sum_integers(
+    filters: int, scale: Array, bias: str, zero: str
+) -> None:
+    assert transposed_bytes(U8, filters, scale, zero=zero, bias=bias) == [4]
+
+
+def test_transposed_convolutions_of_other_bytes_sum_floats() -> None:
+    """Dot products of this target take uint8; scales of inputs are part of the sums."""
+    assert transposed_bytes("%x: int8[1,8,5,5]", 6, scales(6), zero=", %zi") == [1]
+    assert transposed_bytes(U8, 6, scales(8), axis=0) == [1]
+
+
 def test_transposed_windows_of_groups_stay() -> None:
     lines = "%y = ConvTranspose(%x, %w) {strides=[2,3], group=2}"
     assert count(equivalent(Case(X8, lines, {"w": floats(8, 6, 2, 3)})), "ConvTranspose") == 1
