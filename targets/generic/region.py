@@ -18,10 +18,11 @@ from ...ir.dims import Dim, free_symbols
 from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node, Value
 from ...ir.hardware import GenericHardware, Hardware
-from ...ir.registry import attribute
+from ...ir.registry import attribute, has_trait
+from ...ir.traits import Trait
 from ...ir.types import TensorType, Type, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr
-from ..tir.extents import index
+from ..tir.extents import as_int, index
 from ..tir.numeric import cast, compute_dtype
 from .choice import SPREAD, choose_template, movement_before
 from .registry import (
@@ -86,7 +87,8 @@ def lower_region(
         templates[anchor.key].emit(TemplateContext(**vars(context), sink=sink.store))
         return b.finish(name)
     _lower_nodes(graph, b, values, destinations)
-    _store_outputs(b, [(values[v], o) for v, o in results])
+    looks_up = any(has_trait(n, Trait.TABULAR) for n in graph.nodes)
+    _store_outputs(b, [(values[v], o) for v, o in results], looks_up)
     return b.finish(name)
 
 
@@ -259,8 +261,14 @@ def _lower_node(
             values[v] = b.shared(r) if shared else r
 
 
-def _store_outputs(b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]]) -> None:
-    """Store the outputs that are still expressions; those of the same shape share a loop nest."""
+def _store_outputs(
+    b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]], looks_up: bool
+) -> None:
+    """Store the outputs that are still expressions; those of the same shape share a loop nest.
+
+    Rows of a region that ``looks_up`` bytes are cut into vectors here: LLVM makes a gather of each
+    look-up in a loop that it vectorises.
+    """
     groups: dict[str, list[tuple[TensorExpr, BufferTensor]]] = {}
     for value, out in pairs:
         if value is not out:
@@ -270,6 +278,11 @@ def _store_outputs(b: Builder, pairs: list[tuple[TensorExpr, BufferTensor]]) -> 
         *outer, last = group[0][1].shape or (1,)
         if b.loops.fills_vectors(last) and outer:
             b.nest(outer, partial(_store_lanes, group, b, last), cost * int(last), True)
+        elif looks_up and _has_vectors(b, last):
+            width = b.loops.vector_bytes
+            chunks = tirx.floordiv(index(last) + (width - 1), index(width))
+            shape = (*outer, as_int(chunks) or chunks)
+            b.nest(shape, partial(_store_vectors, group, b, last), cost * width, True)
         else:
             b.nest(group[0][1].shape, partial(_store_all, group), cost)
 
@@ -280,6 +293,27 @@ def _store_lanes(
     """Store a short row in vectors. LLVM by itself would unroll it before it vectorises."""
     with b.lanes(extent) as lane:
         _store_all(group, (*at, lane))
+
+
+def _has_vectors(b: Builder, extent: Any) -> bool:
+    """Are rows of ``extent`` bytes at least a vector long, or may they be?"""
+    known = as_int(extent)
+    return b.loops.vector_bytes > 1 and (known is None or known >= b.loops.vector_bytes)
+
+
+def _store_vectors(
+    group: list[tuple[TensorExpr, BufferTensor]], b: Builder, extent: Any, at: tuple[Any, ...]
+) -> None:
+    """Store a vector of a row, or the elements behind its last vector."""
+    *outer, number = at
+    width, known = b.loops.vector_bytes, as_int(extent)
+    start = b.let(number * width, "start")
+    whole = known is not None and known % width == 0
+    with b.when(None if whole else start + width <= index(extent)), b.lanes(width) as lane:
+        _store_all(group, (*outer, start + lane))
+    if not whole:
+        with b.otherwise(), b.loop(index(extent) - start) as i:
+            _store_all(group, (*outer, start + i))
 
 
 def _store_all(group: list[tuple[TensorExpr, BufferTensor]], at: tuple[Any, ...]) -> None:
