@@ -5,7 +5,6 @@
     DQ(x, s) = DQ(x, 1) * s                                   s by channel
     (c*a + b) / s = c*(a/s) + b/s                             c the sums of an integer op
     Q(c*a + b, s) = Q(c*(a/s) + b/s, 1)
-    Q(DQ(x, t) * y, s) = Q(DQ(x, t/s) * y, 1)
 
 All zero points of a tensor have to be the same number. NNCF quantises what depthwise convolutions
 read in this way, and keeps biases as floats.
@@ -173,43 +172,6 @@ def _quantize_scaled(m: Match, r: Editor) -> Value:
     return _one_scale(m, r, m.root, _scaled_sums(m, r, scale.constant.reshape(())))
 
 
-# ---- scales of products --------------------------------------------------------------------------
-
-
-def _quantized_product(m: Match) -> str | None:
-    scale, own = m.graph.input(m.root, 1), m.graph.input(m.node("dq"), 1)
-    if m["x"].dtype not in BYTES or m.root.out().dtype not in BYTES:
-        return "it is not about bytes"
-    if not all(v is not None and v.constant is not None and v.constant.size == 1
-               and v.dtype == "float32" for v in (scale, own)):  # fmt: skip
-        return "the scales are not constant numbers of float32"
-    zero = [*m.graph.inputs_of(m.root), None][2]
-    if attribute(m.root, "precision") or zero is not None and splat(zero) is None:
-        return "it is not computed in float32, or its zero point is not constant"
-    if splat(scale) == 1:
-        return "its scale is 1"
-    quotient = _quotient_of(m)
-    limits = np.finfo(_F32)
-    fits = limits.tiny <= abs(quotient) <= limits.max
-    return None if fits else "the quotient of the scales leaves float32"
-
-
-def _quotient_of(m: Match) -> np.ndarray:
-    """The quotient of both scales, of rank 0."""
-    scale, own = m.graph.input(m.root, 1), m.graph.input(m.node("dq"), 1)
-    assert scale is not None and own is not None
-    assert scale.constant is not None and own.constant is not None
-    with np.errstate(all="ignore"):
-        return np.asarray(own.constant.reshape(()) / scale.constant.reshape(()), _F32)
-
-
-def _product_in_steps(m: Match, r: Editor) -> Value:
-    dq = m.node("dq")
-    given = [m["x"], r.constant(_quotient_of(m)), *m.graph.inputs_of(dq)[2:]]
-    steps = r.node("DequantizeLinear", given, dict(dq.attrs)).out()
-    return _one_scale(m, r, m.root, r.op("Mul", steps, m["y"]))
-
-
 _SUMS = Op("Cast", Op("ConvInteger|MatMulInteger", Var("x"), rest=True, shared=True), name="c",
            shared=True)  # fmt: skip
 _SCALED = Op("Mul", _SUMS, Const("a"))
@@ -241,10 +203,4 @@ RULES = (
            _quantized_sums,
            claim=rounds("Q(c a + b, s) = Q(c (a / s) + b / s, 1)", _STEP))
       for form in _SCALED_FORMS),
-    Rule("quantized-product",
-         Op("QuantizeLinear",
-            Op("Mul", Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True),
-               Var("y")), rest=True),
-         _product_in_steps, _quantized_product,
-         claim=rounds("Q(DQ(x, t) y, s) = Q(DQ(x, t / s) y, 1)", _STEP)),
 )  # fmt: skip

@@ -390,6 +390,12 @@ def test_what_nothing_computes_is_told(lines: str, reason: str) -> None:
     assert reason in told.reason
 
 
+def test_a_table_joins_a_region_whatever_its_shape() -> None:
+    lines = "%c = Cast(%x) {to=2}\n%t = @Translate(%c, %k)\n%y = Cast(%t) {to=1}"
+    text = "%x: float32[2,256], %k: int8[256]"
+    assert regions(text, lines) == [["Cast", "Translate", "Cast"]]
+
+
 def test_an_effect_that_nothing_has_is_told() -> None:
     g = graph(X, "%y = Relu(%x)")
     g.add_node("Notice", [g.inputs[0]], domain=DOMAIN, outputs=[])

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 _TESTS = {
     "passes/simplify": ("simplify", "rule_conditions", "exactness", "subnormals"),
     "passes/simplify/quantized.py": ("simplify", "rule_conditions", "qdq_fuse", "saturation"),
+    "passes/simplify/dequantized.py": ("dequantized", "simplify"),
     "passes/simplify/saturation.py": ("saturation", "simplify", "rule_conditions"),
     "passes/fold_affine": ("fold_affine", "rule_conditions"),
     "passes/recognize": ("recognize", "rule_conditions"),

@@ -120,27 +120,3 @@ def test_what_is_quantised_by_channel_elsewhere(zero: str) -> None:
 def test_different_zero_points_stay() -> None:
     lines = "%q = QuantizeLinear(%x, %sy, %zd) {axis=1}\n%y = Cast(%q) {to=1}"
     assert left(graph(lines, "float32"), 0, "float32") == ["QuantizeLinear", "Cast"]
-
-
-GATE = "%f = DequantizeLinear(%x, %s, %z)\n%g = ReduceMean(%f, %axes) {{keepdims=1}}\n{}"
-AXES = {"axes": np.array([2, 3])}
-
-
-def test_products_are_quantised_without_a_division() -> None:
-    lines = GATE.format("%m = Mul(%g, %f)\n%y = QuantizeLinear(%m, %sm, %n)")
-    g = graph(lines, more={**AXES, "sm": F32(0.001)})
-    assert left(g) == [
-        "DequantizeLinear", "ReduceMean", "DequantizeLinear", "Mul", "QuantizeLinear",
-    ]  # fmt: skip
-    (q,) = (n for n in g.topological() if n.op == "QuantizeLinear")
-    scale = g.required_inputs(q)[1].constant
-    assert scale is not None and scale == 1
-
-
-def test_products_whose_quotient_overflows_stay() -> None:
-    lines = GATE.format("%m = Mul(%g, %f)\n%y = QuantizeLinear(%m, %tiny)")
-    g = graph(lines, more={**AXES, "tiny": F32(1e-40)})
-    run(g, "qdq_fuse{always=true},dce")
-    (q,) = (n for n in g.topological() if n.op == "QuantizeLinear")
-    scale = g.required_inputs(q)[1].constant
-    assert scale is not None and scale == F32(1e-40)

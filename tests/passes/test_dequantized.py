@@ -78,6 +78,13 @@ def test_scales_along_an_axis_stay_with_it() -> None:
     assert left(graph(lines, "2,3"))[0] == "DequantizeLinear"
 
 
+def test_a_quantizer_goes_first_where_others_read_as_well() -> None:
+    lines = "%m = Transpose(%f) {perm=[0, 2, 3, 1]}\n%q = QuantizeLinear(%m, %t, %n)\n"
+    lines += "%g = DequantizeLinear(%q, %t, %n)\n%e = Exp(%m)\n%y = Add(%e, %g)"
+    ops = left(graph(lines))
+    assert ops.index("DequantizeLinear") < ops.index("Transpose")
+
+
 def test_a_quantizer_goes_first() -> None:
     lines = "%m = Transpose(%f) {perm=[0, 2, 3, 1]}\n%y = QuantizeLinear(%m, %t, %n)"
     assert left(graph(lines)) == ["DequantizeLinear", "QuantizeLinear", "Transpose"]

@@ -136,6 +136,12 @@ def _quantized() -> None:
        traits=(Trait.ELEMENTWISE, Trait.FINITE, Trait.ONE_BYTE_TYPE),
        evaluate=_recentre)(_same)  # fmt: skip
 
+    # Inputs: x, and a table of a result for each byte.
+    op("Translate", domain=DOMAIN, arity=(2, 2), traits=(Trait.TABULAR, Trait.FINITE),
+       evaluate=lambda _node, inputs: [inputs[1][inputs[0]]])(
+           lambda ctx: [ctx.tensor(0).with_dtype(ctx.tensor(1).dtype)])  # fmt: skip
+    lowering(_own("Translate"))(lowerings.lowering_of("kiln.MapBytes"))  # type: ignore[arg-type]
+
 
 def _recentre(_node: Node, inputs: list[Any]) -> list[Any]:
     x, before, after = (a.astype(np.int32) for a in inputs)
