@@ -8,10 +8,10 @@ against onnxruntime's, the largest difference from the first peer's results, sec
 and geometric means, and writes JSON with ``--json``. A difference is in units of the tolerance
 (rtol 1e-3 and atol 1e-4 of the output's largest magnitude): above 1 the results disagree.
 ``--inputs`` is a folder with NAME/inputs.npz or NAME.npz; random inputs otherwise. ``--peers`` may
-also name ``mnn``, ``tvm`` (its own importer and default pipeline, which takes
-seconds for a large network) and ``float``: graphkiln on the float self of a quantized model,
-NAME.onnx in the folder ``--floats`` for NAME_TOOL.onnx, which also has NAME's inputs. ``--target``
-is what graphkiln compiles for; peers choose by the machine.
+also name ``mnn``, and ``tvm``, its own importer and default pipeline, which takes seconds for a
+large network. With ``--floats``, a folder, the peer ``float`` is graphkiln on the float selves of
+quantized models, NAME.onnx for NAME_TOOL.onnx, which also has NAME's inputs. ``--target`` is what
+graphkiln compiles for; peers choose by the machine.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def main(
     """Compare latencies of MODELS."""
     from graphkiln import compile as compile_model
 
-    names = [p for p in peers.split(",") if p]
+    names = [p for p in peers.split(",") if p] + (["float"] if floats else [])
     results: dict[str, Any] = {}
     columns = " ".join(f"{n:>12s} {'ratio':>6s}" for n in names)
     last = f"{'memory':>6s} {'error':>8s} {'build':>6s}"
@@ -163,8 +163,11 @@ def main(
             model = Path(text)
             artifact = Path(folder) / f"{model.stem}.kiln"
             began = time.perf_counter()
+            float_artifact = artifact.with_suffix(".float.kiln")
             try:
                 compile_model(str(model), target).save(artifact)
+                if floats:
+                    compile_model(f"{floats}/{float_self(model)}.onnx", target).save(float_artifact)
             except Exception as e:
                 click.echo(f"{model.stem:28s} does not compile: {str(e).splitlines()[0][:120]}")
                 continue
@@ -172,12 +175,10 @@ def main(
             feeds = find_inputs(model, inputs, Path(folder))
             kept = {n: Path(folder) / f"{n}.npz" for n in ("graphkiln", *names)}
             running = [start("graphkiln", artifact, feeds, kept["graphkiln"], threads)]
-            for n in names:
-                path = model
-                if n == "float":
-                    path = Path(folder) / f"{model.stem}_float.kiln"
-                    compile_model(f"{floats}/{float_self(model)}.onnx", target).save(path)
-                running.append(start(n, path, feeds, kept[n], threads))
+            running += [
+                start(n, float_artifact if n == "float" else model, feeds, kept[n], threads)
+                for n in names
+            ]
             measure(running, seconds)
             results[model.stem] = report(model.stem, running, built)
             for p in running:

@@ -95,16 +95,19 @@ def mnn(model: str, feeds: dict[str, np.ndarray], threads: int) -> Run:
     # The converter without the command around it, which installs packages.
     from _tools import mnnconvert
 
-    graph = onnx.load(model, load_external_data=False).graph
+    source = os.path.abspath(model)
+    graph = onnx.load(source, load_external_data=False).graph
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/model.mnn"
-        mnnconvert(["", "-f", "ONNX", "--modelFile", model, "--MNNModel", path])
+        os.chdir(folder)  # where the converter leaves a file
+        mnnconvert(["", "-f", "ONNX", "--modelFile", source, "--MNNModel", path])
         config = {"backend": 0, "numThread": threads, "precision": "high"}
         names = [n for n in feeds if n in {i.name for i in graph.input}]
         module = nn.load_module_from_file(
             path, names, [o.name for o in graph.output],
             runtime_manager=nn.create_runtime_manager((config,)),
         )  # fmt: skip
+        os.chdir("/")
     types = {"float32": expr.float, "int32": expr.int, "int64": expr.int, "uint8": expr.uint8}
     given = []
     for n in names:

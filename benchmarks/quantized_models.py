@@ -1,18 +1,20 @@
 """Float models, quantized by other people's tools.
 
-    python benchmarks/quantized_models.py MODEL.onnx [MODEL.onnx ...] --tool nncf --into DIR [--inputs DIR]
+    python benchmarks/quantized_models.py MODEL.onnx [MODEL.onnx ...] --tool nncf --into DIR
 
-Writes DIR/NAME_TOOL.onnx for each model. ``onnxruntime`` is ``quantize_static`` as its users call it:
-preprocessed, QDQ, weights by channel, every tensor between 8-bit ops quantized. ``nncf`` is
-``nncf.quantize`` with its defaults, which places fewer quantizers; ``--transformer`` gives it that
-type of model. Calibrates on the inputs kept for a model (``NAME/inputs.npz`` or ``NAME.npz`` in
-``--inputs``), moved a little, or on random ones: made for latencies, not for accuracy.
-"""  # noqa: E501
+Writes DIR/NAME_TOOL.onnx for each model. ``onnxruntime`` is ``quantize_static`` as its users call
+it: preprocessed, QDQ, weights by channel, every tensor between 8-bit ops quantized. ``nncf`` is
+``nncf.quantize`` with its defaults, which places fewer quantizers, and ``nncf-transformer`` the
+same for that type of model; both write NAME_nncf.onnx. Calibrates on the inputs kept for a model
+(``NAME/inputs.npz`` or ``NAME.npz`` in ``--inputs``), moved a little, or on random ones: made for
+latencies, not for accuracy.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -28,14 +30,14 @@ def samples(model: onnx.ModelProto, kept: Path | None) -> Iterator[dict[str, np.
     random = np.random.default_rng(0)
     feeds = dict(np.load(kept)) if kept else random_feeds(model, random)
     for _ in range(_SAMPLES):
-        yield {
-            name: (value + value.std() * 0.01 * random.standard_normal(value.shape)).astype(
-                value.dtype
-            )
-            if value.dtype.kind == "f"
-            else value
-            for name, value in feeds.items()
-        }
+        yield {name: _moved(value, random) for name, value in feeds.items()}
+
+
+def _moved(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if value.dtype.kind != "f":
+        return value
+    noise = value.std() * 0.01 * random.standard_normal(value.shape)
+    return np.asarray(value + noise, value.dtype)
 
 
 def random_feeds(model: onnx.ModelProto, random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -57,7 +59,7 @@ def with_channel_axes(model: onnx.ModelProto) -> onnx.ModelProto:
     return model if version >= 13 else onnx.version_converter.convert_version(model, 13)
 
 
-def by_onnxruntime(source: Path, kept: Path | None, target: Path, transformer: bool) -> None:
+def by_onnxruntime(source: Path, kept: Path | None, target: Path) -> None:
     """QDQ by ``onnxruntime.quantization.quantize_static``."""
     from onnxruntime import quantization as q
 
@@ -81,7 +83,7 @@ def by_onnxruntime(source: Path, kept: Path | None, target: Path, transformer: b
         prepared.unlink(missing_ok=True)
 
 
-def by_nncf(source: Path, kept: Path | None, target: Path, transformer: bool) -> None:
+def by_nncf(source: Path, kept: Path | None, target: Path, transformer: bool = False) -> None:
     """QDQ by ``nncf.quantize``."""
     import nncf
 
@@ -91,7 +93,10 @@ def by_nncf(source: Path, kept: Path | None, target: Path, transformer: bool) ->
     onnx.save(nncf.quantize(model, data, model_type=kind, subset_size=_SAMPLES), target)
 
 
-TOOLS = {"onnxruntime": by_onnxruntime, "nncf": by_nncf}
+TOOLS = {
+    "onnxruntime": by_onnxruntime, "nncf": by_nncf,
+    "nncf-transformer": partial(by_nncf, transformer=True),
+}  # fmt: skip
 
 
 @click.command(help=__doc__)
@@ -99,19 +104,16 @@ TOOLS = {"onnxruntime": by_onnxruntime, "nncf": by_nncf}
 @click.option("--tool", type=click.Choice(list(TOOLS)), required=True)
 @click.option("--into", type=click.Path(path_type=Path), required=True)
 @click.option("--inputs", type=click.Path(exists=True), help="A folder with inputs by model.")
-@click.option("--transformer", is_flag=True)
-def main(
-    models: tuple[Path, ...], tool: str, into: Path, inputs: str | None, transformer: bool
-) -> None:
+def main(models: tuple[Path, ...], tool: str, into: Path, inputs: str | None) -> None:
     from latency import kept_inputs
 
     into.mkdir(parents=True, exist_ok=True)
     for source in models:
-        target = into / f"{source.stem}_{tool}.onnx"
+        target = into / f"{source.stem}_{tool.partition('-')[0]}.onnx"
         with tempfile.TemporaryDirectory() as folder:
             # External data of a skeleton stays where it is.
             made = Path(folder) / target.name
-            TOOLS[tool](source, kept_inputs(source, inputs), made, transformer)
+            TOOLS[tool](source, kept_inputs(source, inputs), made)
             onnx.save(onnx.load(made), target)
         click.echo(f"{target} {target.stat().st_size / 2**20:.1f} MiB")
 

@@ -16,6 +16,9 @@ from .dims import Dim, free_symbols, is_static
 Shape: TypeAlias = "tuple[Dim, ...]"
 """The dims of a tensor, outermost first."""
 
+BYTES = ("int8", "uint8")
+"""The element types of quantised tensors that dot products take."""
+
 
 @dataclass(frozen=True)
 class DType:

@@ -75,6 +75,9 @@ AFFINE = "(n + 8) u of the sum of the n terms' magnitudes, where nothing overflo
 ACTIVATION = "32 u of |x| + |b|"
 """The bound of an activation of x that is computed by one op instead of several."""
 
+STEP = "one step of the result, where no scale overflows or vanishes"
+"""The bound of sums of integers that are scaled at once, rather than in steps."""
+
 NORM = "(n + 32) u of max |x| / sqrt(var + e) * |scale| + |bias|, where no square overflows"
 """The bound of a normalization over n elements."""
 
@@ -111,6 +114,6 @@ def lossy(equation: str, bound: str, family: Family = Family.OTHER) -> Claim:
 
 
 __all__ = [
-    "ACTIVATION", "AFFINE", "ATTENTION", "NORM", "SOFTMAX", "SUMS", "Claim", "Exactness", "Family",
-    "exact", "lossy", "moved", "proved", "rounds",
+    "ACTIVATION", "AFFINE", "ATTENTION", "NORM", "SOFTMAX", "STEP", "SUMS", "Claim", "Exactness",
+    "Family", "exact", "lossy", "moved", "proved", "rounds",
 ]  # fmt: skip

@@ -7,11 +7,11 @@
     Conv(DQ(x), DQ(w), b)                 =  Cast(ConvInteger(x, w, zx, zw)) * (sx * sw) + b
     MatMul(DQ(a), DQ(b))                 =  Cast(MatMulInteger(a, b, za, zb)) * (sa * sb)
 
-Q is QuantizeLinear, DQ is DequantizeLinear; :mod:`.channel_scales` has rules for scales by channel,
-and for scales of sums. The last two rules are for results that no Q follows
-directly; bounds such as Relu are after Q, where ``simplify`` moved them. The sums are exact
-integers, so a result may differ by one step from that of floats. Targets without dot products of
-bytes are faster with floats, so for them the pass does nothing unless ``always`` is set.
+Q is QuantizeLinear, DQ is DequantizeLinear; :mod:`.quantizer_scales` has rules for scales by
+channel and for those of sums. The last two rules are for results that no Q follows directly;
+bounds such as Relu are after Q, where ``simplify`` moved them. The sums are exact integers, so a
+result may differ by one step from that of floats. Targets without dot products of bytes are faster
+with floats, so for them the pass does nothing unless ``always`` is set.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from ..ir.axes.query import axes_of, filter_axes
 from ..ir.edit import Editor
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute, spec
+from ..ir.types import BYTES
 from .base import Pass, PassContext, register_pass
-from .channel_scales import DEPTHWISE_RULES
-from .channel_scales import RULES as CHANNEL_RULES
-from .claims import SUMS, Family, rounds
+from .claims import STEP, SUMS, Family, rounds
 from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
 from .precision import FLOATS, ULPS, is_number
+from .quantizer_scales import DEPTHWISE_RULES
+from .quantizer_scales import RULES as SCALE_RULES
 from .queries import splat
 
 
@@ -74,7 +75,7 @@ def _common(m: Match, key: str) -> str | None:
         return "it is quantised in blocks"
     if not q.per_tensor:
         return "activations have several scales"
-    if q.node.out().dtype not in ("int8", "uint8"):
+    if q.node.out().dtype not in BYTES:
         return "only 8-bit tensors are handled"
     return _operands_objection(m) or _extreme(m)
 
@@ -99,13 +100,13 @@ def _operands_objection(m: Match) -> str | None:
         return "it is quantised in blocks"
     if not x.per_tensor:
         return "activations have several scales"
-    return None if x.data.dtype in ("int8", "uint8") else "only 8-bit tensors are handled"
+    return None if x.data.dtype in BYTES else "only 8-bit tensors are handled"
 
 
 def _channels(m: Match) -> str | None:
     """An objection unless the weights have one scale, or one for each output channel."""
     w = _quantized(m, "w")
-    if w.data.dtype not in ("int8", "uint8"):
+    if w.data.dtype not in BYTES:
         return "only 8-bit weights are handled"
     if w.per_tensor:
         return None
@@ -185,7 +186,7 @@ def _open(m: Match) -> str | None:
 
 def _add(m: Match) -> str | None:
     w = _quantized(m, "w")
-    if not w.per_tensor or w.data.dtype not in ("int8", "uint8"):
+    if not w.per_tensor or w.data.dtype not in BYTES:
         return "operands are not 8-bit with one scale"
     return _common(m, "com.microsoft.QLinearAdd")
 
@@ -277,11 +278,10 @@ def _linear(op: str, *operands: Pattern) -> Op:
 
 _X, _W, _B = _dq("x"), _dq("w"), _dq("b")
 
-_STEP = "one step of the result, where no scale overflows or vanishes"
-_CONV = rounds("Q(Conv(DQ(x), DQ(w), DQ(b))) = QLinearConv(x, w, b)", _STEP)
-_MATMUL = rounds("Q(MatMul(DQ(a), DQ(b))) = QLinearMatMul(a, b)", _STEP)
-_GEMM = rounds("Q(Gemm(DQ(a), DQ(b), DQ(c))) = QGemm(a, b, c)", _STEP)
-_ADD = rounds("Q(DQ(a) + DQ(b)) = QLinearAdd(a, b)", _STEP, Family.ELEMENTWISE)
+_CONV = rounds("Q(Conv(DQ(x), DQ(w), DQ(b))) = QLinearConv(x, w, b)", STEP)
+_MATMUL = rounds("Q(MatMul(DQ(a), DQ(b))) = QLinearMatMul(a, b)", STEP)
+_GEMM = rounds("Q(Gemm(DQ(a), DQ(b), DQ(c))) = QGemm(a, b, c)", STEP)
+_ADD = rounds("Q(DQ(a) + DQ(b)) = QLinearAdd(a, b)", STEP, Family.ELEMENTWISE)
 
 RULES = tuple(
     Rule(name, Op("QuantizeLinear", inner, name="q", rest=True), build, when, claim=claim)
@@ -321,13 +321,13 @@ class QdqFuse(Pass):
     always: bool = False
 
     name = "qdq_fuse"
-    rules = (*DEPTHWISE_RULES, *RULES, *OPEN_RULES, *CHANNEL_RULES)
+    rules = (*DEPTHWISE_RULES, *RULES, *OPEN_RULES, *SCALE_RULES)
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.hardware.layouts
         if not self.always and (layouts is None or layouts.dot_depth == 1):
             return {}
         counts: Counter[str] = Counter()
-        for rules in (DEPTHWISE_RULES, RULES, OPEN_RULES, CHANNEL_RULES):
+        for rules in (DEPTHWISE_RULES, RULES, OPEN_RULES, SCALE_RULES):
             counts.update(rewrite(graph, rules, context))
         return counts

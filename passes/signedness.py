@@ -18,11 +18,9 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.ops.vision import resize_picks
 from ..ir.registry import has_trait, spec
 from ..ir.traits import Trait
-from ..ir.types import TensorType, dtype
+from ..ir.types import BYTES, TensorType, dtype
 from .base import Pass, PassContext, register_pass
 from .claims import exact
-
-_BYTES = ("int8", "uint8")
 
 
 @register_pass
@@ -48,7 +46,7 @@ class Signedness(Pass):
         done: set[Value] = set()
         for node in list(graph.topological()):
             x = graph.input(node, 0) if has_trait(node, Trait.CONTRACTION) else None
-            if x is None or x in done or x.dtype not in _BYTES or x.dtype == wanted:
+            if x is None or x in done or x.dtype not in BYTES or x.dtype == wanted:
                 continue
             group = _Group(graph)
             if group.grow(x):
@@ -107,7 +105,7 @@ class _Group:
         if not _selects(node):
             return False
         near = [*self.graph.inputs_of(node), *node.values]
-        open_values += [v for v in near if v is not None and v.dtype in _BYTES]
+        open_values += [v for v in near if v is not None and v.dtype in BYTES]
         return True
 
     def _bounded(self, node: Node, open_values: list[Value]) -> bool:

@@ -22,10 +22,10 @@ from ..ir.edit import Editor
 from ..ir.elementwise import is_elementwise
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.interpreter import run_node
-from ..ir.ops.byte_table import BYTES, SIZE
+from ..ir.ops.byte_table import SIZE
 from ..ir.registry import has_trait
 from ..ir.traits import Trait
-from ..ir.types import TensorType
+from ..ir.types import BYTES, TensorType
 from .base import Pass, PassContext, register_pass
 from .claims import Family, rounds
 

@@ -10,9 +10,8 @@ from ..axes.pointwise import first_elementwise
 from ..graph import Node
 from ..registry import InferContext, op
 from ..traits import Trait
-from ..types import Type
+from ..types import BYTES, Type
 
-BYTES = ("int8", "uint8")
 SIZE = 256
 
 

@@ -70,7 +70,7 @@ def convolution(p: Planner, node: Node) -> None:
     weights = find_weights(p.graph, w)
     if weights is None or (bias is not None and bias.constant is None):
         return p.keep(node, "its weights or its bias are not constant")
-    scale = _filter_scale(weights)
+    scale = filter_scale(weights)
     if scale is None:
         return p.keep(node, "its weights have scales along another axis than the filters")
     start = None if bias is None else bias.constant
@@ -90,12 +90,16 @@ def _kind(node: Node) -> str:
     return "convolutions" if attribute(node, "algorithm") == DIRECT else "winograd"
 
 
-def _filter_scale(weights: Weights) -> np.ndarray | None:
-    """The factor of each filter, or of all; None where the factors are of another kind."""
+def filter_scale(weights: Weights, axis: int = 0) -> np.ndarray | None:
+    """The factor of each filter, or of all; None where the factors are of another kind.
+
+    ``axis`` is that of the filters.
+    """
     scale = weights.scale
     if scale.size == 1:
         return scale.reshape(())
-    return scale.reshape(-1) if scale.shape[0] == weights.array.shape[0] == scale.size else None
+    along = scale.shape[axis] == weights.array.shape[axis] == scale.size
+    return scale.reshape(-1) if along else None
 
 
 def scaled(

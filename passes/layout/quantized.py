@@ -12,6 +12,7 @@ import numpy as np
 
 from ...ir.graph import Node, Value
 from ...ir.registry import attribute
+from ...ir.types import BYTES
 from .conv import Work, by_channel, convolve
 from .planner import Planner
 from .product import pack_weights, with_depth
@@ -63,12 +64,11 @@ def _operands(
 def _operands_or_reason(
     p: Planner, x: Value | None, zx: Value | None, w: Value | None, zw: Value | None
 ) -> _Operands | str:
-    if p.layouts.dot_depth == 1:
-        return "the target has no dot product of 8-bit integers"
+    objection = None if x is None else dot_objection(p, x)
+    if objection is not None:
+        return objection
     if x is None or w is None or w.constant is None:
         return "its weights are not constant"
-    if p.layouts.activation not in (None, x.dtype):
-        return f"dot products take {p.layouts.activation}, not {x.dtype}"
     zero = _constant(zx, 0)
     if zero is None or zero.size != 1:
         return "the zero point of its data is not one constant"
@@ -76,6 +76,14 @@ def _operands_or_reason(
     if weight is None:
         return "its weights are not symmetric: their zero point is not the middle"
     return _Operands(x, int(zero.reshape(())), weight, w)
+
+
+def dot_objection(p: Planner, x: Value) -> str | None:
+    """Why the target has no dot product of 8-bit integers that takes ``x``, or None."""
+    if p.layouts.dot_depth == 1:
+        return "the target has no dot product of 8-bit integers"
+    wanted = BYTES if p.layouts.activation is None else (p.layouts.activation,)
+    return None if x.dtype in wanted else f"dot products take {' or '.join(wanted)}, not {x.dtype}"
 
 
 def _signed(w: np.ndarray, zero: np.ndarray | None) -> np.ndarray | None:

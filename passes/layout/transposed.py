@@ -8,11 +8,12 @@ import numpy as np
 
 from ...ir.dims import Dim
 from ...ir.graph import Node, Value
-from ...ir.ops.byte_table import BYTES
 from ...ir.registry import attribute
 from ...ir.windows import Window
-from .conv import Work, convolve, scaled
+from ..queries import splat
+from .conv import Work, convolve, filter_scale, scaled
 from .planner import Planner
+from .quantized import dot_objection
 from .weights import Weights, find_weights
 
 
@@ -91,7 +92,7 @@ def _float(p: Planner, layer: _Layer) -> Value | None:
 def _integer(p: Planner, layer: _Layer) -> Value | None:
     """The same by a dot product of bytes, scaled; None where the operands are no such bytes."""
     data, factor, zero = _bytes_of(p, layer.x) or (None, None, 0)
-    scale = _scale_by_filter(layer.weights)
+    scale = filter_scale(layer.weights, axis=1)
     if data is None or factor is None or scale is None or layer.weights.array.dtype != np.int8:
         return None
     kernels = layer.pointwise(layer.weights.array)
@@ -109,30 +110,15 @@ def _bytes_of(p: Planner, x: Value) -> tuple[Value, np.ndarray, int] | None:
     """The bytes that ``x`` is dequantised from, their scale and their zero point, if the target's
     dot products take them.
     """
-    if x.node.key != "DequantizeLinear" or p.layouts.dot_depth == 1:
+    if x.node.key != "DequantizeLinear":
         return None
     data, scale, zero = [*p.graph.inputs_of(x.node), None][:3]
-    if data is None or data.dtype not in BYTES or scale is None or scale.constant is None:
+    if data is None or scale is None or dot_objection(p, data) is not None:
         return None
-    start = 0 if zero is None else _single(zero.constant)
-    fits = p.layouts.activation in (None, data.dtype)
-    if not fits or start is None or scale.constant.size != 1 or scale.dtype != "float32":
+    start, step = 0 if zero is None else splat(zero), scale.constant
+    if start is None or step is None or step.size != 1 or scale.dtype != "float32":
         return None
-    return data, scale.constant.reshape(()), start
-
-
-def _single(array: np.ndarray | None) -> int | None:
-    """The one element of an integer array; None for others."""
-    return int(array.reshape(())) if array is not None and array.size == 1 else None
-
-
-def _scale_by_filter(weights: Weights) -> np.ndarray | None:
-    """One scale for each filter, or for all; None where they are along another axis."""
-    scale, filters = weights.scale, weights.array.shape[1]
-    if scale.size == 1:
-        return scale.reshape(())
-    along = scale.ndim > 1 and scale.shape[1] == filters == scale.size
-    return scale.reshape(-1) if along else None
+    return data, step.reshape(()), int(start)
 
 
 def _apart(node: Node, kernel: tuple[int, ...]) -> bool:

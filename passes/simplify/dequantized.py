@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from ...ir.edit import Editor
 from ...ir.graph import Node, Value
-from ...ir.ops.byte_table import BYTES
 from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
 from ...ir.shapes import normalize_axis
+from ...ir.types import BYTES
 from ..claims import Family, exact, moved
 from ..pattern import Match, Op, Rule, Var
 from ..queries import splat
@@ -93,13 +93,11 @@ def _concat_of_bytes(m: Match, r: Editor) -> Value:
 
 def _gathered_scales(m: Match) -> str | None:
     dq, x = m.node("dq"), m["x"]
-    scale, zero = _parameters(m, dq)
-    if scale is None or scale.tensor_type.numel == 1 or scale.rank != 1:
+    scale = m.graph.input(dq, 1)
+    if scale is None or scale.rank != 1 or scale.tensor_type.numel == 1:
         return _gathers_bytes(m)
-    if attribute(dq, "block_size") or x.dtype not in BYTES or scale.dtype != dq.out().dtype:
-        return "it is not dequantised from bytes along one axis"
-    if scale.dtype != "float32":
-        return "it is not dequantised to float32"
+    if x.dtype not in BYTES or {scale.dtype, dq.out().dtype} != {"float32"}:
+        return "it is not dequantised from bytes to float32"
     axes = [normalize_axis(int(attribute(n, "axis")), x.rank) for n in (m.root, dq)]
     return None if axes[0] == axes[1] else "it is quantised along another axis"
 

@@ -16,6 +16,7 @@ from ...ir.edit import Editor
 from ...ir.graph import Node, Value
 from ...ir.ops.vision import resize_picks
 from ...ir.registry import attribute
+from ...ir.types import BYTES
 from ..claims import Family, exact, moved
 from ..pattern import Match, Op, Rule, Var
 from ..precision import FLOATS, largest_number
@@ -77,7 +78,7 @@ def _rounds(m: Match) -> str | None:
 def _movable(m: Match) -> str | None:
     if not _per_tensor(m, m.node("dq")) or not _per_tensor(m, m.root):
         return "it has several scales"
-    if {m["x"].dtype, m.root.out().dtype} - {"int8", "uint8"} or len(m.node("move").outputs) > 1:
+    if {m["x"].dtype, m.root.out().dtype} - set(BYTES) or len(m.node("move").outputs) > 1:
         return "only 8-bit tensors are moved"
     if m.node("move").op == "Resize" and not resize_picks(m.node("move")):
         return "its elements are new ones"

@@ -15,7 +15,7 @@ import numpy as np
 from ...ir.edit import Editor
 from ...ir.graph import Value
 from ...ir.registry import attribute
-from ...ir.types import to_numpy_dtype
+from ...ir.types import BYTES, to_numpy_dtype
 from ..claims import Family, moved, rounds
 from ..pattern import Match, Op, Rule, Var
 from ..queries import splat
@@ -24,7 +24,7 @@ from .selection import bounds_of
 
 def _bytes_by_one_step(m: Match) -> str | None:
     """An objection unless all elements become 8-bit integers by one scale and zero point."""
-    if m.root.out().dtype not in ("int8", "uint8"):
+    if m.root.out().dtype not in BYTES:
         return "only 8-bit tensors are handled"
     parameters = m.graph.inputs_of(m.root)[1:]
     if any(v is not None and v.tensor_type.numel != 1 for v in parameters):
@@ -66,6 +66,12 @@ def _quantized(bound: float, scale: np.float32, zero: int, limits: np.iinfo) -> 
     return int(np.clip(steps, limits.min, limits.max))
 
 
+def _without_cut(m: Match, r: Editor) -> Value:
+    """``x``, quantised as the root quantises."""
+    parameters = m.graph.inputs_of(m.root)[1:]
+    return r.node("QuantizeLinear", [m["x"], *parameters], dict(m.root.attrs)).out()
+
+
 def _cut_bytes(m: Match, r: Editor) -> Value:
     """Quantise ``x`` first, and clip the integers, without bounds that saturation implies."""
     step, bounds = _step(m), bounds_of(m, "cut")
@@ -73,7 +79,7 @@ def _cut_bytes(m: Match, r: Editor) -> Value:
     kind = to_numpy_dtype(m.root.out().dtype)
     limits = np.iinfo(kind)
     low, high = (_quantized(b, *step, limits) for b in bounds)
-    q = r.node("QuantizeLinear", [m["x"], *m.graph.inputs_of(m.root)[1:]], dict(m.root.attrs)).out()
+    q = _without_cut(m, r)
     ends = [
         r.constant(np.array(low, kind)) if low > limits.min else None,
         r.constant(np.array(high, kind)) if high < limits.max else None,
@@ -87,7 +93,7 @@ def _implied(m: Match) -> str | None:
     """An objection unless the root's saturation implies the bounds, for each of its scales."""
     scale, zero = [*m.graph.inputs_of(m.root)[1:], None][:2]
     kind, bounds = m.root.out().dtype, bounds_of(m, "cut")
-    if kind not in ("int8", "uint8") or m.attr("q", "block_size") or m.attr("q", "precision"):
+    if kind not in BYTES or m.attr("q", "block_size") or m.attr("q", "precision"):
         return "only 8-bit tensors with scales along an axis are handled"
     if scale is None or {m["x"].dtype, scale.dtype} != {"float32"} or scale.constant is None:
         return "only float32 is divided by float32, which is constant"
@@ -133,9 +139,7 @@ RULES = (
     Rule(
         "quantize-implied",
         Op("QuantizeLinear", _CUT, name="q", rest=True),
-        lambda m, r: r.node(
-            "QuantizeLinear", [m["x"], *m.graph.inputs_of(m.root)[1:]], dict(m.root.attrs)
-        ).out(),
+        _without_cut,
         _implied,
         claim=rounds(
             "Q(clip(x, a, b)) = Q(x), where saturation implies the bounds",

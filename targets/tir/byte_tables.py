@@ -47,7 +47,7 @@ def _replaced(function: Any) -> Any:
     look_up = {PERMUTED: _by_permutation, SINGLE: _by_bytes}[str(way)]
 
     def replace(load: Any) -> Any:
-        lanes = _lanes(load)
+        lanes = _looked_up(load)
         return load if lanes is None else look_up(load.source, load.indices[0], lanes)
 
     body = tvm_ffi.structural_map(function.body, [(tvm.ir.TensorLoad, replace)])
@@ -86,7 +86,7 @@ def _by_permutation(table: Any, places: Expr, lanes: int) -> Expr:
     return tirx.Shuffle([tirx.Select(is_low, low, high)], [index(i) for i in range(lanes)])
 
 
-def _lanes(load: Any) -> int | None:
+def _looked_up(load: Any) -> int | None:
     """How many bytes are looked up in a table; None for another load."""
     if len(load.indices) != 1 or isinstance(load.indices[0], tirx.Ramp | tirx.Broadcast):
         return None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import workers
 from .judge import Finding, Subject, judge
 from .make import make
 from .shrink import Shrinker
+
+Raw: TypeAlias = "tuple[bytes, Any, Any]"
+"""A subject's model, serialised, its feeds and its pipelines."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,25 @@ def judge_item(item: Item, target: str = "cpu", peer: bool = True) -> Finding | 
     return judge(subject, target, peer) or "right"
 
 
-def _whole(item: Item, finding: Finding, _limit: float, _target: str) -> Subject | None:
-    """The subject as it was made, with the feeds that show the fault."""
+def _made(item: Item, limit: float) -> Subject | None:
+    """The subject of an item; None if it cannot be made. A child makes it: onnxruntime, which
+    evaluates graphs while they grow, ends the process on some empty inputs.
+    """
+    (done,) = workers.run(iter([item]), _make_raw, jobs=1, limit=limit)
+    return None if done.status != "done" or done.answer is None else _subject(done.answer)
+
+
+def _make_raw(item: Item) -> Raw | None:
     try:
-        subject = make(item.family, item.seed)
+        return _raw(make(item.family, item.seed))
     except Exception:
+        return None
+
+
+def _whole(item: Item, finding: Finding, limit: float, _target: str) -> Subject | None:
+    """The subject as it was made, with the feeds that show the fault."""
+    subject = _made(item, limit)
+    if subject is None:
         return None
     passes = [] if finding.passes is None else [finding.passes]
     return replace_feeds(subject, max(0, finding.feeds), passes)
@@ -90,17 +107,15 @@ def _whole(item: Item, finding: Finding, _limit: float, _target: str) -> Subject
 
 def _reduced(item: Item, finding: Finding, limit: float, target: str) -> Subject | None:
     """The smallest subject with the same fault; each attempt has a child of its own."""
-    try:
-        subject = make(item.family, item.seed)
-    except Exception:
+    subject = _made(item, limit)
+    if subject is None:
         return None
     pipelines = [finding.passes] if finding.passes is not None else []
     numbers = range(len(subject.feeds)) if finding.feeds < 0 else [finding.feeds]
 
     def shows(candidate: Subject) -> bool:
         work = partial(_judge_raw, target=target, peer=finding.kind != "crash")
-        raw = candidate.model.SerializeToString(), candidate.feeds, candidate.pipelines
-        (done,) = workers.run(iter([raw]), work, jobs=1, limit=limit)
+        (done,) = workers.run(iter([_raw(candidate)]), work, jobs=1, limit=limit)
         if done.status != "done":
             return finding.kind == done.status
         return isinstance(done.answer, Finding) and finding.same_fault(done.answer)
@@ -117,11 +132,20 @@ def replace_feeds(subject: Subject, number: int, pipelines: Sequence[str]) -> Su
     return replace(subject, feeds=[subject.feeds[number]], pipelines=pipelines)
 
 
-def _judge_raw(raw: tuple[bytes, Any, Any], target: str, peer: bool) -> Finding | None:
+def _judge_raw(raw: Raw, target: str, peer: bool) -> Finding | None:
+    return judge(_subject(raw), target, peer)
+
+
+def _raw(subject: Subject) -> Raw:
+    """What of a subject goes from process to process."""
+    return subject.model.SerializeToString(), subject.feeds, subject.pipelines
+
+
+def _subject(raw: Raw) -> Subject:
     import onnx
 
     model, feeds, pipelines = raw
-    return judge(Subject(onnx.ModelProto.FromString(model), feeds, pipelines), target, peer)
+    return Subject(onnx.ModelProto.FromString(model), feeds, pipelines)
 
 
 __all__ = ["Found", "Item", "hunt", "items", "judge_item"]

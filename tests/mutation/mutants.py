@@ -22,6 +22,8 @@ _TESTS = {
     "passes/recognize": ("recognize", "rule_conditions"),
     "passes/recognize/attention.py": ("attention", "recognize"),
     "passes/qdq_fuse.py": ("qdq_fuse", "saturation"),
+    "passes/quantizer_scales.py": ("quantizer_scales", "qdq_fuse"),
+    "passes/tabulate.py": ("tabulate",),
     "passes/signedness.py": ("signedness", "qdq_fuse"),
     "passes/subnormals.py": ("subnormals",),
     "passes/decompose.py": ("decompose", "rule_conditions", "exactness"),

@@ -131,3 +131,55 @@ def test_columns_of_a_table_with_scales() -> None:
 def test_a_table_with_one_scale() -> None:
     ops = left(graph("%y = Gather(%f, %i) {axis=1}", "2,3,5", ", %i: int64[2,3]"), INDICES)
     assert ops == ["Gather", "DequantizeLinear"]
+
+
+STAYS = {
+    "blocks": "%g = DequantizeLinear(%k, %wide) {axis=0, block_size=3}\n%y = Gather(%g, %i)",
+    "other axis": "%g = DequantizeLinear(%k, %row) {axis=1}\n%y = Gather(%g, %i)",
+    "16 bits": "%g = DequantizeLinear(%k16, %scales) {axis=0}\n%y = Gather(%g, %i)",
+    "16 bits, one scale": "%g = DequantizeLinear(%k16, %s)\n%y = Gather(%g, %i)",
+    "float16": "%g = DequantizeLinear(%k, %halves) {axis=0}\n%y = Gather(%g, %i)",
+    "to float16": "%g = DequantizeLinear(%k, %scales) {axis=0, output_dtype=10}\n"
+    "%y = Gather(%g, %i)",
+}
+MORE = """
+%wide = constant float32[1,2] [0.02, 0.04]
+%halves = constant float16[3] [0.5, 0.25, 0.125]
+%k16 = constant uint16[3,2] [1, 2, 3, 4, 5, 600]
+"""
+
+
+@pytest.mark.parametrize("lines", STAYS.values(), ids=STAYS)
+def test_other_tables_are_dequantised_first(lines: str) -> None:
+    ops = left(graph(MORE + lines, "1", ", %i: int64[2,3]"), INDICES)
+    assert ops == ["DequantizeLinear", "Gather"]
+
+
+def test_zero_points_of_the_run_are_gathered() -> None:
+    lines = "%g = DequantizeLinear(%k, %scales, %p) {axis=0}\n%y = Gather(%g, %i)"
+    ops = left(graph(lines, "1", ", %i: int64[2,3], %p: uint8[3]"), INDICES)
+    assert ops.count("Gather") == 3
+
+
+def test_zero_points_of_zero_are_not() -> None:
+    lines = "%n3 = constant uint8[3] [0, 0, 0]\n"
+    lines += "%g = DequantizeLinear(%k, %scales, %n3) {axis=0}\n%y = Gather(%g, %i)"
+    assert left(graph(lines, "1", ", %i: int64[2,3]"), INDICES).count("Gather") == 2
+
+
+def test_places_along_a_middle_axis() -> None:
+    lines = "%g = DequantizeLinear(%x, %scales, %zeros) {axis=1}\n%y = Gather(%g, %i) {axis=1}"
+    ops = left(graph(lines, "2,3,5", ", %i: int64[2,3]"), INDICES)
+    assert "DequantizeLinear" not in ops and ops.count("Gather") == 3
+
+
+def test_the_type_of_a_table_with_one_scale_stays() -> None:
+    lines = "%g = DequantizeLinear(%k, %s) {output_dtype=10}\n%y = Gather(%g, %i)"
+    ops = left(graph(lines, "1", ", %i: int64[2,3]"), INDICES)
+    assert ops == ["Gather", "DequantizeLinear"]
+
+
+def test_pixels_are_repeated_as_bytes() -> None:
+    lines = "%c = constant float32[4] [1.0, 1.0, 2.0, 2.0]\n"
+    lines += '%m = Resize(%f, _, %c) {mode="nearest"}\n%y = Exp(%m)'
+    assert left(graph(lines)) == ["Resize", "DequantizeLinear", "Exp"]

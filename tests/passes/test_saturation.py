@@ -204,6 +204,36 @@ def test_bounds_that_others_read_stay() -> None:
     assert not run(graph, "simplify").records[0].changes
 
 
+# ---- scales by channel, kept ---------------------------------------------------------------------
+
+KEPT_BY_CHANNEL: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "negative": (X, {"s": np.float32([1, -1]), "z": np.uint8([0, 0])}, "", "not a positive"),
+    "zero": (X, {"s": np.float32([1, 0]), "z": np.uint8([0, 0])}, "", "not a positive"),
+    "infinite": (X, {"s": np.float32([1, np.inf]), "z": np.uint8([0, 0])}, "", "not a positive"),
+    "wide": (X, {"s": np.float32([1, 1]), "z": np.uint16([0, 0])}, "", "only 8-bit"),
+    "precise": (
+        X,
+        {"s": np.float32([1, 1]), "z": np.uint8([0, 0])},
+        ", precision=10",
+        "only 8-bit",
+    ),
+    "float16": (
+        "%x: float16[2,4]",
+        {"s": np.float16([1, 1]), "z": np.uint8([0, 0])},
+        "",
+        "float32",
+    ),
+    "run-time scale": (X + ", %s: float32[2]", {"z": np.uint8([0, 0])}, "", "constant"),
+    "run-time zero": (X + ", %z: uint8[2]", {"s": np.float32([1, 1])}, "", "not constant"),
+}
+
+
+@pytest.mark.parametrize("name", KEPT_BY_CHANNEL)
+def test_what_stays_by_channel(name: str) -> None:
+    params, constants, attrs, reason = KEPT_BY_CHANNEL[name]
+    test_what_stays(params, constants, "Relu(%x)", f"{{axis=0{attrs}}}", reason)
+
+
 # ---- scales by channel ---------------------------------------------------------------------------
 
 CHANNELS = np.array([6 / 255, 3 / 255, 0.001], np.float32)

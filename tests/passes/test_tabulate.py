@@ -127,11 +127,74 @@ def test_two_tensors_are_no_chain() -> None:
     assert [n.op for n in g.topological() if n.op == "MapBytes"] == []
 
 
-def test_a_chain_that_broadcasts_its_start_is_left() -> None:
-    lines = """
+@pytest.mark.parametrize("wider", ["%e = kiln.Expand(%f) {shape=[3, 4]}", "%e = Add(%f, %one)"])
+def test_a_chain_that_broadcasts_its_start_is_left(wider: str) -> None:
+    lines = f"""
+    %one = constant float32[1,1,1] [1.0]
     %f = DequantizeLinear(%x, %s, %z)
-    %e = kiln.Expand(%f) {shape=[3, 4]}
+    {wider}
     %y = QuantizeLinear(%e, %t, %z)"""
     g = graph(lines, shape="1,4")
+    run(g, "tabulate,dce")
+    assert "MapBytes" not in [n.op for n in g.topological()]
+
+
+def test_a_chain_ends_in_front_of_constants_of_several_numbers() -> None:
+    lines = (
+        SWISH.format(zero="%z")
+        + """
+    %row = constant float32[2,1,1] [1.0, 2.0]
+    %d = DequantizeLinear(%y, %s, %z)
+    %a = Add(%d, %row)
+    %q = QuantizeLinear(%a, %t, %n)"""
+    )
+    ops = tabulated(graph(lines, results="q"), every_byte("uint8"))
+    assert ops == ["MapBytes", "DequantizeLinear", "Add", "QuantizeLinear"]
+
+
+def test_ops_on_quantised_tensors_are_links() -> None:
+    lines = "%y = com.microsoft.QLinearSigmoid(%x, %s, %z, %t, %z)"
+    assert tabulated(graph(lines), every_byte("uint8")) == ["MapBytes"]
+
+
+def test_ops_with_inputs_left_out_are_links() -> None:
+    lines = """
+    %f = DequantizeLinear(%x, %s)
+    %c = Clip(%f, _, %s)
+    %y = QuantizeLinear(%c, %t)"""
+    assert tabulated(graph(lines), every_byte("uint8")) == ["MapBytes"]
+
+
+def test_a_result_in_the_middle_of_a_chain_is_a_start() -> None:
+    lines = (
+        SWISH.format(zero="%z")
+        + """
+    %d = DequantizeLinear(%y, %s, %z)
+    %a = Add(%d, %t)
+    %q = QuantizeLinear(%a, %t, %n)"""
+    )
+    g = graph(lines, results="y, q")
+    assert tabulated(g, every_byte("uint8")) == ["MapBytes", "MapBytes"]
+    second = [n for n in g.topological() if n.op == "MapBytes"][1]
+    assert g.required_inputs(second)[0].node.op == "MapBytes"
+
+
+def test_integers_of_other_sizes_start_no_chain() -> None:
+    lines = """
+    %w16 = Cast(%x) {to=5}
+    %r = Transpose(%w16) {perm=[0, 1, 3, 2]}
+    %f = DequantizeLinear(%r, %s)
+    %y = QuantizeLinear(%f, %t)"""
+    assert "MapBytes" not in tabulated(graph(lines), every_byte("uint8"))
+
+
+def test_what_draws_random_numbers_is_no_link() -> None:
+    lines = """
+    %p = constant float32[] 0.5
+    %on = constant bool[] true
+    %f = DequantizeLinear(%x, %s, %z)
+    %d = Dropout(%f, %p, %on) {seed=1}
+    %y = QuantizeLinear(%d, %t)"""
+    g = graph(lines)
     run(g, "tabulate,dce")
     assert "MapBytes" not in [n.op for n in g.topological()]

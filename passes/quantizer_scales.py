@@ -1,4 +1,4 @@
-"""Scales by channel of quantised activations, which integer sums do not take, move elsewhere.
+"""Where the scales of quantisers go that integer ops do not take.
 
     Conv(DQ(x, s), DQ(w, t)) = Conv(DQ(x, 1), DQ(w, s*t))     depthwise, s by channel
     Q(y, s) = Q(y / s, 1)                                     s by channel
@@ -6,8 +6,8 @@
     (c*a + b) / s = c*(a/s) + b/s                             c the sums of an integer op
     Q(c*a + b, s) = Q(c*(a/s) + b/s, 1)
 
-All zero points of a tensor have to be the same number. NNCF quantises what depthwise convolutions
-read in this way, and keeps biases as floats.
+NNCF quantises by channel what depthwise convolutions read, and keeps biases as floats. All zero
+points of such a tensor have to be the same number.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 
 from ..ir.edit import Editor
 from ..ir.graph import Node, Value
-from ..ir.ops.byte_table import BYTES
 from ..ir.registry import attribute
 from ..ir.shapes import normalize_axis
-from .claims import Family, exact, rounds
+from ..ir.types import BYTES
+from .claims import STEP, Family, exact, rounds
 from .pattern import Const, Match, Op, Rule, Var
+from .precision import narrowed
 from .queries import splat
 
 _F32 = np.float32
@@ -122,31 +123,33 @@ def _computed(m: Match) -> str | None:
 
 def _scaled_sums(m: Match, r: Editor, scale: np.ndarray) -> Value:
     """``c*(a/s) + b/s``."""
-    factor, addend = m["a"].constant, m.get("b")
-    assert factor is not None
-    total = r.op("Mul", m.node("c").out(), r.constant((factor / scale).astype(_F32)))
-    if addend is None:
-        return total
-    assert addend.constant is not None
-    return r.op("Add", total, r.constant((addend.constant / scale).astype(_F32)))
+    quotients = _quotients(m, scale)
+    assert quotients is not None
+    factor, *addend = map(r.constant, quotients)
+    total = r.op("Mul", m.node("c").out(), factor)
+    return r.op("Add", total, *addend) if addend else total
 
 
-def _divisible(m: Match, scale: np.ndarray | None) -> str | None:
+def _divisible(m: Match, scale: np.ndarray) -> str | None:
     """An objection where a quotient of constants overflows, or loses digits."""
-    if scale is None or {scale.dtype, m["a"].dtype} != {np.dtype(_F32), "float32"}:
-        return "the scale is not known"
+    if scale.dtype != _F32 or m["a"].dtype != "float32":
+        return "it is not computed in float32"
+    return "the quotients leave float32" if _quotients(m, scale) is None else None
+
+
+def _quotients(m: Match, scale: np.ndarray) -> list[np.ndarray] | None:
+    """``a/s``, and ``b/s`` if there is an addend; None where one does not fit float32."""
     constants = [v.constant for v in (m["a"], m.get("b")) if v is not None]
-    limits = np.finfo(_F32)
     with np.errstate(all="ignore"):
-        quotients = [np.abs(c / scale) for c in constants if c is not None]
-    fits = all(np.all((q == 0) | (q >= limits.tiny) & (q <= limits.max)) for q in quotients)
-    return None if fits else "the quotients leave float32"
+        wide = [c.astype(np.float64) / scale for c in constants if c is not None]
+    found = [q for w in wide if (q := narrowed(w, scale.dtype)) is not None]
+    return found if len(found) == len(wide) else None
 
 
 def _quotient(m: Match) -> str | None:
     if m.root.out().type != m.node("c").out().type:
         return "the scale broadcasts the sums"
-    return _divisible(m, m["s"].constant)
+    return _divisible(m, _scale(m))
 
 
 def _quantized_sums(m: Match) -> str | None:
@@ -160,10 +163,15 @@ def _quantized_sums(m: Match) -> str | None:
     return "its scale is 1" if array.reshape(()) == 1 else _divisible(m, array.reshape(()))
 
 
-def _by_quotient(m: Match, r: Editor) -> Value:
+def _scale(m: Match) -> np.ndarray:
+    """The constant that sums are divided by."""
     scale = m["s"].constant
     assert scale is not None
-    return _scaled_sums(m, r, scale)
+    return scale
+
+
+def _by_quotient(m: Match, r: Editor) -> Value:
+    return _scaled_sums(m, r, _scale(m))
 
 
 def _quantize_scaled(m: Match, r: Editor) -> Value:
@@ -177,7 +185,6 @@ _SUMS = Op("Cast", Op("ConvInteger|MatMulInteger", Var("x"), rest=True, shared=T
 _SCALED = Op("Mul", _SUMS, Const("a"))
 _SCALED_FORMS = (Op("Add", _SCALED, Const("b")), _SCALED)
 
-_STEP = "one step of the result, where no scale overflows or vanishes"
 _EXACTLY = "quotients by every scale are too hard for the solver"
 
 DEPTHWISE_RULES = (
@@ -201,6 +208,6 @@ RULES = (
       for form in _SCALED_FORMS),
     *(Rule("quantized-sums", Op("QuantizeLinear", form, rest=True), _quantize_scaled,
            _quantized_sums,
-           claim=rounds("Q(c a + b, s) = Q(c (a / s) + b / s, 1)", _STEP))
+           claim=rounds("Q(c a + b, s) = Q(c (a / s) + b / s, 1)", STEP))
       for form in _SCALED_FORMS),
 )  # fmt: skip

@@ -120,3 +120,72 @@ def test_what_is_quantised_by_channel_elsewhere(zero: str) -> None:
 def test_different_zero_points_stay() -> None:
     lines = "%q = QuantizeLinear(%x, %sy, %zd) {axis=1}\n%y = Cast(%q) {to=1}"
     assert left(graph(lines, "float32"), 0, "float32") == ["QuantizeLinear", "Cast"]
+
+
+def scale_of_quantizer(g: Graph) -> np.ndarray | None:
+    """The scale that the pass leaves to QuantizeLinear."""
+    x = np.random.default_rng(4).integers(0, 256, (2, C, 7, 5)).astype(np.uint8)
+    feeds = {"x": x, **{v.name: np.array(3, v.dtype) for v in g.inputs[1:]}}
+    expected = evaluate(g, feeds)[0]
+    run(g, "qdq_fuse{always=true},dce")
+    actual = evaluate(g, feeds)[0]
+    assert np.abs(actual.astype(int) - expected.astype(int)).max() <= STEP
+    (q,) = (n for n in g.topological() if n.op == "QuantizeLinear")
+    return g.required_inputs(q)[1].constant
+
+
+@pytest.mark.parametrize("product", [
+    "%c = Conv(%f, %vf)\n%d = Mul(%c, %two)\n",
+    "%r = kiln.Reshape(%f) {shape=[70, 6]}\n%mf = DequantizeLinear(%m, %sw)\n"
+    "%c = MatMul(%r, %mf)\n%d = Mul(%c, %two)\n",
+])  # fmt: skip
+@pytest.mark.parametrize("zero", ["", ", %n"])
+def test_sums_without_a_bias_are_quantised_at_once(product: str, zero: str) -> None:
+    """``Cast(sums) * scale`` as it stands in a model."""
+    names = {"Conv(%f, %vf)": "ConvInteger(%x, %v, %z)", "MatMul(%r, %mf)": "MatMulInteger(%r, %m)"}
+    (call,) = (n for n in names if n in product)
+    lines = product.replace(call, names[call]).replace("%f", "%x")
+    lines = lines.replace("%d = Mul(%c", "%e = Cast(%c) {to=1}\n%d = Mul(%e")
+    lines = "\n".join(s for s in lines.split("\n") if "%mf" not in s)
+    more = {"m": RNG.integers(-99, 99, (C, 4)).astype(np.int8), "two": F32(0.002)}
+    g = graph(f"{lines}\n%y = QuantizeLinear(%d, %t{zero})", more=more)
+    assert scale_of_quantizer(g) == 1
+
+
+KEPT = {
+    "16 bits": ("%y = QuantizeLinear(%c, %t, %n16)", ""),
+    "run-time scale": ("%y = QuantizeLinear(%c, %p, %n)", ", %p: float32[]"),
+    "run-time zero point": ("%y = QuantizeLinear(%c, %t, %p)", ", %p: uint8[]"),
+    "zero points differ": ("%y = QuantizeLinear(%c, %s4, %z4) {axis=1}", ""),
+    "float16": ("%y = QuantizeLinear(%c, %t) {precision=10}", ""),
+}
+
+
+@pytest.mark.parametrize("line, params", KEPT.values(), ids=KEPT)
+def test_what_is_divided_in_the_run(line: str, params: str) -> None:
+    more = {"n16": np.int16(5), "z4": np.arange(4).astype(np.uint8)}
+    texts, by_hash = constant_lines({**CONSTANTS, **more})
+    head = f"graph main(%x: uint8[2,{C},7,5]{params}) -> (y)"
+    g = graph_of(f"{head} {{\n{texts}\n{OPEN}{line}\nreturn %y\n}}", by_hash)
+    scale = scale_of_quantizer(g)
+    assert scale is None or not np.all(scale == 1)
+
+
+def test_a_divisor_that_broadcasts_the_sums_stays() -> None:
+    lines = OPEN + "%d = Div(%c, %more)\n%y = Exp(%d)"
+    g = graph(lines, more={"more": np.ones((3, 1, 1, 1, 1), F32) * 100})
+    assert left(g) == ["ConvInteger", "Cast", "Mul", "Add", "Div", "Exp"]
+
+
+def test_zero_points_of_depthwise_weights_stay_with_them() -> None:
+    lines = BY_CHANNEL.format("%zs") + "%wf = DequantizeLinear(%w, %sw, %n)\n"
+    lines += f"%y = Conv(%f, %wf) {{group={C}}}"
+    assert left(graph(lines)) == ["ConvInteger", "Cast", "Mul"]
+
+
+def test_others_may_read_the_data_of_a_depthwise_convolution() -> None:
+    lines = BY_CHANNEL.format("%zs") + "%wf = DequantizeLinear(%w, %sf) {axis=0}\n"
+    lines += f"%c = Conv(%f, %wf) {{group={C}, pads=[1,1,1,1]}}\n%y = Add(%c, %f)"
+    assert sorted(left(graph(lines))) == sorted(
+        ["ConvInteger", "Cast", "Mul", "DequantizeLinear", "Mul", "Add"]
+    )
