@@ -51,7 +51,7 @@ def _one_scale(m: Match, r: Editor, node: Node, data: Value) -> Value:
     given = [data, r.constant(np.ones((), _F32))]
     if zero is not None:
         assert zero.constant is not None
-        given.append(r.constant(zero.constant.reshape(-1)[0]))
+        given.append(r.constant(zero.constant.flat[0]))
     attrs = {k: v for k, v in node.attrs.items() if k != "axis"}
     return r.node(node.op, given, attrs).out()
 
