@@ -153,11 +153,18 @@ POOL, THREADS = "graphkiln_pool", "graphkiln_threads"
 MOST_THREADS = 1024
 """The most threads that a parallel loop can have."""
 
+SPELLED_OUT = -1
+"""The value of the polled word in runs of bytecode in which no loop is a function of its own, so
+that each of its kernels can be timed. Signals never give the word this value."""
+
 POLL = "graphkiln_poll"
 """The kernel that bytecode calls to look for signals."""
 
 DIM_KERNELS = "dims_"
 """How names of dim kernels begin, which compute dims from dims."""
+
+LOOPS = "loop_"
+"""How names of functions begin that run a whole loop."""
 
 HOST_FUNCTIONS = "graphkiln.host."
 """How the names of host functions begin where bytecode calls them; the op follows."""

@@ -410,11 +410,12 @@ class _Compilation:
         self.dump(lowered)
         parts = self.timed("kernels", lambda: self.build(lowered))
         native = self.timed("native", lambda: self.native(graph, lowered))
+        loops = self.timed("loops", lambda: self.loops(lowered)) if lowered.loops else {}
         code = None if isinstance(native, str) else native
         library = self.timed(
             "link",
             lambda: link(
-                lowered.program, parts.objects, lowered.dim_kernels, self.target, tools, code
+                lowered.program, parts.objects, lowered.dim_kernels, self.target, tools, code, loops
             ),
         )  # fmt: skip
         manifest = self.manifest(graph, source, sorted(lowered.program.host_functions))
@@ -501,6 +502,12 @@ class _Compilation:
         from .codegen.native import native_of
 
         return native_of(graph, lowered, self.target)
+
+    def loops(self, lowered: Lowered) -> dict[str, bytes]:
+        """The object files of loops' functions."""
+        from .codegen.loop_code import loop_object
+
+        return {name: loop_object(code, self.target) for name, code in lowered.loops.items()}
 
     def manifest(self, graph: Graph, source: Source, hosts: list[str]) -> dict[str, Any]:
         import tvm

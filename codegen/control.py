@@ -2,6 +2,9 @@
 
 Bodies are inlined: they use registers and slots of the same program, and there are no calls. The
 values that a loop carries stay in the same registers, which each iteration overwrites.
+
+A loop whose shapes do not change is a function of its own beside (:mod:`.loop_program`), which the
+program calls; its blocks then run only where that gives up.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from ..ir.dims import Dim, SymExpr, free_symbols, is_static, symbol_name
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
 from ..ir.types import TensorType
+from .loop_calls import call_loop
+from .loop_program import LoopForm, Scanned
 from .lowering_state import LoweringState
 from .program import Copy, If, Instruction, Loop, Reg, View
 from .scalar_calls import (
@@ -26,6 +31,7 @@ from .scalar_calls import (
     less,
     plus_one,
 )
+from .straight_line import Foreign
 
 Inline: TypeAlias = "Callable[[Graph, Sequence[Reg]], list[Reg]]"
 """Emits a body whose inputs are in registers; returns the registers of its outputs."""
@@ -124,42 +130,106 @@ def _lower_loop(state: LoweringState, node: Node, inline: Inline) -> None:
     """Emit ``while iteration < limit and condition: body``, and stack what the iterations scan."""
     inputs = state.graph.inputs_of(node)
     body = _body(node)
-    known = frozenset(state.dims.bound)
-    carried_count = int(attribute(node, "num_carried") or 0)
+    count = int(attribute(node, "num_carried") or 0)
     limit_value = inputs[0] if inputs else None
     start_value = inputs[1] if len(inputs) > 1 else None
-    carried = [state.builder.new_reg() for _ in range(carried_count)]
-    initial = state.regs(inputs[2 : 2 + carried_count])
-    captured = state.regs(inputs[2 + carried_count :])
-    for target, source in zip(carried, initial, strict=True):
-        state.builder.emit(Copy(target, source))
+    initial = state.regs(inputs[2 : 2 + count])
+    captured = state.regs(inputs[2 + count :])
     limit = None if limit_value is None else _as_scalar(state, limit_value)
-    iteration = state.builder.new_reg()
-    state.builder.emit(Copy(iteration, constant_scalar(state.kernels, 0)))
-    condition = state.builder.new_reg()
-    start = (
-        constant_scalar(state.kernels, True)
-        if start_value is None
-        else _as_scalar(state, start_value)
-    )
-    state.builder.emit(Copy(condition, start))
-    lists = _new_lists(state, len(body.outputs) - 1 - carried_count)
-    test_block, test = _loop_test(state, iteration, limit, condition)
-    with _block(state) as block:
-        registers = [iteration, condition, *carried, *captured]
-        _bind_carried(state, body, registers)
-        results = inline(body, registers)
-        _append(state, lists, results[1 + carried_count :])
-        _move(state, [condition, *carried], results[: 1 + carried_count])
-        if body.outputs[0].rank != 0:
-            state.builder.emit(View(condition, condition, ()))
-        state.builder.emit(Copy(iteration, plus_one(state.kernels, iteration)))
-    state.builder.emit(Loop(test_block, test, tuple(block)))
-    scans = [
-        _stack(state, held, node.outputs[carried_count + i].type, 0, False, known)
-        for i, held in enumerate(lists)
-    ]
-    state.define(node, [*carried, *scans])
+    start = None if start_value is None else _as_scalar(state, start_value)
+    carried = [state.builder.new_reg() for _ in range(count)]
+    iteration, condition = state.builder.new_reg(), state.builder.new_reg()
+    known = frozenset(state.dims.bound)
+    with state.builder.nested() as whole:
+        for target, source in zip(carried, initial, strict=True):
+            state.builder.emit(Copy(target, source))
+        state.builder.emit(Copy(iteration, constant_scalar(state.kernels, 0)))
+        first = constant_scalar(state.kernels, True) if start is None else start
+        state.builder.emit(Copy(condition, first))
+        lists = _new_lists(state, len(body.outputs) - 1 - count)
+        test_block, test = _loop_test(state, iteration, limit, condition)
+        with _block(state) as block:
+            registers = [iteration, condition, *carried, *captured]
+            _bind_carried(state, body, registers)
+            results = inline(body, registers)
+            inner = tuple(block)
+            _append(state, lists, results[1 + count :])
+            _move(state, [condition, *carried], results[: 1 + count])
+            if body.outputs[0].rank != 0:
+                state.builder.emit(View(condition, condition, ()))
+            state.builder.emit(Copy(iteration, plus_one(state.kernels, iteration)))
+        state.builder.emit(Loop(test_block, test, tuple(block)))
+        scans = [
+            _stack(state, held, node.outputs[count + i].type, 0, False, known)
+            for i, held in enumerate(lists)
+        ]
+
+    may_end = not (body.outputs[0] == body.inputs[1] or _is_true(body.outputs[0]))
+
+    def form() -> LoopForm:
+        stacked = [
+            _stacked(r, part, v, 0, False, known)
+            for r, part, v in zip(
+                results[1 + count :], body.outputs[1 + count :], node.values[count:], strict=True
+            )
+        ]
+        trips = None if limit_value is None else limit_value.constant
+        return LoopForm(
+            inner, limit if trips is None else int(trips.reshape(-1)[0]),
+            None if _is_true(start_value) else start, carried, initial, results[1 : 1 + count],
+            _settled(body.inputs[2 : 2 + count], known),
+            list(zip(captured, _settled(body.inputs[2 + count :], known), strict=True)),
+            stacked, _rows(node.values[count:], [0] * len(stacked), known),
+            iteration=iteration, condition=condition, going=results[0] if may_end else None,
+        )  # fmt: skip
+
+    _finish(state, node, form, whole, [*carried, *scans])
+
+
+def _is_true(value: Value | None) -> bool:
+    """Is a condition always true?"""
+    array = None if value is None else value.constant
+    return array is not None and bool(array.reshape(-1)[0])
+
+
+def _finish(
+    state: LoweringState, node: Node, form: Callable[[], LoopForm], whole: Sequence[Instruction],
+    results: Sequence[Reg],
+) -> None:  # fmt: skip
+    """Emit a loop as a call of a function, or else as the block ``whole``."""
+    found = call_loop(state, form, whole, results)
+    if found is None:
+        for instruction in whole:
+            state.builder.emit(instruction)
+    state.define(node, results if found is None else found)
+
+
+def _settled(values: Sequence[Value], known: frozenset[str]) -> list[TensorType]:
+    """The types of values; raises :class:`.Foreign` unless all of their sizes are ``known``."""
+    types = []
+    for v in values:
+        t = v.type
+        if not isinstance(t, TensorType) or t.shape is None or t.dtype.name == "string":
+            raise Foreign("a value that is no tensor of numbers")
+        if not frozenset().union(*map(free_symbols, t.dims)) <= known:
+            raise Foreign("sizes that the loop tells")
+        types.append(t)
+    return types
+
+
+def _stacked(
+    reg: Reg, part: Value, whole: Value, axis: int, backwards: bool, known: frozenset[str]
+) -> Scanned:
+    """What a loop stacks; the size of the whole may not be known."""
+    (part_type,) = _settled([part], known)
+    return Scanned(reg, part_type, whole.tensor_type, axis, backwards)
+
+
+def _rows(wholes: Sequence[Value], axes: Sequence[int], known: frozenset[str]) -> Dim | None:
+    """How many parts are stacked, if that is ``known``."""
+    rows = {v.shape[axis] for v, axis in zip(wholes, axes, strict=True)}
+    one = rows.pop() if len(rows) == 1 else None
+    return one if one is not None and free_symbols(one) <= known else None
 
 
 def _loop_test(
@@ -209,45 +279,65 @@ def _lower_scan(state: LoweringState, node: Node, inline: Inline) -> None:
     inputs = state.graph.required_inputs(node)
     body = _body(node)
     known = frozenset(state.dims.bound)
-    carried_count = int(attribute(node, "num_carried") or 0)
+    count = int(attribute(node, "num_carried") or 0)
     scan_count = int(attribute(node, "num_scan_inputs") or 0)
-    scans = inputs[carried_count : carried_count + scan_count]
+    scans = inputs[count : count + scan_count]
     given = _list(node, "scan_input_axes", scan_count)
     axes = [a % v.rank for a, v in zip(given, scans, strict=True)]
-    backwards = _list(node, "scan_input_directions", scan_count)
-    carried = [state.builder.new_reg() for _ in range(carried_count)]
-    for target, source in zip(carried, state.regs(inputs[:carried_count]), strict=True):
-        state.builder.emit(Copy(target, source))
-    scan_regs = state.regs(scans)
-    captured = state.regs(inputs[carried_count + scan_count :])
+    backwards = list(map(bool, _list(node, "scan_input_directions", scan_count)))
+    initial, scan_regs = state.regs(inputs[:count]), state.regs(scans)
+    captured = state.regs(inputs[count + scan_count :])
     length = scans[0].shape[axes[0]]
-    limit = dim_scalar(state.kernels, length)
+    carried = [state.builder.new_reg() for _ in range(count)]
     iteration = state.builder.new_reg()
-    state.builder.emit(Copy(iteration, constant_scalar(state.kernels, 0)))
-    lists = _new_lists(state, len(body.outputs) - carried_count)
-    with state.builder.nested() as test_block:
-        test = less(state.kernels, iteration, limit)
-    with _block(state) as block:
-        slices = [
-            _slice(state, r, v, axis, iteration, length, bool(back))
-            for r, v, axis, back in zip(scan_regs, scans, axes, backwards, strict=True)
+    stacks = list(zip(body.outputs[count:], node.values[count:], strict=True))
+    out_axes = [
+        a % v.rank
+        for a, (_, v) in zip(_list(node, "scan_output_axes", len(stacks)), stacks, strict=True)
+    ]
+    out_backwards = list(map(bool, _list(node, "scan_output_directions", len(stacks))))
+    with state.builder.nested() as whole:
+        for target, source in zip(carried, initial, strict=True):
+            state.builder.emit(Copy(target, source))
+        limit = dim_scalar(state.kernels, length)
+        state.builder.emit(Copy(iteration, constant_scalar(state.kernels, 0)))
+        lists = _new_lists(state, len(stacks))
+        with state.builder.nested() as test_block:
+            test = less(state.kernels, iteration, limit)
+        with _block(state) as block:
+            slices = [
+                _slice(state, r, v, axis, iteration, length, back)
+                for r, v, axis, back in zip(scan_regs, scans, axes, backwards, strict=True)
+            ]
+            before = len(block)
+            registers = [*carried, *slices, *captured]
+            _bind_carried(state, body, registers)
+            results = inline(body, registers)
+            inner = tuple(block[before:])
+            _append(state, lists, results[count:])
+            _move(state, carried, results[:count])
+            state.builder.emit(Copy(iteration, plus_one(state.kernels, iteration)))
+        state.builder.emit(Loop(tuple(test_block), test, tuple(block)))
+        stacked = [
+            _stack(state, held, v.type, axis, back, known)
+            for held, (_, v), axis, back in zip(lists, stacks, out_axes, out_backwards, strict=True)
         ]
-        registers = [*carried, *slices, *captured]
-        _bind_carried(state, body, registers)
-        results = inline(body, registers)
-        _append(state, lists, results[carried_count:])
-        _move(state, carried, results[:carried_count])
-        state.builder.emit(Copy(iteration, plus_one(state.kernels, iteration)))
-    state.builder.emit(Loop(tuple(test_block), test, tuple(block)))
-    out_axes = _list(node, "scan_output_axes", len(lists))
-    out_backwards = _list(node, "scan_output_directions", len(lists))
-    stacked = []
-    for i, held in enumerate(lists):
-        t = node.outputs[carried_count + i].type
-        assert isinstance(t, TensorType)
-        axis = out_axes[i] % t.rank
-        stacked.append(_stack(state, held, t, axis, bool(out_backwards[i]), known))
-    state.define(node, [*carried, *stacked])
+
+    def form() -> LoopForm:
+        parts = _settled(body.inputs[count : count + scan_count], known)
+        return LoopForm(
+            inner, length, None, carried, initial, results[:count],
+            _settled(body.inputs[:count], known),
+            list(zip(captured, _settled(body.inputs[count + scan_count :], known), strict=True)),
+            [_stacked(r, part, v, axis, back, known)
+             for r, (part, v), axis, back in zip(
+                results[count:], stacks, out_axes, out_backwards, strict=True)],
+            _rows([v for _, v in stacks], out_axes, known),
+            [Scanned(*cut) for cut in zip(
+                slices, parts, _settled(scans, known), axes, backwards, scan_regs, strict=True)],
+        )  # fmt: skip
+
+    _finish(state, node, form, whole, [*carried, *stacked])
 
 
 def _list(node: Node, name: str, count: int) -> list[int]:

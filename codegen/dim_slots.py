@@ -7,7 +7,7 @@ bound by now, such as ``2*N+1``, and decides the conditions on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..contract import DIM_KERNELS
@@ -44,7 +44,7 @@ class DimKernel:
     """
 
     name: str
-    targets: tuple[tuple[int, SymExpr], ...]
+    targets: tuple[tuple[int, Dim], ...]
     symbols: tuple[tuple[str, int], ...]
     verdict: Verdict | None = None
 
@@ -85,6 +85,21 @@ class DimSlots:
     def _new_slot(self) -> int:
         self._builder.program.slots += 1
         return self._builder.program.slots - 1
+
+    def new_slot(self) -> Slot:
+        """A slot for a number that is no dim of the graph."""
+        return Slot(self._new_slot())
+
+    def compute(self, targets: Mapping[Slot, Dim], given: Mapping[str, Slot]) -> None:
+        """Compute slots from dims, all at once.
+
+        Their symbols are ``given``, or bound ones of the graph.
+        """
+        needed = sorted(frozenset().union(*(free_symbols(d) for d in targets.values())))
+        self._emit_kernel(
+            tuple((slot.index, d) for slot, d in targets.items()),
+            tuple((s, given[s].index if s in given else self._slots[sym(s)]) for s in needed),
+        )
 
     def of(self, d: Dim) -> DimSlot:
         """The slot of a dim, or its value if static.
@@ -161,19 +176,24 @@ class DimSlots:
         needed = sorted(frozenset().union(*symbols))
         for s in needed:
             self._add(sym(s))
-        kernel = DimKernel(
-            f"{DIM_KERNELS}{len(self.kernels)}",
+        self._emit_kernel(
             tuple((self._slots[d], d) for d in ready),
             tuple((s, self._slots[sym(s)]) for s in needed),
             verdict,
         )
-        self.kernels.append(kernel)
-        self._builder.emit(ComputeDims(kernel.name))
         if verdict is not None:
             self._builder.program.host_functions.add("RefuseSizes")
             told = tuple(c.told for c in checks)
             slots = (Slot(verdict.slot), Slot(verdict.a), Slot(verdict.b))
             self._builder.emit(CheckSizes(*slots, told))
+
+    def _emit_kernel(
+        self, targets: tuple[tuple[int, Dim], ...], symbols: tuple[tuple[str, int], ...],
+        verdict: Verdict | None = None,
+    ) -> None:  # fmt: skip
+        kernel = DimKernel(f"{DIM_KERNELS}{len(self.kernels)}", targets, symbols, verdict)
+        self.kernels.append(kernel)
+        self._builder.emit(ComputeDims(kernel.name))
 
 
 def size_of(t: TensorType) -> Dim:

@@ -71,10 +71,12 @@ def link(
     target: Target,
     tools: Tools,
     native: Native | None = None,
+    loops: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """The shared library: bytecode, kernels and their thread pool.
 
-    ``native`` is the native code that calls kernels without the virtual machine.
+    ``native`` is the native code that calls kernels without the virtual machine, ``loops`` are the
+    object files of loops by the names of their functions.
 
     Raises :class:`LinkError` when it fails.
     """
@@ -95,6 +97,8 @@ def link(
             parts["pool"], symbols["pool"] = tools.pool, list(POOL_FUNCTIONS)
             if native is not None:
                 parts["native"], symbols["native"] = native.content, list(FUNCTIONS)
+            for name, content in (loops or {}).items():
+                parts[name], symbols[name] = content, [name]
             for name, content in parts.items():
                 path = root / f"{name}.o"
                 path.write_bytes(content)

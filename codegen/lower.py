@@ -32,6 +32,7 @@ from .errors import CodegenError
 from .kernel_calls import KernelCalls
 from .kernels import KernelSpec, computed_sizes, kernel_spec
 from .liveness import Liveness
+from .loop_code import LoopCode
 from .lowering_state import LoweringState
 from .program import (
     AllocStorage,
@@ -67,6 +68,8 @@ class Lowered:
     """By kernel, the spec of each of its calls in program order, which names the calling node."""
     weight_spaces: dict[int, str] = field(default_factory=dict)
     """The memory spaces of weights that are not in the host's."""
+    loops: dict[str, LoopCode] = field(default_factory=dict)
+    """The loops that have functions of their own, by name."""
 
     def kernels_of(self, device: str) -> dict[str, KernelSpec]:
         """The kernels that run on a device."""
@@ -94,11 +97,13 @@ def lower_graph(graph: Graph, target: Target, version: str) -> Lowered:
 
     live = Liveness(graph, not target.keeps_apart, space)
     state = LoweringState(graph, builder, dims, kernels, live, space)
+    # Native code keeps temporaries in one block.
+    state.loops = None if target.host.keeps_apart else {}
     dims.collect(graph)
     _lower_model(state)
     return Lowered(
         builder.program, kernels.kernels, dims.kernels, builder.weights, kernels.calls,
-        builder.weight_spaces,
+        builder.weight_spaces, state.loops or {},
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..contract import HOST
 from ..ir.graph import Graph, Node, Value
@@ -14,6 +15,9 @@ from .liveness import Liveness
 from .program import Reg
 from .program_builder import ProgramBuilder
 
+if TYPE_CHECKING:
+    from .loop_code import LoopCode
+
 
 @dataclass
 class LoweringState:
@@ -21,7 +25,8 @@ class LoweringState:
 
     ``live`` says when its values die and which of them lie in the ``arenas``, of which each memory
     space has one, in the register given. ``space`` tells where a node's results are; ``spaces`` has
-    the values that are not in the host's.
+    the values that are not in the host's. ``loops`` are the loops that have functions of their own,
+    by name, None where none may have.
     """
 
     graph: Graph
@@ -33,6 +38,7 @@ class LoweringState:
     arenas: dict[str, Reg] = field(default_factory=dict)
     registers: dict[Value, Reg] = field(default_factory=dict)
     spaces: dict[Value, str] = field(default_factory=dict)
+    loops: dict[str, LoopCode] | None = None
     _copies: dict[Value, dict[str, Reg]] = field(default_factory=dict)
 
     def inner(self, body: Graph, inputs: Sequence[Reg]) -> LoweringState:
@@ -40,8 +46,9 @@ class LoweringState:
         live = Liveness(body, planned=False)
         registers = dict(zip(body.inputs, inputs, strict=True))
         return LoweringState(
-            body, self.builder, self.dims, self.kernels, live, self.space, registers=registers
-        )
+            body, self.builder, self.dims, self.kernels, live, self.space, registers=registers,
+            loops=self.loops,
+        )  # fmt: skip
 
     def reg(self, value: Value, space: str = HOST) -> Reg:
         """The register of a value in a memory space.

@@ -35,7 +35,12 @@ class ShapeConst:
     dims: tuple[int, ...]
 
 
-Operand: TypeAlias = "Reg | Imm | ShapeConst"
+@dataclass(frozen=True)
+class SignalWord:
+    """The word to poll for signals, as an int64[1] tensor."""
+
+
+Operand: TypeAlias = "Reg | Imm | ShapeConst | SignalWord"
 DimSlot: TypeAlias = "int | Slot"
 
 
@@ -230,16 +235,36 @@ class Loop:
     body: Block
 
 
+@dataclass(frozen=True)
+class CallLoop:
+    """Run a whole loop as native code, the function ``loop``; see :mod:`.loop_program`.
+
+    It sets ``done``, a bool tensor among its arguments. Where that is false, it left the loop, as
+    something does not hold or a kernel failed: ``otherwise`` is the same loop as instructions,
+    which start anew, and say what is wrong. A ``steady`` loop takes as long in all runs with the
+    same shapes.
+    """
+
+    loop: str
+    arguments: tuple[Operand, ...]
+    done: Reg
+    otherwise: Block
+    steady: bool = False
+
+
 Instruction: TypeAlias = (
     "LoadWeight | LoadInput | AllocStorage | MakeTensor | View | Transfer | Call | CallHost"
     " | GetItem | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | CheckSizes | Copy"
-    " | Kill | If | Loop"
+    " | Kill | If | Loop | CallLoop"
 )
 Block: TypeAlias = "tuple[Instruction, ...]"
 
 
 def instruction_count(block: Sequence[Instruction]) -> int:
-    """How many instructions a block has, those of blocks inside of it included."""
+    """How many instructions a block has, those of blocks inside of it included.
+
+    A loop that native code runs is one.
+    """
     total = len(block)
     for i in block:
         if isinstance(i, If):

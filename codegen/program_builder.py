@@ -29,7 +29,8 @@ from .program import (
 class ProgramBuilder:
     """A program under construction; ``weights`` are names and arrays of the constants it loads.
 
-    ``weight_spaces`` are the memory spaces of those that are not in the host's.
+    ``weight_spaces`` are the memory spaces of those that are not in the host's, ``dim_slots`` the
+    slots that registers with dims were read from.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class ProgramBuilder:
         self._block: list[Instruction] = self.program.body
         self._weight_index: dict[tuple[int, str], int] = {}
         self._dim_regs: dict[Dim, Reg] = {}
+        self.dim_slots: dict[Reg, Slot] = {}
 
     def emit(self, instruction: Instruction) -> None:
         self._block.append(instruction)
@@ -77,6 +79,12 @@ class ProgramBuilder:
             self.emit(LoadWeight(reg, self._weight(value.name, array, space), space))
         return reg
 
+    def table(self, name: str, array: np.ndarray) -> Reg:
+        """A new register with an array that is no constant of the graph."""
+        reg = self.new_reg()
+        self.emit(LoadWeight(reg, self._weight(name, array, HOST)))
+        return reg
+
     def _weight(self, name: str, array: np.ndarray, space: str) -> int:
         index = self._weight_index.get((id(array), space))
         if index is None:
@@ -96,9 +104,15 @@ class ProgramBuilder:
         """A register with the value of a dim, whose slot is read once in a block."""
         found = self._dim_regs.get(d)
         if found is None:
-            found = self._dim_regs[d] = self.new_reg()
-            self.emit(ReadDim(found, slot))
+            found = self._dim_regs[d] = self.read_slot(slot)
         return found
+
+    def read_slot(self, slot: Slot) -> Reg:
+        """A new register with the value of a slot."""
+        reg = self.new_reg()
+        self.dim_slots[reg] = slot
+        self.emit(ReadDim(reg, slot))
+        return reg
 
     def forget_dims(self, symbols: Set[str]) -> None:
         """Forget registers with dims of these symbols, which have new values."""

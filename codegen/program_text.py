@@ -24,6 +24,7 @@ from .program import (
     BindSizes,
     Call,
     CallHost,
+    CallLoop,
     CheckSizes,
     ComputeDims,
     Copy,
@@ -40,6 +41,7 @@ from .program import (
     ReadDim,
     Reg,
     ShapeConst,
+    SignalWord,
     Slot,
     Transfer,
     View,
@@ -103,6 +105,11 @@ class _Printer:
                 yield from self._block(i.test, f"{indent}  ")
                 yield f"{indent}  while {_reg(i.condition)}"
                 yield from self._block(i.body, f"{indent}  ")
+                yield f"{indent}}}"
+            elif isinstance(i, CallLoop):
+                yield f"{indent}{i.loop}({_operands(i.arguments)})"
+                yield f"{indent}unless {_reg(i.done)} {{"
+                yield from self._block(i.otherwise, f"{indent}  ")
                 yield f"{indent}}}"
             else:
                 yield indent + self._line(i)
@@ -201,6 +208,8 @@ def _operand(operand: object) -> str:
         return _reg(operand)
     if isinstance(operand, Imm):
         return str(operand.value)
+    if isinstance(operand, SignalWord):
+        return "signal"
     return str(list(operand.dims)) if isinstance(operand, ShapeConst) else "_"
 
 

@@ -63,6 +63,12 @@ def difference(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
     return kernels.run(one_op("Sub", [_INT, _INT]), [a, b])[0]
 
 
+def clipped(kernels: KernelCalls, number: Reg, low: int, high: int) -> Reg:
+    """An int64 scalar, but at least ``low`` and at most ``high``."""
+    limits = [np.array(n, np.int64) for n in (low, high)]
+    return kernels.run(one_op("Clip", [_INT], constants=limits), [number])[0]
+
+
 def less(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
     """``a < b`` of int64 scalars, as a bool scalar."""
     return kernels.run(one_op("Less", [_INT, _INT]), [a, b])[0]
@@ -87,6 +93,6 @@ def copied(kernels: KernelCalls, t: TensorType, source: Reg) -> Reg:
 
 
 __all__ = [
-    "both", "constant_scalar", "copied", "difference", "dim_list", "dim_scalar", "element", "less",
-    "plus_one",
+    "both", "clipped", "constant_scalar", "copied", "difference", "dim_list", "dim_scalar",
+    "element", "less", "plus_one",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from ..targets.tir.builder import BufferTensor, Builder
 from ..targets.tir.cpu_loops import CpuLoops
 from ..targets.tir.extents import index
 from .build import object_of
-from .program import Call, If, Instruction, Loop, Program
+from .program import Call, CallLoop, If, Instruction, Loop, Program
 
 EVERY = 16
 """Kernel calls between two polls of bytecode: less than a second in models of long kernels."""
@@ -27,13 +27,16 @@ EVERY = 16
 def polling(program: Program) -> str | None:
     """Whether the program's bytecode polls, as the manifest tells the runtime.
 
-    ``always`` where it has loops, whose time is unknown, ``long`` where it has more than
-    :data:`EVERY` kernel calls, and None where it does not poll.
+    ``always`` where it has loops, whose time is unknown, ``long`` where it has loops whose time is
+    that of the last run with the same shapes or more than :data:`EVERY` kernel calls, and None
+    where it does not poll.
     """
-    if any(isinstance(i, Loop) for i in _all(program.body)):
+    instructions = list(_all(program.body))
+    if any(isinstance(i, Loop) or isinstance(i, CallLoop) and not i.steady for i in instructions):
         return POLLS_ALWAYS
-    kernels = sum(isinstance(i, Call) for i in _all(program.body))
-    return POLLS_LONG if kernels > EVERY else None
+    loops = any(isinstance(i, CallLoop) for i in instructions)
+    kernels = sum(isinstance(i, Call) for i in instructions)
+    return POLLS_LONG if loops or kernels > EVERY else None
 
 
 def _all(block: Sequence[Instruction]) -> Iterator[Instruction]:
@@ -44,6 +47,8 @@ def _all(block: Sequence[Instruction]) -> Iterator[Instruction]:
             yield from _all((*i.then, *i.orelse))
         elif isinstance(i, Loop):
             yield from _all((*i.test, *i.body))
+        elif isinstance(i, CallLoop) and not i.steady:
+            yield from _all(i.otherwise)
 
 
 def poll_object(target: Target) -> bytes:
@@ -57,8 +62,13 @@ def handle_signals(b: Builder, signal: BufferTensor) -> None:
     """Emit a poll: unless the word is 0, Python handles signals, and an error ends the run."""
     with b.when(signal[0] != index(0)):
         result: Any = b.let(tirx.call_extern("int32", "TVMFFIEnvCheckSignals"))
-        kind, message = map(tvm.ir.expr.StringImm, ("EnvErrorAlreadySet", "interrupted"))
-        b.emit(tirx.AssertStmt(result == 0, kind, [message]))
+        require(b, result == 0)
 
 
-__all__ = ["EVERY", "POLL", "handle_signals", "poll_object", "polling"]
+def require(b: Builder, fine: Any) -> None:
+    """Emit an end of the function unless ``fine``: with the error that a handler has raised."""
+    kind, message = map(tvm.ir.expr.StringImm, ("EnvErrorAlreadySet", "interrupted"))
+    b.emit(tirx.AssertStmt(fine, kind, [message]))
+
+
+__all__ = ["EVERY", "POLL", "handle_signals", "poll_object", "polling", "require"]

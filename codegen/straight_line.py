@@ -1,10 +1,10 @@
 """Straight-line programs: kernel calls and branches on tensors that are fully described.
 
-Native code (:mod:`.native`) is generated from them. A program becomes one by abstract
-interpretation: its instructions run at compile time on descriptions of what each register holds,
-that is, which memory a tensor lies in, its shape and its element type. All of this is known at
-compile time but for addresses and run-time dims, unless the program has a loop, a host function or
-a size that depends on data.
+Native code of models (:mod:`.native`) and of loops' bodies (:mod:`.loops`) is generated from them.
+A program becomes one by abstract interpretation: its instructions run at compile time on
+descriptions of what each register holds, that is, which memory a tensor lies in, its shape and its
+element type. All of this is known at compile time but for addresses and run-time dims, unless the
+program has a host function, a size that depends on data, or a loop that is no function of its own.
 
 An ``If`` becomes a branch where both of its blocks can write their results to the same memory.
 """
@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import numpy as np
+
 from ..contract import ALIGNMENT
 from ..ir.dims import is_static
 from ..ir.storage import storage_name
 from ..ir.types import TensorType
 from .dim_slots import DimKernel
-from .lower import Lowered
 from .program import (
     AllocStorage,
     BindShape,
@@ -28,6 +29,7 @@ from .program import (
     Block,
     Call,
     CallHost,
+    CallLoop,
     CheckSizes,
     ComputeDims,
     Copy,
@@ -42,8 +44,10 @@ from .program import (
     MakeTensor,
     MakeTuple,
     Operand,
+    Program,
     ReadDim,
     Reg,
+    SignalWord,
     Slot,
     View,
 )
@@ -59,7 +63,8 @@ class InputDim:
 
 @dataclass(frozen=True)
 class Memory:
-    """Where a tensor lies: ``kind`` is input, output, weight or piece (a scratch buffer).
+    """Where a tensor lies: ``kind`` is input, output, weight, piece (a scratch buffer) or signal
+    (the word to poll); bodies of loops have others, see :mod:`.loop_program`.
 
     ``number`` counts within the kind (for a weight it is the byte offset among all weights),
     ``offset`` is in bytes from the start of that memory.
@@ -91,6 +96,15 @@ class KernelCall:
 
 
 @dataclass(frozen=True)
+class LoopCall:
+    """Call a loop's function, as a kernel; :class:`BailOut` where it leaves ``done`` false."""
+
+    loop: str
+    operands: tuple[Tensor | DimSlot, ...]
+    done: Tensor
+
+
+@dataclass(frozen=True)
 class Branch:
     """Run one of two lists of steps by a bool tensor of one element."""
 
@@ -111,7 +125,7 @@ class BailOutIf:
     verdict: Slot
 
 
-Step: TypeAlias = "KernelCall | Branch | BailOut | BailOutIf"
+Step: TypeAlias = "KernelCall | LoopCall | Branch | BailOut | BailOutIf"
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
@@ -162,21 +176,36 @@ class BindInput:
 _NO_PLACE = "a value whose place depends on a branch"
 
 
-def straight_line(lowered: Lowered, inputs: Sequence[TensorType]) -> StraightLine | str:
+def straight_line(
+    program: Program, kernels: Sequence[DimKernel], weights: Sequence[tuple[str, np.ndarray]],
+    inputs: Sequence[TensorType],
+) -> StraightLine | str:  # fmt: skip
     """The program in straight-line form, or why it has none; ``inputs`` are the model's.
 
     A reason completes "because of ...": a loop, a host function, a size that depends on data, or
     a result of an ``If`` that a block does not compute but hands on, such as an input: the other
     block cannot write its own result there.
     """
-    reader = _Reader(lowered, inputs)
+    offsets = []
+    total = 0
+    for _, array in weights:
+        offsets.append(total)
+        total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+
+    def weight(number: int) -> Tensor:
+        array = weights[number][1]
+        return Tensor(
+            Memory("weight", offsets[number]), array.shape, storage_name(array.dtype.name)
+        )
+
+    reader = Reader(kernels, weight, inputs, program.result)
     try:
-        return reader.finish(reader.block(lowered.program.body))
-    except _Foreign as e:
+        return reader.finish(reader.block(program.body))
+    except Foreign as e:
         return e.reason
 
 
-class _Foreign(Exception):
+class Foreign(Exception):
     """The program has no straight-line form; ``reason`` completes "because of ..."."""
 
     def __init__(self, reason: str) -> None:
@@ -184,27 +213,26 @@ class _Foreign(Exception):
         self.reason = reason
 
 
-class _Reader:
+class Reader:
     """The abstract interpreter: ``held`` describes what each register holds.
 
-    ``storage`` maps registers that hold storage to numbers of scratch buffers, ``offsets`` has the
-    byte offset of each weight, and ``depth`` is 1 outside of all branches.
+    ``storage`` maps registers that hold storage to numbers of scratch buffers, ``weight`` tells
+    where a constant lies, and ``depth`` is 1 in instructions that every run executes.
     """
 
-    def __init__(self, lowered: Lowered, inputs: Sequence[TensorType]) -> None:
-        self.lowered = lowered
+    def __init__(
+        self, dim_kernels: Sequence[DimKernel], weight: Callable[[int], Tensor],
+        inputs: Sequence[TensorType] = (), result: Reg | None = None, depth: int = 0,
+    ) -> None:  # fmt: skip
+        self.weight = weight
         self.inputs = inputs
-        self.kernels = {k.name: k for k in lowered.dim_kernels}
+        self.result = result
+        self.kernels = {k.name: k for k in dim_kernels}
         self.program = StraightLine()
         self.steps: list[Step] = []
-        self.depth = 0
+        self.depth = depth
         self.held: dict[Reg, Tensor | Slot] = {}
         self.storage: dict[Reg, int] = {}
-        self.offsets: list[int] = []
-        total = 0
-        for _, array in lowered.weights:
-            self.offsets.append(total)
-            total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
 
     def block(self, block: Sequence[Instruction]) -> tuple[Step, ...]:
         """The steps of a block."""
@@ -227,9 +255,7 @@ class _Reader:
                 )
                 self.held[dst] = Tensor(Memory("input", number), shape, storage_name(t.dtype.name))
             case LoadWeight(dst, number):
-                array = self.lowered.weights[number][1]
-                memory = Memory("weight", self.offsets[number])
-                self.held[dst] = Tensor(memory, array.shape, storage_name(array.dtype.name))
+                self.held[dst] = self.weight(number)
             case AllocStorage(dst, size):
                 self.storage[dst] = len(out.pieces)
                 out.pieces.append(Scratch(size))
@@ -238,61 +264,68 @@ class _Reader:
                     Memory("piece", self.storage[storage], offset), shape, dtype
                 )
             case View(dst, source, shape):
-                self.held[dst] = replace(self._tensor(source), shape=shape)
+                self.held[dst] = replace(self.tensor(source), shape=shape)
             case Copy(dst, source) if source in self.held:
                 self.held[dst] = self.held[source]
             case ReadDim(dst, slot):
                 self.held[dst] = slot
             case BindShape(source, dims, _):
-                memory = self._tensor(source).memory
+                memory = self.tensor(source).memory
                 if memory.kind != "input":
-                    raise _Foreign("sizes that data tell")
+                    raise Foreign("sizes that data tell")
                 out.dims.append(BindInput(memory.number, dims))
             case ComputeDims(kernel):
                 out.dims.append(self.kernels[kernel])
             case CheckSizes(verdict):
-                # A check inside of a branch must not end runs that do not take the branch.
+                # A check in a branch must not end runs that do not take it, nor one in a loop those
+                # without iterations.
                 if self.depth > 1:
                     self.steps.append(BailOutIf(verdict))
                 else:
                     out.verdicts.append(verdict)
             case Call(kernel, arguments):
                 self.steps.append(KernelCall(kernel, tuple(map(self._operand, arguments))))
+            case CallLoop(loop, arguments, done, _):
+                operands = tuple(map(self._operand, arguments))
+                self.steps.append(LoopCall(loop, operands, self.tensor(done)))
             case If(condition, then, orelse):
-                self._branch(self._tensor(condition), then, orelse)
+                self._branch(self.tensor(condition), then, orelse)
             case CallHost(_, "Refuse", _, ()):
                 self.steps.append(BailOut())
-            case MakeTuple(dst, items) if dst == self.lowered.program.result:
+            case MakeTuple(dst, items) if dst == self.result:
                 if None in items:
-                    raise _Foreign("a result that may be missing")
-                out.results = [self._tensor(r) for r in items if r is not None]
+                    raise Foreign("a result that may be missing")
+                out.results = [self.tensor(r) for r in items if r is not None]
             case Kill():
                 pass
             case CallHost(_, op):
-                raise _Foreign(f"the host function {op}")
+                raise Foreign(f"the host function {op}")
             case Loop():
-                raise _Foreign("a loop")
+                raise Foreign("a loop")
             case BindSizes():
-                raise _Foreign("sizes that data tell")
+                raise Foreign("sizes that data tell")
             case _:
-                raise _Foreign(f"an instruction {type(i).__name__}")
+                raise Foreign(f"an instruction {type(i).__name__}")
 
-    def _tensor(self, reg: Reg) -> Tensor:
+    def tensor(self, reg: Reg) -> Tensor:
+        """The tensor that a register holds."""
         found = self.held.get(reg)
         if not isinstance(found, Tensor):
-            raise _Foreign(_NO_PLACE)
+            raise Foreign(_NO_PLACE)
         return found
 
     def _operand(self, x: Operand) -> Tensor | DimSlot:
         if isinstance(x, Imm):
             return x.value
+        if isinstance(x, SignalWord):
+            return Tensor(Memory("signal", 0), (1,), "int64")
         if not isinstance(x, Reg) or x not in self.held:
-            raise _Foreign(_NO_PLACE)
+            raise Foreign(_NO_PLACE)
         return self.held[x]
 
     def _branch(self, condition: Tensor, then: Block, orelse: Block) -> None:
         if condition.dtype != "bool" or any(d != 1 for d in condition.shape):
-            raise _Foreign("a condition that is not one truth value")
+            raise Foreign("a condition that is not one truth value")
         before = dict(self.held)
         first = len(self.program.pieces)
         then_steps = self.block(then)
@@ -304,7 +337,7 @@ class _Reader:
         def joined(t: Tensor) -> Tensor:
             return replace(t, memory=moved.get(t.memory, t.memory))
 
-        self.steps.append(Branch(condition, then_steps, _mapped(else_steps, joined)))
+        self.steps.append(Branch(condition, then_steps, map_tensors(else_steps, joined)))
 
     def _join(
         self, then: dict[Reg, Tensor | Slot], first: int, second: int
@@ -349,25 +382,30 @@ class _Reader:
         out = self.program
         owners = {t.memory: Memory("output", n) for n, t in enumerate(out.results)}
         if len(owners) < len(out.results) or any(m.kind != "piece" for m in owners):
-            raise _Foreign("results that share memory")
+            raise Foreign("results that share memory")
 
         def settled(t: Tensor) -> Tensor:
             return replace(t, memory=owners.get(t.memory, t.memory))
 
-        out.steps = _mapped(steps, settled)
+        out.steps = map_tensors(steps, settled)
         out.results = list(map(settled, out.results))
-        # A run executes a subsequence of these steps, since it takes one block of each branch:
-        # lifetimes that do not overlap here do not overlap in any run.
-        for n, step in enumerate(walk(out.steps)):
-            for t in _operands(step):
-                if isinstance(t, Tensor) and t.memory.kind == "piece":
-                    piece = out.pieces[t.memory.number]
-                    piece.start = n if piece.start < 0 else piece.start
-                    piece.end = n
+        set_lifetimes(out)
         return out
 
 
-def _mapped(steps: Sequence[Step], change: Callable[[Tensor], Tensor]) -> tuple[Step, ...]:
+def set_lifetimes(program: StraightLine) -> None:
+    """Work out at which steps each scratch buffer is live."""
+    # A run executes a subsequence of these steps, since it takes one block of each branch:
+    # lifetimes that do not overlap here do not overlap in any run.
+    for n, step in enumerate(walk(program.steps)):
+        for t in operands_of(step):
+            if isinstance(t, Tensor) and t.memory.kind == "piece":
+                piece = program.pieces[t.memory.number]
+                piece.start = n if piece.start < 0 else piece.start
+                piece.end = n
+
+
+def map_tensors(steps: Sequence[Step], change: Callable[[Tensor], Tensor]) -> tuple[Step, ...]:
     """The steps with each tensor replaced by what ``change`` makes of it."""
 
     def mapped(step: Step) -> Step:
@@ -376,17 +414,24 @@ def _mapped(steps: Sequence[Step], change: Callable[[Tensor], Tensor]) -> tuple[
                 return KernelCall(
                     kernel, tuple(change(t) if isinstance(t, Tensor) else t for t in operands)
                 )
+            case LoopCall(loop, operands, done):
+                changed = tuple(change(t) if isinstance(t, Tensor) else t for t in operands)
+                return LoopCall(loop, changed, change(done))
             case Branch(condition, then, orelse):
-                return Branch(change(condition), _mapped(then, change), _mapped(orelse, change))
+                return Branch(
+                    change(condition), map_tensors(then, change), map_tensors(orelse, change)
+                )
         return step
 
     return tuple(map(mapped, steps))
 
 
-def _operands(step: Step) -> tuple[Tensor | DimSlot, ...]:
+def operands_of(step: Step) -> tuple[Tensor | DimSlot, ...]:
     match step:
         case KernelCall(_, operands):
             return operands
+        case LoopCall(_, operands, done):
+            return (*operands, done)
         case Branch(condition):
             return (condition,)
     return ()

@@ -22,6 +22,7 @@ from .program import (
     Block,
     Call,
     CallHost,
+    CallLoop,
     CheckSizes,
     ComputeDims,
     Copy,
@@ -41,6 +42,7 @@ from .program import (
     ReadDim,
     Reg,
     ShapeConst,
+    SignalWord,
     Slot,
     Transfer,
     View,
@@ -146,6 +148,8 @@ class _Assembler:
             return self.ib.r(self.reg(x))
         if isinstance(x, ShapeConst):
             return self.shape_const(x.dims)
+        if isinstance(x, SignalWord):
+            return self.ib.r(self.signal)
         assert isinstance(x, Imm)
         return self.ib.imm(x.value)
 
@@ -211,6 +215,9 @@ class _Assembler:
                 self._if(condition, then, orelse)
             case Loop(test, condition, body):
                 self._loop(test, condition, body)
+            case CallLoop(loop, arguments, done, otherwise):
+                self.call(loop, [self.operand(a) for a in arguments])
+                self._if(done, (), otherwise)
 
     def _bind_shape(self, source: Any, dims: Sequence[DimSlot | None], what: str) -> None:
         args = [source, self.ib.r(self.heap), self.ib.imm(len(dims))]

@@ -19,6 +19,7 @@ from ..contract import (
     FRAME,
     FRAME_WEIGHTS,
     PLAN,
+    POLLS_ALWAYS,
     RUN,
     SCRATCH,
     SCRATCH_BYTES,
@@ -90,11 +91,15 @@ class NativeCode:
 
 
 class Direct:
-    """An instance of native code: a frame and scratch memory; used by one thread at a time."""
+    """An instance of native code: a frame and scratch memory; used by one thread at a time.
+
+    ``polls`` says whether later runs may take longer than the first, see `Manifest`.
+    """
 
     def __init__(
-        self, code: NativeCode, inputs: Sequence[ValueSpec], outputs: Sequence[ValueSpec]
-    ) -> None:
+        self, code: NativeCode, inputs: Sequence[ValueSpec], outputs: Sequence[ValueSpec],
+        polls: str | None = None,
+    ) -> None:  # fmt: skip
         self._code = code
         self._run = code.run
         self._frame = aligned_empty(code.words.shape, code.words.dtype)
@@ -106,6 +111,7 @@ class Direct:
         self._check = FeedCheck(inputs)
         self._ready = False
         self._brief = code.stop is None
+        self._polls = polls
         self._scratch = aligned_empty((0,), _BYTES)
 
     def run(self, feeds: Mapping[str, Any], wanted: Sequence[int]) -> list[Any]:
@@ -137,7 +143,8 @@ class Direct:
     def _run_watched(self) -> None:
         """A run during which signals are handled.
 
-        Where it turns out to be brief, later runs with the same shapes are not watched.
+        Where it turns out to be brief, later runs with the same shapes are not watched, unless data
+        may make them longer.
         """
         frame, stop = self._frame, self._code.stop
         start = perf_counter()
@@ -147,7 +154,7 @@ class Direct:
                 self._run(self._tensor)
             finally:
                 frame[stop] = signals.QUIET.address
-        self._brief = perf_counter() - start < signals.BRIEF
+        self._brief = self._polls != POLLS_ALWAYS and perf_counter() - start < signals.BRIEF
 
     def _take(self, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
         """The fast path: pass feeds of the expected names, types and shapes, without other checks.

@@ -138,6 +138,11 @@ class Instance:
             return self._collect(wanted, self.main(arguments, self.weights))
         return self._collect(wanted, self._watched(arguments))
 
+    def spell_out(self) -> None:
+        """From now on loops run as bytecode, so that their kernels can be watched."""
+        if self._signal:
+            self._signal = (signals.LOUD.tensor,)
+
     def _watched(self, arguments: tuple[Any, ...]) -> Any:
         """What ``main`` returns in a run during which signals are handled.
 

@@ -55,7 +55,7 @@ class Model:
         if self._native is None:
             return self.machine()[1]
         try:
-            return Direct(self._native, self._inputs, self._outputs)
+            return Direct(self._native, self._inputs, self._outputs, self._polls)
         except (RuntimeError, AttributeError, ValueError) as error:
             raise self._unusable(error) from error
 

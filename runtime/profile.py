@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import DIM_KERNELS, POLL
+from ..contract import DIM_KERNELS, LOOPS, POLL
 from . import threads as thread_pool
 from .errors import ExecutionError
 from .instance import Instance
 from .values import tvm_ffi
 
 _TRIFLES = frozenset({"vm.builtin.null_value", "vm.builtin.tuple_getitem"})
-_BOOKKEEPING = ("vm.", DIM_KERNELS, POLL)
+_BOOKKEEPING = ("vm.", DIM_KERNELS, LOOPS, POLL)
 # The machine passes arguments as well; C's calling convention lets a function ignore them.
 _Hook = ctypes.CFUNCTYPE(ctypes.c_int)
 
@@ -56,6 +56,7 @@ class Profiler:
     ) -> None:
         self._machine = machine
         self._instance = instance
+        instance.spell_out()
         self._feeds = feeds
         self._threads = threads
         self._marks: list[int] = []

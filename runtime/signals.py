@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..contract import SPELLED_OUT
 from .values import import_array
 
 BRIEF = 0.02
@@ -44,6 +45,9 @@ class Word(NamedTuple):
 
 QUIET = Word.of(np.zeros(1, np.int64))
 """A word that stays zero."""
+
+LOUD = Word.of(np.full(1, SPELLED_OUT, np.int64))
+"""A word that has loops run kernel by kernel."""
 
 
 class _Mailbox:

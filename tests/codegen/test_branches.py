@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 import graphkiln
-from graphkiln.codegen.native import MOST_BYTES
+from graphkiln.codegen.frame_code import MOST_BYTES
 from graphkiln.contract import SCRATCH_BYTES
 from graphkiln.runtime import ExecutionError, InputError, Session
 from graphkiln.runtime.direct import Direct
@@ -212,16 +212,18 @@ def test_what_has_a_place_already_needs_the_machine(given: str, swapped: bool) -
     assert_like_reference(proto, [{"x": rows(3), **f} for f in flags("c")], native=False)
 
 
-def test_loops_need_the_machine() -> None:
-    body = graph([node("Identity", "k", "k2"), node("Softmax", "v", "w", axis=1)],
+@pytest.mark.parametrize("grows", [False, True])
+def test_loops_whose_shapes_change_need_the_machine(grows: bool) -> None:
+    step = node("Concat", "v x", "w", axis=0) if grows else node("Softmax", "v", "w", axis=1)
+    body = graph([node("Identity", "k", "k2"), step],
                  [value("i", (), onnx.TensorProto.INT64), value("k", (), BOOL),
-                  value("v", ("N", 8))],
-                 [value("k2", (), BOOL), value("w", ("N", 8))])  # fmt: skip
+                  value("v", ("K", 8))],
+                 [value("k2", (), BOOL), value("w", ("L", 8))])  # fmt: skip
     nodes = [node("Loop", "turns more x", "y", body=body)]
     inputs = [X, value("turns", (), onnx.TensorProto.INT64)]
-    proto = model(nodes, inputs, [value("y", ("N", 8))], {"more": np.array(True)})
+    proto = model(nodes, inputs, [value("y", ("M", 8))], {"more": np.array(True)})
     cases = [{"x": rows(3), "turns": np.array(n)} for n in (0, 2)]
-    assert_like_reference(proto, cases, native=False)
+    assert_like_reference(proto, cases, native=not grows)
 
 
 def test_a_check_that_fails_is_told_by_the_machine() -> None:

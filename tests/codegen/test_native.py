@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import graphkiln
-from graphkiln.codegen.native import share_memory
+from graphkiln.codegen.frame_code import share_memory
 from graphkiln.codegen.program import Slot
 from graphkiln.codegen.straight_line import Scratch
 from graphkiln.runtime import InputError, Session

@@ -160,22 +160,26 @@ def test_why_a_region_has_no_template(lines: str, reason: str) -> None:
     assert choose_template(region(lines), target._templates, target.hardware).reason == reason
 
 
-def looping() -> Any:
-    """x doubled as often as n says."""
+def looping(grows: bool) -> Any:
+    """x added to itself, or joined with itself, as often as n says."""
+    step = (
+        helper.make_node("Concat", ["v", "v"], ["w"], axis=0) if grows
+        else helper.make_node("Add", ["v", "v"], ["w"])
+    )  # fmt: skip
     body = helper.make_graph(
-        [helper.make_node("Add", ["v", "v"], ["w"]), helper.make_node("Identity", ["go"], ["on"])],
+        [step, helper.make_node("Identity", ["go"], ["on"])],
         "body",
         [helper.make_tensor_value_info("i", TensorProto.INT64, []),
          helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("v", FLOAT, [2])],
+         helper.make_tensor_value_info("v", FLOAT, None)],
         [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("w", FLOAT, [2])],
+         helper.make_tensor_value_info("w", FLOAT, None)],
     )  # fmt: skip
     graph = helper.make_graph(
         [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)], "g",
         [helper.make_tensor_value_info("n", TensorProto.INT64, []),
          helper.make_tensor_value_info("x", FLOAT, [2])],
-        [helper.make_tensor_value_info("y", FLOAT, [2])],
+        [helper.make_tensor_value_info("y", FLOAT, ["M"])],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
@@ -193,7 +197,8 @@ def one(op: str, kind: int, **attributes: Any) -> Any:
     ("model", "target", "told"),
     [
         (one("Neg", FLOAT), "cpu", "as native code"),
-        (looping(), "cpu", "in the virtual machine, because of a loop"),
+        (looping(grows=False), "cpu", "as native code"),
+        (looping(grows=True), "cpu", "in the virtual machine, because of a loop"),
         (one("NonZero", FLOAT), "cpu", "in the virtual machine, because of sizes that data tell"),
         (
             one("Neg", FLOAT), "cpu,memory=apart",
@@ -204,7 +209,7 @@ def one(op: str, kind: int, **attributes: Any) -> Any:
             "in the virtual machine, because of the type of 'x', bfloat16[4]",
         ),
     ],
-    ids=["plain", "loop", "sizes", "apart", "type"],
+    ids=["plain", "loop", "growth", "sizes", "apart", "type"],
 )  # fmt: skip
 def test_native_code_or_why_not(model: Any, target: str, told: str) -> None:
     artifact = graphkiln.compile(model, target)

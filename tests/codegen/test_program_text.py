@@ -11,7 +11,17 @@ from onnx.numpy_helper import from_array
 
 import graphkiln
 from graphkiln.codegen.lower import Lowered, lower_graph
-from graphkiln.codegen.program import Copy, If, Instruction, Kill, Loop, Program, Reg
+from graphkiln.codegen.program import (
+    CallLoop,
+    Copy,
+    If,
+    Instruction,
+    Kill,
+    Loop,
+    Program,
+    Reg,
+    SignalWord,
+)
 from graphkiln.codegen.program_text import program_text
 from graphkiln.driver import CompileOptions, optimize_graph
 from graphkiln.frontend import load_model
@@ -92,6 +102,14 @@ def test_loops_have_a_test_and_a_body() -> None:
     assert text.splitlines()[1:-2] == [
         "  loop {", "    r1 = r2", "    while r1", "    if r3 {", "      free r4", "    } else {",
         "    }", "  }",
+    ]  # fmt: skip
+
+
+def test_a_loop_with_a_function_has_a_call_and_what_runs_otherwise() -> None:
+    body: list[Instruction] = [CallLoop("loop_0", (Reg(1), SignalWord()), Reg(2), (Kill(Reg(4)),))]
+    text = program_text(Lowered(Program(body=body, result=Reg(5)), {}, [], []))
+    assert text.splitlines()[1:-2] == [
+        "  loop_0(r1, signal)", "  unless r2 {", "    free r4", "  }",
     ]  # fmt: skip
 
 

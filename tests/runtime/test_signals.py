@@ -59,6 +59,7 @@ def chain(layers: int) -> list[onnx.NodeProto]:
 
 
 def turns(_count: int) -> list[onnx.NodeProto]:
+    """A Loop; it has a function of its own."""
     body = helper.make_graph(
         [*product("state", "next"), helper.make_node("Identity", ["on"], ["still"])], "body",
         [value("turn", kind=TensorProto.INT64), value("on", kind=TensorProto.BOOL),
@@ -84,7 +85,7 @@ def long_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     opset = helper.make_opsetid("", 21)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
     contents = graphkiln.compile(model, jobs=1).contents
-    assert ("native" in contents.manifest) == (request.param == "native")
+    assert ("native" in contents.manifest) == (request.param != "machine")
     path = tmp_path_factory.mktemp("long") / "long.kiln"
     write_artifact(contents, path)
     return path
