@@ -125,7 +125,7 @@ def jit_kernel(region: Graph, target: Target) -> Any:
 
 
 def object_of(module: object, target: Target, *, asserts: bool = False) -> bytes:
-    """The object file of an ``IRModule`` of PrimFuncs, with its assertions if they are wanted."""
+    """The object file of an ``IRModule`` of PrimFuncs, with their own assertions if wanted."""
     return object_file(
         build_module(module, target.tvm_target(), target.checks_bounds, asserts=asserts)
     )
@@ -148,7 +148,7 @@ def build_module(
 
     # Shapes are the compiler's own; the checks that TVM adds to each call would double the code.
     config = {"tirx.disable_assert": not (asserts or check_bounds)}
-    pipeline = register_pipeline(check_bounds, threads=target.kind.name != "llvm")
+    pipeline = register_pipeline(check_bounds, target.kind.name != "llvm", asserts)
     with tvm.transform.PassContext(config=config):
         return tvm.tirx.build(module, target=target, pipeline=pipeline)
 

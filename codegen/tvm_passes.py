@@ -16,23 +16,25 @@ NAME = "graphkiln"
 
 
 @cache
-def register_pipeline(check_bounds: bool, threads: bool = False) -> str:
+def register_pipeline(check_bounds: bool, threads: bool = False, asserts: bool = False) -> str:
     """Register a pipeline with TVM (once), perhaps with bounds checks; returns its name.
 
-    One for ``threads`` lowers loops that are bound to threads of another device.
+    One for ``threads`` lowers loops that are bound to threads of another device. One for functions
+    with ``asserts`` of their own drops those that TVM adds for arguments.
     """
     from tvm.tirx import compilation_pipeline as stock
 
     def factory() -> Any:
-        passes = _pipeline(check_bounds, threads)
+        passes = _pipeline(check_bounds, threads, asserts)
         return passes, stock.finalize_host_passes, stock.finalize_device_passes
 
-    name = f"{NAME}{'_checked' if check_bounds else ''}{'_threads' if threads else ''}"
+    traits = {"_checked": check_bounds, "_threads": threads, "_asserts": asserts}
+    name = NAME + "".join(trait for trait, holds in traits.items() if holds)
     stock.register_tir_pipeline(name, factory)
     return name
 
 
-def _pipeline(check_bounds: bool, threads: bool) -> Any:
+def _pipeline(check_bounds: bool, threads: bool, asserts: bool) -> Any:
     import tvm
     from tvm import tirx
     from tvm.s_tir import transform as s_tir
@@ -68,7 +70,7 @@ def _pipeline(check_bounds: bool, threads: bool) -> Any:
             tirx.transform.AnnotateEntryFunc(),
             tirx.transform.SplitHostDevice(),
             tirx.transform.MakePackedAPI(),
-            *((_module_pass(drop_argument_checks),) if check_bounds else ()),
+            *((_module_pass(drop_argument_checks),) if check_bounds or asserts else ()),
         ]
         return tvm.transform.Sequential(passes)(module)
 

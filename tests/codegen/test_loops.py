@@ -238,6 +238,14 @@ def test_scans(axes: tuple[int, int], backwards: tuple[int, int], opened: bool) 
     assert_like_peers(proto, cases)
 
 
+@pytest.mark.parametrize("size", [(2, 0, 3), (1, 2, 0), (0, 2, 3)])
+def test_scans_of_nothing(size: tuple[int, ...]) -> None:
+    """onnxruntime divides by zero there."""
+    proto = scanning("TBK", (0, 1), (0, 0))
+    feeds = {"x": numbers(*size), "h0": numbers(*size[1:], seed=1)}
+    assert_like_peers(proto, [feeds], others=[partial(run, proto)])
+
+
 @pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE", "INT8", "INT64", "BOOL"])
 def test_element_types(kind: str) -> None:
     number = onnx.TensorProto.DataType.Value(kind)
@@ -314,6 +322,23 @@ def test_shapes_that_change_need_the_machine() -> None:
     loop = looping([node("Concat", "v x", "w", axis=0)], [value("v", ("K",))], "w")
     proto = model([loop], [value("x", ("K",)), N], [value("y", None)])
     assert_like_peers(proto, counts(numbers(3), 0, 1, 4), loops=0)
+
+
+def test_the_number_of_an_iteration_that_the_machine_runs() -> None:
+    """The next overwrites it, unless something keeps it: a result, a view, a branch."""
+    then = graph([node("Identity", "i", "t")], [], ["t"])
+    other = graph([node("Neg", "i", "e")], [], ["e"])
+    nodes = [node("Concat", "v x", "w", axis=0), node("Identity", "i", "k"),
+             node("Reshape", "i one", "r"), node("If", "go", "b", then_branch=then,
+                                                 else_branch=other)]  # fmt: skip
+    carried = [value("v", ("K",)), value("a", (), INT64), value("c", (1,), INT64),
+               value("d", (), INT64)]  # fmt: skip
+    loop = looping(nodes, carried, "w k r b", initial="x zero zeros zero", results="y p q s t u",
+                   rows="k r", weights={"one": np.array([1])})  # fmt: skip
+    outputs = [value("y", None), *(value(n, None, INT64) for n in "pqstu")]
+    held = {"zero": np.array(7), "zeros": np.array([7])}
+    proto = model([loop], [value("x", ("K",)), N], outputs, held)
+    assert_like_peers(proto, counts(numbers(3), 1, 2, 4), loops=0, others=[partial(run, proto)])
 
 
 def test_large_kernels_on_threads() -> None:
