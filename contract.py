@@ -160,6 +160,9 @@ that each of its kernels can be timed. Signals never give the word this value.""
 POLL = "graphkiln_poll"
 """The kernel that bytecode calls to look for signals."""
 
+STEP = "graphkiln_step"
+"""The kernel that bytecode calls before each iteration of a loop."""
+
 DIM_KERNELS = "dims_"
 """How names of dim kernels begin, which compute dims from dims."""
 

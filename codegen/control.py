@@ -16,22 +16,23 @@ from typing import TypeAlias
 from ..ir.dims import Dim, SymExpr, free_symbols, is_static, symbol_name
 from ..ir.graph import Graph, Node, Value
 from ..ir.registry import attribute
-from ..ir.types import TensorType
+from ..ir.types import TensorType, tensor
+from .classify import is_opaque, is_view
 from .loop_calls import call_loop
 from .loop_program import LoopForm, Scanned
 from .lowering_state import LoweringState
-from .program import Copy, If, Instruction, Loop, Reg, View
+from .program import Copy, If, Instruction, Loop, Reg, StepLoop, View
 from .scalar_calls import (
-    both,
     constant_scalar,
+    copied,
     difference,
     dim_list,
     dim_scalar,
     element,
-    less,
-    plus_one,
 )
 from .straight_line import Foreign
+
+_MOST = (1 << 63) - 1
 
 Inline: TypeAlias = "Callable[[Graph, Sequence[Reg]], list[Reg]]"
 """Emits a body whose inputs are in registers; returns the registers of its outputs."""
@@ -61,17 +62,17 @@ def _body(node: Node, name: str = "body") -> Graph:
 
 def _move(state: LoweringState, targets: Sequence[Reg], sources: Sequence[Reg]) -> None:
     """Assign all at once: a register that is both a target and a source is copied first."""
-    clashes = set(targets) & set(sources)
+    changed = [(t, s) for t, s in zip(targets, sources, strict=True) if t != s]
+    clashes = {t for t, _ in changed} & {s for _, s in changed}
     staged = []
-    for s in sources:
+    for t, s in changed:
         if s in clashes:
             temporary = state.builder.new_reg()
             state.builder.emit(Copy(temporary, s))
             s = temporary
-        staged.append(s)
-    for t, s in zip(targets, staged, strict=True):
-        if t != s:
-            state.builder.emit(Copy(t, s))
+        staged.append((t, s))
+    for t, s in staged:
+        state.builder.emit(Copy(t, s))
 
 
 def _lower_if(state: LoweringState, node: Node, inline: Inline) -> None:
@@ -138,27 +139,27 @@ def _lower_loop(state: LoweringState, node: Node, inline: Inline) -> None:
     limit = None if limit_value is None else _as_scalar(state, limit_value)
     start = None if start_value is None else _as_scalar(state, start_value)
     carried = [state.builder.new_reg() for _ in range(count)]
-    iteration, condition = state.builder.new_reg(), state.builder.new_reg()
+    condition = state.builder.new_reg()
     known = frozenset(state.dims.bound)
     with state.builder.nested() as whole:
         for target, source in zip(carried, initial, strict=True):
             state.builder.emit(Copy(target, source))
-        state.builder.emit(Copy(iteration, constant_scalar(state.kernels, 0)))
         first = constant_scalar(state.kernels, True) if start is None else start
         state.builder.emit(Copy(condition, first))
         lists = _new_lists(state, len(body.outputs) - 1 - count)
-        test_block, test = _loop_test(state, iteration, limit, condition)
+        counter, step = _counter(state, limit, condition)
         with _block(state) as block:
+            iteration = _number(state, body, counter)
+            before = len(block)
             registers = [iteration, condition, *carried, *captured]
             _bind_carried(state, body, registers)
             results = inline(body, registers)
-            inner = tuple(block)
+            inner = tuple(block[before:])
             _append(state, lists, results[1 + count :])
             _move(state, [condition, *carried], results[: 1 + count])
             if body.outputs[0].rank != 0:
                 state.builder.emit(View(condition, condition, ()))
-            state.builder.emit(Copy(iteration, plus_one(state.kernels, iteration)))
-        state.builder.emit(Loop(test_block, test, tuple(block)))
+        state.builder.emit(Loop((step,), step.test, tuple(block)))
         scans = [
             _stack(state, held, node.outputs[count + i].type, 0, False, known)
             for i, held in enumerate(lists)
@@ -232,16 +233,31 @@ def _rows(wholes: Sequence[Value], axes: Sequence[int], known: frozenset[str]) -
     return one if one is not None and free_symbols(one) <= known else None
 
 
-def _loop_test(
-    state: LoweringState, iteration: Reg, limit: Reg | None, condition: Reg
-) -> tuple[tuple[Instruction, ...], Reg]:
-    """The block that decides on another iteration, and the register of its answer."""
-    with state.builder.nested() as block:
-        if limit is None:
-            test = condition
-        else:
-            test = both(state.kernels, less(state.kernels, iteration, limit), condition)
-    return tuple(block), test
+def _counter(state: LoweringState, limit: Reg | None, condition: Reg) -> tuple[Reg, StepLoop]:
+    """The number of the iteration, in memory that each overwrites, and what begins another one."""
+    counter = constant_scalar(state.kernels, -1)
+    if limit is None:
+        limit = constant_scalar(state.kernels, _MOST)
+    test = state.kernels.allocate(tensor("bool"))
+    return counter, StepLoop(counter, limit, condition, test)
+
+
+def _number(state: LoweringState, body: Graph, counter: Reg) -> Reg:
+    """The number of the iteration for the body: a copy, where that may keep it."""
+    if _is_only_read(body, body.inputs[0]):
+        return counter
+    return copied(state.kernels, tensor("int64"), counter)
+
+
+def _is_only_read(body: Graph, value: Value) -> bool:
+    """Do only kernels read a value, so that nothing refers to its memory after them?"""
+    if any(v == value for v in body.outputs):
+        return False
+    readers = [node for node, _ in body.uses(value)]
+    return all(
+        _is_only_read(body, node.out()) if is_view(body, node) else not is_opaque(body, node)
+        for node in readers
+    )
 
 
 def _new_lists(state: LoweringState, count: int) -> list[Reg]:
@@ -289,7 +305,6 @@ def _lower_scan(state: LoweringState, node: Node, inline: Inline) -> None:
     captured = state.regs(inputs[count + scan_count :])
     length = scans[0].shape[axes[0]]
     carried = [state.builder.new_reg() for _ in range(count)]
-    iteration = state.builder.new_reg()
     stacks = list(zip(body.outputs[count:], node.values[count:], strict=True))
     out_axes = [
         a % v.rank
@@ -300,10 +315,8 @@ def _lower_scan(state: LoweringState, node: Node, inline: Inline) -> None:
         for target, source in zip(carried, initial, strict=True):
             state.builder.emit(Copy(target, source))
         limit = dim_scalar(state.kernels, length)
-        state.builder.emit(Copy(iteration, constant_scalar(state.kernels, 0)))
         lists = _new_lists(state, len(stacks))
-        with state.builder.nested() as test_block:
-            test = less(state.kernels, iteration, limit)
+        iteration, step = _counter(state, limit, constant_scalar(state.kernels, True))
         with _block(state) as block:
             slices = [
                 _slice(state, r, v, axis, iteration, length, back)
@@ -316,8 +329,7 @@ def _lower_scan(state: LoweringState, node: Node, inline: Inline) -> None:
             inner = tuple(block[before:])
             _append(state, lists, results[count:])
             _move(state, carried, results[:count])
-            state.builder.emit(Copy(iteration, plus_one(state.kernels, iteration)))
-        state.builder.emit(Loop(tuple(test_block), test, tuple(block)))
+        state.builder.emit(Loop((step,), step.test, tuple(block)))
         stacked = [
             _stack(state, held, v.type, axis, back, known)
             for held, (_, v), axis, back in zip(lists, stacks, out_axes, out_backwards, strict=True)

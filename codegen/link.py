@@ -22,7 +22,7 @@ from .native import FUNCTIONS, Native
 from .pool import FUNCTIONS as POOL_FUNCTIONS
 from .pool import pool_object
 from .program import Program
-from .signals import POLL, poll_object, polling
+from .signals import POLL, STEP, poll_object, polling
 from .vm import assemble
 
 NOTHING = f"{DIM_KERNELS}none"
@@ -93,7 +93,7 @@ def link(
             symbols = {name: [name] for name in parts}
             symbols["dims"] = [d.name for d in dims] or [NOTHING]
             if polls:
-                parts["poll"], symbols["poll"] = poll_object(target), [POLL]
+                parts["poll"], symbols["poll"] = poll_object(target), [POLL, STEP]
             parts["pool"], symbols["pool"] = tools.pool, list(POOL_FUNCTIONS)
             if native is not None:
                 parts["native"], symbols["native"] = native.content, list(FUNCTIONS)

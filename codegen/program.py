@@ -236,6 +236,16 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class StepLoop:
+    """Add 1 to ``iteration``, in place, and set ``test``: ``iteration < limit and condition``."""
+
+    iteration: Reg
+    limit: Reg
+    condition: Reg
+    test: Reg
+
+
+@dataclass(frozen=True)
 class CallLoop:
     """Run a whole loop as native code, the function ``loop``; see :mod:`.loop_program`.
 
@@ -255,7 +265,7 @@ class CallLoop:
 Instruction: TypeAlias = (
     "LoadWeight | LoadInput | AllocStorage | MakeTensor | View | Transfer | Call | CallHost"
     " | GetItem | MakeTuple | BindShape | BindSizes | ReadDim | ComputeDims | CheckSizes | Copy"
-    " | Kill | If | Loop | CallLoop"
+    " | Kill | If | Loop | StepLoop | CallLoop"
 )
 Block: TypeAlias = "tuple[Instruction, ...]"
 

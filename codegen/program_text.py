@@ -43,6 +43,7 @@ from .program import (
     ShapeConst,
     SignalWord,
     Slot,
+    StepLoop,
     Transfer,
     View,
 )
@@ -169,6 +170,9 @@ def _simple(i: Instruction, lowered: Lowered) -> str:
             return f"{_reg(dst)} = {_size(slot)}"
         case Copy(dst, source):
             return f"{_reg(dst)} = {_reg(source)}"
+        case StepLoop(iteration, limit, condition, test):
+            told = f"{_reg(iteration)} < {_reg(limit)} and {_reg(condition)}"
+            return f"{_reg(iteration)} += 1; {_reg(test)} = {told}"
         case Kill(reg):
             return f"free {_reg(reg)}"
     raise TypeError(f"no text for {i}")

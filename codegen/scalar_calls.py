@@ -14,7 +14,6 @@ from .kernel_calls import KernelCalls
 from .program import Reg
 
 _INT = tensor("int64")
-_BOOL = tensor("bool")
 
 
 def one_op(op: str, inputs: Sequence[TensorType], attrs: dict[str, Attr] | None = None,
@@ -53,11 +52,6 @@ def dim_list(kernels: KernelCalls, dims: Attr) -> Reg:
     return kernels.run(one_op("ShapeValue", [], attrs, "kiln"), [])[0]
 
 
-def plus_one(kernels: KernelCalls, number: Reg) -> Reg:
-    """An int64 scalar plus 1."""
-    return kernels.run(one_op("Add", [_INT], constants=[np.array(1, np.int64)]), [number])[0]
-
-
 def difference(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
     """``a - b`` of int64 scalars."""
     return kernels.run(one_op("Sub", [_INT, _INT]), [a, b])[0]
@@ -67,16 +61,6 @@ def clipped(kernels: KernelCalls, number: Reg, low: int, high: int) -> Reg:
     """An int64 scalar, but at least ``low`` and at most ``high``."""
     limits = [np.array(n, np.int64) for n in (low, high)]
     return kernels.run(one_op("Clip", [_INT], constants=limits), [number])[0]
-
-
-def less(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
-    """``a < b`` of int64 scalars, as a bool scalar."""
-    return kernels.run(one_op("Less", [_INT, _INT]), [a, b])[0]
-
-
-def both(kernels: KernelCalls, a: Reg, b: Reg) -> Reg:
-    """``a and b`` of bool scalars."""
-    return kernels.run(one_op("And", [_BOOL, _BOOL]), [a, b])[0]
 
 
 def element(kernels: KernelCalls, t: TensorType, axis: int, source: Reg, index: Reg) -> Reg:
@@ -93,6 +77,6 @@ def copied(kernels: KernelCalls, t: TensorType, source: Reg) -> Reg:
 
 
 __all__ = [
-    "both", "clipped", "constant_scalar", "copied", "difference", "dim_list", "dim_scalar",
-    "element", "less", "plus_one",
+    "clipped", "constant_scalar", "copied", "difference", "dim_list", "dim_scalar",
+    "element",
 ]  # fmt: skip

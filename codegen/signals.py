@@ -12,7 +12,7 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from ..contract import POLL, POLLS_ALWAYS, POLLS_LONG
+from ..contract import POLL, POLLS_ALWAYS, POLLS_LONG, STEP
 from ..targets.base import Target
 from ..targets.tir.builder import BufferTensor, Builder
 from ..targets.tir.cpu_loops import CpuLoops
@@ -52,10 +52,26 @@ def _all(block: Sequence[Instruction]) -> Iterator[Instruction]:
 
 
 def poll_object(target: Target) -> bytes:
-    """The object file of :data:`POLL`, the function that bytecode calls with the word."""
+    """The object file of :data:`POLL`, the function that bytecode calls with the word, and of
+    :data:`STEP`.
+    """
     b = Builder(CpuLoops(1))
     handle_signals(b, b.argument("signal", (1,), "int64"))
-    return object_of(tvm.IRModule({POLL: b.finish(POLL)}), target.host, asserts=True)
+    functions = {POLL: b.finish(POLL), STEP: _step()}
+    return object_of(tvm.IRModule(functions), target.host, asserts=True)
+
+
+def _step() -> Any:
+    """The function of :class:`.StepLoop`, which polls as well."""
+    b = Builder(CpuLoops(1))
+    signal = b.argument("signal", (1,), "int64")
+    iteration, limit = (b.argument(n, (), "int64") for n in ("iteration", "limit"))
+    condition, test = (b.argument(n, (), "bool") for n in ("condition", "test"))
+    following = b.let(iteration.at() + index(1))
+    iteration.store((), following)
+    test.store((), tirx.all(following < limit.at(), condition.at()))
+    handle_signals(b, signal)
+    return b.finish(STEP)
 
 
 def handle_signals(b: Builder, signal: BufferTensor) -> None:
@@ -71,4 +87,4 @@ def require(b: Builder, fine: Any) -> None:
     b.emit(tirx.AssertStmt(fine, kind, [message]))
 
 
-__all__ = ["EVERY", "POLL", "handle_signals", "poll_object", "polling", "require"]
+__all__ = ["EVERY", "POLL", "STEP", "handle_signals", "poll_object", "polling", "require"]

@@ -13,7 +13,7 @@ from typing import Any
 import tvm
 from tvm.relax import ExecBuilder
 
-from ..contract import HOST, HOST_FUNCTIONS
+from ..contract import HOST, HOST_FUNCTIONS, STEP
 from .attributes import attributes_json
 from .program import (
     AllocStorage,
@@ -44,6 +44,7 @@ from .program import (
     ShapeConst,
     SignalWord,
     Slot,
+    StepLoop,
     Transfer,
     View,
 )
@@ -215,6 +216,9 @@ class _Assembler:
                 self._if(condition, then, orelse)
             case Loop(test, condition, body):
                 self._loop(test, condition, body)
+            case StepLoop(iteration, limit, condition, test):
+                operands = (SignalWord(), iteration, limit, condition, test)
+                self.call(STEP, [self.operand(x) for x in operands])
             case CallLoop(loop, arguments, done, otherwise):
                 self.call(loop, [self.operand(a) for a in arguments])
                 self._if(done, (), otherwise)
@@ -264,7 +268,6 @@ class _Assembler:
         self.items.append(start)
         self.block(test)
         self.items.append(_Jump(end, unless=self._test(condition)))
-        self._poll()
         self.block(body)
         self.items += [_Jump(start), end]
 

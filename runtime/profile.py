@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import DIM_KERNELS, LOOPS, POLL
+from ..contract import DIM_KERNELS, LOOPS, POLL, STEP
 from . import threads as thread_pool
 from .errors import ExecutionError
 from .instance import Instance
 from .values import tvm_ffi
 
 _TRIFLES = frozenset({"vm.builtin.null_value", "vm.builtin.tuple_getitem"})
-_BOOKKEEPING = ("vm.", DIM_KERNELS, LOOPS, POLL)
+_BOOKKEEPING = ("vm.", DIM_KERNELS, LOOPS, POLL, STEP)
 # The machine passes arguments as well; C's calling convention lets a function ignore them.
 _Hook = ctypes.CFUNCTYPE(ctypes.c_int)
 

@@ -21,6 +21,7 @@ from graphkiln.codegen.program import (
     Program,
     Reg,
     SignalWord,
+    StepLoop,
 )
 from graphkiln.codegen.program_text import program_text
 from graphkiln.driver import CompileOptions, optimize_graph
@@ -111,6 +112,12 @@ def test_a_loop_with_a_function_has_a_call_and_what_runs_otherwise() -> None:
     assert text.splitlines()[1:-2] == [
         "  loop_0(r1, signal)", "  unless r2 {", "    free r4", "  }",
     ]  # fmt: skip
+
+
+def test_a_step_says_what_it_tests() -> None:
+    body: list[Instruction] = [StepLoop(Reg(1), Reg(2), Reg(3), Reg(4))]
+    text = program_text(Lowered(Program(body=body, result=Reg(5)), {}, [], []))
+    assert text.splitlines()[1] == "  r1 += 1; r4 = r1 < r2 and r3"
 
 
 def test_programs_of_all_kinds_of_models_have_a_text(tmp_path: Path) -> None:
