@@ -2,7 +2,8 @@
 
 ``(x, scale, zero)`` and ``(x ^ 0x80, scale, zero ^ 0x80)`` stand for the same numbers, one in int8
 and one in uint8. If every producer and consumer of a value has a constant zero point for it, the
-value's type and the zero points change together, and no operation is added.
+value's type and the zero points change together, and no operation is added. Constants that such
+values are picked from, as rows of an embedding are, change too.
 """
 
 from __future__ import annotations
@@ -59,11 +60,14 @@ class Signedness(Pass):
 
 @dataclass
 class _Group:
-    """Values that must change together, and the zero points beside them."""
+    """Values that must change together, the zero points beside them, and inputs with constants that
+    they are picked from.
+    """
 
     graph: Graph
     values: set[Value] = field(default_factory=set)
     zeros: dict[tuple[Node, int], None] = field(default_factory=dict)
+    picked: dict[tuple[Node, int], None] = field(default_factory=dict)
 
     def grow(self, start: Value) -> bool:
         """Collect the values that must change with ``start``; False if one of them cannot."""
@@ -104,8 +108,13 @@ class _Group:
             return self._bounded(node, open_values)
         if not _selects(node):
             return False
-        near = [*self.graph.inputs_of(node), *node.values]
-        open_values += [v for v in near if v is not None and v.dtype in BYTES]
+        for i, v in enumerate(self.graph.inputs_of(node)):
+            if v is not None and v.dtype in BYTES:
+                if v.constant is None:
+                    open_values.append(v)
+                else:
+                    self.picked[node, i] = None
+        open_values += [v for v in node.values if v.dtype in BYTES]
         return True
 
     def _bounded(self, node: Node, open_values: list[Value]) -> bool:
@@ -133,14 +142,24 @@ class _Group:
             zero = graph.input(node, i)
             old = np.zeros((), _other(kind)) if zero is None else zero.constant
             assert old is not None
-            flipped = (old.view(np.uint8) ^ np.uint8(128)).view(kind)
+            flipped = _flipped(old, kind)
             editor.begin("flipped", node)
             editor.set_input(node, i, editor.constant(flipped, "zero_point"))
             if node.key == "QuantizeLinear":
                 node.attrs.pop("output_dtype", None)
+        for node, i in self.picked:
+            source = graph.input(node, i)
+            assert source is not None and source.constant is not None
+            editor.begin("flipped", node)
+            editor.set_input(node, i, editor.constant(_flipped(source.constant, kind), source.name))
         for value in self.values:
             t = value.tensor_type
             value.set_type(TensorType(dtype(wanted), t.shape, t.layout))
+
+
+def _flipped(bytes_: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Bytes of the other sign that stand for the same numbers beside a flipped zero point."""
+    return (bytes_.view(np.uint8) ^ np.uint8(128)).view(kind)
 
 
 def _zero_points(node: Node) -> Mapping[int, int]:

@@ -27,6 +27,7 @@ CONSTANTS, ARRAYS = constant_lines({
     "low": np.array(-9, np.int8),
     "high": np.array(40, np.int8),
     "up": np.array([1, 1, 2, 1], np.float32),
+    "table": (np.arange(48) * 5 - 120).astype(np.int8).reshape(3, 4, 2, 2),
     "k": (np.arange(4) - 2).astype(np.int8).reshape(1, 4, 1, 1),
 })  # fmt: skip
 X = "%x: float32[1,4,4,4]"
@@ -181,10 +182,6 @@ KEPT = {
         '{coordinate_transformation_mode="tf_crop_and_resize"}\n' + conv("c", "m")
         + RESULT.format("c"), X + ", %roi: float32[8]", "%y",
     ),
-    "joined with a constant": (
-        QUANTIZE + "%p = MaxPool(%q) {kernel_shape=[4,4]}\n%j = Concat(%p, %k) {axis=2}\n"
-        + conv("c", "j") + RESULT.format("c"), X, "%y",
-    ),
     "added to a constant": (
         QUANTIZE + "%s = com.microsoft.QLinearAdd(%q, %sx, %zx, %k, %sx, %zx, %sx, %zx)\n"
         + conv("c", "s") + RESULT.format("c"), X, "%y",
@@ -210,6 +207,34 @@ def test_what_stays(lines: str, params: str, result: str, cpu: str) -> None:
     assert sorted(v.dtype for v in graph.outputs) == sorted(
         v.dtype for v in graph_of(text(lines, params, result), ARRAYS).outputs
     )
+
+
+PICKED = {
+    "joined with a constant": (
+        QUANTIZE + "%p = MaxPool(%q) {kernel_shape=[4,4]}\n%j = Concat(%p, %k) {axis=2}\n"
+        + conv("c", "j") + RESULT.format("c"), X, "%y", 3,
+    ),
+    "rows of a table": (
+        "%r = Gather(%table, %i) {axis=0}\n" + conv("c", "r") + RESULT.format("c"),
+        "%i: int64[2]", "%y", 1,
+    ),
+    "a table with another reader": (
+        "%r = Gather(%table, %i) {axis=0}\n%o = Cast(%table) {to=1}\n" + conv("c", "r")
+        + RESULT.format("c"), "%i: int64[2]", "%y, %o", 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines, params, result, values", PICKED.values(), ids=PICKED)
+def test_constants_that_values_are_picked_from(
+    lines: str, params: str, result: str, values: int
+) -> None:
+    feeds = {"i": np.array([2, -1])} if params.startswith("%i") else None
+    count, graph = flipped(lines, params, result, cpu_context("cascadelake"), feeds)
+    assert count == values
+    (conv,) = (n for n in graph.topological() if n.key == "QLinearConv")
+    data = graph.input(conv, 0)
+    assert data is not None and data.dtype == "uint8"
 
 
 BRANCHES = """%y = If(%go, %q) {
