@@ -10,14 +10,9 @@ from tvm import tirx
 from ....ir.ops.linalg_fourier import dft_axis
 from ...tir.builder import BufferTensor, Expr, TensorExpr
 from ...tir.extents import as_int, index
-from ...tir.fourier import (
-    Complex,
-    Load,
-    fast_transform,
-    real_spectrum,
-    transform_point,
-    twiddles,
-)
+from ...tir.fourier import real_spectrum, transform_plan, transform_point
+from ...tir.fourier_stages import Load
+from ...tir.fourier_tables import Complex
 from ...tir.numeric import cast, dtype_of
 from ...tir.scratch import scratch
 from ..registry import LowerContext, lowering, sizes
@@ -68,19 +63,30 @@ def _fast_row(
     """A function that transforms ``count`` elements of ``signal`` at an index into ``lead``."""
     inverse = bool(ctx.attr("inverse"))
     x = ctx.input(0)
-    table = twiddles(ctx.b, n, inverse, x.compute_dtype)
-    real = as_int(x.shape[-1]) == 1
-    first, second = (scratch(ctx.b, lead, (2, n), table.dtype, "row") for _ in range(2))
+    dtype = x.compute_dtype
+    mirrored = as_int(x.shape[-1]) == 1 and not inverse
+    plan = transform_plan(
+        ctx.b, n, inverse, dtype, _elements(ctx, n, count), n // 2 + 1 if mirrored else n
+    )
+    first, second = (scratch(ctx.b, lead, (2, plan.length), dtype, "row") for _ in range(2))
 
     def row(at: At) -> None:
         load = _spectrum(ctx, lambda i: signal(at, i), count, index(n))
-        result = fast_transform(ctx.b, n, inverse, table, (first(at), second(at)), load)
-        if real and not inverse:
+        result = plan.transform((first(at), second(at)), load)
+        if mirrored:
             result = real_spectrum(result, n)
         with ctx.b.loop(bins) as k:
             store(at, k, _normalized(result(k), index(n), inverse))
 
     return row
+
+
+def _elements(ctx: LowerContext, n: int, count: Any) -> int:
+    """The number of elements from which on the signal of a transform of length ``n`` is zero."""
+    known = as_int(count)
+    if known is None or (ctx.attr("inverse") and ctx.attr("onesided")):
+        return n
+    return max(1, min(known, n))
 
 
 def _plain_dft(ctx: LowerContext, x: BufferTensor) -> TensorExpr:
