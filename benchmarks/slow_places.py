@@ -91,8 +91,8 @@ def divisions(random: np.random.Generator) -> Iterator[Case]:
                 top = 1 << (40 if dtype == "int64" else 30)
                 x = random.integers(-top, top, size).astype(dtype)
                 y = random.integers(1, 10_000, size).astype(dtype)
-                yield Case(f"{op} of {size:,} {dtype} by as many", op, {"x": x, "y": y})
-                yield Case(f"{op} of {size:,} {dtype} by one", op, {"x": x, "y": y[:1]})
+                yield Case(f"{op} of {size:,} {dtype} by as many", op, {"a": x, "b": y})
+                yield Case(f"{op} of {size:,} {dtype} by one", op, {"a": x, "b": y[:1]})
 
 
 def pools(random: np.random.Generator) -> Iterator[Case]:

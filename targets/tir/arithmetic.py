@@ -1,8 +1,8 @@
 """Scalar arithmetic with ONNX's semantics for every element type.
 
-Operands have the same compute dtype. Integers wrap around; division truncates, and gives 0 for a
-divisor of 0, instead of a trap; floats follow NumPy, NaN included. An operand may appear several
-times in the result, so bind costly ones to variables first.
+Operands have the same compute dtype. Integers wrap around; floats follow NumPy, NaN included. An
+operand may appear several times in the result, so bind costly ones to variables first. Division is
+in `division`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tvm import tirx
 
 from . import floats
 from .builder import Builder
-from .numeric import cast, dtype_of
+from .numeric import dtype_of
 
 Expr = Any
 
@@ -41,7 +41,7 @@ def literal_value(value: Expr) -> float | None:
     return None
 
 
-def _wrapping(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
+def wrapping(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
     """The result of integer arithmetic that wraps around.
 
     TVM and LLVM assume that integers of 32 bits and more never overflow, so that ``x * 2 / 2``
@@ -68,19 +68,19 @@ def bind(builder: Builder, value: Expr) -> Expr:
 
 
 def add(a: Expr, b: Expr) -> Expr:
-    return _wrapping(lambda x, y: x + y, a, b)
+    return wrapping(lambda x, y: x + y, a, b)
 
 
 def subtract(a: Expr, b: Expr) -> Expr:
     if is_float(a):
         return floats.subtract(a, b)
-    return _wrapping(lambda x, y: x - y, a, b)
+    return wrapping(lambda x, y: x - y, a, b)
 
 
 def multiply(a: Expr, b: Expr) -> Expr:
     if is_float(a):
         return floats.keep_zero(a) * floats.keep_zero(b)
-    return _wrapping(lambda x, y: x * y, a, b)
+    return wrapping(lambda x, y: x * y, a, b)
 
 
 def negate(a: Expr) -> Expr:
@@ -95,79 +95,6 @@ def absolute(a: Expr) -> Expr:
     if is_unsigned(a):
         return a
     return tirx.Select(a < tirx.const(0, dtype_of(a)), negate(a), a)
-
-
-def divide(builder: Builder, a: Expr, b: Expr) -> Expr:
-    """The quotient; that of integers is truncated towards zero."""
-    if is_float(a):
-        return floats.divide(a, b)
-    if literal_value(b) is not None:
-        return tirx.truncdiv(a, b) if literal_value(b) else tirx.const(0, dtype_of(a))
-    if width(a) > 32:
-        quotient = tirx.truncdiv(a, _safe_divisor(builder, b))
-        return quotient * _correction(b)
-    return _unless_zero(b, cast(_quotient(a, b), dtype_of(a)))
-
-
-def remainder(builder: Builder, a: Expr, b: Expr) -> Expr:
-    """The remainder of truncating division, with the dividend's sign (C's ``fmod``)."""
-    if is_float(a):
-        name = "fmod" if floats.is_double(a) else "fmodf"
-        return tirx.call_pure_extern(dtype_of(a), name, a, b)
-    if literal_value(b) in (-1, 0, 1):
-        return tirx.const(0, dtype_of(a))
-    if literal_value(b) is not None:
-        return tirx.truncmod(a, b)
-    if width(a) > 32:  # a divisor of 0 or -1 has become 1, which leaves 0
-        return tirx.truncmod(a, _safe_divisor(builder, b))
-    rest = cast(a, "int64") - _quotient(a, b) * cast(b, "int64")
-    return _unless_zero(b, cast(rest, dtype_of(a)))
-
-
-def modulo(builder: Builder, a: Expr, b: Expr) -> Expr:
-    """The remainder of flooring division, with the divisor's sign (NumPy's ``mod``)."""
-    zero = tirx.const(0, dtype_of(a))
-    rest = bind(builder, remainder(builder, a, b))
-    if is_unsigned(a):
-        return rest
-    differs = differ(rest < zero, b < zero)
-    if is_float(a):
-        moved = tirx.Select(differs, rest + b, rest)
-        return tirx.Select(rest.equal(zero), floats.with_sign(zero, b), moved)
-    return tirx.Select(tirx.And(tirx.NE(rest, zero), differs), rest + b, rest)
-
-
-def _unless_zero(divisor: Expr, result: Expr) -> Expr:
-    zero = tirx.const(0, dtype_of(result))
-    return tirx.Select(divisor.equal(tirx.const(0, dtype_of(divisor))), zero, result)
-
-
-def _quotient(a: Expr, b: Expr) -> Expr:
-    """The int64 quotient of integers of up to 32 bits, through float64: exact, and never a trap."""
-    return tirx.Cast("int64", cast(a, "float64") / cast(b, "float64"))
-
-
-def _safe_divisor(builder: Builder, b: Expr) -> Expr:
-    """``b``, or 1 if dividing a 64-bit integer by it may trap (0 and -1).
-
-    It is stored in memory, where the simplifier does not see its value. Otherwise, inside a
-    ``Select`` whose condition says that ``b`` is not 0, the simplifier would drop this guard,
-    although both arms of a ``Select`` are evaluated.
-    """
-    bad = b.equal(tirx.const(0, dtype_of(b)))
-    if not is_unsigned(b):
-        bad = tirx.Or(bad, b.equal(tirx.const(-1, dtype_of(b))))
-    safe = tirx.Select(bad, tirx.const(1, dtype_of(b)), b)
-    return bind(builder, safe)
-
-
-def _correction(b: Expr) -> Expr:
-    """The factor that corrects a quotient by the safe divisor: 0 for 0, -1 for -1, else 1."""
-    dtype = dtype_of(b)
-    factor = tirx.const(1, dtype) - cast(b.equal(tirx.const(0, dtype)), dtype)
-    if is_unsigned(b):
-        return factor
-    return factor - tirx.const(2, dtype) * cast(b.equal(tirx.const(-1, dtype)), dtype)
 
 
 def maximum(a: Expr, b: Expr) -> Expr:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ...tir import arithmetic, floats, math
+from ...tir import arithmetic, division, floats, math
 from ...tir.builder import Builder, Expr, TensorExpr
 from ...tir.numeric import cast, dtype_of
 from ..broadcast import aligned
@@ -64,7 +64,7 @@ for _name, (_function, _cost) in _FUNCTIONS.items():
 
 @lowering("Div")
 def _div(ctx: LowerContext) -> TensorExpr:
-    return variadic(ctx, lambda x, y: arithmetic.divide(ctx.b, x, y), MODERATE)
+    return variadic(ctx, lambda x, y: division.divide(ctx.b, x, y), MODERATE)
 
 
 @lowering("Mean")
@@ -74,14 +74,14 @@ def _mean(ctx: LowerContext) -> TensorExpr:
 
     def load(at: tuple[Expr, ...]) -> Expr:
         value = total.load(at)
-        return arithmetic.divide(ctx.b, value, tirx.const(count, dtype_of(value)))
+        return division.divide(ctx.b, value, tirx.const(count, dtype_of(value)))
 
     return ctx.lazy(load, cost=total.cost + MODERATE)
 
 
 @lowering("Mod")
 def _mod(ctx: LowerContext) -> TensorExpr:
-    function = arithmetic.remainder if ctx.attr("fmod") else arithmetic.modulo
+    function = division.remainder if ctx.attr("fmod") else division.modulo
     return variadic(ctx, lambda x, y: function(ctx.b, x, y), COSTLY)
 
 
