@@ -274,7 +274,13 @@ def with_open_rows(op: str, inputs: list[Any], attrs: dict[str, Any]) -> Graph:
 @pytest.mark.parametrize("zero", ["none", "packed", "float"])
 @pytest.mark.parametrize(
     ("rows", "n", "k", "block"),
-    [((2, 3), 10, 80, 32), ((1,), 12, 64, 16), ((19,), 7, 130, 128), ((0,), 4, 32, 32)],
+    [
+        ((2, 3), 10, 80, 32),
+        ((1,), 12, 64, 16),
+        ((19,), 7, 130, 128),
+        ((0,), 4, 32, 32),
+        ((5, 7), 20, 96, 32),
+    ],
 )
 def test_matmul_nbits(
     bits: int, zero: str, rows: tuple[int, ...], n: int, k: int, block: int

@@ -2,7 +2,8 @@
 
 A column's weights are bytes, each of which holds ``8 / bits`` neighbours along K. A vector of bytes
 gives as many vectors of weights: with 4 bits the even ones, then the odd ones. So the operands are
-put into this order first, and the lanes of a sum are added up at the end.
+put into this order first, and the lanes of a sum are added up at the end. Where many rows use them,
+the weights of a few columns are unpacked once, into memory that stays in the cache.
 """
 
 from __future__ import annotations
@@ -20,46 +21,106 @@ from ..registry import LowerContext, lowering
 At = tuple[Expr, ...]
 
 _MOST_ROWS = 4
-"""Rows of the result that weights are unpacked for at once; with 64-byte vectors, and so twice as
-many registers, twice as many. Their sums stay in registers."""
+"""Rows of the result that weights are unpacked for in registers, where their sums stay. With
+64-byte vectors there are twice as many registers, and so rows."""
 _COLUMNS = 4
 """Columns that are computed together for a single row, half as many for several rows. A sum waits
 four cycles for the one before it, so several must be under way; and several share operands."""
+_UNPACKED = 8
+"""Columns whose weights are unpacked into memory at once, where many rows use them."""
 
 
 @lowering("com.microsoft.MatMulNBits")
 def lower_matmul_nbits(c: LowerContext) -> TensorExpr:
     """MatMulNBits-1: ``A @ W^T + bias``, W (N, K) in blocks along K, each with a scale."""
-    b, out = c.b, c.result()
-    rows, columns = product(out.shape[:-1]), int(c.attr("N"))
-    weights = _Weights(c)
-    operands = weights.operands(b.view(c.buffered(0), (rows, weights.inner)))
-    result = b.view(out, (rows, columns))
-    bias = c.buffered(5) if c.has(5) else None
-    many = 2 * _MOST_ROWS if b.loops.vector_bytes == 64 else _MOST_ROWS
-    known = as_int(rows)
-    most = max(1, many if known is None else min(known, many))
-    groups = b.opaque(tirx.floordiv(index(rows), index(most)))
-    together = _COLUMNS if most == 1 else _COLUMNS // 2
-    while columns % together:
-        together //= 2
+    product_of = _Product(c)
+    if not c.b.loops.task_memory or product_of.is_short is True:
+        product_of.by_registers()
+    elif product_of.is_short is False:
+        product_of.by_memory()
+    else:
+        with c.b.when(product_of.is_short):
+            product_of.by_registers()
+        with c.b.otherwise():
+            product_of.by_memory()
+    return product_of.out
 
-    def tile(row: Expr, count: int, first: Expr) -> None:
-        sums = weights.sums(operands, (row, count), (first, together))
+
+class _Product:
+    """``A @ W^T + bias`` for few rows, or for rows enough to unpack weights into memory for."""
+
+    def __init__(self, c: LowerContext) -> None:
+        self.b, self.out = c.b, c.result()
+        self.rows, self.columns = product(self.out.shape[:-1]), int(c.attr("N"))
+        self.weights = _Weights(c)
+        x = c.b.view(c.buffered(0), (self.rows, self.weights.inner))
+        self.operands = self.weights.operands(x)
+        self.result = c.b.view(self.out, (self.rows, self.columns))
+        self.bias = c.buffered(5) if c.has(5) else None
+        self.wide = c.b.loops.vector_bytes == 64
+        self.known = as_int(self.rows)
+        self.many = 2 * _MOST_ROWS if self.wide else _MOST_ROWS
+        known = self.known
+        self.is_short = index(self.rows) <= self.many if known is None else known <= self.many
+
+    def by_registers(self) -> None:
+        """Weights become floats in registers, for a few rows at once."""
+        b, weights = self.b, self.weights
+        many = self.many
+        most = max(1, many if self.known is None else min(self.known, many))
+        groups = b.opaque(tirx.floordiv(index(self.rows), index(most)))
+        together = self._columns(_COLUMNS if most == 1 else _COLUMNS // 2)
+
+        def tile(row: Expr, count: int, first: Expr) -> None:
+            self._put(row, first, weights.sums(self.operands, (row, count), (first, together)))
+
+        def body(at: At) -> None:
+            first = b.let(at[0] * together)
+            with b.loop(groups) as g:
+                tile(b.opaque(g * most), most, first)
+            with b.loop(index(self.rows) - groups * most) as rest:
+                tile(b.opaque(groups * most + rest), 1, first)
+
+        self._nest(body, together, many)
+
+    def by_memory(self) -> None:
+        """Weights of some columns become floats in memory, for all rows. The last rows' sums are
+        computed twice where the number of rows is no multiple of a tile's.
+        """
+        b, weights = self.b, self.weights
+        most = 6 if self.wide else 2
+        together = self._columns(_UNPACKED)
+        width = min(together, _COLUMNS)
+        vectors = weights.blocks * weights.chunks * weights.fields
+        operands = b.view(self.operands, (self.rows, vectors, weights.lanes))
+        groups = tirx.floordiv(index(self.rows) + (most - 1), index(most))
+
+        def body(at: At) -> None:
+            first = b.let(at[0] * together)
+            unpacked = b.workspace((together, vectors, weights.lanes), "float32", "weights")
+            weights.unpack(unpacked, first)
+            with b.loop(groups) as g:
+                row = b.opaque(tirx.min(g * most, index(self.rows) - most))
+                for n in range(0, together, width):
+                    sums = weights.products(operands, unpacked, (row, most), (n, width))
+                    self._put(row, first + n, sums)
+
+        self._nest(body, together, most)
+
+    def _columns(self, most: int) -> int:
+        """How many columns are a task: ``most``, or halves of it until they divide all."""
+        while self.columns % most:
+            most //= 2
+        return most
+
+    def _nest(self, body: Callable[[At], None], together: int, rows: int) -> None:
+        work = together * self.weights.inner * (rows if self.known is None else self.known)
+        self.b.nest((self.columns // together,), body, work, sequential_last=True)
+
+    def _put(self, row: Expr, first: Expr, sums: dict[tuple[int, int], Expr]) -> None:
         for (r, n), total in sums.items():
-            value = total if bias is None else total + bias[first + n]
-            result.store((row + r, first + n), value)
-
-    def body(at: At) -> None:
-        first = b.let(at[0] * together)
-        with b.loop(groups) as g:
-            tile(b.opaque(g * most), most, first)
-        with b.loop(index(rows) - groups * most) as rest:
-            tile(b.opaque(groups * most + rest), 1, first)
-
-    work = together * weights.inner * (many if known is None else known)
-    b.nest((columns // together,), body, work, sequential_last=True)
-    return out
+            value = total if self.bias is None else total + self.bias[first + n]
+            self.result.store((row + r, first + n), value)
 
 
 class _Weights:
@@ -106,12 +167,8 @@ class _Weights:
         """The products of some rows of the operands and some columns, each (first, how many), by
         the numbers of row and column.
         """
-        b, lanes, (row, _), (column, _) = self.b, self.lanes, rows, columns
-        pairs = [(r, n) for r in range(rows[1]) for n in range(columns[1])]
-        sums = {pair: b.local((lanes,), "float32", "sum") for pair in pairs}
-        ramp = _lanes_from(0, lanes)
-        for s in sums.values():
-            s.store_raw([ramp], _all(_float(0), lanes))
+        b, (row, _), (column, _) = self.b, rows, columns
+        sums = self._zeros(rows[1], columns[1])
         with b.loop(self.blocks) as block:
             factors = [self._factors(column + n, block) for n in range(columns[1])]
             with b.loop(self.chunks) as chunk:
@@ -121,6 +178,37 @@ class _Weights:
                     weights = [self._weights(c, field, *f) for c, f in known]
                     self._add(sums, x, (row, block, chunk, index(field)), weights)
         return {pair: self._total(s) for pair, s in sums.items()}
+
+    def products(
+        self, x: BufferTensor, w: BufferTensor, rows: tuple[Expr, int], columns: tuple[int, int]
+    ) -> dict[tuple[int, int], Expr]:
+        """:meth:`sums` with unpacked weights and operands, ``[..., vectors, lanes]`` both."""
+        b, (row, _), (first, count) = self.b, rows, columns
+        sums = self._zeros(rows[1], count)
+        ramp = _lanes_from(0, self.lanes)
+        with b.loop(w.shape[1]) as i:
+            weights = [b.let(w.load_raw([index(first + n), i, ramp]), "w") for n in range(count)]
+            self._add(sums, x, (row, i), weights)
+        return {pair: self._total(s) for pair, s in sums.items()}
+
+    def unpack(self, out: BufferTensor, column: Expr) -> None:
+        """Store columns from ``column`` on as floats: ``[columns, vectors, lanes]``."""
+        b, ramp = self.b, _lanes_from(0, self.lanes)
+        with b.loop(out.shape[0]) as n, b.loop(self.blocks) as block:
+            factors = self._factors(column + n, block)
+            with b.loop(self.chunks) as chunk:
+                codes = self._codes((column + n, block, chunk))
+                first = (block * self.chunks + chunk) * self.fields
+                for field in range(self.fields):
+                    vector = self._weights(codes, field, *factors)
+                    out.store_raw([n, first + field, ramp], vector)
+
+    def _zeros(self, rows: int, columns: int) -> dict[tuple[int, int], BufferTensor]:
+        pairs = [(r, n) for r in range(rows) for n in range(columns)]
+        sums = {pair: self.b.local((self.lanes,), "float32", "sum") for pair in pairs}
+        for s in sums.values():
+            s.store_raw([_lanes_from(0, self.lanes)], _all(_float(0), self.lanes))
+        return sums
 
     def _add(
         self, sums: dict[tuple[int, int], BufferTensor], x: BufferTensor, at: At,
