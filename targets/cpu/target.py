@@ -37,6 +37,7 @@ from .hardware import CpuHardware
 from .layouts import CpuLayouts
 from .matmul import matmul_packed
 from .matmul_dynamic import matmul
+from .matmul_nbits import matmul_nbits
 from .recurrent import recurrent_templates
 
 
@@ -94,6 +95,7 @@ class CpuTarget:
             "kiln.MatMulPacked": matmul_packed(self.features),
             "kiln.Attention": attention(self.features),
             "MatMul": matmul(self.features),
+            "com.microsoft.MatMulNBits": matmul_nbits(self.features),
             **recurrent_templates(self.features),
         }
 

@@ -1,0 +1,196 @@
+"""MatMulNBits by dot products of bytes, where the model allows it: accuracy_level 4.
+
+A vector of bytes holds the weights of some blocks, two of 4 bits in each byte. The even ones and
+the odd ones are multiplied by the activations, which are quantized for each block b of a row:
+
+    q = round(x / s), s = max |x| / 127 over b
+    y = sum over b of w_scale s (sum over b of code q - zero sum over b of q)
+
+The inner sums are exact. A lane's sum starts from ``-zero`` times its share of the sum of q.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from ...ir.graph import Graph, Node
+from ...ir.registry import attribute
+from ..generic.ops.quant_nbits import lower_matmul_nbits
+from ..generic.registry import Details, Template, TemplateContext
+from ..tir.builder import BufferTensor, Expr
+from ..tir.extents import as_int, index, product, static_product
+from .dot import dot_of
+from .features import CpuFeatures
+
+At = tuple[Expr, ...]
+
+_FEW = 16
+"""Rows up to which this is faster than float32: with more, unpacking weights weighs less."""
+_COLUMNS = 4
+"""Columns that are computed together, and share the loads of activations."""
+_MIDDLE = 8
+
+
+def matmul_nbits(cpu: CpuFeatures) -> Template:
+    """The template for few rows of float32 and weights of 4 bits for one CPU."""
+
+    def template(ctx: TemplateContext) -> None:
+        rows = product(ctx.out_shape()[:-1])
+        if as_int(rows) is not None:
+            _Product(ctx, cpu, rows).emit()
+            return
+        with ctx.b.when(index(rows) <= _FEW):
+            _Product(ctx, cpu, rows).emit()
+        with ctx.b.otherwise():
+            lower_matmul_nbits(ctx)
+
+    def objection(graph: Graph, node: Node) -> str | None:
+        return _objection(cpu, graph, node)
+
+    return Template(
+        template, lambda _graph, _node: Details(f"1x{_COLUMNS}"), objection, stores=True
+    )
+
+
+def _objection(cpu: CpuFeatures, graph: Graph, node: Node) -> str | None:
+    x, _, scales, zeros, *_ = [*graph.inputs_of(node), None]
+    assert x is not None and scales is not None
+    if attribute(node, "accuracy_level") != 4:
+        return "the template of MatMulNBits quantizes activations: accuracy_level 4 allows that"
+    if cpu.dot is None or attribute(node, "bits") != 4 or zeros is not None:
+        return "the template of MatMulNBits takes weights of 4 bits around 8, and sums of bytes"
+    if x.dtype != "float32" or scales.dtype != "float32":
+        return f"the template of MatMulNBits takes float32, not {x.dtype} and {scales.dtype}"
+    rows = static_product(node.out().shape[:-1])
+    if rows is not None and not 0 < rows <= _FEW:
+        return f"the template of MatMulNBits takes up to {_FEW} rows"
+    inner, block = (int(attribute(node, name)) for name in ("K", "block_size"))
+    if block % 32 or 2 * cpu.vector_bytes % block or inner % (2 * cpu.vector_bytes):
+        return "the template of MatMulNBits takes whole blocks that fill vectors"
+    return None
+
+
+class _Product:
+    """One product: activations are quantized first, then a task computes a few columns."""
+
+    def __init__(self, ctx: TemplateContext, cpu: CpuFeatures, rows: Any) -> None:
+        self.ctx, self.b, self.rows = ctx, ctx.b, rows
+        self.columns, self.inner = int(ctx.attr("N")), int(ctx.attr("K"))
+        self.block, self.bytes = int(ctx.attr("block_size")), cpu.vector_bytes
+        self.lanes = self.bytes // 4
+        self.vectors = self.inner // 2 // self.bytes
+        self.blocks = 2 * self.bytes // self.block
+        self.dot = dot_of(cpu, "uint8", 4, self.lanes)
+        lanes = (rows, self.vectors, self.lanes)
+        self.codes = self.b.workspace((rows, self.vectors, 2, self.bytes), "int8", "codes")
+        self.starts = self.b.workspace(lanes, "int32", "starts")
+        self.factors = self.b.workspace(lanes, "float32", "factors")
+
+    def emit(self) -> None:
+        ctx, b = self.ctx, self.b
+        x = b.view(ctx.buffered(0), (self.rows, self.vectors, self.blocks, self.block))
+        b.nest((self.rows, self.vectors, self.blocks), lambda at: self._quantize(x, at),
+               8 * self.block, sequential_last=True)  # fmt: skip
+        weights = b.view(ctx.buffered(1), (self.columns, self.vectors, self.bytes))
+        scales = b.view(ctx.buffered(2), (self.columns, self.vectors, self.blocks))
+        bias = ctx.buffered(5) if ctx.has(5) else None
+        result = b.view(ctx.result(), (self.rows, self.columns))
+        together = _COLUMNS
+        while self.columns % together:
+            together //= 2
+
+        def task(at: At) -> None:
+            first = b.let(at[0] * together)
+            with b.loop(self.rows) as row:
+                sums = self._sums(weights, scales, row, first, together)
+                for n, total in enumerate(sums):
+                    value = total if bias is None else total + bias[first + n]
+                    result.store((row, first + n), value)
+
+        b.nest((self.columns // together,), task, together * self.inner, sequential_last=True)
+
+    def _quantize(self, x: BufferTensor, at: At) -> None:
+        """Quantize a block: its codes, even ones before odd ones, and what each lane needs."""
+        b, (row, vector, block) = self.b, at
+        largest = b.scalar("int32", 0)  # floats that are not negative are ordered like their bits
+        with b.loop(self.block) as i:
+            magnitude = tirx.bitwise_and(
+                tirx.reinterpret("int32", x[(*at, i)]), tirx.const(0x7FFFFFFF, "int32")
+            )
+            largest.set(tirx.max(largest.get(), magnitude))
+        top = b.let(tirx.reinterpret("float32", largest.get()))
+        zero = tirx.const(0.0, "float32")
+        steps = b.let(tirx.Select(top > zero, tirx.const(127.0, "float32") / top, zero))
+        half = self.block // 2
+        with b.loop(half) as i:
+            for odd in range(2):
+                code = b.nearest(b.let(x[(*at, i * 2 + odd)] * steps))
+                place = (row, vector, index(odd), block * half + i)
+                self.codes.store(place, tirx.Cast("int8", code))
+        with b.loop(half // 4) as i:
+            lane = b.let(block * (half // 4) + i)
+            total = tirx.const(0, "int32")
+            for odd in range(2):
+                for k in range(4):
+                    code = self.codes[row, vector, odd, lane * 4 + k]
+                    total = total + tirx.Cast("int32", code)
+            self.starts.store((row, vector, lane), total * -_MIDDLE)
+            self.factors.store((row, vector, lane), top * tirx.const(1 / 127, "float32"))
+
+    def _sums(
+        self, weights: BufferTensor, scales: BufferTensor, row: Expr, first: Expr, count: int
+    ) -> list[Expr]:
+        b, ramp = self.b, _ramp(self.lanes)
+        totals = [b.local((self.lanes,), "float32", "total") for _ in range(count)]
+        for total in totals:
+            total.store_raw([ramp], tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes))
+        with b.loop(self.vectors) as v:
+            even, odd = (
+                b.let(self.codes.load_raw([row, v, index(half), _ramp(self.bytes)]))
+                for half in range(2)
+            )
+            start = b.let(self.starts.load_raw([row, v, ramp]))
+            factor = b.let(self.factors.load_raw([row, v, ramp]))
+            for n, total in enumerate(totals):
+                packed = weights.load_raw([first + n, v, _ramp(self.bytes)])
+                low, high = self._halves(b.let(packed))
+                found = self.dot.add(b.let(self.dot.add(start, low, even)), high, odd)
+                scale = b.let(self._spread(scales, first + n, v) * factor)
+                found = tirx.Cast(f"float32x{self.lanes}", found)
+                total.store_raw([ramp], total.load_raw([ramp]) + found * scale)
+        return [self._added(total) for total in totals]
+
+    def _halves(self, packed: Expr) -> tuple[Expr, Expr]:
+        """The low and the high 4 bits of each byte, as the dot product takes them."""
+        kind = f"int8x{self.bytes}"
+        low = tirx.bitwise_and(packed, self._bytes_of(15))
+        high = tirx.shift_right(packed, self._bytes_of(4))
+        return tirx.reinterpret(kind, low), tirx.reinterpret(kind, high)
+
+    def _bytes_of(self, value: int) -> Expr:
+        return tirx.Broadcast(tirx.const(value, "uint8"), self.bytes)
+
+    def _spread(self, scales: BufferTensor, column: Expr, vector: Expr) -> Expr:
+        """The scales of a vector's blocks, each in all lanes of its block."""
+        if self.blocks == 1:
+            return tirx.Broadcast(scales[column, vector, 0], self.lanes)
+        each = self.lanes // self.blocks
+        held = scales.load_raw([column, vector, _ramp(self.blocks)])
+        order = [tirx.IntImm("int32", lane // each) for lane in range(self.lanes)]
+        return tirx.Shuffle([held] * each, order)  # copies, as there must be lanes enough
+
+    def _added(self, vector: BufferTensor) -> Expr:
+        """The sum of all lanes, by halves."""
+        half = self.lanes // 2
+        while half:
+            low, high = (index(i) if half == 1 else tirx.Ramp(index(i), index(1), half)
+                         for i in (0, half))  # fmt: skip
+            vector.store_raw([low], vector.load_raw([low]) + vector.load_raw([high]))
+            half //= 2
+        return vector[(index(0),)]
+
+
+def _ramp(lanes: int) -> Expr:
+    return tirx.Ramp(index(0), index(1), lanes)
