@@ -111,6 +111,22 @@ def test_kernels_that_cpus_vectorise_are_scalar_here(model: Any, shapes: Any) ->
     assert len(want)
 
 
+@pytest.mark.parametrize("n", [26, 34, 211])
+def test_fourier_transforms_by_tables(n: int) -> None:
+    """Tables of roots, and for the large primes 17 and 211 of chirps, are kernels of their own."""
+    x = np.random.default_rng(n).standard_normal((3, n, 2)).astype(np.float32)
+    node = helper.make_node("DFT", ["x", "", "axis"], ["y"])
+    graph = helper.make_graph(
+        [node], "transform", [helper.make_tensor_value_info("x", FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", FLOAT, x.shape)],
+        [numpy_helper.from_array(np.array(1), "axis")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    (got,) = run(model, {"x": x})
+    want = np.fft.fft(x[..., 0] + 1j * x[..., 1], axis=1)
+    np.testing.assert_allclose(got[..., 0] + 1j * got[..., 1], want, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))
 def test_a_tenth_of_the_conformance_cases(part: int) -> None:
