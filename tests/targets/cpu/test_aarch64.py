@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,3 +86,25 @@ def test_many(name: str, cpu: str, tmp_path: Path) -> None:
     if cpu == PLAIN and name in ON_DOTS:
         pytest.skip("the layout pass makes such kernels for CPUs with dot products only")
     agree(name, cpu, 50, tmp_path)
+
+
+def few_bits(rows: int) -> Kernel:
+    """A product by weights of 4 bits, whose activations may be rounded to bytes."""
+    rng = np.random.default_rng(rows)
+    kernel = Kernel(atol=0.5)
+    x = rng.standard_normal((rows, 64)).astype(np.float32)
+    packed = rng.integers(0, 256, (6, 2, 16)).astype(np.uint8)
+    scales = rng.uniform(0.01, 0.1, (6, 2)).astype(np.float32)
+    attrs = {"K": 64, "N": 6, "bits": 4, "block_size": 32, "accuracy_level": 4}
+    values = [kernel.input(a) for a in (x, packed, scales)]
+    y = kernel.node("MatMulNBits", values, attrs, "com.microsoft")
+    codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(6, 2, 32) - 8.0
+    kernel.want = [x @ (codes * scales[..., None]).reshape(6, 64).T]
+    return kernel.finish([y])
+
+
+@pytest.mark.parametrize("cpu", [PLAIN, DOTS])
+def test_products_of_few_bits(cpu: str, tmp_path: Path) -> None:
+    kernels = [few_bits(1), few_bits(3)]
+    for kernel, results in zip(kernels, run_all(kernels, cpu, tmp_path), strict=True):
+        kernel.check(results)
