@@ -86,6 +86,7 @@ REWRITTEN = [
      "%y = Mod(%e, %b) {fmod=1}"),
     ("broadcast-expand", "%x: float32[1,3], %b: float32[2,1]",
      "%e = kiln.Expand(%x) {shape=[2, 3]}\n%y = Sub(%b, %e)"),
+    ("expand-same", X3, "%y = kiln.Expand(%x) {shape=[<N>, 3, 4]}"),
     ("concat-empty", "%x: float32[2,3], %b: float32[2,1]", "%n = constant float32[2,0] []\n"
      "%y = Concat(%b, %n, %x) {axis=1}"),
     ("gather", "%x: float32[3,5]", "%i = constant int64[2,2] [-1, -2, -3, -4]\n"
@@ -180,6 +181,8 @@ LEFT = [
      "%y = kiln.Reshape(%r) {shape=[4, 1]}"),
     ("reduce-keeping", X, "%a = constant int64[1] [0]\n%r = ReduceMax(%x, %a)\n"
      "%y = kiln.Reshape(%r) {shape=[1, 4, 1]}"),
+    ("reduce-keeping", "%x: float32[N,M]", "%a = constant int64[1] [0]\n"
+     "%r = ReduceMax(%x, %a) {keepdims=0}\n%y = kiln.Reshape(%r) {shape=[<M>, 1]}"),
     ("reduce-keeping", "%x: float32[2,1,3], %i: int64[1]",
      "%r = ReduceMax(%x, %i) {keepdims=0}\n%y = kiln.Reshape(%r) {shape=[2, 1, 3]}"),
     # ---- casts ----
@@ -238,8 +241,10 @@ LEFT = [
      "%f = DequantizeLinear(%x, %k)\n%m, %at = MaxPool(%f) {kernel_shape=[2, 2]}\n"
      "%y = QuantizeLinear(%m, %k)"),
     # ---- movement ----
+    ("reshape-same", "%x: float32[N,4]", "%y = kiln.Reshape(%x) {shape=[4, <N>]}"),
     ("broadcast-expand", "%x: float32[3], %b: float32[3]", "%e = kiln.Expand(%x) {shape=[2, 3]}\n"
      "%y = Add(%e, %b)"),
+    ("expand-same", "%x: float32[N]", "%y = kiln.Expand(%x) {shape=[2]}"),
     ("expand-view", "%x: float32[3]", "%y = kiln.Expand(%x) {shape=[2, 3]}"),
     ("expand-view", "%x: float32[1,3]", "%y = kiln.Expand(%x) {shape=[2, 3]}"),
     ("gather", "%x: float32[3,5]", "%i = constant int64[3] [2, 2, 2]\n"
@@ -249,6 +254,7 @@ LEFT = [
     ("gather", "%x: float32[3,5]", "%i = constant int64[0] []\n%y = Gather(%x, %i) {axis=1}"),
     ("pad-none", "%x: float32[3]", "%p = constant int64[2] [1, -1]\n%y = Pad(%x, %p)"),
     ("tile-once", "%x: float32[3]", "%p = constant int64[1] [2]\n%y = Tile(%x, %p)"),
+    ("tile-once", "%x: float32[N]", "%p = constant int64[1] [2]\n%y = Tile(%x, %p)"),
     # ---- bounds ----
     ("clip-none", "%x: int8[4]", "%l = constant int8[] -127\n%y = Clip(%x, %l)"),
     ("clip-none", "%x: int8[4]", "%l = constant int8[] -128\n%h = constant int8[] 126\n"
@@ -308,6 +314,8 @@ LEFT = [
      "%s = Mul(%x, %b)\n%y = Gemm(%s, %w) {transA=1}"),
     ("fold_affine/affine-before", "%x: float32[1,2]", MATRIX + "%b = constant float32[3,2] "
      "[2.0, -1.0, 3.0, 4.0, 5.0, 6.0]\n%s = Mul(%x, %b)\n%y = Gemm(%s, %w)"),
+    ("fold_affine/affine-before", "%x: float32[N,K]", MATRIX + "%b = constant float32[2] "
+     "[2.0, -1.0]\n%s = Mul(%x, %b)\n%y = Gemm(%s, %w)"),
     ("fold_affine/affine-before", IMAGE, PADS + "%c = constant float32[] 2.0\n%s = Add(%x, %c)\n"
      "%y = Conv(%s, %w) {auto_pad=\"SAME_LOWER\", strides=[3, 3]}"),
     ("fold_affine/affine-before", IMAGE, PADS + "%c = constant float32[] 2.0\n%s = Add(%x, %c)\n"
