@@ -181,6 +181,19 @@ def test_a_node_that_cannot_be_evaluated_stays(monkeypatch: pytest.MonkeyPatch) 
     assert reasons == ["cannot be evaluated: no evaluation"]
 
 
+def test_a_node_without_inputs_may_stay() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[4]) -> (y) {
+      %s = SequenceEmpty()
+      %y = SequenceInsert(%s, %x)
+      return %y
+    }
+    """)
+    reasons: list[str] = []
+    run(graph, "fold", PassContext(explain=lambda _r, _n, reason: reasons.append(reason)))
+    assert reasons == ["a result is not a tensor"]
+
+
 def test_a_branch_with_a_size_of_its_own() -> None:
     """Symbols of data-dependent sizes follow when a branch takes the place of its If."""
     text = """

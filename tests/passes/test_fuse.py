@@ -198,6 +198,19 @@ def test_copies_move_fewer_bytes_than_a_result_that_is_stored(to: str, copied: b
     assert any(n.op == "Cast" for n in graph.nodes) is not copied
 
 
+def test_an_anchor_whose_result_is_stored_has_no_epilogue() -> None:
+    """With a part of what reads it, two values would leave the region."""
+    graph = graph_of("""
+    graph main(%x: float32[4,4]) -> (m, y) {
+      %m = MatMul(%x, %x)
+      %y = Relu(%m)
+      return %m, %y
+    }
+    """)
+    run(graph, "fuse")
+    assert [n.op for n in graph.topological()] == ["MatMul", "Relu"]
+
+
 def test_an_anchor_of_many_consumers_has_no_epilogue() -> None:
     ops = ("Relu", "Exp", "Abs", "Neg", "Tanh", "Sqrt")
     uses = "\n".join(f"%y{i} = {op}(%m)" for i, op in enumerate(ops))

@@ -341,6 +341,7 @@ QDQ = {
 PLAIN.update(LEFT_LAYERS)
 PLAIN.update({
     "plain_product": Case("%x: float32[3,7], %w: float32[7,5]", "%y = MatMul(%x, %w)"),
+    "plain_flatten": Case("%x: float32[2,8,1,1]", "%y = kiln.Reshape(%x) {shape=[2,8]}"),
     "plain_element_scales": Case(
         "%x: float32[3,7]", "%c = Cast(%w) {to=1}\n%f = Mul(%c, %s)\n%y = MatMul(%x, %f)",
         {"w": signed(7, 10), "s": scales(7, 10)},

@@ -192,6 +192,10 @@ KEPT = {
     "dynamic quantization": (
         "%d, %ds, %dz = DynamicQuantizeLinear(%x)\n%y = ConvInteger(%d, %w, %dz)", X, "%y"
     ),
+    "16 bits": (
+        "%z = constant int16[] 5\n%q = QuantizeLinear(%x, %sx, %z)\n%y = ConvInteger(%q, %w, %z)",
+        X, "%y",
+    ),
     "right operand": (
         QUANTIZE + "%y = QLinearMatMul(%q, %sx, %zx, %q, %sx, %zx, %sy, %zy)", X, "%y"
     ),
