@@ -27,17 +27,30 @@ from .queries import splat
 _F32 = np.float32
 
 
-def _is_by_channel(m: Match, node: Node) -> str | None:
-    """An objection unless a QuantizeLinear or DequantizeLinear has bytes, constant float32 scales
-    along an axis, and one zero point.
-    """
+def _parameters(m: Match, node: Node) -> tuple[Value, Value | None]:
+    """The scale and the zero point of a QuantizeLinear or DequantizeLinear."""
     scale, zero = [*m.graph.inputs_of(node), None][1:3]
-    data = m.graph.input(node, 0) if node.op == "DequantizeLinear" else node.out()
-    if data is None or data.dtype not in BYTES or attribute(node, "block_size"):
+    assert scale is not None
+    return scale, zero
+
+
+def _array(value: Value) -> np.ndarray:
+    """The numbers of a constant."""
+    assert value.constant is not None
+    return value.constant
+
+
+def _is_by_channel(m: Match, node: Node) -> str | None:
+    """An objection unless a QuantizeLinear or DequantizeLinear of ``x`` has bytes, constant float32
+    scales along an axis, and one zero point.
+    """
+    scale, zero = _parameters(m, node)
+    x, out = m["x"], node.out()
+    data, floats = (x, out) if node.op == "DequantizeLinear" else (out, x)
+    if data.dtype not in BYTES or attribute(node, "block_size"):
         return "it is not about bytes with scales along an axis"
-    if scale is None or scale.constant is None or scale.constant.size == 1:
+    if scale.constant is None or scale.constant.size == 1:
         return "it has no constant scales by channel"
-    floats = node.out() if node.op == "DequantizeLinear" else m["x"]
     if {scale.dtype, floats.dtype} != {"float32"} or attribute(node, "precision"):
         return "it is not computed in float32"
     if zero is not None and splat(zero) is None:
@@ -47,22 +60,18 @@ def _is_by_channel(m: Match, node: Node) -> str | None:
 
 def _one_scale(m: Match, r: Editor, node: Node, data: Value) -> Value:
     """The QuantizeLinear or DequantizeLinear with scale 1, of ``data``."""
-    zero = [*m.graph.inputs_of(node), None][2]
+    _, zero = _parameters(m, node)
     given = [data, r.constant(np.ones((), _F32))]
     if zero is not None:
-        assert zero.constant is not None
-        given.append(r.constant(zero.constant.flat[0]))
-    attrs = {k: v for k, v in node.attrs.items() if k != "axis"}
-    return r.node(node.op, given, attrs).out()
+        given.append(r.constant(_array(zero).flat[0]))
+    return r.node(node.op, given, dict(node.attrs)).out()
 
 
 def _along(m: Match, node: Node) -> np.ndarray:
     """The scales of a node, of a shape that broadcasts to its result."""
-    scale = m.graph.input(node, 1)
-    assert scale is not None and scale.constant is not None
-    rank = node.out().rank
+    scale, rank = _array(_parameters(m, node)[0]), node.out().rank
     axis = normalize_axis(int(attribute(node, "axis")), rank)
-    return scale.constant.reshape(-1, *(1,) * (rank - 1 - axis))
+    return scale.reshape(*scale.shape, *(1,) * (rank - 1 - axis))
 
 
 # ---- depthwise convolutions ----------------------------------------------------------------------
@@ -70,34 +79,39 @@ def _along(m: Match, node: Node) -> np.ndarray:
 
 def _depthwise(m: Match) -> str | None:
     conv, dq, w = m.root, m.node("dq"), m.node("w")
-    weight = m["weight"]
+    weight, (scale, zero) = m["weight"], _parameters(m, w)
     if normalize_axis(int(attribute(dq, "axis")), m["x"].rank) != 1:
         return "it is quantised along another axis than that of channels"
-    if weight.constant is None or weight.shape[1] != 1 or attribute(w, "block_size"):
-        return "it is no depthwise convolution by quantised weights"
     if attribute(conv, "group") != m["x"].shape[1]:
         return "it is no depthwise convolution"
-    scale = m.graph.input(w, 1)
-    if scale is None or scale.constant is None or scale.dtype != "float32":
-        return "the scales of its weights are not constant"
+    if weight.constant is None or scale.constant is None or scale.dtype != "float32":
+        return "its weights or their float32 scales are not constant"
+    if zero is not None and zero.constant is None:
+        return "the zero points of its weights are not constant"
+    if attribute(w, "block_size"):
+        return "its weights are quantised in blocks"
     if scale.constant.size > 1 and normalize_axis(int(attribute(w, "axis")), weight.rank) != 0:
         return "its weights are not quantised by filter"
-    return _is_by_channel(m, dq)
+    objection = _is_by_channel(m, dq)
+    if objection is None and _filter_scales(m) is None:
+        return "the scales leave float32"
+    return objection
+
+
+def _filter_scales(m: Match) -> np.ndarray | None:
+    """The product of both scales for each filter; None where one does not fit float32."""
+    data, weights = (_array(_parameters(m, m.node(name))[0]) for name in ("dq", "w"))
+    by_filter = np.repeat(data, int(m["weight"].shape[0]) // data.size)
+    return narrowed(by_filter.astype(np.float64) * weights.ravel(), weights.dtype)
 
 
 def _to_weights(m: Match, r: Editor) -> Value:
     dq, w = m.node("dq"), m.node("w")
-    data, own, zero = [*m.graph.inputs_of(w), None][:3]
-    scale = m.graph.input(dq, 1)
-    assert data is not None and own is not None and own.constant is not None
-    assert scale is not None and scale.constant is not None
-    filters = int(data.shape[0])
-    by_filter = np.repeat(scale.constant.reshape(-1), filters // scale.constant.size)
-    product = (own.constant.reshape(-1) * by_filter).astype(_F32)
-    given = [data, r.constant(product)]
+    scales, (_, zero) = _filter_scales(m), _parameters(m, w)
+    assert scales is not None
+    given = [m["weight"], r.constant(scales)]
     if zero is not None:
-        assert zero.constant is not None
-        given.append(r.constant(np.broadcast_to(zero.constant.reshape(-1), (filters,)).copy()))
+        given.append(r.constant(np.broadcast_to(_array(zero).ravel(), scales.shape).copy()))
     weights = r.node("DequantizeLinear", given, {**w.attrs, "axis": 0}).out()
     inputs = [_one_scale(m, r, dq, m["x"]), weights, *m.graph.inputs_of(m.root)[2:]]
     return r.node("Conv", inputs, dict(m.root.attrs)).out()
@@ -139,9 +153,9 @@ def _divisible(m: Match, scale: np.ndarray) -> str | None:
 
 def _quotients(m: Match, scale: np.ndarray) -> list[np.ndarray] | None:
     """``a/s``, and ``b/s`` if there is an addend; None where one does not fit float32."""
-    constants = [v.constant for v in (m["a"], m.get("b")) if v is not None]
+    constants = [_array(v) for v in (m["a"], m.get("b")) if v is not None]
     with np.errstate(all="ignore"):
-        wide = [c.astype(np.float64) / scale for c in constants if c is not None]
+        wide = [c.astype(np.float64) / scale for c in constants]
     found = [q for w in wide if (q := narrowed(w, scale.dtype)) is not None]
     return found if len(found) == len(wide) else None
 
@@ -149,39 +163,29 @@ def _quotients(m: Match, scale: np.ndarray) -> list[np.ndarray] | None:
 def _quotient(m: Match) -> str | None:
     if m.root.out().type != m.node("c").out().type:
         return "the scale broadcasts the sums"
-    return _divisible(m, _scale(m))
+    return _divisible(m, _array(m["s"]))
 
 
 def _quantized_sums(m: Match) -> str | None:
-    scale = m.graph.input(m.root, 1)
-    array = None if scale is None else scale.constant
+    scale, zero = _parameters(m, m.root)
+    array = scale.constant
     if array is None or array.size != 1 or m.root.out().dtype not in BYTES:
         return "it is not quantised to bytes with one constant scale"
-    zero = [*m.graph.inputs_of(m.root), None][2]
     if attribute(m.root, "precision") or zero is not None and splat(zero) is None:
         return "it is not computed in float32, or its zero point is not constant"
     return "its scale is 1" if array.reshape(()) == 1 else _divisible(m, array.reshape(()))
 
 
-def _scale(m: Match) -> np.ndarray:
-    """The constant that sums are divided by."""
-    scale = m["s"].constant
-    assert scale is not None
-    return scale
-
-
 def _by_quotient(m: Match, r: Editor) -> Value:
-    return _scaled_sums(m, r, _scale(m))
+    return _scaled_sums(m, r, _array(m["s"]))
 
 
 def _quantize_scaled(m: Match, r: Editor) -> Value:
-    scale = m.graph.input(m.root, 1)
-    assert scale is not None and scale.constant is not None
-    return _one_scale(m, r, m.root, _scaled_sums(m, r, scale.constant.reshape(())))
+    scale = _array(_parameters(m, m.root)[0]).reshape(())
+    return _one_scale(m, r, m.root, _scaled_sums(m, r, scale))
 
 
-_SUMS = Op("Cast", Op("ConvInteger|MatMulInteger", Var("x"), rest=True, shared=True), name="c",
-           shared=True)  # fmt: skip
+_SUMS = Op("Cast", Op("ConvInteger|MatMulInteger", rest=True, shared=True), name="c", shared=True)
 _SCALED = Op("Mul", _SUMS, Const("a"))
 _SCALED_FORMS = (Op("Add", _SCALED, Const("b")), _SCALED)
 
