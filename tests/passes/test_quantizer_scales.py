@@ -92,10 +92,13 @@ OTHERS = {
         "%f = DequantizeLinear(%x, %s2) {axis=0}\n" + WEIGHTS + DEPTHWISE, ""
     ),
     "weights in blocks": (
-        DATA + "%wf = DequantizeLinear(%w, %sb) {axis=2, block_size=3}\n" + DEPTHWISE, ""
+        DATA + "%wf = DequantizeLinear(%w, %sb) {axis=0, block_size=3}\n" + DEPTHWISE, ""
     ),
     "weights by column": (
         DATA + "%wf = DequantizeLinear(%w32, %s2) {axis=3}\n" + DEPTHWISE, ""
+    ),
+    "run-time scales": (
+        "%f = DequantizeLinear(%x, %p) {axis=1}\n" + WEIGHTS + DEPTHWISE, f", %p: float32[{C}]"
     ),
     "run-time weights": (
         DATA + "%wf = DequantizeLinear(%p, %sw)\n" + DEPTHWISE, f", %p: int8[{C},1,3,3]"
@@ -115,7 +118,7 @@ OTHERS = {
 @pytest.mark.parametrize("lines, params", OTHERS.values(), ids=OTHERS)
 def test_other_convolutions_stay(lines: str, params: str) -> None:
     more = {
-        "s2": F32([0.02, 0.03]), "sb": np.full((C, 1, 1, 3), 0.02, F32), "half": np.float16(0.02),
+        "s2": F32([0.02, 0.03]), "sb": np.full((2, 1, 3, 3), 0.02, F32), "half": np.float16(0.02),
         "w32": np.ones((C, 1, 3, 2), np.int8),
     }  # fmt: skip
     g = graph(lines, more=more, params=params)
