@@ -22,6 +22,7 @@ from ..ir.edit import Editor, can_replace
 from ..ir.graph import Graph, GraphError, Node, Value
 from ..ir.registry import attribute, has_trait, keys_with
 from ..ir.traits import Trait
+from ..ir.types import TensorType
 from .claims import Claim
 from .precision import is_number
 from .queries import splat
@@ -440,12 +441,25 @@ def apply_rule(
     else:
         given = zip(node.values, new, strict=True)
         pairs = [(old, v) for old, v in given if v is not None]
-    if not all(can_replace(old, v) for old, v in pairs):
-        # Such as x * 1 = x, where the constant of ones has a larger shape than x.
+    if not all(_stands_for(v, old) for old, v in pairs):
         editor.discard()
         return "the result would be of another type"
     editor.replace_all(pairs)
     return None
+
+
+def _stands_for(new: Value, old: Value) -> bool:
+    """Is ``new`` of the type of ``old``, as far as that is known?
+
+    It is not in x * 1 = x where the constant of ones has a larger shape than x. A size of x may be
+    open there, and the result's a number.
+    """
+    a, b = old.type, new.type
+    if not can_replace(old, new):
+        return False
+    if not isinstance(a, TensorType) or not isinstance(b, TensorType) or None in (a.shape, b.shape):
+        return True
+    return all(x == y or not isinstance(x, int) for x, y in zip(a.dims, b.dims, strict=True))
 
 
 __all__ = [

@@ -79,9 +79,11 @@ def test_gelu(gate: str, product: str) -> None:
     assert _ops(gate + product) == ["Gelu"]
 
 
-def test_constants_that_enlarge_the_result_are_no_activation() -> None:
-    lines = "%wide_half = constant float32[2,1,1,1] [0.5, 0.5]\n"
-    ops = _ops(lines + ERF + "%m = Mul(%x, %g)\n%y = Mul(%m, %wide_half)")
+@pytest.mark.parametrize(("ones", "shape"), [("1,1,1", "2,3,6"), ("1,1", "N,3,6")])
+def test_constants_that_enlarge_the_result_are_no_activation(ones: str, shape: str) -> None:
+    """An open size may be 1, which the constant makes 2."""
+    lines = f"%wide_half = constant float32[2,{ones}] [0.5, 0.5]\n"
+    ops = _ops(lines + ERF + "%m = Mul(%x, %g)\n%y = Mul(%m, %wide_half)", shape)
     assert "Gelu" not in ops
 
 

@@ -119,6 +119,10 @@ REWRITTEN = [
     ("fold_affine/affine-before", "%x: float32[3,2]",
      MATRIX + "%b = constant float32[2] [2.0, -1.0]\n"
      "%s = Sub(%x, %b)\n%y = Gemm(%s, %w, %row)"),
+    # ---- norms and activations ----
+    ("recognize/layer-norm-scale", "%x: float32[2,3,4]", "%s = constant float32[3,4] [1.0, 1.0, "
+     "1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]\n%c = constant float32[4] [1.0, 2.0, 3.0, "
+     "4.0]\n%n = LayerNormalization(%x, %s) {axis=1}\n%y = Mul(%n, %c)"),
     # ---- decomposition ----
     ("decompose/gelu", "%x: float32[3,4], %b: float32[4]", "%y = com.microsoft.BiasGelu(%x, %b)"),
     ("decompose/gelu", "%x: float32[3,4], %b: float32[4]", "%y = com.microsoft.FastGelu(%x, %b)"),
@@ -181,8 +185,8 @@ LEFT = [
      "%y = kiln.Reshape(%r) {shape=[4, 1]}"),
     ("reduce-keeping", X, "%a = constant int64[1] [0]\n%r = ReduceMax(%x, %a)\n"
      "%y = kiln.Reshape(%r) {shape=[1, 4, 1]}"),
-    ("reduce-keeping", "%x: float32[N,M]", "%a = constant int64[1] [0]\n"
-     "%r = ReduceMax(%x, %a) {keepdims=0}\n%y = kiln.Reshape(%r) {shape=[<M>, 1]}"),
+    ("reduce-keeping", "%x: float32[K,M,N]", "%a = constant int64[1] [0]\n"
+     "%r = ReduceMax(%x, %a) {keepdims=0}\n%y = kiln.Reshape(%r) {shape=[1, <N>, <M>]}"),
     ("reduce-keeping", "%x: float32[2,1,3], %i: int64[1]",
      "%r = ReduceMax(%x, %i) {keepdims=0}\n%y = kiln.Reshape(%r) {shape=[2, 1, 3]}"),
     # ---- casts ----
@@ -241,10 +245,9 @@ LEFT = [
      "%f = DequantizeLinear(%x, %k)\n%m, %at = MaxPool(%f) {kernel_shape=[2, 2]}\n"
      "%y = QuantizeLinear(%m, %k)"),
     # ---- movement ----
-    ("reshape-same", "%x: float32[N,4]", "%y = kiln.Reshape(%x) {shape=[4, <N>]}"),
+    ("reshape-same", "%x: float32[M,N]", "%y = kiln.Reshape(%x) {shape=[<N>, <M>]}"),
     ("broadcast-expand", "%x: float32[3], %b: float32[3]", "%e = kiln.Expand(%x) {shape=[2, 3]}\n"
      "%y = Add(%e, %b)"),
-    ("expand-same", "%x: float32[N]", "%y = kiln.Expand(%x) {shape=[2]}"),
     ("expand-view", "%x: float32[3]", "%y = kiln.Expand(%x) {shape=[2, 3]}"),
     ("expand-view", "%x: float32[1,3]", "%y = kiln.Expand(%x) {shape=[2, 3]}"),
     ("gather", "%x: float32[3,5]", "%i = constant int64[3] [2, 2, 2]\n"
@@ -330,7 +333,19 @@ LEFT = [
      "%y, %m, %n = BatchNormalization(%x, %s, %s, %s, %v) {training_mode=1}"),
     ("fold_affine/batch-norm", "%x: float32[4,3]", "%s = constant float32[3] [1.0, 2.0, 3.0]\n"
      "%y, %m, %n = BatchNormalization(%x, %s, %s, %s, %s) {training_mode=1}"),
+    # ---- norms and activations ----
+    ("recognize/layer-norm", "%x: float32[4,4]", "%a = constant int64[1] [1]\n"
+     "%e = constant float32[] 0.25\n%m = ReduceMean(%x, %a)\n%d = Sub(%x, %m)\n"
+     "%q = Mul(%d, %d)\n%v = ReduceMean(%q, %a) {keepdims=0}\n%w = Add(%v, %e)\n"
+     "%r = Sqrt(%w)\n%y = Div(%d, %r)"),
+    ("recognize/swish", X, "%c = constant float32[4] [1.0, 2.0, 3.0, 4.0]\n%a = Mul(%x, %c)\n"
+     "%s = Sigmoid(%a)\n%y = Mul(%x, %s)"),
+    ("recognize/swish", "%x: float32[N,4]", "%c = constant float32[2,1] [1.5, 1.5]\n"
+     "%a = Mul(%x, %c)\n%s = Sigmoid(%a)\n%y = Mul(%x, %s)"),
     # ---- group norm ----
+    ("recognize/group-norm-affine", "%x: float32[2,1,3]", "%s = constant float32[1] [1.0]\n"
+     "%z = constant float32[1] [0.0]\n%n = GroupNormalization(%x, %s, %z) {num_groups=1}\n"
+     "%c = constant float32[4,1] [1.5, 2.0, -3.0, 0.5]\n%y = Mul(%n, %c)"),
     ("recognize/group-norm", CHANNELS, GROUPS + "%y = kiln.Reshape(%n) {shape=[2, 3, 4]}"),
     ("recognize/group-norm", "%x: float32[2,4]",
      "%s = kiln.Reshape(%x) {shape=[2, 2, 2]}\n" + NORM +
