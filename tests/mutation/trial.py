@@ -33,7 +33,9 @@ from .swap import LiveFunctions, hear_hits, instrumented, number_sites
 LIMIT = 30.0
 """Seconds for the tests of one mutant: rules that undo each other may never end."""
 MOST_TESTS = 100
-"""Tests that are run for one mutant."""
+"""Tests of little else that are run for one mutant."""
+WIDEST_TESTS = 20
+"""Where there are more than that, so many of those that come to most are run as well."""
 _SURVEY = 1800.0
 """Seconds in which the tests of all files must have run once."""
 
@@ -204,7 +206,7 @@ class Trials:
         start = time.monotonic()
         numbers = self._tests(mutant)
         if not numbers:  # it may run when the module is imported
-            return self._of_file(mutant)
+            return self._of_file(mutant, whole=True)
         chosen = [self._items[n] for n in numbers]
         test = _failed(lambda send: send(self._try(mutant, chosen)))
         if test is None:
@@ -220,21 +222,24 @@ class Trials:
 
     def _closest(self, numbers: Iterable[int], file: str) -> list[int]:
         """So many of the tests, those first that come to least else in the file."""
-        return sorted(numbers, key=lambda n: (self._breadth[file, n], n))[:MOST_TESTS]
+        found = sorted(numbers, key=lambda n: (self._breadth[file, n], n))
+        return [*found[:MOST_TESTS], *found[MOST_TESTS:][-WIDEST_TESTS:]]
 
     def _own(self, mutant: Mutant, numbers: Iterable[int]) -> list[int]:
         tests = mutant.file.tests
         return [n for n in numbers if self._files[n] in tests]
 
-    def _of_file(self, mutant: Mutant) -> list[str]:
+    def _of_file(self, mutant: Mutant, whole: bool = False) -> list[str]:
         """The tests that come to the mutant's file, or all where none of it runs in tests.
 
-        All of its own two files of tests, and so many of the others.
+        All of its own two files of tests (with ``whole`` also those that do not come to it, but to
+        what it made when it was imported), and so many of the others.
         """
         name = mutant.file.name
         numbers = {n for (file, _), tests in self._hits.items() if file == name for n in tests}
         own = self._own(mutant, numbers) or self._own(mutant, range(len(self._items)))
-        near = [n for n in own if self._files[n] in mutant.file.tests[:2]]
+        candidates = range(len(self._items)) if whole else own
+        near = [n for n in candidates if self._files[n] in mutant.file.tests[:2]]
         far = self._closest(set(own).difference(near), name)
         return [self._items[n].nodeid for n in sorted([*near, *far])]
 
