@@ -71,10 +71,10 @@ def shuffle(p: Planner, node: Node) -> bool:
     if split is None or split.node.key != "kiln.Reshape":
         return False
     x = p.graph.input(split.node, 0)
-    if x is None or x not in p.blocked or x.shape != node.out().shape or x.rank < 3:
+    if x is None or x not in p.blocked or x.shape != node.out().shape:
         return False
     order = (0, 2, 1, *range(3, split.rank))
-    if tuple(attribute(swap.node, "perm") or ()) != order or split.rank != x.rank + 1:
+    if tuple(attribute(swap.node, "perm") or ()) != order:
         return False
     groups, inner = split.shape[1:3]
     if (split.shape[0], *split.shape[3:]) != (x.shape[0], *x.shape[2:]):

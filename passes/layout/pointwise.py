@@ -34,10 +34,10 @@ def resize(p: Planner, node: Node) -> None:
 
 def reshape(p: Planner, node: Node) -> None:
     """A flattening that leaves memory as it is, or the last node of a channel shuffle."""
-    x = p.graph.input(node, 0)
+    x = p.graph.required_inputs(node)[0]
     if shuffle(p, node):
         return
-    if x is not None and x in p.blocked and x.rank >= 3 and p.is_flat(x):
+    if x in p.blocked and p.is_flat(x):
         shape = node.attrs["shape"]
         result = p.add("Reshape", [p.blocked[x]], {"shape": shape}, like=node)
         p.replace(node, result, "reshapes")

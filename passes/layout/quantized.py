@@ -205,7 +205,7 @@ def gemm(p: Planner, node: Node) -> None:
         p.replace(node, p.add("Mul", [exact, factor], domain="", like=node), "integer matmuls")
         return
     total = _product(p, node, operands, bias)
-    scale = scale / steps[0].reshape(-1)
+    scale = scale / steps[0].reshape(())
     p.replace(node, _requantize_rows(p, node, total, scale, zy), "integer matmuls")
 
 

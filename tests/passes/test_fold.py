@@ -93,6 +93,13 @@ def test_golden(golden: Golden, name: str, text: str, pipeline: str) -> None:
     check(golden, name, text, pipeline)
 
 
+def test_captured_constants_leave_the_node() -> None:
+    graph = graph_of(SUNK)
+    assert run(graph, "fold").records[0].details["captured"] == 1
+    (branch,) = (n for n in graph.nodes if n.op == "If")
+    assert [v.name for v in graph.required_inputs(branch)] == ["go", "x"]
+
+
 def _weights(count: int, kind: type) -> np.ndarray:
     return (np.arange(count) % 7).astype(kind)
 

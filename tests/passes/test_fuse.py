@@ -198,6 +198,31 @@ def test_copies_move_fewer_bytes_than_a_result_that_is_stored(to: str, copied: b
     assert any(n.op == "Cast" for n in graph.nodes) is not copied
 
 
+@pytest.mark.parametrize(("readers", "copied"), [(4, True), (5, False)])
+def test_a_few_regions_get_copies_of_what_they_read(readers: int, copied: bool) -> None:
+    lines = [f"%s{i} = Add(%n, %k{i})\n%y{i} = Exp(%s{i})\n" for i in range(readers)]
+    params, names = (
+        ", ".join(form.format(i) for i in range(readers)) for form in ("%k{}: float32[9]", "y{}")
+    )
+    results = ", ".join(f"%y{i}" for i in range(readers))
+    graph = graph_of(f"graph main(%x: float32[9], {params}) -> ({names}) {{\n%n = Neg(%x)\n"
+                     f"{''.join(lines)}return {results}\n}}")  # fmt: skip
+    run(graph, "fuse")
+    assert _regions(graph) == [["Neg", "Add", "Exp"] if copied else ["Add", "Exp"]] * readers
+
+
+def test_strings_stay_outside() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[4]) -> (y) {
+      %n = Neg(%x)
+      %y = Cast(%n) {to=8}
+      return %y
+    }
+    """)
+    run(graph, "fuse")
+    assert _regions(graph) == []
+
+
 def test_an_anchor_whose_result_is_stored_has_no_epilogue() -> None:
     """With a part of what reads it, two values would leave the region."""
     graph = graph_of("""

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from support.layout_cases import LEFT_LAYERS, RECURRENT, Case, floats, scalar, scales, signed
 from support.pass_checks import Golden, check, run, same
-from support.toy_layouts import cpu_context, toy_context
+from support.toy_layouts import TOY, ToyLayouts, cpu_context, toy_context
 
+from graphkiln.ir.choices import Choice, KernelShape, ProductShape
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.types import TensorType
+from graphkiln.passes.base import PassContext
+from graphkiln.targets.cpu.hardware import CpuHardware
 
 Array = np.ndarray
 
@@ -419,6 +422,56 @@ def test_weights_shared_by_convolutions_of_different_groups() -> None:
     graph = equivalent(case)
     weights = [n for n in graph.nodes if n.key == "kiln.ConvBlocked"]
     assert sorted(v.shape[:2] for n in weights if (v := graph.input(n, 1))) == [(1, 2), (2, 1)]
+
+
+class _TilesByRows(ToyLayouts):
+    """Two blocks a tile for a product of one row, else one."""
+
+    def estimate(self, shape: KernelShape) -> Choice:
+        return Choice(8 if isinstance(shape, ProductShape) and shape.rows == 1 else 4)
+
+
+def test_products_of_other_sizes_have_other_tiles_of_the_same_weights() -> None:
+    case = Case(
+        "%x: float32[1,7], %z: float32[5,7]",
+        "%a = MatMul(%x, %w)\n%b = MatMul(%z, %w)\n%y = Add(%a, %b)", {"w": floats(7, 8)},
+    )  # fmt: skip
+    graph = case.graph()
+    run(graph, "layout,dce", PassContext(CpuHardware.of(_TilesByRows(TOY))))
+    packed = [graph.required_inputs(n)[1] for n in graph.nodes if n.key == "kiln.MatMulPacked"]
+    assert sorted(int(v.shape[-1]) for v in packed) == [4, 8]
+
+
+def test_scales_belong_to_their_weights() -> None:
+    lines = "%f = DequantizeLinear(%w, %s) {axis=0}\n%g = DequantizeLinear(%w, %t) {axis=0}\n"
+    lines += "%a = Conv(%x, %f)\n%b = Conv(%x, %g)\n%y = Sub(%a, %b)"
+    constants = {"w": signed(8, 8, 1, 1), "s": scales(8), "t": scales(8)[::-1].copy()}
+    assert count(equivalent(Case(X8, lines, constants)), "kiln.ConvBlocked") == 2
+
+
+@pytest.mark.parametrize(("exponent", "folded"), [(-125, True), (-126, False)])
+def test_factors_are_part_of_weights_that_stay_normal(exponent: int, folded: bool) -> None:
+    """The least normal number is 2 to the power of -126."""
+    case = Case(
+        "%x: float32[5,7]",
+        "%y = Gemm(%x, %w) {alpha=0.5}",
+        {"w": np.full((7, 3), 2.0**exponent, np.float32)},
+    )
+    assert (count(equivalent(case), "Mul") == 0) is folded
+
+
+@pytest.mark.parametrize(("parts", "selected"), [(16, True), (17, False)])
+def test_channels_are_selected_from_a_limited_number_of_values(
+    parts: int, selected: bool
+) -> None:  # fmt: skip
+    convolutions = "".join(f"%c{i} = Conv(%x, %w{i})\n" for i in range(parts))
+    names = ", ".join(f"%c{i}" for i in range(parts))
+    case = Case(
+        X8,
+        f"{convolutions}%y = Concat({names}) {{axis=1}}",
+        {f"w{i}": floats(3, 8, 1, 1) * (i + 1) for i in range(parts)},
+    )
+    assert (count(equivalent(case), "kiln.SelectChannels") == 1) is selected
 
 
 def test_equal_weights_are_packed_once() -> None:

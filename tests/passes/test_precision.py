@@ -64,7 +64,11 @@ def test_what_is_a_number_to_its_last_bits(kind: str) -> None:
     assert not is_number(0.5 + unit(0.5, kind), 0.5, kind)
     assert is_number(0.5, 0.5, kind) and is_number(math.inf, math.inf, kind)
     assert not is_number(-0.0, 0.0, kind) and not is_number(-math.inf, math.inf, kind)
+
+
+def test_integers_are_no_other_number() -> None:
     assert is_number(3, 3, "int32") and not is_number(3, 4, "int32")
+    assert not is_number(1, math.sqrt(2), "int32")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,25 @@ def test_a_size_is_only_used_where_it_is_known_in_time() -> None:
     assert "Expand(%w, %shape)" in text
 
 
+@pytest.mark.parametrize("line", ["Slice(%z, %zero, %size)", "Slice(%z, %size, %end)"])
+def test_a_slice_by_a_size_that_depends_on_data_stays(line: str) -> None:
+    """%z does not have that size, so nothing would make %where run before a kiln.Slice."""
+    graph = graph_of(f"""
+    graph main(%x: float32[4], %z: float32[9]) -> (y) {{
+      %where = NonZero(%x)
+      %shape = Shape(%where)
+      %one = constant int64[1] [1]
+      %size = Gather(%shape, %one)
+      %zero = constant int64[1] [0]
+      %end = constant int64[1] [9]
+      %y = {line}
+      return %y
+    }}
+    """)
+    run(graph, "shapes,dce")
+    assert "Slice" in {n.key for n in graph.nodes}
+
+
 def test_it_finds_nothing_the_second_time() -> None:
     graph = graph_of(CHAIN)
     first, _, second = run(graph, "shapes,dce,shapes").records

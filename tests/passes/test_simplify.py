@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -368,6 +369,17 @@ def test_what_changes_the_result_is_left_alone(line: str, reason: str) -> None:
     assert any(reason in r for r in reasons)
 
 
+def test_an_expansion_to_another_open_size_stays() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[N], %z: float32[M]) -> (y) {
+      %e = kiln.Expand(%x) {shape=[<M>]}
+      %y = Concat(%z, %e) {axis=0}
+      return %y
+    }
+    """)
+    assert run(graph, "simplify").records[0].changes == 0
+
+
 def test_a_transpose_does_not_move_where_it_would_be_added_elsewhere() -> None:
     graph = graph_of("""
     graph main(%x: float32[2,3,4], %y: float32[2,4,3]) -> (z) {
@@ -378,6 +390,22 @@ def test_a_transpose_does_not_move_where_it_would_be_added_elsewhere() -> None:
     }
     """)
     assert run(graph, "simplify").records[0].changes == 0
+
+
+@pytest.mark.parametrize(("between", "moved"), [(24, True), (25, False)])
+def test_a_transpose_moves_past_a_limited_number_of_ops(between: int, moved: bool) -> None:
+    names = [f"v{i}" for i in range(between + 1)]
+    ops = "\n".join(f"%{b} = Exp(%{a})" for a, b in itertools.pairwise(names))
+    graph = graph_of(f"""
+    graph main(%x: float32[2,3]) -> (y) {{
+      %v0 = Transpose(%x)
+      {ops}
+      %y = Transpose(%{names[-1]})
+      return %y
+    }}
+    """)
+    run(graph, "simplify")
+    assert ("Transpose" not in {n.op for n in graph.nodes}) is moved
 
 
 @rule
