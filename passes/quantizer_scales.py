@@ -22,16 +22,9 @@ from ..ir.types import BYTES
 from .claims import STEP, Family, exact, rounds
 from .pattern import Const, Match, Op, Rule, Var
 from .precision import narrowed
-from .queries import splat
+from .queries import scale_and_zero, splat
 
 _F32 = np.float32
-
-
-def _parameters(m: Match, node: Node) -> tuple[Value, Value | None]:
-    """The scale and the zero point of a QuantizeLinear or DequantizeLinear."""
-    scale, zero = [*m.graph.inputs_of(node), None][1:3]
-    assert scale is not None
-    return scale, zero
 
 
 def _array(value: Value) -> np.ndarray:
@@ -44,7 +37,7 @@ def _is_by_channel(m: Match, node: Node) -> str | None:
     """An objection unless a QuantizeLinear or DequantizeLinear of ``x`` has bytes, constant float32
     scales along an axis, and one zero point.
     """
-    scale, zero = _parameters(m, node)
+    scale, zero = scale_and_zero(m.graph, node)
     x, out = m["x"], node.out()
     data, floats = (x, out) if node.op == "DequantizeLinear" else (out, x)
     if data.dtype not in BYTES or attribute(node, "block_size"):
@@ -60,7 +53,7 @@ def _is_by_channel(m: Match, node: Node) -> str | None:
 
 def _one_scale(m: Match, r: Editor, node: Node, data: Value) -> Value:
     """The QuantizeLinear or DequantizeLinear with scale 1, of ``data``."""
-    _, zero = _parameters(m, node)
+    _, zero = scale_and_zero(m.graph, node)
     given = [data, r.constant(np.ones((), _F32))]
     if zero is not None:
         given.append(r.constant(_array(zero).flat[0]))
@@ -69,7 +62,7 @@ def _one_scale(m: Match, r: Editor, node: Node, data: Value) -> Value:
 
 def _along(m: Match, node: Node) -> np.ndarray:
     """The scales of a node, of a shape that broadcasts to its result."""
-    scale, rank = _array(_parameters(m, node)[0]), node.out().rank
+    scale, rank = _array(scale_and_zero(m.graph, node)[0]), node.out().rank
     axis = normalize_axis(int(attribute(node, "axis")), rank)
     return scale.reshape(*scale.shape, *(1,) * (rank - 1 - axis))
 
@@ -79,7 +72,7 @@ def _along(m: Match, node: Node) -> np.ndarray:
 
 def _depthwise(m: Match) -> str | None:
     conv, dq, w = m.root, m.node("dq"), m.node("w")
-    weight, (scale, zero) = m["weight"], _parameters(m, w)
+    weight, (scale, zero) = m["weight"], scale_and_zero(m.graph, w)
     if normalize_axis(int(attribute(dq, "axis")), m["x"].rank) != 1:
         return "it is quantised along another axis than that of channels"
     if attribute(conv, "group") != m["x"].shape[1]:
@@ -100,14 +93,14 @@ def _depthwise(m: Match) -> str | None:
 
 def _filter_scales(m: Match) -> np.ndarray | None:
     """The product of both scales for each filter; None where one does not fit float32."""
-    data, weights = (_array(_parameters(m, m.node(name))[0]) for name in ("dq", "w"))
+    data, weights = (_array(scale_and_zero(m.graph, m.node(name))[0]) for name in ("dq", "w"))
     by_filter = np.repeat(data, int(m["weight"].shape[0]) // data.size)
     return narrowed(by_filter.astype(np.float64) * weights.ravel(), weights.dtype)
 
 
 def _to_weights(m: Match, r: Editor) -> Value:
     dq, w = m.node("dq"), m.node("w")
-    scales, (_, zero) = _filter_scales(m), _parameters(m, w)
+    scales, (_, zero) = _filter_scales(m), scale_and_zero(m.graph, w)
     assert scales is not None
     given = [m["weight"], r.constant(scales)]
     if zero is not None:
@@ -167,7 +160,7 @@ def _quotient(m: Match) -> str | None:
 
 
 def _quantized_sums(m: Match) -> str | None:
-    scale, zero = _parameters(m, m.root)
+    scale, zero = scale_and_zero(m.graph, m.root)
     array = scale.constant
     if array is None or array.size != 1 or m.root.out().dtype not in BYTES:
         return "it is not quantised to bytes with one constant scale"
@@ -181,7 +174,7 @@ def _by_quotient(m: Match, r: Editor) -> Value:
 
 
 def _quantize_scaled(m: Match, r: Editor) -> Value:
-    scale = _array(_parameters(m, m.root)[0]).reshape(())
+    scale = _array(scale_and_zero(m.graph, m.root)[0]).reshape(())
     return _one_scale(m, r, m.root, _scaled_sums(m, r, scale))
 
 

@@ -68,4 +68,13 @@ def _all_equal(array: np.ndarray, first: np.ndarray) -> bool:
     return bool(np.all(head == first)) and bool(np.all(array == first))
 
 
-__all__ = ["input_symbols", "single_use", "sole_consumer", "splat", "symbols_bound"]
+def scale_and_zero(graph: Graph, node: Node) -> tuple[Value, Value | None]:
+    """The scale and the zero point of a QuantizeLinear or DequantizeLinear."""
+    scale, zero = [*graph.inputs_of(node), None][1:3]
+    assert scale is not None
+    return scale, zero
+
+
+__all__ = [
+    "input_symbols", "scale_and_zero", "single_use", "sole_consumer", "splat", "symbols_bound",
+]  # fmt: skip

@@ -18,21 +18,22 @@ from ...ir.shapes import normalize_axis
 from ...ir.types import BYTES
 from ..claims import Family, exact, moved
 from ..pattern import Match, Op, Rule, Var
-from ..queries import splat
-from .quantized import MOVES, same_array
-
-
-def _parameters(m: Match, node: Node) -> list[Value | None]:
-    """Scale and zero point of a DequantizeLinear."""
-    return [*m.graph.inputs_of(node), None][1:3]
+from ..queries import scale_and_zero
+from .quantized import MOVES, is_positive, same_array
 
 
 def _per_tensor_bytes(m: Match, node: Node) -> bool:
     """Does ``node`` dequantise bytes that are computed in the run, with one scale?"""
     if node.key != "DequantizeLinear":
         return False
-    data, scale = m.graph.required_inputs(node)[:2]
+    data, (scale, _) = _data(m, node), scale_and_zero(m.graph, node)
     return data.constant is None and data.dtype in BYTES and scale.tensor_type.numel == 1
+
+
+def _data(m: Match, node: Node) -> Value:
+    data = m.graph.input(node, 0)
+    assert data is not None
+    return data
 
 
 # ---- one operand ---------------------------------------------------------------------------------
@@ -49,7 +50,7 @@ def _movable(m: Match) -> str | None:
 
 
 def _keeps_order(m: Match) -> str | None:
-    if not (splat(m.graph.input(m.node("dq"), 1)) or 0) > 0:
+    if not is_positive(m.graph.input(m.node("dq"), 1)):
         return "a scale that is not positive turns the order around"
     return _movable(m)
 
@@ -58,7 +59,7 @@ def _dequantize_after(m: Match, r: Editor) -> Value:
     move, dq = m.root, m.node("dq")
     rest = m.graph.inputs_of(move)[1:]
     bytes_ = r.node(move.op, [m["x"], *rest], dict(move.attrs), domain=move.domain).out()
-    return r.node("DequantizeLinear", [bytes_, *_parameters(m, dq)], dict(dq.attrs)).out()
+    return r.node("DequantizeLinear", [bytes_, *scale_and_zero(m.graph, dq)], dict(dq.attrs)).out()
 
 
 # ---- concatenation -------------------------------------------------------------------------------
@@ -69,60 +70,62 @@ def _parts(m: Match) -> list[Node]:
 
 
 def _same_parameters(m: Match) -> str | None:
-    first, *rest = _parts(m)
-    if not all(_per_tensor_bytes(m, dq) for dq in (first, *rest)):
+    parts = _parts(m)
+    if not all(_per_tensor_bytes(m, dq) for dq in parts):
         return "its parts are not dequantised bytes with one scale"
-    kind = m["x"].dtype
-    for dq in rest:
-        pairs = zip(_parameters(m, first), _parameters(m, dq), strict=True)
-        same = m.graph.required_inputs(dq)[0].dtype == kind and dq.out().dtype == first.out().dtype
-        if not same or not all(same_array(a, b) for a, b in pairs):
+    scale, zero = scale_and_zero(m.graph, m.node("dq"))
+    for dq in parts:
+        own, start = scale_and_zero(m.graph, dq)
+        if _data(m, dq).dtype != m["x"].dtype:
+            return "its parts have different types"
+        if not same_array(scale, own) or not same_array(zero, start):
             return "scales or zero points differ"
     return None
 
 
 def _concat_of_bytes(m: Match, r: Editor) -> Value:
-    first, parts = m.node("dq"), _parts(m)
-    data = [m.graph.input(dq, 0) for dq in parts]
+    dq, data = m.node("dq"), [_data(m, part) for part in _parts(m)]
     joined = r.node("Concat", data, dict(m.root.attrs)).out()
-    return r.node("DequantizeLinear", [joined, *_parameters(m, first)], dict(first.attrs)).out()
+    inputs = [joined, *scale_and_zero(m.graph, dq)]
+    return r.node("DequantizeLinear", inputs, dict(dq.attrs)).out()
 
 
 # ---- gather --------------------------------------------------------------------------------------
 
 
+def _axis(m: Match, node: Node) -> int:
+    """The axis that a Gather or DequantizeLinear has along ``x``."""
+    return normalize_axis(int(attribute(node, "axis")), m["x"].rank)
+
+
 def _gathered_scales(m: Match) -> str | None:
-    dq, x = m.node("dq"), m["x"]
-    scale = m.graph.input(dq, 1)
-    if scale is None or scale.rank != 1 or scale.tensor_type.numel == 1:
+    dq = m.node("dq")
+    scale, _ = scale_and_zero(m.graph, dq)
+    if scale.rank != 1 or scale.tensor_type.numel == 1:
         return _gathers_bytes(m)
-    if x.dtype not in BYTES or {scale.dtype, dq.out().dtype} != {"float32"}:
+    if m["x"].dtype not in BYTES or {scale.dtype, dq.out().dtype} != {"float32"}:
         return "it is not dequantised from bytes to float32"
-    axes = [normalize_axis(int(attribute(n, "axis")), x.rank) for n in (m.root, dq)]
-    return None if axes[0] == axes[1] else "it is quantised along another axis"
+    return None if _axis(m, dq) == _axis(m, m.root) else "it is quantised along another axis"
 
 
 def _gathers_bytes(m: Match) -> str | None:
-    scale = m.graph.input(m.node("dq"), 1)
-    if scale is None or scale.tensor_type.numel != 1 or m["x"].dtype not in BYTES:
+    scale, _ = scale_and_zero(m.graph, m.node("dq"))
+    if scale.tensor_type.numel != 1 or m["x"].dtype not in BYTES:
         return "it is not dequantised from bytes with one scale"
     return None
 
 
 def _gather_bytes(m: Match, r: Editor) -> Value:
     dq, x, i = m.node("dq"), m["x"], m["i"]
-    scale, zero = _parameters(m, dq)
-    assert scale is not None
+    scale, zero = scale_and_zero(m.graph, dq)
     attrs = dict(m.root.attrs)
     picked = r.node("Gather", [x, i], attrs).out()
     if scale.tensor_type.numel == 1:
         return r.node("DequantizeLinear", [picked, scale, zero], dict(dq.attrs)).out()
-    axis = normalize_axis(int(attribute(m.root, "axis")), x.rank)
-    shape = (*i.shape, *(1,) * (x.rank - 1 - axis))
+    shape = (*i.shape, *(1,) * (x.rank - 1 - _axis(m, m.root)))
 
     def along(parameter: Value) -> Value:
-        found = r.node("Gather", [parameter, i], {"axis": 0}).out()
-        return r.node("Reshape", [found], {"shape": shape}, domain="kiln").out()
+        return r.op("kiln.Reshape", r.op("Gather", parameter, i), shape=shape)
 
     value = r.op("Cast", picked, to=1)
     if zero is not None and (zero.constant is None or zero.constant.any()):
@@ -135,7 +138,7 @@ _DQ = Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True)
 RULES = (
     Rule("move-dequantized", Op(MOVES, _DQ, rest=True), _dequantize_after, _movable,
          claim=moved("f(DQ(x)) = DQ(f(x)), f moves elements")),
-    Rule("pool-dequantized", Op("MaxPool", _DQ, rest=True), _dequantize_after, _keeps_order,
+    Rule("pool-dequantized", Op("MaxPool", _DQ), _dequantize_after, _keeps_order,
          claim=exact("maxpool(DQ(x)) = DQ(maxpool(x)), the scale positive",
                      "that quantisation keeps the order for every scale is too hard for the solver",
                      Family.OTHER)),

@@ -37,6 +37,12 @@ def same_array(a: Value | None, b: Value | None) -> bool:
     return np.array_equal(a.constant, b.constant)
 
 
+def is_positive(scale: Value | None) -> bool:
+    """Is it known to be so?"""
+    number = splat(scale)
+    return number is not None and number > 0
+
+
 def _per_tensor(m: Match, node: Node) -> bool:
     scale = m.graph.input(node, 1)
     return scale is not None and scale.tensor_type.numel == 1
@@ -86,7 +92,7 @@ def _movable(m: Match) -> str | None:
 
 
 def _keeps_order(m: Match) -> str | None:
-    if not (splat(m.graph.input(m.root, 1)) or 0) > 0:
+    if not is_positive(m.graph.input(m.root, 1)):
         return "a scale that is not positive turns the order around"
     return _movable(m)
 
@@ -108,8 +114,8 @@ RULES = (
                      Family.ELEMENTWISE)),
     Rule("move-quantized", Op("QuantizeLinear", Op(MOVES, _DQ, name="move", rest=True), rest=True),
          _moved, _movable, claim=moved("Q(f(DQ(x))) = f(Q(DQ(x))), f moves elements")),
-    Rule("pool-quantized", Op("QuantizeLinear", Op("MaxPool", _DQ, name="move", rest=True),
-                              rest=True), _moved, _keeps_order,
+    Rule("pool-quantized", Op("QuantizeLinear", Op("MaxPool", _DQ, name="move"), rest=True),
+         _moved, _keeps_order,
          claim=exact("Q(maxpool(DQ(x))) = maxpool(Q(DQ(x))), the scale positive",
                      "that quantisation keeps the order for every scale is too hard for the solver",
                      Family.OTHER)),

@@ -18,7 +18,7 @@ from ...ir.registry import attribute
 from ...ir.types import BYTES, to_numpy_dtype
 from ..claims import Family, moved, rounds
 from ..pattern import Match, Op, Rule, Var
-from ..queries import splat
+from ..queries import scale_and_zero, splat
 from .selection import bounds_of
 
 
@@ -26,10 +26,8 @@ def _bytes_by_one_step(m: Match) -> str | None:
     """An objection unless all elements become 8-bit integers by one scale and zero point."""
     if m.root.out().dtype not in BYTES:
         return "only 8-bit tensors are handled"
-    parameters = m.graph.inputs_of(m.root)[1:]
-    if any(v is not None and v.tensor_type.numel != 1 for v in parameters):
-        return "it has several scales"
-    return None
+    scale, _ = scale_and_zero(m.graph, m.root)
+    return None if scale.tensor_type.numel == 1 else "it has several scales"
 
 
 # ---- bounds --------------------------------------------------------------------------------------
@@ -37,7 +35,7 @@ def _bytes_by_one_step(m: Match) -> str | None:
 
 def _step(m: Match) -> tuple[np.float32, int] | None:
     """The scale and zero point of the root; None where they are not known."""
-    scale, zero = [*m.graph.inputs_of(m.root)[1:], None][:2]
+    scale, zero = scale_and_zero(m.graph, m.root)
     step, start = splat(scale), 0 if zero is None else splat(zero)
     return None if step is None or start is None else (np.float32(step), int(start))
 
@@ -48,8 +46,8 @@ def _cuttable(m: Match) -> str | None:
 
 def _unknown(m: Match) -> str | None:
     """An objection where the bounds cannot be quantised here as the root would."""
-    scale = m.graph.input(m.root, 1)
-    if scale is None or {m["x"].dtype, scale.dtype} != {"float32"} or m.attr("q", "precision"):
+    scale, _ = scale_and_zero(m.graph, m.root)
+    if {m["x"].dtype, scale.dtype} != {"float32"} or m.attr("q", "precision"):
         return "only float32 is divided by float32"
     step, bounds = _step(m), bounds_of(m, "cut")
     if step is None or bounds is None:
@@ -86,25 +84,26 @@ def _cut_bytes(m: Match, r: Editor) -> Value:
     ]
     while ends and ends[-1] is None:
         ends.pop()
-    return r.op("Clip", q, *ends) if ends else q
+    return r.op("Clip", q, *ends)
 
 
 def _implied(m: Match) -> str | None:
     """An objection unless the root's saturation implies the bounds, for each of its scales."""
-    scale, zero = [*m.graph.inputs_of(m.root)[1:], None][:2]
+    scale, zero = scale_and_zero(m.graph, m.root)
     kind, bounds = m.root.out().dtype, bounds_of(m, "cut")
     if kind not in BYTES or m.attr("q", "block_size") or m.attr("q", "precision"):
         return "only 8-bit tensors with scales along an axis are handled"
-    if scale is None or {m["x"].dtype, scale.dtype} != {"float32"} or scale.constant is None:
+    if {m["x"].dtype, scale.dtype} != {"float32"} or scale.constant is None:
         return "only float32 is divided by float32, which is constant"
     if bounds is None or np.isnan(bounds).any() or (zero is not None and zero.constant is None):
         return "the zero points or the bounds are not constant numbers"
-    steps = scale.constant.reshape(-1)
-    starts = np.zeros_like(steps) if zero is None or zero.constant is None else zero.constant
+    steps = scale.constant.ravel()
+    starts = np.zeros_like(steps) if zero is None else zero.constant
+    assert starts is not None
     if not np.all((steps > 0) & np.isfinite(steps)):
         return "a scale is not a positive number"
     limits = np.iinfo(to_numpy_dtype(kind))
-    pairs = zip(steps, np.broadcast_to(starts.reshape(-1), steps.shape), strict=True)
+    pairs = zip(steps, starts.ravel(), strict=True)
     codes = [[_quantized(b, s, int(z), limits) for b in bounds] for s, z in pairs]
     return None if all(c == [limits.min, limits.max] for c in codes) else "a bound is within range"
 

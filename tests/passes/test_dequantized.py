@@ -53,6 +53,12 @@ def test_bytes_are_moved(move: str, op: str) -> None:
     assert left(graph(f"%m = {move}\n%y = Exp(%m)")) == [op, "DequantizeLinear", "Exp"]
 
 
+@pytest.mark.parametrize("form", ["(%x, %s, _)", "(%x, %s, %z) {output_dtype=10}"])
+def test_bytes_are_moved_from_forms_of_dequantisation(form: str) -> None:
+    lines = f"%g = DequantizeLinear{form}\n%m = Transpose(%g)\n%y = Exp(%m)"
+    assert left(graph(lines)) == ["Transpose", "DequantizeLinear", "Exp"]
+
+
 def test_other_readers_dequantise_for_themselves() -> None:
     lines = "%m = Transpose(%f) {perm=[0, 1, 3, 2]}\n%e = Exp(%f)\n%y = MatMul(%e, %m)"
     assert left(graph(lines)).count("DequantizeLinear") == 2
@@ -63,14 +69,21 @@ def test_other_readers_dequantise_for_themselves() -> None:
     '%c = constant float32[4] [1.0, 1.0, 2.0, 2.0]\n%m = Resize(%f, _, %c) {mode="linear"}',
     # Another order of elements.
     "%g = DequantizeLinear(%x, %minus, %z)\n%m = MaxPool(%g) {kernel_shape=[2, 2]}",
+    # An order that is gone, or not known.
+    "%g = DequantizeLinear(%x, %nothing, %z)\n%m = MaxPool(%g) {kernel_shape=[2, 2]}",
+    "%g = DequantizeLinear(%x, %p, %z)\n%m = MaxPool(%g) {kernel_shape=[2, 2]}",
     # Indices besides the elements.
     "%v, %i = MaxPool(%f) {kernel_shape=[2, 2]}\n%j = Cast(%i) {to=1}\n%m = Add(%v, %j)",
     # A constant is dequantised once, when it is folded.
     "%g = DequantizeLinear(%k, %s, %z)\n%m = Transpose(%g)",
+    # Integers of 16 bits.
+    "%w = Cast(%x) {to=4}\n%g = DequantizeLinear(%w, %s)\n%m = Transpose(%g)",
 ])  # fmt: skip
 def test_floats_are_moved(lines: str) -> None:
-    ops = left(graph(f"{lines}\n%y = Exp(%m)"))
-    assert ops.index("DequantizeLinear") == 0
+    g = graph(f"%nothing = constant float32[] 0.0\n{lines}\n%y = Exp(%m)", more=", %p: float32[]")
+    run(g, "dce")
+    before = [n.op for n in g.topological()]
+    assert left(g) == before
 
 
 def test_scales_along_an_axis_stay_with_it() -> None:
@@ -93,17 +106,35 @@ def test_a_quantizer_goes_first() -> None:
 SECOND = ", %v: uint8[1,3,6,8]"
 
 
-def test_parts_with_the_same_scale_are_joined_as_bytes() -> None:
-    lines = "%g = DequantizeLinear(%v, %s, %z)\n%c = Concat(%f, %g) {axis=1}\n%y = Exp(%c)"
+@pytest.mark.parametrize("rest", [", %s, %z)", ", %s)", ", %s, %z) {output_dtype=10}"])
+def test_parts_with_the_same_scale_are_joined_as_bytes(rest: str) -> None:
+    lines = f"%e = DequantizeLinear(%x{rest}\n%g = DequantizeLinear(%v{rest}\n"
+    lines += "%c = Concat(%e, %g) {axis=1}\n%y = Exp(%c)"
     assert left(graph(lines, more=SECOND)) == ["Concat", "DequantizeLinear", "Exp"]
 
 
 @pytest.mark.parametrize("second", [
     "DequantizeLinear(%v, %t, %z)", "DequantizeLinear(%v, %s)", "Cast(%v) {to=1}",
+    "com.microsoft.DequantizeLinear(%v, %s, %z)",
 ])  # fmt: skip
 def test_other_parts_are_joined_as_floats(second: str) -> None:
     lines = f"%g = {second}\n%c = Concat(%f, %g) {{axis=1}}\n%y = Exp(%c)"
     assert left(graph(lines, more=SECOND))[-2:] == ["Concat", "Exp"]
+
+
+@pytest.mark.parametrize("first, second", [
+    # Scales along the axis that is joined.
+    ("DequantizeLinear(%b, %row, %zr) {axis=1}", "DequantizeLinear(%b, %row, %zr) {axis=1}"),
+    # Constants, which are dequantised once, when they are folded.
+    ("DequantizeLinear(%b, %s)", "DequantizeLinear(%k, %s)"),
+    ("DequantizeLinear(%k, %s)", "DequantizeLinear(%b, %s)"),
+    # Integers of 16 bits.
+    ("DequantizeLinear(%w, %s)", "DequantizeLinear(%w, %s)"),
+])  # fmt: skip
+def test_parts_that_are_no_bytes_of_the_run_with_one_scale(first: str, second: str) -> None:
+    lines = f"%f1 = {first}\n%f2 = {second}\n%c = Concat(%f1, %f2) {{axis=1}}\n%y = Exp(%c)"
+    ops = left(graph(lines, more=", %b: uint8[3,2], %w: uint16[3,2]"))
+    assert ops == ["DequantizeLinear", "DequantizeLinear", "Concat", "Exp"]
 
 
 def test_parts_of_other_types_are_joined_as_floats() -> None:
@@ -130,6 +161,12 @@ def test_columns_of_a_table_with_scales() -> None:
 
 def test_a_table_with_one_scale() -> None:
     ops = left(graph("%y = Gather(%f, %i) {axis=1}", "2,3,5", ", %i: int64[2,3]"), INDICES)
+    assert ops == ["Gather", "DequantizeLinear"]
+
+
+def test_a_table_with_a_list_of_one_scale() -> None:
+    lines = "%one = constant float32[1] [0.25]\n%g = DequantizeLinear(%k, %one)\n"
+    ops = left(graph(f"{lines}%y = Gather(%g, %i)", "1", ", %i: int64[2,3]"), INDICES)
     assert ops == ["Gather", "DequantizeLinear"]
 
 

@@ -40,12 +40,17 @@ def edges(scale: float, zero: int) -> Array:
     return np.concatenate([*around, np.array(bounds)]).astype(np.float32)
 
 
-def cut(op: str, bounds: tuple[float | None, ...], x: Array, scale: float, zero: Array) -> Graph:
+def cut(
+    op: str, bounds: tuple[float | None, ...], x: Array, scale: float, zero: Array | None
+) -> Graph:  # fmt: skip
     """``Q(op(x))``."""
     given = {n: np.float32(b) for n, b in zip("ab", bounds, strict=False) if b is not None}
-    lines, arrays = constant_lines({**given, "s": np.float32(scale), "z": zero})
+    if zero is not None:
+        given["z"] = zero
+    lines, arrays = constant_lines({**given, "s": np.float32(scale)})
     names = "".join(f", %{n}" if n in given else ", _" for n in "ab"[: len(bounds)])
-    body = f"%c = {op}(%x{names})\n%y = QuantizeLinear(%c, %s, %z)"
+    start = "" if zero is None else ", %z"
+    body = f"%c = {op}(%x{names})\n%y = QuantizeLinear(%c, %s{start})"
     return graph_of(f"graph main(%x: float32[{x.size}]) -> (y) {{\n{lines}\n{body}\nreturn %y\n}}",
                     arrays)  # fmt: skip
 
@@ -69,12 +74,35 @@ def test_bounds_at_every_boundary(name: str, kind: str, zero: int, scale: float)
     x = edges(scale, zero)
     # Only what the reference turns into int32 without overflow.
     x = x[np.abs(x) < np.float32(scale) * 2**30]
-    ops = moved(cut(op, bounds, x, scale, np.array(zero, kind)), x)
+    graph = cut(op, bounds, x, scale, np.array(zero, kind))
+    ops = moved(graph, x)
     assert ops in (["QuantizeLinear"], ["QuantizeLinear", "Clip"])
+    assert not needless_bounds(graph)
     if name == "relu":
         assert len(ops) == 1 + (zero > np.iinfo(kind).min)
     if name in ("infinite", "huge"):
         assert len(ops) == 1
+
+
+def needless_bounds(graph: Graph) -> list[int]:
+    """The bounds of Clip that all bytes keep to."""
+    limits = np.iinfo(graph.outputs[0].dtype)
+    ends = {1: limits.min, 2: limits.max}
+    return [
+        end
+        for node in graph.nodes if node.op == "Clip"
+        for i, end in ends.items()
+        if (v := graph.input(node, i)) is not None and v.constant == end
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_bounds_without_a_zero_point(name: str) -> None:
+    op, bounds = CUTS[name]
+    x = edges(0.1, 0)
+    x = x[np.abs(x) < 1e6]
+    ops = moved(cut(op, bounds, x, 0.1, None), x)
+    assert ops[0] == "QuantizeLinear"
 
 
 @given(
@@ -157,6 +185,15 @@ KEPT = {
         "%x: float16[2,4]", {"s": np.float16(1), "z": np.uint8(5)}, "Relu(%x)", "",
         "only float32",
     ),
+    "float16 scale": (
+        X, {"s": np.float16(1), "z": np.uint8(5)}, "Relu(%x)", "", "only float32",
+    ),
+    "divided in float16": (
+        X, {"s": np.float32(1), "z": np.uint8(5)}, "Relu(%x)", "{precision=10}", "only float32",
+    ),
+    "run-time zero point": (
+        X + ", %z: uint8[]", {"s": np.float32(1)}, "Relu(%x)", "", "not constant",
+    ),
     "run-time scale": (
         X + ", %s: float32[]", {"z": np.uint8(5)}, "Relu(%x)", "", "not constant",
     ),
@@ -165,7 +202,13 @@ KEPT = {
         "not constant",
     ),
     "negative scale": (
-        X, {"s": np.float32(-1), "z": np.uint8(5)}, "Relu(%x)", "", "not numbers",
+        X, {"s": np.float32(-0.5), "z": np.uint8(5)}, "Relu(%x)", "", "not numbers",
+    ),
+    "zero scale": (
+        X, {"s": np.float32(0), "z": np.uint8(5)}, "Relu(%x)", "", "not numbers",
+    ),
+    "infinite scale": (
+        X, {"s": np.float32(np.inf), "z": np.uint8(5)}, "Relu(%x)", "", "not numbers",
     ),
     "no bound": (
         X, {"s": np.float32(1), "z": np.uint8(5), "b": np.float32(np.nan)}, "Clip(%x, %b)", "",
@@ -189,6 +232,19 @@ def test_what_stays(
     run(graph, "simplify", PassContext(explain=lambda _r, _n, why: reasons.append(why)))
     assert [n.op for n in graph.topological()] == [inner.split("(")[0], "QuantizeLinear"]
     assert any(reason in r for r in reasons), reasons
+
+
+def test_parts_are_quantised_to_the_type_of_the_whole() -> None:
+    graph = graph_of("""
+    graph main(%x: float32[2,4], %z: float32[2,3]) -> (y) {
+      %s = constant float32[] 0.1
+      %c = Concat(%x, %z) {axis=1}
+      %y = QuantizeLinear(%c, %s) {output_dtype=3}
+      return %y
+    }
+    """)
+    run(graph, "simplify")
+    assert graph.outputs[0].node.op == "Concat" and graph.outputs[0].dtype == "int8"
 
 
 def test_bounds_that_others_read_stay() -> None:
