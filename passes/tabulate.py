@@ -29,8 +29,6 @@ from ..ir.types import BYTES, TensorType
 from .base import Pass, PassContext, register_pass
 from .claims import Family, rounds
 
-_NEVER = (Trait.STOCHASTIC, Trait.HOST, Trait.EFFECT)
-
 
 @register_pass
 @dataclass(frozen=True)
@@ -49,13 +47,12 @@ class Tabulate(Pass):
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         editor = context.editor(graph)
         found = _Chains(graph)
-        count = 0
-        for node in found.ends():
+        ends = found.ends()
+        for node in ends:
             editor.begin("tables", *found.nodes_of(node))
             _replace(editor, found, node)
-            count += 1
         editor.finish()
-        return {"tables": count}
+        return {"tables": len(ends)}
 
 
 def _replace(editor: Editor, chains: _Chains, node: Node) -> None:
@@ -95,14 +92,11 @@ class _Chains:
         found = []
         for node in reversed(self._order):
             link = self.links.get(node)
-            if link is None:
+            is_read = link is None or node in read or self.graph.is_output(node.out())
+            if link is not None and is_read and link.has_floats and node.out().dtype in BYTES:
+                found.append(node)
+            elif is_read:
                 read |= {v.node for v in self.graph.inputs_of(node) if v is not None}
-            elif node in read or self.graph.is_output(node.out()):
-                if link.has_floats and node.out().dtype in BYTES:
-                    found.append(node)
-                    read.add(link.start.node)
-                else:
-                    read |= {v.node for v in self.graph.inputs_of(node) if v is not None}
         return found
 
     def nodes_of(self, end: Node) -> list[Node]:
@@ -120,7 +114,7 @@ class _Chains:
         inputs = self.graph.inputs_of(node)
         if len(node.outputs) != 1 or not is_elementwise(node, inputs):
             return None
-        if any(has_trait(node, t) for t in _NEVER):
+        if has_trait(node, Trait.STOCHASTIC):
             return None
         carried = [v for v in inputs if v is not None and v.constant is None]
         starts = {self._start(v, node) for v in carried}
@@ -137,9 +131,8 @@ class _Chains:
 
     def _start(self, value: Value, reader: Node) -> Value | None:
         """Where the chain begins that ``value`` continues, or begins; None for other values."""
-        if value.type is None or not isinstance(value.type, TensorType):
-            return None
-        if value.type.shape is None or reader.out().shape != value.type.shape:
+        t = value.type
+        if not isinstance(t, TensorType) or t.shape is None or reader.out().shape != t.shape:
             return None
         link = self.links.get(value.node)
         is_byte = value.dtype in BYTES
@@ -148,11 +141,11 @@ class _Chains:
         return value if is_byte else None
 
     def _is_read_elsewhere(self, value: Value) -> bool:
-        """Do ops read ``value`` that are not elementwise, so that it is computed in any case?"""
+        """Is ``value`` read by ops that are not elementwise, or a result of the graph, so that it
+        is computed in any case?
+        """
         readers = [n for n, _ in self.graph.uses(value)]
-        return self.graph.is_output(value) or not all(
-            is_elementwise(n, self.graph.inputs_of(n)) for n in readers
-        )
+        return not all(is_elementwise(n, self.graph.inputs_of(n)) for n in readers)
 
     def _argument(self, value: Value | None, start: Value) -> np.ndarray | None:
         """An operand for all bytes of ``start``."""

@@ -7,8 +7,10 @@ import pytest
 from support.graph_text import graph_of
 from support.pass_checks import run
 
+from graphkiln.ir import registry
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import evaluate
+from graphkiln.ir.origins import Origins
 
 CONSTANTS = """
 %s = constant float32[] 0.05
@@ -42,11 +44,13 @@ def every_byte(kind: str) -> dict[str, np.ndarray]:
 def tabulated(g: Graph, feeds: dict[str, np.ndarray]) -> list[str]:
     """The ops that remain; results are the same for every byte."""
     expected = evaluate(g, feeds)
-    run(g, "tabulate,dce")
+    done = run(g, "tabulate,dce").records[0]
     for actual, wanted in zip(evaluate(g, feeds), expected, strict=True):
         assert actual.dtype == wanted.dtype
         np.testing.assert_array_equal(actual, wanted)
-    return [n.op for n in g.topological() if n.key != "Constant"]
+    ops = [n.op for n in g.topological() if n.key != "Constant"]
+    assert done.details.get("tables", 0) == ops.count("MapBytes")
+    return ops
 
 
 @pytest.mark.parametrize("zero", ["%z", "%n"])
@@ -109,6 +113,8 @@ def test_what_floats_need_stays() -> None:
         "%f = DequantizeLinear(%x, %sc, _) {axis=1}\n%y = QuantizeLinear(%f, %s, %z)",
         "%f = DequantizeLinear(%x, %s, %z)\n%r = Conv(%f, %w)\n%y = QuantizeLinear(%r, %s, %z)",
         "%f = DequantizeLinear(%x, %s, %z)\n%y = Exp(%f)",
+        "%f = DequantizeLinear(%x, %s, %z)\n%r = Softmax(%f)\n%y = QuantizeLinear(%r, %s, %z)",
+        "%f = DequantizeLinear(%x, %s)\n%c = Clip(%f, _, %s)\n%y = Transpose(%c)",
     ],
 )
 def test_what_is_no_function_of_a_byte_stays(lines: str) -> None:
@@ -177,6 +183,51 @@ def test_a_result_in_the_middle_of_a_chain_is_a_start() -> None:
     assert tabulated(g, every_byte("uint8")) == ["MapBytes", "MapBytes"]
     second = [n for n in g.topological() if n.op == "MapBytes"][1]
     assert g.required_inputs(second)[0].node.op == "MapBytes"
+
+
+def test_floats_that_others_read_are_no_start() -> None:
+    lines = SWISH.format(zero="%z") + "%c = Transpose(%f)"
+    ops = tabulated(graph(lines, results="y, c"), every_byte("uint8"))
+    assert sorted(ops) == ["DequantizeLinear", "MapBytes", "Transpose"]
+
+
+def test_others_may_leave_inputs_out() -> None:
+    lines = SWISH.format(zero="%z") + "%up = constant float32[4] [1.0, 1.0, 2.0, 1.0]\n"
+    ops = tabulated(graph(lines + "%r = Resize(%y, _, %up)", results="r"), every_byte("uint8"))
+    assert ops == ["MapBytes", "Resize"]
+
+
+def test_a_table_stands_for_the_ops_of_its_chain() -> None:
+    lines = SWISH.format(zero="%z") + "%d = DequantizeLinear(%y, %s, %z)\n%a = Add(%d, %t)\n"
+    g = graph(lines + "%q = QuantizeLinear(%a, %t, %n)", results="y, q")
+    for node in g.nx:
+        node.origins = Origins([node.name])
+    run(g, "tabulate")
+    tables = [n for n in g.topological() if n.op == "MapBytes"]
+    assert [sorted(n.origins) for n in tables] == [
+        ["f", "h", "hd", "hq", "m", "y"], ["a", "d", "q"],
+    ]  # fmt: skip
+
+
+def test_sequences_and_tensors_of_unknown_rank_are_no_links() -> None:
+    g = graph("""
+    %at = constant int64[] 0
+    %none = SequenceEmpty() {dtype=2}
+    %e = Identity(%none)
+    %b = SequenceAt(%e, %at)
+    %y = Cast(%b) {to=1}""")
+    assert not run(g, "tabulate").records[0].changes
+
+
+def test_ops_of_several_results_are_no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = registry.OpSpec(
+        "Both", "test", lambda ctx: [ctx.tensor(0)] * 2, traits=frozenset({"elementwise"}),
+        evaluate=lambda _node, inputs: [inputs[0], -inputs[0]],
+    )  # fmt: skip
+    registry.specs()
+    monkeypatch.setitem(registry._REGISTRY, both.key, both)
+    g = graph("%f = DequantizeLinear(%x, %s)\n%a, %b = test.Both(%f)\n%y = QuantizeLinear(%a, %t)")
+    assert "MapBytes" not in tabulated(g, every_byte("uint8"))
 
 
 def test_integers_of_other_sizes_start_no_chain() -> None:
