@@ -74,7 +74,7 @@ def _multiply(
     result = p.add("MatMulPacked", inputs, columns, like=node)
     if plain:
         return result
-    scale = p.constant((weights.key, "scale", float(factor.flat[0])), factor, "scale")
+    scale = p.constant((weights.key, "scale", factor.tobytes()), factor, "scale")
     result = p.add("Mul", [result, scale], domain="", like=node)
     if bias is not None:
         row = p.constant((node, "bias"), bias, f"{node.out().name}_bias")

@@ -449,6 +449,13 @@ def test_scales_belong_to_their_weights() -> None:
     assert count(equivalent(Case(X8, lines, constants)), "kiln.ConvBlocked") == 2
 
 
+def test_factors_of_products_belong_to_them_where_a_scale_is_0() -> None:
+    lines = "%f = DequantizeLinear(%w, %s) {axis=1}\n%a = Gemm(%x, %f)\n"
+    lines += "%b = Gemm(%x, %f) {alpha=0.5}\n%y = Sub(%a, %b)"
+    steps = np.array([0, 0.25, 0.5], np.float32)
+    equivalent(Case("%x: float32[5,7]", lines, {"w": signed(7, 3), "s": steps}))
+
+
 @pytest.mark.parametrize(("exponent", "folded"), [(-125, True), (-126, False)])
 def test_factors_are_part_of_weights_that_stay_normal(exponent: int, folded: bool) -> None:
     """The least normal number is 2 to the power of -126."""
