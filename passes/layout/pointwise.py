@@ -26,7 +26,8 @@ def resize(p: Planner, node: Node) -> None:
     spatial = [i for i, a in enumerate(axes) if a >= 2]
     if not spatial:
         return
-    kept = p.constant((given[0], "spatial"), given[0].constant[spatial], given[0].name)
+    key = (given[0], "spatial", *spatial)
+    kept = p.constant(key, given[0].constant[spatial], given[0].name)
     inputs = [p.blocked[x], None, *((kept,) if given[0] is scales else (None, kept))]
     attrs = {**node.attrs, "axes": tuple(axes[i] for i in spatial)}
     p.convert(node, p.add("Resize", inputs, attrs, domain="", like=node), "resizes")

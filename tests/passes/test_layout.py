@@ -449,6 +449,15 @@ def test_scales_belong_to_their_weights() -> None:
     assert count(equivalent(Case(X8, lines, constants)), "kiln.ConvBlocked") == 2
 
 
+def test_resizes_may_read_one_constant_for_other_axes() -> None:
+    cut = "{starts=[0,0,0,0], steps=[1,1,1,1], shape=[2,6,5,6]}"
+    lines = CONV + "%a = Resize(%c, _, %k) {axes=[1, 2, 3]}\n"
+    lines += f"%b = Resize(%c, _, %k) {{axes=[2, 3, 1]}}\n%p = kiln.Slice(%a) {cut}\n"
+    lines += f"%q = kiln.Slice(%b) {cut}\n%y = Sub(%p, %q)"
+    graph = equivalent(Case(X8, lines, {**CONV_6, "k": np.array([1, 2, 1], np.float32)}))
+    assert count(graph, "Resize") == 2 and count(graph, "kiln.UnpackChannels") == 1
+
+
 def test_factors_of_products_belong_to_them_where_a_scale_is_0() -> None:
     lines = "%f = DequantizeLinear(%w, %s) {axis=1}\n%a = Gemm(%x, %f)\n"
     lines += "%b = Gemm(%x, %f) {alpha=0.5}\n%y = Sub(%a, %b)"
