@@ -107,7 +107,8 @@ def scaled(
 ) -> Value:
     """``total * scale + bias`` by channels."""
     blocks = int(total.shape[1])
-    factor = p.constant((work.key, "scale"), by_channel(p, scale, blocks, work.x.rank), "scale")
+    key = (work.key, "scale", scale.tobytes())
+    factor = p.constant(key, by_channel(p, scale, blocks, work.x.rank), "scale")
     result = p.add("Mul", [total, factor], domain="", like=work.node)
     if bias is None:
         return result

@@ -651,6 +651,14 @@ def test_transposed_convolutions_of_bytes_sum_integers(
     assert transposed_bytes(U8, filters, scale, zero=zero, bias=bias) == [4]
 
 
+def test_transposed_convolutions_of_data_with_other_scales_may_share_weights() -> None:
+    lines = "%f = DequantizeLinear(%x, %sx)\n%g = DequantizeLinear(%x, %sy)\n"
+    lines += "%v = DequantizeLinear(%w, %sv) {axis=1}\n%a = ConvTranspose(%f, %v) {strides=[2,2]}\n"
+    lines += "%b = ConvTranspose(%g, %v) {strides=[2,2]}\n%y = Sub(%a, %b)"
+    graph = equivalent(Case(U8, lines, {**STEPS, "w": signed(8, 6, 2, 2), "sv": scales(6)}))
+    assert count(graph, "kiln.ConvBlocked") == 2
+
+
 def test_transposed_convolutions_of_other_bytes_sum_floats() -> None:
     """Dot products of this target take uint8; scales of inputs are part of the sums."""
     assert transposed_bytes("%x: int8[1,8,5,5]", 6, scales(6), zero=", %zi") == [1]
