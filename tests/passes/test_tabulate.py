@@ -197,16 +197,25 @@ def test_others_may_leave_inputs_out() -> None:
     assert ops == ["MapBytes", "Resize"]
 
 
+def test_a_second_result_of_the_graph_is_read() -> None:
+    lines = SWISH.format(zero="%z") + "%a, %b = Split(%y) {axis=3, num_outputs=2}"
+    ops = tabulated(graph(lines, results="b"), every_byte("uint8"))
+    assert ops == ["MapBytes", "Split"]
+
+
 def test_a_table_stands_for_the_ops_of_its_chain() -> None:
+    """It also runs where they do, if some of them tell."""
     lines = SWISH.format(zero="%z") + "%d = DequantizeLinear(%y, %s, %z)\n%a = Add(%d, %t)\n"
     g = graph(lines + "%q = QuantizeLinear(%a, %t, %n)", results="y, q")
-    for node in g.nx:
+    for node in g.nodes:
         node.origins = Origins([node.name])
+        node.device = {"f": "gpu", "a": "cpu"}.get(node.name, "")
     run(g, "tabulate")
-    tables = [n for n in g.topological() if n.op == "MapBytes"]
-    assert [sorted(n.origins) for n in tables] == [
-        ["f", "h", "hd", "hq", "m", "y"], ["a", "d", "q"],
-    ]  # fmt: skip
+    found = [n for n in g.topological() if n.op == "MapBytes"]
+    chains = [["f", "h", "hd", "hq", "m", "y"], ["a", "d", "q"]]
+    assert [sorted(n.origins) for n in found] == chains
+    assert [sorted(g.required_inputs(n)[1].node.origins) for n in found] == chains
+    assert [n.device for n in found] == ["gpu", "cpu"]
 
 
 def test_sequences_and_tensors_of_unknown_rank_are_no_links() -> None:
