@@ -47,6 +47,8 @@ def when(m):
     assert x.rank
     return None if x.dtype in KNOWN else f"it is {x.dtype}"
 
+CLAIM = rounds(text(), bound())
+
 RULES = (
     Rule("one", Op("Add|Mul", Var("x"), Const("c")), lambda m, r: r.op("Sub", m["c"], m["x"]),
          when, claim=proved("x + c = c - x")),

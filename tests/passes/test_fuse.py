@@ -211,6 +211,22 @@ def test_a_few_regions_get_copies_of_what_they_read(readers: int, copied: bool) 
     assert _regions(graph) == [["Neg", "Add", "Exp"] if copied else ["Add", "Exp"]] * readers
 
 
+@pytest.mark.parametrize(
+    ("shape", "joins"), [("2, 3, 1", True), ("1, 2, 3", True), ("3, 2", False)]
+)
+def test_views_join_that_only_move_dims_of_1(shape: str, joins: bool) -> None:
+    graph = graph_of(f"""
+    graph main(%x: float32[2,1,3]) -> (y) {{
+      %e = Exp(%x)
+      %v = kiln.Reshape(%e) {{shape=[{shape}]}}
+      %y = Neg(%v)
+      return %y
+    }}
+    """)
+    run(graph, "fuse")
+    assert _regions(graph) == ([["Exp", "Reshape", "Neg"]] if joins else [])
+
+
 def test_strings_stay_outside() -> None:
     graph = graph_of("""
     graph main(%x: float32[4]) -> (y) {

@@ -338,6 +338,10 @@ LEFT = [
      "%e = constant float32[] 0.25\n%m = ReduceMean(%x, %a)\n%d = Sub(%x, %m)\n"
      "%q = Mul(%d, %d)\n%v = ReduceMean(%q, %a) {keepdims=0}\n%w = Add(%v, %e)\n"
      "%r = Sqrt(%w)\n%y = Div(%d, %r)"),
+    ("recognize/layer-norm", X, "%e = constant float32[] 0.25\n"
+     "%m = ReduceMean(%x) {noop_with_empty_axes=1}\n%d = Sub(%x, %m)\n%q = Mul(%d, %d)\n"
+     "%v = ReduceMean(%q) {noop_with_empty_axes=1}\n%w = Add(%v, %e)\n%r = Sqrt(%w)\n"
+     "%y = Div(%d, %r)"),
     ("recognize/swish", X, "%c = constant float32[4] [1.0, 2.0, 3.0, 4.0]\n%a = Mul(%x, %c)\n"
      "%s = Sigmoid(%a)\n%y = Mul(%x, %s)"),
     ("recognize/swish", "%x: float32[N,4]", "%c = constant float32[2,1] [1.5, 1.5]\n"
