@@ -49,10 +49,19 @@ class KernelSpec:
         return f"{prefix}_{digest}"
 
 
-def inlinable(value: Value) -> bool:
-    """Is it a constant small enough to become part of the kernel's code?"""
+def inlinable(node: Node, i: int, value: Value) -> bool:
+    """Is ``value``, input ``i`` of ``node``, a constant that becomes part of the kernel's code?"""
     array = value.constant
-    return array is not None and is_inlinable(array)
+    return array is not None and is_inlinable(array, _readers(node, i))
+
+
+def _readers(node: Node, i: int) -> list[Node]:
+    """What computes with input ``i`` of ``node``."""
+    if node.key != "kiln.Region":
+        return [node]
+    body = node.attrs["body"]
+    assert isinstance(body, Graph)
+    return [reader for reader, _ in body.uses(body.inputs[i])]
 
 
 def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
@@ -72,7 +81,7 @@ def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:
             mapped.append(None)
         elif v in taken:
             mapped.append(taken[v])
-        elif inlinable(v):
+        elif inlinable(node, i, v):
             mapped.append(out.add_constant(v.node.attrs["value"], "c"))  # type: ignore[arg-type]
         else:
             arguments.append(i)

@@ -3,7 +3,8 @@
 Kernels are plain loops over buffers. They have no schedule blocks, virtual threads or cooperative
 copies, whose lowering takes most of the time of TVM's default pipeline, so those passes are left
 out. One of them, which makes buffers smaller where it can, would give workspace of open sizes
-extents that TVM cannot compile.
+extents that TVM cannot compile. On hosts LLVM does what others would do: it removes what is
+computed twice or never.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _pipeline(check_bounds: bool, threads: bool, asserts: bool) -> Any:
     settle = [
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
-        tirx.transform.RemoveNoOp(),
+        *((tirx.transform.RemoveNoOp(),) if threads else ()),
         s_tir.RewriteUnsafeSelect(),
     ]
     # Bounds checks are added after simplification, so that they check what is executed, and before
@@ -58,14 +59,13 @@ def _pipeline(check_bounds: bool, threads: bool, asserts: bool) -> Any:
     def lower(module: Any, _context: Any) -> Any:
         passes = [
             s_tir.UnifyThreadBinding(),
-            tirx.transform.StmtSimplify(),
-            *((s_tir.LowerOpaqueBlock(),) if threads else ()),
+            *((tirx.transform.StmtSimplify(), s_tir.LowerOpaqueBlock()) if threads else ()),
             tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(True),
             _module_pass(replace_look_ups),
             *(checked if check_bounds else (*share, *settle)),
-            tirx.transform.CommonSubexprElim(),
+            *((tirx.transform.CommonSubexprElim(),) if threads else ()),
             tirx.transform.VerifyMemory(),
             tirx.transform.AnnotateEntryFunc(),
             tirx.transform.SplitHostDevice(),

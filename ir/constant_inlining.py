@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+
+from .graph import Node
+from .registry import has_trait
+from .traits import Trait
 
 PARAMETER_LIMIT = 64
 """int64 constants of at most so many elements are inlined: axes, shapes, pads."""
@@ -12,12 +18,29 @@ FACTOR_LIMIT = 8
 the type of quantized layers' biases."""
 
 
-def is_inlinable(array: np.ndarray) -> bool:
-    """Is a constant a scalar or a small array, which is inlined?
+def is_inlinable(array: np.ndarray, readers: Iterable[Node]) -> bool:
+    """Is a constant a scalar or a small array, which is inlined in the kernel of ``readers``?
 
     Longer vectors (biases, scales by channel) are inputs of the kernel, so that layers that differ
-    only in them share a kernel.
+    only in them share a kernel. So are scalars, if all their readers are
+    :attr:`~graphkiln.ir.traits.Trait.PARAMETRIC`.
     """
     if array.dtype == object:
         return False
-    return bool(array.size <= (PARAMETER_LIMIT if array.dtype == np.int64 else FACTOR_LIMIT))
+    if array.size > (PARAMETER_LIMIT if array.dtype == np.int64 else FACTOR_LIMIT):
+        return False
+    return not _is_parameter(array) or not all(has_trait(n, Trait.PARAMETRIC) for n in readers)
+
+
+def _is_parameter(array: np.ndarray) -> bool:
+    """A scale or a zero point, but none that makes arithmetic cheaper when it is known."""
+    kind, width = array.dtype.kind, array.dtype.itemsize
+    real = kind == "f" or kind in "iu" and width == 1
+    return array.size == 1 and real and not _simplifies(array.reshape(()))
+
+
+def _simplifies(value: np.ndarray) -> bool:
+    """Zero points of 0 need no addition; of a power of two, a division is a product."""
+    if value.dtype.kind != "f":
+        return not value.any()
+    return bool(np.frexp(np.abs(value))[0] in (0, 0.5))

@@ -62,6 +62,11 @@ class Trait(str, Enum):
     SOURCE = (
         "source", "is computed in the loops that read its result, but its inputs are stored first"
     )  # fmt: skip
+    PARAMETRIC = (
+        "parametric",
+        "computes with its scalars whatever their values are: kernels take them as arguments, so "
+        "that nodes that differ in them share one",
+    )
     JOIN = "join", "stores each input at its own place in the result: inputs are computed there"
 
     FIXED_RANKS = (

@@ -176,11 +176,12 @@ def blocked_conv_window(node: Node, x: TensorType, w: TensorType) -> Window:
 def _evaluate_conv(node: Node, inputs: list[Any]) -> list[Any]:
     x, w, *rest = inputs
     channels, out = int(attribute(node, "in_channels")), int(attribute(node, "out_channels"))
-    weight, group = plain_conv_weight(node, joined_weights(w, rest[1:], tiles=2))
+    split, border = ([], rest[1:]) if node.op == "DepthwiseBlocked" else (rest[1:4], rest[4:])
+    weight, group = plain_conv_weight(node, joined_weights(w, split, tiles=2))
     attrs, image = _plain_window(node), x_plain(x, channels)
     exact = image.dtype.kind != "f"
     if exact:  # sums of 8-bit products are exact in float64
-        image, weight = _padded(image, attrs, int(attribute(node, "pad_value"))), _wide(weight)
+        image, weight = _padded(image, attrs, int(border[0]) if border else 0), _wide(weight)
     bias = [_wide_if(exact, b.reshape(-1)[:out]) for b in rest[:1] if b is not None]
     given = [image, weight, *bias]
     y = _run_plain("Conv", {**attrs, "group": group}, given)
@@ -231,22 +232,23 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
 
 
 @op(
-    "ConvBlocked", domain=DOMAIN, arity=(2, 6), evaluate=_evaluate_conv,
-    traits=_HEAVY, flops=flops.blocked_convolution,
-    defaults={"group": 1, "depth": 1, "pad_value": 0, "algorithm": DIRECT},
+    "ConvBlocked", domain=DOMAIN, arity=(2, 7), evaluate=_evaluate_conv,
+    traits=(*_HEAVY, Trait.PARAMETRIC), flops=flops.blocked_convolution,
+    defaults={"group": 1, "depth": 1, "algorithm": DIRECT},
     doc="Conv on [N, Cb, *S, c] with weights packed as [g, Mt, Cb/g, *K, c, t] and an optional "
     "bias [Mb, 1, .., block]; the result is [N, Mb, *S', block]. Attributes: Conv's, and "
     "in_channels, out_channels, block. 8-bit integers sum up in int32: their weights are packed by "
-    "depth, and the border holds pad_value; three more inputs are the residual of weights that "
-    "were split in two, its steps and its starts. The attribute algorithm (direct, winograd_4x4, "
+    "depth; three more inputs are the residual of weights that were split in two, its steps and "
+    "its starts, and a fourth is the element in the border (without it: 0). The "
+    "attribute algorithm (direct, winograd_4x4, "
     "winograd_2x2) is how the target's kernel computes.",
     axes=blocked_convolution,
 )  # fmt: skip
 @op(
-    "DepthwiseBlocked", domain=DOMAIN, arity=(2, 3), evaluate=_evaluate_conv,
-    traits=_HEAVY, flops=flops.blocked_depthwise, defaults={"depth": 1, "pad_value": 0},
-    doc="Depthwise Conv on [N, Cb, *S, c] with weights packed as [Cb, *K, c] and an optional bias "
-    "[Cb, 1, .., c]; of 8-bit integers as kiln.ConvBlocked.",
+    "DepthwiseBlocked", domain=DOMAIN, arity=(2, 4), evaluate=_evaluate_conv,
+    traits=(*_HEAVY, Trait.PARAMETRIC), flops=flops.blocked_depthwise, defaults={"depth": 1},
+    doc="Depthwise Conv on [N, Cb, *S, c] with weights packed as [Cb, *K, c], an optional bias "
+    "[Cb, 1, .., c] and, of 8-bit integers as in kiln.ConvBlocked, the element in the border.",
     axes=blocked_depthwise,
 )  # fmt: skip
 def _infer_conv(ctx: InferContext) -> list[Type]:
@@ -327,7 +329,7 @@ def _evaluate_requantize(node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "Requantize", domain=DOMAIN, arity=(3, 3), evaluate=_evaluate_requantize,
-    traits=(Trait.ELEMENTWISE, Trait.FINITE),
+    traits=(Trait.ELEMENTWISE, Trait.FINITE, Trait.PARAMETRIC),
     doc="saturate(round(x * scale) + zero) of int32 x in float32, halves to even, as 8-bit "
     "integers of the type of zero; scale and zero broadcast.",
 )  # fmt: skip

@@ -47,11 +47,11 @@ _ACI = (*_AC, Trait.IDEMPOTENT)
 _POSITIVE = Trait.KEEPS_NONNEGATIVE
 
 _register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC, _ONCE, _POSITIVE,
-          Trait.ADDITIVE)  # fmt: skip
+          Trait.ADDITIVE, Trait.PARAMETRIC)  # fmt: skip
 _register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b), *CHEAP, _ONCE,
           Trait.ADDITIVE)  # fmt: skip
 _register("Mul", numeric, elementwise_value(np.multiply, lambda a, b: a * b), *_AC, _ONCE,
-          _POSITIVE)  # fmt: skip
+          _POSITIVE, Trait.PARAMETRIC)  # fmt: skip
 _register("Div", numeric, elementwise_value(values.divide, values.dim_divide), *PARTIAL, _ONCE,
           _POSITIVE)  # fmt: skip
 _register("BitwiseAnd", integral, elementwise_value(np.bitwise_and), *_ACI)

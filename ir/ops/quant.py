@@ -18,7 +18,7 @@ from .quant_conditions import require_granularity, require_lines, require_single
 _MS = "com.microsoft"
 
 
-_GRANULAR = (Trait.GRANULAR, Trait.FINITE)
+_GRANULAR = (Trait.GRANULAR, Trait.FINITE, Trait.PARAMETRIC)
 _DEQUANTIZES = (*_GRANULAR, Trait.CHEAP)
 _HEAVY = (Trait.ANCHOR, Trait.CONTRACTION)
 

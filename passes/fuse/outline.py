@@ -19,7 +19,7 @@ def outline(editor: Editor, members: Sequence[Node]) -> Node:
     for node in members:
         for v in graph.inputs_of(node):
             if v is not None and v not in mapping:
-                mapping[v] = _bring(body, v, inputs)
+                mapping[v] = _bring(graph, members, body, v, inputs)
         mapped = [None if v is None else mapping[v] for v in graph.inputs_of(node)]
         copy = clone_node(node, body, mapped)
         mapping.update(zip(node.values, copy.values, strict=True))
@@ -28,13 +28,21 @@ def outline(editor: Editor, members: Sequence[Node]) -> Node:
     return _replace(editor, members, inputs, results, body)
 
 
-def _bring(body: Graph, value: Value, inputs: list[Value]) -> Value:
+def _bring(
+    graph: Graph, members: Sequence[Node], body: Graph, value: Value, inputs: list[Value]
+) -> Value:
     """A value from outside as a constant of the body if it is a small one, else as a new input."""
     array = value.constant
-    if array is not None and is_inlinable(array):
+    if array is not None and is_inlinable(array, _readers(graph, value, members)):
         return body.add_constant(array, value.name)
     inputs.append(value)
     return body.add_input(value.name, value.type)
+
+
+def _readers(graph: Graph, value: Value, members: Sequence[Node]) -> list[Node]:
+    """Those of ``members`` that take ``value``."""
+    inside = set(members)
+    return [n for n, _ in graph.uses(value) if n in inside]
 
 
 def _leaving(graph: Graph, members: Sequence[Node]) -> list[Value]:

@@ -22,8 +22,8 @@ class Work:
     """A convolution of ``x`` [N, C, *S] by constant weights [M, C/g, *K] and a bias [M] or None.
 
     It stands for ``node``; ``image`` are the spatial extents of its result, ``key`` tells the
-    weights from others. For 8-bit integers ``depth`` is that of the dot product, and the border
-    holds ``pad_value``.
+    weights from others. For 8-bit integers ``depth`` is that of the dot product, and the elements
+    of the border are ``border``.
     """
 
     node: Node
@@ -35,18 +35,18 @@ class Work:
     window: Window
     image: tuple[Dim, ...]
     depth: int = 1
-    pad_value: int = 0
+    border: int = 0
 
     @classmethod
     def of(
         cls, node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None,
-        key: tuple[object, ...], depth: int = 1, pad_value: int = 0,
+        key: tuple[object, ...], depth: int = 1, border: int = 0,
     ) -> Work:  # fmt: skip
         """The work of ``Conv`` and its integer relatives."""
         group = int(attribute(node, "group"))
         window = conv_window(node, x.shape[2:], weight.shape[2:])
         image = node.out().shape[2:]
-        return cls(node, x, weight, bias, key, group, window, image, depth, pad_value)
+        return cls(node, x, weight, bias, key, group, window, image, depth, border)
 
     @property
     def channels(self) -> int:
@@ -133,8 +133,6 @@ def convolve(p: Planner, work: Work) -> Value | None:
         p.keep(work.node, "its channels or its pads are open, or it has over three dims of space")
         return None
     attrs.update(in_channels=work.channels, out_channels=work.filters, block=p.block)
-    if work.depth > 1:
-        attrs.update(pad_value=work.pad_value)
     if work.is_depthwise:
         return _depthwise(p, work, attrs)
     return _dense(p, work, attrs)
@@ -159,7 +157,8 @@ def _depthwise(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value:
         attrs["depth"] = depth
     packed = pack_depthwise_weight(work.weight, p.block, depth)
     weight = p.constant((*work.key, "depthwise", depth), packed, f"{work.node.out().name}_weight")
-    inputs = [p.as_blocked(work.x), weight, *_bias(p, work, packed.shape[0])]
+    operands: list[Value | None] = [weight, *_bias(p, work, packed.shape[0])]
+    inputs = [p.as_blocked(work.x), *_with_border(p, work, operands, 2)]
     return p.add("DepthwiseBlocked", inputs, attrs, like=work.node)
 
 
@@ -180,7 +179,19 @@ def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
     blocks = packed.shape[0] * packed.shape[1] * (tile // p.block)
     name = f"{work.node.out().name}_weight"
     operands = packed_operands(p, key, packed, name, depth, _bias(p, work, blocks))
-    return p.add("ConvBlocked", [source, *operands], attrs, like=work.node)
+    inputs = [source, *_with_border(p, work, operands, 5)]
+    return p.add("ConvBlocked", inputs, attrs, like=work.node)
+
+
+def _with_border(
+    p: Planner, work: Work, operands: list[Value | None], count: int
+) -> list[Value | None]:
+    """The ``count`` operands, some of which may be missing, and the element in the border."""
+    if work.border == 0 or not any((*work.window.begin, *work.window.end)):
+        return operands
+    element = np.array(work.border, work.x.dtype)
+    border = p.constant(("border", element.dtype, work.border), element, "border")
+    return [*operands, *[None] * (count - len(operands)), border]
 
 
 def _choice(p: Planner, work: Work) -> Choice | None:

@@ -98,7 +98,7 @@ def _integer(p: Planner, layer: _Layer) -> Value | None:
     kernels = layer.pointwise(layer.weights.array)
     start = -zero * kernels.reshape(len(kernels), -1).sum(axis=1, dtype=np.int64)
     work = layer.work(data, kernels, start.astype(np.int32), "bytes")
-    total = convolve(p, replace(work, depth=p.layouts.dot_depth, pad_value=zero))
+    total = convolve(p, replace(work, depth=p.layouts.dot_depth, border=zero))
     if total is None:
         return None
     exact = p.add("Cast", [total], {"to": 1}, domain="", like=layer.node)

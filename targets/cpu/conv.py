@@ -29,12 +29,12 @@ from ..generic.registry import Details, Template, TemplateContext, operand_types
 from ..tir.extents import as_int, flatten_index, index, static_product, unflatten
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
-from .image import Geometry, as_image, long_rows, pad_image
+from .image import Geometry, as_image, element, long_rows, pad_image
 from .kernel_shapes import conv_shape, conv_shape_of
 from .microkernel import Place, RegisterTile, Weights
 from .positions import positions_of_tile, rows_of_tile
 from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
-from .residual import Residual
+from .residual import BORDER, Residual
 from .row_tiles import RowTiles
 from .tiling import Tile, tile_cost
 from .winograd import Winograd
@@ -155,7 +155,7 @@ class _Dense:
         if self.order != tuple(range(len(extents))):
             image = image.reordered(self.b, self.order)
             self.geometry = self.geometry.reordered(self.order)
-        self.image = pad_image(self.b, image, self.geometry, int(self.ctx.attr("pad_value")))
+        self.image = pad_image(self.b, image, self.geometry, element(self.ctx, BORDER))
         self.residual = self._residual()
         self.operands_jump = self._operands_jump()
         if self.operands_jump:

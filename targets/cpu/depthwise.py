@@ -25,7 +25,7 @@ from ..tir.extents import as_int, index
 from ..tir.numeric import cast
 from .dot import ByteDot, byte_dot_intrinsic
 from .features import CpuFeatures
-from .image import Geometry, as_image, pad_image
+from .image import Geometry, as_image, element, pad_image
 from .row_tiles import RowTiles
 from .tiling import Tile, cover, tile_cost
 
@@ -69,6 +69,9 @@ def _bytes_tile(cpu: CpuFeatures) -> Tile:
     """The tile for dot products of bytes: an output takes two registers, a sum and an input."""
     return Tile(cpu.registers // 2 - 2, 1)
 
+
+_BORDER = 3
+"""The operand of ``kiln.DepthwiseBlocked`` that is the element in the border."""
 
 _LARGEST_PRODUCT = 255 * 128
 """Of two bytes, one of them with a sign."""
@@ -173,14 +176,13 @@ class _Lanewise(_Depthwise):
         if prod(self.geometry.kernel) * _LARGEST_PRODUCT < 2**24:
             self.sums = "float32"
         self.limit = _lanewise_tile(self.cpu, as_int(self.width), self.geometry.kernel[-1]).rows
-        value = int(self.ctx.attr("pad_value"))
         # A border of zeros adds nothing, so windows are cut off at it, without a padded copy. If
         # the output's width is unknown, the kernel decides at run time which columns are cut off;
         # else it is decided here, which takes a known width of the image as well.
         decidable = as_int(self.width) is None or as_int(self.image.width) is not None
-        self.borders = value == 0 and decidable
+        self.borders = not self.ctx.has(_BORDER) and decidable
         if not self.borders:
-            self.image = pad_image(self.b, self.image, self.geometry, value)
+            self.image = pad_image(self.b, self.image, self.geometry, element(self.ctx, _BORDER))
         self.nest(self._row)
 
     def _row(self, at: At) -> None:
@@ -303,8 +305,8 @@ class _Bytes(_Depthwise):
         self.dot = ByteDot(self.lanes, byte_dot_intrinsic(self.cpu, self.lanes))
         self.limit = _bytes_tile(self.cpu).rows
         slack = -self.geometry.kernel[-1] % self.dot.depth
-        value = int(self.ctx.attr("pad_value"))
-        self.image = pad_image(b, self.image, self.geometry, value, slack)
+        border = element(self.ctx, _BORDER)
+        self.image = pad_image(b, self.image, self.geometry, border, slack)
         *lines, width, block = self.image.tensor.shape
         self.flat = b.view(self.image.tensor, (*lines, width * block))
         self.nest(self._row)

@@ -14,6 +14,7 @@ from tvm import tirx
 
 from ...ir.dims import Dim
 from ...ir.windows import Window
+from ..generic.registry import TemplateContext
 from ..tir.builder import BufferTensor, Builder
 from ..tir.extents import as_int, index
 
@@ -104,7 +105,12 @@ def long_rows(image: Image, g: Geometry) -> tuple[int, ...]:
     return tuple(sorted(dims, key=lambda i: as_int(image.extents[i]) != 1 or not g.leaves_alone(i)))
 
 
-def pad_image(b: Builder, image: Image, g: Geometry, value: int, slack: int = 0) -> Image:
+def element(ctx: TemplateContext, i: int) -> Expr:
+    """Operand ``i``, a scalar; 0 of the type of the image where it is not given."""
+    return ctx.input(i)[()] if ctx.has(i) else tirx.const(0, ctx.input(0).compute_dtype)
+
+
+def pad_image(b: Builder, image: Image, g: Geometry, value: Expr, slack: int = 0) -> Image:
     """A copy of the image with a border of ``value``, or the image itself if it needs no border.
 
     ``slack`` columns more are added on the right, for kernels that read past the border (and use
@@ -120,7 +126,6 @@ def pad_image(b: Builder, image: Image, g: Geometry, value: int, slack: int = 0)
     width = columns + left + right
     n, blocks = image.tensor.shape[:2]
     out = b.workspace((n, blocks, *outer, width, image.block), image.tensor.dtype, "padded")
-    zero = tirx.const(value, image.tensor.compute_dtype)
     lanes = image.block
 
     def row(at: tuple[Expr, ...]) -> None:
@@ -133,13 +138,13 @@ def pad_image(b: Builder, image: Image, g: Geometry, value: int, slack: int = 0)
         ]  # fmt: skip
         inside = tirx.all(*limits)
         with b.when(inside):
-            _fill(b, out, at, 0, left, lanes, zero)
+            _fill(b, out, at, 0, left, lanes, value)
             with b.loop(columns) as w:
                 _lanes(b, lanes, lambda v: out.store(
                     (*at, w + left, v), image.tensor[(i, c, *source, w, v)]))  # fmt: skip
-            _fill(b, out, at, columns + left, right, lanes, zero)
+            _fill(b, out, at, columns + left, right, lanes, value)
         with b.when(tirx.Not(inside)):
-            _fill(b, out, at, 0, width, lanes, zero)
+            _fill(b, out, at, 0, width, lanes, value)
 
     b.nest((n, blocks, *outer), row, cost=64 * lanes, sequential_last=True)
     return Image(out)

@@ -18,6 +18,8 @@ Expr = Any
 
 _RESIDUAL, _STEPS, _STARTS = 3, 4, 5
 """The operands of ``kiln.ConvBlocked`` and ``kiln.MatMulPacked``."""
+BORDER = 6
+"""One of ``kiln.ConvBlocked`` only: the element in the border."""
 
 
 class Residual:

@@ -22,10 +22,11 @@ from ..tir.extents import as_int, index, product
 from ..tir.numeric import cast
 from .dot import dot_of
 from .features import CpuFeatures
-from .image import Geometry, Image
+from .image import Geometry, Image, element
 from .microkernel import RegisterTile
 from .packing import tiles_of
 from .prefetch import NextTile
+from .residual import BORDER
 from .tiling import cover, largest_tile, tile_cost
 from .winograd_choice import GUESS
 from .winograd_forms import Arithmetic, Form
@@ -126,7 +127,8 @@ class Winograd:
         self.dot = dot_of(cpu, image.tensor.dtype, int(ctx.attr("depth")), self.lanes)
         self.depth, self.sums = self.dot.depth, self.dot.sums
         self.operands = "float32" if self.sums == "float32" else "int16"
-        self.border = int(ctx.attr("pad_value"))
+        border = cast(element(ctx, BORDER), self.operands)
+        self.border = tirx.Broadcast(border, self.lanes)
         self.tile_width = int(weight.shape[-1]) // self.depth
         tile = largest_tile(cpu, self.tile_width // self.lanes, self.dot.cost)
         self.limit, self.vectors = tile.rows, tile.vectors
@@ -270,7 +272,7 @@ class Winograd:
         b, a = self.b, Arithmetic(self.b, self.lanes, self.operands)
         columns = self.across * self.form.outputs + 2
         rows = b.workspace((self.form.inputs, columns, self.lanes), self.operands, "rows")
-        border = self.form.input(a, [a.number(self.border)] * self.form.inputs)
+        border = self.form.input(a, [self.border] * self.form.inputs)
         ends = self.image.width + self.left
         for start, stop in ((0, self.left), (ends, columns)):
             with b.loop(stop - start) as w:
@@ -309,7 +311,7 @@ class Winograd:
         clamped = tirx.max(index(0), tirx.min(row, height - 1))
         inside = tirx.all(row >= 0, row < height)
         value = cast(x.load_raw([n, block, clamped, column, self._ramp()]), kind)
-        return a.let(tirx.Select(inside, value, a.number(self.border)))
+        return a.let(tirx.Select(inside, value, self.border))
 
     # ---- products ----------------------------------------------------------------------------
 

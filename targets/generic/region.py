@@ -64,7 +64,8 @@ def lower_region(
         b.symbol(s)
     values: dict[Value, TensorExpr] = {}
     for i, v in enumerate(graph.inputs):
-        values[v] = b.argument(f"in{i}", _shape(b, v.tensor_type), v.dtype)
+        given = b.argument(f"in{i}", _shape(b, v.tensor_type), v.dtype)
+        values[v] = b.ahead(given) if v.tensor_type.numel == 1 else given
     outputs = [
         b.argument(f"out{i}", _shape(b, v.tensor_type), v.dtype)
         for i, v in enumerate(graph.outputs)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tvm
@@ -194,6 +194,20 @@ class Builder:
         self._params.append(buffer)
         tensor = self._tensor(buffer, shape, dtype)
         return tensor if shape else self.view(tensor, ())
+
+    def ahead(self, tensor: BufferTensor) -> BufferTensor:
+        """A tensor of one element, which is read here where loops have code in front of them.
+
+        Their tasks then share a register. Integers that may be indices are read where they are
+        used, as what is bound to a variable counts as computed from sizes.
+        """
+        wide = dtype_of(tensor.at(*(0,) * tensor.rank)) in ("int64", "uint64", "bool")
+        if not self.loops.has_prologue or wide:
+            return tensor
+        value = tensor.at(*(0,) * tensor.rank)
+        var = tirx.Var(self._name("scalar"), dtype_of(value))
+        self.emit(tirx.Bind(var, value))
+        return replace(tensor, load=lambda _at: var)
 
     def finish(self, name: str) -> tirx.PrimFunc:
         """The function: tensor parameters in order of declaration, then symbols."""
@@ -529,6 +543,9 @@ class LoopStrategy:
     vector_bytes = 0
     threads = 1
     tasks = 1
+
+    has_prologue = False
+    """Does code in front of the loops run where they do?"""
 
     local_scope = "local"
     """The memory scope of small arrays private to a thread."""

@@ -34,6 +34,7 @@ class CpuLoops(LoopStrategy):
     # TVM puts small "global" arrays on the stack, but calls the heap for "local" ones.
     local_scope = "global"
     task_memory = True
+    has_prologue = True
 
     def __init__(self, threads: int, vector_bytes: int = 64) -> None:
         self.threads = threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import tvm_ffi
@@ -16,8 +17,14 @@ Expr = Any
 def index(value: Any) -> Expr:
     """An int64 expression of a Python int or an expression."""
     if isinstance(value, int):
-        return tirx.IntImm("int64", value)
+        return _number(int(value))
     return cast(value, "int64")
+
+
+@lru_cache(maxsize=1 << 16)
+def _number(value: int) -> Expr:
+    """Most indices are a few small numbers, which TVM takes long to make."""
+    return tirx.IntImm("int64", value)
 
 
 def as_int(value: Any) -> int | None:

@@ -170,8 +170,6 @@ def kernel_of(spec: Spec, cpu: str) -> Kernel:
         kernel.atol = 1e-5 * float(np.prod(data.w.shape[1:])) * max(1, np.abs(data.w).max())
     attrs = {**spec.attrs, "block": block}
     depth, weight, in_block = _packed(spec, data, layouts)
-    if spec.kind == BYTES:
-        attrs["pad_value"] = data.border
     if depth > 1:
         attrs["depth"] = depth
     if not spec.is_depthwise:
@@ -186,6 +184,9 @@ def kernel_of(spec: Spec, cpu: str) -> Kernel:
         inputs += [kernel.input(a) for a in (weight, bias) if a is not None]
     else:
         inputs += packed_inputs(kernel, weight, bias, layouts, depth, tiles=2)
+    if data.border:
+        inputs += [None] * ((3 if spec.is_depthwise else 6) - len(inputs))
+        inputs.append(kernel.input(np.array(data.border, data.x.dtype)))
     op = "DepthwiseBlocked" if spec.is_depthwise else "ConvBlocked"
     return _finish(kernel, spec, data, kernel.node(op, inputs, attrs, "kiln"), block)
 

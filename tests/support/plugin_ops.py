@@ -127,7 +127,8 @@ def _broadcast(ctx: InferContext) -> list[Type]:
 
 
 def _quantized() -> None:
-    op("Rescale", domain=DOMAIN, arity=(2, 2), traits=(Trait.GRANULAR, Trait.FINITE),
+    op("Rescale", domain=DOMAIN, arity=(2, 2),
+       traits=(Trait.GRANULAR, Trait.FINITE, Trait.PARAMETRIC),
        evaluate=lambda _node, inputs: [inputs[0] * inputs[1]])(_same)  # fmt: skip
     lowering(_own("Rescale"))(lowerings.lowering_of("Mul"))  # type: ignore[arg-type]
 
