@@ -128,18 +128,15 @@ class _Depthwise:
         return self.weight.load_raw([block, *kernel, self.lanes_of(part, depth)])
 
     def kernel_lines(self, at: At, body: Callable[[At, At], None]) -> None:
-        """Run ``body(line, source)`` for every row of the window, unrolled.
+        """Run ``body(line, source)`` for every row of the window.
 
         ``line`` is the window's row, and ``source`` the row of the padded image that it is
         multiplied with, for the output row ``at``.
         """
         g = self.geometry
-        *planes, rows, _ = g.kernel
-        with self.b.grid(*planes) as plane:
-            for kh in range(rows):
-                line = (*plane, index(kh))
-                steps = zip(at[2:], g.strides, line, g.dilations, strict=False)
-                body(line, tuple(o * stride + k * dilation for o, stride, k, dilation in steps))
+        with self.b.grid(*g.kernel[:-1]) as line:
+            steps = zip(at[2:], g.strides, line, g.dilations, strict=False)
+            body(line, tuple(o * stride + k * dilation for o, stride, k, dilation in steps))
 
     def old(self, acc: BufferTensor) -> Expr:
         """The sums so far."""

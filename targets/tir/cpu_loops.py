@@ -14,6 +14,10 @@ from .extents import as_int, index, product, static_product, unflatten
 PARALLEL_THRESHOLD = 1 << 16
 """Scalar operations of a nest below which a second thread costs more than it gains."""
 
+_FEW = PARALLEL_THRESHOLD // 16
+"""The same where open sizes are 1 and a body has loops of its own: above this it is not worth
+compiling such a body twice, for one thread and for several."""
+
 _FEWEST_TASKS = 32
 _TASKS_OF_THREAD = 8
 """Tasks for each thread, so that threads share the work evenly even if tasks differ in length; also
@@ -52,9 +56,10 @@ class CpuLoops(LoopStrategy):
             return
         total = static_product(shape)
         small = total is not None and total * cost < PARALLEL_THRESHOLD
+        worth_two = _FEW if sequential_last else PARALLEL_THRESHOLD
         if small or not shape or b.in_nest:
             _serial(b, shape, body)
-        elif total is None and _known(shape) * cost < PARALLEL_THRESHOLD:
+        elif total is None and _known(shape) * cost < worth_two:
             few = b.let(index(product(shape)) * cost < PARALLEL_THRESHOLD)
             with b.when(few):
                 _serial(b, shape, body)

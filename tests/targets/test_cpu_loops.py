@@ -16,7 +16,7 @@ from graphkiln.targets.tir.cpu_loops import PARALLEL_THRESHOLD, CpuLoops
 from graphkiln.targets.tir.scratch import slice_of
 
 
-def doubling(cost: int, columns: int = 8) -> Any:
+def doubling(cost: int, columns: int = 8, sequential_last: bool = True) -> Any:
     """``y = 2 * x`` for unknown rows of ``columns`` pieces, at a stated cost of a piece."""
     b = Builder(CpuLoops(2))
     shape = (b.dim(sym("n")), columns)
@@ -25,7 +25,7 @@ def doubling(cost: int, columns: int = 8) -> Any:
     def piece(at: tuple[Any, ...]) -> None:
         y.store(at, x[at] * tirx.const(2, "float32"))
 
-    b.nest(shape, piece, cost, sequential_last=True)
+    b.nest(shape, piece, cost, sequential_last)
     return b.finish("doubling")
 
 
@@ -43,6 +43,13 @@ def test_cheap_rows_have_a_version_for_one_thread() -> None:
     wide = str(doubling(PARALLEL_THRESHOLD // 64, columns=64))
     assert [text.count("T.parallel(n") for text in (cheap, dear, wide)] == [1, 1, 1]
     assert "T.grid(n" in cheap and "T.grid(n" not in dear and "T.grid(n" not in wide
+
+
+def test_bodies_with_loops_of_their_own_are_compiled_twice_only_for_very_little_work() -> None:
+    cost = PARALLEL_THRESHOLD // 64
+    for own_loops, versions in ((True, 0), (False, 1)):
+        assert str(doubling(cost, 8, own_loops)).count("T.grid(n") == versions
+    assert "T.grid(n" in str(doubling(cost // 16, 8))
 
 
 @pytest.mark.parametrize("shape", [(8,), (2, 4), (1, 8, 1)])
