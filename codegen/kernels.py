@@ -52,16 +52,16 @@ class KernelSpec:
 def inlinable(node: Node, i: int, value: Value) -> bool:
     """Is ``value``, input ``i`` of ``node``, a constant that becomes part of the kernel's code?"""
     array = value.constant
-    return array is not None and is_inlinable(array, _readers(node, i))
+    return array is not None and is_inlinable(array, _uses(node, i))
 
 
-def _readers(node: Node, i: int) -> list[Node]:
-    """What computes with input ``i`` of ``node``."""
+def _uses(node: Node, i: int) -> list[tuple[Node, int]]:
+    """Where input ``i`` of ``node`` is used: in the body of a region."""
     if node.key != "kiln.Region":
-        return [node]
+        return [(node, i)]
     body = node.attrs["body"]
     assert isinstance(body, Graph)
-    return [reader for reader, _ in body.uses(body.inputs[i])]
+    return body.uses(body.inputs[i])
 
 
 def node_region(graph: Graph, node: Node) -> tuple[Graph, tuple[int, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from .graph import Node
-from .registry import has_trait
+from .registry import has_trait, spec_of
 from .traits import Trait
 
 PARAMETER_LIMIT = 64
@@ -18,18 +18,24 @@ FACTOR_LIMIT = 8
 the type of quantized layers' biases."""
 
 
-def is_inlinable(array: np.ndarray, readers: Iterable[Node]) -> bool:
-    """Is a constant a scalar or a small array, which is inlined in the kernel of ``readers``?
+def is_inlinable(array: np.ndarray, uses: Iterable[tuple[Node, int]]) -> bool:
+    """Is a constant a scalar or a small array, which is inlined in the kernel of its ``uses``?
 
     Longer vectors (biases, scales by channel) are inputs of the kernel, so that layers that differ
     only in them share a kernel. So are scalars, if all their readers are
-    :attr:`~graphkiln.ir.traits.Trait.PARAMETRIC`.
+    :attr:`~graphkiln.ir.traits.Trait.PARAMETRIC`; but not zero points of results, which are the
+    limits that results are clamped to: with known ones that takes fewer instructions.
     """
     if array.dtype == object:
         return False
     if array.size > (PARAMETER_LIMIT if array.dtype == np.int64 else FACTOR_LIMIT):
         return False
-    return not _is_parameter(array) or not all(has_trait(n, Trait.PARAMETRIC) for n in readers)
+    return not _is_parameter(array) or not all(_takes_any(n, i) for n, i in uses)
+
+
+def _takes_any(node: Node, i: int) -> bool:
+    """Does a kernel of ``node`` compute with input ``i`` as fast if it is known only when run?"""
+    return has_trait(node, Trait.PARAMETRIC) and i != spec_of(node).result_zero_point
 
 
 def _is_parameter(array: np.ndarray) -> bool:

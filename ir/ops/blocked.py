@@ -329,7 +329,7 @@ def _evaluate_requantize(node: Node, inputs: list[Any]) -> list[Any]:
 
 @op(
     "Requantize", domain=DOMAIN, arity=(3, 3), evaluate=_evaluate_requantize,
-    traits=(Trait.ELEMENTWISE, Trait.FINITE, Trait.PARAMETRIC),
+    traits=(Trait.ELEMENTWISE, Trait.FINITE, Trait.PARAMETRIC), result_zero_point=2,
     doc="saturate(round(x * scale) + zero) of int32 x in float32, halves to even, as 8-bit "
     "integers of the type of zero; scale and zero broadcast.",
 )  # fmt: skip

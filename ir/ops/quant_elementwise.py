@@ -15,7 +15,7 @@ from .quant_conditions import require_single
 _MS = "com.microsoft"
 
 
-_ELEMENTWISE = (Trait.ELEMENTWISE, Trait.FINITE, Trait.ONE_BYTE_TYPE, Trait.PARAMETRIC)
+_ELEMENTWISE = (Trait.ELEMENTWISE, Trait.FINITE, Trait.ONE_BYTE_TYPE)
 
 
 @op(

@@ -33,16 +33,16 @@ def _bring(
 ) -> Value:
     """A value from outside as a constant of the body if it is a small one, else as a new input."""
     array = value.constant
-    if array is not None and is_inlinable(array, _readers(graph, value, members)):
+    if array is not None and is_inlinable(array, _uses(graph, value, members)):
         return body.add_constant(array, value.name)
     inputs.append(value)
     return body.add_input(value.name, value.type)
 
 
-def _readers(graph: Graph, value: Value, members: Sequence[Node]) -> list[Node]:
-    """Those of ``members`` that take ``value``."""
+def _uses(graph: Graph, value: Value, members: Sequence[Node]) -> list[tuple[Node, int]]:
+    """The uses of ``value`` by ``members``."""
     inside = set(members)
-    return [n for n, _ in graph.uses(value) if n in inside]
+    return [(n, i) for n, i in graph.uses(value) if n in inside]
 
 
 def _leaving(graph: Graph, members: Sequence[Node]) -> list[Value]:

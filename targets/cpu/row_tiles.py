@@ -25,8 +25,8 @@ class RowTiles:
     group.
 
     Where ``rows`` is known, tiles are nearly equal: 10 rows by at most 4 are 4 + 3 + 3. Where only
-    the run knows it, there are as many full tiles as fit, and then tiles of 2^i rows, each at most
-    once: 27 rows by 14 are 14 + 8 + 4 + 1. So the code has five tiles rather than fourteen.
+    the run knows it, there are as many full tiles as fit, and then smaller ones: 27 rows by 14 are
+    14 + 4 + 4 + 4 + 1. So the code has three tiles rather than fourteen.
     """
 
     def __init__(self, b: Builder, rows: Any, limit: int, others: int | None) -> None:
@@ -98,7 +98,7 @@ class RowTiles:
             start, row = start + count, row + size * count
 
     def _each_at_run_time(self, group: Expr, tile: Callable[[Expr, int], None]) -> None:
-        """Full tiles in a loop, then one tile for each bit of the number of rows left over."""
+        """Full tiles in a loop, then smaller and smaller ones for the rows left over."""
         b, limit = self.b, self.limit
         start, rows = index(0), index(self.rows)
         if self._many:
@@ -109,12 +109,19 @@ class RowTiles:
             tile(b.let(start + i * limit, "row"), limit)
         done = b.opaque(start + full * limit)
         left = b.opaque(start + rows - done)
-        for size in _powers_below(limit):
-            with b.when(tirx.bitwise_and(left, index(size)).equal(index(size))):
-                before = left - tirx.bitwise_and(left, index(2 * size - 1))
-                tile(b.let(done + before, "row"), size)
+        for size in _sizes_below(limit):
+            count = b.opaque(tirx.floordiv(left, index(size)))
+            with b.loop(count) as i:
+                tile(b.let(done + i * size, "row"), size)
+            done = b.opaque(done + count * size)
+            left = b.opaque(left - count * size)
 
 
-def _powers_below(limit: int) -> list[int]:
-    """The powers of two that sum up to any number below ``limit``: 8, 4, 2, 1 for 14."""
-    return [1 << i for i in reversed(range((limit - 1).bit_length()))]
+def _sizes_below(limit: int) -> list[int]:
+    """The tiles of rows left over by tiles of ``limit``: of these, few of each make any number.
+
+    The code of a tile takes long to compile, and a tile of few rows to run.
+    """
+    if limit <= 8:
+        return [n for n in (4, 2, 1) if n < limit]
+    return [4, 1] if limit <= 16 else [8, 2, 1]

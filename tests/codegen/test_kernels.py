@@ -31,20 +31,27 @@ def test_scales_are_arguments(lines: str) -> None:
     assert kernels(graph(lines, 0.3)) == kernels(graph(lines, 0.7))
 
 
+def test_zero_points_are_arguments() -> None:
+    shift = "%q = Cast(%x) {to=2}\n%y = DequantizeLinear(%q, %s, %z)"
+    assert kernels(graph(shift, 0.3, 3)) == kernels(graph(shift, 0.3, 255))
+
+
 @pytest.mark.parametrize("lines", [QUANTIZE, FUSED])
-def test_zero_points_are_arguments(lines: str) -> None:
-    assert kernels(graph(lines, 0.3, 3)) == kernels(graph(lines, 0.3, 255))
+def test_zero_points_of_results_are_code(lines: str) -> None:
+    """They are the limits of results."""
+    (spec,) = kernels(graph(lines, 0.3, 3))
+    assert "constant uint8[] 3" in spec.text
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, -4.0, 0.0])
 def test_scales_that_make_arithmetic_cheaper_are_code(scale: float) -> None:
     (spec,) = kernels(graph(FUSED, scale))
     assert f"constant float32[] {scale}" in spec.text
-    assert "constant uint8" not in spec.text
 
 
 def test_zero_points_of_zero_are_code() -> None:
-    (spec,) = kernels(graph(FUSED, 0.3, 0))
+    shift = "%q = Cast(%x) {to=2}\n%y = DequantizeLinear(%q, %s, %z)"
+    (spec,) = kernels(graph(shift, 0.3, 0))
     assert "constant uint8[] 0" in spec.text
     assert "constant float32" not in spec.text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from tvm import tirx
 
 from ....ir.ops.quant_evaluate import quotient_of_scales
@@ -46,7 +45,7 @@ def quantized(c: LowerContext, value: Expr, scale: int, zero: int) -> Expr:
 def lower_qlinear_add(c: LowerContext) -> TensorExpr:
     """QLinearAdd-1: the sum of the operands, each in steps of the result.
 
-    The scales are divided first: once, and not for each element.
+    The scales are divided first, which constants are at compile time: elements are not.
     """
     operands = [(aligned(c, i), i) for i in (0, 3)]
 
@@ -66,11 +65,9 @@ def _quotient(c: LowerContext, i: int, k: int) -> Expr:
     less than a step, and takes CPUs a hundred cycles.
     """
     above, below = c.known(i), c.known(k)
-    if above is not None and below is not None:
-        return tirx.const(float(quotient_of_scales(above, below).reshape(())), "float32")
-    quotient = floats.divide(scalar_of(c.input(i)), scalar_of(c.input(k)))
-    least = tirx.const(float(np.finfo(np.float32).tiny), "float32")
-    return tirx.Select(tirx.abs(quotient) < least, tirx.const(0, "float32"), quotient)
+    if above is None or below is None:
+        return floats.divide(scalar_of(c.input(i)), scalar_of(c.input(k)))
+    return tirx.const(float(quotient_of_scales(above, below).reshape(())), "float32")
 
 
 @lowering("com.microsoft.QLinearMul")
