@@ -131,6 +131,6 @@ F2 = Form("winograd_2x2", 2, 80, 100, _input2, _weight2, _output2)
 F4 = Form("winograd_4x4", 4, 220, 320, _input4, _weight4, _output4)
 FORMS = {form.name: form for form in (F4, F2)}
 """The forms of floats by their names, which are the values of the attribute ``algorithm``."""
-WHOLE_F2 = replace(F2, weight=_doubled_weight2, scale=4)
+WHOLE_F2 = replace(F2, weight=_doubled_weight2, scale=4, image_cost=30, weight_cost=60)
 WHOLE_FORMS = {WHOLE_F2.name: WHOLE_F2}
 """The same for 8-bit integers."""

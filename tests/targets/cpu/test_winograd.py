@@ -100,8 +100,13 @@ def integer_shape(channels: int, filters: int) -> ConvShape:
     return ConvShape(channels, filters, 1, (3, 3), (1, 1), (1, 1), (14, 14), True)
 
 
-def test_bytes_take_fewer_products_only_where_dot_products_are_of_pairs() -> None:
-    assert winograd_form(features_of("x86-64-v3"), integer_shape(256, 256)) is WHOLE_F2
+@pytest.mark.parametrize("channels", [16, 64, 256])
+def test_bytes_take_fewer_products_where_dot_products_are_of_pairs(channels: int) -> None:
+    """Transforms cost less than for floats, and a direct convolution does some steps twice."""
+    assert winograd_form(features_of("x86-64-v3"), integer_shape(channels, channels)) is WHOLE_F2
+
+
+def test_bytes_take_all_products_where_the_cpu_sums_four() -> None:
     assert winograd_form(features_of("znver4"), integer_shape(256, 256)) is None
 
 
