@@ -68,9 +68,12 @@ class Planner:
 
     def constant(self, key: tuple[object, ...], array: np.ndarray, name: str) -> Value:
         """A constant; the same one for the same ``key``, which must determine ``array``."""
-        if key not in self.packed:
-            self.packed[key] = self.editor.constant(array, name)
-        return self.packed[key]
+        held = self.packed.get(key)
+        if held is None:
+            held = self.packed[key] = self.editor.constant(array, name)
+        elif not _is_equal(held.constant, array):
+            raise AssertionError(f"two constants that differ are both called {key[1:]}")
+        return held
 
     def convert(self, node: Node, result: Value, kind: str) -> None:
         """The node is replaced by that of ``result``, the blocked form of its first output."""
@@ -121,3 +124,7 @@ class Planner:
 def whole(channels: Dim, block: int) -> bool:
     """Do ``channels`` fill blocks exactly?"""
     return isinstance(channels, int) and channels % block == 0
+
+
+def _is_equal(a: np.ndarray | None, b: np.ndarray) -> bool:
+    return a is not None and (a.dtype, a.shape) == (b.dtype, b.shape) and a.tobytes() == b.tobytes()

@@ -15,6 +15,7 @@ from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.types import TensorType
 from graphkiln.passes.base import PassContext
+from graphkiln.passes.layout.planner import Planner
 from graphkiln.targets.cpu.hardware import CpuHardware
 
 Array = np.ndarray
@@ -488,6 +489,16 @@ def test_channels_are_selected_from_a_limited_number_of_values(
         {f"w{i}": floats(3, 8, 1, 1) * (i + 1) for i in range(parts)},
     )
     assert (count(equivalent(case), "kiln.SelectChannels") == 1) is selected
+
+
+def test_two_constants_under_one_key_are_a_fault_of_the_layout() -> None:
+    graph = Graph("g")
+    planner = Planner(PassContext().editor(graph), ToyLayouts(TOY))
+    one = planner.constant(("w", "scale"), np.float32([1, np.nan]), "scale")
+    assert planner.constant(("w", "scale"), np.float32([1, np.nan]), "scale") is one
+    for other in (np.float32([1, 2]), np.float64([1, np.nan]), np.float32([[1, np.nan]])):
+        with pytest.raises(AssertionError, match="two constants that differ"):
+            planner.constant(("w", "scale"), other, "scale")
 
 
 def test_equal_weights_are_packed_once() -> None:
