@@ -74,7 +74,7 @@ def test_errors_cross_processes() -> None:
 
 # ---- one base ------------------------------------------------------------------------------------
 
-SIGNALS = {"HandedOver", "ChildLost"}
+SIGNALS = {"HandedOver", "ChildLost", "Foreign"}
 """Exceptions that never leave the layer that raises them; those with a leading _ are as well."""
 
 

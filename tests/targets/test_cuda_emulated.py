@@ -145,7 +145,7 @@ def test_the_report_says_where_kernels_run() -> None:
     (loop,) = (case for case in all_cases() if case.name == "test_loop11")
     report = graphkiln.compile(loop.model, target="cuda:sm_90", jobs=1).report
     where = {(*c["ops"], c.get("device")) for c in report["kernel_costs"].values()}
-    assert ("Less", None) in where and ("Add", "cuda") in where
+    assert ("Identity", None) in where and ("Add", "cuda") in where
     assert {device for *_, device in where} == {None, "cuda"}
 
 
