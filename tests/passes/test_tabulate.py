@@ -83,15 +83,17 @@ def test_a_chain_begins_anew_where_a_byte_is_read_by_others() -> None:
     assert g.required_inputs(second)[0].node.op == "MapBytes"
 
 
-def test_what_is_between_two_tables_is_not_kept() -> None:
-    lines = (
-        SWISH.format(zero="%z")
-        + """
+TWO_CHAINS = (
+    SWISH.format(zero="%z")
+    + """
     %d = DequantizeLinear(%y, %s, %z)
     %a = Add(%d, %t)
     %q = QuantizeLinear(%a, %t, %n)"""
-    )
-    assert tabulated(graph(lines, results="q"), every_byte("uint8")) == ["MapBytes"]
+)
+
+
+def test_what_is_between_two_tables_is_not_kept() -> None:
+    assert tabulated(graph(TWO_CHAINS, results="q"), every_byte("uint8")) == ["MapBytes"]
 
 
 def test_what_floats_need_stays() -> None:
@@ -172,14 +174,7 @@ def test_ops_with_inputs_left_out_are_links() -> None:
 
 
 def test_a_result_in_the_middle_of_a_chain_is_a_start() -> None:
-    lines = (
-        SWISH.format(zero="%z")
-        + """
-    %d = DequantizeLinear(%y, %s, %z)
-    %a = Add(%d, %t)
-    %q = QuantizeLinear(%a, %t, %n)"""
-    )
-    g = graph(lines, results="y, q")
+    g = graph(TWO_CHAINS, results="y, q")
     assert tabulated(g, every_byte("uint8")) == ["MapBytes", "MapBytes"]
     second = [n for n in g.topological() if n.op == "MapBytes"][1]
     assert g.required_inputs(second)[0].node.op == "MapBytes"
