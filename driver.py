@@ -7,8 +7,8 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .codegen.lower import Lowered
     from .codegen.native import Native
     from .codegen.tune import Tuner, TuningReport
+    from .codegen.workers import Workers
     from .frontend import Defaults, Imported
     from .ir.hardware import Hardware, Layouts
     from .passes.base import Pass
@@ -275,6 +276,7 @@ class _Compilation:
         self.records: list[PassRecord] = []
         self.tuning: TuningReport | None = None
         self.near_misses: list[NearMiss] = []
+        self.workers: Workers | None = None
 
     @cached_property
     def target(self) -> Target:
@@ -294,10 +296,28 @@ class _Compilation:
     def run_graph(self, imported: Graph, source: Source) -> Artifact:
         """Compile an imported graph, which is changed in place."""
         before = imported.count_nodes()
-        tools = self.timed("load compiler", self.tools)
-        graph = self.timed("passes", lambda: self.optimize(imported))
-        contents = self.generate(graph, source, before, tools)
+        with self.compilers(before):
+            tools = self.timed("load compiler", self.tools)
+            graph = self.timed("passes", lambda: self.optimize(imported))
+            contents = self.generate(graph, source, before, tools)
         return Artifact(contents, graph, self.records, self.seconds, self.tuning, self.near_misses)
+
+    @contextmanager
+    def compilers(self, nodes: int) -> Iterator[None]:
+        """A context with processes to compile the kernels of a model of so many nodes.
+
+        They start at once and load the compiler while this process loads it and runs the passes.
+        """
+        from .codegen.workers import IN_PROCESS_LIMIT, Workers
+
+        count = self.options.jobs or os.cpu_count() or 1
+        if count == 1:
+            yield
+            return
+        with Workers(count) as self.workers:
+            if nodes > IN_PROCESS_LIMIT:
+                self.workers.start()
+            yield
 
     def runner(self, graph: Graph) -> Callable[[Mapping[str, Any]], list[Any]]:
         """A function that runs ``graph``, compiled for this machine's CPU whatever the target.
@@ -491,7 +511,7 @@ class _Compilation:
         def progress(done: int, total: int) -> None:
             self.listener("kernels", done, total)
 
-        services = BuildServices(self.options.jobs, progress)
+        services = BuildServices(self.workers, progress)
         targets = targets_of(self.target).items()
         return merge_parts(
             target.build(lowered.kernels_of(device), services) for device, target in targets

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import os
-import queue
-import subprocess
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import Blocker, GraphkilnError
 from ..ir.graph import Graph
 from ..ir.parser import parse_graph
 from ..targets import is_foreign, parse_target
-from ..targets.base import Kernel, Target, targets_of
+from ..targets.base import LLVM_LEVEL, Kernel, Target, targets_of
 from ..targets.generic.registry import foreign_digest, foreign_keys
-from .child import start_child
 from .kernels import KernelSpec
 from .objects import ObjectCache
 from .tvm_passes import register_pipeline
-
-IN_PROCESS_LIMIT = 6
-"""Builds of at most this many kernels are not worth starting workers for."""
+from .workers import IN_PROCESS_LIMIT, Result, Workers
 
 _ROOT = Path(__file__).parent.parent
 
@@ -156,11 +149,13 @@ def build_module(
 class TvmCompiler:
     """The :class:`~graphkiln.targets.base.KernelCompiler` of this process."""
 
-    def compile(self, functions: Mapping[str, Any], target: Target) -> Any:
+    def compile(self, functions: Mapping[str, Any], target: Target, level: int = LLVM_LEVEL) -> Any:
         import tvm
 
-        module = tvm.IRModule(dict(functions))
-        return build_module(module, target.tvm_target(), target.checks_bounds)
+        module, own = tvm.IRModule(dict(functions)), target.tvm_target()
+        if own.kind.name == "llvm" and level != LLVM_LEVEL:
+            own = tvm.target.Target({**own.export(), "opt-level": level})
+        return build_module(module, own, target.checks_bounds)
 
     def object_file(self, library: Any) -> bytes:
         return object_file(library)
@@ -170,27 +165,27 @@ class TvmCompiler:
 class BuildServices:
     """The :class:`~graphkiln.targets.base.Services` of one compilation.
 
-    ``jobs`` are worker processes (0: one a core); ``progress`` is told how many kernels are done.
+    ``workers`` compile (None: this process); ``progress`` is told how many kernels are done.
     """
 
-    jobs: int = 0
+    workers: Workers | None = None
     progress: Progress | None = None
 
     def compile_kernels(self, kernels: Mapping[str, Kernel], target: Target) -> dict[str, bytes]:
-        return build_kernels(kernels, target, jobs=self.jobs, progress=self.progress)
+        return build_kernels(kernels, target, workers=self.workers, progress=self.progress)
 
 
 def build_kernels(
     kernels: Mapping[str, Kernel],
     target: Target,
     *,
-    jobs: int = 0,
+    workers: Workers | None = None,
     cache_folder: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, bytes]:
     """What ``target`` makes of each kernel, by name.
 
-    ``jobs`` worker processes (0: one a core) build what the cache does not hold. Raises
+    ``workers`` (None: this process) build what the cache does not hold. Raises
     :class:`BuildError` with one line for every kernel that cannot be built.
     """
     store = ObjectCache(cache_folder)
@@ -206,7 +201,7 @@ def build_kernels(
     report = progress or (lambda done, total: None)
     report(len(found), total)
     failures = []
-    for result in _build_missing(missing, kernels, target, jobs or os.cpu_count() or 1):
+    for result in _build_missing(missing, kernels, target, workers):
         if result.content is None:
             failures.append(blocker(kernels[result.name], result.reason))
             continue
@@ -219,21 +214,17 @@ def build_kernels(
 
 
 def _build_missing(
-    missing: list[str], kernels: Mapping[str, Kernel], target: Target, jobs: int
-) -> Iterable[_Result]:
-    few = len(missing) <= IN_PROCESS_LIMIT or jobs == 1 or is_foreign(target.spec)
+    missing: list[str], kernels: Mapping[str, Kernel], target: Target, workers: Workers | None
+) -> Iterable[Result]:
+    if len(missing) <= IN_PROCESS_LIMIT or is_foreign(target.spec):
+        workers = None
     foreign = foreign_keys()
-    here = [n for n in missing if few or _uses(kernels[n], foreign)]
+    here = [n for n in missing if workers is None or _uses(kernels[n], foreign)]
     for name in here:
         yield _build_here(name, kernels[name], target)
-    missing = [n for n in missing if n not in set(here)]
-    if not missing:
-        return
-    with _Workers(min(jobs, len(missing)), target) as workers:
-        for name in missing:
-            workers.submit(name, kernels[name])
-        for _ in missing:
-            yield workers.results.get()
+    if workers is not None:
+        others = set(missing) - set(here)
+        yield from workers.compile({n: kernels[n] for n in missing if n in others}, target)
 
 
 def _uses(spec: Kernel, keys: Iterable[str]) -> bool:
@@ -241,11 +232,11 @@ def _uses(spec: Kernel, keys: Iterable[str]) -> bool:
     return any(f"= {key}(" in spec.text for key in keys)
 
 
-def _build_here(name: str, spec: Kernel, target: Target) -> _Result:
+def _build_here(name: str, spec: Kernel, target: Target) -> Result:
     try:
-        return _Result(name, build_object(spec, name, target), "")
+        return Result(name, build_object(spec, name, target), "")
     except Exception as e:
-        return _Result(name, None, reason_of(e))
+        return Result(name, None, reason_of(e))
 
 
 def failure(spec: Kernel, error: BaseException) -> Blocker:
@@ -269,80 +260,6 @@ def reason_of(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     checks = [line for line in lines if line.startswith("Check failed")]
     return (checks or lines[-1:] or [type(error).__name__])[0]
-
-
-@dataclass
-class _Result:
-    name: str
-    content: bytes | None
-    reason: str
-
-
-class _Workers:
-    """Compiler processes fed over pipes; one that dies takes only its kernel with it."""
-
-    def __init__(self, count: int, target: Target) -> None:
-        self.target = target
-        self.tasks: queue.Queue[tuple[str, Kernel] | None] = queue.Queue()
-        self.results: queue.Queue[_Result] = queue.Queue()
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
-        self.stopping = False
-
-    def __enter__(self) -> _Workers:
-        for t in self.threads:
-            t.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopping = True
-        for _thread in self.threads:
-            self.tasks.put(None)
-        for p in list(self.processes):
-            p.kill()
-
-    def submit(self, name: str, spec: Kernel) -> None:
-        self.tasks.put((name, spec))
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = start_child("graphkiln.codegen.worker")
-        self.processes.append(process)
-        return process
-
-    def _serve(self) -> None:
-        process: subprocess.Popen[bytes] | None = None
-        while (task := self.tasks.get()) is not None and not self.stopping:
-            name, spec = task
-            process = process if process and process.poll() is None else self._start()
-            self.results.put(self._ask(process, name, spec))
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-
-    def _ask(self, process: subprocess.Popen[bytes], name: str, spec: Kernel) -> _Result:
-        assert process.stdin is not None and process.stdout is not None
-        request = {"name": name, "role": spec.role, "op": spec.op, "node": spec.node,
-                   "text": spec.text, "target": self.target.spec}  # fmt: skip
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            return read_reply(process.stdout, name)
-        except (OSError, ValueError) as e:
-            process.kill()
-            return _Result(name, None, f"the compiler process stopped ({e})")
-
-
-def read_reply(stream: IO[bytes], name: str) -> _Result:
-    """One reply: a JSON line with the object's size or an error, then the object's bytes."""
-    line = stream.readline()
-    if not line:
-        raise OSError("no reply")
-    head = json.loads(line)
-    if "error" in head:
-        return _Result(name, None, head["error"])
-    content = stream.read(head["size"])
-    if len(content) != head["size"]:
-        raise OSError("short reply")
-    return _Result(name, content, "")
 
 
 __all__ = [

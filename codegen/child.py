@@ -45,12 +45,15 @@ def die_with_parent() -> None:
 
 
 def start_child(
-    module: str, environment: Mapping[str, str] | None = None
+    module: str, environment: Mapping[str, str] | None = None, *, stdin: int = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
-    """A process that runs ``main`` of a module of this package, with pipes to it."""
+    """A process that runs ``main`` of a module of this package, with pipes to it.
+
+    ``stdin`` is what ``subprocess.Popen`` takes; other than a pipe, nothing is piped.
+    """
     return subprocess.Popen(
         [sys.executable, "-c", _START, str(Path(__file__).parent.parent), module],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stdin=stdin, stdout=subprocess.PIPE if stdin == subprocess.PIPE else None,
         env=None if environment is None else {**os.environ, **environment},
         start_new_session=True,  # Ctrl-C reaches this process alone, which ends its children
     )  # fmt: skip

@@ -1,11 +1,12 @@
-"""A compiler process: reads kernel requests as JSON lines, answers with object files."""
+"""Compiler processes: each reads kernel requests as JSON lines, answers with object files."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
-import sys
+import socket
 
 from ..targets import parse_target
 from .build import build_object, reason_of
@@ -14,18 +15,46 @@ from .kernels import KernelSpec
 
 
 def main() -> None:
-    """Serve requests from standard input until it ends."""
+    """Fork a worker for each pair of pipes that comes from standard input, a Unix socket."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not mix with replies
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        spec = KernelSpec(request["text"], request["role"], request["op"], (), (), request["node"])
-        try:
-            content = build_object(spec, request["name"], parse_target(request["target"]))
-        except Exception as e:
-            out.write(json.dumps({"error": reason_of(e)}).encode() + b"\n")
-        else:
-            out.write(json.dumps({"size": len(content)}).encode() + b"\n" + content)
-        out.flush()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a worker
+    os.dup2(2, 1)  # what libraries print must not mix with what the command prints
+    import_compiler()
+    gc.freeze()  # collections in the forks would write to pages that they share
+    with socket.socket(fileno=0) as parent:
+        while pipes := socket.recv_fds(parent, 1, 2)[1]:
+            if os.fork() == 0:
+                _serve(*pipes)
+            for pipe in pipes:
+                os.close(pipe)
+
+
+def import_compiler() -> None:
+    """Import what every kernel needs, which this package does only where it is used."""
+    import tvm.tirx
+
+    parse_target("cpu").tvm_target()
+    del tvm
+
+
+def _serve(requests: int, replies: int) -> None:
+    """Serve requests until they end; never returns."""
+    die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # compilers that a target runs are waited for
+    out = os.fdopen(replies, "wb")
+    try:
+        for line in os.fdopen(requests, "rb"):
+            out.write(_reply(json.loads(line)))
+            out.flush()
+    finally:
+        os._exit(0)
+
+
+def _reply(request: dict[str, str]) -> bytes:
+    spec = KernelSpec(request["text"], request["role"], request["op"], (), (), request["node"])
+    try:
+        content = build_object(spec, request["name"], parse_target(request["target"]))
+    except Exception as e:
+        return json.dumps({"error": reason_of(e)}).encode() + b"\n"
+    return json.dumps({"size": len(content)}).encode() + b"\n" + content

@@ -143,11 +143,18 @@ def merge_parts(parts: Iterable[Parts]) -> Parts:
     return Parts(objects, members)
 
 
+LLVM_LEVEL = 3
+"""The highest of LLVM's optimisation levels, and the default."""
+
+
 class KernelCompiler(Protocol):
     """What TVM makes of functions, wherever a kernel is built."""
 
-    def compile(self, functions: Mapping[str, Any], target: Target) -> Any:
-        """A ``tvm.runtime.Module`` of PrimFuncs by name: host code, which may import others'."""
+    def compile(self, functions: Mapping[str, Any], target: Target, level: int = LLVM_LEVEL) -> Any:
+        """A ``tvm.runtime.Module`` of PrimFuncs by name: host code, which may import others'.
+
+        ``level`` is LLVM's optimisation level for host code.
+        """
         ...
 
     def object_file(self, library: Any) -> bytes:

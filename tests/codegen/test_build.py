@@ -10,13 +10,13 @@ import pytest
 
 from graphkiln.codegen import build
 from graphkiln.codegen.build import (
-    IN_PROCESS_LIMIT,
     build_kernels,
     compiler_version,
     failure,
     parse_target,
 )
 from graphkiln.codegen.kernels import KernelSpec, kernel_spec
+from graphkiln.codegen.workers import IN_PROCESS_LIMIT, Workers
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.types import DTYPES, TensorType
 
@@ -47,7 +47,9 @@ def test_workers_import_nothing_from_the_current_folder(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not from here')")
     monkeypatch.chdir(tmp_path)
     kernels = {f"kernel_{i}": spec for i in range(IN_PROCESS_LIMIT + 1)}
-    assert len(build_kernels(kernels, parse_target("cpu"), jobs=2, cache_folder="")) == len(kernels)
+    with Workers(2) as workers:
+        built = build_kernels(kernels, parse_target("cpu"), workers=workers, cache_folder="")
+    assert list(built) == list(kernels) and all(built.values())
 
 
 def test_errors_without_a_text_give_their_kind(spec: KernelSpec) -> None:

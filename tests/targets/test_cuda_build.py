@@ -45,7 +45,7 @@ class Cached:
         self.folder = folder
 
     def compile_kernels(self, kernels: Mapping[str, Kernel], target: Target) -> dict[str, bytes]:
-        return build_kernels(kernels, target, jobs=1, cache_folder=str(self.folder))
+        return build_kernels(kernels, target, cache_folder=str(self.folder))
 
 
 @pytest.fixture
