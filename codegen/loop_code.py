@@ -375,8 +375,7 @@ class _LoopWriter:
 
 def _address(t: BufferTensor) -> Expr:
     """The address of a tensor's first element."""
-    first = tirx.BufferLoad(t.buffer, [index(0)] * len(t.buffer.shape))
-    return tirx.reinterpret("int64", tirx.address_of(first))
+    return tirx.reinterpret("int64", tirx.address_of(t.load_raw([index(0)] * t.rank)))
 
 
 __all__ = ["LoopCode", "loop_object"]

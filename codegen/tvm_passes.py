@@ -60,7 +60,6 @@ def _pipeline(check_bounds: bool, threads: bool, asserts: bool) -> Any:
         passes = [
             s_tir.UnifyThreadBinding(),
             *((tirx.transform.StmtSimplify(), s_tir.LowerOpaqueBlock()) if threads else ()),
-            tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(True),
             _module_pass(replace_look_ups),

@@ -11,7 +11,7 @@ Tiles lie in one plane of rows and columns; a volume is one plane after the othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -32,6 +32,7 @@ from .features import CpuFeatures
 from .image import Geometry, as_image, element, long_rows, pad_image
 from .kernel_shapes import conv_shape, conv_shape_of
 from .microkernel import Place, RegisterTile, Weights
+from .narrow import byte_packer, store_vectors
 from .positions import positions_of_tile, rows_of_tile
 from .prefetch import LINE, NextTile, item_bytes, lines_of_tile, prefetch
 from .residual import BORDER, Residual
@@ -72,7 +73,7 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
             tile = replace(tile, rows=positions_of_tile(shape, tile.rows))
         return Details(tile.text(lanes), algorithm)
 
-    return Template(template, details, shape=conv_shape_of)
+    return Template(template, details, shape=conv_shape_of, level=2)
 
 
 def _register_tile(cpu: CpuFeatures, node: Node, x: TensorType, w: TensorType) -> Tile:
@@ -155,6 +156,9 @@ class _Dense:
         if self.order != tuple(range(len(extents))):
             image = image.reordered(self.b, self.order)
             self.geometry = self.geometry.reordered(self.order)
+        # Positions of a tile follow each other in memory, unless rows and columns are exchanged.
+        in_order = self.order == tuple(range(len(extents)))
+        self.pack = byte_packer(self.cpu) if in_order and self.lanes == self.block else None
         self.image = pad_image(self.b, image, self.geometry, element(self.ctx, BORDER))
         self.residual = self._residual()
         self.operands_jump = self._operands_jump()
@@ -377,10 +381,13 @@ class _Dense:
             block = (group * self.tiles + tile) * per_tile + offset // self.block
             whole = self.groups * self.tiles * per_tile == blocks
             with b.when(None if whole else block < blocks):
-                for r in range(there.size):
-                    position = self._outside(there.at(r))
-                    with b.lanes(self.lanes) as lane:
-                        self.ctx.sink(
-                            (there.batch, block, *position, offset % self.block + lane),
-                            acc.value(r, v, lane),
-                        )
+                places = [
+                    (there.batch, block, *self._outside(there.at(r)), index(offset % self.block))
+                    for r in range(there.size)
+                ]
+                store_vectors(self.ctx, places, self._values(acc, v), self.lanes, self.pack)
+
+    @staticmethod
+    def _values(acc: RegisterTile, vector: int) -> Callable[[int, Expr], Expr]:
+        """The sums in one vector of channels, by position and lane."""
+        return lambda r, lane: acc.value(r, vector, lane)

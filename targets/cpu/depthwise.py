@@ -26,6 +26,7 @@ from ..tir.numeric import cast
 from .dot import ByteDot, byte_dot_intrinsic
 from .features import CpuFeatures
 from .image import Geometry, as_image, element, pad_image
+from .narrow import byte_packer, store_vectors
 from .row_tiles import RowTiles
 from .tiling import Tile, cover, tile_cost
 
@@ -54,7 +55,7 @@ def depthwise_blocked(cpu: CpuFeatures) -> Template:
         taps = int(attribute(node, "kernel_shape")[-1])
         return Details(_lanewise_tile(cpu, as_int(width), taps).text(lanes))
 
-    return Template(template, details)
+    return Template(template, details, level=2)
 
 
 def _lanewise_tile(cpu: CpuFeatures, width: int | None, taps: int) -> Tile:
@@ -147,11 +148,15 @@ class _Depthwise:
 
     def finish(self, acc: Sequence[BufferTensor], at: At, column: Expr, part: int) -> None:
         """Give the results of neighbouring positions to the epilogue, which stores them."""
-        for r, a in enumerate(acc):
-            position = (*at[2:], column + r)[-self.rank :]
-            with self.b.lanes(self.lanes) as lane:
-                channel = part * self.lanes + lane
-                self.ctx.sink((*at[:2], *position, channel), self._total(a, at[1], channel, lane))
+        first = part * self.lanes
+        positions = [(*at[2:], column + r)[-self.rank :] for r in range(len(acc))]
+        places = [(*at[:2], *position, index(first)) for position in positions]
+
+        def value(r: int, lane: Expr) -> Expr:
+            return self._total(acc[r], at[1], first + lane, lane)
+
+        pack = byte_packer(self.cpu) if self.lanes == self.block else None
+        store_vectors(self.ctx, places, value, self.lanes, pack)
 
     def _total(self, acc: BufferTensor, block: Expr, channel: Expr, lane: Expr) -> Expr:
         """A sum as an element of the result."""

@@ -6,7 +6,7 @@ converted where they are loaded. Or both are 8-bit integers, whose products are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -20,14 +20,16 @@ from ..tir.numeric import cast
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .kernel_shapes import product_shape_of
-from .matmul_dynamic import store_vector
+from .matmul_dynamic import Columns, store_vector
 from .microkernel import RegisterTile, Weights
+from .narrow import byte_packer, store_vectors
 from .prefetch import NextTile, lines_of_tile, steps_of_turn
 from .residual import Residual
 from .row_tiles import RowTiles
 from .tiling import tile_cost
 
 Expr = Any
+At = tuple[Expr, ...]
 
 _MOST_USES = 64
 """Weights that more tiles of rows use are not prefetched: only the first use has to wait."""
@@ -69,6 +71,7 @@ class _Packed:
         self.columns = int(ctx.attr("columns"))
         self.row_tiles = RowTiles(self.b, self.rows, tile.rows, self.tiles)
         self.residual = Residual(ctx, self.x, depth, lambda step: (index(0), step))
+        self.pack = byte_packer(cpu) if self.lanes == cpu.lanes else None
         self.every = self.steps
         self.ahead = self._prefetch()
 
@@ -120,10 +123,16 @@ class _Packed:
         acc = RegisterTile(self.b, size, self.vectors, self.dot)
         acc.zero()
         self._reduce(acc, weights, tile, row)
-        for v in range(self.vectors):
-            column = tile * self.tile_width + v * self.lanes
+        columns = Columns(self.columns, self.tile_width, self.lanes)
+        whole = [v for v in range(self.vectors) if columns.always(v)]
+        for r in range(size):
+            place = unflatten(row + r, self.outer) if self.outer else ()
+            self._store_whole(acc, r, whole, place, tile)
+        for v in range(len(whole), self.vectors):
             for r in range(size):
-                self._store(acc, r, v, row + r, column)
+                place = unflatten(row + r, self.outer) if self.outer else ()
+                element = self._element(acc, r, v, place, tile)
+                store_vector(self.b, columns, tile, v, element)
 
     def _reduce(
         self, acc: RegisterTile, weights: Callable[[Expr], Weights], tile: Expr, first: Expr
@@ -138,17 +147,31 @@ class _Packed:
                 acc.step(lambda r: (self.x, (first + r, k)), weights(k))
         self.residual.add(acc, tile, lambda r: (first + r, index(0)))
 
-    def _store(self, acc: RegisterTile, r: int, v: int, row: Expr, column: Expr) -> None:
-        """Add the bias and give a vector of results to the epilogue, which stores it."""
-        place = unflatten(row, self.outer) if self.outer else ()
+    def _store_whole(
+        self, acc: RegisterTile, r: int, vectors: Sequence[int], place: At, tile: Expr
+    ) -> None:
+        """Give vectors of a row, which every tile has, to the epilogue."""
+        base = tile * self.tile_width
+        places = [(*place, base + v * self.lanes) for v in vectors]
 
-        def element(lane: Expr) -> None:
-            value = acc.value(r, v, lane)
-            if self.ctx.has(2):
-                value = value + self.ctx.input(2)[(column + lane,)]
-            self.ctx.sink((*place, column + lane), value)
+        def value(i: int, lane: Expr) -> Expr:
+            return self._total(acc, r, vectors[i], base + vectors[i] * self.lanes, lane)
 
-        store_vector(self.ctx, self.columns, self.lanes, self.tile_width, column, element)
+        store_vectors(self.ctx, places, value, self.lanes, self.pack)
+
+    def _element(
+        self, acc: RegisterTile, r: int, v: int, place: At, tile: Expr
+    ) -> Callable[[Expr], None]:
+        """What gives a lane of a vector of a row to the epilogue."""
+        column = tile * self.tile_width + v * self.lanes
+        return lambda lane: self.ctx.sink(
+            (*place, column + lane), self._total(acc, r, v, column, lane)
+        )
+
+    def _total(self, acc: RegisterTile, r: int, v: int, column: Expr, lane: Expr) -> Expr:
+        """A sum and the bias; ``column`` is that of the vector's first lane."""
+        value = acc.value(r, v, lane)
+        return value + self.ctx.input(2)[(column + lane,)] if self.ctx.has(2) else value
 
 
 def whole_steps(b: Builder, x: BufferTensor, depth: int) -> BufferTensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -10,7 +11,7 @@ from tvm import tirx
 from ...ir.graph import Graph, Node
 from ..generic.broadcast import broadcast_index
 from ..generic.registry import Details, Template, TemplateContext
-from ..tir.builder import BufferTensor, TensorExpr
+from ..tir.builder import BufferTensor, Builder, TensorExpr
 from ..tir.extents import as_int, index, product, static_product, unflatten
 from .dot import FloatDot
 from .features import CpuFeatures
@@ -142,37 +143,71 @@ class _Product:
             lambda k: (packed, (*where, k[0])),
         )
         for v in range(self.vectors):
-            column = tile * self.width + v * lanes
             for r in range(size):
                 at_row = (*batch, row + r) if self.batch else unflatten(row + r, self.outer)
-                self._store(acc, r, v, at_row, column)
+                self._store(acc, r, v, at_row, tile)
 
     def _store(
-        self, acc: RegisterTile, r: int, v: int, place: tuple[Expr, ...], column: Expr
+        self, acc: RegisterTile, r: int, v: int, place: tuple[Expr, ...], tile: Expr
     ) -> None:
-        store_vector(
-            self.ctx, self.columns, self.cpu.lanes, self.width, column,
-            lambda lane: self.ctx.sink((*place, column + lane), acc.value(r, v, lane)),
-        )  # fmt: skip
+        lanes = self.cpu.lanes
+        first = tile * self.width + v * lanes
+
+        def element(lane: Expr) -> None:
+            self.ctx.sink((*place, first + lane), acc.value(r, v, lane))
+
+        store_vector(self.b, Columns(self.columns, self.width, lanes), tile, v, element)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """``count`` columns of a result in tiles of ``width``, which are vectors of ``lanes``."""
+
+    count: Any
+    width: int
+    lanes: int
+
+    def of_last(self, vector: int) -> int:
+        """Lanes of a vector that the last tile has, where the number of columns is known."""
+        rest = int(self.count) % self.width or self.width
+        return min(self.lanes, max(0, rest - vector * self.lanes))
+
+    def always(self, vector: int) -> bool:
+        """Has every tile all lanes of a vector?"""
+        return as_int(self.count) is not None and self.of_last(vector) == self.lanes
 
 
 def store_vector(
-    ctx: TemplateContext, columns: Any, lanes: int, width: int, column: Expr, element: Any
+    b: Builder, columns: Columns, tile: Expr, vector: int, element: Callable[[Expr], None]
 ) -> None:
-    """Call ``element(lane)`` for each lane of a vector that starts at ``column``.
+    """Call ``element(lane)`` for each lane of a vector of a tile, without those past the last
+    column.
 
-    The lanes past the last of ``columns`` are left out; there are none if ``columns`` is known to
-    be a multiple of the tile's ``width``.
+    Where the number of columns is known, so is what the last tile holds of each of its vectors.
     """
-    b = ctx.b
-    known = as_int(columns)
-    if known is not None and known % width == 0:
-        with b.lanes(lanes) as lane:
+    known = as_int(columns.count)
+    if known is None:
+        _store_open(b, columns, tile * columns.width + vector * columns.lanes, element)
+        return
+    whole, last = (known - 1) // columns.width, columns.of_last(vector)
+    if last == columns.lanes:
+        with b.lanes(columns.lanes) as lane:
             element(lane)
         return
-    fits = column + lanes <= index(columns)
-    with b.when(fits), b.lanes(lanes) as lane:
+    if whole:
+        with b.when(tile < index(whole)), b.lanes(columns.lanes) as lane:
+            element(lane)
+    if last:
+        with b.when(tile >= index(whole) if whole else None), b.lanes(last) as lane:
+            element(lane)
+
+
+def _store_open(b: Builder, columns: Columns, first: Expr, element: Callable[[Expr], None]) -> None:
+    """:func:`store_vector` for a vector from column ``first`` on, of a number that is not known."""
+    count = index(columns.count)
+    fits = first + columns.lanes <= count
+    with b.when(fits), b.lanes(columns.lanes) as lane:
         element(lane)
-    rest = tirx.max(index(columns) - column, index(0))
+    rest = tirx.max(count - first, index(0))
     with b.when(tirx.Not(fits)), b.loop(rest) as lane:
         element(lane)

@@ -12,7 +12,7 @@ from math import prod
 from ...ir.windows import ConvShape
 from .dot import cost_of
 from .features import CpuFeatures
-from .tiling import MultiplyAdd, Runs, Tile, cover, near_cycles, rank_tiles, streamed_cycles
+from .tiling import GUESS, MultiplyAdd, Runs, Tile, cover, near_cycles, rank_tiles, streamed_cycles
 
 
 def rows_of_tile(height: int | None, width: int | None, limit: int) -> int:
@@ -25,13 +25,18 @@ def rows_of_tile(height: int | None, width: int | None, limit: int) -> int:
 def image_runs(height: int | None, width: int | None, limit: int) -> Runs:
     """Tiles of at most ``limit`` positions that cover an image, as (positions, count).
 
-    An unknown height counts as 1, an unknown width as ``limit``.
+    An unknown height counts as 1, an unknown width as :data:`GUESS`, in tiles of ``limit`` and a
+    rest.
     """
+    if width is None:
+        whole, rest = divmod(GUESS, limit)
+        return [(limit, whole * (height or 1)), *([(rest, height or 1)] if rest else [])]
     whole = rows_of_tile(height, width, limit)
     if whole and height is not None and width is not None:
         return [(rows * width, count) for rows, count in cover(height, whole)]
-    rows = 1 if height is None else height
-    return [(size, count * rows) for size, count in cover(limit if width is None else width, limit)]
+    return [
+        (size, count * (1 if height is None else height)) for size, count in cover(width, limit)
+    ]
 
 
 def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:

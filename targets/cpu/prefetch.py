@@ -27,7 +27,7 @@ _GUESS = 16
 
 def prefetch(b: Builder, tensor: BufferTensor, at: Sequence[Expr]) -> None:
     """Load the cache line of an element. The address need not be valid: a prefetch never faults."""
-    place = tirx.address_of(tirx.BufferLoad(tensor.buffer, tensor.place(at)))
+    place = tirx.address_of(tirx.BufferLoad(tensor.buffer, [tensor.place(at)]))
     read, near, data = (tirx.const(n, "int32") for n in (0, 3, 1))
     b.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, read, near, data))
 

@@ -13,6 +13,7 @@ from ...contract import HOST, MOST_THREADS
 from ...ir.graph import Graph, Node
 from ...machine import usable_cores
 from ..base import (
+    LLVM_LEVEL,
     Kernel,
     KernelCompiler,
     KernelPlan,
@@ -25,7 +26,7 @@ from ..generic.choice import choose_template, product_operands
 from ..generic.coalesce import coalesce
 from ..generic.region import lower_region, lower_sizes
 from ..generic.registry import Template
-from ..tir.byte_tables import BYTE_TABLES, PERMUTED, SINGLE
+from ..tir.byte_tables import BYTE_TABLES, PERMUTED, SHUFFLED, SINGLE
 from ..tir.cpu_loops import CpuLoops
 from .attention import attention
 from .conv import conv_blocked
@@ -39,6 +40,9 @@ from .matmul import matmul_packed
 from .matmul_dynamic import matmul
 from .matmul_nbits import matmul_nbits
 from .recurrent import recurrent_templates
+
+_LEVEL = "llvm_level"
+"""The attribute of functions that says at which level LLVM compiles them."""
 
 
 def _has_layout(node: Node, region: Graph) -> bool:
@@ -150,8 +154,16 @@ class CpuTarget:
     def kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         simple = coalesce(flatten_pointwise(region))
         function = lower_region(simple, name, self._loops, self._templates, self.hardware)
-        has_permutations = "avx512vbmi" in self.features.required
-        return function.with_attr(BYTE_TABLES, PERMUTED if has_permutations else SINGLE)
+        function = function.with_attr(BYTE_TABLES, self._byte_tables)
+        anchor = choose_template(simple, self._templates, self.hardware).anchor
+        level = LLVM_LEVEL if anchor is None else self._templates[anchor.key].level
+        return function.with_attr(_LEVEL, level)
+
+    @property
+    def _byte_tables(self) -> str:
+        """How vectors of bytes are looked up."""
+        required = self.features.required
+        return PERMUTED if "avx512vbmi" in required else SHUFFLED if "avx2" in required else SINGLE
 
     def sizes_kernel(self, region: Graph, name: str) -> tirx.PrimFunc:
         return lower_sizes(region, name, self._loops)
@@ -163,7 +175,8 @@ class CpuTarget:
         """LLVM takes whatever function there is."""
 
     def compile_kernel(self, name: str, function: tirx.PrimFunc, compiler: KernelCompiler) -> bytes:
-        return compiler.object_file(compiler.compile({name: function}, self))
+        level = int(function.attrs.get(_LEVEL, LLVM_LEVEL))
+        return compiler.object_file(compiler.compile({name: function}, self, level))
 
     def build(self, kernels: Mapping[str, Kernel], services: Services) -> Parts:
         return Parts(services.compile_kernels(kernels, self))

@@ -20,10 +20,14 @@ from .features import CpuFeatures
 class MultiplyAdd:
     """What one multiply-add of vectors takes: ``cycles`` of a core, and so many registers besides
     those of sums, weights and operands.
+
+    ``operand`` are the cycles that a convolution loses by the operand of each row, which were
+    fitted to measurements.
     """
 
     cycles: float = 0.5
     registers: int = 0
+    operand: float = 0.07
 
 
 SINGLE = MultiplyAdd()
@@ -37,7 +41,7 @@ Cycles: TypeAlias = Callable[[int, int, MultiplyAdd], float]
 Runs: TypeAlias = list[tuple[int, int]]
 """Tiles as (rows of each, how many): ``[(4, 1), (3, 2)]`` covers 10 rows."""
 
-_GUESS = 64
+GUESS = 64
 """Rows to assume where their number is not known."""
 
 
@@ -107,11 +111,10 @@ def product_cycles(rows: int, vectors: int, add: MultiplyAdd = SINGLE) -> float:
 
 
 def near_cycles(rows: int, vectors: int, add: MultiplyAdd = SINGLE) -> float:
-    """:func:`step_cycles` of convolutions, whose operands and weights are in the first-level cache.
-
-    The added term was fitted to measurements, as for :func:`product_cycles`.
+    """:func:`step_cycles` of convolutions, whose operands and weights are in the first-level
+    cache.
     """
-    return step_cycles(rows, vectors, add) + 0.07 * rows
+    return step_cycles(rows, vectors, add) + add.operand * rows
 
 
 def streamed_cycles(rows: int, vectors: int, add: MultiplyAdd = SINGLE) -> float:
@@ -135,7 +138,7 @@ def cover(extent: int, rows: int) -> Runs:
 
 def rows_cover(extent: int | None) -> Callable[[int], Runs]:
     """A function from the most rows of a tile to the tiles that cover ``extent`` rows."""
-    return lambda limit: cover(_GUESS if extent is None else extent, limit)
+    return lambda limit: cover(GUESS if extent is None else extent, limit)
 
 
 def runs_cost(runs: Runs, vectors: int, cycles: Cycles, add: MultiplyAdd = SINGLE) -> float:

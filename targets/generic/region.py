@@ -20,14 +20,16 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.hardware import GenericHardware, Hardware
 from ...ir.registry import attribute, has_trait
 from ...ir.traits import Trait
-from ...ir.types import TensorType, Type, type_symbols
+from ...ir.types import BYTES, TensorType, Type, type_symbols
 from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr
+from ..tir.byte_tables import LookUp
 from ..tir.extents import as_int, index
-from ..tir.numeric import cast, compute_dtype
+from ..tir.numeric import cast, compute_dtype, dtype_of
 from .choice import SPREAD, choose_template, movement_before
 from .registry import (
     LowerContext,
     LoweringError,
+    Run,
     Template,
     TemplateContext,
     lowering_of,
@@ -85,7 +87,9 @@ def lower_region(
         values[anchor.out()] = sink.placeholder
         _lower_nodes(graph, b, values, {}, skip=anchor)
         context = _context(graph, anchor, b, values, {})
-        templates[anchor.key].emit(TemplateContext(**vars(context), sink=sink.store))
+        templates[anchor.key].emit(
+            TemplateContext(**vars(context), sink=sink.store, sink_run=sink.store_run)
+        )
         return b.finish(name)
     _lower_nodes(graph, b, values, destinations)
     looks_up = any(has_trait(n, Trait.TABULAR) for n in graph.nodes)
@@ -122,6 +126,48 @@ class _Sink:
         for v, out in self.results:
             place = _moved(self.moves[v], at)
             out.store(place, self.values[v][place])
+
+    def store_run(self, run: Run) -> None:
+        """:meth:`store` for all elements of a run; results of bytes are narrowed together."""
+        b, count = self.b, len(run.places) * run.lanes
+        wide = {
+            v: b.local((count,), "int32", "wide")
+            for v, out in self.results if out.dtype in BYTES and self.moves[v] is None
+        }  # fmt: skip
+        for i, (*lead, first) in enumerate(run.places):
+            with b.lanes(run.lanes) as lane:
+                place = (*lead, first + lane)
+                self.current = b.let(cast(run.value(i, lane), compute_dtype(self.dtype)))
+                for v, out in self.results:
+                    moved = _moved(self.moves[v], place)
+                    element = self._before_table(v)[moved]
+                    if v in wide and _is_narrowed(element):
+                        wide[v].store((i * run.lanes + lane,), element.value)
+                    else:
+                        wide.pop(v, None)  # so for all vectors, as their expressions are alike
+                        out.store(moved, self.values[v][moved])
+        for v, out in self.results:
+            if v in wide:
+                self._store_packed(v, out, wide[v], run)
+
+    def _before_table(self, v: Value) -> TensorExpr:
+        """What a result is looked up by, or the result itself."""
+        found = self.values[v]
+        return found.x if isinstance(found, LookUp) and found.x is not None else found
+
+    def _store_packed(self, v: Value, out: BufferTensor, wide: BufferTensor, run: Run) -> None:
+        """Store the low bytes of a run's results, or what they look up."""
+        count, lanes, found = len(run.places), run.lanes, self.values[v]
+        ramps = [tirx.Ramp(index(i * lanes), index(1), lanes) for i in range(count)]
+        packed = self.b.let(run.pack([self.b.let(wide.load_raw([ramp])) for ramp in ramps]))
+        if isinstance(found, LookUp):
+            packed = found.at_bytes(packed)
+        out.store_run(run.places[0], tirx.reinterpret(f"{out.dtype}x{count * lanes}", packed))
+
+
+def _is_narrowed(element: Any) -> bool:
+    """Is an element the low bits of an int32?"""
+    return isinstance(element, tirx.Cast) and dtype_of(element.value) == "int32"
 
 
 def _moved(node: Node | None, at: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from ...ir.discovery import load_modules
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute, spec
 from ...ir.types import TensorType
+from ..base import LLVM_LEVEL
 from ..tir.builder import BufferTensor, Builder, Expr, TensorExpr
 
 
@@ -95,15 +96,32 @@ class LowerContext:
         return LoweringError(message, at=self.node)
 
 
+@dataclass(frozen=True)
+class Run:
+    """Vectors of ``lanes`` elements of an op's output that follow each other in memory.
+
+    ``places`` are the indices of each vector's first element, whose others follow along the last
+    axis; ``value(i, lane)`` are the elements of vector ``i``. ``pack`` makes bytes of the low bits
+    of all the vectors, which are of int32.
+    """
+
+    places: Sequence[tuple[Expr, ...]]
+    value: Callable[[int, Expr], Expr]
+    lanes: int
+    pack: Callable[[Sequence[Expr]], Expr]
+
+
 @dataclass
 class TemplateContext(LowerContext):
     """The context of a template, which gives its results to ``sink(indices, value)``.
 
     The sink computes the region's epilogue and stores it. It must be called once for every element
-    of the op's output, and may be called in a vectorised loop.
+    of the op's output, and may be called in a vectorised loop. ``sink_run`` takes several vectors
+    of elements instead.
     """
 
     sink: Callable[[tuple[Expr, ...], Expr], None] = lambda at, value: None
+    sink_run: Callable[[Run], None] = lambda run: None
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,8 @@ class Template:
     schedule does then, or None. A template that ``stores`` writes its outputs to ``ctx.result(i)``
     itself, rather than to the sink. ``details(graph, node)`` tells how it computes a node that it
     has no objection to; ``shape(graph, node)`` is what a cost model estimates its time from.
+    ``level`` is LLVM's optimisation level: the highest one spends most time on loops to unroll and
+    to vectorise, of which some templates leave none.
     """
 
     emit: Callable[[TemplateContext], None]
@@ -139,6 +159,7 @@ class Template:
     objection: Callable[[Graph, Node], str | None] = lambda graph, node: None
     stores: bool = False
     shape: Callable[[Graph, Node], KernelShape] | None = None
+    level: int = LLVM_LEVEL
 
 
 Lowering: TypeAlias = "Callable[[LowerContext], TensorExpr | Sequence[TensorExpr | None]]"

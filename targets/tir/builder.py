@@ -28,7 +28,7 @@ from tvm import tirx
 
 from ...ir.dims import Dim, SymExpr
 from .dim_expr import dim_expr
-from .extents import as_int, flatten_index, index
+from .extents import as_int, flatten_index, index, product
 from .numeric import cast, compute_dtype, decode, dtype_of, encode, storage_dtype
 from .small_floats import CODECS
 from .vectorize import vectorizes
@@ -83,48 +83,64 @@ class TensorExpr:
 
 @dataclass(eq=False)
 class BufferTensor(TensorExpr):
-    """A tensor in memory, row-major; can be stored to."""
+    """A tensor in memory that can be stored to: row-major, from element ``first`` of ``buffer`` on.
+
+    Buffers have one axis: TVM would make flat indices of others, by a search for the simplest form
+    that takes longer than all its other passes.
+    """
 
     buffer: Any = None
     builder: Any = None
+    first: Any = 0
 
     def store(self, indices: Index, value: Expr) -> None:
         """Emit a store of a compute-type value (rounded to the element type)."""
-        at = [index(i) for i in indices] or [index(0)]
         value = cast(value, self.compute_dtype)
         if self.dtype in CODECS:  # a codec reads its operand several times
             value = self.builder.let(value)
-        encoded = encode(value, self.dtype)
-        self.builder.emit(tirx.BufferStore(self.buffer, encoded, self.place(at)))
+        self.store_raw([index(i) for i in indices], encode(value, self.dtype))
 
     def store_raw(self, indices: Index, value: Expr) -> None:
         """Emit a store of a value that is in the storage dtype already (may be a vector)."""
-        self.builder.emit(tirx.BufferStore(self.buffer, value, self.place(indices)))
+        self.builder.emit(tirx.BufferStore(self.buffer, value, [self.place(indices)]))
+
+    def store_run(self, indices: Index, value: Expr) -> None:
+        """Emit a store of a vector to the elements that follow each other from ``indices`` on."""
+        lanes = tvm.DataType(dtype_of(value)).lanes
+        ramp = tirx.Ramp(self.place(indices), index(1), lanes)
+        self.builder.emit(tirx.BufferStore(self.buffer, value, [ramp]))
 
     def load_raw(self, indices: Index) -> Expr:
         """The stored bits at ``indices`` (a Ramp as last index gives a vector)."""
-        return tirx.BufferLoad(self.buffer, self.place(indices))
+        return tirx.BufferLoad(self.buffer, [self.place(indices)])
 
-    def place(self, indices: Index) -> list[Expr]:
-        """The indices into ``buffer`` of the element at ``indices``."""
-        return list(indices)
+    def place(self, indices: Index) -> Expr:
+        """The index into ``buffer`` of the element at ``indices``; a Ramp if the last one is."""
+        own = list(indices)[: self.rank]
+        if own and isinstance(own[-1], tirx.Ramp):
+            ramp = own.pop()
+            return tirx.Ramp(self._flat([*own, ramp.base]), ramp.stride, ramp.lanes)
+        return self._flat(own)
+
+    def _flat(self, indices: Index) -> Expr:
+        flat = flatten_index(indices, self.shape)
+        return flat if as_int(self.first) == 0 else self.first + flat
+
+    def part(self, first: Any, shape: Sequence[Any]) -> BufferTensor:
+        """The elements of this memory from flat index ``first`` on, as a tensor of ``shape``."""
+        return in_memory(self.dtype, shape, self.buffer, self.builder, first)
 
 
-@dataclass(eq=False)
-class _Reshaped(BufferTensor):
-    """Workspace under another shape.
+def in_memory(
+    dtype: str, shape: Sequence[Any], buffer: Any, builder: Builder, first: Any = 0
+) -> BufferTensor:
+    """The tensor of IR element type ``dtype`` that begins at flat index ``first`` of a buffer."""
 
-    Accesses go to the original buffer, by flat indices (which the lowering makes of all indices
-    anyway). A second buffer over the same memory would not do: TVM does not count it as a use of
-    the memory, and would give that to other buffers too soon. ``first`` is the flat index where the
-    workspace, or the visible part of it, begins.
-    """
+    def load(at: tuple[Expr, ...]) -> Expr:
+        return decode(out.load_raw(at), dtype)
 
-    first: Any = 0
-
-    def place(self, indices: Index) -> list[Expr]:
-        flat = flatten_index(list(indices)[: len(self.shape)], self.shape)
-        return [*[index(0)] * (len(self.buffer.shape) - 1), index(self.first) + flat]
+    out = BufferTensor(dtype, tuple(shape), load, 0, buffer, builder, first)
+    return out
 
 
 @dataclass
@@ -164,8 +180,6 @@ class Builder:
         self._registers: set[str] = set()
         # Names of bound indices that choose between values (see is_counted).
         self._chosen: set[str] = set()
-        # Buffers whose views access them by flat indices (see _Reshaped).
-        self._workspaces: set[Any] = set()
         # Extent, variable and enclosing scope of the current vector loop, if any.
         self._lane: tuple[Any, Expr, int] | None = None
 
@@ -190,10 +204,13 @@ class Builder:
 
     def argument(self, name: str, shape: Sequence[Any], dtype: str) -> BufferTensor:
         """A tensor parameter of IR element type ``dtype``."""
-        buffer = self._declare(name, shape, storage_dtype(dtype))
+        stored, where = storage_dtype(dtype), tirx.Var(f"{name}_offset", "int64")
+        buffer = tirx.decl_buffer(
+            [index(product(shape))], stored, name, elem_offset=where, offset_factor=1,
+            data_alignment=max(1, tvm.DataType(stored).bits // 8), layout=None,
+        )  # fmt: skip
         self._params.append(buffer)
-        tensor = self._tensor(buffer, shape, dtype)
-        return tensor if shape else self.view(tensor, ())
+        return in_memory(dtype, shape, buffer, self, where)
 
     def ahead(self, tensor: BufferTensor) -> BufferTensor:
         """A tensor of one element, which is read here where loops have code in front of them.
@@ -231,7 +248,7 @@ class Builder:
 
     def scalar(self, dtype: str, value: Any = None) -> Scalar:
         """A mutable scalar of TVM dtype ``dtype``."""
-        buffer = tirx.decl_buffer((1,), dtype, name=self._name("s"), scope=self.loops.local_scope)
+        buffer = self._array(1, dtype, "s", self.loops.local_scope)
         self.emit(tirx.AllocBuffer(buffer))
         out = Scalar(self, buffer, dtype)
         if value is not None:
@@ -240,25 +257,7 @@ class Builder:
 
     def view(self, tensor: BufferTensor, shape: Sequence[Any]) -> BufferTensor:
         """The same memory under another shape with as many elements."""
-        old = tensor.buffer
-        if old in self._workspaces:
-            return self._reshaped(tensor, shape)
-        buffer = tirx.decl_buffer(
-            [index(s) for s in shape] or [index(1)], old.dtype, name=self._name("view"),
-            data=old.data, elem_offset=old.elem_offset, scope=old.scope(),
-            data_alignment=old.data_alignment, offset_factor=old.offset_factor,
-        )  # fmt: skip
-        self.emit(tirx.DeclBuffer(buffer, data=old.data))
-        return self._tensor(buffer, shape, tensor.dtype)
-
-    def _reshaped(self, tensor: BufferTensor, shape: Sequence[Any]) -> BufferTensor:
-        def load(at: tuple[Expr, ...]) -> Expr:
-            return decode(out.load_raw(at), out.dtype)
-
-        begin = tensor.place([index(0)] * max(1, tensor.rank))
-        first = flatten_index(begin, tensor.buffer.shape)
-        out = _Reshaped(tensor.dtype, tuple(shape), load, 0, tensor.buffer, self, first)
-        return out
+        return tensor.part(tensor.first, shape)
 
     def memory_at(self, address: Expr, shape: Sequence[Any], dtype: str) -> BufferTensor:
         """The tensor that lies at an address, given as an int64."""
@@ -266,32 +265,24 @@ class Builder:
         kind = tvm.ir.PointerType(tvm.ir.PrimType(stored))
         data = tirx.Var(self._name("at"), kind)
         self.emit(tirx.Bind(data, tirx.reinterpret(kind, address)))
-        buffer = tirx.decl_buffer([index(s) for s in shape], stored, self._name("there"), data)
+        buffer = self._array(product(shape), stored, "there", data=data)
         self.emit(tirx.DeclBuffer(buffer, data=data))
-        return self._tensor(buffer, shape, dtype)
+        return in_memory(dtype, shape, buffer, self)
 
     def _allocate(self, shape: Sequence[Any], dtype: str, name: str, scope: str) -> BufferTensor:
-        full = tuple(shape) or (1,)
-        stored = storage_dtype(dtype)
-        extents = [index(s) for s in full]
-        buffer = tirx.decl_buffer(extents, stored, name=self._name(name), scope=scope)
+        buffer = self._array(product(shape), storage_dtype(dtype), name, scope)
         self.emit(tirx.AllocBuffer(buffer))
-        self._workspaces.add(buffer)
-        return self._tensor(buffer, shape, dtype)
+        return in_memory(dtype, shape, buffer, self)
 
-    def _declare(self, name: str, shape: Sequence[Any], stored: str) -> Any:
-        extents = [index(s) for s in shape]
-        where = tirx.Var(f"{name}_offset", "int64")
-        size = max(1, tvm.DataType(stored).bits // 8)
-        return tirx.decl_buffer(
-            extents, stored, name=name, elem_offset=where, offset_factor=1, data_alignment=size
-        )
+    def _array(
+        self, extent: Any, stored: str, hint: str, scope: str = "global", data: Any = None
+    ) -> Any:
+        """A new buffer of TVM dtype ``stored`` with one axis.
 
-    def _tensor(self, buffer: Any, shape: Sequence[Any], dtype: str) -> BufferTensor:
-        def load(at: tuple[Expr, ...]) -> Expr:
-            return decode(tirx.BufferLoad(buffer, list(at) or [index(0)]), dtype)
-
-        return BufferTensor(dtype, tuple(shape), load, 0, buffer, self)
+        Its layout is left out, as nothing reads it and TVM's Python code takes long to make it.
+        """
+        name = self._name(hint)
+        return tirx.decl_buffer([index(extent)], stored, name, data, scope=scope, layout=None)
 
     def _name(self, hint: str) -> str:
         self._count += 1
@@ -359,7 +350,7 @@ class Builder:
             return value
         extent, where, home = self._lane or (1, index(0), -1)
         scope = self.loops.local_scope
-        buffer = tirx.decl_buffer((extent,), dtype, name=self._name(hint), scope=scope)
+        buffer = self._array(extent, dtype, hint, scope)
         self._scopes[home].statements.append(tirx.AllocBuffer(buffer))
         self.emit(tirx.BufferStore(buffer, value, [where]))
         self._registers.add(buffer.name)

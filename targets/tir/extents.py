@@ -72,9 +72,27 @@ def unflatten(flat: Expr, extents: Sequence[Any]) -> tuple[Expr, ...]:
     return (*([flat] if extents else []), *reversed(out))
 
 
-def flatten_index(indices: Sequence[Expr], extents: Sequence[Any]) -> Expr:
-    """The row-major flat index of ``indices``."""
-    flat: Any = index(0)
-    for i, e in zip(indices, extents, strict=True):
-        flat = flat * index(e) + i
-    return flat
+def flatten_index(indices: Sequence[Any], extents: Sequence[Any]) -> Expr:
+    """The row-major flat index of ``indices``.
+
+    What is known of it is one number: kernels hold many indices, and TVM takes long to find that.
+    """
+    terms: list[Expr] = []
+    offset, stride = 0, 1
+    steps: Any = None  # the product of the open extents so far
+    for i, extent in zip(reversed(indices), reversed(extents), strict=True):
+        known = as_int(i)
+        if known is None or (known and steps is not None):
+            term = index(i) if steps is None else index(i) * steps
+            terms.append(term if stride == 1 else term * index(stride))
+        else:
+            offset += (known or 0) * stride
+        size = as_int(extent)
+        if size is None:
+            steps = index(extent) if steps is None else steps * index(extent)
+        else:
+            stride *= size
+    if not terms:
+        return index(offset)
+    flat = sum(terms[-2::-1], start=terms[-1])
+    return flat if offset == 0 else flat + index(offset)

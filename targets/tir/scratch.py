@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from .builder import BufferTensor, Builder, Expr, Index
+from .builder import BufferTensor, Builder, Expr
 from .extents import index
-
-
-@dataclass(eq=False)
-class _Slice(BufferTensor):
-    """The part of a tensor with fixed leading indices."""
-
-    whole: BufferTensor | None = None
-    lead: tuple[Expr, ...] = ()
-
-    def place(self, indices: Index) -> list[Expr]:
-        assert self.whole is not None
-        return self.whole.place([*self.lead, *list(indices)[: self.rank]])
 
 
 def slice_of(whole: BufferTensor, lead: Sequence[Expr]) -> BufferTensor:
     """``whole[lead]`` as a tensor of the remaining axes, which loads and stores in place."""
-    at = tuple(index(i) for i in lead)
-    return _Slice(
-        whole.dtype, whole.shape[len(at) :], lambda rest: whole.load((*at, *rest)), 0,
-        whole.buffer, whole.builder, whole, at,
-    )  # fmt: skip
+    rest = whole.shape[len(lead) :]
+    return whole.part(whole.place([*lead, *[index(0)] * len(rest)]), rest)
 
 
 def scratch(

@@ -8,7 +8,13 @@ import pytest
 import tvm
 from tvm import tirx
 
-from graphkiln.targets.tir.byte_tables import BYTE_TABLES, PERMUTED, SINGLE, replace_look_ups
+from graphkiln.targets.tir.byte_tables import (
+    BYTE_TABLES,
+    PERMUTED,
+    SHUFFLED,
+    SINGLE,
+    replace_look_ups,
+)
 from graphkiln.targets.tir.extents import index
 
 
@@ -38,6 +44,15 @@ def test_vectors_of_bytes(lanes: int, dtype: str) -> None:
 def test_bytes_one_by_one(lanes: int) -> None:
     code = text(function(256, lanes, SINGLE))
     assert code.count("table[") == lanes and "vpermi2var" not in code
+
+
+@pytest.mark.parametrize(
+    "lanes, shuffles", [(8, 0), (16, 0), (24, 16), (32, 16), (48, 0), (64, 32)]
+)
+def test_bytes_by_shuffles_where_they_are_many(lanes: int, shuffles: int) -> None:
+    code = text(function(256, lanes, SHUFFLED))
+    assert code.count("pshuf.b") == shuffles
+    assert code.count("table[") == (2 * shuffles or lanes)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from ...tir.builder import Expr, TensorExpr
+from ...tir.byte_tables import LookUp
 from ...tir.numeric import cast
 from ..registry import LowerContext, lowering
 
@@ -18,4 +19,4 @@ def lower_map_bytes(c: LowerContext) -> TensorExpr:
         bits = tirx.bitwise_and(cast(x.load(at), "int32"), tirx.const(255, "int32"))
         return table[c.b.let(bits)]
 
-    return c.lazy(load, cost=2 + x.cost)
+    return LookUp(c.out_dtype(), c.out_shape(), load, 2 + x.cost, x, table)

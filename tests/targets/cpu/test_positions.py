@@ -29,8 +29,19 @@ def test_takes_whole_rows_where_they_fit() -> None:
 
 
 def test_unknown_extents_fill_tiles() -> None:
-    assert image_runs(None, None, 14) == [(14, 1)]
-    assert image_runs(3, None, 14) == [(14, 3)]
+    assert image_runs(None, None, 14) == [(14, 4), (8, 1)]
+    assert image_runs(3, None, 16) == [(16, 12)]
+
+
+@pytest.mark.parametrize("cpu", ["sapphirerapids", "x86-64-v3", "aarch64"])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_an_unknown_image_takes_the_tile_of_a_large_one(cpu: str, kernel: int) -> None:
+    """Tiles of unequal size are compared by what a position costs."""
+    features = features_of(cpu)
+    unknown, large = (
+        rank_conv_tiles(features, shape(image, kernel))[0] for image in ((None, None), (64, 64))
+    )
+    assert unknown.vectors == large.vectors
 
 
 def shape(image: tuple[int | None, ...], kernel: int, strides: int = 1) -> ConvShape:
