@@ -20,7 +20,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a worker
     os.dup2(2, 1)  # what libraries print must not mix with what the command prints
-    import_compiler()
+    parse_target("cpu:x86-64-v3").tvm_target()  # loads TVM, whatever this machine's own CPU is
     gc.freeze()  # collections in the forks would write to pages that they share
     with socket.socket(fileno=0) as parent:
         while pipes := socket.recv_fds(parent, 1, 2)[1]:
@@ -28,14 +28,6 @@ def main() -> None:
                 _serve(*pipes)
             for pipe in pipes:
                 os.close(pipe)
-
-
-def import_compiler() -> None:
-    """Import what every kernel needs, which this package does only where it is used."""
-    import tvm.tirx
-
-    parse_target("cpu").tvm_target()
-    del tvm
 
 
 def _serve(requests: int, replies: int) -> None:

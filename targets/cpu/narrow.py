@@ -21,7 +21,7 @@ Expr = Any
 Pack: TypeAlias = "Callable[[Sequence[Expr]], Expr]"
 """The low bytes of vectors of int32, one vector after the other, as a vector of uint8."""
 
-TOGETHER = 4
+_TOGETHER = 4
 """Vectors that are packed at once, at most."""
 
 _LANES = 8
@@ -41,7 +41,7 @@ def store_vectors(
     ``places`` are the indices of their first elements, ``value(i, lane)`` the elements of the
     ``i``-th. With ``pack``, bytes are narrowed together.
     """
-    for group in _groups(len(places), 1 if pack is None else TOGETHER):
+    for group in _groups(len(places), 1 if pack is None else _TOGETHER):
         if pack is None or len(group) == 1:
             *lead, first = places[group[0]]
             with ctx.b.lanes(lanes) as lane:
@@ -69,15 +69,12 @@ def _pack(vectors: Sequence[Expr]) -> Expr:
     low = tirx.Broadcast(tirx.const(255, "int32"), _LANES)
     cut = [tirx.bitwise_and(v, low) for v in vectors]
     pairs = [(cut[i], cut[min(i + 1, len(cut) - 1)]) for i in range(0, len(cut), 2)]
-    words = [_intrinsic("int16x16", "llvm.x86.avx2.packusdw", *pair) for pair in pairs]
-    packed = _intrinsic("int8x32", "llvm.x86.avx2.packuswb", words[0], words[-1])
+    intrinsic = tirx.call_llvm_pure_intrin
+    words = [intrinsic("int16x16", "llvm.x86.avx2.packusdw", *pair) for pair in pairs]
+    packed = intrinsic("int8x32", "llvm.x86.avx2.packuswb", words[0], words[-1])
     fours = tirx.reinterpret("int32x8", packed)
     order = [index(half * 4 + i) for i in range(len(vectors)) for half in (0, 1)]
     return tirx.reinterpret(f"uint8x{8 * len(vectors)}", tirx.Shuffle([fours], order))
-
-
-def _intrinsic(kind: str, name: str, *operands: Expr) -> Expr:
-    return tirx.call_llvm_pure_intrin(kind, name, *operands)
 
 
 __all__ = ["Pack", "byte_packer", "store_vectors"]

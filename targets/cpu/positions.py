@@ -28,15 +28,14 @@ def image_runs(height: int | None, width: int | None, limit: int) -> Runs:
     An unknown height counts as 1, an unknown width as :data:`GUESS`, in tiles of ``limit`` and a
     rest.
     """
+    lines = 1 if height is None else height
     if width is None:
         whole, rest = divmod(GUESS, limit)
-        return [(limit, whole * (height or 1)), *([(rest, height or 1)] if rest else [])]
+        return [(limit, whole * lines), *([(rest, lines)] if rest else [])]
     whole = rows_of_tile(height, width, limit)
     if whole and height is not None and width is not None:
         return [(rows * width, count) for rows, count in cover(height, whole)]
-    return [
-        (size, count * (1 if height is None else height)) for size, count in cover(width, limit)
-    ]
+    return [(size, count * lines) for size, count in cover(width, limit)]
 
 
 def rank_conv_tiles(cpu: CpuFeatures, shape: ConvShape) -> list[Tile]:
