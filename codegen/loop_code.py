@@ -165,7 +165,9 @@ class _LoopWriter:
 
     def function(self, name: str) -> Any:
         b, p = self.b, self.program
-        self.done.store((), tirx.const(False, "bool"))
+        # What is left early is not through, and asks for no more rows.
+        for answer in (self.done, self.more) if p.grows else (self.done,):
+            answer.store((), tirx.const(False, "bool"))
         with b.when(self.signal[0].equal(index(SPELLED_OUT))):
             b.leave()
         first = b.let(self.count[0]) if p.grows else index(0)

@@ -15,7 +15,7 @@ from frontend.build import BOOL, INT64, graph, model, node, run, value
 import graphkiln
 from graphkiln.codegen import loop_calls
 from graphkiln.codegen.lower import lower_graph
-from graphkiln.runtime import ExecutionError, InputError, Session
+from graphkiln.runtime import InputError, Session
 from graphkiln.runtime.direct import Direct
 from graphkiln.targets import parse_target
 
@@ -383,7 +383,8 @@ def test_a_kernel_that_fails_is_told(stacked: bool) -> None:
     for _ in range(2):
         (y, *_) = session.run(None, {"x": x, "n": np.array(3)})
         np.testing.assert_allclose(y, x.sum(), rtol=1e-5)
-        with pytest.raises((ExecutionError, InputError)):
+        # Memory of an earlier run is not taken for what the function says of this one.
+        with pytest.raises(InputError, match="'Gather_e' .* needs indices within an axis of K"):
             session.run(None, {"x": x, "n": np.array(5)})
 
 
