@@ -111,11 +111,37 @@ static void look_at_others(void) {
   expect(found == 2 * PIECES);
 }
 
+/* The milliseconds after which a thread that has its core for `on` and loses it for `off`
+ * microseconds in turn is found to lose too much; 10,000 or more where it never is. */
+static int losing_after(int64_t on, int64_t off) {
+  Clocks last = {0, 0, 0};
+  int64_t wall = 0, cpu = 0;
+  while (wall < 10000 * (int64_t)1000000) {
+    wall += (on + off) * 1000;
+    cpu += on * 1000;
+    if (wall - last.wall >= CHECKED && is_losing(&last, (Clocks){wall, cpu, 0})) break;
+  }
+  return (int)(wall / 1000000);
+}
+
+static void lose_the_core(void) {
+  expect(losing_after(1000, 0) >= 10000);
+  expect(losing_after(9000, 1000) >= 10000); /* a neighbour of the virtual machine */
+  expect(losing_after(40, 10) >= 10000);     /* interrupts */
+  expect(losing_after(100000, 2000) >= 10000);
+  expect(losing_after(3000, 4000) <= 7); /* a process that computes, at once */
+  expect(losing_after(3000, 3000) <= 12);
+  expect(losing_after(30, 30) <= 12); /* threads that wake each other */
+}
+
 int main(int count, char** arguments) {
   if (count != 3) return 2;
   int callers = atoi(arguments[1]);
   rounds = atoi(arguments[2]);
-  if (callers == 1) look_at_others();
+  if (callers == 1) {
+    look_at_others();
+    lose_the_core();
+  }
   pthread_t threads[MOST_CALLERS];
   for (int i = 0; i < callers; ++i) {
     pthread_create(&threads[i], 0, call, (void*)(intptr_t)(i * 7919 + 1));
