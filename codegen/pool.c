@@ -29,6 +29,7 @@ enum {
   MOST_THREADS = 1024, /* of one loop, its caller included */
   MOST_LOOPS = 16,     /* in progress at once; others run on their callers alone */
   PIECES = 16,         /* for each thread */
+  BLOCK = 8,           /* of them are neighbours */
 };
 
 /* Nanoseconds. */
@@ -48,10 +49,9 @@ typedef struct {
 
 typedef int (*Task)(int id, Environment* environment, void* data);
 
-/* Of a thread's range, pieces from `next` up to `end` are not begun. */
+/* The pieces of a thread's range that are not begun: from the low half up to the high half. */
 typedef struct {
-  _Alignas(64) atomic_int next;
-  int end;
+  _Alignas(64) atomic_ullong left;
 } Range;
 
 typedef struct {
@@ -150,13 +150,36 @@ static void compare(Clocks* last, int64_t wall) {
 
 /* ---- pieces ------------------------------------------------------------------------------------ */
 
-/* Run what is left of a range; returns the last status that was not 0. */
-static int run_range(Loop* loop, Range* range) {
+static unsigned long long range_of(unsigned first, unsigned end) {
+  return (unsigned long long)end << 32 | first;
+}
+
+/* The next piece of a range, or -1. Its owner takes the first one, others the last one: so the owner
+ * goes on with the data behind those that it has read, which the processor fetches beforehand. */
+static int take(Range* range, int is_own) {
+  unsigned long long left = atomic_load_explicit(&range->left, memory_order_relaxed), rest;
+  unsigned first, end;
+  do {
+    first = (unsigned)left;
+    end = (unsigned)(left >> 32);
+    if (first >= end) return -1;
+    rest = is_own ? range_of(first + 1, end) : range_of(first, end - 1);
+  } while (!atomic_compare_exchange_weak_explicit(
+      &range->left, &left, rest, memory_order_relaxed, memory_order_relaxed));
+  return (int)(is_own ? first : end - 1);
+}
+
+/* The part of the loop that a piece of a thread's range is. Loops with fewer iterations than there
+ * are parts leave the last parts empty, so each range has some of the first parts and of the last. */
+static int part_of(int piece, int owner, int threads) {
+  return (piece / BLOCK * threads + owner) * BLOCK + piece % BLOCK;
+}
+
+/* Run what is left of a thread's range; returns the last status that was not 0. */
+static int run_range(Loop* loop, int owner, int threads, int is_own) {
   int failed = 0;
-  while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
-    int piece = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
-    if (piece >= range->end) break;
-    int status = loop->task(piece, &loop->environment, loop->data);
+  for (int piece; (piece = take(&loop->ranges[owner], is_own)) >= 0;) {
+    int status = loop->task(part_of(piece, owner, threads), &loop->environment, loop->data);
     if (status != 0) failed = status;
   }
   return failed;
@@ -168,7 +191,7 @@ static int run_pieces(Loop* loop, int own) {
   int failed = 0;
   int threads = atomic_load_explicit(&loop->threads, memory_order_relaxed);
   for (int i = 0; i < threads; ++i) {
-    int status = run_range(loop, &loop->ranges[(own + i) % threads]);
+    int status = run_range(loop, (own + i) % threads, threads, i == 0);
     if (status != 0) failed = status;
   }
   return failed;
@@ -339,8 +362,7 @@ static void publish(Loop* loop, unsigned bit, Task task, void* data, int threads
   atomic_store_explicit(&loop->threads, threads, memory_order_relaxed);
   atomic_store_explicit(&loop->status, 0, memory_order_relaxed);
   for (int i = 0; i < threads; ++i) {
-    atomic_store_explicit(&loop->ranges[i].next, i * PIECES, memory_order_relaxed);
-    loop->ranges[i].end = (i + 1) * PIECES;
+    atomic_store_explicit(&loop->ranges[i].left, range_of(0, PIECES), memory_order_relaxed);
   }
   atomic_store(&loop->open, 1);
   atomic_fetch_or(&published, bit);
