@@ -313,12 +313,20 @@ def _recurrent(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
 # ---- guards --------------------------------------------------------------------------------------
 
 
+def _nothing(_scope: Scope, _node: Node, _inputs: list[Value | None]) -> None:
+    """What ONNX's ops demand of sizes and indices, whoever runs a model checks for himself."""
+
+
 def _require(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     """A check as ONNX nodes, which has no assertions: an index is out of range if it fails.
 
     The node that fails has the guard's message as its name.
     """
-    value, condition = scope.names(inputs)
+    names = scope.names(inputs[:1])
+    if inputs[1] is not None and scope.find(inputs[1]).node.key == "kiln.Within":
+        scope.bind(node.out(), names[0])
+        return
+    value, condition = *names, *scope.names(inputs[1:])
     wrong = scope.emit("Cast", [scope.emit("Not", [condition])], {"to": element_code(_INT64)})
     stacked = scope.emit("Unsqueeze", [value, scope.ints([0])])
     message = str(node.attrs["message"])
@@ -357,6 +365,8 @@ EXPORTERS.update(
         "kiln.MatMulPacked": _matmul,
         "kiln.PackChannels": _pack,
         "kiln.PoolBlocked": _pool,
+        "kiln.Assert": _nothing,
+        "kiln.Within": _nothing,
         "kiln.Require": _require,
         "kiln.Requantize": _requantize,
         "kiln.SelectChannels": _select,

@@ -8,13 +8,12 @@ from typing import IO, Any
 
 import numpy as np
 import onnx
-import onnx.defs
 from onnx.helper import find_min_ir_version_for
 
 from ...ir.graph import Graph
 from ...ir.literals import raw_bytes
 from ...ir.onnx_types import element_code
-from ...ir.reference import DOMAIN_VERSIONS, fill_tensor
+from ...ir.reference import fill_tensor
 from ...ir.types import from_numpy_dtype
 from . import control
 from .dialect import plain_elementwise
@@ -25,7 +24,6 @@ EXTERNAL_BYTES = 1_500_000_000
 
 _INLINE_BYTES = 1024
 _ALIGNMENT = 64
-_OLDEST_OPSET = 13
 # The versions of the format that introduced element types.
 _IR_VERSIONS = {
     "FLOAT8E4M3FN": 9, "FLOAT8E4M3FNUZ": 9, "FLOAT8E5M2": 9, "FLOAT8E5M2FNUZ": 9, "INT4": 10,
@@ -37,10 +35,10 @@ def to_onnx(graph: Graph, path: str | os.PathLike[str] | None = None) -> onnx.Mo
     """``graph`` as an ONNX model of standard ops, written to ``path`` if one is given.
 
     Types must be inferred. Regions become their nodes, bodies capture values by name, and symbolic
-    sizes are computed from shapes. The opset is the lowest that has every op as the IR uses it.
-    Constants of more than :data:`EXTERNAL_BYTES` in all need a path, and are written to
-    ``<path>.data``. Raises :class:`ExportError`, which names the nodes without ONNX form, and
-    ``OSError``.
+    sizes are computed from shapes. The opset is the lowest that has every op as it is used, see
+    :mod:`.opsets`. Constants of more than :data:`EXTERNAL_BYTES` in all need a path, and are
+    written to ``<path>.data``. Raises :class:`ExportError`, which names the nodes without ONNX
+    form, and ``OSError``.
     """
     _check(graph)
     target = None if path is None else Path(path)
@@ -93,22 +91,10 @@ def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
             scope.want(v, name)
     scope.run(graph)
     control.close(scope, graph, graph.output_names)
-    model.opset_import.extend(_opsets(shared.used))
+    model.opset_import.extend(shared.opsets.opsets(shared.elements))
     version = find_min_ir_version_for(model.opset_import, ignore_unknown=True)
     model.ir_version = max([version, *(_IR_VERSIONS.get(e, 0) for e in shared.elements)])
     return model
-
-
-def _opsets(used: set[tuple[str, str]]) -> list[onnx.OperatorSetIdProto]:
-    """For each domain, the lowest version that has every used op unchanged since."""
-    versions = {"": _OLDEST_OPSET}
-    for domain, op in used:
-        newest = DOMAIN_VERSIONS.get(domain, 1)
-        since = 1
-        if onnx.defs.has(op, newest, domain):
-            since = onnx.defs.get_schema(op, newest, domain).since_version
-        versions[domain] = max(versions.get(domain, 1), since)
-    return [onnx.OperatorSetIdProto(domain=d, version=v) for d, v in sorted(versions.items())]
 
 
 # ---- files ---------------------------------------------------------------------------------------

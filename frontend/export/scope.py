@@ -14,6 +14,7 @@ from ...ir.dims import Dim
 from ...ir.graph import Graph, GraphError, Node, Output, Value
 from ...ir.reference import DOMAIN_VERSIONS, node_proto, type_proto
 from ...ir.types import Type
+from .opsets import OpsetNeeds
 from .sizes import Sizes
 
 Exporter: TypeAlias = "Callable[[Scope, Node, list[Value | None]], None]"
@@ -79,7 +80,7 @@ class Shared:
         self.node_names = Names()
         self.store = store
         self.special = special
-        self.used: set[tuple[str, str]] = set()
+        self.opsets = OpsetNeeds()
         self.elements: set[str] = set()
 
 
@@ -189,7 +190,7 @@ class Scope:
         return outputs[0]
 
     def append(self, proto: onnx.NodeProto) -> None:
-        self.shared.used.add((proto.domain, proto.op_type))
+        self.shared.opsets.note(proto)
         self.own.update(proto.output)
         if proto.name:  # some runtimes reject a name that two nodes have
             proto.name = self.shared.node_names.unique(proto.name)

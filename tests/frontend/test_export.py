@@ -11,8 +11,10 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from support.graph_text import body_of
 
+from graphkiln.driver import import_model
 from graphkiln.frontend.export import EXPORTERS, ExportError, to_onnx
 from graphkiln.frontend.export import model as export_model
+from graphkiln.frontend.export.opsets import WIDENED
 from graphkiln.ir.dims import sym
 from graphkiln.ir.graph import Graph, Node, Value
 from graphkiln.ir.infer import infer_types
@@ -59,14 +61,68 @@ def test_names_types_and_opset() -> None:
     assert model.graph.node[0].name == "/add"
     dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert dims == ["N", 3]
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", 25)]
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 13)]
 
 
 def test_the_opset_is_as_low_as_the_ops_allow() -> None:
     text = "graph main(%x: float32[2]) -> (y) { %y = Relu(%x) : float32[2] return %y }"
-    assert to_onnx(parse_graph(text)).opset_import[0].version == 14
+    assert to_onnx(parse_graph(text)).opset_import[0].version == 13
     newer = text.replace("Relu", "Mish")
     assert to_onnx(parse_graph(newer)).opset_import[0].version == 22
+
+
+def test_assertions_of_sizes_are_left_to_others() -> None:
+    text = """<ir_version: 10, opset_import: ["": 21]>
+        g (float[N, 4] x, float[M, 4] y) => (float[K, 4] z) { z = Add(x, y) }"""
+    graph = import_model(onnx.parser.parse_model(text)).graph
+    assert any(n.key == "kiln.Assert" for n in graph.nodes)
+    model = to_onnx(graph)
+    assert _ops(model) == ["Add"]
+    x, y = _random(3, 4), _random(1, 4)
+    (found,) = ReferenceEvaluator(model).run(None, {"x": x, "y": y})
+    np.testing.assert_allclose(found, x + y)
+
+
+def test_checks_of_indices_are_left_to_others() -> None:
+    text = """<ir_version: 10, opset_import: ["": 21]>
+        g (float[N, 4] x, int64[K] i) => (float[K, 4] z) { z = Gather(x, i) }"""
+    graph = import_model(onnx.parser.parse_model(text)).graph
+    assert any(n.key == "kiln.Within" for n in graph.nodes)
+    model = to_onnx(graph)
+    assert _ops(model) == ["Gather"]
+    x, i = _random(3, 4), np.array([2, 0, -1])
+    (found,) = ReferenceEvaluator(model).run(None, {"x": x, "i": i})
+    np.testing.assert_array_equal(found, x[i])
+
+
+def _opset(line: str, kind: str = "float32", to: str | None = None) -> int:
+    text = f"graph main(%x: {kind}[2]) -> (y) {{ %y = {line} : {to or kind}[2] return %y }}"
+    return to_onnx(parse_graph(text)).opset_import[0].version
+
+
+def test_newer_opsets_are_for_what_older_ones_lack() -> None:
+    assert _opset("Identity(%x)") == 13
+    assert _opset("Identity(%x)", "int4") == 21
+    assert _opset("Cast(%x) {to=10}", to="float16") == 13
+    assert _opset("Cast(%x) {saturate=0, to=17}", to="float8e4m3fn") == 19
+    # Elements of other tensors count, since a node's own types are not looked at.
+    assert _opset("ReduceMax(%x) {keepdims=1, noop_with_empty_axes=1}") >= 18
+
+
+def test_older_versions_of_widened_ops_differ_in_types_and_attributes_only() -> None:
+    """What ONNX says of each: its inputs, outputs, and the defaults of its attributes."""
+    for op in sorted(WIDENED):
+        newest = onnx.defs.get_schema(op, onnx.defs.onnx_opset_version())
+        version = newest.since_version
+        while version > 13 and onnx.defs.has(op, version - 1):
+            older = onnx.defs.get_schema(op, version - 1)
+            version = older.since_version
+            assert [p.name for p in older.inputs] == [p.name for p in newest.inputs][
+                : len(older.inputs)
+            ]
+            assert [p.name for p in older.outputs] == [p.name for p in newest.outputs]
+            for name, attribute in older.attributes.items():
+                assert newest.attributes[name].default_value == attribute.default_value, (op, name)
 
 
 def test_a_region_dissolves() -> None:
