@@ -7,12 +7,12 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .contract import HOST
 from .errors import Blocker, GraphkilnError, UsageError
@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from .passes.bisect import Culprit
     from .passes.manager import PassManager, PassRecord
     from .passes.near_misses import NearMiss
+    from .passes.ranges import Range
+    from .passes.services import Feeds
     from .runtime import Session
     from .targets.base import Parts, Target
 
 Shapes = Mapping[str, Sequence[int | str]]
+Data: TypeAlias = "Iterable[Feeds]"
+"""Sample feeds of a model, which may be gone through several times."""
 Listener = Callable[[str, int, int], None]
 """Told of progress: stage, units done, units in all."""
 
@@ -152,12 +156,17 @@ def compile(
     *,
     options: CompileOptions | None = None,
     listener: Listener | None = None,
+    data: str | os.PathLike[str] | Data = (),
+    ranges: dict[str, Range] | None = None,
     **fields: Any,
 ) -> Artifact:
     """Compile an ONNX model ahead of time.
 
     ``model`` is a path, bytes or an ``onnx.ModelProto``; further keywords are fields of
-    :class:`CompileOptions`. What it raises on purpose is a :class:`graphkiln.GraphkilnError`:
+    :class:`CompileOptions`. ``data`` are samples for passes that measure on them, feeds or where
+    they are (:func:`.samples.samples_of`), and ``ranges`` those of tensors by name, to which
+    passes add what they find. What it raises on
+    purpose is a :class:`graphkiln.GraphkilnError`:
 
     - :class:`graphkiln.driver.OptionError` and :class:`graphkiln.targets.TargetError` for options
       and targets that make no sense, :class:`graphkiln.InputError` for what is no model at all;
@@ -177,7 +186,7 @@ def compile(
 
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
     with rare_collections():
-        return _Compilation(chosen, listener or _silent).run(model)
+        return Compilation(chosen, listener or silent, data, ranges).run(model)
 
 
 def optimize(
@@ -208,7 +217,7 @@ def check(
     from .codegen.build import lowering_failures
 
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    compilation = _Compilation(chosen, _silent)
+    compilation = Compilation(chosen, silent)
     try:
         imported = import_model(model, chosen.shapes, chosen.input_defaults)
         lowered = compilation.lowered(compilation.optimize(imported.graph))
@@ -231,7 +240,7 @@ def bisect(
     """
     from .passes.bisect import bisect as search
 
-    manager = _Compilation(options, _silent).manager()
+    manager = Compilation(options, silent).manager()
     graph = import_model(model, options.shapes, options.input_defaults).graph
     return search(graph, manager.passes, feeds, rtol=rtol, atol=atol, manager=manager)
 
@@ -249,11 +258,27 @@ def require_support(graph: Graph, target: Target) -> None:
 
 def optimize_graph(graph: Graph, options: CompileOptions) -> Graph:
     """An imported graph after all passes (changed in place)."""
-    return _Compilation(options, _silent).optimize(graph)
+    return Compilation(options, silent).optimize(graph)
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    pass
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """The listener that does nothing."""
+
+
+def samples(data: str | os.PathLike[str] | Data, graph: Graph) -> Data:
+    """Samples for the inputs of a graph: ``data``, or what it names."""
+    from .ir.types import TensorType
+    from .samples import samples_of
+
+    if isinstance(data, (str, os.PathLike)):
+        types = {v.name: v.type for v in graph.inputs}
+        tensors = {n: t for n, t in types.items() if isinstance(t, TensorType)}
+        ranks = {name: t.rank for name, t in tensors.items() if t.shape is not None}
+        return samples_of(os.fspath(data), ranks)
+    if isinstance(data, Iterator) or not isinstance(data, Iterable):
+        kind = type(data).__name__
+        raise OptionError(f"data must be a list of samples, or where they are, not a {kind}")
+    return data
 
 
 @dataclass(frozen=True)
@@ -265,12 +290,21 @@ class Source:
     warnings: tuple[str, ...]
 
 
-class _Compilation:
+class Compilation:
     """The steps of one compilation, each timed."""
 
-    def __init__(self, options: CompileOptions, listener: Listener) -> None:
+    def __init__(
+        self,
+        options: CompileOptions,
+        listener: Listener,
+        data: str | os.PathLike[str] | Data = (),
+        ranges: dict[str, Range] | None = None,
+    ) -> None:
         self.options = options
         self.listener = listener
+        self.given_data = data
+        self.data: Data = ()
+        self.ranges: dict[str, Range] = {} if ranges is None else ranges
         self.seconds: dict[str, float] = {}
         self.report: dict[str, Any] = {}
         self.records: list[PassRecord] = []
@@ -286,12 +320,17 @@ class _Compilation:
         return parse_target(self.options.target)
 
     def run(self, model: Any) -> Artifact:
-        imported = self.timed(
+        return self.run_graph(*self.imported(model))
+
+    def imported(self, model: Any) -> tuple[Graph, Source]:
+        """The graph of a model, and where it comes from; the data are those for its inputs."""
+        found = self.timed(
             "import",
             lambda: import_model(model, self.options.shapes, self.options.input_defaults),
         )
-        source = Source(Path(imported.source).name, imported.digest, tuple(imported.warnings))
-        return self.run_graph(imported.graph, source)
+        self.data = samples(self.given_data, found.graph)
+        name = Path(found.source).name
+        return found.graph, Source(name, found.digest, tuple(found.warnings))
 
     def run_graph(self, imported: Graph, source: Source) -> Artifact:
         """Compile an imported graph, which is changed in place."""
@@ -325,7 +364,7 @@ class _Compilation:
         What passes ask to measure with; the graph stays as it is.
         """
         options = CompileOptions(jobs=self.options.jobs, linker=self.options.linker)
-        artifact = _Compilation(options, _silent).run_graph(graph.copy(), Source("a graph", "", ()))
+        artifact = Compilation(options, silent).run_graph(graph.copy(), Source("a graph", "", ()))
         session = artifact.session()
         return lambda feeds: session.run(None, feeds)
 
@@ -358,6 +397,8 @@ class _Compilation:
                 dump_dir=self.options.dump_ir,
                 stop_after=self.options.stop_after,
                 hardware=self.hardware(tuner.layouts if tuner else None),
+                data=self.data,
+                ranges=self.ranges,
                 runner=self.runner,
                 before=partial(self.tune, tuner) if tuner and self.options.tune else None,
                 on_pass=lambda name, done, total: self.listener(f"pass {name}", done, total),
@@ -412,6 +453,7 @@ class _Compilation:
                 "changes": r.changes,
                 "details": dict(r.details),
                 "numbers": dict(r.numbers),
+                "tables": dict(r.tables),
             }
             for r in result.records
         ]

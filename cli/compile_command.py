@@ -31,9 +31,15 @@ from .tables import facts, milliseconds, number, show, size, table
     metavar="PATTERN",
     help="Say why rewrites were not made, of rules or nodes whose names match: 'layout', '*/a/*'.",
 )
+@click.option(
+    "--data", metavar="FILE.npz|FOLDER|MODULE:FUNCTION",
+    help="Samples of the inputs, for passes such as 'quantize'; see 'graphkiln quantize'.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
-def command(model: str, output: str | None, folder: bool, quiet: bool, **values: Any) -> None:
+def command(
+    model: str, output: str | None, folder: bool, data: str | None, quiet: bool, **values: Any
+) -> None:
     """Compile MODEL ahead of time."""
     from ..codegen.artifact import require_writable
     from ..driver import compile as compile_model
@@ -47,7 +53,7 @@ def command(model: str, output: str | None, folder: bool, quiet: bool, **values:
     require_writable(path, folder)
     started = time.perf_counter()
     with Progress(quiet) as progress:
-        artifact = compile_model(model, options=options, listener=progress)
+        artifact = compile_model(model, options=options, listener=progress, data=data or ())
         progress("write", 0, 1)
         artifact.save(path, folder=folder)
     if not quiet:

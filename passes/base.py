@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,11 @@ from .claims import Claim, Exactness
 from .facts import Fact
 from .options import option_types
 from .pattern import Explain, Rule
-from .services import Feeds, Runner, fresh_random, reference_runner
+from .ranges import Range
+from .services import Feeds, Journal, NoJournal, Runner, fresh_random, reference_runner
+
+Row: TypeAlias = "Mapping[str, Any]"
+"""A row of a table: what stands in each column, by the column's name."""
 
 # A size that becomes known may make another one known. A round is one inference of the graph.
 _REFRESHES = 4
@@ -62,6 +66,7 @@ class PassResult:
     changes: int
     details: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> PassResult:
@@ -76,19 +81,25 @@ class PassContext:
 
     ``hardware`` answers questions about the target, and ``warnings`` are messages for the user.
     ``explain``, if given, is called with (rule, node, reason) for every rewrite that was tried and
-    not made; ``listener`` hears of every edit. ``data`` are sample feeds of the model, ``runner``
-    runs graphs (the driver's compiles them), ``random`` gives the same numbers in every
-    compilation, and ``numbers`` are the measurements of the pass that is running.
+    not made; ``listener`` hears of every edit. ``data`` are sample feeds of the model, which may be
+    gone through several times, ``ranges`` those of tensors by name: the user's, and what passes
+    have found. ``runner`` runs graphs (the driver's compiles them), ``journal`` keeps results of
+    long work, and ``random`` gives the same numbers in every compilation. ``numbers`` are the
+    measurements of the pass that is running, and ``tables`` what it found in rows, by the table's
+    name.
     """
 
     hardware: Hardware = field(default_factory=GenericHardware)
     warnings: list[str] = field(default_factory=list)
     explain: Explain | None = None
     listener: Listener | None = None
-    data: Sequence[Feeds] = ()
+    data: Iterable[Feeds] = ()
+    ranges: dict[str, Range] = field(default_factory=dict)
     runner: Runner = reference_runner
+    journal: Journal = field(default_factory=NoJournal)
     random: np.random.Generator = field(default_factory=fresh_random)
     numbers: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
     _known: dict[Graph, Known] = field(default_factory=dict)
     _captured: dict[Graph, Known] = field(default_factory=dict)
 
@@ -100,6 +111,10 @@ class PassContext:
     def measure(self, name: str, value: float) -> None:
         """Record a number that the pass measured, such as the error that it makes."""
         self.numbers[name] = float(value)
+
+    def tell(self, table: str, **row: Any) -> None:
+        """Add a row to a table of what the pass found; its cells can be written as JSON."""
+        self.tables.setdefault(table, []).append(row)
 
     def known(self, graph: Graph) -> Known:
         """The values of ``graph`` that are known at compile time; types are inferred if needed.
@@ -226,6 +241,6 @@ def pass_names() -> list[str]:
 
 
 __all__ = [
-    "Explain", "Pass", "PassContext", "PassError", "PassResult", "pass_class",
+    "Explain", "Pass", "PassContext", "PassError", "PassResult", "Row", "pass_class",
     "pass_names", "register_pass",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from ..ir.graph import Graph, GraphError
 from ..ir.hardware import Hardware
 from ..ir.text import print_graph
 from ..ir.verify import verify
-from .base import Pass, PassContext, PassError, PassResult, pass_class, pass_names
+from .base import Pass, PassContext, PassError, PassResult, Row, pass_class, pass_names
 from .edits import EditCounter, Edits
 from .pipeline import PipelineError, format_pass
+from .ranges import Range
 from .services import Feeds, Runner
 
 
@@ -23,8 +24,8 @@ from .services import Feeds, Runner
 class PassRecord:
     """What one pass did, and the seconds it took, with inference and verification.
 
-    ``details`` are the changes as the pass counts them, ``edits`` nodes and values by rule, and
-    ``numbers`` the measurements of the pass.
+    ``details`` are the changes as the pass counts them, ``edits`` nodes and values by rule,
+    ``numbers`` the measurements of the pass, and ``tables`` what it found in rows.
     """
 
     index: int
@@ -37,6 +38,7 @@ class PassRecord:
     details: Mapping[str, int] = field(default_factory=dict)
     edits: Mapping[str, Edits] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, list[Row]] = field(default_factory=dict)
 
     def to_report(self) -> dict[str, Any]:
         """The record as a dict for JSON."""
@@ -66,7 +68,8 @@ class PassManager:
     graph is verified. ``dump_dir`` is a folder for the text after each pass (``00_import.txt``,
     ``03_fold.txt``). ``stop_after`` is the name of the pass after which the run ends, or its
     number, from 1. ``hardware`` answers questions about the target, and ``runner`` runs graphs for
-    passes, on ``data`` or other feeds. ``before`` is called before each pass, ``on_pass`` after it.
+    passes, on ``data`` or other feeds; ``ranges`` of tensors are read and added to. ``before`` is
+    called before each pass, ``on_pass`` after it.
     Raises :class:`PipelineError` if ``stop_after`` names no pass.
     """
 
@@ -79,7 +82,8 @@ class PassManager:
         stop_after: str | int | None = None,
         hardware: Hardware | None = None,
         runner: Runner | None = None,
-        data: Sequence[Feeds] = (),
+        data: Iterable[Feeds] = (),
+        ranges: dict[str, Range] | None = None,
         before: BeforePass | None = None,
         on_pass: OnPass | None = None,
     ) -> None:
@@ -90,6 +94,7 @@ class PassManager:
         self.hardware = hardware
         self.runner = runner
         self.data = data
+        self.ranges = {} if ranges is None else ranges
         self.before = before
         self.on_pass = on_pass
 
@@ -124,6 +129,7 @@ class PassManager:
                     result.details,
                     edits.by_rule,
                     result.numbers,
+                    result.tables,
                 )  # fmt: skip
             )
             self._dump(graph, index, p.name)
@@ -135,7 +141,7 @@ class PassManager:
     def context(self) -> PassContext:
         """A fresh context for a run."""
         context = PassContext() if self.hardware is None else PassContext(self.hardware)
-        context.data = self.data
+        context.data, context.ranges = self.data, self.ranges
         if self.runner is not None:
             context.runner = self.runner
         return context
@@ -151,7 +157,7 @@ class PassManager:
         it.
         """
         context = context or self.context()
-        context.numbers = {}
+        context.numbers, context.tables = {}, {}
         try:
             _require(p, graph)
             result = p.run(graph, context)
@@ -162,7 +168,11 @@ class PassManager:
                     verify(graph, types=False)
             if self.verify:
                 _ensure(p, graph)
-            return replace(result, numbers={**result.numbers, **context.numbers})
+            return replace(
+                result,
+                numbers={**result.numbers, **context.numbers},
+                tables={**result.tables, **context.tables},
+            )
         except Exception as e:
             raise PassError.of(e, format_pass(p), done) from e
 

@@ -23,6 +23,30 @@ class Runner(Protocol):
     def __call__(self, graph: Graph) -> Callable[[Feeds], list[Any]]: ...
 
 
+class Journal(Protocol):
+    """Keeps results of long work by name, as JSON holds them, for work that is done again after it
+    was stopped.
+    """
+
+    def load(self, name: str) -> Any:
+        """A result that was kept, or None."""
+        ...
+
+    def save(self, name: str, value: Any, *, final: bool = True) -> None:
+        """Keep a result; one that is not ``final`` may be kept now and then only."""
+        ...
+
+
+class NoJournal:
+    """Keeps nothing."""
+
+    def load(self, name: str) -> Any:
+        return None
+
+    def save(self, name: str, value: Any, *, final: bool = True) -> None:
+        pass
+
+
 def reference_runner(graph: Graph) -> Callable[[Feeds], list[Any]]:
     """Runs a graph by the reference evaluation, op by op: correct and slow."""
     snapshot = graph.copy()
@@ -34,4 +58,6 @@ def fresh_random() -> np.random.Generator:
     return np.random.default_rng(SEED)
 
 
-__all__ = ["SEED", "Feeds", "Runner", "fresh_random", "reference_runner"]
+__all__ = [
+    "SEED", "Feeds", "Journal", "NoJournal", "Runner", "fresh_random", "reference_runner",
+]  # fmt: skip
