@@ -1,0 +1,45 @@
+"""How much each layer suffers by itself.
+
+    ratio = sum(y ** 2) / sum((y' - y) ** 2)
+
+with the result ``y'`` of the layer's quantized twin (:mod:`.twins`), over all samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+from ..base import PassContext
+from ..ranges import Range
+from .numbers import decibels
+from .places import Places
+from .twins import measure_twins
+
+
+def layer_noise(
+    places: Places, ranges: Mapping[str, Range], kind: str, context: PassContext
+) -> dict[str, float | None]:
+    """The ratio of each product in decibels, by name; None where nothing is lost, or there is no
+    signal.
+    """
+    sums = {node.name: np.zeros(2) for node in places.products}
+    for sample in measure_twins(places, ranges, kind, context, _sums):
+        for name, found in sample.items():
+            sums[name] += [float(x) for x in found]
+    return {name: decibels(power, noise) for name, (power, noise) in sums.items()}
+
+
+def _sums(graph: Graph, node: Node, twin: Value) -> Sequence[Value]:
+    """The sums of squares of a product's result, and of its difference from the twin's."""
+    axes = graph.add_constant(np.zeros(0, np.int64), "axes")
+    difference = graph.add_node("Sub", [twin, node.out()], {}).out()
+    return [
+        graph.add_node("ReduceSumSquare", [tensor, axes], {"keepdims": 0}).out()
+        for tensor in (node.out(), difference)
+    ]
+
+
+__all__ = ["layer_noise"]

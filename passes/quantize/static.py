@@ -1,0 +1,202 @@
+"""Static quantization: weights and activations are 8-bit integers, with ranges from sample data.
+
+y = W x   becomes   DQ(W) DQ(Q(x))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...ir.graph import Graph, GraphError, Node, Value
+from ..base import Pass, PassContext, PassResult, register_pass
+from ..claims import lossy
+from ..ranges import Range
+from .bias_correction import correct_biases
+from .calibration import Calibration, Method
+from .histogram import Histogram
+from .insert import Inserted, insert_quantizers
+from .numbers import decibels
+from .observers import observe
+from .places import Objection, Places, places_of
+from .selection import Selection
+from .sensitivity import layer_noise
+
+_SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
+_SPREAD = 24
+"""Bins of the histograms that are reported."""
+_NAMED = 5
+"""Most tensors that a warning names."""
+
+
+@register_pass
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Quantizes products to 8 bits.
+
+    Ranges are those that the compilation is given; for other tensors, ``method`` picks them from
+    what runs on the sample data show, with ``share`` (0 to 1) of the numbers inside for
+    percentiles. ``only`` and ``exclude`` are patterns of layers, see :class:`.Selection`, and
+    ``exclude_worst`` is the number of layers that are left because their results suffer most.
+    With ``bias_correction``, biases make up for the shifts of means (:mod:`.bias_correction`).
+    """
+
+    method: Method = Method.MINMAX
+    share: float = 0.9999
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    exclude_worst: int = 0
+    bias_correction: bool = False
+
+    name = "quantize"
+    claims = {
+        "weights": lossy("W = s * q, q from -127 to 127", "s / 2 for each weight"),
+        "activations": lossy("x = s * (q - z)", "s / 2 inside of the range, clipped outside"),
+        "means": lossy("b = b - E[y' - y]", "the mean shift of a channel"),
+        "biases": lossy("b = s_x * s_W * q", "s_x * s_W / 2"),
+    }
+
+    def run(self, graph: Graph, context: PassContext) -> PassResult:
+        """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
+        return PassResult.of(self.apply(graph, context))
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        self.warn_of_unused(graph, context)
+        worst: frozenset[str] = frozenset()
+        if self.exclude_worst:
+            found = self.noise(graph, context)
+            known = sorted((ratio, name) for name, ratio in found.items() if ratio is not None)
+            worst = frozenset(name for _, name in known[: self.exclude_worst])
+        reason = f"among the {self.exclude_worst} layers that suffer most"
+        return self.quantize(graph, context, lambda n: reason if n.name in worst else None)
+
+    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
+        """Warn of ranges that are given for tensors that are not quantized."""
+        names = {v.name for v in self._places(graph, lambda _: None).tensors}
+        others = [repr(name) for name in context.ranges if name not in names]
+        if others:
+            more = f" and {len(others) - _NAMED} others" if len(others) > _NAMED else ""
+            told = ", ".join(others[:_NAMED])
+            context.warn(f"no tensor {told}{more} is quantized, but has a range")
+
+    def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
+        """What quantizing each selected layer alone does to its result: the ratio of signal to
+        noise in decibels, by the layer's name.
+        """
+        places = self._places(graph, lambda _: None)
+        kind = activation_kind(context)
+        ranges = self._ranges(places, kind, context)
+        return layer_noise(places, ranges, kind, context)
+
+    def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
+        """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
+        places, kind = self._places(graph, leave), activation_kind(context)
+        ranges = self._ranges(places, kind, context)
+        editor = context.editor(graph)
+        inserted = Inserted()
+        if self.bias_correction:
+            corrected = correct_biases(places, ranges, kind, context, editor)
+            inserted.counts["means"] = corrected
+        insert_quantizers(editor, places, ranges, kind, inserted)
+        _tell_layers(places, inserted.decibels, context)
+        return inserted.counts
+
+    def _places(self, graph: Graph, leave: Objection) -> Places:
+        selected = Selection(self.only, self.exclude)
+
+        def objection(node: Node) -> str | None:
+            return selected.objection(node) or _computed(graph, node) or leave(node)
+
+        return places_of(graph, objection)
+
+    def _ranges(self, places: Places, kind: str, context: PassContext) -> dict[str, Range]:
+        """The range of each tensor, one for all tensors of a group."""
+        given = context.ranges
+        unknown = [v for g in places.groups if not any(v.name in given for v in g) for v in g]
+        seen: Mapping[str, Histogram] = {}
+        if unknown:
+            if not context.data:
+                raise GraphError(f"the range of {unknown[0].name!r} is not known: give sample data")
+            run, journal = context.runner, context.journal
+            seen = observe(places.graph, unknown, context.data, run, journal)
+        symmetric = kind.startswith("int")
+        levels = _SIGNED_LEVELS if symmetric else _UNSIGNED_LEVELS
+        method = Calibration(self.method, self.share, levels)
+        found: dict[str, Range] = {}
+        for group in places.groups:
+            together = _seen_of(group, seen)
+            known = [given[v.name] for v in group if v.name in given]
+            chosen = _range_of(known, together, method, symmetric)
+            found |= {v.name: chosen for v in group}
+            _tell_tensors(group, chosen, known, together, levels, context)
+        given |= found
+        return found
+
+
+def _computed(graph: Graph, node: Node) -> str | None:
+    """An objection to products of two tensors of a run, as in attention: the kernels of integers
+    take constant weights, which are packed for them, and those of attention are for floats.
+    """
+    if any(v.is_constant for v in graph.required_inputs(node)[:2]):
+        return None
+    return "both operands are computed in the run"
+
+
+def activation_kind(context: PassContext) -> str:
+    """The 8-bit integers of activations that the target's dot products take."""
+    layouts = context.hardware.layouts
+    return (None if layouts is None else layouts.activation) or "uint8"
+
+
+def _range_of(
+    known: Sequence[Range], seen: Histogram, method: Calibration, symmetric: bool
+) -> Range:
+    """The range of a group: the given ones together, or what the method picks. It holds 0."""
+    if known:
+        return Range(min(0.0, *(r.low for r in known)), max(0.0, *(r.high for r in known)))
+    return Range(*(method.range_of(seen, symmetric) if seen.total else (0.0, 0.0)))
+
+
+def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram:
+    """What was seen of all tensors of a group."""
+    merged = Histogram()
+    for value in group:
+        if value.name in seen:
+            merged = merged.merged(seen[value.name])
+    return merged
+
+
+# ---- reports -------------------------------------------------------------------------------------
+
+
+def _tell_layers(
+    places: Places, weights: Mapping[Node, float | None], context: PassContext
+) -> None:
+    """How each layer computes, and the quantization noise of its weights."""
+    reasons = dict(places.left)
+    for node in sorted([*places.products, *reasons], key=lambda n: n.serial):
+        context.tell(
+            "layers", layer=node.name, op=node.key, onnx=list(node.origins.names),
+            scheme="float" if node in reasons else "static int8", reason=reasons.get(node, ""),
+            decibels=weights.get(node),
+        )  # fmt: skip
+
+
+def _tell_tensors(
+    group: Sequence[Value], chosen: Range, known: Sequence[Range], seen: Histogram, levels: int,
+    context: PassContext,
+) -> None:  # fmt: skip
+    """What was seen of the tensors of a group, and what rounding and clipping does to them."""
+    counted = bool(seen.total)
+    error = seen.error(chosen.low, chosen.high, levels) if counted else 0.0
+    for value in group:
+        context.tell(
+            "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
+            by="given" if known else "sample data",
+            seen=[seen.low, seen.high] if counted else None,
+            decibels=decibels(seen.power, error) if counted else None,
+            histogram=seen.spread(_SPREAD) if counted else None,
+        )  # fmt: skip
+
+
+__all__ = ["Quantize"]
