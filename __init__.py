@@ -14,6 +14,8 @@ _PUBLIC = {
     "compile": "driver",
     "optimize": "driver",
     "check": "driver",
+    "quantize": "quantizer",
+    "Quantized": "quantizer",
     "Artifact": "driver",
     "CompileOptions": "driver",
     "load": "runtime",
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from .driver import compile as compile
     from .driver import optimize as optimize
     from .ir.graph import Graph as Graph
+    from .quantizer import Quantized as Quantized
+    from .quantizer import quantize as quantize
     from .runtime import Session as Session
     from .runtime import load as load
 

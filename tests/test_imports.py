@@ -21,20 +21,25 @@ ROOT = Path(graphkiln.__file__).parent
 LEAVES = {"contract", "errors", "machine", "version"}
 """Modules that import nothing of the package, and that everybody may import."""
 
-LAYERS = ("cli", "driver", "frontend", "passes", "codegen", "targets", "runtime", "ir", *LEAVES)
+LAYERS = (
+    "cli", "quantizer", "driver", "samples", "frontend", "passes", "codegen", "targets", "runtime",
+    "ir", *LEAVES,
+)  # fmt: skip
 BELOW_DRIVER = {"frontend", "passes", "codegen", "targets", "runtime", "ir"}
 
 MAY_IMPORT = {
-    "cli": {"driver", *BELOW_DRIVER},
+    "cli": {"quantizer", "driver", "samples", *BELOW_DRIVER},
     "onnx_backend": {"driver", *BELOW_DRIVER},
-    "driver": BELOW_DRIVER,
+    "quantizer": {"driver", *BELOW_DRIVER},
+    "driver": {"samples", *BELOW_DRIVER},
+    "samples": set(),
     "codegen": {"targets", "ir"},
     "frontend": {"ir"},
     "passes": {"ir"},
     "targets": {"ir"},
     "runtime": set(),
     "ir": set(),
-    "__init__": {"driver", "runtime", "ir"},
+    "__init__": {"quantizer", "driver", "runtime", "ir"},
     "__main__": {"cli"},
     **{leaf: set() for leaf in LEAVES},
 }
@@ -49,7 +54,9 @@ MAY_USE = {
     "codegen": {"tvm", "tvm_ffi", "ml_dtypes"},
     # All but tvm_ffi only where a model has tensors or ops that need them.
     "runtime": {"tvm_ffi", "ml_dtypes", "PIL", "re2"},
+    "quantizer": {"onnx"},
     "driver": {"tvm"},
+    "samples": set(),
     "onnx_backend": {"onnx", "tvm"},
     "cli": {"click", "rich", "onnx", "onnxruntime"},
     "__init__": set(),
@@ -192,6 +199,7 @@ BY_NAME = {
     "__init__.py": "the public names, which are also imported under TYPE_CHECKING",
     "cli/__init__.py": "commands, when they are used",
     "ir/discovery.py": "files that register ops, lowerings, upgrade rules, passes: see there",
+    "samples.py": "functions that a user names: a metric, or one that yields samples",
     "runtime/host/__init__.py": "host functions, when a model names them",
 }
 """The files that load modules by name, from data: what they load is no import of theirs."""

@@ -1,0 +1,203 @@
+"""``graphkiln quantize``: a float model and samples in, an artifact or a quantized model out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import compile_options, make_options
+from .progress import Progress
+from .tables import facts, milliseconds, show, size, table
+
+if TYPE_CHECKING:
+    from ..passes.base import Row
+    from ..passes.ranges import Range
+    from ..quantizer import Quantized
+
+_SHADES = " ▁▂▃▄▅▆▇█"
+
+
+@click.command("quantize")
+@click.argument("model", type=click.Path())
+@click.option(
+    "--data", metavar="FILE.npz|FOLDER|MODULE:FUNCTION",
+    help="Samples: arrays whose first axis runs over them, a file for each, or a function that "
+    "yields dicts of arrays.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(),
+    help="An artifact, or an ONNX model where it ends in .onnx (default: MODEL.kiln).",
+)  # fmt: skip
+@click.option(
+    "--scheme", type=click.Choice(["int8", "int8-weights", "int4-weights"]), default="int8",
+    show_default=True, help="Weights and activations, or weights only.",
+)  # fmt: skip
+@click.option(
+    "--method", type=click.Choice(["minmax", "average", "percentile", "mse", "entropy"]),
+    default="minmax", show_default=True, help="How ranges are picked from what runs show.",
+)  # fmt: skip
+@click.option(
+    "--share",
+    type=float,
+    default=0.9999,
+    show_default=True,
+    help="The share of the numbers within the range, for percentile.",
+)
+@click.option(
+    "--block", default=32, show_default=True, help="Weights of few bits that share a scale."
+)
+@click.option(
+    "--rounding", type=click.Choice(["nearest", "mse", "gptq"]), default="mse", show_default=True,
+    help="How weights of few bits are rounded; gptq takes samples.",
+)  # fmt: skip
+@click.option("--only", multiple=True, metavar="PATTERN", help="Quantize these layers or ops only.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these layers or ops.")
+@click.option(
+    "--exclude-worst", type=click.IntRange(0), default=0, metavar="N",
+    help="Leave the N layers that suffer most by themselves.",
+)  # fmt: skip
+@click.option(
+    "--bias-correction", is_flag=True,
+    help="Let biases make up for what quantization adds to the means of channels.",
+)  # fmt: skip
+@click.option(
+    "--max-drop", metavar="DROP",
+    help="Leave as many layers as keep the metric's drop within this, such as 0.5% or 0.005.",
+)  # fmt: skip
+@click.option(
+    "--metric", metavar="MODULE:FUNCTION",
+    help="A function of the results and the sample, by name, that gives a score (default: "
+    "agreement with the float model).",
+)  # fmt: skip
+@click.option(
+    "--ranges",
+    "given",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE.json",
+    help="Ranges to go by in place of what runs show; of several files, what holds all.",
+)
+@click.option(
+    "--journal", type=click.Path(), metavar="FILE.json",
+    help="Keep what is found here, and go on from there if the command was stopped.",
+)  # fmt: skip
+@click.option("--save-ranges", type=click.Path(), metavar="FILE.json", help="Write the ranges.")
+@click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the report.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@compile_options
+def command(
+    model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
+    metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
+    report: str | None, quiet: bool, scheme: str, method: str, share: float, bias_correction: bool,
+    block: int, rounding: str, only: tuple[str, ...], exclude: tuple[str, ...], **values: Any,
+) -> None:  # fmt: skip
+    """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
+    from ..quantizer import quantize
+    from ..samples import function_of
+
+    path = Path(output) if output else Path(model).with_suffix(".kiln")
+    _require_writable(path, model)
+    for other in (save_ranges, report, journal):
+        if other is not None and not Path(other).parent.is_dir():
+            raise click.ClickException(f"cannot write {other}: there is no such folder")
+    options = make_options(values)
+    started = time.perf_counter()
+    with Progress(quiet) as progress:
+        found = quantize(
+            model, data or (), scheme=scheme, method=method, share=share, block=block,
+            rounding=rounding, only=only, exclude=exclude,
+            exclude_worst=exclude_worst, bias_correction=bias_correction,
+            ranges=_read_ranges(given),
+            metric=None if metric is None else function_of(metric),
+            max_drop=None if max_drop is None else parse_drop(max_drop),
+            journal=journal, options=options, listener=progress,
+        )  # fmt: skip
+        if save_ranges is not None:
+            found.save_ranges(save_ranges)
+        if report is not None:
+            found.save_report(report)
+        found.save(path, progress)
+    if not quiet:
+        _summary(found, path, time.perf_counter() - started)
+
+
+def _require_writable(path: Path, model: str) -> None:
+    from ..codegen.artifact import require_writable
+
+    if not path.parent.is_dir():
+        raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
+    if os.path.exists(path) and os.path.exists(model) and os.path.samefile(path, model):
+        raise click.ClickException(f"cannot write {path}: it is the model")
+    if path.suffix != ".onnx":
+        require_writable(path, False)
+
+
+def parse_drop(text: str) -> float:
+    """``0.5%`` or ``0.005``; raises a usage error."""
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        drop = float(number) / (100 if percent else 1)
+    except ValueError:
+        drop = -1.0
+    if not 0 <= drop < float("inf"):
+        raise click.BadParameter(f"{text!r} is not a drop such as 0.5%", param_hint="--max-drop")
+    return drop
+
+
+def _read_ranges(paths: Sequence[str]) -> dict[str, Range]:
+    from ..passes.ranges import merge_ranges, read_ranges
+
+    found: dict[str, Range] = {}
+    for path in paths:
+        found = merge_ranges(found, read_ranges(Path(path)))
+    return found
+
+
+def _summary(found: Quantized, path: Path, seconds: float) -> None:
+    rows = [
+        (row["layer"], row["op"], row["scheme"], _decibels(row["decibels"]),
+         _decibels(row["alone"]), row["reason"])
+        for row in found.layers
+    ]  # fmt: skip
+    columns = ["layer", "op", "scheme", ">weights, dB", ">alone, dB", "why"]
+    show(table("Layers", columns, rows))
+    cells = [
+        (row["tensor"], f"{row['low']:.4g}", f"{row['high']:.4g}", *_seen(row),
+         _decibels(row["decibels"]), shades(row["histogram"] or ()))
+        for row in found.tensors
+    ]  # fmt: skip
+    titles = ["tensor", ">low", ">high", ">seen low", ">high", ">dB", "seen"]
+    if cells:
+        show(table("Tensors", titles, cells))
+    integers = sum(row["scheme"] != "float" for row in found.layers)
+    told = {"layers": f"{integers} of {len(found.layers)} quantized"}
+    if found.score is not None:
+        told["score"] = f"{found.score:.6g}, in floats {found.float_score:.6g}"
+    told["time"] = milliseconds(seconds)
+    told["written"] = f"{path}, {size(path.stat().st_size)}"
+    show(facts("Summary", told))
+    for warning in found.warnings:
+        click.echo(f"note: {warning}")
+
+
+def _seen(row: Row) -> tuple[str, str]:
+    if row["seen"] is None:
+        return row["by"], ""
+    low, high = row["seen"]
+    return f"{low:.4g}", f"{high:.4g}"
+
+
+def _decibels(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def shades(counts: Sequence[int]) -> str:
+    """A histogram as one line of bars; what is there at all can be seen."""
+    most = max(counts, default=0) or 1
+    steps = len(_SHADES) - 1
+    return "".join(_SHADES[-(-count * steps // most)] for count in counts)

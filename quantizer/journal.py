@@ -1,0 +1,83 @@
+"""What a quantization has found so far, in a file, so that one that was stopped can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+_HEAD = "graphkiln journal"
+_VERSION = 1
+_OFTEN = 5.0
+"""Seconds between two writes of what is still under way."""
+
+
+class JournalError(UsageError):
+    """A file of another kind stands where a journal is to be, or it cannot be written."""
+
+
+class Journal:
+    """Named results as JSON, of the work that ``key`` describes: another key starts anew.
+
+    A file is complete at any time: it is written beside its place and renamed.
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        """``path`` None: nothing is kept. Raises :class:`JournalError` for a file that is none."""
+        self._path, self._key = path, key
+        self._written = 0.0
+        self._entries: dict[str, Any] = {}
+        if path is not None and path.exists():
+            found = _read(path)
+            if found.get("of") == key:
+                self._entries = dict(found["entries"])
+
+    def load(self, name: str) -> Any:
+        """A result, or None."""
+        return self._entries.get(name)
+
+    def save(self, name: str, value: Any, *, final: bool = True) -> None:
+        """Keep a result; one that is not ``final`` is written every few seconds only."""
+        if self._path is None:
+            return
+        now = time.monotonic()
+        if final or now - self._written > _OFTEN:
+            self._entries[name] = value
+            self._written = now
+            _write(self._path, {_HEAD: _VERSION, "of": self._key, "entries": self._entries})
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as e:
+        raise JournalError(f"is no journal: {e}", file=str(path)) from e
+    is_one = isinstance(found, dict) and found.get(_HEAD) == _VERSION
+    if not is_one or not isinstance(found.get("entries"), dict):
+        raise JournalError(f"does not begin with {_HEAD!r}: {_VERSION}", file=str(path))
+    return found
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            try:
+                json.dump(content, file)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as e:
+        raise JournalError(f"cannot be written: {e.strerror or e}", file=str(path)) from e
+
+
+__all__ = ["Journal", "JournalError"]

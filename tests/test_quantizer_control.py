@@ -1,0 +1,121 @@
+"""Accuracy control: budgets are met with as few layers in floats as it takes, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.breaking_model import accuracy, model, samples, schemes
+
+import graphkiln
+from graphkiln.driver import OptionError
+from graphkiln.quantizer.control import BudgetError, Candidate, within_budget, worst_first
+from graphkiln.quantizer.scores import ScoreError, agreement
+
+# ---- the search ----------------------------------------------------------------------------------
+
+
+@given(
+    scores=st.lists(st.floats(0, 1), min_size=2, max_size=40), least=st.floats(0, 1),
+    data=st.data(),
+)  # fmt: skip
+def test_the_fewest_layers_are_left(scores: list[float], least: float, data: Any) -> None:
+    """Where more layers in floats are never worse."""
+    scores = sorted(scores)
+    order = [f"layer{i}" for i in range(len(scores))]
+    tried: list[int] = []
+
+    def attempt(left: Collection[str]) -> Candidate[int]:
+        assert list(left) == order[: len(left)]
+        tried.append(len(left))
+        return Candidate(len(left), tuple(left), scores[len(left)])
+
+    first = Candidate(0, (), scores[0])
+    wanted = next((n for n, score in enumerate(scores) if score >= least), None)
+    if wanted is None:
+        with pytest.raises(BudgetError, match=f"score of {least:.6g}"):
+            within_budget(attempt, first, order, least)
+    else:
+        assert within_budget(attempt, first, order, least).model == wanted
+    assert len(tried) <= np.ceil(np.log2(len(order)))
+
+
+def test_layers_that_lose_nothing_are_not_left() -> None:
+    assert worst_first({"a": 30.0, "b": None, "c": 10.0}) == ["c", "a"]
+
+
+# ---- scores --------------------------------------------------------------------------------------
+
+
+def test_agreement() -> None:
+    x = np.array([1.0, 2.0, -3.0], np.float32)
+    assert agreement([x], [x]) == pytest.approx(1)
+    assert agreement([-x], [x]) == pytest.approx(-1)
+    assert agreement([x, np.array([1, 2])], [x, np.array([1, 3])]) == pytest.approx(0.75)
+    assert agreement([x[:2]], [x]) == 0
+    assert agreement([0 * x], [0 * x]) == 1 and agreement([0 * x], [x]) == 0
+    assert agreement([["a"]], [["b"]]) == 1
+
+
+# ---- a model built to break ----------------------------------------------------------------------
+
+
+def test_the_guilty_layer_is_left() -> None:
+    data = samples()
+    all_of_it = graphkiln.quantize(model(), data, jobs=1)
+    assert set(schemes(all_of_it).values()) == {"static int8"}
+    found = graphkiln.quantize(model(), data, metric=accuracy, max_drop=0.05, jobs=1)
+    assert schemes(found) == {"node0": "float", "node2": "static int8", "node4": "static int8"}
+    (row,) = (r for r in found.layers if r["scheme"] == "float")
+    assert row["reason"] == "left in floats for accuracy"
+    assert found.float_score == 1.0 and found.score is not None and found.score >= 0.95
+    assert found.report["score"] == found.score
+    assert {row["by"] for row in found.tensors} == {"sample data"}
+    assert set(found.ranges) == {row["tensor"] for row in found.tensors}
+    with found.session(threads=1) as session:
+        scores = [accuracy({"y": session.run(None, {"x": s["x"]})[0]}, s) for s in data]
+    assert np.mean(scores) == pytest.approx(found.score)
+
+
+def test_a_wide_budget_quantizes_everything() -> None:
+    found = graphkiln.quantize(model(), samples(), metric=accuracy, max_drop=1.0, jobs=1)
+    assert set(schemes(found).values()) == {"static int8"}
+    assert found.score is not None and found.score < 0.5
+
+
+def test_agreement_is_the_metric_where_there_is_none() -> None:
+    found = graphkiln.quantize(model(), samples(), max_drop=0.01, jobs=1)
+    assert schemes(found)["node0"] == "float" and found.score is not None
+    assert found.score >= 0.99
+
+
+def test_a_budget_that_cannot_be_met_is_told() -> None:
+    with pytest.raises(BudgetError, match="the best found is .*, with 2 of 3 layers in floats"):
+        graphkiln.quantize(model(), samples(), max_drop=1e-12, jobs=1)
+
+
+def test_the_worst_layers_are_left() -> None:
+    found = graphkiln.quantize(model(), samples(), exclude_worst=1, jobs=1)
+    assert [name for name, scheme in schemes(found).items() if scheme == "float"] == ["node0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"max_drop": -0.1}, OptionError, "max_drop is 0 or more"),
+        ({"max_drop": float("nan")}, OptionError, "max_drop is 0 or more"),
+        ({"metric": accuracy}, OptionError, "a metric needs max_drop"),
+        ({"exclude_worst": -1}, OptionError, "exclude_worst is 0 or more"),
+        ({"max_drop": 0.1, "metric": lambda *_: "good"}, ScoreError, "gives 'good' for sample 0"),
+        ({"max_drop": 0.1, "metric": lambda *_: np.nan}, ScoreError, "gives nan for sample 0"),
+    ],
+)
+def test_what_makes_no_sense_is_told(
+    options: dict[str, Any], error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        graphkiln.quantize(model(), samples(2), jobs=1, **options)
