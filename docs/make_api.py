@@ -64,6 +64,9 @@ PAGES = (
         "[cli.md](../cli.md) the same options on the command line.",
         (
             Part("driver", ("compile", "optimize", "check", "CompileOptions", "Artifact")),
+            Part("quantizer/quantize"), Part("quantizer/result"),
+            Part("quantizer/scores", ("Metric", "ScoreError")),
+            Part("quantizer/control", ("BudgetError",)),
             Part("runtime/session", ("load", "Session")),
             Part(
                 "errors",
@@ -131,7 +134,7 @@ PAGES = (
         (
             Part("passes/base"), Part("passes/pattern"), Part("passes/claims"),
             Part("passes/facts"), Part("passes/services"), Part("passes/manager"),
-            Part("passes/pipeline"), Part("passes/bisect"),
+            Part("passes/pipeline"), Part("passes/bisect"), Part("passes/ranges"),
         ),
     ),
     Page(
