@@ -178,7 +178,8 @@ def compile(
       the C compiler is missing or fails;
     - :class:`graphkiln.codegen.tune.TuningError` and
       :class:`graphkiln.targets.cpu.database.DatabaseError` where kernels cannot be tuned, or what
-      was tuned cannot be read.
+      was tuned cannot be read;
+    - :class:`graphkiln.samples.SamplesError` for sample data that cannot be read.
 
     ``OSError`` where ``dump_ir`` cannot be written.
     """

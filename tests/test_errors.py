@@ -24,7 +24,7 @@ from graphkiln.ir.registry import InferContext, OpSpec
 from graphkiln.passes import base
 
 ROOT = Path(graphkiln.__file__).parent
-LAYERS = ("cli", "codegen", "frontend", "ir", "passes", "runtime", "targets")
+LAYERS = ("cli", "codegen", "frontend", "ir", "passes", "quantizer", "runtime", "targets")
 MODULES = [*ROOT.glob("*.py"), *(p for layer in LAYERS for p in (ROOT / layer).rglob("*.py"))]
 
 # ---- fields --------------------------------------------------------------------------------------
@@ -193,6 +193,7 @@ SCENARIOS: dict[str, Scenario] = {
     "graphkiln.codegen.pool.PoolError": no_pool,
     "graphkiln.codegen.tune.TuningError": nowhere_to_tune,
     "graphkiln.targets.cpu.database.DatabaseError": damaged_database,
+    "graphkiln.samples.SamplesError": lambda m, f: graphkiln.compile(RELU, data="nowhere"),
     "OSError": dump_into_a_file,
 }  # fmt: skip
 """How to make ``compile`` raise each error that its documentation lists."""
@@ -208,7 +209,8 @@ ELSEWHERE = {
     "DimError": "as InferenceError",
     "GraphError": "a FrontendError or PassError", "VerifyError": "a PassError",
     "ChoiceError": "a PassError", "LoweringError": "a BuildError's blocker",
-    "DeviceCodeError": "a BuildError's blocker",
+    "DeviceCodeError": "a BuildError's blocker", "RangesError": "reading ranges",
+    "BudgetError": "quantizing", "JournalError": "quantizing", "ScoreError": "quantizing",
     "UsageError": "base of OptionError and TargetError", "GraphkilnError": "base of all",
 }  # fmt: skip
 """The other errors, and where they are raised or what they become."""

@@ -20,6 +20,7 @@ from ...ir.graph import Graph, Node, Value
 from ..base import PassContext
 from ..ranges import Range
 from .insert import BIAS
+from .measure import reduced
 from .places import Places
 from .twins import measure_twins
 
@@ -60,14 +61,12 @@ def _bias(graph: Graph, node: Node) -> np.ndarray | None:
     return bias if is_by_channel else None
 
 
-def _mean_shift(graph: Graph, node: Node, twin: Value) -> Sequence[Value]:
+def _mean_shift(editor: Editor, node: Node, twin: Value) -> Sequence[Value]:
     """The mean of the difference for each channel; nothing where there is no bias to correct."""
-    if _bias(graph, node) is None:
+    if _bias(editor.graph, node) is None:
         return []
-    axes = np.array([i for i in range(node.out().rank) if i != _CHANNELS])
-    difference = graph.add_node("Sub", [twin, node.out()], {}).out()
-    given = [difference, graph.add_constant(axes, "axes")]
-    return [graph.add_node("ReduceMean", given, {"keepdims": 0}).out()]
+    others = [i for i in range(node.out().rank) if i != _CHANNELS]
+    return [reduced(editor, "ReduceMean", editor.op("Sub", twin, node.out()), others)]
 
 
 __all__ = ["correct_biases"]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...ir.axes.query import axes_of, filter_axes
 from ...ir.edit import Editor
 from ...ir.graph import Graph, Node, Value
 from ..ranges import Range
@@ -22,6 +21,7 @@ from .numbers import (
     restored,
     weight_parameters,
 )
+from .operands import filter_axis
 from .places import Places
 
 BIAS = 2
@@ -124,15 +124,8 @@ def weights_of(graph: Graph, node: Node, index: int) -> tuple[np.ndarray, Parame
     """The int8 form of the constant operand ``index`` of a product, and its parameters."""
     value = graph.input(node, index)
     assert value is not None and value.constant is not None
-    p = weight_parameters(value.constant, _filter_axis(graph, node, index))
+    p = weight_parameters(value.constant, filter_axis(graph, node, index))
     return quantized(value.constant, p), p
-
-
-def _filter_axis(graph: Graph, node: Node, index: int) -> int | None:
-    """The axis of weights that is the result's channels; None where there is none, or several."""
-    axes = axes_of(graph, node)
-    found = () if axes is None or index != 1 else filter_axes(axes)
-    return found[-1] if found else None
 
 
 __all__ = ["BIAS", "Inserted", "insert_quantizers", "weights_of"]

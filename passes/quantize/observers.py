@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from ...errors import GraphkilnError
+from ...ir.edit import Editor
 from ...ir.graph import Graph, GraphError, Value
-from ...ir.infer import infer_types
 from ..services import Feeds, Journal, NoJournal, Runner
 from .histogram import Histogram
+from .measure import measuring, reduced, run_sample
 
 _SEEN = "seen"
 """The journal's name of what runs have shown so far."""
 
 
-@dataclass
-class Observed:
-    """A graph whose results are counts and extremes of ``names``, three for each."""
+def observed_graph(graph: Graph, values: Sequence[Value]) -> Graph:
+    """A copy of ``graph`` that gives counts and extremes of ``values``, three results for each."""
+    names = [v.name for v in values]
 
-    graph: Graph
-    names: list[str] = field(default_factory=list)
+    def measure(editor: Editor) -> list[Value]:
+        found = {v.name: v for node in editor.graph.nx for v in node.values}
+        outputs = []
+        for name in names:
+            x = found[name]
+            outputs.append(editor.op("kiln.CountMagnitudes", x))
+            outputs.append(reduced(editor, "ReduceMin", x))
+            outputs.append(reduced(editor, "ReduceMax", x))
+        return outputs
 
-
-def observed_graph(graph: Graph, values: Sequence[Value]) -> Observed:
-    """A copy of ``graph`` that computes nothing but what is to be seen of ``values``."""
-    copy = graph.copy()
-    found = {v.name: v for node in copy.nx for v in node.values}
-    axes = copy.add_constant(np.zeros(0, np.int64), "axes")
-    outputs: list[Value] = []
-    for value in values:
-        x = found[value.name]
-        counts = copy.add_node("CountMagnitudes", [x], {}, domain="kiln")
-        least, most = (
-            copy.add_node(op, [x, axes], {"keepdims": 0}) for op in ("ReduceMin", "ReduceMax")
-        )
-        outputs += [counts.out(), least.out(), most.out()]
-    copy.set_outputs(outputs, [f"seen_{i}" for i in range(len(outputs))])
-    copy.prune()
-    infer_types(copy)
-    return Observed(copy, [v.name for v in values])
-
-
-def run_sample(
-    run: Callable[[Feeds], list[Any]], sample: Feeds, inputs: Collection[str], number: int
-) -> list[Any]:
-    """The results of a run on a sample, which may hold other arrays besides those of the inputs.
-
-    Raises :class:`.GraphError` with the sample's number where it does not fit.
-    """
-    try:
-        return run({name: array for name, array in sample.items() if name in inputs})
-    except GraphkilnError as e:
-        raise GraphError(f"sample {number} of the data does not fit: {e.reason}") from e
+    return measuring(graph, measure)
 
 
 def observe(
@@ -70,13 +46,13 @@ def observe(
     sample where one holds infinity or NaN, and where there are no samples.
     """
     journal = journal or NoJournal()
-    observed = observed_graph(graph, values)
-    run = runner(observed.graph)
+    names = [v.name for v in values]
+    run = runner(observed_graph(graph, values))
     inputs = {v.name for v in graph.inputs}
-    count, found = _kept(journal, observed.names)
+    count, found = _kept(journal, names)
     for feeds in islice(data, count, None):
         results = run_sample(run, feeds, inputs, count)
-        for i, name in enumerate(observed.names):
+        for i, name in enumerate(names):
             counts, low, high = results[3 * i : 3 * i + 3]
             try:
                 found[name].add(np.asarray(counts), float(low), float(high))
@@ -103,4 +79,4 @@ def _entry(count: int, found: Mapping[str, Histogram]) -> dict[str, Any]:
     return {"samples": count, "seen": {name: seen.to_json() for name, seen in found.items()}}
 
 
-__all__ = ["observe", "observed_graph", "run_sample"]
+__all__ = ["observe", "observed_graph"]

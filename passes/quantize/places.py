@@ -6,7 +6,10 @@ faster there. What they read is followed backwards:
 - through ops that only move or choose elements (Reshape, MaxPool, Concat): these run on the
   integers, so what goes in and what comes out has one range;
 - through sums of two tensors (residual connections), whose operands are then quantized as well,
-  with a range for each.
+  with a range for each;
+- through functions that cost as much as the sums in front of them, such as SiLU behind a
+  convolution of few channels: what they read is quantized, too, so that they become tables of 256
+  results. The same through a product of such a function's result with factors of channels.
 
 Everything else computes floats, in the kernel of the op whose result it takes.
 """
@@ -17,13 +20,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import networkx as nx
 import numpy as np
+from networkx.utils import UnionFind
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from ...ir.types import TensorType
+from .operands import terms
+
+_SHORT_SUMS = 512
+"""Products in a sum up to which a function of it, such as a Sigmoid, takes a good part of the
+time."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class _Search:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._places = Places(graph)
-        self._same: nx.Graph[Value] = nx.Graph()
+        self._same: UnionFind[Value] = UnionFind()
         self._waiting: list[Value] = []
 
     def take(self, node: Node) -> None:
@@ -125,25 +133,49 @@ class _Search:
             if _moves(self._graph, node):
                 for index, source in self._sources(node):
                     self._quantize(source, Use(node, index))
-                    self._same.add_edge(source, value)
+                    self._same.union(source, value)
             elif _is_sum(self._graph, node):
                 for index, source in self._sources(node):
                     self._quantize(source, Use(node, index))
+            elif (read := self._tabled(node)) is not None:
+                self._quantize_for_all(value)
+                self._quantize_for_all(read)
+            elif node.key == "Mul":
+                for index, source in self._sources(node):
+                    if source.shape == value.shape and self._tabled(source.node) is not None:
+                        self._quantize(source, Use(node, index))
 
     def result(self) -> Places:
         self._places.groups = [
-            sorted(group, key=lambda v: (v.node.serial, v.index))
-            for group in nx.connected_components(self._same)
+            sorted(group, key=lambda v: (v.node.serial, v.index)) for group in self._same.to_sets()
         ]
         return self._places
 
     def _quantize(self, value: Value, use: Use) -> None:
         if value not in self._places.tensors:
             self._places.tensors[value] = []
-            self._same.add_node(value)
+            self._same.union(value)
             self._waiting.append(value)
         if use not in self._places.tensors[value]:
             self._places.tensors[value].append(use)
+
+    def _quantize_for_all(self, value: Value) -> None:
+        """Quantize a tensor for every node that reads it, so that nobody needs it in floats."""
+        for node, index in self._graph.uses(value):
+            if node.op != "Output":
+                self._quantize(value, Use(node, index))
+
+    def _tabled(self, node: Node) -> Value | None:
+        """What a node reads, if it is a function of it that costs as much as the sums that give
+        it.
+        """
+        if not has_trait(node, Trait.ELEMENTWISE) or has_trait(node, Trait.CHEAP):
+            return None
+        computed = [v for v in self._graph.inputs_of(node) if v is not None and not v.is_constant]
+        if len(computed) != 1 or computed[0].node not in self._places.products:
+            return None
+        length = terms(self._graph, computed[0].node)
+        return computed[0] if length is not None and length <= _SHORT_SUMS else None
 
     def _sources(self, node: Node) -> Iterator[tuple[int, Value]]:
         """The float tensors that a node reads, with the numbers of the inputs."""

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...ir.graph import Graph, Node, Value
+from ...ir.edit import Editor
+from ...ir.graph import Node, Value
 from ..base import PassContext
 from ..ranges import Range
+from .measure import reduced
 from .numbers import decibels
 from .places import Places
 from .twins import measure_twins
@@ -32,14 +34,10 @@ def layer_noise(
     return {name: decibels(power, noise) for name, (power, noise) in sums.items()}
 
 
-def _sums(graph: Graph, node: Node, twin: Value) -> Sequence[Value]:
+def _sums(editor: Editor, node: Node, twin: Value) -> Sequence[Value]:
     """The sums of squares of a product's result, and of its difference from the twin's."""
-    axes = graph.add_constant(np.zeros(0, np.int64), "axes")
-    difference = graph.add_node("Sub", [twin, node.out()], {}).out()
-    return [
-        graph.add_node("ReduceSumSquare", [tensor, axes], {"keepdims": 0}).out()
-        for tensor in (node.out(), difference)
-    ]
+    difference = editor.op("Sub", twin, node.out())
+    return [reduced(editor, "ReduceSumSquare", x) for x in (node.out(), difference)]
 
 
 __all__ = ["layer_noise"]

@@ -13,28 +13,41 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ...ir.graph import Graph, Node, Value
-from ...ir.infer import infer_types
+from ...ir.edit import Editor
+from ...ir.graph import Node, Value
 from ..base import PassContext
 from ..ranges import Range
 from .insert import weights_of
+from .measure import measuring, run_sample
 from .numbers import Parameters, activation_parameters
-from .observers import run_sample
 from .places import Places
 
-Measure: TypeAlias = "Callable[[Graph, Node, Value], Sequence[Value]]"
+MeasureTwin: TypeAlias = "Callable[[Editor, Node, Value], Sequence[Value]]"
 """Adds to a graph what is to be known of a product and its twin's result, always so many values."""
 
 
 def measure_twins(
-    places: Places, ranges: Mapping[str, Range], kind: str, context: PassContext, measure: Measure
-) -> Iterator[dict[str, list[np.ndarray]]]:
+    places: Places, ranges: Mapping[str, Range], kind: str, context: PassContext,
+    measure: MeasureTwin,
+) -> Iterator[dict[str, list[np.ndarray]]]:  # fmt: skip
     """What ``measure`` gives for each product, by name: one dict for each sample.
 
     ``ranges`` holds those of the tensors that the products read, which are integers of ``kind``.
     """
-    graph, counts = _with_twins(places, ranges, kind, measure)
-    run = context.runner(graph)
+    names = [product.name for product in places.products]
+    counts: dict[str, int] = {}
+
+    def add(editor: Editor) -> list[Value]:
+        found = {node.name: node for node in editor.graph.nodes}
+        outputs: list[Value] = []
+        for name in names:
+            node = found[name]
+            measures = measure(editor, node, _twin(editor, node, ranges, kind))
+            counts[name] = len(measures)
+            outputs += measures
+        return outputs
+
+    run = context.runner(measuring(places.graph, add))
     inputs = {v.name for v in places.graph.inputs}
     for number, sample in enumerate(context.data):
         results = iter(run_sample(run, sample, inputs, number))
@@ -44,45 +57,25 @@ def measure_twins(
         }
 
 
-def _with_twins(
-    places: Places, ranges: Mapping[str, Range], kind: str, measure: Measure
-) -> tuple[Graph, dict[str, int]]:
-    """A copy of the graph whose results are the measures, and how many there are by product."""
-    copy = places.graph.copy()
-    found = {node.name: node for node in copy.nodes}
-    outputs: list[Value] = []
-    counts: dict[str, int] = {}
-    for product in places.products:
-        node = found[product.name]
-        measures = measure(copy, node, _twin(copy, node, ranges, kind))
-        counts[product.name] = len(measures)
-        outputs += measures
-    copy.set_outputs(outputs, [f"measure_{i}" for i in range(len(outputs))])
-    copy.prune()
-    infer_types(copy)
-    return copy, counts
-
-
-def _twin(graph: Graph, node: Node, ranges: Mapping[str, Range], kind: str) -> Value:
+def _twin(editor: Editor, node: Node, ranges: Mapping[str, Range], kind: str) -> Value:
     """The result of a product of quantized operands."""
-    operands = graph.inputs_of(node)
+    operands = editor.graph.inputs_of(node)
     for index in (0, 1):
         value = operands[index]
         assert value is not None
         if value.constant is None:
             p = activation_parameters(ranges[value.name], kind)
-            q = graph.add_node("QuantizeLinear", [value, *_constants(graph, p)], {}).out()
+            q = editor.op("QuantizeLinear", value, *_constants(editor, p))
         else:
-            integers, p = weights_of(graph, node, index)
-            q = graph.add_constant(integers, "q")
+            integers, p = weights_of(editor.graph, node, index)
+            q = editor.constant(integers)
         attrs = {} if p.axis is None else {"axis": p.axis}
-        restored = graph.add_node("DequantizeLinear", [q, *_constants(graph, p)], attrs)
-        operands[index] = restored.out()
-    return graph.add_node(node.op, operands, dict(node.attrs), domain=node.domain).out()
+        operands[index] = editor.op("DequantizeLinear", q, *_constants(editor, p), **attrs)
+    return editor.clone(node, operands).out()
 
 
-def _constants(graph: Graph, p: Parameters) -> list[Value]:
-    return [graph.add_constant(p.scale, "scale"), graph.add_constant(p.zero, "zero")]
+def _constants(editor: Editor, p: Parameters) -> list[Value]:
+    return [editor.constant(p.scale), editor.constant(p.zero)]
 
 
-__all__ = ["Measure", "measure_twins"]
+__all__ = ["MeasureTwin", "measure_twins"]

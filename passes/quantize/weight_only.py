@@ -16,7 +16,6 @@ import numpy as np
 
 from ...ir.edit import Editor
 from ...ir.graph import Graph, GraphError, Node, Value
-from ...ir.infer import infer_types
 from ...ir.registry import attribute, has_trait
 from ...ir.traits import Trait
 from ...ir.types import TensorType
@@ -24,8 +23,8 @@ from ..base import Pass, PassContext, PassResult, register_pass
 from ..claims import lossy
 from .few_bits import FewBits, Format, least_error, rounded
 from .gptq import reconstructed
+from .measure import measuring, run_sample
 from .numbers import decibels
-from .observers import run_sample
 from .places import Objection
 from .selection import Selection
 
@@ -144,14 +143,15 @@ class _Layer:
 def _layer(graph: Graph, node: Node, form: Format) -> _Layer | str:
     """A node as a layer, or why it is none."""
     x, w, bias = [*graph.inputs_of(node), None, None, None][:3]
-    if node.key not in ("MatMul", "Gemm") or x is None or w is None:
+    is_gemm = node.key == "Gemm"
+    if not is_gemm and node.key != "MatMul" or x is None or w is None:
         return "it is no product of matrices"
     if w.constant is None:
         return "its weights are computed in the run"
     weights = w.constant
     if weights.ndim != 2 or weights.dtype != np.float32:
         return f"its weights are no float32 matrix, but {weights.dtype} {list(weights.shape)}"
-    if node.key == "Gemm":
+    if is_gemm:
         if attribute(node, "transB"):
             weights = weights.T
         plain = attribute(node, "alpha") == 1 and attribute(node, "beta") == 1
@@ -221,19 +221,13 @@ def _groups(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
 
 def _observed(graph: Graph, layers: Sequence[_Layer], context: PassContext) -> Iterable[np.ndarray]:
     """The Gram matrices ``[K, K]`` of what the layers read, float64, over all samples."""
-    copy = graph.copy()
-    found = {v.name: v for node in copy.nx for v in node.values}
     read = {layer.x.name: len(layer.weights) for layer in layers}
-    outputs = []
-    for name, inner in read.items():
-        shape = copy.add_constant(np.array([-1, inner]), "rows")
-        rows = copy.add_node("Reshape", [found[name], shape], {}).out()
-        turned = copy.add_node("Transpose", [rows], {"perm": (1, 0)}).out()
-        outputs.append(copy.add_node("MatMul", [turned, rows], {}).out())
-    copy.set_outputs(outputs, [f"gram_{i}" for i in range(len(outputs))])
-    copy.prune()
-    infer_types(copy)
-    run = context.runner(copy)
+
+    def measure(editor: Editor) -> list[Value]:
+        found = {v.name: v for node in editor.graph.nx for v in node.values}
+        return [_gram(editor, found[name], inner) for name, inner in read.items()]
+
+    run = context.runner(measuring(graph, measure))
     inputs = {v.name for v in graph.inputs}
     grams = {name: np.zeros((inner, inner)) for name, inner in read.items()}
     for number, sample in enumerate(context.data):
@@ -241,6 +235,12 @@ def _observed(graph: Graph, layers: Sequence[_Layer], context: PassContext) -> I
         for gram, result in zip(grams.values(), results, strict=True):
             gram += result
     return [grams[layer.x.name] for layer in layers]
+
+
+def _gram(editor: Editor, x: Value, inner: int) -> Value:
+    """``X^T X`` with the rows ``[inner]`` of a tensor."""
+    rows = editor.op("Reshape", x, editor.constant(np.array([-1, inner])))
+    return editor.op("MatMul", editor.op("Transpose", rows, perm=(1, 0)), rows)
 
 
 __all__ = ["QuantizeWeights", "Rounding"]

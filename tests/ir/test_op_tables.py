@@ -16,7 +16,7 @@ import graphkiln
 from graphkiln.ir.registry import specs
 
 ROOT = Path(graphkiln.__file__).parent
-SCANNED = ("ir", "passes", "codegen", "targets", "cli", "driver.py")
+SCANNED = ("ir", "passes", "codegen", "targets", "cli", "quantizer", "driver.py")
 
 OF_OPS = ("ir/ops/", "ir/evaluators/", "targets/generic/ops/", "targets/cpu/recurrent.py")
 """Files that are about the ops they name: their inference, evaluation, lowerings and kernels."""

@@ -97,3 +97,34 @@ def test_a_tensor_that_two_products_read_is_quantized_once() -> None:
 def test_products_of_other_types_stay(kind: str) -> None:
     _, found = places("%y = MatMul(%a, %b)", f"%a: {kind}[2,3], %b: {kind}[3,4]")
     assert not found.tensors and not found.weights
+
+
+@pytest.mark.parametrize("function", ["Swish", "HardSwish", "Sigmoid", "Gelu"])
+def test_functions_of_short_sums_read_bytes(function: str) -> None:
+    _, found = places(f"%c = Conv(%x, %w)\n%s = {function}(%c)\n%y = Conv(%s, %w)")
+    assert names(found) == {"x", "c", "s"}
+    assert groups(found) == {frozenset("x"), frozenset("c"), frozenset("s")}
+
+
+def test_cheap_functions_do_not() -> None:
+    _, found = places("%c = Conv(%x, %w)\n%s = Relu(%c)\n%y = Conv(%s, %w)")
+    assert names(found) == {"x", "s"}
+
+
+def test_functions_of_long_sums_do_not() -> None:
+    weights = {"m": np.ones((600, 5), np.float32), "n": np.ones((5, 2), np.float32)}
+    lines, arrays = constant_lines(weights)
+    text = (f"graph main(%x: float32[2,600]) -> (o) {{\n{lines}\n"
+            "%p = MatMul(%x, %m)\n%g = Gelu(%p)\n%y = MatMul(%g, %n)\nreturn %y\n}")  # fmt: skip
+    assert names(places_of(graph_of(text, arrays))) == {"x", "g"}
+
+
+def test_factors_of_channels_are_floats_and_what_they_scale_is_bytes() -> None:
+    """Squeeze and excitation: everybody reads the quantized result of the function."""
+    graph, found = places(
+        "%c = Conv(%x, %w)\n%s = Swish(%c)\n%a = GlobalAveragePool(%s)\n%e = Sigmoid(%a)\n"
+        "%f = Mul(%s, %e)\n%y = Conv(%f, %w)"
+    )
+    assert names(found) == {"x", "c", "s", "f"}
+    (swish,) = (v for v in found.tensors if v.name == "s")
+    assert {u.node.key for u in found.tensors[swish]} == {"GlobalAveragePool", "Mul"}
