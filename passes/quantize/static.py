@@ -99,6 +99,7 @@ class Quantize(Pass):
             inserted.counts["means"] = corrected
         insert_quantizers(editor, places, ranges, kind, inserted)
         _tell_layers(places, inserted.decibels, context)
+        _keep_tensors(places, context)
         return inserted.counts
 
     def _places(self, graph: Graph, leave: Objection) -> Places:
@@ -180,6 +181,16 @@ def _tell_layers(
             scheme="float" if node in reasons else "static int8", reason=reasons.get(node, ""),
             decibels=weights.get(node),
         )  # fmt: skip
+
+
+def _keep_tensors(places: Places, context: PassContext) -> None:
+    """Keep the first row of each tensor that is quantized.
+
+    It was told when the range was found, which may have been for more layers.
+    """
+    rows = {row["tensor"]: row for row in reversed(context.tables.get("tensors", ()))}
+    names = [v.name for v in places.tensors]
+    context.tables["tensors"] = [rows[name] for name in rows if name in names][::-1]
 
 
 def _tell_tensors(

@@ -9,6 +9,7 @@ from support.graph_text import constant_lines, graph_of
 from graphkiln.ir.graph import Graph
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.quantize import Quantize
+from graphkiln.passes.quantize.places import places_of
 
 RNG = np.random.default_rng(2)
 A, B = (RNG.standard_normal(s).astype(np.float32) for s in ((8, 8), (8, 8)))
@@ -73,3 +74,6 @@ def test_the_layer_that_suffers_most_is_left() -> None:
     (left,) = (row for row in context.tables["layers"] if row["scheme"] == "float")
     assert left["layer"] == worst == list(noise)[2]
     assert left["reason"] == "among the 1 layers that suffer most"
+    told = [row["tensor"] for row in context.tables["tensors"]]
+    assert told == [v.name for v in places_of(net()).tensors if v.name != "s"]
+    assert {row["by"] for row in context.tables["tensors"]} == {"sample data"}
