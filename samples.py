@@ -72,11 +72,17 @@ class _Called:
     function: Callable[[], Iterable[Any]]
 
     def __iter__(self) -> Iterator[Sample]:
-        for i, sample in enumerate(self.function()):
+        for i, sample in enumerate(self._yielded()):
             if not isinstance(sample, Mapping):
                 kind = type(sample).__name__
                 raise SamplesError(f"sample {i} is a {kind}, no dict of arrays", file=self.source)
             yield {name: np.asarray(array) for name, array in sample.items()}
+
+    def _yielded(self) -> Iterator[Any]:
+        try:
+            yield from self.function()
+        except Exception as e:
+            raise SamplesError(f"fails: {type(e).__name__}: {e}", file=self.source) from e
 
 
 @dataclass(frozen=True)

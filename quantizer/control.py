@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -24,12 +24,6 @@ class Candidate(Generic[T]):
     score: float
 
 
-def worst_first(noise: Mapping[str, float | None]) -> list[str]:
-    """Layers by the ratio of signal to noise of their results, the lowest first."""
-    known = {name: ratio for name, ratio in noise.items() if ratio is not None}
-    return sorted(known, key=lambda name: known[name])
-
-
 def within_budget(
     attempt: Callable[[Collection[str]], Candidate[T]], first: Candidate[T], order: list[str],
     least: float,
@@ -37,9 +31,10 @@ def within_budget(
     """The candidate that leaves the fewest layers of ``order``, its first ones, in floats, and
     whose score is at least ``least``.
 
-    ``attempt`` makes a candidate that leaves some layers; ``first`` leaves none. As more layers in
-    floats are hardly ever worse, the number is found by halving: a logarithm of attempts. Raises
-    :class:`BudgetError` with the best candidate's figures if leaving all but one is not enough.
+    ``attempt`` makes a candidate that leaves some of them; ``first`` is the one that leaves none.
+    As more layers in floats are hardly ever worse, the number is found by halving: a logarithm of
+    attempts. Raises :class:`BudgetError` with the best candidate's figures if leaving all but one
+    is not enough.
     """
     if first.score >= least:
         return first
@@ -61,4 +56,4 @@ def within_budget(
     return best
 
 
-__all__ = ["BudgetError", "Candidate", "within_budget", "worst_first"]
+__all__ = ["BudgetError", "Candidate", "within_budget"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .files import write_text
 
 _HEAD = "graphkiln journal"
 _VERSION = 1
@@ -66,16 +65,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            try:
-                json.dump(content, file)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_text(path, json.dumps(content))
     except OSError as e:
         raise JournalError(f"cannot be written: {e.strerror or e}", file=str(path)) from e
 

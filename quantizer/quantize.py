@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..driver import Compilation, CompileOptions, Listener, OptionError, Shapes, Source, silent
-from .control import Candidate, within_budget, worst_first
+from .control import Candidate, within_budget
 from .journal import Journal
 from .result import Quantized
 from .scores import Metric, Scores
@@ -86,6 +87,7 @@ def quantize(
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
     selection = tuple(only), tuple(exclude)
     step: Step
+    _refuse_others(scheme, method, share, bias_correction, block, rounding)
     if scheme == "int8":
         step = _static(method, share, bias_correction, *selection)
     else:
@@ -104,6 +106,21 @@ def quantize(
         if max_drop is None:
             return work.result(step, left)
         return work.controlled(step, left, metric, max_drop)
+
+
+def _refuse_others(
+    scheme: str, method: str, share: float, correct: bool, block: int, rounding: str
+) -> None:
+    """Raise :class:`.OptionError` for options that the scheme or the method would ignore."""
+    defaults = {name: p.default for name, p in signature(quantize).parameters.items()}
+    static = {"method": method, "share": share, "bias_correction": correct}
+    for name, value in (
+        {"block": block, "rounding": rounding} if scheme == "int8" else static
+    ).items():
+        if value != defaults[name]:
+            raise OptionError(f"{name} does nothing with the scheme {scheme}")
+    if share != defaults["share"] and method != "percentile":
+        raise OptionError(f"share does nothing with the method {method}")
 
 
 class Step(Protocol):
@@ -159,7 +176,6 @@ class _Quantization:
     options: CompileOptions
     listener: Listener
     compilation: Compilation
-    data: Data
     tensors: dict[str, Row] = field(default_factory=dict)
     noise: dict[str, float | None] = field(default_factory=dict)
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
@@ -177,8 +193,7 @@ class _Quantization:
         graph = compilation.optimize(graph)
         warnings = (*source.warnings, *compilation.report["warnings"])
         return cls(
-            graph, replace(source, warnings=warnings), options, listener, compilation,
-            compilation.data,
+            graph, replace(source, warnings=warnings), options, listener, compilation
         )  # fmt: skip
 
     def keep(self, journal: str | os.PathLike[str] | None, data: Any, options: str) -> None:
@@ -226,7 +241,7 @@ class _Quantization:
     def _context(self) -> PassContext:
         """A context of its own, with the ranges found so far."""
         context = self.compilation.manager().context()
-        context.data, context.ranges = self.data, dict(self.compilation.ranges)
+        context.ranges = dict(self.compilation.ranges)
         context.journal = self.journal
         return context
 
@@ -238,19 +253,20 @@ class _Quantization:
         """
         original = Compilation(self.options, silent).run_graph(self.graph.copy(), self.source)
         with original.session() as session:
-            scores = Scores(self.data, session, metric)
+            scores = Scores(self.compilation.data, session, metric)
             best = self._kept("float score", lambda: scores.of(session))
 
             def attempt(left: Collection[str]) -> Candidate[Quantized]:
+                left = [*start, *left]
                 found = self.result(step, left)
                 found.score, found.float_score = self._score(found, left, scores), best
                 return Candidate(found, tuple(left), found.score)
 
             least = best - max_drop
-            first = attempt(start)
+            first = attempt(())
             if first.score >= least:
                 return first.model
-            order = self.worst_first(step)
+            order = [name for name in self.worst_first(step) if name not in start]
             return within_budget(attempt, first, order, least).model
 
     def _score(self, found: Quantized, left: Collection[str], scores: Scores) -> float:
@@ -270,6 +286,8 @@ class _Quantization:
 
     def worst_first(self, step: Step) -> list[str]:
         """Layers by how much each suffers by itself, the worst first."""
+        from ..passes.quantize import worst_first
+
         if not self.noise:
             self.listener("sensitivity", 0, 1)
             context = self._context()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..driver import Artifact, Compilation, CompileOptions, Source, silent
+from .files import write_text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -85,11 +86,11 @@ class Quantized:
         """Write the ranges as text that can be edited, merged, and given to :func:`quantize`."""
         from ..passes.ranges import write_ranges
 
-        Path(path).write_text(write_ranges(self.ranges), encoding="utf-8")
+        write_text(Path(path), write_ranges(self.ranges))
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write the report as JSON."""
-        Path(path).write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
+        write_text(Path(path), json.dumps(self.report, indent=1) + "\n")
 
 
 __all__ = ["Quantized"]

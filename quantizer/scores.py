@@ -21,7 +21,7 @@ A sample may hold arrays that are no inputs, such as labels. The score of a mode
 
 
 class ScoreError(UsageError):
-    """A metric says something that is no number."""
+    """A metric fails, or says something that is no number."""
 
 
 class Scores:
@@ -56,7 +56,11 @@ class Scores:
 
     def _scored(self, results: Mapping[str, Any], sample: Mapping[str, Any], number: int) -> float:
         assert self._metric is not None
-        found = self._metric(results, sample)
+        try:
+            found = self._metric(results, sample)
+        except Exception as e:
+            told = f"{type(e).__name__}: {e}"
+            raise ScoreError(f"the metric fails for sample {number}: {told}") from e
         try:
             score = float(found)
         except (TypeError, ValueError):

@@ -41,6 +41,17 @@ def answers(session: Any, data: list[dict[str, np.ndarray]]) -> np.ndarray:
     return np.concatenate([session.run(None, feeds)[0] for feeds in data])
 
 
+def product(weights: np.ndarray) -> onnx.ModelProto:
+    """``y = x @ weights`` for any number of rows."""
+    inner, columns = weights.shape
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 21]> g (float[N, {inner}] x) => '
+        f"(float[N, {columns}] y) {{ y = MatMul(x, w) }}"
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    return model
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
@@ -101,11 +112,7 @@ def test_samples_may_have_other_sizes() -> None:
     """The dims of the model stay open."""
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((4, 8)).astype(np.float32)
-    model = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 21]> g (float[N, 4] x) => (float[N, 8] y)'
-        " { y = MatMul(x, w) }"
-    )
-    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    model = product(weights)
     data = [{"x": rng.standard_normal((n, 4)).astype(np.float32)} for n in (1, 90, 3)]
     session = graphkiln.quantize(model, data, jobs=1).session(threads=1)
     for n in (1, 7):
@@ -123,7 +130,11 @@ def test_samples_may_have_other_sizes() -> None:
         ({"data": [{"x": np.zeros(3)}]}, GraphkilnError, "sample 0 of the data does not fit"),
         ({"data": "none.npz"}, GraphkilnError, "none.npz: there is no such file"),
         ({"method": "best"}, OptionError, "method is one of minmax, .*, not 'best'"),
-        ({"share": 0.0}, OptionError, "share is above 0"),
+        ({"method": "percentile", "share": 0.0}, OptionError, "share is above 0"),
+        ({"block": 64}, OptionError, "block does nothing with the scheme int8"),
+        ({"rounding": "gptq"}, OptionError, "rounding does nothing with the scheme int8"),
+        ({"share": 0.9}, OptionError, "share does nothing with the method minmax"),
+        ({"scheme": "int4-weights", "method": "mse"}, OptionError, "method does nothing with the"),
         ({"scheme": "int3"}, OptionError, "scheme is one of int8, int8-weights, int4-weights, not"),
         ({"scheme": "int4-weights", "block": 20}, OptionError, "block is a power of two from 16"),
         ({"scheme": "int4-weights", "rounding": "up"}, OptionError, "rounding is one of nearest"),
@@ -140,11 +151,7 @@ def test_what_makes_no_sense_is_told(
 def test_weights_only(scheme: str, close: float, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((96, 40)).astype(np.float32)
-    model = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 21]> g (float[N, 96] x) => (float[N, 40] y)'
-        " { y = MatMul(x, w) }"
-    )
-    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    model = product(weights)
     found = graphkiln.quantize(model, scheme=scheme, jobs=1)
     assert [row["scheme"] for row in found.layers] == [f"int{scheme[3]} weights"]
     path = found.save(tmp_path / "w.onnx")

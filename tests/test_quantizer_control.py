@@ -13,7 +13,8 @@ from support.breaking_model import accuracy, model, samples, schemes
 
 import graphkiln
 from graphkiln.driver import OptionError
-from graphkiln.quantizer.control import BudgetError, Candidate, within_budget, worst_first
+from graphkiln.passes.quantize import worst_first
+from graphkiln.quantizer.control import BudgetError, Candidate, within_budget
 from graphkiln.quantizer.scores import ScoreError, agreement
 
 # ---- the search ----------------------------------------------------------------------------------
@@ -96,6 +97,22 @@ def test_agreement_is_the_metric_where_there_is_none() -> None:
 def test_a_budget_that_cannot_be_met_is_told() -> None:
     with pytest.raises(BudgetError, match="the best found is .*, with 2 of 3 layers in floats"):
         graphkiln.quantize(model(), samples(), max_drop=1e-12, jobs=1)
+
+
+def test_layers_that_are_left_anyway_stay_left_within_a_budget() -> None:
+    """The second worst must go as well, and the worst must not come back."""
+    found = graphkiln.quantize(
+        model(), samples(), exclude_worst=2, metric=accuracy, max_drop=0.05, jobs=1
+    )
+    left = [name for name, scheme in schemes(found).items() if scheme == "float"]
+    assert len(left) == 2 and "node0" in left
+
+
+def test_a_metric_that_fails_is_told() -> None:
+    with pytest.raises(ScoreError, match="the metric fails for sample 0: KeyError: 'z'"):
+        graphkiln.quantize(
+            model(), samples(2), metric=lambda results, _: results["z"], max_drop=0.1, jobs=1
+        )
 
 
 def test_the_worst_layers_are_left() -> None:

@@ -19,8 +19,8 @@ from graphkiln.passes.quantize.histogram import Histogram
 from graphkiln.quantizer.journal import Journal, JournalError
 
 
-class Stopped(Exception):
-    pass
+class Stopped(BaseException):
+    """As an interrupt is: nobody catches it."""
 
 
 class Data:

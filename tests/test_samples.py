@@ -87,6 +87,11 @@ def test_a_function_that_yields_something_else() -> None:
         list(samples_of("sys:getdefaultencoding", {}))
 
 
+def test_a_function_that_fails() -> None:
+    with pytest.raises(SamplesError, match="json:loads: fails: TypeError"):
+        list(samples_of("json:loads", {}))
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(SamplesError, match="holds no npz files"):
         list(samples_of(str(tmp_path), {}))

@@ -16,7 +16,8 @@ same for those that other tools have made.
 """
 
 from .calibration import Method
+from .sensitivity import worst_first
 from .static import Quantize
 from .weight_only import QuantizeWeights, Rounding
 
-__all__ = ["Method", "Quantize", "QuantizeWeights", "Rounding"]
+__all__ = ["Method", "Quantize", "QuantizeWeights", "Rounding", "worst_first"]

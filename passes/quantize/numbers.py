@@ -56,12 +56,15 @@ def weight_parameters(weights: np.ndarray, axis: int | None, largest: int = 127)
 
 def restored(integers: np.ndarray, p: Parameters) -> np.ndarray:
     """What quantized numbers stand for, float64."""
-    shape = [1] * integers.ndim
-    if p.axis is not None:
-        shape[p.axis] = -1
-    zero = p.zero.astype(np.int64).reshape(shape if p.axis is not None else ())
-    scale = p.scale.astype(np.float64).reshape(shape if p.axis is not None else ())
-    return (integers.astype(np.int64) - zero) * scale
+    zero = _along(p.zero.astype(np.int64), p.axis, integers.ndim)
+    return (integers.astype(np.int64) - zero) * _along(p.scale, p.axis, integers.ndim)
+
+
+def _along(values: np.ndarray, axis: int | None, rank: int) -> np.ndarray:
+    """Values for each index of an axis, or one for all, as they broadcast; floats as float64."""
+    shape = [-1 if i == axis else 1 for i in range(rank)]
+    wide = values.astype(np.float64) if values.dtype.kind == "f" else values
+    return wide if axis is None else wide.reshape(shape)
 
 
 def decibels(power: float, error: float) -> float | None:
@@ -88,10 +91,7 @@ def quantized_bias(bias: np.ndarray, p: Parameters) -> np.ndarray | None:
 
 def quantized(weights: np.ndarray, p: Parameters, largest: int = 127) -> np.ndarray:
     """The nearest int8 weights, halves to even."""
-    shape = [1] * weights.ndim
-    if p.axis is not None:
-        shape[p.axis] = -1
-    steps = np.round(weights.astype(np.float64) / p.scale.reshape(shape))
+    steps = np.round(weights.astype(np.float64) / _along(p.scale, p.axis, weights.ndim))
     return np.clip(steps, -largest, largest).astype(np.int8)
 
 

@@ -34,10 +34,16 @@ def layer_noise(
     return {name: decibels(power, noise) for name, (power, noise) in sums.items()}
 
 
+def worst_first(noise: Mapping[str, float | None]) -> list[str]:
+    """Layers by their ratios, the lowest first, without those that lose nothing."""
+    known = {name: ratio for name, ratio in noise.items() if ratio is not None}
+    return sorted(known, key=lambda name: known[name])
+
+
 def _sums(editor: Editor, node: Node, twin: Value) -> Sequence[Value]:
     """The sums of squares of a product's result, and of its difference from the twin's."""
     difference = editor.op("Sub", twin, node.out())
     return [reduced(editor, "ReduceSumSquare", x) for x in (node.out(), difference)]
 
 
-__all__ = ["layer_noise"]
+__all__ = ["layer_noise", "worst_first"]

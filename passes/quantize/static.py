@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir.graph import Graph, GraphError, Node, Value
-from ..base import Pass, PassContext, PassResult, register_pass
+from ..base import Pass, PassContext, PassResult, Row, register_pass
 from ..claims import lossy
 from ..ranges import Range
 from .bias_correction import correct_biases
@@ -20,7 +20,7 @@ from .numbers import decibels
 from .observers import observe
 from .places import Objection, Places, places_of
 from .selection import Selection
-from .sensitivity import layer_noise
+from .sensitivity import layer_noise, worst_first
 
 _SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
 _SPREAD = 24
@@ -62,11 +62,9 @@ class Quantize(Pass):
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         self.warn_of_unused(graph, context)
-        worst: frozenset[str] = frozenset()
+        worst: list[str] = []
         if self.exclude_worst:
-            found = self.noise(graph, context)
-            known = sorted((ratio, name) for name, ratio in found.items() if ratio is not None)
-            worst = frozenset(name for _, name in known[: self.exclude_worst])
+            worst = worst_first(self.noise(graph, context))[: self.exclude_worst]
         reason = f"among the {self.exclude_worst} layers that suffer most"
         return self.quantize(graph, context, lambda n: reason if n.name in worst else None)
 
@@ -188,9 +186,11 @@ def _keep_tensors(places: Places, context: PassContext) -> None:
 
     It was told when the range was found, which may have been for more layers.
     """
-    rows = {row["tensor"]: row for row in reversed(context.tables.get("tensors", ()))}
-    names = [v.name for v in places.tensors]
-    context.tables["tensors"] = [rows[name] for name in rows if name in names][::-1]
+    first: dict[str, Row] = {}
+    for row in context.tables.get("tensors", ()):
+        first.setdefault(row["tensor"], row)
+    names = {v.name for v in places.tensors}
+    context.tables["tensors"] = [row for name, row in first.items() if name in names]
 
 
 def _tell_tensors(
