@@ -52,9 +52,8 @@ class OpsetNeeds:
         names = {f"tensor({e.lower()})" for e in elements}
         while schema.since_version > _OLDEST and onnx.defs.has(op, found - 1, domain):
             older = onnx.defs.get_schema(op, found - 1, domain)
-            if not all(_accepts(older, n) for n in nodes) or names & (
-                _types(schema) - _types(older)
-            ):
+            lacking = names & (_types(schema) - _types(older))
+            if lacking or not all(_accepts(older, node) for node in nodes):
                 break
             schema, found = older, older.since_version
         return found

@@ -151,6 +151,8 @@ class Scope:
         """A name for a value about to be written."""
         name = self._wanted.get(value) or self.shared.names.unique(value.name)
         self._names[value] = name
+        if value.type is not None:
+            _note_elements(type_proto(value.type), self.shared.elements)
         return name
 
     def bind(self, value: Value, name: str) -> None:

@@ -109,6 +109,19 @@ def test_newer_opsets_are_for_what_older_ones_lack() -> None:
     assert _opset("ReduceMax(%x) {keepdims=1, noop_with_empty_axes=1}") >= 18
 
 
+def test_elements_of_what_only_nodes_compute_count() -> None:
+    """Conv takes bfloat16 from opset 22 on, and no input, weight or result is one."""
+    text = """graph main(%x: float32[1,1,3,3]) -> (y) {
+        %a = Cast(%x) {to=16} : bfloat16[1,1,3,3]
+        %b = Conv(%a, %a) : bfloat16[1,1,1,1]
+        %y = Cast(%b) {to=1} : float32[1,1,1,1]
+        return %y
+    }"""
+    assert to_onnx(parse_graph(text)).opset_import[0].version == 22
+    assert to_onnx(parse_graph(text.replace("bfloat16", "float16").replace("to=16", "to=10"))
+                   ).opset_import[0].version == 13  # fmt: skip
+
+
 def test_older_versions_of_widened_ops_differ_in_types_and_attributes_only() -> None:
     """What ONNX says of each: its inputs, outputs, and the defaults of its attributes."""
     for op in sorted(WIDENED):
