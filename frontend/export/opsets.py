@@ -8,19 +8,13 @@ import onnx
 import onnx.defs
 
 from ...ir.reference import DOMAIN_VERSIONS
+from ..upgrade.supersets import SUPERSETS, Reason
 
 _OLDEST = 13
 
-WIDENED = frozenset(
-    "Add Cast CastLike Constant ConstantOfShape Conv ConvTranspose DepthToSpace DequantizeLinear "
-    "Div Elu Equal Flatten GRU GlobalAveragePool GlobalMaxPool GreaterOrEqual HardSigmoid "
-    "HardSwish Identity If InstanceNormalization LSTM LeakyRelu LessOrEqual Loop MaxPool Mod Mul "
-    "OneHot PRelu QuantizeLinear RNN Relu Reshape Round Scan Selu Shape Size Softplus Softsign "
-    "SpaceToDepth Squeeze Sub ThresholdedRelu Transpose Unsqueeze Where".split()
-)
-"""Ops of which newer versions, from 13 on, take more element types or have more attributes, and
-compute the same otherwise. Other ops need the version that they have in the newest opset, as an
-older one may compute something else."""
+_USED_OR_NOT = Reason.TYPES | Reason.ATTRIBUTE | Reason.INPUT | Reason.OUTPUT | Reason.OPTIONAL
+"""What a newer version adds that a node visibly uses or not. Where it does not, the node is one of
+the older version, too, with the same meaning. Other changes may show in values of attributes."""
 
 
 class OpsetNeeds:
@@ -47,10 +41,9 @@ class OpsetNeeds:
             return 1
         schema = onnx.defs.get_schema(op, newest, domain)
         found: int = schema.since_version
-        if domain or op not in WIDENED:
-            return found
         names = {f"tensor({e.lower()})" for e in elements}
-        while schema.since_version > _OLDEST and onnx.defs.has(op, found - 1, domain):
+        changes = SUPERSETS.get(f"{domain}.{op}" if domain else op, {})
+        while found > _OLDEST and changes.get(found, Reason.KEPT) in _USED_OR_NOT:
             older = onnx.defs.get_schema(op, found - 1, domain)
             lacking = names & (_types(schema) - _types(older))
             if lacking or not all(_accepts(older, node) for node in nodes):
@@ -60,9 +53,13 @@ class OpsetNeeds:
 
 
 def _accepts(schema: onnx.defs.OpSchema, node: onnx.NodeProto) -> bool:
-    """Has the op so many inputs, and attributes of these names?"""
-    return len(node.input) <= schema.max_input and all(
-        a.name in schema.attributes for a in node.attribute
+    """Has the op so many inputs and outputs, and are these its attributes?"""
+    named = {a.name for a in node.attribute}
+    required = {name for name, a in schema.attributes.items() if a.required}
+    return (
+        schema.min_input <= len(node.input) <= schema.max_input
+        and len(node.output) <= schema.max_output
+        and required <= named <= set(schema.attributes)
     )
 
 
@@ -70,4 +67,4 @@ def _types(schema: onnx.defs.OpSchema) -> set[str]:
     return {t for c in schema.type_constraints for t in c.allowed_type_strs}
 
 
-__all__ = ["WIDENED", "OpsetNeeds"]
+__all__ = ["OpsetNeeds"]
