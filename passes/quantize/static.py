@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ...ir.graph import Graph, GraphError, Node, Value
 from ..base import Pass, PassContext, PassResult, Row, register_pass
@@ -21,6 +22,7 @@ from .observers import observe
 from .places import Objection, Places, places_of
 from .selection import Selection
 from .sensitivity import layer_noise, worst_first
+from .twins import static_twin
 
 _SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
 _SPREAD = 24
@@ -84,7 +86,8 @@ class Quantize(Pass):
         places = self._places(graph, lambda _: None)
         kind = activation_kind(context)
         ranges = self._ranges(places, kind, context)
-        return layer_noise(places, ranges, kind, context)
+        twin = partial(static_twin, ranges=ranges, kind=kind)
+        return layer_noise(graph, places.products, twin, context)
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
