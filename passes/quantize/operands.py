@@ -1,9 +1,23 @@
-"""What products multiply: the axis of their filters, and the length of their sums."""
+"""What products multiply: integers for activations, the axis of filters, the length of sums."""
 
 from __future__ import annotations
 
 from ...ir.axes.query import axes_of, filter_axes
-from ...ir.graph import Graph, Node
+from ...ir.graph import Graph, Node, Value
+from ...ir.hardware import Hardware
+from ...ir.types import TensorType
+
+
+def activation_kind(hardware: Hardware) -> str:
+    """The 8-bit integers of activations that the target's dot products take."""
+    layouts = hardware.layouts
+    return (None if layouts is None else layouts.activation) or "uint8"
+
+
+def is_float(value: Value) -> bool:
+    """Is a value a float32 tensor of known rank?"""
+    t = value.type
+    return isinstance(t, TensorType) and t.shape is not None and t.dtype.name == "float32"
 
 
 def filter_axis(graph: Graph, node: Node, index: int) -> int | None:
@@ -24,4 +38,4 @@ def terms(graph: Graph, node: Node) -> int | None:
     return int(weights.size // weights.shape[axis])
 
 
-__all__ = ["filter_axis", "terms"]
+__all__ = ["activation_kind", "filter_axis", "is_float", "terms"]

@@ -26,8 +26,7 @@ from networkx.utils import UnionFind
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
-from ...ir.types import TensorType
-from .operands import terms
+from .operands import is_float, terms
 
 _SHORT_SUMS = 512
 """Products in a sum up to which a function of it, such as a Sigmoid, takes a good part of the
@@ -90,16 +89,11 @@ def _unfit(graph: Graph, node: Node) -> str | None:
         return "it keeps a state"
     for value in operands:
         assert value is not None
-        if not _is_float(value):
+        if not is_float(value):
             return f"{value.name!r} is no float32 tensor of known rank"
         if value.constant is not None and not np.isfinite(value.constant).all():
             return f"{value.name!r} holds infinity or NaN"
     return None
-
-
-def _is_float(value: Value) -> bool:
-    t = value.type
-    return isinstance(t, TensorType) and t.shape is not None and t.dtype.name == "float32"
 
 
 class _Search:
@@ -180,14 +174,14 @@ class _Search:
     def _sources(self, node: Node) -> Iterator[tuple[int, Value]]:
         """The float tensors that a node reads, with the numbers of the inputs."""
         for index, value in enumerate(self._graph.inputs_of(node)):
-            if value is not None and _is_float(value):
+            if value is not None and is_float(value):
                 yield index, value
 
 
 def _moves(graph: Graph, node: Node) -> bool:
     """Are the elements of a node's result elements of its float inputs, none of them constant?"""
     picks = any(has_trait(node, t) for t in (Trait.PICKS, Trait.SELECTS, Trait.VIEW))
-    floats = [v for v in graph.inputs_of(node) if v is not None and _is_float(v)]
+    floats = [v for v in graph.inputs_of(node) if v is not None and is_float(v)]
     return picks and len(node.outputs) == 1 and not any(v.is_constant for v in floats)
 
 
@@ -198,7 +192,7 @@ def _is_sum(graph: Graph, node: Node) -> bool:
     operands = [v for v in graph.inputs_of(node) if v is not None]
     return (
         len(operands) == 2
-        and all(_is_float(v) and not v.is_constant for v in operands)
+        and all(is_float(v) and not v.is_constant for v in operands)
         and operands[0].shape == operands[1].shape == node.out().shape
     )
 

@@ -19,6 +19,7 @@ from .histogram import Histogram
 from .insert import Inserted, insert_quantizers
 from .numbers import decibels
 from .observers import observe
+from .operands import activation_kind
 from .places import Objection, Places, places_of
 from .selection import Selection
 from .sensitivity import layer_noise, worst_first
@@ -84,14 +85,14 @@ class Quantize(Pass):
         noise in decibels, by the layer's name.
         """
         places = self._places(graph, lambda _: None)
-        kind = activation_kind(context)
+        kind = activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
         twin = partial(static_twin, ranges=ranges, kind=kind)
         return layer_noise(graph, places.products, twin, context)
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
-        places, kind = self._places(graph, leave), activation_kind(context)
+        places, kind = self._places(graph, leave), activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
         editor = context.editor(graph)
         inserted = Inserted()
@@ -142,12 +143,6 @@ def _computed(graph: Graph, node: Node) -> str | None:
     if any(v.is_constant for v in graph.required_inputs(node)[:2]):
         return None
     return "both operands are computed in the run"
-
-
-def activation_kind(context: PassContext) -> str:
-    """The 8-bit integers of activations that the target's dot products take."""
-    layouts = context.hardware.layouts
-    return (None if layouts is None else layouts.activation) or "uint8"
 
 
 def _range_of(

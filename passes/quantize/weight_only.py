@@ -16,13 +16,13 @@ import numpy as np
 
 from ...ir.edit import Editor
 from ...ir.graph import Graph, GraphError, Node, Value
-from ...ir.registry import attribute, has_trait
+from ...ir.registry import has_trait
 from ...ir.traits import Trait
-from ...ir.types import TensorType
 from ..base import Pass, PassContext, PassResult, register_pass
 from ..claims import lossy
 from .few_bits import FewBits, Format, least_error, rounded
 from .gptq import reconstructed
+from .matrices import MatrixProduct, matrix_product
 from .measure import measuring, run_sample
 from .numbers import decibels
 from .places import Objection
@@ -76,9 +76,9 @@ class QuantizeWeights(Pass):
         for node in graph.topological():
             if has_trait(node, Trait.CONTRACTION):
                 found = _layer(graph, node, form)
-                if isinstance(found, _Layer):
+                if isinstance(found, MatrixProduct):
                     found = selected.objection(node) or leave(node) or found
-                if isinstance(found, _Layer):
+                if isinstance(found, MatrixProduct):
                     layers.append(found)
                 else:
                     reasons[node] = found
@@ -116,8 +116,8 @@ class QuantizeWeights(Pass):
         return rounded(weights, form)
 
     def _grams(
-        self, graph: Graph, layers: Sequence[_Layer], context: PassContext
-    ) -> Iterator[tuple[_Layer, np.ndarray | None]]:
+        self, graph: Graph, layers: Sequence[MatrixProduct], context: PassContext
+    ) -> Iterator[tuple[MatrixProduct, np.ndarray | None]]:
         """Each layer, with the Gram matrix of what it reads where rounding asks for that."""
         if self.rounding is not Rounding.GPTQ:
             yield from ((layer, None) for layer in layers)
@@ -130,45 +130,15 @@ class QuantizeWeights(Pass):
             yield from zip(group, _observed(original, group, context), strict=True)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A product of ``x`` by constant weights ``[K, N]``; ``bias`` is ``[N]``."""
-
-    node: Node
-    x: Value
-    weights: np.ndarray
-    bias: Value | None
+def _layer(graph: Graph, node: Node, form: Format) -> MatrixProduct | str:
+    """A node as a product by a matrix with a block of weights at least, or why it is none."""
+    found = matrix_product(graph, node)
+    if isinstance(found, MatrixProduct) and len(found.weights) < form.block:
+        return f"its sums of {len(found.weights)} products are shorter than a block"
+    return found
 
 
-def _layer(graph: Graph, node: Node, form: Format) -> _Layer | str:
-    """A node as a layer, or why it is none."""
-    x, w, bias = [*graph.inputs_of(node), None, None, None][:3]
-    is_gemm = node.key == "Gemm"
-    if not is_gemm and node.key != "MatMul" or x is None or w is None:
-        return "it is no product of matrices"
-    if w.constant is None:
-        return "its weights are computed in the run"
-    weights = w.constant
-    if weights.ndim != 2 or weights.dtype != np.float32:
-        return f"its weights are no float32 matrix, but {weights.dtype} {list(weights.shape)}"
-    if is_gemm:
-        if attribute(node, "transB"):
-            weights = weights.T
-        plain = attribute(node, "alpha") == 1 and attribute(node, "beta") == 1
-        if not plain or attribute(node, "transA"):
-            return "it scales or transposes its operands"
-        if bias is not None and bias.shape != (weights.shape[1],):
-            return "its bias is not for each column"
-    if len(weights) < form.block:
-        return f"its sums of {len(weights)} products are shorter than a block"
-    if not np.isfinite(weights).all():
-        return "its weights hold infinity or NaN"
-    kind = x.type
-    known = isinstance(kind, TensorType) and kind.shape is not None and len(kind.shape) > 0
-    return _Layer(node, x, weights, bias) if known else "the rank of its operand is not known"
-
-
-def _replace(editor: Editor, layer: _Layer, quantized: FewBits, accuracy_level: int) -> None:
+def _replace(editor: Editor, layer: MatrixProduct, quantized: FewBits, accuracy_level: int) -> None:
     node = layer.node
     editor.begin("few-bits", node, hint=f"{node.out().name}_weights")
     data, scales, zeros = quantized.operands()
@@ -204,9 +174,9 @@ def _power(weights: np.ndarray, gram: np.ndarray) -> float:
 # ---- what layers read ----------------------------------------------------------------------------
 
 
-def _groups(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
+def _groups(layers: Sequence[MatrixProduct]) -> Iterator[list[MatrixProduct]]:
     """Layers whose Gram matrices are kept at once."""
-    group: list[_Layer] = []
+    group: list[MatrixProduct] = []
     held = 0
     for layer in layers:
         size = len(layer.weights) ** 2
@@ -219,7 +189,9 @@ def _groups(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
         yield group
 
 
-def _observed(graph: Graph, layers: Sequence[_Layer], context: PassContext) -> Iterable[np.ndarray]:
+def _observed(
+    graph: Graph, layers: Sequence[MatrixProduct], context: PassContext
+) -> Iterable[np.ndarray]:
     """The Gram matrices ``[K, K]`` of what the layers read, float64, over all samples."""
     read = {layer.x.name: len(layer.weights) for layer in layers}
 
