@@ -34,26 +34,21 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="An artifact, or an ONNX model where it ends in .onnx (default: MODEL.kiln).",
 )  # fmt: skip
 @click.option(
-    "--scheme", type=click.Choice(["int8", "int8-weights", "int4-weights"]), default="int8",
-    show_default=True, help="Weights and activations, or weights only.",
+    "--scheme", default="int8", show_default=True,
+    help="int8: weights and activations; int8-weights, int4-weights: weights only.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["minmax", "average", "percentile", "mse", "entropy"]),
-    default="minmax", show_default=True, help="How ranges are picked from what runs show.",
+    help="How ranges are picked from what runs show (default: minmax).",
 )  # fmt: skip
 @click.option(
-    "--share",
-    type=float,
-    default=0.9999,
-    show_default=True,
-    help="The share of the numbers within the range, for percentile.",
-)
+    "--share", type=float,
+    help="The share of the numbers within the range, for percentile (default: 0.9999).",
+)  # fmt: skip
+@click.option("--block", type=int, help="Weights of few bits that share a scale (default: 32).")
 @click.option(
-    "--block", default=32, show_default=True, help="Weights of few bits that share a scale."
-)
-@click.option(
-    "--rounding", type=click.Choice(["nearest", "mse", "gptq"]), default="mse", show_default=True,
-    help="How weights of few bits are rounded; gptq takes samples.",
+    "--rounding", type=click.Choice(["nearest", "mse", "gptq"]),
+    help="How weights of few bits are rounded (default: mse); gptq takes samples.",
 )  # fmt: skip
 @click.option("--only", multiple=True, metavar="PATTERN", help="Quantize these layers or ops only.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these layers or ops.")
@@ -93,11 +88,12 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 def command(
     model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
     metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
-    report: str | None, quiet: bool, scheme: str, method: str, share: float, bias_correction: bool,
-    block: int, rounding: str, only: tuple[str, ...], exclude: tuple[str, ...], **values: Any,
+    report: str | None, quiet: bool, scheme: str, only: tuple[str, ...], exclude: tuple[str, ...],
+    **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
+    from ..quantizer.schemes import option_names
     from ..samples import function_of
 
     path = Path(output) if output else Path(model).with_suffix(".kiln")
@@ -105,17 +101,18 @@ def command(
     for other in (save_ranges, report, journal):
         if other is not None and not Path(other).parent.is_dir():
             raise click.ClickException(f"cannot write {other}: there is no such folder")
+    # An option that is not given is left to the scheme, which may not have it.
+    asked = {name: values.pop(name) for name in option_names() & values.keys()}
+    asked = {name: value for name, value in asked.items() if value not in (None, False)}
     options = make_options(values)
     started = time.perf_counter()
     with Progress(quiet) as progress:
         found = quantize(
-            model, data or (), scheme=scheme, method=method, share=share, block=block,
-            rounding=rounding, only=only, exclude=exclude,
-            exclude_worst=exclude_worst, bias_correction=bias_correction,
-            ranges=_read_ranges(given),
+            model, data or (), scheme=scheme, only=only, exclude=exclude,
+            exclude_worst=exclude_worst, ranges=_read_ranges(given),
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
-            journal=journal, options=options, listener=progress,
+            journal=journal, options=options, listener=progress, **asked,
         )  # fmt: skip
         if save_ranges is not None:
             found.save_ranges(save_ranges)

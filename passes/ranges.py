@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from ..errors import UsageError
 
 _VERSION = 1
 _HEAD = "graphkiln ranges"
+_NAMED = 5
+"""Most tensors that a remark names."""
 
 
 class RangesError(UsageError):
@@ -81,4 +83,18 @@ def merge_ranges(first: Ranges, second: Ranges) -> dict[str, Range]:
     return merged
 
 
-__all__ = ["Range", "Ranges", "RangesError", "merge_ranges", "read_ranges", "write_ranges"]
+def remark_on_unused(ranges: Ranges, used: Container[str]) -> str | None:
+    """A remark on ranges of tensors that are not among the ``used`` ones; None if there are
+    none.
+    """
+    others = [repr(name) for name in ranges if name not in used]
+    if not others:
+        return None
+    more = f" and {len(others) - _NAMED} others" if len(others) > _NAMED else ""
+    return f"no tensor {', '.join(others[:_NAMED])}{more} is quantized, but has a range"
+
+
+__all__ = [
+    "Range", "Ranges", "RangesError", "merge_ranges", "read_ranges", "remark_on_unused",
+    "write_ranges",
+]  # fmt: skip

@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..driver import Compilation, CompileOptions, Listener, OptionError, Shapes, Source, silent
 from .control import Candidate, within_budget
 from .journal import Journal
 from .result import Quantized
+from .schemes import Step, option_names, step_of
 from .scores import Metric, Scores
 
 if TYPE_CHECKING:
     from ..driver import Data
-    from ..ir.graph import Graph, Node
+    from ..ir.graph import Graph
     from ..passes.base import PassContext, Row
     from ..passes.ranges import Range
 
-_WEIGHTS = {"int8-weights": 8, "int4-weights": 4}
-"""The bits of weight-only schemes."""
 _BEFORE = (
     "settle,decompose,recognize{attention=false},simplify,recognize{attention=false},fold_affine,"
     "simplify"
@@ -39,11 +37,6 @@ def quantize(
     shapes: Shapes | None = None,
     *,
     scheme: str = "int8",
-    method: str = "minmax",
-    share: float = 0.9999,
-    bias_correction: bool = False,
-    block: int = 32,
-    rounding: str = "mse",
     only: Iterable[str] = (),
     exclude: Iterable[str] = (),
     exclude_worst: int = 0,
@@ -61,13 +54,13 @@ def quantize(
     arrays by input, or a source as :func:`.samples.samples_of` reads it; what else they hold, such
     as labels, the metric sees.
 
-    The ``scheme`` ``int8`` quantizes weights and activations. A tensor's range is that of
-    ``ranges``, or is picked by ``method`` (``minmax``, ``average``, ``percentile``, ``mse``,
-    ``entropy``) from what runs on the samples show; ``share`` is the share of the numbers inside
-    for percentiles. With ``bias_correction``, biases make up for the shifts that quantization
-    brings to the means of channels. The schemes ``int8-weights`` and ``int4-weights`` quantize
-    weights in blocks of ``block`` along the sums; ``rounding`` is ``nearest``, ``mse``, or
-    ``gptq``, which takes samples.
+    Each ``scheme`` has options, which are keywords, too (:mod:`.schemes`). ``int8`` quantizes
+    weights and activations. A tensor's range is that of ``ranges``, or is picked by ``method``
+    (``minmax``, ``average``, ``percentile``, ``mse``, ``entropy``) from what runs on the samples
+    show; ``share`` is the share of the numbers inside for percentiles. With ``bias_correction``,
+    biases make up for the shifts that quantization brings to the means of channels. The schemes
+    ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums;
+    ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the
@@ -84,14 +77,9 @@ def quantize(
     """
     from ..codegen.collector import rare_collections
 
+    given = {name: fields.pop(name) for name in option_names() & fields.keys()}
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    selection = tuple(only), tuple(exclude)
-    step: Step
-    _refuse_others(scheme, method, share, bias_correction, block, rounding)
-    if scheme == "int8":
-        step = _static(method, share, bias_correction, *selection)
-    else:
-        step = _weights(scheme, block, rounding, *selection)
+    step = step_of(scheme, given, only, exclude)
     if exclude_worst < 0:
         raise OptionError(f"exclude_worst is 0 or more, not {exclude_worst}")
     if max_drop is not None and not 0 <= max_drop < float("inf"):
@@ -106,65 +94,6 @@ def quantize(
         if max_drop is None:
             return work.result(step, left)
         return work.controlled(step, left, metric, max_drop)
-
-
-def _refuse_others(
-    scheme: str, method: str, share: float, correct: bool, block: int, rounding: str
-) -> None:
-    """Raise :class:`.OptionError` for options that the scheme or the method would ignore."""
-    defaults = {name: p.default for name, p in signature(quantize).parameters.items()}
-    static = {"method": method, "share": share, "bias_correction": correct}
-    for name, value in (
-        {"block": block, "rounding": rounding} if scheme == "int8" else static
-    ).items():
-        if value != defaults[name]:
-            raise OptionError(f"{name} does nothing with the scheme {scheme}")
-    if share != defaults["share"] and method != "percentile":
-        raise OptionError(f"share does nothing with the method {method}")
-
-
-class Step(Protocol):
-    """A scheme with its options."""
-
-    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
-        """Warn of ranges of the context that quantizing a graph would not use."""
-
-    def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
-        """How much each layer of a graph would suffer by itself: decibels by its name."""
-
-    def quantize(
-        self, graph: Graph, context: PassContext, leave: Callable[[Node], str | None]
-    ) -> Mapping[str, int]:
-        """Quantize a graph in place, but for layers that ``leave`` gives a reason for."""
-
-
-def _static(
-    method: str, share: float, correct: bool, only: tuple[str, ...], exclude: tuple[str, ...]
-) -> Step:
-    from ..passes.quantize import Method, Quantize
-
-    if not 0 < share <= 1:
-        raise OptionError(f"share is above 0 and at most 1, not {share}")
-    known = _one_of("method", method, [m.value for m in Method])
-    return Quantize(Method(known), share, only, exclude, bias_correction=correct)
-
-
-def _weights(
-    scheme: str, block: int, rounding: str, only: tuple[str, ...], exclude: tuple[str, ...]
-) -> Step:
-    from ..passes.quantize import QuantizeWeights, Rounding
-
-    _one_of("scheme", scheme, ["int8", *_WEIGHTS])
-    if block < 16 or block & (block - 1):
-        raise OptionError(f"block is a power of two from 16 on, not {block}")
-    known = _one_of("rounding", rounding, [r.value for r in Rounding])
-    return QuantizeWeights(_WEIGHTS[scheme], block, Rounding(known), only=only, exclude=exclude)
-
-
-def _one_of(option: str, value: str, known: list[str]) -> str:
-    if value not in known:
-        raise OptionError(f"{option} is one of {', '.join(known)}, not {value!r}")
-    return value
 
 
 @dataclass
@@ -204,10 +133,13 @@ class _Quantization:
 
     def check_ranges(self, step: Step) -> None:
         """Warn of ranges that nothing uses."""
+        from ..passes.ranges import remark_on_unused
+
         context = self._context()
-        step.warn_of_unused(self.graph, context)
-        warnings = (*self.source.warnings, *context.warnings)
-        self.source = replace(self.source, warnings=warnings)
+        remark = remark_on_unused(context.ranges, step.ranged(self.graph, context))
+        if remark is not None:
+            warnings = (*self.source.warnings, remark)
+            self.source = replace(self.source, warnings=warnings)
 
     def result(self, step: Step, left: Collection[str]) -> Quantized:
         """The model with all layers quantized that the step selects, but for those ``left``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import pytest
 from support.command import MODELS
 
 import graphkiln
+from graphkiln.cli.quantize_command import command
 from graphkiln.driver import OptionError
 from graphkiln.errors import GraphkilnError
+from graphkiln.passes import catalog
+from graphkiln.passes.base import Pass, pass_class
 from graphkiln.passes.ranges import Range, read_ranges
 from graphkiln.quantizer import Quantized
+from graphkiln.quantizer.schemes import SCHEMES
 
 DIGITS = MODELS / "mnist_cntk.onnx"
 
@@ -130,13 +135,15 @@ def test_samples_may_have_other_sizes() -> None:
         ({"data": [{"x": np.zeros(3)}]}, GraphkilnError, "sample 0 of the data does not fit"),
         ({"data": "none.npz"}, GraphkilnError, "none.npz: there is no such file"),
         ({"method": "best"}, OptionError, "method is one of minmax, .*, not 'best'"),
-        ({"method": "percentile", "share": 0.0}, OptionError, "share is above 0"),
+        ({"method": "percentile", "share": 0.0}, OptionError, "share must be above 0"),
+        ({"method": "percentile", "share": True}, OptionError, "share is a number, not 'true'"),
         ({"block": 64}, OptionError, "block does nothing with the scheme int8"),
         ({"rounding": "gptq"}, OptionError, "rounding does nothing with the scheme int8"),
         ({"share": 0.9}, OptionError, "share does nothing with the method minmax"),
         ({"scheme": "int4-weights", "method": "mse"}, OptionError, "method does nothing with the"),
+        ({"scheme": "int4-weights", "method": "minmax"}, OptionError, "method does nothing with"),
         ({"scheme": "int3"}, OptionError, "scheme is one of int8, int8-weights, int4-weights, not"),
-        ({"scheme": "int4-weights", "block": 20}, OptionError, "block is a power of two from 16"),
+        ({"scheme": "int4-weights", "block": 20}, OptionError, "block must be a power of two"),
         ({"scheme": "int4-weights", "rounding": "up"}, OptionError, "rounding is one of nearest"),
     ],
 )
@@ -173,3 +180,19 @@ def test_a_pipeline_may_quantize() -> None:
         "biases": 2,
         "activations": len(record.tables["tensors"]),
     }
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_options_of_a_scheme_are_those_of_its_pass_and_of_the_command(name: str) -> None:
+    scheme = SCHEMES[name]
+    catalog.load()
+    found = pass_class(scheme.by)
+    assert found is not None and issubclass(found, Pass)
+    assert {*scheme.options, *scheme.fixed} <= {f.name for f in fields(found)}
+    assert set(scheme.options) <= {p.name for p in command.params}
+
+
+def test_a_pipeline_refuses_what_its_passes_would_ignore() -> None:
+    text = "default@before(integers)=quantize{share=0.9}"
+    with pytest.raises(OptionError, match="quantize: share does nothing with the method minmax"):
+        graphkiln.compile(DIGITS, passes=text, data=images(1), jobs=1)

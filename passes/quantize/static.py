@@ -12,7 +12,7 @@ from functools import partial
 from ...ir.graph import Graph, GraphError, Node, Value
 from ..base import Pass, PassContext, PassResult, Row, register_pass
 from ..claims import lossy
-from ..ranges import Range
+from ..ranges import Range, remark_on_unused
 from .bias_correction import correct_biases
 from .calibration import Calibration, Method
 from .histogram import Histogram
@@ -28,8 +28,6 @@ from .twins import static_twin
 _SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
 _SPREAD = 24
 """Bins of the histograms that are reported."""
-_NAMED = 5
-"""Most tensors that a warning names."""
 
 
 @register_pass
@@ -59,26 +57,29 @@ class Quantize(Pass):
         "biases": lossy("b = s_x * s_W * q", "s_x * s_W / 2"),
     }
 
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for a share that makes no sense, or that the method ignores."""
+        Calibration(self.method, self.share)
+        if self.method is not Method.PERCENTILE and self.share != type(self).share:
+            raise ValueError(f"share does nothing with the method {self.method.value}")
+
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
         return PassResult.of(self.apply(graph, context))
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        self.warn_of_unused(graph, context)
+        remark = remark_on_unused(context.ranges, self.ranged(graph, context))
+        if remark is not None:
+            context.warn(remark)
         worst: list[str] = []
         if self.exclude_worst:
             worst = worst_first(self.noise(graph, context))[: self.exclude_worst]
         reason = f"among the {self.exclude_worst} layers that suffer most"
         return self.quantize(graph, context, lambda n: reason if n.name in worst else None)
 
-    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
-        """Warn of ranges that are given for tensors that are not quantized."""
-        names = {v.name for v in self._places(graph, lambda _: None).tensors}
-        others = [repr(name) for name in context.ranges if name not in names]
-        if others:
-            more = f" and {len(others) - _NAMED} others" if len(others) > _NAMED else ""
-            told = ", ".join(others[:_NAMED])
-            context.warn(f"no tensor {told}{more} is quantized, but has a range")
+    def ranged(self, graph: Graph, context: PassContext) -> set[str]:
+        """The tensors that are quantized in a run, by name."""
+        return {v.name for v in self._places(graph, lambda _: None).tensors}
 
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """What quantizing each selected layer alone does to its result: the ratio of signal to

@@ -62,6 +62,10 @@ class QuantizeWeights(Pass):
     name = "quantize_weights"
     claims = {"few-bits": lossy("W = s (q - z)", "s / 2 for each weight inside of the range")}
 
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for bits and blocks that there are not."""
+        Format(self.bits, self.block, self.symmetric)
+
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         return PassResult.of(self.apply(graph, context))
 
@@ -97,10 +101,9 @@ class QuantizeWeights(Pass):
             )  # fmt: skip
         return {"few-bits": len(layers)}
 
-    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
-        """No ranges are used."""
-        if context.ranges:
-            context.warn("weight-only quantization uses no ranges")
+    def ranged(self, graph: Graph, context: PassContext) -> set[str]:
+        """None: activations stay floats."""
+        return set()
 
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """The ratio of signal to noise of each selected layer in decibels, by the layer's name."""
