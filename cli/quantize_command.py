@@ -35,7 +35,8 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 )  # fmt: skip
 @click.option(
     "--scheme", default="int8", show_default=True,
-    help="int8: weights and activations; int8-weights, int4-weights: weights only.",
+    help="int8: weights and activations, with ranges from samples; int8-dynamic: with ranges found "
+    "in each run; int8-weights, int4-weights: weights only.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["minmax", "average", "percentile", "mse", "entropy"]),

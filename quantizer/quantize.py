@@ -58,9 +58,10 @@ def quantize(
     weights and activations. A tensor's range is that of ``ranges``, or is picked by ``method``
     (``minmax``, ``average``, ``percentile``, ``mse``, ``entropy``) from what runs on the samples
     show; ``share`` is the share of the numbers inside for percentiles. With ``bias_correction``,
-    biases make up for the shifts that quantization brings to the means of channels. The schemes
-    ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums;
-    ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
+    biases make up for the shifts that quantization brings to the means of channels.
+    ``int8-dynamic`` quantizes both with ranges that each run finds, and needs no samples. The
+    schemes ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the
+    sums; ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the

@@ -70,6 +70,7 @@ _FEW_BITS = ("block", "rounding")
 
 SCHEMES: Mapping[str, Scheme] = {
     "int8": Scheme("quantize", ("method", "share", "bias_correction")),
+    "int8-dynamic": Scheme("quantize_dynamic", ()),
     "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}),
     "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}),
 }

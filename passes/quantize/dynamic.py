@@ -33,7 +33,7 @@ from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from ..base import Pass, PassContext, PassResult, register_pass
 from ..claims import lossy
-from ..float_signs import not_negative
+from ..float_signs import not_below_zero
 from .insert import BIAS, weights_of
 from .matrices import MatrixProduct, matrix_product
 from .numbers import Parameters, decibels, quantized, restored, weight_parameters
@@ -42,7 +42,7 @@ from .places import Objection
 from .selection import Selection
 from .sensitivity import layer_noise
 
-_LEAST = np.float32(np.finfo(np.float32).tiny)
+_LEAST = np.asarray(np.finfo(np.float32).tiny, np.float32)
 """The scale of numbers that are all 0."""
 
 
@@ -85,10 +85,9 @@ class QuantizeDynamic(Pass):
             )  # fmt: skip
         return {"dynamic": len(layers)}
 
-    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
-        """Warn of ranges, which a run finds by itself."""
-        if context.ranges:
-            context.warn("dynamic quantization uses no ranges")
+    def ranged(self, graph: Graph, context: PassContext) -> set[str]:
+        """No tensors: ranges are found in the run."""
+        return set()
 
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """What quantizing each selected layer alone does to its result: the ratio of signal to
@@ -288,7 +287,7 @@ class _Insertion:
     def _quantize_sample(self, x: Value) -> _Operand:
         editor, limits = self.editor, np.iinfo(self.kind)
         largest = self._reduced("ReduceMax", editor.op("Abs", x), list(range(1, x.rank)))
-        middle = 0 if limits.min < 0 or not_negative(editor.graph, x) else limits.max // 2 + 1
+        middle = 0 if limits.min < 0 or not_below_zero(editor.graph, x) else limits.max // 2 + 1
         scale = self._scale(largest, limits.max - middle)
         return _Operand(
             self._integers(x, scale, _float(editor, middle)), scale,
