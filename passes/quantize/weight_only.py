@@ -144,9 +144,11 @@ def _layer(graph: Graph, node: Node, form: Format) -> MatrixProduct | str:
 def _replace(editor: Editor, layer: MatrixProduct, quantized: FewBits, accuracy_level: int) -> None:
     node = layer.node
     editor.begin("few-bits", node, hint=f"{node.out().name}_weights")
+    # The layer in front may have been replaced since this one was found.
+    x = editor.graph.required_inputs(node)[0]
     data, scales, zeros = quantized.operands()
     given = [
-        layer.x, editor.constant(data), editor.constant(scales),
+        x, editor.constant(data), editor.constant(scales),
         None if zeros is None else editor.constant(zeros), None, layer.bias,
     ]  # fmt: skip
     while given[-1] is None:

@@ -12,7 +12,7 @@ from graphkiln.ir.graph import Graph, GraphError
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.verify import verify
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.quantize import QuantizeWeights, Rounding
+from graphkiln.passes.quantize import QuantizeDynamic, QuantizeWeights, Rounding
 
 RNG = np.random.default_rng(7)
 A = RNG.standard_normal((64, 48)).astype(np.float32)
@@ -114,3 +114,20 @@ def test_what_stays(step: QuantizeWeights, op: str, reason: str) -> None:
     graph, context = quantized(step)
     assert any(n.key == op for n in graph.nodes)
     assert [row["reason"] for row in context.tables["layers"] if row["op"] == op] == [reason]
+
+
+@pytest.mark.parametrize("step", [QuantizeWeights(), QuantizeDynamic()])
+def test_a_layer_may_read_another_ones_result(step: QuantizeWeights | QuantizeDynamic) -> None:
+    lines, arrays = constant_lines({"a": A, "d": RNG.standard_normal((48, 8)).astype(np.float32)})
+    text = f"""graph main(%x: float32[N,64]) -> (o) {{
+{lines}
+%p = MatMul(%x, %a)
+%y = MatMul(%p, %d)
+return %y
+}}"""
+    graph, context = graph_of(text, arrays), PassContext()
+    assert step.run(graph, context).changes == 2
+    verify(graph)
+    feeds = {"x": RNG.standard_normal((3, 64)).astype(np.float32)}
+    (found,), (wanted,) = evaluate(graph, feeds), evaluate(graph_of(text, arrays), feeds)
+    assert np.mean((found - wanted) ** 2) < 0.05 * np.mean(wanted**2)
