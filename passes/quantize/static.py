@@ -60,6 +60,10 @@ class Quantize(Pass):
         if self.method is not Method.PERCENTILE and self.share != type(self).share:
             raise ValueError(f"share does nothing with the method {self.method.value}")
 
+    @property
+    def uses_samples(self) -> bool:
+        return True
+
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
         return PassResult.of(self.apply(graph, context))

@@ -66,6 +66,10 @@ class QuantizeWeights(Pass):
         """Raises ``ValueError`` for bits and blocks that there are not."""
         Format(self.bits, self.block, self.symmetric)
 
+    @property
+    def uses_samples(self) -> bool:
+        return self.rounding is Rounding.GPTQ
+
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         return PassResult.of(self.apply(graph, context))
 
