@@ -53,6 +53,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @click.option("--only", multiple=True, metavar="PATTERN", help="Quantize these layers or ops only.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these layers or ops.")
 @click.option(
+    "--precision", type=click.Path(), metavar="FILE.toml",
+    help="Other schemes, or none, for layers that match patterns.",
+)  # fmt: skip
+@click.option(
     "--exclude-worst", type=click.IntRange(0), default=0, metavar="N",
     help="Leave the N layers that suffer most by themselves.",
 )  # fmt: skip
@@ -89,7 +93,7 @@ def command(
     model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
     metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
     report: str | None, quiet: bool, scheme: str, only: tuple[str, ...], exclude: tuple[str, ...],
-    **values: Any,
+    precision: str | None, **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
@@ -109,7 +113,7 @@ def command(
     with Progress(quiet) as progress:
         found = quantize(
             model, data or (), scheme=scheme, only=only, exclude=exclude,
-            exclude_worst=exclude_worst, ranges=_read_ranges(given),
+            precision=precision or (), exclude_worst=exclude_worst, ranges=_read_ranges(given),
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
             journal=journal, options=options, listener=progress, **asked,

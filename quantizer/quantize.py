@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..driver import Compilation, CompileOptions, Listener, OptionError, Shapes, Source, silent
 from .control import Candidate, within_budget
 from .journal import Journal
+from .precision import Entry, entries_of, mixed_step
 from .result import Quantized
 from .schemes import Step, option_names, step_of
 from .scores import Metric, Scores
@@ -39,6 +40,7 @@ def quantize(
     scheme: str = "int8",
     only: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    precision: str | os.PathLike[str] | Sequence[Entry] = (),
     exclude_worst: int = 0,
     ranges: Mapping[str, Range] | None = None,
     metric: Metric | None = None,
@@ -63,23 +65,30 @@ def quantize(
     ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
-    nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the
-    lowest ratio of signal to quantization noise. With ``max_drop``, as few layers are left as keep
-    the mean of ``metric`` over the samples (default: agreement with the float model, 0 to 1) within
-    that of the float model. ``journal`` is a file in which what was found is kept: the same call
+    nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
+    them (:mod:`.precision`); ``scheme`` and ``only`` are then about the others. ``exclude_worst``
+    leaves so many layers in floats, those whose results have the lowest ratio of signal to
+    quantization noise. With ``max_drop``, as few layers are left as keep the mean of ``metric``
+    over the samples (default: agreement with the float model, 0 to 1) within that of the float
+    model. ``journal`` is a file in which what was found is kept: the same call
     goes on from there if it was stopped, and comes to the same result. Further keywords are fields
     of :class:`CompileOptions`, by which the result is compiled.
 
     Raises :class:`.OptionError` for options that make no sense, :class:`.SamplesError` for data
-    that cannot be read, :class:`.PassError` for samples that do not fit the model,
-    :class:`.BudgetError` where no layer can be quantized within ``max_drop``, and what importing
-    and compiling raise.
+    and :class:`.PrecisionError` for precision files that cannot be read, :class:`.PassError` for
+    samples that do not fit the model, :class:`.BudgetError` where no layer can be quantized within
+    ``max_drop``, and what importing and compiling raise.
     """
     from ..codegen.collector import rare_collections
 
     given = {name: fields.pop(name) for name in option_names() & fields.keys()}
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    step = step_of(scheme, given, only, exclude)
+    entries = entries_of(precision)
+    step = (
+        mixed_step(entries, scheme, given, only, exclude)
+        if entries
+        else step_of(scheme, given, only, exclude)
+    )
     if exclude_worst < 0:
         raise OptionError(f"exclude_worst is 0 or more, not {exclude_worst}")
     if max_drop is not None and not 0 <= max_drop < float("inf"):
@@ -162,13 +171,17 @@ class _Quantization:
     def _learn(self, context: PassContext) -> list[Row]:
         """Keep the ranges that were found; gives the rows of tensors.
 
-        What was seen of a tensor is only told when its range is found.
+        What was seen of a tensor is only told when its range is found. Names that the model does
+        not have may stand for other tensors the next time.
         """
+        names = {v.name for node in self.graph.nx for v in node.values}
         rows = list(context.tables.get("tensors", ()))
         for row in rows:
-            self.tensors.setdefault(row["tensor"], row)
-        self.compilation.ranges.update(context.ranges)
-        return [self.tensors[row["tensor"]] for row in rows]
+            if row["tensor"] in names:
+                self.tensors.setdefault(row["tensor"], row)
+        found = context.ranges.items()
+        self.compilation.ranges.update((name, r) for name, r in found if name in names)
+        return [self.tensors.get(row["tensor"], row) for row in rows]
 
     def _context(self) -> PassContext:
         """A context of its own, with the ranges found so far."""

@@ -91,6 +91,10 @@ class Quantize(Pass):
         ranges = self._ranges(places, kind, context)
         return layer_noise(places, ranges, kind, context)
 
+    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
+        """Find the range of each tensor that :meth:`quantize` would quantize."""
+        self._ranges(self._places(graph, leave), activation_kind(context), context)
+
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
         places, kind = self._places(graph, leave), activation_kind(context)

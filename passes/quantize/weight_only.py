@@ -109,6 +109,9 @@ class QuantizeWeights(Pass):
         """None: activations stay floats."""
         return set()
 
+    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
+        """Nothing: no ranges are used."""
+
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """The ratio of signal to noise of each selected layer in decibels, by the layer's name."""
         self.quantize(graph.copy(), context, lambda _: None)
