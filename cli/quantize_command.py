@@ -69,6 +69,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Leave as many layers as keep the metric's drop within this, such as 0.5% or 0.005.",
 )  # fmt: skip
 @click.option(
+    "--time-budget", type=click.FloatRange(0), metavar="SECONDS",
+    help="End the search for --max-drop after so long, with the best that it has found.",
+)  # fmt: skip
+@click.option(
     "--metric", metavar="MODULE:FUNCTION",
     help="A function of the results and the sample, by name, that gives a score (default: "
     "agreement with the float model).",
@@ -93,7 +97,7 @@ def command(
     model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
     metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
     report: str | None, quiet: bool, scheme: str, only: tuple[str, ...], exclude: tuple[str, ...],
-    precision: str | None, **values: Any,
+    precision: str | None, time_budget: float | None, **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
@@ -116,7 +120,7 @@ def command(
             precision=precision or (), exclude_worst=exclude_worst, ranges=_read_ranges(given),
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
-            journal=journal, options=options, listener=progress, **asked,
+            time_budget=time_budget, journal=journal, options=options, listener=progress, **asked,
         )  # fmt: skip
         if save_ranges is not None:
             found.save_ranges(save_ranges)
