@@ -90,7 +90,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Keep what is found here, and go on from there if the command was stopped.",
 )  # fmt: skip
 @click.option("--save-ranges", type=click.Path(), metavar="FILE.json", help="Write the ranges.")
-@click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the report.")
+@click.option(
+    "--report", type=click.Path(), metavar="FILE.json|FILE.html",
+    help="Write the report, as a page with plots where it ends in .html.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
 def command(
@@ -101,6 +104,7 @@ def command(
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
+    from ..quantizer.page import require_libraries
     from ..quantizer.schemes import option_names
     from ..samples import function_of
 
@@ -109,6 +113,8 @@ def command(
     for other in (save_ranges, report, journal):
         if other is not None and not Path(other).parent.is_dir():
             raise click.ClickException(f"cannot write {other}: there is no such folder")
+    if report is not None and Path(report).suffix == ".html":
+        require_libraries()
     # An option that is not given is left to the scheme, which may not have it.
     asked = {name: values.pop(name) for name in option_names() & values.keys()}
     asked = {name: value for name, value in asked.items() if value not in (None, False)}

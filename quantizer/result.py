@@ -89,8 +89,15 @@ class Quantized:
         write_text(Path(path), write_ranges(self.ranges))
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as JSON."""
-        write_text(Path(path), json.dumps(self.report, indent=1) + "\n")
+        """Write the report as JSON, or as a page where the name ends in ``.html``.
+
+        Raises :class:`.ReportError` where the libraries for a page are missing.
+        """
+        from .page import page
+
+        target = Path(path)
+        is_page = target.suffix == ".html"
+        write_text(target, page(self) if is_page else json.dumps(self.report, indent=1) + "\n")
 
 
 __all__ = ["Quantized"]

@@ -55,7 +55,7 @@ MAY_USE = {
     # All but tvm_ffi only where a model has tensors or ops that need them.
     "runtime": {"tvm_ffi", "ml_dtypes", "PIL", "re2"},
     # tomli is tomllib for Python 3.10.
-    "quantizer": {"onnx", "tomli", "tomllib"},
+    "quantizer": {"onnx", "tomli", "tomllib", "jinja2", "matplotlib"},
     "driver": {"tvm"},
     "samples": set(),
     "onnx_backend": {"onnx", "tvm"},

@@ -214,6 +214,7 @@ def _tell_tensors(
             "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
             by="given" if known else "sample data",
             seen=[seen.low, seen.high] if counted else None,
+            clipped=seen.outside(chosen.low, chosen.high) if counted else None,
             decibels=decibels(seen.power, error) if counted else None,
             histogram=seen.spread(_SPREAD) if counted else None,
         )  # fmt: skip
