@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..driver import CompileOptions, Source
     from ..passes.base import Row
-    from .result import Quantized
 
 _LIBRARIES = ("jinja2", "matplotlib")
 _TEMPLATE = "report.html"
@@ -24,6 +24,18 @@ class ReportError(UsageError):
     """A page cannot be made, as libraries for it are missing."""
 
 
+class Reported(Protocol):
+    """What a page is about: see :class:`.Quantized`."""
+
+    source: Source
+    options: CompileOptions
+    layers: Sequence[Row]
+    tensors: Sequence[Row]
+    warnings: list[str]
+    score: float | None
+    float_score: float | None
+
+
 def require_libraries() -> None:
     """Raise :class:`ReportError` where a page could not be made."""
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
@@ -33,7 +45,7 @@ def require_libraries() -> None:
         )
 
 
-def page(found: Quantized) -> str:
+def page(found: Reported) -> str:
     """The report on a quantized model; raises :class:`ReportError`."""
     require_libraries()
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -58,7 +70,7 @@ def page(found: Quantized) -> str:
     )
 
 
-def summary(found: Quantized) -> list[tuple[str, str]]:
+def summary(found: Reported) -> list[tuple[str, str]]:
     """What the page begins with: names and what there is to say."""
     schemes = Counter(row["scheme"] for row in found.layers)
     told = [
