@@ -65,6 +65,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Let biases make up for what quantization adds to the means of channels.",
 )  # fmt: skip
 @click.option(
+    "--all-layers", is_flag=True,
+    help="Quantize layers to 8 bits that become slower by it, too: they get smaller.",
+)  # fmt: skip
+@click.option(
     "--max-drop", metavar="DROP",
     help="Leave as many layers as keep the metric's drop within this, such as 0.5% or 0.005.",
 )  # fmt: skip
@@ -172,10 +176,10 @@ def _read_ranges(paths: Sequence[str]) -> dict[str, Range]:
 def _summary(found: Quantized, path: Path, seconds: float) -> None:
     rows = [
         (row["layer"], row["op"], row["scheme"], _decibels(row["decibels"]),
-         _decibels(row["alone"]), row["reason"])
+         _decibels(row["alone"]), _ratio(row["gain"]), row["reason"])
         for row in found.layers
     ]  # fmt: skip
-    columns = ["layer", "op", "scheme", ">weights, dB", ">alone, dB", "why"]
+    columns = ["layer", "op", "scheme", ">weights, dB", ">alone, dB", ">gain", "why"]
     show(table("Layers", columns, rows))
     cells = [
         (row["tensor"], f"{row['low']:.4g}", f"{row['high']:.4g}", *_seen(row),
@@ -205,6 +209,10 @@ def _seen(row: Row) -> tuple[str, str]:
 
 def _decibels(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def shades(counts: Sequence[int]) -> str:

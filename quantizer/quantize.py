@@ -61,7 +61,8 @@ def quantize(
     weights and activations. A tensor's range is that of ``ranges``, or is picked by ``method``
     (``minmax``, ``average``, ``percentile``, ``mse``, ``entropy``) from what runs on the samples
     show; ``share`` is the share of the numbers inside for percentiles. With ``bias_correction``,
-    biases make up for the shifts that quantization brings to the means of channels. The schemes
+    biases make up for the shifts that quantization brings to the means of channels. Layers that
+    8 bits would slow down on the target stay floats, but with ``all_layers``. The schemes
     ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums;
     ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
 
@@ -173,7 +174,7 @@ class _Quantization:
         tensors = self._learn(context)
         self.listener("quantize", 1, 1)
         rows = context.tables.get("layers", ())
-        layers = [{**row, "alone": self.noise.get(row["layer"])} for row in rows]
+        layers = [{"gain": None, **row, "alone": self.noise.get(row["layer"])} for row in rows]
         warnings = [*self.source.warnings, *context.warnings]
         return Quantized(
             graph, replace(self.source, warnings=tuple(warnings)), self.options,

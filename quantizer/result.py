@@ -27,10 +27,11 @@ class Quantized:
     """A quantized model: a graph of QuantizeLinear, DequantizeLinear and float ops.
 
     ``ranges`` are those of its tensors, by name. ``layers`` and ``tensors`` are the report: a row
-    for each layer that could be quantized, and for each tensor that was (ratios of signal to
-    quantization noise in decibels; ``alone`` is that of a layer's result where only it is
-    quantized, if that was asked). ``score`` and
-    ``float_score`` are what the metric says of it and of the float model, where that was asked.
+    for each layer that could be quantized, and for each tensor that was. They hold ratios of signal
+    to quantization noise in decibels; ``alone`` is that of a layer's result where only it is
+    quantized, if that was asked, and ``gain`` how many times as fast 8 bits should make a layer.
+    ``score`` and ``float_score`` are what the metric says of it and of the float model, where that
+    was asked.
     ``source`` says what it was made from, and ``options`` how it is to be compiled.
     """
 
