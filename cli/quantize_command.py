@@ -134,9 +134,9 @@ def command(
         )  # fmt: skip
         if save_ranges is not None:
             found.save_ranges(save_ranges)
+        found.save(path, progress)
         if report is not None:
             found.save_report(report)
-        found.save(path, progress)
     if not quiet:
         _summary(found, path, time.perf_counter() - started)
 

@@ -34,6 +34,7 @@ class Reported(Protocol):
     warnings: list[str]
     score: float | None
     float_score: float | None
+    islands: Sequence[Row] | None
 
 
 def require_libraries() -> None:
@@ -66,6 +67,7 @@ def page(found: Reported) -> str:
         layers=found.layers,
         shown=min(len(worst), _MOST_LAYERS),
         sensitivity=plots.sensitivity(worst[:_MOST_LAYERS]),
+        islands=found.islands or (),
         tensors=[(row, plots.histogram(row)) for row in found.tensors],
     )
 

@@ -75,7 +75,7 @@ def sensitivity(rows: Sequence[Row]) -> str | None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:12]}…{name[-27:]}"
+    return name if len(name) <= 56 else f"{name[:16]}…{name[-39:]}"
 
 
 @contextmanager

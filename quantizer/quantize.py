@@ -238,7 +238,8 @@ class _Quantization:
 
     def _score(self, found: Quantized, left: Collection[str], scores: Scores) -> float:
         def measured() -> float:
-            with found.session() as candidate:
+            # A copy: what compiling finds out would be missing where a journal has the score.
+            with replace(found).session() as candidate:
                 return scores.of(candidate)
 
         return self._kept(f"score without {', '.join(left)}", measured)

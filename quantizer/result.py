@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..driver import Artifact, Compilation, CompileOptions, Source, silent
 from .files import write_text
+from .islands import float_islands
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,8 +32,9 @@ class Quantized:
     to quantization noise in decibels; ``alone`` is that of a layer's result where only it is
     quantized, if that was asked, and ``gain`` how many times as fast 8 bits should make a layer.
     ``score`` and ``float_score`` are what the metric says of it and of the float model, where that
-    was asked.
-    ``source`` says what it was made from, and ``options`` how it is to be compiled.
+    was asked. ``islands`` are what the compiled model computes in floats between quantized layers
+    (:mod:`.islands`), known once it is compiled. ``source`` says what it was made from, and
+    ``options`` how it is to be compiled.
     """
 
     graph: Graph
@@ -44,6 +46,7 @@ class Quantized:
     warnings: list[str] = field(default_factory=list)
     score: float | None = None
     float_score: float | None = None
+    islands: Sequence[Row] | None = None
 
     @property
     def report(self) -> dict[str, Any]:
@@ -51,12 +54,15 @@ class Quantized:
         told: dict[str, Any] = {"layers": list(self.layers), "tensors": list(self.tensors)}
         if self.score is not None:
             told |= {"score": self.score, "float score": self.float_score}
+        if self.islands is not None:
+            told["islands"] = list(self.islands)
         return told
 
     def compile(self, listener: Listener | None = None) -> Artifact:
         """The artifact, for the target of the options; raises what compiling raises."""
         step = Compilation(self.options, listener or silent)
         artifact = step.run_graph(self.graph.copy(), self.source)
+        self.islands = float_islands(artifact.graph, self.layers)
         artifact.report["quantization"] = self.report
         return artifact
 

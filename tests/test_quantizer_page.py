@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -98,6 +99,13 @@ def test_plots_are_images_of_what_was_seen(found: graphkiln.Quantized, shown: Pa
 def test_the_same_report_gives_the_same_page(found: graphkiln.Quantized, tmp_path: Path) -> None:
     found.save_report(tmp_path / "a.html")
     assert (tmp_path / "a.html").read_text("utf-8") == page.page(found)
+
+
+def test_islands_are_there_once_the_model_is_compiled(found: graphkiln.Quantized) -> None:
+    island = {"ops": ["Softmax"], "onnx": ["<b>", "c"], "reason": "it takes no <bytes>"}
+    texts = Page(page.page(replace(found, islands=[island]))).texts
+    assert {"Float islands", "Softmax", "<b>, c", "it takes no <bytes>"} <= set(texts)
+    assert "Float islands" not in Page(page.page(found)).texts
 
 
 def test_weights_only_has_no_tensors() -> None:
