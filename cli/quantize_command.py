@@ -54,6 +54,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @click.option("--only", multiple=True, metavar="PATTERN", help="Quantize these layers or ops only.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these layers or ops.")
 @click.option(
+    "--precision", type=click.Path(), metavar="FILE.toml",
+    help="Other schemes, or none, for layers that match patterns.",
+)  # fmt: skip
+@click.option(
     "--exclude-worst", type=click.IntRange(0), default=0, metavar="N",
     help="Leave the N layers that suffer most by themselves.",
 )  # fmt: skip
@@ -62,8 +66,16 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Let biases make up for what quantization adds to the means of channels.",
 )  # fmt: skip
 @click.option(
+    "--all-layers", is_flag=True,
+    help="Quantize layers to 8 bits that become slower by it, too: they get smaller.",
+)  # fmt: skip
+@click.option(
     "--max-drop", metavar="DROP",
     help="Leave as many layers as keep the metric's drop within this, such as 0.5% or 0.005.",
+)  # fmt: skip
+@click.option(
+    "--time-budget", type=click.FloatRange(0), metavar="SECONDS",
+    help="End the search for --max-drop after so long, with the best that it has found.",
 )  # fmt: skip
 @click.option(
     "--metric", metavar="MODULE:FUNCTION",
@@ -83,17 +95,21 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Keep what is found here, and go on from there if the command was stopped.",
 )  # fmt: skip
 @click.option("--save-ranges", type=click.Path(), metavar="FILE.json", help="Write the ranges.")
-@click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the report.")
+@click.option(
+    "--report", type=click.Path(), metavar="FILE.json|FILE.html",
+    help="Write the report, as a page with plots where it ends in .html.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
 def command(
     model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
     metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
     report: str | None, quiet: bool, scheme: str, only: tuple[str, ...], exclude: tuple[str, ...],
-    **values: Any,
+    precision: str | None, time_budget: float | None, **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
+    from ..quantizer.page import require_libraries
     from ..quantizer.schemes import option_names
     from ..samples import function_of
 
@@ -102,6 +118,8 @@ def command(
     for other in (save_ranges, report, journal):
         if other is not None and not Path(other).parent.is_dir():
             raise click.ClickException(f"cannot write {other}: there is no such folder")
+    if report is not None and Path(report).suffix == ".html":
+        require_libraries()
     # An option that is not given is left to the scheme, which may not have it.
     asked = {name: values.pop(name) for name in option_names() & values.keys()}
     asked = {name: value for name, value in asked.items() if value not in (None, False)}
@@ -110,16 +128,16 @@ def command(
     with Progress(quiet) as progress:
         found = quantize(
             model, data or (), scheme=scheme, only=only, exclude=exclude,
-            exclude_worst=exclude_worst, ranges=_read_ranges(given),
+            precision=precision or (), exclude_worst=exclude_worst, ranges=_read_ranges(given),
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
-            journal=journal, options=options, listener=progress, **asked,
+            time_budget=time_budget, journal=journal, options=options, listener=progress, **asked,
         )  # fmt: skip
         if save_ranges is not None:
             found.save_ranges(save_ranges)
+        found.save(path, progress)
         if report is not None:
             found.save_report(report)
-        found.save(path, progress)
     if not quiet:
         _summary(found, path, time.perf_counter() - started)
 
@@ -159,10 +177,10 @@ def _read_ranges(paths: Sequence[str]) -> dict[str, Range]:
 def _summary(found: Quantized, path: Path, seconds: float) -> None:
     rows = [
         (row["layer"], row["op"], row["scheme"], _decibels(row["decibels"]),
-         _decibels(row["alone"]), row["reason"])
+         _decibels(row["alone"]), _ratio(row["gain"]), row["reason"])
         for row in found.layers
     ]  # fmt: skip
-    columns = ["layer", "op", "scheme", ">weights, dB", ">alone, dB", "why"]
+    columns = ["layer", "op", "scheme", ">weights, dB", ">alone, dB", ">gain", "why"]
     show(table("Layers", columns, rows))
     cells = [
         (row["tensor"], f"{row['low']:.4g}", f"{row['high']:.4g}", *_seen(row),
@@ -192,6 +210,10 @@ def _seen(row: Row) -> tuple[str, str]:
 
 def _decibels(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def shades(counts: Sequence[int]) -> str:

@@ -202,6 +202,11 @@ class Pass(ABC):
         """
         return any(claim.exactness is Exactness.LOSSY for _, claim in cls.promises())
 
+    @property
+    def uses_samples(self) -> bool:
+        """Does the pass go through ``data`` of its context?"""
+        return False
+
     @abstractmethod
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         """Change one graph in place, without its bodies; returns the number of changes by kind."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..driver import Compilation, CompileOptions, Listener, OptionError, Shapes, Source, silent
-from .control import Candidate, within_budget
+from .control import Candidate, Clock, within_budget
 from .journal import Journal
+from .precision import Entry, entries_of, mixed_step
 from .result import Quantized
 from .schemes import Step, option_names, step_of
 from .scores import Metric, Scores
@@ -39,10 +40,12 @@ def quantize(
     scheme: str = "int8",
     only: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    precision: str | os.PathLike[str] | Sequence[Entry] = (),
     exclude_worst: int = 0,
     ranges: Mapping[str, Range] | None = None,
     metric: Metric | None = None,
     max_drop: float | None = None,
+    time_budget: float | None = None,
     journal: str | os.PathLike[str] | None = None,
     options: CompileOptions | None = None,
     listener: Listener | None = None,
@@ -58,35 +61,42 @@ def quantize(
     weights and activations. A tensor's range is that of ``ranges``, or is picked by ``method``
     (``minmax``, ``average``, ``percentile``, ``mse``, ``entropy``) from what runs on the samples
     show; ``share`` is the share of the numbers inside for percentiles. With ``bias_correction``,
-    biases make up for the shifts that quantization brings to the means of channels.
-    ``int8-dynamic`` quantizes both with ranges that each run finds, and needs no samples. The
-    schemes ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the
-    sums; ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
+    biases make up for the shifts that quantization brings to the means of channels. Layers that
+    8 bits would slow down on the target stay floats, but with ``all_layers``. ``int8-dynamic``
+    quantizes both with ranges that each run finds, and needs no samples. The schemes
+    ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums;
+    ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
-    nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the
-    lowest ratio of signal to quantization noise. With ``max_drop``, as few layers are left as keep
-    the mean of ``metric`` over the samples (default: agreement with the float model, 0 to 1) within
-    that of the float model. ``journal`` is a file in which what was found is kept: the same call
-    goes on from there if it was stopped, and comes to the same result. Further keywords are fields
-    of :class:`CompileOptions`, by which the result is compiled.
+    nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
+    them (:mod:`.precision`); ``scheme`` and ``only`` are then about the others. ``exclude_worst``
+    leaves so many layers in floats, those whose results have the lowest ratio of signal to
+    quantization noise. With ``max_drop``, as few layers are left as keep the mean of ``metric``
+    over the samples (default: agreement with the float model, 0 to 1) within that of the float
+    model; no attempt is begun that is expected to end later than ``time_budget`` seconds after the
+    call, and the result is the best one until then. ``journal`` is a file in which what was found
+    is kept: the same call goes on from there if it was stopped, and comes to the same result.
+    Further keywords are fields of :class:`CompileOptions`, by which the result is compiled.
 
     Raises :class:`.OptionError` for options that make no sense, :class:`.SamplesError` for data
-    that cannot be read, :class:`.PassError` for samples that do not fit the model,
-    :class:`.BudgetError` where no layer can be quantized within ``max_drop``, and what importing
-    and compiling raise.
+    and :class:`.PrecisionError` for precision files that cannot be read, :class:`.PassError` for
+    samples that do not fit the model, :class:`.BudgetError` where no layer can be quantized within
+    ``max_drop`` and ``time_budget``, and what importing and compiling raise.
     """
     from ..codegen.collector import rare_collections
 
     given = {name: fields.pop(name) for name in option_names() & fields.keys()}
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    step = step_of(scheme, given, only, exclude)
+    entries = entries_of(precision)
+    step = (
+        mixed_step(entries, scheme, given, only, exclude)
+        if entries
+        else step_of(scheme, given, only, exclude)
+    )
     if exclude_worst < 0:
         raise OptionError(f"exclude_worst is 0 or more, not {exclude_worst}")
-    if max_drop is not None and not 0 <= max_drop < float("inf"):
-        raise OptionError(f"max_drop is 0 or more, not {max_drop}")
-    if metric is not None and max_drop is None:
-        raise OptionError("a metric needs max_drop, the drop that is allowed")
+    _check_budgets(metric, max_drop, time_budget)
+    clock = Clock(time_budget)
     with rare_collections():
         work = _Quantization.of(model, data, chosen, listener or silent, ranges or {})
         work.keep(journal, data, f"{step} {dict(ranges or {})} {max_drop}")
@@ -94,7 +104,20 @@ def quantize(
         left = work.worst_first(step)[:exclude_worst] if exclude_worst else []
         if max_drop is None:
             return work.result(step, left)
-        return work.controlled(step, left, metric, max_drop)
+        return work.controlled(step, left, metric, max_drop, clock)
+
+
+def _check_budgets(
+    metric: Metric | None, max_drop: float | None, time_budget: float | None
+) -> None:
+    """Raise :class:`.OptionError` for what would be ignored, and for budgets below 0."""
+    if max_drop is None:
+        for value, name in ((metric, "a metric"), (time_budget, "a time budget")):
+            if value is not None:
+                raise OptionError(f"{name} needs max_drop, the drop that is allowed")
+    for value, name in ((max_drop, "max_drop"), (time_budget, "time_budget")):
+        if value is not None and not 0 <= value < float("inf"):
+            raise OptionError(f"{name} is 0 or more, not {value}")
 
 
 @dataclass
@@ -152,7 +175,7 @@ class _Quantization:
         tensors = self._learn(context)
         self.listener("quantize", 1, 1)
         rows = context.tables.get("layers", ())
-        layers = [{**row, "alone": self.noise.get(row["layer"])} for row in rows]
+        layers = [{"gain": None, **row, "alone": self.noise.get(row["layer"])} for row in rows]
         warnings = [*self.source.warnings, *context.warnings]
         return Quantized(
             graph, replace(self.source, warnings=tuple(warnings)), self.options,
@@ -163,13 +186,17 @@ class _Quantization:
     def _learn(self, context: PassContext) -> list[Row]:
         """Keep the ranges that were found; gives the rows of tensors.
 
-        What was seen of a tensor is only told when its range is found.
+        What was seen of a tensor is only told when its range is found. Names that the model does
+        not have may stand for other tensors the next time.
         """
+        names = {v.name for node in self.graph.nx for v in node.values}
         rows = list(context.tables.get("tensors", ()))
         for row in rows:
-            self.tensors.setdefault(row["tensor"], row)
-        self.compilation.ranges.update(context.ranges)
-        return [self.tensors[row["tensor"]] for row in rows]
+            if row["tensor"] in names:
+                self.tensors.setdefault(row["tensor"], row)
+        found = context.ranges.items()
+        self.compilation.ranges.update((name, r) for name, r in found if name in names)
+        return [self.tensors.get(row["tensor"], row) for row in rows]
 
     def _context(self) -> PassContext:
         """A context of its own, with the ranges found so far."""
@@ -179,32 +206,41 @@ class _Quantization:
         return context
 
     def controlled(
-        self, step: Step, start: list[str], metric: Metric | None, max_drop: float
+        self, step: Step, start: list[str], metric: Metric | None, max_drop: float, clock: Clock
     ) -> Quantized:
         """The model with the fewest layers in floats, ``start`` and others, whose score drops by
-        ``max_drop`` at most.
+        ``max_drop`` at most, as far as the ``clock`` allows to look for it.
         """
         original = Compilation(self.options, silent).run_graph(self.graph.copy(), self.source)
         with original.session() as session:
             scores = Scores(self.compilation.data, session, metric)
             best = self._kept("float score", lambda: scores.of(session))
 
-            def attempt(left: Collection[str]) -> Candidate[Quantized]:
+            def candidate(left: Collection[str]) -> Candidate[Quantized]:
                 left = [*start, *left]
                 found = self.result(step, left)
                 found.score, found.float_score = self._score(found, left, scores), best
                 return Candidate(found, tuple(left), found.score)
+
+            def attempt(left: Collection[str]) -> Candidate[Quantized]:
+                return clock.timed(lambda: candidate(left))
 
             least = best - max_drop
             first = attempt(())
             if first.score >= least:
                 return first.model
             order = [name for name in self.worst_first(step) if name not in start]
-            return within_budget(attempt, first, order, least).model
+            chosen = within_budget(attempt, first, order, least, clock).model
+            if clock.stopped:
+                chosen.warnings.append(
+                    f"the {clock.seconds:g} s are up: with more, fewer layers may stay floats"
+                )
+            return chosen
 
     def _score(self, found: Quantized, left: Collection[str], scores: Scores) -> float:
         def measured() -> float:
-            with found.session() as candidate:
+            # A copy: what compiling finds out would be missing where a journal has the score.
+            with replace(found).session() as candidate:
                 return scores.of(candidate)
 
         return self._kept(f"score without {', '.join(left)}", measured)

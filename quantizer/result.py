@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..driver import Artifact, Compilation, CompileOptions, Source, silent
 from .files import write_text
+from .islands import float_islands
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -27,11 +28,13 @@ class Quantized:
     """A quantized model: a graph of QuantizeLinear, DequantizeLinear and float ops.
 
     ``ranges`` are those of its tensors, by name. ``layers`` and ``tensors`` are the report: a row
-    for each layer that could be quantized, and for each tensor that was (ratios of signal to
-    quantization noise in decibels; ``alone`` is that of a layer's result where only it is
-    quantized, if that was asked). ``score`` and
-    ``float_score`` are what the metric says of it and of the float model, where that was asked.
-    ``source`` says what it was made from, and ``options`` how it is to be compiled.
+    for each layer that could be quantized, and for each tensor that was. They hold ratios of signal
+    to quantization noise in decibels; ``alone`` is that of a layer's result where only it is
+    quantized, if that was asked, and ``gain`` how many times as fast 8 bits should make a layer.
+    ``score`` and ``float_score`` are what the metric says of it and of the float model, where that
+    was asked. ``islands`` are what the compiled model computes in floats between quantized layers
+    (:mod:`.islands`), known once it is compiled. ``source`` says what it was made from, and
+    ``options`` how it is to be compiled.
     """
 
     graph: Graph
@@ -43,6 +46,7 @@ class Quantized:
     warnings: list[str] = field(default_factory=list)
     score: float | None = None
     float_score: float | None = None
+    islands: Sequence[Row] | None = None
 
     @property
     def report(self) -> dict[str, Any]:
@@ -50,12 +54,15 @@ class Quantized:
         told: dict[str, Any] = {"layers": list(self.layers), "tensors": list(self.tensors)}
         if self.score is not None:
             told |= {"score": self.score, "float score": self.float_score}
+        if self.islands is not None:
+            told["islands"] = list(self.islands)
         return told
 
     def compile(self, listener: Listener | None = None) -> Artifact:
         """The artifact, for the target of the options; raises what compiling raises."""
         step = Compilation(self.options, listener or silent)
         artifact = step.run_graph(self.graph.copy(), self.source)
+        self.islands = float_islands(artifact.graph, self.layers)
         artifact.report["quantization"] = self.report
         return artifact
 
@@ -89,8 +96,15 @@ class Quantized:
         write_text(Path(path), write_ranges(self.ranges))
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as JSON."""
-        write_text(Path(path), json.dumps(self.report, indent=1) + "\n")
+        """Write the report as JSON, or as a page where the name ends in ``.html``.
+
+        Raises :class:`.ReportError` where the libraries for a page are missing.
+        """
+        from .page import page
+
+        target = Path(path)
+        is_page = target.suffix == ".html"
+        write_text(target, page(self) if is_page else json.dumps(self.report, indent=1) + "\n")
 
 
 __all__ = ["Quantized"]

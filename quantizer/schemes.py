@@ -25,6 +25,11 @@ class Step(Protocol):
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """How much each layer of a graph would suffer by itself: decibels by its name."""
 
+    def calibrate(
+        self, graph: Graph, context: PassContext, leave: Callable[[Node], str | None]
+    ) -> None:
+        """Add to the context the ranges that quantizing a graph takes."""
+
     def quantize(
         self, graph: Graph, context: PassContext, leave: Callable[[Node], str | None]
     ) -> Mapping[str, int]:
@@ -34,12 +39,13 @@ class Step(Protocol):
 @dataclass(frozen=True)
 class Scheme:
     """The pass called ``by``, with the ``options`` that it takes, and the fields that are
-    ``fixed``.
+    ``fixed``. ``replaces`` says that it puts other ops in the place of layers.
     """
 
     by: str
     options: tuple[str, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    replaces: bool = False
 
     def step(
         self, options: Mapping[str, Any], only: Iterable[str] = (), exclude: Iterable[str] = ()
@@ -69,10 +75,10 @@ class Scheme:
 _FEW_BITS = ("block", "rounding")
 
 SCHEMES: Mapping[str, Scheme] = {
-    "int8": Scheme("quantize", ("method", "share", "bias_correction")),
-    "int8-dynamic": Scheme("quantize_dynamic", ()),
-    "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}),
-    "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}),
+    "int8": Scheme("quantize", ("method", "share", "bias_correction", "all_layers")),
+    "int8-dynamic": Scheme("quantize_dynamic", (), replaces=True),
+    "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}, replaces=True),
+    "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}, replaces=True),
 }
 
 

@@ -210,3 +210,11 @@ def test_a_pipeline_refuses_what_its_passes_would_ignore() -> None:
     text = "default@before(integers)=quantize{share=0.9}"
     with pytest.raises(OptionError, match="quantize: share does nothing with the method minmax"):
         graphkiln.compile(DIGITS, passes=text, data=images(1), jobs=1)
+
+
+@pytest.mark.parametrize(
+    "passes", [None, "default@before(integers)=quantize_weights{rounding=mse}"]
+)
+def test_data_that_no_pass_uses_are_refused(passes: str | None) -> None:
+    with pytest.raises(OptionError, match="no pass of the pipeline uses the data"):
+        graphkiln.compile(DIGITS, passes=passes, data=images(1), jobs=1)

@@ -108,6 +108,11 @@ class Histogram:
         off = np.where(inside & (widths >= step), step * step / 12, off)
         return float(np.dot(off, counts) / self.total)
 
+    def outside(self, low: float, high: float) -> float:
+        """The share (0 to 1) of the numbers that lie outside of a range, off by a bin at most."""
+        middles, _, counts = self.values()
+        return float(counts[(middles < low) | (middles > high)].sum() / self.total)
+
     @property
     def power(self) -> float:
         """The mean of the squares of all numbers."""

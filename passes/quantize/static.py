@@ -15,6 +15,7 @@ from ..claims import lossy
 from ..ranges import Range, remark_on_unused
 from .bias_correction import correct_biases
 from .calibration import Calibration, Method
+from .gain import gains, slowdown
 from .histogram import Histogram
 from .insert import Inserted, insert_quantizers
 from .numbers import decibels
@@ -40,6 +41,8 @@ class Quantize(Pass):
     percentiles. ``only`` and ``exclude`` are patterns of layers, see :class:`.Selection`, and
     ``exclude_worst`` is the number of layers that are left because their results suffer most.
     With ``bias_correction``, biases make up for the shifts of means (:mod:`.bias_correction`).
+    Layers that 8 bits would slow down on the target stay floats (:mod:`.gain`), but with
+    ``all_layers``.
     """
 
     method: Method = Method.MINMAX
@@ -48,6 +51,7 @@ class Quantize(Pass):
     exclude: tuple[str, ...] = ()
     exclude_worst: int = 0
     bias_correction: bool = False
+    all_layers: bool = False
 
     name = "quantize"
     claims = {
@@ -62,6 +66,10 @@ class Quantize(Pass):
         Calibration(self.method, self.share)
         if self.method is not Method.PERCENTILE and self.share != type(self).share:
             raise ValueError(f"share does nothing with the method {self.method.value}")
+
+    @property
+    def uses_samples(self) -> bool:
+        return True
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
@@ -79,21 +87,28 @@ class Quantize(Pass):
 
     def ranged(self, graph: Graph, context: PassContext) -> set[str]:
         """The tensors that are quantized in a run, by name."""
-        return {v.name for v in self._places(graph, lambda _: None).tensors}
+        return {v.name for v in self._places(graph, context, lambda _: None).tensors}
 
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """What quantizing each selected layer alone does to its result: the ratio of signal to
         noise in decibels, by the layer's name.
         """
-        places = self._places(graph, lambda _: None)
+        places = self._places(graph, context, lambda _: None)
         kind = activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
         twin = partial(static_twin, ranges=ranges, kind=kind)
         return layer_noise(graph, places.products, twin, context)
 
+    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
+        """Find the range of each tensor that :meth:`quantize` would quantize."""
+        self._ranges(
+            self._places(graph, context, leave), activation_kind(context.hardware), context
+        )
+
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
-        places, kind = self._places(graph, leave), activation_kind(context.hardware)
+        gain = gains(self._selected(graph, lambda _: None), context.hardware)
+        places, kind = self._places(graph, context, leave), activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
         editor = context.editor(graph)
         inserted = Inserted()
@@ -101,11 +116,21 @@ class Quantize(Pass):
             corrected = correct_biases(places, ranges, kind, context, editor)
             inserted.counts["means"] = corrected
         insert_quantizers(editor, places, ranges, kind, inserted)
-        _tell_layers(places, inserted.decibels, context)
+        _tell_layers(places, inserted.decibels, gain, context)
         _keep_tensors(places, context)
         return inserted.counts
 
-    def _places(self, graph: Graph, leave: Objection) -> Places:
+    def _places(self, graph: Graph, context: PassContext, leave: Objection) -> Places:
+        """What is quantized: the selected layers, but for those that would become slower."""
+        selected = self._selected(graph, leave)
+        if self.all_layers:
+            return selected
+        slow = {n: slowdown(g) for n, g in gains(selected, context.hardware).items()}
+        if not any(slow.values()):
+            return selected
+        return self._selected(graph, lambda node: leave(node) or slow.get(node))
+
+    def _selected(self, graph: Graph, leave: Objection) -> Places:
         selected = Selection(self.only, self.exclude)
 
         def objection(node: Node) -> str | None:
@@ -168,15 +193,16 @@ def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram
 
 
 def _tell_layers(
-    places: Places, weights: Mapping[Node, float | None], context: PassContext
-) -> None:
-    """How each layer computes, and the quantization noise of its weights."""
+    places: Places, weights: Mapping[Node, float | None], gain: Mapping[Node, float],
+    context: PassContext,
+) -> None:  # fmt: skip
+    """How each layer computes, the quantization noise of its weights, and what 8 bits gain."""
     reasons = dict(places.left)
     for node in sorted([*places.products, *reasons], key=lambda n: n.serial):
         context.tell(
             "layers", layer=node.name, op=node.key, onnx=list(node.origins.names),
             scheme="float" if node in reasons else "static int8", reason=reasons.get(node, ""),
-            decibels=weights.get(node),
+            decibels=weights.get(node), gain=gain.get(node),
         )  # fmt: skip
 
 
@@ -204,6 +230,7 @@ def _tell_tensors(
             "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
             by="given" if known else "sample data",
             seen=[seen.low, seen.high] if counted else None,
+            clipped=seen.outside(chosen.low, chosen.high) if counted else None,
             decibels=decibels(seen.power, error) if counted else None,
             histogram=seen.spread(_SPREAD) if counted else None,
         )  # fmt: skip

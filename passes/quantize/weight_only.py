@@ -66,6 +66,10 @@ class QuantizeWeights(Pass):
         """Raises ``ValueError`` for bits and blocks that there are not."""
         Format(self.bits, self.block, self.symmetric)
 
+    @property
+    def uses_samples(self) -> bool:
+        return self.rounding is Rounding.GPTQ
+
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         return PassResult.of(self.apply(graph, context))
 
@@ -104,6 +108,9 @@ class QuantizeWeights(Pass):
     def ranged(self, graph: Graph, context: PassContext) -> set[str]:
         """None: activations stay floats."""
         return set()
+
+    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
+        """Nothing: no ranges are used."""
 
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """The ratio of signal to noise of each selected layer in decibels, by the layer's name."""
