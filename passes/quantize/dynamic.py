@@ -89,6 +89,9 @@ class QuantizeDynamic(Pass):
         """No tensors: ranges are found in the run."""
         return set()
 
+    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
+        """Nothing is to be found beforehand."""
+
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """What quantizing each selected layer alone does to its result: the ratio of signal to
         noise in decibels, by the layer's name.
