@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..passes.base import Row
     from ..passes.ranges import Range
     from ..quantizer import Quantized
+    from ..quantizer.result import Form
 
 _SHADES = " ▁▂▃▄▅▆▇█"
 
@@ -32,6 +33,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @click.option(
     "-o", "--output", type=click.Path(),
     help="An artifact, or an ONNX model where it ends in .onnx (default: MODEL.kiln).",
+)  # fmt: skip
+@click.option(
+    "--format", "form", type=click.Choice(["qdq", "qoperator"]), default="qdq", show_default=True,
+    help="The form of an ONNX model: quantizers around float ops, or ops on integers.",
 )  # fmt: skip
 @click.option(
     "--scheme", type=click.Choice(["int8", "int8-weights", "int4-weights"]), default="int8",
@@ -91,10 +96,11 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
 def command(
-    model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
-    metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
-    report: str | None, quiet: bool, scheme: str, method: str, share: float, bias_correction: bool,
-    block: int, rounding: str, only: tuple[str, ...], exclude: tuple[str, ...], **values: Any,
+    model: str, data: str | None, output: str | None, form: Form, exclude_worst: int,
+    max_drop: str | None, metric: str | None, given: tuple[str, ...], journal: str | None,
+    save_ranges: str | None, report: str | None, quiet: bool, scheme: str, method: str,
+    share: float, bias_correction: bool, block: int, rounding: str, only: tuple[str, ...],
+    exclude: tuple[str, ...], **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
@@ -102,6 +108,8 @@ def command(
 
     path = Path(output) if output else Path(model).with_suffix(".kiln")
     _require_writable(path, model)
+    if form != "qdq" and path.suffix != ".onnx":
+        raise click.ClickException(f"--format {form} is for ONNX models: name one with -o")
     for other in (save_ranges, report, journal):
         if other is not None and not Path(other).parent.is_dir():
             raise click.ClickException(f"cannot write {other}: there is no such folder")
@@ -121,7 +129,7 @@ def command(
             found.save_ranges(save_ranges)
         if report is not None:
             found.save_report(report)
-        found.save(path, progress)
+        found.save(path, progress, form)
     if not quiet:
         _summary(found, path, time.perf_counter() - started)
 

@@ -70,6 +70,18 @@ def test_faults_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_of_integers(
+    graphkiln_command: Run, model: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "q.onnx"
+    given = ("quantize", model, "--data", data, "--format", "qoperator", "-o")
+    done = graphkiln_command(*given, out, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", ""), done
+    assert "QLinearConv" in {n.op_type for n in onnx.load(out).graph.node}
+    refused = graphkiln_command(*given, tmp_path / "q.kiln")
+    assert refused.code == 1 and "--format qoperator is for ONNX models" in refused.err, refused
+
+
 def test_weights_only(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "w.onnx"
     done = graphkiln_command("quantize", model, "--scheme", "int4-weights", "-o", out)
