@@ -39,8 +39,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="The form of an ONNX model: quantizers around float ops, or ops on integers.",
 )  # fmt: skip
 @click.option(
-    "--scheme", type=click.Choice(["int8", "int8-weights", "int4-weights"]), default="int8",
-    show_default=True, help="Weights and activations, or weights only.",
+    "--scheme", default="int8", show_default=True,
+    type=click.Choice(
+        ["int8", "int8-weights", "int4-weights", "float16-weights", "bfloat16-weights"]
+    ), help="Weights and activations, or weights only.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["minmax", "average", "percentile", "mse", "entropy"]),

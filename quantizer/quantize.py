@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _WEIGHTS = {"int8-weights": 8, "int4-weights": 4}
 """The bits of weight-only schemes."""
+_FLOATS = {"float16-weights": "float16", "bfloat16-weights": "bfloat16"}
+"""The floats of schemes that store weights in 16 bits."""
 _BEFORE = (
     "settle,decompose,recognize{attention=false},simplify,recognize{attention=false},fold_affine,"
     "simplify"
@@ -67,7 +69,8 @@ def quantize(
     for percentiles. With ``bias_correction``, biases make up for the shifts that quantization
     brings to the means of channels. The schemes ``int8-weights`` and ``int4-weights`` quantize
     weights in blocks of ``block`` along the sums; ``rounding`` is ``nearest``, ``mse``, or
-    ``gptq``, which takes samples.
+    ``gptq``, which takes samples. ``float16-weights`` and ``bfloat16-weights`` store weights in 16
+    bits.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the
@@ -90,6 +93,8 @@ def quantize(
     _refuse_others(scheme, method, share, bias_correction, block, rounding)
     if scheme == "int8":
         step = _static(method, share, bias_correction, *selection)
+    elif scheme in _FLOATS:
+        step = _narrow(scheme, *selection)
     else:
         step = _weights(scheme, block, rounding, *selection)
     if exclude_worst < 0:
@@ -114,10 +119,10 @@ def _refuse_others(
     """Raise :class:`.OptionError` for options that the scheme or the method would ignore."""
     defaults = {name: p.default for name, p in signature(quantize).parameters.items()}
     static = {"method": method, "share": share, "bias_correction": correct}
-    for name, value in (
-        {"block": block, "rounding": rounding} if scheme == "int8" else static
-    ).items():
-        if value != defaults[name]:
+    few_bits = {"block": block, "rounding": rounding}
+    used = static if scheme == "int8" else few_bits if scheme in _WEIGHTS else {}
+    for name, value in {**static, **few_bits}.items():
+        if name not in used and value != defaults[name]:
             raise OptionError(f"{name} does nothing with the scheme {scheme}")
     if share != defaults["share"] and method != "percentile":
         raise OptionError(f"share does nothing with the method {method}")
@@ -154,11 +159,17 @@ def _weights(
 ) -> Step:
     from ..passes.quantize import QuantizeWeights, Rounding
 
-    _one_of("scheme", scheme, ["int8", *_WEIGHTS])
+    _one_of("scheme", scheme, ["int8", *_WEIGHTS, *_FLOATS])
     if block < 16 or block & (block - 1):
         raise OptionError(f"block is a power of two from 16 on, not {block}")
     known = _one_of("rounding", rounding, [r.value for r in Rounding])
     return QuantizeWeights(_WEIGHTS[scheme], block, Rounding(known), only=only, exclude=exclude)
+
+
+def _narrow(scheme: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> Step:
+    from ..passes.quantize import NarrowFloat, NarrowWeights
+
+    return NarrowWeights(NarrowFloat(_FLOATS[scheme]), only, exclude)
 
 
 def _one_of(option: str, value: str, known: list[str]) -> str:

@@ -190,7 +190,9 @@ def test_samples_may_have_other_sizes() -> None:
         ({"rounding": "gptq"}, OptionError, "rounding does nothing with the scheme int8"),
         ({"share": 0.9}, OptionError, "share does nothing with the method minmax"),
         ({"scheme": "int4-weights", "method": "mse"}, OptionError, "method does nothing with the"),
-        ({"scheme": "int3"}, OptionError, "scheme is one of int8, int8-weights, int4-weights, not"),
+        ({"scheme": "float16-weights", "block": 64}, OptionError, "block does nothing with the"),
+        ({"scheme": "bfloat16-weights", "method": "mse"}, OptionError, "method does nothing with"),
+        ({"scheme": "int3"}, OptionError, "scheme is one of int8, int8-weights, .*, not 'int3'"),
         ({"scheme": "int4-weights", "block": 20}, OptionError, "block is a power of two from 16"),
         ({"scheme": "int4-weights", "rounding": "up"}, OptionError, "rounding is one of nearest"),
     ],
@@ -217,6 +219,25 @@ def test_weights_only(scheme: str, close: float, tmp_path: Path) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
         assert cosine(a, x @ weights) > close
     assert graphkiln.quantize(model, scheme=scheme, max_drop=0.5, jobs=1, data=[{"x": x}]).score
+
+
+@pytest.mark.parametrize(("kind", "close"), [("float16", 0.9999999), ("bfloat16", 0.99999)])
+def test_weights_of_16_bits(kind: str, close: float, tmp_path: Path) -> None:
+    """Half as large, in memory and as a model, which compiles to the same bits again."""
+    found = graphkiln.quantize(DIGITS, scheme=f"{kind}-weights", jobs=1)
+    assert {row["scheme"] for row in found.layers} == {f"{kind} weights"}
+    artifact, floats = found.compile(), graphkiln.compile(DIGITS, jobs=1)
+    assert artifact.report["weight_bytes"] < 0.52 * floats.report["weight_bytes"]
+    data = images(8, seed=4)
+    ours = answers(artifact.session(threads=1), data)
+    assert close < cosine(ours, answers(floats.session(threads=1), data)) < 1
+    path = found.save(tmp_path / "w.onnx")
+    assert path.stat().st_size < 0.55 * DIGITS.stat().st_size
+    theirs = answers(onnxruntime.InferenceSession(path), data)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-2)
+    again = graphkiln.compile(path, jobs=1)
+    assert again.report["weight_bytes"] == artifact.report["weight_bytes"]
+    np.testing.assert_array_equal(answers(again.session(threads=1), data), ours)
 
 
 def test_a_pipeline_may_quantize() -> None:
