@@ -90,6 +90,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Ranges to go by in place of what runs show; of several files, what holds all.",
 )
 @click.option(
+    "--data-free", is_flag=True,
+    help="Find ranges on inputs that are made up, where there are no samples.",
+)  # fmt: skip
+@click.option(
     "--journal", type=click.Path(), metavar="FILE.json",
     help="Keep what is found here, and go on from there if the command was stopped.",
 )  # fmt: skip
@@ -99,10 +103,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @compile_options
 def command(
     model: str, data: str | None, output: str | None, form: Form, exclude_worst: int,
-    max_drop: str | None, metric: str | None, given: tuple[str, ...], journal: str | None,
-    save_ranges: str | None, report: str | None, quiet: bool, scheme: str, method: str,
-    share: float, bias_correction: bool, block: int, rounding: str, only: tuple[str, ...],
-    exclude: tuple[str, ...], **values: Any,
+    max_drop: str | None, metric: str | None, given: tuple[str, ...], data_free: bool,
+    journal: str | None, save_ranges: str | None, report: str | None, quiet: bool, scheme: str,
+    method: str, share: float, bias_correction: bool, block: int, rounding: str,
+    only: tuple[str, ...], exclude: tuple[str, ...], **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
@@ -122,7 +126,7 @@ def command(
             model, data or (), scheme=scheme, method=method, share=share, block=block,
             rounding=rounding, only=only, exclude=exclude,
             exclude_worst=exclude_worst, bias_correction=bias_correction,
-            ranges=_read_ranges(given),
+            ranges=_read_ranges(given), data_free=data_free,
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
             journal=journal, options=options, listener=progress,

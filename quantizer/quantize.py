@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
     from ..passes.base import PassContext, Row
     from ..passes.ranges import Range
+    from .data_free import MadeUp
 
 _WEIGHTS = {"int8-weights": 8, "int4-weights": 4}
 """The bits of weight-only schemes."""
@@ -50,6 +51,7 @@ def quantize(
     exclude: Iterable[str] = (),
     exclude_worst: int = 0,
     ranges: Mapping[str, Range] | None = None,
+    data_free: bool = False,
     metric: Metric | None = None,
     max_drop: float | None = None,
     journal: str | os.PathLike[str] | None = None,
@@ -72,6 +74,9 @@ def quantize(
     ``gptq``, which takes samples. ``float16-weights`` and ``bfloat16-weights`` store weights in 16
     bits.
 
+    With ``data_free``, ranges come from inputs that are made up (:mod:`.data_free`) in the place of
+    samples, and the result has a warning that says so.
+
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the
     lowest ratio of signal to quantization noise. With ``max_drop``, as few layers are left as keep
@@ -82,8 +87,9 @@ def quantize(
 
     Raises :class:`.OptionError` for options that make no sense, :class:`.SamplesError` for data
     that cannot be read, :class:`.PassError` for samples that do not fit the model,
-    :class:`.BudgetError` where no layer can be quantized within ``max_drop``, and what importing
-    and compiling raise.
+    :class:`.BudgetError` where no layer can be quantized within ``max_drop``,
+    :class:`.DataFreeError` for inputs that cannot be made up, and what importing and compiling
+    raise.
     """
     from ..codegen.collector import rare_collections
 
@@ -91,6 +97,8 @@ def quantize(
     selection = tuple(only), tuple(exclude)
     step: Step
     _refuse_others(scheme, method, share, bias_correction, block, rounding)
+    if data_free:
+        _refuse_with_data_free(scheme, data, max_drop)
     if scheme == "int8":
         step = _static(method, share, bias_correction, *selection)
     elif scheme in _FLOATS:
@@ -104,8 +112,8 @@ def quantize(
     if metric is not None and max_drop is None:
         raise OptionError("a metric needs max_drop, the drop that is allowed")
     with rare_collections():
-        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {})
-        work.keep(journal, data, f"{step} {dict(ranges or {})} {max_drop}")
+        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {}, data_free)
+        work.keep(journal, data, f"{step} {dict(ranges or {})} {max_drop} {data_free}")
         work.check_ranges(step)
         left = work.worst_first(step)[:exclude_worst] if exclude_worst else []
         if max_drop is None:
@@ -126,6 +134,16 @@ def _refuse_others(
             raise OptionError(f"{name} does nothing with the scheme {scheme}")
     if share != defaults["share"] and method != "percentile":
         raise OptionError(f"share does nothing with the method {method}")
+
+
+def _refuse_with_data_free(scheme: str, data: Any, max_drop: float | None) -> None:
+    """Raise :class:`.OptionError` for what makes no sense with made-up data."""
+    if scheme != "int8":
+        raise OptionError(f"data_free does nothing with the scheme {scheme}")
+    if isinstance(data, (str, os.PathLike)) or data != ():
+        raise OptionError("data_free takes the place of samples: give one of them")
+    if max_drop is not None:
+        raise OptionError("max_drop needs samples of real inputs to measure on, not data_free")
 
 
 class Step(Protocol):
@@ -190,21 +208,27 @@ class _Quantization:
     tensors: dict[str, Row] = field(default_factory=dict)
     noise: dict[str, float | None] = field(default_factory=dict)
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
+    made_up: MadeUp | None = None
 
     @classmethod
     def of(
         cls, model: Any, data: Any, options: CompileOptions, listener: Listener,
-        ranges: Mapping[str, Range],
+        ranges: Mapping[str, Range], data_free: bool = False,
     ) -> _Quantization:  # fmt: skip
-        """Import a model, and simplify it."""
+        """Import a model, and simplify it; with ``data_free``, make up data for it."""
+        from .data_free import WARNING, MadeUp
+
         dumps = None if options.dump_ir is None else Path(options.dump_ir) / "quantize"
         first = replace(options, passes=_BEFORE, dump_ir=dumps, stop_after=None, tune=0.0)
         compilation = Compilation(first, listener, data, dict(ranges))
         graph, source = compilation.imported(model)
+        made_up = MadeUp.of(graph, ranges) if data_free else None
         graph = compilation.optimize(graph)
-        warnings = (*source.warnings, *compilation.report["warnings"])
+        told = () if made_up is None else (WARNING,)
+        warnings = (*source.warnings, *compilation.report["warnings"], *told)
         return cls(
-            graph, replace(source, warnings=warnings), options, listener, compilation
+            graph, replace(source, warnings=warnings), options, listener, compilation,
+            made_up=made_up,
         )  # fmt: skip
 
     def keep(self, journal: str | os.PathLike[str] | None, data: Any, options: str) -> None:
@@ -254,6 +278,8 @@ class _Quantization:
         context = self.compilation.manager().context()
         context.ranges = dict(self.compilation.ranges)
         context.journal = self.journal
+        if self.made_up is not None:
+            self.made_up.replace_data(context)
         return context
 
     def controlled(

@@ -82,6 +82,21 @@ def test_a_model_of_integers(
     assert refused.code == 1 and "--format qoperator is for ONNX models" in refused.err, refused
 
 
+def test_without_samples(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.kiln"
+    done = graphkiln_command("quantize", model, "--data-free", "-o", out)
+    assert done.code == 0 and out.exists(), done
+    assert "note: the ranges are data-free: no real input was seen" in done.out
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_weights_of_16_bits(graphkiln_command: Run, model: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "w.onnx"
+    done = graphkiln_command("quantize", model, "--scheme", f"{kind}-weights", "-o", out)
+    assert done.code == 0 and f"{kind} weights" in done.out, done
+    assert out.stat().st_size < 0.55 * model.stat().st_size
+
+
 def test_weights_only(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "w.onnx"
     done = graphkiln_command("quantize", model, "--scheme", "int4-weights", "-o", out)
