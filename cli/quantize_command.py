@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..passes.base import Row
     from ..passes.ranges import Range
     from ..quantizer import Quantized
+    from ..quantizer.result import Form
 
 _SHADES = " ▁▂▃▄▅▆▇█"
 
@@ -34,9 +35,14 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="An artifact, or an ONNX model where it ends in .onnx (default: MODEL.kiln).",
 )  # fmt: skip
 @click.option(
+    "--format", "form", type=click.Choice(["qdq", "qoperator"]), default="qdq", show_default=True,
+    help="The form of an ONNX model: quantizers around float ops, or ops on integers.",
+)  # fmt: skip
+@click.option(
     "--scheme", default="int8", show_default=True,
     help="int8: weights and activations, with ranges from samples; int8-dynamic: with ranges found "
-    "in each run; int8-weights, int4-weights: weights only.",
+    "in each run; int8-weights, int4-weights: weights only; float16-weights, bfloat16-weights: "
+    "weights in 16 bits.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["minmax", "average", "percentile", "mse", "entropy"]),
@@ -91,6 +97,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Ranges to go by in place of what runs show; of several files, what holds all.",
 )
 @click.option(
+    "--data-free", is_flag=True,
+    help="Find ranges on inputs that are made up, where there are no samples.",
+)  # fmt: skip
+@click.option(
     "--journal", type=click.Path(), metavar="FILE.json",
     help="Keep what is found here, and go on from there if the command was stopped.",
 )  # fmt: skip
@@ -102,10 +112,11 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
 def command(
-    model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
-    metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
-    report: str | None, quiet: bool, scheme: str, only: tuple[str, ...], exclude: tuple[str, ...],
-    precision: str | None, time_budget: float | None, **values: Any,
+    model: str, data: str | None, output: str | None, form: Form, exclude_worst: int,
+    max_drop: str | None, metric: str | None, given: tuple[str, ...], data_free: bool,
+    journal: str | None, save_ranges: str | None, report: str | None, quiet: bool, scheme: str,
+    only: tuple[str, ...], exclude: tuple[str, ...], precision: str | None,
+    time_budget: float | None, **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
@@ -115,6 +126,8 @@ def command(
 
     path = Path(output) if output else Path(model).with_suffix(".kiln")
     _require_writable(path, model)
+    if form != "qdq" and path.suffix != ".onnx":
+        raise click.ClickException(f"--format {form} is for ONNX models: name one with -o")
     for other in (save_ranges, report, journal):
         if other is not None and not Path(other).parent.is_dir():
             raise click.ClickException(f"cannot write {other}: there is no such folder")
@@ -129,13 +142,14 @@ def command(
         found = quantize(
             model, data or (), scheme=scheme, only=only, exclude=exclude,
             precision=precision or (), exclude_worst=exclude_worst, ranges=_read_ranges(given),
+            data_free=data_free,
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
             time_budget=time_budget, journal=journal, options=options, listener=progress, **asked,
         )  # fmt: skip
         if save_ranges is not None:
             found.save_ranges(save_ranges)
-        found.save(path, progress)
+        found.save(path, progress, form)
         if report is not None:
             found.save_report(report)
     if not quiet:

@@ -82,7 +82,8 @@ class PassContext:
     ``hardware`` answers questions about the target, and ``warnings`` are messages for the user.
     ``explain``, if given, is called with (rule, node, reason) for every rewrite that was tried and
     not made; ``listener`` hears of every edit. ``data`` are sample feeds of the model, which may be
-    gone through several times, ``ranges`` those of tensors by name: the user's, and what passes
+    gone through several times (``data_from`` says what made them up where they are no samples of
+    real inputs), ``ranges`` those of tensors by name: the user's, and what passes
     have found. ``runner`` runs graphs (the driver's compiles them), ``journal`` keeps results of
     long work, and ``random`` gives the same numbers in every compilation. ``numbers`` are the
     measurements of the pass that is running, and ``tables`` what it found in rows, by the table's
@@ -94,6 +95,7 @@ class PassContext:
     explain: Explain | None = None
     listener: Listener | None = None
     data: Iterable[Feeds] = ()
+    data_from: str = ""
     ranges: dict[str, Range] = field(default_factory=dict)
     runner: Runner = reference_runner
     journal: Journal = field(default_factory=NoJournal)

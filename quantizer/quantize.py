@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..passes.base import PassContext, Row
     from ..passes.ranges import Range
+    from .data_free import MadeUp
 
 _BEFORE = (
     "settle,decompose,recognize{attention=false},simplify,recognize{attention=false},fold_affine,"
@@ -43,6 +44,7 @@ def quantize(
     precision: str | os.PathLike[str] | Sequence[Entry] = (),
     exclude_worst: int = 0,
     ranges: Mapping[str, Range] | None = None,
+    data_free: bool = False,
     metric: Metric | None = None,
     max_drop: float | None = None,
     time_budget: float | None = None,
@@ -65,7 +67,11 @@ def quantize(
     8 bits would slow down on the target stay floats, but with ``all_layers``. ``int8-dynamic``
     quantizes both with ranges that each run finds, and needs no samples. The schemes
     ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums;
-    ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples.
+    ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples. ``float16-weights``
+    and ``bfloat16-weights`` store weights in 16 bits.
+
+    With ``data_free``, ranges come from inputs that are made up (:mod:`.data_free`) in the place of
+    samples, and the result has a warning that says so.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
@@ -81,12 +87,15 @@ def quantize(
     Raises :class:`.OptionError` for options that make no sense, :class:`.SamplesError` for data
     and :class:`.PrecisionError` for precision files that cannot be read, :class:`.PassError` for
     samples that do not fit the model, :class:`.BudgetError` where no layer can be quantized within
-    ``max_drop`` and ``time_budget``, and what importing and compiling raise.
+    ``max_drop`` and ``time_budget``, :class:`.DataFreeError` for inputs that cannot be made up, and
+    what importing and compiling raise.
     """
     from ..codegen.collector import rare_collections
 
     given = {name: fields.pop(name) for name in option_names() & fields.keys()}
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
+    if data_free:
+        _refuse_with_data_free(scheme, data, max_drop)
     entries = entries_of(precision)
     step = (
         mixed_step(entries, scheme, given, only, exclude)
@@ -98,8 +107,8 @@ def quantize(
     _check_budgets(metric, max_drop, time_budget)
     clock = Clock(time_budget)
     with rare_collections():
-        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {})
-        work.keep(journal, data, f"{step} {dict(ranges or {})} {max_drop}")
+        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {}, data_free)
+        work.keep(journal, data, f"{step} {dict(ranges or {})} {max_drop} {data_free}")
         work.check_ranges(step)
         left = work.worst_first(step)[:exclude_worst] if exclude_worst else []
         if max_drop is None:
@@ -120,6 +129,16 @@ def _check_budgets(
             raise OptionError(f"{name} is 0 or more, not {value}")
 
 
+def _refuse_with_data_free(scheme: str, data: Any, max_drop: float | None) -> None:
+    """Raise :class:`.OptionError` for what makes no sense with made-up data."""
+    if scheme != "int8":
+        raise OptionError(f"data_free does nothing with the scheme {scheme}")
+    if isinstance(data, (str, os.PathLike)) or data != ():
+        raise OptionError("data_free takes the place of samples: give one of them")
+    if max_drop is not None:
+        raise OptionError("max_drop needs samples of real inputs to measure on, not data_free")
+
+
 @dataclass
 class _Quantization:
     """A model with what is needed to quantize it, several times in different ways."""
@@ -132,21 +151,27 @@ class _Quantization:
     tensors: dict[str, Row] = field(default_factory=dict)
     noise: dict[str, float | None] = field(default_factory=dict)
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
+    made_up: MadeUp | None = None
 
     @classmethod
     def of(
         cls, model: Any, data: Any, options: CompileOptions, listener: Listener,
-        ranges: Mapping[str, Range],
+        ranges: Mapping[str, Range], data_free: bool = False,
     ) -> _Quantization:  # fmt: skip
-        """Import a model, and simplify it."""
+        """Import a model, and simplify it; with ``data_free``, make up data for it."""
+        from .data_free import WARNING, MadeUp
+
         dumps = None if options.dump_ir is None else Path(options.dump_ir) / "quantize"
         first = replace(options, passes=_BEFORE, dump_ir=dumps, stop_after=None, tune=0.0)
         compilation = Compilation(first, listener, data, dict(ranges))
         graph, source = compilation.imported(model)
+        made_up = MadeUp.of(graph, ranges) if data_free else None
         graph = compilation.optimize(graph)
-        warnings = (*source.warnings, *compilation.report["warnings"])
+        told = () if made_up is None else (WARNING,)
+        warnings = (*source.warnings, *compilation.report["warnings"], *told)
         return cls(
-            graph, replace(source, warnings=warnings), options, listener, compilation
+            graph, replace(source, warnings=warnings), options, listener, compilation,
+            made_up=made_up,
         )  # fmt: skip
 
     def keep(self, journal: str | os.PathLike[str] | None, data: Any, options: str) -> None:
@@ -203,6 +228,8 @@ class _Quantization:
         context = self.compilation.manager().context()
         context.ranges = dict(self.compilation.ranges)
         context.journal = self.journal
+        if self.made_up is not None:
+            self.made_up.replace_data(context)
         return context
 
     def controlled(

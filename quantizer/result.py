@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from ..driver import Artifact, Compilation, CompileOptions, Source, silent
+from ..driver import Artifact, Compilation, CompileOptions, OptionError, Source, silent
 from .files import write_text
 from .islands import float_islands
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from ..passes.base import Row
     from ..passes.ranges import Range
     from ..runtime import Session
+
+Form: TypeAlias = Literal["qdq", "qoperator"]
+"""How ONNX models say that something is quantized: pairs of QuantizeLinear and DequantizeLinear
+around float ops, or ops on integers such as QLinearConv."""
+
+_OPERATORS = "fold,simplify,qdq_fuse{always=true},qlinear,cse,dce"
+"""The passes that put ops on integers in the place of quantizers and float ops."""
 
 
 @dataclass
@@ -66,22 +73,29 @@ class Quantized:
         artifact.report["quantization"] = self.report
         return artifact
 
-    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> ModelProto:
-        """A standard ONNX model, written to ``path`` if one is given.
+    def to_onnx(self, path: str | os.PathLike[str] | None = None, form: Form = "qdq") -> ModelProto:
+        """An ONNX model, written to ``path`` if one is given.
 
-        Raises :class:`.ExportError` for ops that have no ONNX form.
+        The ``form`` ``qdq`` has standard ops only. ``qoperator`` has ops on integers, those of
+        com.microsoft among them, where there are such: results are within a step of those of
+        ``qdq``. Raises :class:`.OptionError` for another form, and :class:`.ExportError` for ops
+        that have no ONNX form.
         """
         from ..frontend.export import to_onnx
 
-        return to_onnx(self.graph, path)
+        if form not in get_args(Form):
+            raise OptionError(f"form is one of {', '.join(get_args(Form))}, not {form!r}")
+        return to_onnx(self.graph if form == "qdq" else _with_operators(self.graph), path)
 
-    def save(self, path: str | os.PathLike[str], listener: Listener | None = None) -> Path:
-        """Write an ONNX model where the name ends in ``.onnx``, else compile, and write the
-        artifact.
+    def save(
+        self, path: str | os.PathLike[str], listener: Listener | None = None, form: Form = "qdq"
+    ) -> Path:
+        """Write an ONNX model where the name ends in ``.onnx``, in the ``form`` that
+        :meth:`to_onnx` describes; else compile, and write the artifact.
         """
         target = Path(path)
         if target.suffix == ".onnx":
-            self.to_onnx(target)
+            self.to_onnx(target, form)
             return target
         return self.compile(listener).save(target)
 
@@ -107,4 +121,14 @@ class Quantized:
         write_text(target, page(self) if is_page else json.dumps(self.report, indent=1) + "\n")
 
 
-__all__ = ["Quantized"]
+def _with_operators(graph: Graph) -> Graph:
+    """A copy of a quantized graph with ops on integers where there are such."""
+    from ..passes.manager import PassManager
+    from ..passes.pipeline import parse_pipeline
+
+    copy = graph.copy()
+    PassManager(parse_pipeline(_OPERATORS)).run(copy)
+    return copy
+
+
+__all__ = ["Form", "Quantized"]

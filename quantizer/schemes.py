@@ -79,6 +79,8 @@ SCHEMES: Mapping[str, Scheme] = {
     "int8-dynamic": Scheme("quantize_dynamic", (), replaces=True),
     "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}, replaces=True),
     "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}, replaces=True),
+    "float16-weights": Scheme("narrow_weights", (), {"kind": "float16"}, replaces=True),
+    "bfloat16-weights": Scheme("narrow_weights", (), {"kind": "bfloat16"}, replaces=True),
 }
 
 

@@ -94,6 +94,61 @@ def test_others_run_what_is_written(quantized: Quantized, tmp_path: Path) -> Non
     np.testing.assert_array_equal(again, ours)
 
 
+def residual() -> onnx.ModelProto:
+    """Three convolutions, two of whose results are added, pooled and multiplied by a matrix."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float[N, 3, 10, 10] x) => (float[N, 5] y) {
+            z = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(x, w0)
+            i = Relu(z)
+            a = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(i, w1, b1)
+            r = Relu(a)
+            c = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(r, w2, b2)
+            s = Add(c, r)
+            t = Relu(s)
+            p = GlobalAveragePool(t)
+            f = Flatten(p)
+            y = MatMul(f, m)
+        }
+    """)
+    rng = np.random.default_rng(5)
+    shapes = {
+        "w0": (3, 3, 3, 3), "w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,),
+        "m": (8, 5),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        array = (rng.standard_normal(shape) / 5).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return model
+
+
+def test_integers_are_written_as_ops(tmp_path: Path) -> None:
+    """A step of a result's scale is all that the two forms may differ by."""
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.standard_normal((2, 3, 10, 10)).astype(np.float32)} for _ in range(4)]
+    found = graphkiln.quantize(residual(), data, jobs=1)
+    path = found.save(tmp_path / "q.onnx", form="qoperator")
+    ops = [n.op_type for n in onnx.load(path).graph.node]
+    assert {"QLinearConv", "ConvInteger", "MatMulInteger"} <= set(ops) and "Conv" not in ops
+    pairs = answers(onnxruntime.InferenceSession(found.save(tmp_path / "p.onnx")), data)
+    theirs = answers(onnxruntime.InferenceSession(path), data)
+    np.testing.assert_allclose(theirs, pairs, rtol=0, atol=last_step(found))
+    again = answers(graphkiln.compile(path, jobs=1).session(threads=1), data)
+    np.testing.assert_array_equal(again, answers(found.session(threads=1), data))
+
+
+def last_step(found: Quantized) -> float:
+    """What a step of what the last product reads is at most to its result."""
+    scales = {row["tensor"]: (row["high"] - row["low"]) / 255 for row in found.tensors}
+    weights = np.abs(onnx.numpy_helper.to_array(residual().graph.initializer[-1]))
+    return float(scales[found.tensors[-1]["tensor"]] * weights.sum(0).max())
+
+
+def test_other_forms_are_refused(quantized: Quantized, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="form is one of qdq, qoperator, not 'qop'"):
+        quantized.to_onnx(form="qop")  # type: ignore[arg-type]
+
+
 def test_ranges_are_kept_and_used(quantized: Quantized, tmp_path: Path) -> None:
     quantized.save_ranges(tmp_path / "r.json")
     ranges = read_ranges(tmp_path / "r.json")
@@ -141,6 +196,8 @@ def test_samples_may_have_other_sizes() -> None:
         ({"rounding": "gptq"}, OptionError, "rounding does nothing with the scheme int8"),
         ({"share": 0.9}, OptionError, "share does nothing with the method minmax"),
         ({"scheme": "int4-weights", "method": "mse"}, OptionError, "method does nothing with the"),
+        ({"scheme": "float16-weights", "block": 64}, OptionError, "block does nothing with the"),
+        ({"scheme": "bfloat16-weights", "method": "mse"}, OptionError, "method does nothing with"),
         ({"scheme": "int4-weights", "method": "minmax"}, OptionError, "method does nothing with"),
         ({"scheme": "int3"}, OptionError, "scheme is one of int8, .*int4-weights, not"),
         ({"scheme": "int4-weights", "block": 20}, OptionError, "block must be a power of two"),
@@ -183,6 +240,25 @@ def test_ranges_may_be_found_in_the_run(tmp_path: Path) -> None:
     assert cosine(ours, wanted) > 0.999 and cosine(theirs, ours) > 0.9999
     again = answers(graphkiln.compile(path, jobs=1).session(threads=1), data)
     np.testing.assert_array_equal(again, ours)
+
+
+@pytest.mark.parametrize(("kind", "close"), [("float16", 0.9999999), ("bfloat16", 0.99999)])
+def test_weights_of_16_bits(kind: str, close: float, tmp_path: Path) -> None:
+    """Half as large, in memory and as a model, which compiles to the same bits again."""
+    found = graphkiln.quantize(DIGITS, scheme=f"{kind}-weights", jobs=1)
+    assert {row["scheme"] for row in found.layers} == {f"{kind} weights"}
+    artifact, floats = found.compile(), graphkiln.compile(DIGITS, jobs=1)
+    assert artifact.report["weight_bytes"] < 0.52 * floats.report["weight_bytes"]
+    data = images(8, seed=4)
+    ours = answers(artifact.session(threads=1), data)
+    assert close < cosine(ours, answers(floats.session(threads=1), data)) < 1
+    path = found.save(tmp_path / "w.onnx")
+    assert path.stat().st_size < 0.55 * DIGITS.stat().st_size
+    theirs = answers(onnxruntime.InferenceSession(path), data)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-2)
+    again = graphkiln.compile(path, jobs=1)
+    assert again.report["weight_bytes"] == artifact.report["weight_bytes"]
+    np.testing.assert_array_equal(answers(again.session(threads=1), data), ours)
 
 
 def test_a_pipeline_may_quantize() -> None:

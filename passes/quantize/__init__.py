@@ -17,8 +17,12 @@ same for those that other tools have made.
 
 from .calibration import Method
 from .dynamic import QuantizeDynamic
+from .narrow import NarrowFloat, NarrowWeights
 from .sensitivity import worst_first
 from .static import Quantize
 from .weight_only import QuantizeWeights, Rounding
 
-__all__ = ["Method", "Quantize", "QuantizeDynamic", "QuantizeWeights", "Rounding", "worst_first"]
+__all__ = [
+    "Method", "NarrowFloat", "NarrowWeights", "Quantize", "QuantizeDynamic", "QuantizeWeights",
+    "Rounding", "worst_first",
+]  # fmt: skip

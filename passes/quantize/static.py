@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 from ...ir.graph import Graph, GraphError, Node, Value
 from ..base import Pass, PassContext, PassResult, Row, register_pass
@@ -155,7 +155,7 @@ class Quantize(Pass):
         for group in places.groups:
             together = _seen_of(group, seen)
             known = [given[v.name] for v in group if v.name in given]
-            chosen = _range_of(known, together, method, symmetric)
+            chosen = _range_of(known, together, method, symmetric, context.data_from)
             found |= {v.name: chosen for v in group}
             _tell_tensors(group, chosen, known, together, levels, context)
         given |= found
@@ -172,12 +172,15 @@ def _computed(graph: Graph, node: Node) -> str | None:
 
 
 def _range_of(
-    known: Sequence[Range], seen: Histogram, method: Calibration, symmetric: bool
+    known: Sequence[Range], seen: Histogram, method: Calibration, symmetric: bool, by: str
 ) -> Range:
-    """The range of a group: the given ones together, or what the method picks. It holds 0."""
+    """The range of a group: the given ones together, or what the method picks from data that
+    comes from ``by``. It holds 0.
+    """
     if known:
-        return Range(min(0.0, *(r.low for r in known)), max(0.0, *(r.high for r in known)))
-    return Range(*(method.range_of(seen, symmetric) if seen.total else (0.0, 0.0)))
+        whole = reduce(Range.merged, known)
+        return Range(min(0.0, whole.low), max(0.0, whole.high), whole.by)
+    return Range(*(method.range_of(seen, symmetric) if seen.total else (0.0, 0.0)), by)
 
 
 def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram:
@@ -228,7 +231,7 @@ def _tell_tensors(
     for value in group:
         context.tell(
             "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
-            by="given" if known else "sample data",
+            by=chosen.by or ("given" if known else "sample data"),
             seen=[seen.low, seen.high] if counted else None,
             clipped=seen.outside(chosen.low, chosen.high) if counted else None,
             decibels=decibels(seen.power, error) if counted else None,

@@ -18,7 +18,7 @@ from ...ir.edit import Editor
 from ...ir.graph import Graph, GraphError, Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
-from ..base import Pass, PassContext, PassResult, register_pass
+from ..base import PassContext, register_pass
 from ..claims import lossy
 from .few_bits import FewBits, Format, least_error, rounded
 from .gptq import reconstructed
@@ -27,6 +27,7 @@ from .measure import measuring, run_sample
 from .numbers import decibels
 from .places import Objection
 from .selection import Selection
+from .weights_only import WeightsOnly
 
 _MOST_NUMBERS = 1 << 26
 """Elements of Gram matrices that are kept at once; more layers take another round of samples."""
@@ -42,7 +43,7 @@ class Rounding(str, Enum):
 
 @register_pass
 @dataclass(frozen=True)
-class QuantizeWeights(Pass):
+class QuantizeWeights(WeightsOnly):
     """Puts MatMulNBits in the place of products by constant matrices.
 
     Weights have ``bits`` (2, 4, 8) in blocks of ``block`` along the sums, symmetric ones or with
@@ -69,12 +70,6 @@ class QuantizeWeights(Pass):
     @property
     def uses_samples(self) -> bool:
         return self.rounding is Rounding.GPTQ
-
-    def run(self, graph: Graph, context: PassContext) -> PassResult:
-        return PassResult.of(self.apply(graph, context))
-
-    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        return self.quantize(graph, context, lambda _: None)
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected products of a graph, but for those that ``leave`` objects to."""
@@ -104,19 +99,6 @@ class QuantizeWeights(Pass):
                 scheme=scheme, reason=reasons.get(node, ""), decibels=ratio,
             )  # fmt: skip
         return {"few-bits": len(layers)}
-
-    def ranged(self, graph: Graph, context: PassContext) -> set[str]:
-        """None: activations stay floats."""
-        return set()
-
-    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
-        """Nothing: no ranges are used."""
-
-    def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
-        """The ratio of signal to noise of each selected layer in decibels, by the layer's name."""
-        self.quantize(graph.copy(), context, lambda _: None)
-        rows = context.tables.get("layers", ())
-        return {row["layer"]: row["decibels"] for row in rows if row["scheme"] != "float"}
 
     def _quantized(self, weights: np.ndarray, gram: np.ndarray | None, form: Format) -> FewBits:
         if gram is not None:

@@ -13,7 +13,7 @@ from support.toy_layouts import TOY, ToyLayouts, cpu_context, toy_context
 from graphkiln.ir.choices import Choice, KernelShape, ProductShape
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import evaluate
-from graphkiln.ir.types import TensorType
+from graphkiln.ir.types import TensorType, to_numpy_dtype
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.layout.planner import Planner
 from graphkiln.targets.cpu.hardware import CpuHardware
@@ -97,6 +97,10 @@ STORED = {
     ),
     "conv_of_half": Case(
         X8, "%f = Cast(%w) {to=1}\n%y = Conv(%x, %f)", {"w": floats(4, 8, 2, 2).astype(np.float16)}
+    ),
+    "conv_of_bfloat16": Case(
+        X8, "%f = Cast(%w) {to=1}\n%y = Conv(%x, %f)",
+        {"w": floats(4, 8, 2, 2).astype(to_numpy_dtype("bfloat16"))},
     ),
     "matmul_dequantized": Case(
         "%x: float32[3,7]", "%f = DequantizeLinear(%w, %s) {axis=1}\n%y = MatMul(%x, %f)",
