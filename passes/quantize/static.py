@@ -25,6 +25,8 @@ from .sensitivity import layer_noise, worst_first
 _SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
 _SPREAD = 24
 """Bins of the histograms that are reported."""
+_RARELY = 8
+"""Every so many samples numbers are counted where only the report shows them."""
 _NAMED = 5
 """Most tensors that a warning names."""
 
@@ -117,7 +119,8 @@ class Quantize(Pass):
             if not context.data:
                 raise GraphError(f"the range of {unknown[0].name!r} is not known: give sample data")
             run, journal = context.runner, context.journal
-            seen = observe(places.graph, unknown, context.data, run, journal)
+            every = 1 if self.method.needs_counts else _RARELY
+            seen = observe(places.graph, unknown, context.data, run, journal, every)
         symmetric = kind.startswith("int")
         levels = _SIGNED_LEVELS if symmetric else _UNSIGNED_LEVELS
         method = Calibration(self.method, self.share, levels)
@@ -153,7 +156,7 @@ def _range_of(
     """The range of a group: the given ones together, or what the method picks. It holds 0."""
     if known:
         return Range(min(0.0, *(r.low for r in known)), max(0.0, *(r.high for r in known)))
-    return Range(*(method.range_of(seen, symmetric) if seen.total else (0.0, 0.0)))
+    return Range(*(method.range_of(seen, symmetric) if seen.runs else (0.0, 0.0)))
 
 
 def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram:
@@ -204,7 +207,7 @@ def _tell_tensors(
         context.tell(
             "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
             by="given" if known else "sample data",
-            seen=[seen.low, seen.high] if counted else None,
+            seen=[seen.low, seen.high] if seen.runs else None,
             decibels=decibels(seen.power, error) if counted else None,
             histogram=seen.spread(_SPREAD) if counted else None,
         )  # fmt: skip

@@ -605,6 +605,16 @@ def test_other_reductions_leave_the_blocks(op: str, result: str) -> None:
     assert count(graph, result) == 1 and count(graph, "kiln.UnpackChannels") == 1
 
 
+@pytest.mark.parametrize(("case", "unpacked"), [("conv_dense", 0), ("conv_ragged", 1)])
+def test_observers_read_blocks_without_padding(case: str, unpacked: int) -> None:
+    """Channels of padding must not be counted."""
+    base = FLOAT[case]
+    seen = "\n%counts, %low, %y = kiln.Observe(%z, %yes)"
+    constants = {**base.constants, "yes": np.array(True)}
+    graph = equivalent(Case(base.params, base.lines.replace("%y =", "%z =") + seen, constants))
+    assert count(graph, "kiln.UnpackChannels") == unpacked
+
+
 @pytest.mark.parametrize(
     ("attrs", "kept"),
     [

@@ -115,6 +115,19 @@ def test_samples_must_be_given() -> None:
         Quantize().run(net(), context())
 
 
+def test_ranges_by_extremes_need_no_counts() -> None:
+    """The samples that are counted may hold nothing of a tensor that others do."""
+    lines, arrays = constant_lines({"w": np.ones((4, 4), np.float32)})
+    text = f"graph main(%x: float32[N,4]) -> (o) {{\n{lines}\n%o = MatMul(%x, %w)\nreturn %o\n}}"
+    data = [{"x": np.zeros((0, 4), np.float32)}] * 16 + [{"x": np.eye(4, dtype=np.float32)}]
+    data = [data[0], *data]  # the last one is not counted
+    used = context(data)
+    Quantize().run(graph_of(text, arrays), used)
+    assert used.ranges["x"] == Range(0.0, 1.0)
+    (row,) = used.tables["tensors"]
+    assert row["seen"] == [0.0, 1.0] and row["histogram"] is None and row["decibels"] is None
+
+
 def test_the_method_decides() -> None:
     data = samples()
     data[0]["x"][0, 0, 0, 0] = 100
