@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
+from ...ir.ops.reduce import REDUCTIONS
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from ...ir.types import TensorType
@@ -42,6 +43,7 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "AveragePool": pool.pool,
     "GlobalAveragePool": pool.global_pool,
     "GlobalMaxPool": pool.global_pool,
+    **dict.fromkeys(REDUCTIONS, pool.reduce),
     "ReduceMean": pool.reduce_mean,
     "RNN": recurrent.recurrent,
     "GRU": recurrent.recurrent,
