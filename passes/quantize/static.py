@@ -113,7 +113,8 @@ class Quantize(Pass):
     def _ranges(self, places: Places, kind: str, context: PassContext) -> dict[str, Range]:
         """The range of each tensor, one for all tensors of a group."""
         given = context.ranges
-        unknown = [v for g in places.groups if not any(v.name in given for v in g) for v in g]
+        open_groups = [g for g in places.groups if not any(v.name in given for v in g)]
+        unknown = [v for g in open_groups for v in g if v not in places.moved]
         seen: Mapping[str, Histogram] = {}
         if unknown:
             if not context.data:
