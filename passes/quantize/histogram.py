@@ -19,8 +19,9 @@ def _no_counts() -> np.ndarray:
 class Histogram:
     """Counts of numbers in the bins of :mod:`graphkiln.ir.magnitudes`, over several runs.
 
-    ``counts`` is int64 ``[BINS]``; ``low`` and ``high`` are the extremes of all runs, ``mean_low``
-    and ``mean_high`` the means of those of each run, of which there were ``runs``.
+    ``counts`` is int64 ``[BINS]``, perhaps of some of the runs only; ``low`` and ``high`` are the
+    extremes of all runs, ``mean_low`` and ``mean_high`` the means of those of each run, of which
+    there were ``runs``.
     """
 
     counts: np.ndarray = field(default_factory=_no_counts)
@@ -39,7 +40,7 @@ class Histogram:
             return
         if not np.isfinite(low) or not np.isfinite(high):
             raise ValueError(f"it holds {low if not np.isfinite(low) else high}")
-        self.counts = self.counts + counts
+        self.counts += counts
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.runs += 1
         self.mean_low += (low - self.mean_low) / self.runs

@@ -48,7 +48,8 @@ class Places:
     ``products`` are the nodes whose operands are quantized, ``left`` those that stay as they are,
     with the reasons. ``weights`` are the constant operands of the former. ``tensors`` are those
     that a run computes, each with the uses that read its quantized form. ``groups`` are sets of
-    tensors that have one range.
+    tensors that have one range, and ``moved`` those that hold elements of others of their group
+    and nothing else.
     """
 
     graph: Graph
@@ -57,6 +58,7 @@ class Places:
     weights: list[Use] = field(default_factory=list)
     tensors: dict[Value, list[Use]] = field(default_factory=dict)
     groups: list[list[Value]] = field(default_factory=list)
+    moved: set[Value] = field(default_factory=set)
 
 
 Objection: TypeAlias = "Callable[[Node], str | None]"
@@ -125,6 +127,7 @@ class _Search:
             value = self._waiting.pop()
             node = value.node
             if _moves(self._graph, node):
+                self._places.moved.add(value)
                 for index, source in self._sources(node):
                     self._quantize(source, Use(node, index))
                     self._same.union(source, value)

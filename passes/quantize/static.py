@@ -29,6 +29,8 @@ from .twins import static_twin
 _SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
 _SPREAD = 24
 """Bins of the histograms that are reported."""
+_RARELY = 8
+"""Every so many samples numbers are counted where only the report shows them."""
 
 
 @register_pass
@@ -141,13 +143,15 @@ class Quantize(Pass):
     def _ranges(self, places: Places, kind: str, context: PassContext) -> dict[str, Range]:
         """The range of each tensor, one for all tensors of a group."""
         given = context.ranges
-        unknown = [v for g in places.groups if not any(v.name in given for v in g) for v in g]
+        open_groups = [g for g in places.groups if not any(v.name in given for v in g)]
+        unknown = [v for g in open_groups for v in g if v not in places.moved]
         seen: Mapping[str, Histogram] = {}
         if unknown:
             if not context.data:
                 raise GraphError(f"the range of {unknown[0].name!r} is not known: give sample data")
             run, journal = context.runner, context.journal
-            seen = observe(places.graph, unknown, context.data, run, journal)
+            every = 1 if self.method.needs_counts else _RARELY
+            seen = observe(places.graph, unknown, context.data, run, journal, every)
         symmetric = kind.startswith("int")
         levels = _SIGNED_LEVELS if symmetric else _UNSIGNED_LEVELS
         method = Calibration(self.method, self.share, levels)
@@ -180,7 +184,7 @@ def _range_of(
     if known:
         whole = reduce(Range.merged, known)
         return Range(min(0.0, whole.low), max(0.0, whole.high), whole.by)
-    return Range(*(method.range_of(seen, symmetric) if seen.total else (0.0, 0.0)), by)
+    return Range(*(method.range_of(seen, symmetric) if seen.runs else (0.0, 0.0)), by)
 
 
 def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram:
@@ -232,7 +236,7 @@ def _tell_tensors(
         context.tell(
             "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
             by=chosen.by or ("given" if known else "sample data"),
-            seen=[seen.low, seen.high] if counted else None,
+            seen=[seen.low, seen.high] if seen.runs else None,
             clipped=seen.outside(chosen.low, chosen.high) if counted else None,
             decibels=decibels(seen.power, error) if counted else None,
             histogram=seen.spread(_SPREAD) if counted else None,

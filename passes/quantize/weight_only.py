@@ -22,6 +22,7 @@ from ..base import PassContext, register_pass
 from ..claims import lossy
 from .few_bits import FewBits, Format, least_error, rounded
 from .gptq import reconstructed
+from .gram import Gram
 from .matrices import MatrixProduct, matrix_product
 from .measure import measuring, run_sample
 from .numbers import decibels
@@ -169,16 +170,16 @@ def _power(weights: np.ndarray, gram: np.ndarray) -> float:
 
 
 def _groups(layers: Sequence[MatrixProduct]) -> Iterator[list[MatrixProduct]]:
-    """Layers whose Gram matrices are kept at once."""
+    """Layers whose Gram matrices are kept at once: one for all that read the same tensor."""
     group: list[MatrixProduct] = []
-    held = 0
+    sizes: dict[str, int] = {}
     for layer in layers:
         size = len(layer.weights) ** 2
-        if group and held + size > _MOST_NUMBERS:
+        if layer.x.name not in sizes and group and sum(sizes.values()) + size > _MOST_NUMBERS:
             yield group
-            group, held = [], 0
+            group, sizes = [], {}
         group.append(layer)
-        held += size
+        sizes[layer.x.name] = size
     if group:
         yield group
 
@@ -191,22 +192,22 @@ def _observed(
 
     def measure(editor: Editor) -> list[Value]:
         found = {v.name: v for node in editor.graph.nx for v in node.values}
-        return [_gram(editor, found[name], inner) for name, inner in read.items()]
+        return [_rows(editor, found[name], inner) for name, inner in read.items()]
 
     run = context.runner(measuring(graph, measure))
     inputs = {v.name for v in graph.inputs}
-    grams = {name: np.zeros((inner, inner)) for name, inner in read.items()}
+    grams = {name: Gram(inner) for name, inner in read.items()}
     for number, sample in enumerate(context.data):
         results = run_sample(run, sample, inputs, number)
-        for gram, result in zip(grams.values(), results, strict=True):
-            gram += result
-    return [grams[layer.x.name] for layer in layers]
+        for gram, rows in zip(grams.values(), results, strict=True):
+            gram.add(rows)
+    totals = {name: gram.total() for name, gram in grams.items()}
+    return [totals[layer.x.name] for layer in layers]
 
 
-def _gram(editor: Editor, x: Value, inner: int) -> Value:
-    """``X^T X`` with the rows ``[inner]`` of a tensor."""
-    rows = editor.op("Reshape", x, editor.constant(np.array([-1, inner])))
-    return editor.op("MatMul", editor.op("Transpose", rows, perm=(1, 0)), rows)
+def _rows(editor: Editor, x: Value, inner: int) -> Value:
+    """The rows ``[inner]`` of a tensor."""
+    return editor.op("Reshape", x, editor.constant(np.array([-1, inner])))
 
 
 __all__ = ["QuantizeWeights", "Rounding"]

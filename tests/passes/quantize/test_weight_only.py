@@ -13,6 +13,7 @@ from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.verify import verify
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.quantize import QuantizeDynamic, QuantizeWeights, Rounding
+from graphkiln.passes.services import reference_runner
 
 RNG = np.random.default_rng(7)
 A = RNG.standard_normal((64, 48)).astype(np.float32)
@@ -96,6 +97,32 @@ def test_ratios_are_those_of_results() -> None:
     assert context.tables["layers"][0]["decibels"] == pytest.approx(
         10 * np.log10(power / noise), abs=0.1
     )
+
+
+@pytest.mark.parametrize(("most", "rounds"), [(2 * 64**2, 1), (2 * 64**2 - 1, 2), (1, 2)])
+def test_layers_that_read_one_tensor_share_its_matrix(
+    most: int, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphkiln.passes.quantize.weight_only._MOST_NUMBERS", most)
+    lines, arrays = constant_lines({"a": A, "b": A + 1, "c": A - 1})
+    text = f"""graph main(%x: float32[N,64]) -> (p, q, o) {{
+{lines}
+%p = MatMul(%x, %a)
+%q = MatMul(%x, %b)
+%r = Relu(%x)
+%o = MatMul(%r, %c)
+return %p, %q, %o
+}}"""
+    graphs: list[Graph] = []
+
+    def runner(graph: Graph) -> Any:
+        graphs.append(graph)
+        return reference_runner(graph)
+
+    context = PassContext(data=samples(), runner=runner)
+    QuantizeWeights(rounding=Rounding.GPTQ).run(graph_of(text, arrays), context)
+    assert len(graphs) == rounds
+    assert sum(len(g.outputs) for g in graphs) == 2
 
 
 def test_data_are_asked_for_only_where_they_are_needed() -> None:
