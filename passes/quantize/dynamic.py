@@ -41,6 +41,7 @@ from .operands import activation_kind, is_float
 from .places import Objection
 from .selection import Selection
 from .sensitivity import layer_noise
+from .tables import Tables, bytes_by_row
 
 _LEAST = np.asarray(np.finfo(np.float32).tiny, np.float32)
 """The scale of numbers that are all 0."""
@@ -49,7 +50,8 @@ _LEAST = np.asarray(np.finfo(np.float32).tiny, np.float32)
 @register_pass
 @dataclass(frozen=True)
 class QuantizeDynamic(Pass):
-    """Quantizes products by constant weights to 8 bits, with ranges found in each run.
+    """Quantizes products by constant weights to 8 bits, with ranges found in each run, and tables
+    that are looked up, whose rows have a scale each.
 
     ``only`` and ``exclude`` are patterns of layers, see :class:`.Selection`.
     """
@@ -72,10 +74,12 @@ class QuantizeDynamic(Pass):
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
         layers, reasons = self._layers(graph, leave)
+        tables = self._tables(graph, leave)
         ratios = {layer.node: layer.weight_noise() for layer in layers}
         insertion = _Insertion(context.editor(graph), activation_kind(context.hardware))
         for layer in layers:
             insertion.replace(layer)
+        tables.replace(insertion.editor, "dynamic")
         insertion.editor.finish()
         for node in sorted([*ratios, *reasons], key=lambda n: n.serial):
             context.tell(
@@ -83,7 +87,8 @@ class QuantizeDynamic(Pass):
                 scheme="dynamic int8" if node in ratios else "float",
                 reason=reasons.get(node, ""), decibels=ratios.get(node),
             )  # fmt: skip
-        return {"dynamic": len(layers)}
+        tables.tell(context)
+        return {"dynamic": len(layers) + len(tables.rows)}
 
     def ranged(self, graph: Graph, context: PassContext) -> set[str]:
         """No tensors: ranges are found in the run."""
@@ -103,7 +108,12 @@ class QuantizeDynamic(Pass):
         def twin(editor: Editor, node: Node) -> Value:
             return by_name[node.name].product(_Insertion(editor, kind), node)
 
-        return layer_noise(graph, [layer.node for layer in layers], twin, context)
+        noise = layer_noise(graph, [layer.node for layer in layers], twin, context)
+        return noise | self._tables(graph, lambda _: None).noise
+
+    def _tables(self, graph: Graph, leave: Objection) -> Tables:
+        selected = Selection(self.only, self.exclude)
+        return Tables.of(graph, bytes_by_row, lambda n: selected.objection(n) or leave(n))
 
     def _layers(self, graph: Graph, leave: Objection) -> tuple[list[_Layer], dict[Node, str]]:
         """The layers to quantize, and the products that are none with the reasons."""

@@ -26,7 +26,7 @@ from ..base import PassContext, register_pass
 from ..claims import lossy
 from ..queries import widens_weights
 from .numbers import decibels
-from .operands import filter_axis
+from .operands import filter_axis, looked_up
 from .places import Objection
 from .selection import Selection
 from .weights_only import WeightsOnly
@@ -120,9 +120,7 @@ def _weights_index(graph: Graph, node: Node) -> int | None:
     """
     if has_trait(node, Trait.CONTRACTION):
         return 1
-    table, *places = graph.inputs_of(node) or [None]
-    is_lookup = has_trait(node, Trait.PICKS) and bool(places)
-    return 0 if is_lookup and table is not None and table.is_constant else None
+    return None if looked_up(graph, node) is None else 0
 
 
 def _unfit(graph: Graph, node: Node, index: int, kind: str) -> str | None:

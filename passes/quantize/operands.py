@@ -5,6 +5,8 @@ from __future__ import annotations
 from ...ir.axes.query import axes_of, filter_axes
 from ...ir.graph import Graph, Node, Value
 from ...ir.hardware import Hardware
+from ...ir.registry import has_trait
+from ...ir.traits import Trait
 from ...ir.types import TensorType
 
 
@@ -18,6 +20,13 @@ def is_float(value: Value) -> bool:
     """Is a value a float32 tensor of known rank?"""
     t = value.type
     return isinstance(t, TensorType) and t.shape is not None and t.dtype.name == "float32"
+
+
+def looked_up(graph: Graph, node: Node) -> Value | None:
+    """The constant table that a node picks elements of by other inputs, or None."""
+    table, *places = graph.inputs_of(node) or [None]
+    is_lookup = has_trait(node, Trait.PICKS) and bool(places)
+    return table if is_lookup and table is not None and table.is_constant else None
 
 
 def filter_axis(graph: Graph, node: Node, index: int) -> int | None:
@@ -38,4 +47,4 @@ def terms(graph: Graph, node: Node) -> int | None:
     return int(weights.size // weights.shape[axis])
 
 
-__all__ = ["activation_kind", "filter_axis", "is_float", "terms"]
+__all__ = ["activation_kind", "filter_axis", "is_float", "looked_up", "terms"]

@@ -24,6 +24,7 @@ from .operands import activation_kind
 from .places import Objection, Places, places_of
 from .selection import Selection
 from .sensitivity import layer_noise, worst_first
+from .tables import Tables, bytes_by_row
 from .twins import static_twin
 
 _SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
@@ -59,6 +60,7 @@ class Quantize(Pass):
     claims = {
         "weights": lossy("W = s * q, q from -127 to 127", "s / 2 for each weight"),
         "activations": lossy("x = s * (q - z)", "s / 2 inside of the range, clipped outside"),
+        "tables": lossy("T = s * q, q from -127 to 127", "s / 2 for each number of a row"),
         "means": lossy("b = b - E[y' - y]", "the mean shift of a channel"),
         "biases": lossy("b = s_x * s_W * q", "s_x * s_W / 2"),
     }
@@ -99,7 +101,8 @@ class Quantize(Pass):
         kind = activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
         twin = partial(static_twin, ranges=ranges, kind=kind)
-        return layer_noise(graph, places.products, twin, context)
+        noise = layer_noise(graph, places.products, twin, context)
+        return noise | self._tables(graph, lambda _: None).noise
 
     def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
         """Find the range of each tensor that :meth:`quantize` would quantize."""
@@ -118,9 +121,19 @@ class Quantize(Pass):
             corrected = correct_biases(places, ranges, kind, context, editor)
             inserted.counts["means"] = corrected
         insert_quantizers(editor, places, ranges, kind, inserted)
+        tables = self._tables(graph, leave)
+        tables.replace(editor, "tables")
+        editor.finish()
+        if tables.rows:
+            inserted.counts["tables"] = len(tables.rows)
         _tell_layers(places, inserted.decibels, gain, context)
+        tables.tell(context)
         _keep_tensors(places, context)
         return inserted.counts
+
+    def _tables(self, graph: Graph, leave: Objection) -> Tables:
+        selected = Selection(self.only, self.exclude)
+        return Tables.of(graph, bytes_by_row, lambda n: selected.objection(n) or leave(n))
 
     def _places(self, graph: Graph, context: PassContext, leave: Objection) -> Places:
         """What is quantized: the selected layers, but for those that would become slower."""

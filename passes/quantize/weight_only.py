@@ -1,4 +1,5 @@
-"""Weight-only quantization: products by constant weights get weights of few bits.
+"""Weight-only quantization: products by constant matrices, and tables that are looked up
+(:mod:`.tables`), get weights of few bits.
 
     x W   becomes   MatMulNBits(x, q, s, z),    W ~ s (q - z)
 
@@ -20,7 +21,7 @@ from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from ..base import PassContext, register_pass
 from ..claims import lossy
-from .few_bits import FewBits, Format, least_error, rounded
+from .few_bits import FewBits, Format, least_error, rounded, whole_range
 from .gptq import reconstructed
 from .gram import Gram
 from .matrices import MatrixProduct, matrix_product
@@ -28,6 +29,7 @@ from .measure import measuring, run_sample
 from .numbers import decibels
 from .places import Objection
 from .selection import Selection
+from .tables import Rows, Tables, bits_by_block
 from .weights_only import WeightsOnly
 
 _MOST_NUMBERS = 1 << 26
@@ -45,7 +47,8 @@ class Rounding(str, Enum):
 @register_pass
 @dataclass(frozen=True)
 class QuantizeWeights(WeightsOnly):
-    """Puts MatMulNBits in the place of products by constant matrices.
+    """Puts MatMulNBits in the place of products by constant matrices, and packs tables that are
+    looked up.
 
     Weights have ``bits`` (2, 4, 8) in blocks of ``block`` along the sums, symmetric ones or with
     zero points. ``rounding`` is to the ``nearest`` code, with the range of the least ``mse``, or
@@ -87,11 +90,13 @@ class QuantizeWeights(WeightsOnly):
                 else:
                     reasons[node] = found
         rows: dict[Node, tuple[float | None, str]] = dict.fromkeys(reasons, (None, "float"))
+        tables = Tables.of(graph, self._rows, lambda n: selected.objection(n) or leave(n))
         editor = context.editor(graph)
         for layer, gram in self._grams(graph, layers, context):
             quantized = self._quantized(layer.weights, gram, form)
             rows[layer.node] = (_ratio(layer.weights, quantized, gram), f"int{self.bits} weights")
             _replace(editor, layer, quantized, self.accuracy_level)
+        tables.replace(editor, "few-bits")
         editor.finish()
         for node in sorted(rows, key=lambda n: n.serial):
             ratio, scheme = rows[node]
@@ -99,7 +104,15 @@ class QuantizeWeights(WeightsOnly):
                 "layers", layer=node.name, op=node.key, onnx=list(node.origins.names),
                 scheme=scheme, reason=reasons.get(node, ""), decibels=ratio,
             )  # fmt: skip
-        return {"few-bits": len(layers)}
+        tables.tell(context)
+        return {"few-bits": len(layers) + len(tables.rows)}
+
+    def _rows(self, table: np.ndarray) -> Rows | str:
+        """A table that is looked up: the Gram matrix of its rows would tell nothing."""
+        # Blocks with zero points have no form of their own: their ends are rarely far from 0.
+        form = Format(self.bits, self.block)
+        find = whole_range if self.rounding is Rounding.NEAREST else least_error
+        return bits_by_block(table, lambda w: rounded(w, form, find), self.block)
 
     def _quantized(self, weights: np.ndarray, gram: np.ndarray | None, form: Format) -> FewBits:
         if gram is not None:
@@ -135,11 +148,11 @@ def _replace(editor: Editor, layer: MatrixProduct, quantized: FewBits, accuracy_
     node = layer.node
     editor.begin("few-bits", node, hint=f"{node.out().name}_weights")
     # The layer in front may have been replaced since this one was found.
-    x = editor.graph.required_inputs(node)[0]
+    x, _, bias = [*editor.graph.inputs_of(node), None][:3]
     data, scales, zeros = quantized.operands()
     given = [
         x, editor.constant(data), editor.constant(scales),
-        None if zeros is None else editor.constant(zeros), None, layer.bias,
+        None if zeros is None else editor.constant(zeros), None, bias,
     ]  # fmt: skip
     while given[-1] is None:
         given.pop()
