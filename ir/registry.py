@@ -550,5 +550,6 @@ def has_trait(node: Node, trait: Trait) -> bool:
 __all__ = [
     "ML_OPSET", "OPSET", "DescribeAxes", "Evaluate", "Flops", "Infer", "InferContext",
     "InferenceError", "InputAxes", "Needs", "OpSpec", "Propagate", "Value", "ValueNeed",
-    "attribute", "has_trait", "homogeneous_inputs", "keys_with", "op", "register", "spec", "spec_of", "specs",
+    "attribute", "has_trait", "homogeneous_inputs", "keys_with", "op", "register", "spec",
+    "spec_of", "specs",
 ]  # fmt: skip

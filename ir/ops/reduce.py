@@ -107,9 +107,7 @@ _SUM = (*_PLAIN, Trait.UNORDERED_SUM, Trait.KEEPS_NONNEGATIVE)
     "ReduceL1", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE),
     axes=Reduction(Combine.SUM),
 )  # fmt: skip
-@op(
-    "ReduceL2", traits=(Trait.REDUCTION, Trait.NONNEGATIVE), homogeneous=((0,),), axes=Reduction()
-)
+@op("ReduceL2", traits=(Trait.REDUCTION, Trait.NONNEGATIVE), homogeneous=((0,),), axes=Reduction())
 @op("ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,), axes=Reduction())
 def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

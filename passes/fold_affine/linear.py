@@ -96,8 +96,7 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
         return "its weights are used elsewhere too"
     if bias is not None and bias.constant is None:
         return "its bias is not constant"
-    axes = axes_of(graph, node)
-    found = None if axes is None else _found(node, axes)
+    found = linear_form(graph, node)
     if found is None:
         return "its weights are not a matrix"
     if bias is not None and _bias(bias, found.outputs) is None:
@@ -105,8 +104,13 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
     return found
 
 
-def _found(node: Node, axes: AxisMap) -> Channels | None:
+def linear_form(graph: Graph, node: Node) -> Channels | None:
     """The channels by the axis map; None if the weights are several matrices, or none."""
+    axes = axes_of(graph, node)
+    return None if axes is None or len(axes.operands) < 2 else _channels(node, axes)
+
+
+def _channels(node: Node, axes: AxisMap) -> Channels | None:
     data, weights, (result, *_) = axes.operands[0] or (), axes.operands[1] or (), axes.results
     given, made = _places(data), _places(result or ())
     factors = list(_places(weights))
@@ -227,4 +231,4 @@ def _bias(value: Value, count: int) -> np.ndarray | None:
     return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
 
 
-__all__ = ["OPS", "Channels", "Linear", "channels_of"]
+__all__ = ["OPS", "Channels", "Linear", "channels_of", "linear_form"]

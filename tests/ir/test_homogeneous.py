@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.axis_cases import Case, cases
+from support.axis_cases import CASES, Case, cases
 from support.axis_checks import evaluate
 
 from graphkiln.ir.axes.map import Axes, AxisMap, Kind
 from graphkiln.ir.axes.query import axes_of, factors_of
 from graphkiln.ir.registry import homogeneous_inputs, spec, specs
+from graphkiln.ir.traits import Trait
 
-DECLARED = [s.key for s in specs() if s.homogeneous and s.infer.__module__.startswith("graphkiln.")]
+MOVES = {Trait.PICKS, Trait.VIEW}
+KEYS = [s.key for s in specs() if s.key in CASES and (s.homogeneous or s.traits & MOVES)]
 INDEPENDENT = (Kind.MAPPED, Kind.NORMALIZED)
 
 
@@ -46,7 +48,7 @@ def shared(axes: AxisMap, given: list[int]) -> Iterator[int]:
             yield f
 
 
-@pytest.mark.parametrize("key", DECLARED)
+@pytest.mark.parametrize("key", KEYS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_factor_of_the_inputs_is_one_of_the_result(key: str, data: st.DataObject) -> None:
