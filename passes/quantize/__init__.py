@@ -18,7 +18,8 @@ same for those that other tools have made.
 from .calibration import Method
 from .equalize import Equalize
 from .sensitivity import worst_first
+from .smooth import Smooth
 from .static import Quantize
 from .weight_only import QuantizeWeights, Rounding
 
-__all__ = ["Equalize", "Method", "Quantize", "QuantizeWeights", "Rounding", "worst_first"]
+__all__ = ["Equalize", "Method", "Quantize", "QuantizeWeights", "Rounding", "Smooth", "worst_first"]

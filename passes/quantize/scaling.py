@@ -122,9 +122,16 @@ def multiplied_inputs(graph: Graph, reader: Channels, s: np.ndarray) -> Changes 
     """
     use = Use(reader.node, 1)
     old = constant_at(graph, use)
-    wide = reader.unpacked(old.astype(np.float64)) * s.reshape(reader.groups, -1, 1, 1)
-    new = kept(reader.packed(wide, old.shape), old)
-    return None if new is None else {use: np.ascontiguousarray(new)}
+    new = kept(multiplied(reader, old, s), old)
+    return None if new is None else {use: new}
 
 
-__all__ = ["Changes", "Constant", "Source", "constant_at", "kept", "multiplied_inputs", "put"]
+def multiplied(reader: Channels, weights: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """The weights of a product with those of input channel ``i`` times ``s[i]``, float64."""
+    wide = reader.unpacked(weights.astype(np.float64)) * s.reshape(reader.groups, -1, 1, 1)
+    return np.ascontiguousarray(reader.packed(wide, weights.shape))
+
+
+__all__ = [
+    "Changes", "Constant", "Source", "constant_at", "multiplied", "multiplied_inputs", "put",
+]  # fmt: skip

@@ -64,18 +64,30 @@ def _twin(editor: Editor, node: Node, ranges: Mapping[str, Range], kind: str) ->
         value = operands[index]
         assert value is not None
         if value.constant is None:
-            p = activation_parameters(ranges[value.name], kind)
-            q = editor.op("QuantizeLinear", value, *_constants(editor, p))
+            operands[index] = rounded(
+                editor, value, activation_parameters(ranges[value.name], kind)
+            )
         else:
-            integers, p = weights_of(editor.graph, node, index)
-            q = editor.constant(integers)
-        attrs = {} if p.axis is None else {"axis": p.axis}
-        operands[index] = editor.op("DequantizeLinear", q, *_constants(editor, p), **attrs)
+            operands[index] = dequantized(editor, *weights_of(editor.graph, node, index))
     return editor.clone(node, operands).out()
+
+
+def rounded(editor: Editor, x: Value, p: Parameters) -> Value:
+    """``DQ(Q(x))``, with one scale."""
+    return editor.op(
+        "DequantizeLinear", editor.op("QuantizeLinear", x, *_constants(editor, p)),
+        *_constants(editor, p),
+    )  # fmt: skip
+
+
+def dequantized(editor: Editor, integers: np.ndarray, p: Parameters) -> Value:
+    """``DQ(q)`` for constant integers."""
+    attrs = {} if p.axis is None else {"axis": p.axis}
+    return editor.op("DequantizeLinear", editor.constant(integers), *_constants(editor, p), **attrs)
 
 
 def _constants(editor: Editor, p: Parameters) -> list[Value]:
     return [editor.constant(p.scale), editor.constant(p.zero)]
 
 
-__all__ = ["MeasureTwin", "measure_twins"]
+__all__ = ["MeasureTwin", "dequantized", "measure_twins", "rounded"]
