@@ -7,7 +7,7 @@ output channels; the others are positions of a window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -29,9 +29,9 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 class Channels:
     """The channels of a linear op with constant weights.
 
-    ``sizes`` are the factors of the weights in their order in memory. ``order`` is the permutation
-    to groups, inputs of a group, outputs of a group, and positions of the window; ``counts`` are
-    the sizes of these four.
+    ``sizes`` are the factors of the weights in their order in memory, of which ``filters`` is the
+    place of the outputs of a group. ``order`` is the permutation to groups, inputs of a group,
+    outputs of a group, and positions of the window; ``counts`` are the sizes of these four.
     """
 
     node: Node
@@ -40,6 +40,7 @@ class Channels:
     sizes: tuple[int, ...]
     order: tuple[int, ...]
     counts: tuple[int, int, int, int]
+    filters: int
 
     @property
     def groups(self) -> int:
@@ -69,6 +70,12 @@ class Channels:
     def unpacked(self, weights: np.ndarray) -> np.ndarray:
         """Weights as (groups, inputs of a group, outputs of a group, positions)."""
         return weights.reshape(self.sizes).transpose(self.order).reshape(self.counts)
+
+    def with_outputs(self, count: int) -> Channels:
+        """The channels of such an op with ``count`` outputs in each group."""
+        sizes = tuple(count if i == self.filters else d for i, d in enumerate(self.sizes))
+        groups, inputs, _, positions = self.counts
+        return replace(self, sizes=sizes, counts=(groups, inputs, count, positions))
 
     def packed(self, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The inverse of :meth:`unpacked`."""
@@ -130,7 +137,8 @@ def _channels(node: Node, axes: AxisMap) -> Channels | None:
     counts = tuple(prod(known[f] for f in part) for part in parts)
     order = tuple(factors.index(f) for part in parts for f in part)
     ends = given[inputs[0]], made[outputs[0]]
-    return Channels(node, *ends, tuple(known.values()), order, counts)  # type: ignore[arg-type]
+    filters = factors.index(outputs[0])
+    return Channels(node, *ends, tuple(known.values()), order, counts, filters)  # type: ignore[arg-type]
 
 
 def _places(tensor: Axes) -> dict[int, int]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from ..base import Pass, PassContext, PassResult, Row, register_pass
 from ..claims import AFFINE, rounds
 from ..fold_affine.linear import Channels
 from ..ranges import Range
-from .measure import Measure, measuring, reduced, run_sample
+from .measure import measured, reduced, values_by_name
 from .numbers import activation_parameters, decibels, quantized, weight_parameters
 from .operands import filter_axis, linear_channels
 from .places import Use
@@ -206,7 +205,7 @@ def _observe(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
     """Find the extremes of all channels."""
 
     def measure(editor: Editor) -> list[Value]:
-        found = _values(editor.graph)
+        found = values_by_name(editor.graph)
         outputs = []
         for one in inputs:
             x = found[one.x.name]
@@ -214,7 +213,7 @@ def _observe(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
             outputs += [reduced(editor, op, x, others) for op in ("ReduceMin", "ReduceMax")]
         return outputs
 
-    for results in _runs(graph, measure, context):
+    for results in measured(graph, measure, context):
         for i, one in enumerate(inputs):
             one.see(np.asarray(results[2 * i]), np.asarray(results[2 * i + 1]))
 
@@ -224,7 +223,7 @@ def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
     kind = activation_kind(context)
 
     def measure(editor: Editor) -> list[Value]:
-        found = _values(editor.graph)
+        found = values_by_name(editor.graph)
         outputs = []
         for one in inputs:
             results = [found[reader.node.out().name] for reader in one.readers]
@@ -236,7 +235,7 @@ def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
         return outputs
 
     each = 2 + len(_STRENGTHS)
-    for numbers in _runs(graph, measure, context):
+    for numbers in measured(graph, measure, context):
         for i, one in enumerate(inputs):
             *errors, power = (float(n) for n in numbers[i * each : (i + 1) * each])
             one.errors += errors
@@ -269,18 +268,6 @@ def _squares(editor: Editor, values: Sequence[Value]) -> Value:
     for other in others:
         total = editor.op("Add", total, other)
     return total
-
-
-def _values(graph: Graph) -> dict[str, Value]:
-    return {v.name: v for node in graph.nx for v in node.values}
-
-
-def _runs(graph: Graph, measure: Measure, context: PassContext) -> Iterator[list[Any]]:
-    """The results of measurements on each sample."""
-    run = context.runner(measuring(graph, measure))
-    inputs = {v.name for v in graph.inputs}
-    for number, sample in enumerate(context.data):
-        yield run_sample(run, sample, inputs, number)
 
 
 __all__ = ["Smooth"]

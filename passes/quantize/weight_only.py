@@ -8,7 +8,7 @@ product waits for its weights, as for one token of a language model, and smaller
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,15 +21,13 @@ from ...ir.traits import Trait
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, PassResult, register_pass
 from ..claims import lossy
+from ..fold_affine.linear import linear_form
 from .few_bits import FewBits, Format, least_error, rounded
-from .gptq import reconstructed
-from .measure import measuring, run_sample
+from .gptq import reconstructed, result_errors
+from .gram import grams
 from .numbers import decibels
 from .places import Objection
 from .selection import Selection
-
-_MOST_NUMBERS = 1 << 26
-"""Elements of Gram matrices that are kept at once; more layers take another round of samples."""
 
 
 class Rounding(str, Enum):
@@ -126,8 +124,10 @@ class QuantizeWeights(Pass):
             raise GraphError("gptq rounds by what layers read: give sample data")
         # Edits of the layers before would change what the others read.
         original = graph.copy()
-        for group in _groups(layers):
-            yield from zip(group, _observed(original, group, context), strict=True)
+        nodes = {node.out().name: node for node in original.nodes}
+        products = [linear_form(original, nodes[layer.node.out().name]) for layer in layers]
+        found = grams(original, [p for p in products if p is not None], context)
+        yield from ((layer, gram) for layer, (gram,) in zip(layers, found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -193,54 +193,7 @@ def _ratio(weights: np.ndarray, quantized: FewBits, gram: np.ndarray | None) -> 
     off = quantized.values() - exact
     if gram is None:
         return decibels(float(np.mean(exact**2)), float(np.mean(off**2)))
-    return decibels(_power(exact, gram), _power(off, gram))
-
-
-def _power(weights: np.ndarray, gram: np.ndarray) -> float:
-    """``tr(W^T H W)``, the sum of squares of all results."""
-    return float(np.sum((gram @ weights) * weights))
-
-
-# ---- what layers read ----------------------------------------------------------------------------
-
-
-def _groups(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
-    """Layers whose Gram matrices are kept at once."""
-    group: list[_Layer] = []
-    held = 0
-    for layer in layers:
-        size = len(layer.weights) ** 2
-        if group and held + size > _MOST_NUMBERS:
-            yield group
-            group, held = [], 0
-        group.append(layer)
-        held += size
-    if group:
-        yield group
-
-
-def _observed(graph: Graph, layers: Sequence[_Layer], context: PassContext) -> Iterable[np.ndarray]:
-    """The Gram matrices ``[K, K]`` of what the layers read, float64, over all samples."""
-    read = {layer.x.name: len(layer.weights) for layer in layers}
-
-    def measure(editor: Editor) -> list[Value]:
-        found = {v.name: v for node in editor.graph.nx for v in node.values}
-        return [_gram(editor, found[name], inner) for name, inner in read.items()]
-
-    run = context.runner(measuring(graph, measure))
-    inputs = {v.name for v in graph.inputs}
-    grams = {name: np.zeros((inner, inner)) for name, inner in read.items()}
-    for number, sample in enumerate(context.data):
-        results = run_sample(run, sample, inputs, number)
-        for gram, result in zip(grams.values(), results, strict=True):
-            gram += result
-    return [grams[layer.x.name] for layer in layers]
-
-
-def _gram(editor: Editor, x: Value, inner: int) -> Value:
-    """``X^T X`` with the rows ``[inner]`` of a tensor."""
-    rows = editor.op("Reshape", x, editor.constant(np.array([-1, inner])))
-    return editor.op("MatMul", editor.op("Transpose", rows, perm=(1, 0)), rows)
+    return decibels(*(float(result_errors(w, gram).sum()) for w in (exact, off)))
 
 
 __all__ = ["QuantizeWeights", "Rounding"]
