@@ -16,6 +16,8 @@ from .result import Quantized
 from .scores import Metric, Scores
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..driver import Data
     from ..ir.graph import Graph, Node
     from ..passes.base import PassContext, Row
@@ -41,9 +43,11 @@ def quantize(
     scheme: str = "int8",
     method: str = "minmax",
     share: float = 0.9999,
+    equalize: bool = False,
+    smooth: bool = False,
     bias_correction: bool = False,
     block: int = 32,
-    rounding: str = "mse",
+    rounding: str | None = None,
     only: Iterable[str] = (),
     exclude: Iterable[str] = (),
     exclude_worst: int = 0,
@@ -64,10 +68,12 @@ def quantize(
     The ``scheme`` ``int8`` quantizes weights and activations. A tensor's range is that of
     ``ranges``, or is picked by ``method`` (``minmax``, ``average``, ``percentile``, ``mse``,
     ``entropy``) from what runs on the samples show; ``share`` is the share of the numbers inside
-    for percentiles. With ``bias_correction``, biases make up for the shifts that quantization
-    brings to the means of channels. The schemes ``int8-weights`` and ``int4-weights`` quantize
-    weights in blocks of ``block`` along the sums; ``rounding`` is ``nearest``, ``mse``, or
-    ``gptq``, which takes samples.
+    for percentiles. With ``equalize``, channels between two layers get ranges that are alike, and
+    with ``smooth``, large channels of activations move into weights, before ranges are found. With
+    ``bias_correction``, biases make up for the shifts that quantization brings to the means of
+    channels. The schemes ``int8-weights`` and ``int4-weights`` quantize weights in blocks of
+    ``block`` along the sums. ``rounding`` of weights is ``nearest``, the default for ``int8``,
+    ``mse``, the default of the others and only theirs, or ``gptq``, which takes samples.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the
@@ -87,11 +93,12 @@ def quantize(
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
     selection = tuple(only), tuple(exclude)
     step: Step
-    _refuse_others(scheme, method, share, bias_correction, block, rounding)
+    _refuse_others(scheme, method, share, (equalize, smooth, bias_correction), block)
     if scheme == "int8":
-        step = _static(method, share, bias_correction, *selection)
+        step = _static(method, share, bias_correction, rounding or "nearest", *selection)
     else:
-        step = _weights(scheme, block, rounding, *selection)
+        step = _weights(scheme, block, rounding or "mse", *selection)
+    passes = ",".join([_BEFORE, *["equalize"] * equalize, *["smooth"] * smooth])
     if exclude_worst < 0:
         raise OptionError(f"exclude_worst is 0 or more, not {exclude_worst}")
     if max_drop is not None and not 0 <= max_drop < float("inf"):
@@ -99,8 +106,8 @@ def quantize(
     if metric is not None and max_drop is None:
         raise OptionError("a metric needs max_drop, the drop that is allowed")
     with rare_collections():
-        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {})
-        work.keep(journal, data, f"{step} {dict(ranges or {})} {max_drop}")
+        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {}, passes)
+        work.keep(journal, data, f"{passes} {step} {dict(ranges or {})} {max_drop}")
         work.check_ranges(step)
         left = work.worst_first(step)[:exclude_worst] if exclude_worst else []
         if max_drop is None:
@@ -109,14 +116,13 @@ def quantize(
 
 
 def _refuse_others(
-    scheme: str, method: str, share: float, correct: bool, block: int, rounding: str
+    scheme: str, method: str, share: float, recovery: tuple[bool, bool, bool], block: int
 ) -> None:
     """Raise :class:`.OptionError` for options that the scheme or the method would ignore."""
     defaults = {name: p.default for name, p in signature(quantize).parameters.items()}
-    static = {"method": method, "share": share, "bias_correction": correct}
-    for name, value in (
-        {"block": block, "rounding": rounding} if scheme == "int8" else static
-    ).items():
+    ways = dict(zip(("equalize", "smooth", "bias_correction"), recovery, strict=True))
+    static = {"method": method, "share": share, **ways}
+    for name, value in ({"block": block} if scheme == "int8" else static).items():
         if value != defaults[name]:
             raise OptionError(f"{name} does nothing with the scheme {scheme}")
     if share != defaults["share"] and method != "percentile":
@@ -139,14 +145,16 @@ class Step(Protocol):
 
 
 def _static(
-    method: str, share: float, correct: bool, only: tuple[str, ...], exclude: tuple[str, ...]
-) -> Step:
-    from ..passes.quantize import Method, Quantize
+    method: str, share: float, correct: bool, rounding: str, only: tuple[str, ...],
+    exclude: tuple[str, ...],
+) -> Step:  # fmt: skip
+    from ..passes.quantize import Method, Quantize, WeightRounding
 
     if not 0 < share <= 1:
         raise OptionError(f"share is above 0 and at most 1, not {share}")
     known = _one_of("method", method, [m.value for m in Method])
-    return Quantize(Method(known), share, only, exclude, bias_correction=correct)
+    way = WeightRounding(_one_of("rounding", rounding, [r.value for r in WeightRounding]))
+    return Quantize(Method(known), share, only, exclude, bias_correction=correct, rounding=way)
 
 
 def _weights(
@@ -179,22 +187,25 @@ class _Quantization:
     tensors: dict[str, Row] = field(default_factory=dict)
     noise: dict[str, float | None] = field(default_factory=dict)
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, model: Any, data: Any, options: CompileOptions, listener: Listener,
-        ranges: Mapping[str, Range],
+        ranges: Mapping[str, Range], passes: str,
     ) -> _Quantization:  # fmt: skip
-        """Import a model, and simplify it."""
+        """Import a model, and prepare it by some passes."""
         dumps = None if options.dump_ir is None else Path(options.dump_ir) / "quantize"
-        first = replace(options, passes=_BEFORE, dump_ir=dumps, stop_after=None, tune=0.0)
+        first = replace(options, passes=passes, dump_ir=dumps, stop_after=None, tune=0.0)
         compilation = Compilation(first, listener, data, dict(ranges))
         graph, source = compilation.imported(model)
         graph = compilation.optimize(graph)
         warnings = (*source.warnings, *compilation.report["warnings"])
-        return cls(
-            graph, replace(source, warnings=warnings), options, listener, compilation
-        )  # fmt: skip
+        work = cls(graph, replace(source, warnings=warnings), options, listener, compilation)
+        for record in compilation.records:
+            work.tables |= record.tables
+        return work
 
     def keep(self, journal: str | os.PathLike[str] | None, data: Any, options: str) -> None:
         """Keep what is found in a file, with what it was found for."""
@@ -224,7 +235,7 @@ class _Quantization:
         return Quantized(
             graph, replace(self.source, warnings=tuple(warnings)), self.options,
             {row["tensor"]: context.ranges[row["tensor"]] for row in tensors},
-            layers, tensors, warnings,
+            layers, tensors, warnings, tables=self.tables,
         )  # fmt: skip
 
     def _learn(self, context: PassContext) -> list[Row]:
@@ -242,7 +253,7 @@ class _Quantization:
         """A context of its own, with the ranges found so far."""
         context = self.compilation.manager().context()
         context.ranges = dict(self.compilation.ranges)
-        context.journal = self.journal
+        context.journal, context.codes = self.journal, self.codes
         return context
 
     def controlled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ class Quantized:
     quantization noise in decibels; ``alone`` is that of a layer's result where only it is
     quantized, if that was asked). ``score`` and
     ``float_score`` are what the metric says of it and of the float model, where that was asked.
+    ``tables`` are those of passes that prepared the float model: ``equalized`` and ``smoothed``.
     ``source`` says what it was made from, and ``options`` how it is to be compiled.
     """
 
@@ -43,11 +44,13 @@ class Quantized:
     warnings: list[str] = field(default_factory=list)
     score: float | None = None
     float_score: float | None = None
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
     @property
     def report(self) -> dict[str, Any]:
         """All that there is to say, as JSON holds it."""
         told: dict[str, Any] = {"layers": list(self.layers), "tensors": list(self.tensors)}
+        told |= {name: list(rows) for name, rows in self.tables.items()}
         if self.score is not None:
             told |= {"score": self.score, "float score": self.float_score}
         return told

@@ -49,7 +49,8 @@ class Places:
     ``products`` are the nodes whose operands are quantized, ``left`` those that stay as they are,
     with the reasons. ``weights`` are the constant operands of the former. ``tensors`` are those
     that a run computes, each with the uses that read its quantized form. ``groups`` are sets of
-    tensors that have one range.
+    tensors that have one range. ``codes`` are int8 weights by the name of their product, where they
+    are not the nearest ones.
     """
 
     graph: Graph
@@ -58,6 +59,7 @@ class Places:
     weights: list[Use] = field(default_factory=list)
     tensors: dict[Value, list[Use]] = field(default_factory=dict)
     groups: list[list[Value]] = field(default_factory=list)
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 Objection: TypeAlias = "Callable[[Node], str | None]"

@@ -19,6 +19,7 @@ from .insert import Inserted, insert_quantizers
 from .numbers import decibels
 from .observers import observe
 from .places import Objection, Places, places_of
+from .rounding import WeightRounding, round_together
 from .selection import Selection
 from .sensitivity import layer_noise, worst_first
 
@@ -39,6 +40,8 @@ class Quantize(Pass):
     percentiles. ``only`` and ``exclude`` are patterns of layers, see :class:`.Selection`, and
     ``exclude_worst`` is the number of layers that are left because their results suffer most.
     With ``bias_correction``, biases make up for the shifts of means (:mod:`.bias_correction`).
+    ``rounding`` of weights is to the ``nearest`` code, or ``gptq``, which takes sample data
+    (:mod:`.rounding`).
     """
 
     method: Method = Method.MINMAX
@@ -47,6 +50,7 @@ class Quantize(Pass):
     exclude: tuple[str, ...] = ()
     exclude_worst: int = 0
     bias_correction: bool = False
+    rounding: WeightRounding = WeightRounding.NEAREST
 
     name = "quantize"
     claims = {
@@ -81,14 +85,15 @@ class Quantize(Pass):
         """What quantizing each selected layer alone does to its result: the ratio of signal to
         noise in decibels, by the layer's name.
         """
-        places = self._places(graph, lambda _: None)
+        places = self._rounded(self._places(graph, lambda _: None), context)
         kind = activation_kind(context)
         ranges = self._ranges(places, kind, context)
         return layer_noise(places, ranges, kind, context)
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
-        places, kind = self._places(graph, leave), activation_kind(context)
+        places = self._rounded(self._places(graph, leave), context)
+        kind = activation_kind(context)
         ranges = self._ranges(places, kind, context)
         editor = context.editor(graph)
         inserted = Inserted()
@@ -107,6 +112,12 @@ class Quantize(Pass):
             return selected.objection(node) or _computed(graph, node) or leave(node)
 
         return places_of(graph, objection)
+
+    def _rounded(self, places: Places, context: PassContext) -> Places:
+        """The places, with the codes of weights that are rounded together."""
+        if self.rounding is WeightRounding.GPTQ:
+            round_together(places, context)
+        return places
 
     def _ranges(self, places: Places, kind: str, context: PassContext) -> dict[str, Range]:
         """The range of each tensor, one for all tensors of a group."""

@@ -42,7 +42,7 @@ def measure_twins(
         outputs: list[Value] = []
         for name in names:
             node = found[name]
-            measures = measure(editor, node, _twin(editor, node, ranges, kind))
+            measures = measure(editor, node, _twin(editor, node, places, ranges, kind))
             counts[name] = len(measures)
             outputs += measures
         return outputs
@@ -57,7 +57,9 @@ def measure_twins(
         }
 
 
-def _twin(editor: Editor, node: Node, ranges: Mapping[str, Range], kind: str) -> Value:
+def _twin(
+    editor: Editor, node: Node, places: Places, ranges: Mapping[str, Range], kind: str
+) -> Value:
     """The result of a product of quantized operands."""
     operands = editor.graph.inputs_of(node)
     for index in (0, 1):
@@ -68,7 +70,9 @@ def _twin(editor: Editor, node: Node, ranges: Mapping[str, Range], kind: str) ->
                 editor, value, activation_parameters(ranges[value.name], kind)
             )
         else:
-            operands[index] = dequantized(editor, *weights_of(editor.graph, node, index))
+            operands[index] = dequantized(
+                editor, *weights_of(editor.graph, node, index, places.codes)
+            )
     return editor.clone(node, operands).out()
 
 
