@@ -25,7 +25,7 @@ from ...ir.graph import Graph, GraphError, Value
 from ..base import Pass, PassContext, PassResult, Row, register_pass
 from ..claims import AFFINE, rounds
 from ..fold_affine.linear import Channels
-from ..ranges import Range
+from .channel_ranges import STRENGTHS, ChannelRanges
 from .measure import measured, reduced, values_by_name
 from .numbers import activation_parameters, decibels, quantized, weight_parameters
 from .operands import filter_axis, linear_channels
@@ -35,8 +35,9 @@ from .sources import source_of
 from .static import activation_kind
 from .twins import dequantized, rounded
 
-_STRENGTHS = (0.2, 0.35, 0.5, 0.65, 0.8)
-"""Strengths that are tried, besides leaving a tensor as it is."""
+_GAIN = 0.5
+"""The part of a tensor's error that factors must leave at most. Less is not worth that all channels
+fill the range afterwards: any of them may be cut off in other data, not only the largest."""
 _MOST_NUMBERS = 1 << 27
 """Weights of candidates that are measured at once; more tensors take another round of samples."""
 
@@ -85,9 +86,8 @@ class _Input:
     """A tensor ``x`` that products read, and what is found out of it.
 
     ``source`` are the constants that take the inverse factors, ``reason`` says why it stays as it
-    is. ``low`` and ``high`` are the extremes of its channels over all samples. ``factors`` are what
-    there is to choose from: ones, then the channels' factors by each strength. ``errors`` are the
-    sums of squares that they lead to; ``power`` is that of the results.
+    is. ``ranges`` are those of its channels over all samples, ``factors`` what there is to choose
+    from, and ``errors`` the sums of squares that they lead to; ``power`` is that of the results.
     """
 
     x: Value
@@ -95,10 +95,9 @@ class _Input:
     source: Source | None = None
     reason: str = ""
     strength: float | None = None
-    low: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    high: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    ranges: ChannelRanges = field(default_factory=lambda: ChannelRanges(0))
     factors: list[np.ndarray] = field(default_factory=list)
-    errors: np.ndarray = field(default_factory=lambda: np.zeros(1 + len(_STRENGTHS)))
+    errors: np.ndarray = field(default_factory=lambda: np.zeros(1 + len(STRENGTHS)))
     power: float = 0.0
 
     @property
@@ -118,41 +117,34 @@ class _Input:
                 self.reason = found
             else:
                 self.source = found
-                self.low, self.high = np.zeros(found.count), np.zeros(found.count)
+                self.ranges = ChannelRanges(found.count)
 
     def see(self, low: np.ndarray, high: np.ndarray) -> None:
         """Count the extremes in one sample, one for each index of the axis."""
         assert self.source is not None
-        np.minimum.at(self.low, self.source.channels, low)
-        np.maximum.at(self.high, self.source.channels, high)
+        self.ranges.see(self.source.channels, low, high)
 
     def find_factors(self, graph: Graph) -> None:
-        """Find the factors to choose from. Where a channel is 0 throughout, it is 1."""
+        """Find the factors that there are to choose from."""
         assert self.source is not None
-        x, w = np.maximum(-self.low, self.high), np.zeros(self.source.count)
+        found = np.zeros(self.source.count)
         for reader in self.readers:
             weights = np.abs(reader.unpacked(constant_at(graph, Use(reader.node, 1))))
-            np.maximum.at(w, self.source.channels, weights.max(axis=(2, 3)).reshape(-1))
-        used = (x > 0) & (w > 0)
-        x, w = np.where(used, x, 1), np.where(used, w, 1)
-        self.factors = [np.ones(len(x)), *(x**a / w ** (1 - a) for a in _STRENGTHS)]
-
-    def range_by(self, s: np.ndarray) -> Range:
-        """The range of the tensor divided by ``s``."""
-        return Range(float(np.min(self.low / s)), float(np.max(self.high / s)))
+            np.maximum.at(found, self.source.channels, weights.max(axis=(2, 3)).reshape(-1))
+        self.factors = self.ranges.factors(found)
 
     def smooth(self, editor: Editor) -> bool:
         """Scale by the best factors; False where the tensor stays as it is."""
         best = int(np.argmin(self.errors))
-        if not best:
-            self.reason = "it is best as it is"
+        if self.errors[best] >= _GAIN * self.errors[0]:
+            self.reason = "no strength is better by 3 dB"
             return False
         changes = self._changes(editor.graph, self.factors[best])
         if changes is None:
             self.reason = "numbers would overflow or vanish"
             return False
         put(editor, "activation-ranges", changes)
-        self.strength = _STRENGTHS[best - 1]
+        self.strength = STRENGTHS[best - 1]
         return True
 
     def _changes(self, graph: Graph, s: np.ndarray) -> Changes | None:
@@ -234,7 +226,7 @@ def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
             outputs.append(_squares(editor, results))
         return outputs
 
-    each = 2 + len(_STRENGTHS)
+    each = 2 + len(STRENGTHS)
     for numbers in measured(graph, measure, context):
         for i, one in enumerate(inputs):
             *errors, power = (float(n) for n in numbers[i * each : (i + 1) * each])
@@ -250,7 +242,7 @@ def _twins(
     by = s[one.source.channels]
     shape = [-1 if a == one.axis else 1 for a in range(x.rank)]
     divided = editor.op("Mul", x, editor.constant((1 / by).astype(np.float32).reshape(shape)))
-    read = rounded(editor, divided, activation_parameters(one.range_by(s), kind))
+    read = rounded(editor, divided, activation_parameters(one.ranges.divided(s), kind))
     twins = []
     for reader, y in zip(one.readers, results, strict=True):
         _, w, *rest = editor.graph.inputs_of(y.node)

@@ -12,6 +12,8 @@ from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.verify import verify
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.quantize import Quantize, Smooth
+from graphkiln.passes.quantize.channel_ranges import STRENGTHS, ChannelRanges
+from graphkiln.passes.ranges import Range
 
 RNG = np.random.default_rng(2)
 
@@ -158,7 +160,36 @@ def test_what_is_best_as_it_is_stays() -> None:
     data = [{"x": np.array([[0, 255, 3, 8], [7, 8, 100, 1]], np.float32)}]
     context = smoothed(graph, data)
     (row,) = context.tables["smoothed"]
-    assert row["strength"] is None and row["reason"] == "it is best as it is"
+    assert row["strength"] is None and row["reason"] == "no strength is better by 3 dB"
+
+
+def test_small_gains_are_not_taken() -> None:
+    """All channels would fill the range, and be cut off in other data."""
+    rng = np.random.default_rng(0)
+    lines, held = constant_lines({
+        "scale": np.linspace(1, 2, 32).astype(np.float32),
+        "w": rng.standard_normal((32, 16)).astype(np.float32),
+    })  # fmt: skip
+    graph = graph_of(
+        f"graph main(%x: float32[N,7,32]) -> (o) {{\n{lines}\n%n = Mul(%x, %scale)\n"
+        "%y = MatMul(%n, %w)\nreturn %y\n}",
+        held,
+    )
+    (row,) = smoothed(graph, ROWS).tables["smoothed"]
+    assert row["strength"] is None and row["after"] == row["before"] > 20
+
+
+def test_what_samples_show_little_of_is_not_scaled_up() -> None:
+    ranges = ChannelRanges(5)
+    ranges.see(np.arange(5), np.array([-1.0, 0, 0, 0, -30]), np.array([2.0, 0, 1e-6, 4, 10]))
+    ranges.see(np.array([0, 0, 1, 2, 3]), np.zeros(5), np.array([1.0, 3, 0, 0, 0]))
+    np.testing.assert_array_equal(ranges.low, [-1, 0, 0, 0, -30])
+    np.testing.assert_array_equal(ranges.high, [3, 0, 1e-6, 4, 10])
+    ones, *tried = ranges.factors(np.ones(5))
+    assert np.all(ones == 1) and ranges.divided(ones) == Range(-30.0, 10.0)
+    for s, strength in zip(tried, STRENGTHS, strict=True):
+        # The middle one of those that are not 0 is 3.5.
+        np.testing.assert_allclose(s, np.array([3.5, 3.5, 3.5, 4, 30]) ** strength)
 
 
 def test_samples_must_be_given() -> None:
