@@ -202,7 +202,8 @@ def _observe(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
         for one in inputs:
             x = found[one.x.name]
             others = [a for a in range(x.rank) if a != one.axis]
-            outputs += [reduced(editor, op, x, others) for op in ("ReduceMin", "ReduceMax")]
+            outputs.append(reduced(editor, "ReduceMin", x, others))
+            outputs.append(reduced(editor, "ReduceMax", x, others))
         return outputs
 
     for results in measured(graph, measure, context):
