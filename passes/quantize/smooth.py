@@ -38,8 +38,8 @@ from .twins import dequantized, rounded
 _GAIN = 0.5
 """The part of a tensor's error that factors must leave at most. Less is not worth that all channels
 fill the range afterwards: any of them may be cut off in other data, not only the largest."""
-_MOST_NUMBERS = 1 << 27
-"""Weights of candidates that are measured at once; more tensors take another round of samples."""
+_MOST_NUMBERS = 1 << 25
+"""Weights that are measured at once, with all factors; more take another round of samples."""
 
 
 @register_pass

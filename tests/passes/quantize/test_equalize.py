@@ -31,7 +31,7 @@ DENSE = np.repeat(normal(8, 5) / UNEVEN.reshape(-1, 1), 9, axis=0)
 ARRAYS = {
     "w1": W1, "b1": B1, "w2": W2, "d": DEPTHWISE, "slope": np.array([[[0.2]]], np.float32),
     "m1": PLAIN1, "m2": PLAIN2, "mb": PLAIN_BIAS, "dense": DENSE,
-    "shape": np.array([0, -1]), "m7": normal(7, 5),
+    "zero": np.array(0, np.float32), "six": np.array(6, np.float32), "shape": np.array([0, -1]), "m7": normal(7, 5),
 }  # fmt: skip
 LINES, HELD = constant_lines(ARRAYS)
 CONV = "%c = Conv(%x, %w1, %b1) {kernel_shape=[3, 3]}"
@@ -116,6 +116,8 @@ OTHERS = {
     "another result": f"{CONV}; %r = Relu(%c); %y = Conv(%r, %w2) {{kernel_shape=[3, 3]}}; %y, %c",
     "no factor passes": f"{CONV}; %r = Sigmoid(%c); "
                         "%y = Conv(%r, %w2) {kernel_shape=[3, 3]}; %y",
+    "bounds": f"{CONV}; %r = Clip(%c, %zero, %six); "
+              "%y = Conv(%r, %w2) {kernel_shape=[3, 3]}; %y",
     "a residual sum": f"{CONV}; %z = Relu(%c); %a = Add(%z, %c); "
                       "%y = Conv(%a, %w2) {kernel_shape=[3, 3]}; %y",
     "an input": "%y = Conv(%x, %w1) {kernel_shape=[3, 3]}; %y",
@@ -152,6 +154,21 @@ def test_a_channel_that_is_next_to_nothing_but_its_bias_stays_small() -> None:
     (conv,) = (n for n in graph.nodes if n.outputs[0].name == "c")
     bias = graph.required_inputs(conv)[2].constant
     assert bias is not None and np.abs(bias).max() < 100
+
+
+def test_weights_that_others_share_stay_theirs() -> None:
+    lines = (
+        f"{CONV}; %r = Relu(%c); %y = Conv(%r, %w2) {{kernel_shape=[3, 3]}}; "
+        "%t = Tanh(%x); %z = Conv(%t, %w1, %b1) {kernel_shape=[3, 3]}; %s = Sigmoid(%z); "
+        "%v = Conv(%s, %w2) {kernel_shape=[3, 3]}; %o = Add(%y, %v); %o"
+    )
+    graph = net(lines)
+    feeds = random_feeds(graph)
+    wanted = evaluate(graph.copy(), feeds)
+    before = out_peaks(graph, "z")
+    assert equalized(graph)[0] == 1
+    np.testing.assert_array_equal(out_peaks(graph, "z"), before)
+    same(evaluate(graph, feeds), wanted, 1e-4)
 
 
 def test_weights_that_would_vanish_stay() -> None:
