@@ -31,7 +31,8 @@ DENSE = np.repeat(normal(8, 5) / UNEVEN.reshape(-1, 1), 9, axis=0)
 ARRAYS = {
     "w1": W1, "b1": B1, "w2": W2, "d": DEPTHWISE, "slope": np.array([[[0.2]]], np.float32),
     "m1": PLAIN1, "m2": PLAIN2, "mb": PLAIN_BIAS, "dense": DENSE,
-    "zero": np.array(0, np.float32), "six": np.array(6, np.float32), "shape": np.array([0, -1]), "m7": normal(7, 5),
+    "zero": np.array(0, np.float32), "six": np.array(6, np.float32), "shape": np.array([0, -1]),
+    "m7": normal(7, 5),
 }  # fmt: skip
 LINES, HELD = constant_lines(ARRAYS)
 CONV = "%c = Conv(%x, %w1, %b1) {kernel_shape=[3, 3]}"
