@@ -125,8 +125,12 @@ class QuantizeWeights(Pass):
         # Edits of the layers before would change what the others read.
         original = graph.copy()
         nodes = {node.out().name: node for node in original.nodes}
-        products = [linear_form(original, nodes[layer.node.out().name]) for layer in layers]
-        found = grams(original, [p for p in products if p is not None], context)
+        products = []
+        for layer in layers:
+            form = linear_form(original, nodes[layer.node.out().name])
+            assert form is not None, "the weights of a layer are a matrix"
+            products.append(form)
+        found = grams(original, products, context)
         yield from ((layer, gram) for layer, (gram,) in zip(layers, found, strict=True))
 
 
