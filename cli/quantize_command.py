@@ -55,7 +55,8 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @click.option("--block", type=int, help="Weights of few bits that share a scale (default: 32).")
 @click.option(
     "--rounding", type=click.Choice(["nearest", "mse", "gptq"]),
-    help="How weights of few bits are rounded (default: mse); gptq takes samples.",
+    help="How weights are rounded (default: nearest for int8, mse for weights only); gptq takes "
+    "samples.",
 )  # fmt: skip
 @click.option("--only", multiple=True, metavar="PATTERN", help="Quantize these layers or ops only.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these layers or ops.")
@@ -66,6 +67,14 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 @click.option(
     "--exclude-worst", type=click.IntRange(0), default=0, metavar="N",
     help="Leave the N layers that suffer most by themselves.",
+)  # fmt: skip
+@click.option(
+    "--equalize", is_flag=True,
+    help="Scale the weights of neighbouring layers so that channels have alike ranges.",
+)  # fmt: skip
+@click.option(
+    "--smooth", is_flag=True,
+    help="Move large channels of activations into weights, as far as it helps each tensor.",
 )  # fmt: skip
 @click.option(
     "--bias-correction", is_flag=True,
@@ -115,8 +124,8 @@ def command(
     model: str, data: str | None, output: str | None, form: Form, exclude_worst: int,
     max_drop: str | None, metric: str | None, given: tuple[str, ...], data_free: bool,
     journal: str | None, save_ranges: str | None, report: str | None, quiet: bool, scheme: str,
-    only: tuple[str, ...], exclude: tuple[str, ...], precision: str | None,
-    time_budget: float | None, **values: Any,
+    only: tuple[str, ...], exclude: tuple[str, ...], precision: str | None, equalize: bool,
+    smooth: bool, time_budget: float | None, **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
@@ -142,7 +151,7 @@ def command(
         found = quantize(
             model, data or (), scheme=scheme, only=only, exclude=exclude,
             precision=precision or (), exclude_worst=exclude_worst, ranges=_read_ranges(given),
-            data_free=data_free,
+            data_free=data_free, equalize=equalize, smooth=smooth,
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
             time_budget=time_budget, journal=journal, options=options, listener=progress, **asked,
@@ -204,6 +213,8 @@ def _summary(found: Quantized, path: Path, seconds: float) -> None:
     titles = ["tensor", ">low", ">high", ">seen low", ">high", ">dB", "seen"]
     if cells:
         show(table("Tensors", titles, cells))
+    if "smoothed" in found.tables:
+        _show_smoothed(found.tables["smoothed"])
     integers = sum(row["scheme"] != "float" for row in found.layers)
     told = {"layers": f"{integers} of {len(found.layers)} quantized"}
     if found.score is not None:
@@ -213,6 +224,15 @@ def _summary(found: Quantized, path: Path, seconds: float) -> None:
     show(facts("Summary", told))
     for warning in found.warnings:
         click.echo(f"note: {warning}")
+
+
+def _show_smoothed(rows: Sequence[Row]) -> None:
+    cells = [
+        (row["tensor"], "" if row["strength"] is None else f"{row['strength']:.2f}",
+         _decibels(row["before"]), _decibels(row["after"]), row["reason"])
+        for row in rows
+    ]  # fmt: skip
+    show(table("Smoothed", ["tensor", ">strength", ">before, dB", ">after, dB", "why"], cells))
 
 
 def _seen(row: Row) -> tuple[str, str]:

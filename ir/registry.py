@@ -354,6 +354,13 @@ class OpSpec:
     """
     summed_axes: InputAxes | None = None
     """The axes of an input along which its products are added up; () if it is no factor."""
+    homogeneous: tuple[tuple[int, ...], ...] = ()
+    """Sets of float inputs: if all of one set are multiplied by s > 0, so is the first result.
+
+    That also holds at each index of an axis that they share with the result, whose other indices
+    may have other factors. Omitted inputs do not count. :func:`homogeneous_inputs` knows those of
+    ops that only move elements, too.
+    """
     axes: DescribeAxes | None = None
     """The axis map of a typed node (see :mod:`.axes`), None if nothing is known.
 
@@ -401,6 +408,7 @@ def op(
     dim_attributes: tuple[str, ...] = (),
     flops: Flops | None = None,
     summed_axes: InputAxes | None = None,
+    homogeneous: tuple[tuple[int, ...], ...] = (),
     axes: DescribeAxes | None = None,
 ) -> Callable[[Infer], Infer]:
     """Decorator: register the function as type inference of the named ops.
@@ -430,6 +438,7 @@ def op(
             facts["dim_attributes"] = dim_attributes
             facts["result_zero_point"] = result_zero_point
             facts["flops"], facts["summed_axes"] = flops, summed_axes
+            facts["homogeneous"] = homogeneous
             key = f"{domain}.{name}" if domain else name
             declared = traits_of(key, traits)
             facts["axes"] = axes
@@ -528,6 +537,14 @@ def attribute(node: Node, name: str) -> Any:
     return None if found is None else found.defaults.get(name)
 
 
+def homogeneous_inputs(node: Node) -> tuple[tuple[int, ...], ...]:
+    """The sets of inputs that multiply a node's first result, see :attr:`OpSpec.homogeneous`."""
+    found = spec(node.key)
+    if found is None or found.homogeneous:
+        return () if found is None else found.homogeneous
+    return () if found.traits.isdisjoint((Trait.PICKS, Trait.VIEW)) else ((0,),)
+
+
 def has_trait(node: Node, trait: Trait) -> bool:
     """Does the node's op declare ``trait``?"""
     found = spec(node.key)
@@ -537,5 +554,6 @@ def has_trait(node: Node, trait: Trait) -> bool:
 __all__ = [
     "ML_OPSET", "OPSET", "DescribeAxes", "Evaluate", "Flops", "Infer", "InferContext",
     "InferenceError", "InputAxes", "Needs", "OpSpec", "Propagate", "Value", "ValueNeed",
-    "attribute", "has_trait", "keys_with", "op", "register", "spec", "spec_of", "specs",
+    "attribute", "has_trait", "homogeneous_inputs", "keys_with", "op", "register", "spec",
+    "spec_of", "specs",
 ]  # fmt: skip

@@ -83,11 +83,11 @@ class PassContext:
     ``explain``, if given, is called with (rule, node, reason) for every rewrite that was tried and
     not made; ``listener`` hears of every edit. ``data`` are sample feeds of the model, which may be
     gone through several times (``data_from`` says what made them up where they are no samples of
-    real inputs), ``ranges`` those of tensors by name: the user's, and what passes
-    have found. ``runner`` runs graphs (the driver's compiles them), ``journal`` keeps results of
-    long work, and ``random`` gives the same numbers in every compilation. ``numbers`` are the
-    measurements of the pass that is running, and ``tables`` what it found in rows, by the table's
-    name.
+    real inputs), ``ranges`` those of tensors by name: the user's, and what passes have found.
+    ``codes`` are the integers of weights that passes have rounded, by layer. ``runner`` runs graphs
+    (the driver's compiles them), ``journal`` keeps results of long work, and ``random`` gives the
+    same numbers in every compilation. ``numbers`` are the measurements of the pass that is running,
+    and ``tables`` what it found in rows, by the table's name.
     """
 
     hardware: Hardware = field(default_factory=GenericHardware)
@@ -97,6 +97,7 @@ class PassContext:
     data: Iterable[Feeds] = ()
     data_from: str = ""
     ranges: dict[str, Range] = field(default_factory=dict)
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
     runner: Runner = reference_runner
     journal: Journal = field(default_factory=NoJournal)
     random: np.random.Generator = field(default_factory=fresh_random)

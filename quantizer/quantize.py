@@ -17,6 +17,8 @@ from .schemes import Step, option_names, step_of
 from .scores import Metric, Scores
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..driver import Data
     from ..ir.graph import Graph
     from ..passes.base import PassContext, Row
@@ -39,6 +41,8 @@ def quantize(
     shapes: Shapes | None = None,
     *,
     scheme: str = "int8",
+    equalize: bool = False,
+    smooth: bool = False,
     only: Iterable[str] = (),
     exclude: Iterable[str] = (),
     precision: str | os.PathLike[str] | Sequence[Entry] = (),
@@ -66,12 +70,15 @@ def quantize(
     biases make up for the shifts that quantization brings to the means of channels. Layers that
     8 bits would slow down on the target stay floats, but with ``all_layers``. ``int8-dynamic``
     quantizes both with ranges that each run finds, and needs no samples. The schemes
-    ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums;
-    ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples. ``float16-weights``
-    and ``bfloat16-weights`` store weights in 16 bits.
+    ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums.
+    ``rounding`` of weights is ``nearest``, the default for ``int8``, ``mse``, the default of the
+    others and only theirs, or ``gptq``, which takes samples. ``float16-weights`` and
+    ``bfloat16-weights`` store weights in 16 bits.
 
-    With ``data_free``, ranges come from inputs that are made up (:mod:`.data_free`) in the place of
-    samples, and the result has a warning that says so.
+    With ``equalize``, channels between two layers get ranges that are alike, and with ``smooth``,
+    large channels of activations move into weights, before ranges are found. With ``data_free``,
+    ranges come from inputs that are made up (:mod:`.data_free`) in the place of samples, and the
+    result has a warning that says so.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
@@ -102,13 +109,17 @@ def quantize(
         if entries
         else step_of(scheme, given, only, exclude)
     )
+    _refuse_recovery(scheme, {"equalize": equalize, "smooth": smooth})
+    passes = ",".join([_BEFORE, *["equalize"] * equalize, *["smooth"] * smooth])
     if exclude_worst < 0:
         raise OptionError(f"exclude_worst is 0 or more, not {exclude_worst}")
     _check_budgets(metric, max_drop, time_budget)
     clock = Clock(time_budget)
     with rare_collections():
-        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {}, data_free)
-        work.keep(journal, data, f"{step} {dict(ranges or {})} {max_drop} {data_free}")
+        work = _Quantization.of(
+            model, data, chosen, listener or silent, ranges or {}, passes, data_free
+        )
+        work.keep(journal, data, f"{passes} {step} {dict(ranges or {})} {max_drop} {data_free}")
         work.check_ranges(step)
         left = work.worst_first(step)[:exclude_worst] if exclude_worst else []
         if max_drop is None:
@@ -139,6 +150,13 @@ def _refuse_with_data_free(scheme: str, data: Any, max_drop: float | None) -> No
         raise OptionError("max_drop needs samples of real inputs to measure on, not data_free")
 
 
+def _refuse_recovery(scheme: str, ways: Mapping[str, bool]) -> None:
+    """Raise :class:`.OptionError` for ways to lose less that go by ranges, where none are used."""
+    for name, asked in ways.items():
+        if asked and scheme != "int8":
+            raise OptionError(f"{name} does nothing with the scheme {scheme}")
+
+
 @dataclass
 class _Quantization:
     """A model with what is needed to quantize it, several times in different ways."""
@@ -152,27 +170,32 @@ class _Quantization:
     noise: dict[str, float | None] = field(default_factory=dict)
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
     made_up: MadeUp | None = None
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, model: Any, data: Any, options: CompileOptions, listener: Listener,
-        ranges: Mapping[str, Range], data_free: bool = False,
+        ranges: Mapping[str, Range], passes: str, data_free: bool = False,
     ) -> _Quantization:  # fmt: skip
-        """Import a model, and simplify it; with ``data_free``, make up data for it."""
+        """Import a model, and prepare it by passes; with ``data_free``, make up data for it."""
         from .data_free import WARNING, MadeUp
 
         dumps = None if options.dump_ir is None else Path(options.dump_ir) / "quantize"
-        first = replace(options, passes=_BEFORE, dump_ir=dumps, stop_after=None, tune=0.0)
+        first = replace(options, passes=passes, dump_ir=dumps, stop_after=None, tune=0.0)
         compilation = Compilation(first, listener, data, dict(ranges))
         graph, source = compilation.imported(model)
         made_up = MadeUp.of(graph, ranges) if data_free else None
         graph = compilation.optimize(graph)
         told = () if made_up is None else (WARNING,)
         warnings = (*source.warnings, *compilation.report["warnings"], *told)
-        return cls(
+        work = cls(
             graph, replace(source, warnings=warnings), options, listener, compilation,
             made_up=made_up,
         )  # fmt: skip
+        for record in compilation.records:
+            work.tables |= record.tables
+        return work
 
     def keep(self, journal: str | os.PathLike[str] | None, data: Any, options: str) -> None:
         """Keep what is found in a file, with what it was found for."""
@@ -205,7 +228,7 @@ class _Quantization:
         return Quantized(
             graph, replace(self.source, warnings=tuple(warnings)), self.options,
             {row["tensor"]: context.ranges[row["tensor"]] for row in tensors},
-            layers, tensors, warnings,
+            layers, tensors, warnings, tables=self.tables,
         )  # fmt: skip
 
     def _learn(self, context: PassContext) -> list[Row]:
@@ -227,7 +250,7 @@ class _Quantization:
         """A context of its own, with the ranges found so far."""
         context = self.compilation.manager().context()
         context.ranges = dict(self.compilation.ranges)
-        context.journal = self.journal
+        context.journal, context.codes = self.journal, self.codes
         if self.made_up is not None:
             self.made_up.replace_data(context)
         return context

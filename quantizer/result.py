@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -40,7 +40,8 @@ class Quantized:
     quantized, if that was asked, and ``gain`` how many times as fast 8 bits should make a layer.
     ``score`` and ``float_score`` are what the metric says of it and of the float model, where that
     was asked. ``islands`` are what the compiled model computes in floats between quantized layers
-    (:mod:`.islands`), known once it is compiled. ``source`` says what it was made from, and
+    (:mod:`.islands`), known once it is compiled. ``tables`` are those of passes that prepared the
+    float model: ``equalized`` and ``smoothed``. ``source`` says what it was made from, and
     ``options`` how it is to be compiled.
     """
 
@@ -54,11 +55,13 @@ class Quantized:
     score: float | None = None
     float_score: float | None = None
     islands: Sequence[Row] | None = None
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
     @property
     def report(self) -> dict[str, Any]:
         """All that there is to say, as JSON holds it."""
         told: dict[str, Any] = {"layers": list(self.layers), "tensors": list(self.tensors)}
+        told |= {name: list(rows) for name, rows in self.tables.items()}
         if self.score is not None:
             told |= {"score": self.score, "float score": self.float_score}
         if self.islands is not None:

@@ -75,7 +75,7 @@ class Scheme:
 _FEW_BITS = ("block", "rounding")
 
 SCHEMES: Mapping[str, Scheme] = {
-    "int8": Scheme("quantize", ("method", "share", "bias_correction", "all_layers")),
+    "int8": Scheme("quantize", ("method", "share", "bias_correction", "rounding", "all_layers")),
     "int8-dynamic": Scheme("quantize_dynamic", (), replaces=True),
     "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}, replaces=True),
     "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}, replaces=True),

@@ -70,7 +70,7 @@ X = "%x: float32[2,3]"
 def test_every_trait_and_field_has_an_op_here() -> None:
     own = [s for s in specs() if s.domain == DOMAIN]
     assert set(Trait) == {t for s in own for t in s.traits}
-    for field in ("flops", "summed_axes", "zero_points", "result_zero_point"):
+    for field in ("flops", "summed_axes", "zero_points", "result_zero_point", "homogeneous"):
         assert any(getattr(s, field) for s in own), field
 
 

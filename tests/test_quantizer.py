@@ -193,9 +193,12 @@ def test_samples_may_have_other_sizes() -> None:
         ({"method": "percentile", "share": 0.0}, OptionError, "share must be above 0"),
         ({"method": "percentile", "share": True}, OptionError, "share is a number, not 'true'"),
         ({"block": 64}, OptionError, "block does nothing with the scheme int8"),
-        ({"rounding": "gptq"}, OptionError, "rounding does nothing with the scheme int8"),
+        ({"rounding": "mse"}, OptionError, "rounding is one of nearest, gptq, not 'mse'"),
         ({"share": 0.9}, OptionError, "share does nothing with the method minmax"),
         ({"scheme": "int4-weights", "method": "mse"}, OptionError, "method does nothing with the"),
+        ({"scheme": "int8-weights", "smooth": True}, OptionError, "smooth does nothing with the"),
+        ({"scheme": "int8-weights", "equalize": True}, OptionError, "equalize does nothing with"),
+        ({"data": (), "smooth": True}, GraphkilnError, "smoothing goes by what layers read"),
         ({"scheme": "float16-weights", "block": 64}, OptionError, "block does nothing with the"),
         ({"scheme": "bfloat16-weights", "method": "mse"}, OptionError, "method does nothing with"),
         ({"scheme": "int4-weights", "method": "minmax"}, OptionError, "method does nothing with"),
@@ -259,6 +262,68 @@ def test_weights_of_16_bits(kind: str, close: float, tmp_path: Path) -> None:
     again = graphkiln.compile(path, jobs=1)
     assert again.report["weight_bytes"] == artifact.report["weight_bytes"]
     np.testing.assert_array_equal(answers(again.session(threads=1), data), ours)
+
+
+UNEVEN = np.geomspace(1, 200, 16).astype(np.float32)
+
+
+def uneven_net() -> onnx.ModelProto:
+    """A convolution, and one that reads its channels, some of which are much larger."""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[N, 3, 12, 12] x) => '
+        "(float[N, 4, 8, 8] y) { c = Conv(x, v, b) r = Relu(c) y = Conv(r, w) }"
+    )
+    v = rng.standard_normal((16, 3, 3, 3)) * UNEVEN.reshape(-1, 1, 1, 1)
+    w = rng.standard_normal((4, 16, 3, 3)) / UNEVEN.reshape(1, -1, 1, 1)
+    for name, array in {"v": v, "b": rng.standard_normal(16) * UNEVEN, "w": w}.items():
+        tensor = onnx.numpy_helper.from_array(array.astype(np.float32), name)
+        model.graph.initializer.append(tensor)
+    return model
+
+
+@pytest.mark.parametrize("way", [{"equalize": True}, {"smooth": True}])
+def test_accuracy_comes_back(way: dict[str, Any]) -> None:
+    """End to end: at least 6 dB, by scaling channels against each other."""
+    rng = np.random.default_rng(1)
+    data = [{"x": rng.standard_normal((2, 3, 12, 12)).astype(np.float32)} for _ in range(4)]
+    (wanted,) = graphkiln.compile(uneven_net(), jobs=1).session(threads=1).run(None, data[0])
+    errors = []
+    for options in ({}, way):
+        found = graphkiln.quantize(uneven_net(), data, jobs=1, **options)
+        (y,) = found.session(threads=1).run(None, data[0])
+        errors.append(np.sum((y - wanted) ** 2))
+    assert errors[1] < errors[0] / 4
+    (table,) = (found.report[name] for name in ("equalized", "smoothed") if name in found.report)
+    assert len(table) == 1 if "equalize" in way else [r["strength"] is None for r in table] == [
+        True, False,
+    ]  # fmt: skip
+
+
+def test_weights_are_rounded_by_what_layers_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights, mix = rng.standard_normal((96, 40)), rng.standard_normal((6, 96))
+    model = product(weights.astype(np.float32))
+    data = [{"x": (rng.standard_normal((50, 6)) @ mix).astype(np.float32)} for _ in range(3)]
+    x = data[0]["x"]
+    errors = []
+    for rounding in ("nearest", "gptq"):
+        session = graphkiln.quantize(model, data, rounding=rounding, jobs=1).session(threads=1)
+        errors.append(np.sum((session.run(None, {"x": x})[0] - x @ weights) ** 2))
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_codes_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts that leave other layers in floats share them."""
+    from graphkiln.passes.quantize import rounding
+
+    calls: list[int] = []
+    codes = rounding._codes
+    monkeypatch.setattr(rounding, "_codes", lambda *given: (calls.append(1), codes(*given))[1])
+    found = graphkiln.quantize(
+        DIGITS, images(3), rounding="gptq", max_drop=1.0, exclude_worst=1, jobs=1
+    )
+    assert len(calls) == 3 and found.score is not None
 
 
 def test_a_pipeline_may_quantize() -> None:

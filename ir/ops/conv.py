@@ -26,7 +26,7 @@ def _summed_axes(_node: Node, index: int) -> tuple[int, ...]:
 
 @op(
     "Conv", traits=_FLOATS, flops=flops.convolution(1), summed_axes=_summed_axes,
-    axes=convolution(bias=2, combine=Combine.SUM),
+    homogeneous=((1, 2),), axes=convolution(bias=2, combine=Combine.SUM),
 )  # fmt: skip
 @op("FusedConv", domain="com.microsoft", arity=(2, 4), evaluate=fused_conv,
     traits=(Trait.CONTRACTION,), flops=flops.convolution(1),
@@ -101,7 +101,7 @@ def require_bias(c: InferContext, i: int, filters: Dim) -> None:
 
 @op(
     "ConvTranspose", traits=_FLOATS, flops=flops.transposed_convolution,
-    axes=transposed_convolution,
+    homogeneous=((1, 2),), axes=transposed_convolution,
 )  # fmt: skip
 def infer_conv_transpose(c: InferContext) -> list[Type]:
     x, w = c.tensor(0), c.tensor(1)

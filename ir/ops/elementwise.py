@@ -65,7 +65,7 @@ def boolean(ctx: InferContext, i: int = 0) -> TensorType:
     traits=ELEMENTWISE,
 )  # fmt: skip
 @op("HardSigmoid", "Softplus", traits=(*ELEMENTWISE, Trait.NOT_BELOW_ZERO))
-@op("LeakyRelu", traits=CHEAP)
+@op("LeakyRelu", traits=CHEAP, homogeneous=((0,),))
 def _same_float(ctx: InferContext) -> list[Type]:
     return [floating(ctx)]
 
@@ -99,7 +99,7 @@ def _is_inf(ctx: InferContext) -> list[Type]:
 # ---- any numbers ---------------------------------------------------------------------------------
 
 
-@op("Relu", traits=(*CHEAP, Trait.IDEMPOTENT, Trait.NOT_BELOW_ZERO))
+@op("Relu", traits=(*CHEAP, Trait.IDEMPOTENT, Trait.NOT_BELOW_ZERO), homogeneous=((0,),))
 def _relu(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
 
@@ -115,7 +115,7 @@ def _shrink(ctx: InferContext) -> list[Type]:
         *CHEAP, Trait.IDEMPOTENT, Trait.NONNEGATIVE, Trait.IGNORES_ZERO_SIGN,
         Trait.ROUNDS_ONCE,
     ),
-    propagate=elementwise_value(np.abs, dim_abs),
+    propagate=elementwise_value(np.abs, dim_abs), homogeneous=((0,),),
 )  # fmt: skip
 def _abs(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
@@ -123,7 +123,7 @@ def _abs(ctx: InferContext) -> list[Type]:
 
 @op(
     "Neg", traits=(*CHEAP, Trait.INVOLUTION, Trait.ROUNDS_ONCE),
-    propagate=elementwise_value(np.negative, lambda a: -a),
+    propagate=elementwise_value(np.negative, lambda a: -a), homogeneous=((0,),),
 )  # fmt: skip
 def _neg(ctx: InferContext) -> list[Type]:
     return [numeric(ctx)]
@@ -147,7 +147,7 @@ def _not(ctx: InferContext) -> list[Type]:
 # ---- activations with further inputs -------------------------------------------------------------
 
 
-@op("PRelu", traits=CHEAP)
+@op("PRelu", traits=CHEAP, homogeneous=((0,),))
 def _prelu(ctx: InferContext) -> list[Type]:
     x, slope = numeric(ctx), numeric(ctx, 1)
     if x.dtype != slope.dtype:

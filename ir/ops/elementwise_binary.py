@@ -27,9 +27,10 @@ def broadcasting(ctx: InferContext, *inputs: int) -> TensorType:
 
 
 def _register(
-    name: str, check: Check, value: Propagate | None, *traits: Trait, result: str | None = None
-) -> None:
-    @op(name, traits=(*traits, Trait.BROADCASTS), propagate=value)
+    name: str, check: Check, value: Propagate | None, *traits: Trait, result: str | None = None,
+    homogeneous: tuple[tuple[int, ...], ...] = (),
+) -> None:  # fmt: skip
+    @op(name, traits=(*traits, Trait.BROADCASTS), propagate=value, homogeneous=homogeneous)
     def _infer(ctx: InferContext) -> list[Type]:
         for i in range(len(ctx.inputs)):
             check(ctx, i)
@@ -47,13 +48,13 @@ _ACI = (*_AC, Trait.IDEMPOTENT)
 _POSITIVE = Trait.KEEPS_NONNEGATIVE
 
 _register("Add", numeric, elementwise_value(np.add, lambda a, b: a + b), *_AC, _ONCE, _POSITIVE,
-          Trait.ADDITIVE, Trait.PARAMETRIC)  # fmt: skip
+          Trait.ADDITIVE, Trait.PARAMETRIC, homogeneous=((0, 1),))  # fmt: skip
 _register("Sub", numeric, elementwise_value(np.subtract, lambda a, b: a - b), *CHEAP, _ONCE,
-          Trait.ADDITIVE)  # fmt: skip
+          Trait.ADDITIVE, homogeneous=((0, 1),))  # fmt: skip
 _register("Mul", numeric, elementwise_value(np.multiply, lambda a, b: a * b), *_AC, _ONCE,
-          _POSITIVE, Trait.PARAMETRIC)  # fmt: skip
+          _POSITIVE, Trait.PARAMETRIC, homogeneous=((0,), (1,)))  # fmt: skip
 _register("Div", numeric, elementwise_value(values.divide, values.dim_divide), *PARTIAL, _ONCE,
-          _POSITIVE)  # fmt: skip
+          _POSITIVE, homogeneous=((0,),))  # fmt: skip
 _register("BitwiseAnd", integral, elementwise_value(np.bitwise_and), *_ACI)
 _register("BitwiseOr", integral, elementwise_value(np.bitwise_or), *_ACI)
 _register("BitwiseXor", integral, elementwise_value(np.bitwise_xor), *_AC)

@@ -45,7 +45,7 @@ def _summed_axis(_node: Node, index: int) -> tuple[int, ...]:
 
 @op(
     "MatMul", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis,
-    axes=product(),
+    homogeneous=((1,),), axes=product(),
 )  # fmt: skip
 def _infer_matmul(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)
@@ -61,7 +61,7 @@ def _summed_axis_of_gemm(node: Node, index: int) -> tuple[int, ...]:
 
 @op(
     "Gemm", traits=PRODUCT, flops=flops.matmul, summed_axes=_summed_axis_of_gemm,
-    axes=product(addend=2),
+    homogeneous=((1, 2),), axes=product(addend=2),
 )  # fmt: skip
 def _infer_gemm(ctx: InferContext) -> list[Type]:
     a, b = _same_dtype(ctx), ctx.tensor(1)

@@ -81,7 +81,7 @@ def channels_of(ctx: InferContext, x: TensorType, parameters: range) -> None:
 
 @op(
     "InstanceNormalization", traits=(*_NORM, Trait.UNORDERED_SUM),
-    axes=instance_norm,
+    homogeneous=((1, 2),), axes=instance_norm,
 )  # fmt: skip
 def _infer_instance(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -91,7 +91,7 @@ def _infer_instance(ctx: InferContext) -> list[Type]:
 
 @op(
     "GroupNormalization", traits=(*_NORM, Trait.UNORDERED_SUM),
-    axes=group_norm,
+    homogeneous=((1, 2),), axes=group_norm,
 )  # fmt: skip
 def _infer_group(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -105,7 +105,7 @@ def _infer_group(ctx: InferContext) -> list[Type]:
 
 @op(
     "BatchNormalization", traits=(Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
-    axes=batch_norm,
+    homogeneous=((1, 2),), axes=batch_norm,
 )  # fmt: skip
 def _infer_batch(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -122,7 +122,7 @@ def _infer_batch(ctx: InferContext) -> list[Type]:
 
 @op(
     "LayerNormalization", traits=(*_NORM, Trait.UNORDERED_SUM),
-    axes=layer_norm,
+    homogeneous=((1, 2),), axes=layer_norm,
 )  # fmt: skip
 def _infer_layer(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)
@@ -137,7 +137,7 @@ def _infer_layer(ctx: InferContext) -> list[Type]:
 
 @op(
     "RMSNormalization", traits=_NORM,
-    axes=layer_norm,
+    homogeneous=((1,),), axes=layer_norm,
 )  # fmt: skip
 def _infer_rms(ctx: InferContext) -> list[Type]:
     x, scale = ctx.tensor(0), ctx.tensor(1)

@@ -60,6 +60,7 @@ for _domain in ("", DOMAIN):
         arity=(2, 2),
         defaults={"axis": -1, "epsilon": 1e-5, "stash_type": 1},
         doc="X / sqrt(mean(X * X) + epsilon) * scale over the axes from `axis` on.",
+        homogeneous=((1,),),
         axes=layer_norm,
     )(_infer_simplified)
 
@@ -87,14 +88,14 @@ def _evaluate_skip(node: Node, inputs: list[Any]) -> list[Any]:
     defaults={"epsilon": 1e-12}, evaluate=_evaluate_skip,
     doc="Layer normalization of input + skip + bias over the last axis (inputs: input, skip, "
     "gamma, beta, bias); outputs: the result, mean, inverse deviation, the sum.",
-    axes=skip_layer_norm,
+    homogeneous=((2, 3),), axes=skip_layer_norm,
 )  # fmt: skip
 @op(
     "SkipSimplifiedLayerNormalization", domain=DOMAIN, traits=(Trait.REDUCTION,), arity=(3, 4),
     defaults={"epsilon": 1e-12}, evaluate=_evaluate_skip,
     doc="RMS normalization of input + skip + bias over the last axis (inputs: input, skip, "
     "gamma, bias); outputs: the result, mean (unused), inverse root, the sum.",
-    axes=skip_layer_norm,
+    homogeneous=((2,),), axes=skip_layer_norm,
 )  # fmt: skip
 def _infer_skip(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

@@ -20,7 +20,7 @@ _ANCHOR = (Trait.ANCHOR,)
 
 @op(
     "MaxPool", traits=(*_ANCHOR, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC), flops=flops.pool,
-    axes=pool,
+    homogeneous=((0,),), axes=pool,
 )  # fmt: skip
 def infer_max_pool(c: InferContext) -> list[Type]:
     shape = pool_shape(c, c.tensor(0))
@@ -30,11 +30,11 @@ def infer_max_pool(c: InferContext) -> list[Type]:
 @op(
     "AveragePool", traits=(*_ANCHOR, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
     flops=flops.pool,
-    axes=pool,
+    homogeneous=((0,),), axes=pool,
 )  # fmt: skip
 @op(
     "LpPool", traits=_ANCHOR, flops=flops.pool,
-    axes=pool,
+    homogeneous=((0,),), axes=pool,
 )  # fmt: skip
 def infer_pool(c: InferContext) -> list[Type]:
     return [c.tensor(0).with_shape(pool_shape(c, c.tensor(0)))]
@@ -64,15 +64,15 @@ def infer_qlinear_average_pool(c: InferContext) -> list[Type]:
 @op(
     "GlobalAveragePool",
     traits=(Trait.REDUCTION, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
-    axes=global_pool(Combine.MEAN),
+    homogeneous=((0,),), axes=global_pool(Combine.MEAN),
 )  # fmt: skip
 @op(
     "GlobalMaxPool", traits=(Trait.REDUCTION, Trait.SELECTS, Trait.FLOAT_POLYMORPHIC),
-    axes=global_pool(Combine.MAX),
+    homogeneous=((0,),), axes=global_pool(Combine.MAX),
 )  # fmt: skip
 @op(
     "GlobalLpPool", traits=(Trait.REDUCTION,),
-    axes=global_pool(),
+    homogeneous=((0,),), axes=global_pool(),
 )  # fmt: skip
 def infer_global_pool(c: InferContext) -> list[Type]:
     x = c.tensor(0)

@@ -91,7 +91,7 @@ _SUM = (*_PLAIN, Trait.UNORDERED_SUM, Trait.KEEPS_NONNEGATIVE)
 
 @op(
     "ReduceSum", traits=_SUM, propagate=_propagate_reduce,
-    axes=Reduction(Combine.SUM),
+    homogeneous=((0,),), axes=Reduction(Combine.SUM),
 )  # fmt: skip
 @op(
     "ReduceProd", traits=(Trait.REDUCTION,), propagate=_propagate_reduce,
@@ -99,15 +99,15 @@ _SUM = (*_PLAIN, Trait.UNORDERED_SUM, Trait.KEEPS_NONNEGATIVE)
 )  # fmt: skip
 @op(
     "ReduceMean", traits=_SUM,
-    axes=Reduction(Combine.MEAN),
+    homogeneous=((0,),), axes=Reduction(Combine.MEAN),
 )  # fmt: skip
-@op("ReduceMax", traits=_PLAIN, axes=Reduction(Combine.MAX))
-@op("ReduceMin", traits=_PLAIN, axes=Reduction(Combine.MIN))
+@op("ReduceMax", traits=_PLAIN, homogeneous=((0,),), axes=Reduction(Combine.MAX))
+@op("ReduceMin", traits=_PLAIN, homogeneous=((0,),), axes=Reduction(Combine.MIN))
 @op(
     "ReduceL1", "ReduceSumSquare", traits=(Trait.REDUCTION, Trait.NONNEGATIVE),
     axes=Reduction(Combine.SUM),
 )  # fmt: skip
-@op("ReduceL2", traits=(Trait.REDUCTION, Trait.NONNEGATIVE), axes=Reduction())
+@op("ReduceL2", traits=(Trait.REDUCTION, Trait.NONNEGATIVE), homogeneous=((0,),), axes=Reduction())
 @op("ReduceLogSum", "ReduceLogSumExp", traits=(Trait.REDUCTION,), axes=Reduction())
 def _infer_reduce(ctx: InferContext) -> list[Type]:
     x = ctx.tensor(0)

@@ -7,7 +7,7 @@ output channels; the others are positions of a window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -29,9 +29,9 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 class Channels:
     """The channels of a linear op with constant weights.
 
-    ``sizes`` are the factors of the weights in their order in memory. ``order`` is the permutation
-    to groups, inputs of a group, outputs of a group, and positions of the window; ``counts`` are
-    the sizes of these four.
+    ``sizes`` are the factors of the weights in their order in memory, of which ``filters`` is the
+    place of the outputs of a group. ``order`` is the permutation to groups, inputs of a group,
+    outputs of a group, and positions of the window; ``counts`` are the sizes of these four.
     """
 
     node: Node
@@ -40,6 +40,7 @@ class Channels:
     sizes: tuple[int, ...]
     order: tuple[int, ...]
     counts: tuple[int, int, int, int]
+    filters: int
 
     @property
     def groups(self) -> int:
@@ -70,6 +71,12 @@ class Channels:
         """Weights as (groups, inputs of a group, outputs of a group, positions)."""
         return weights.reshape(self.sizes).transpose(self.order).reshape(self.counts)
 
+    def with_outputs(self, count: int) -> Channels:
+        """The channels of such an op with ``count`` outputs in each group."""
+        sizes = tuple(count if i == self.filters else d for i, d in enumerate(self.sizes))
+        groups, inputs, _, positions = self.counts
+        return replace(self, sizes=sizes, counts=(groups, inputs, count, positions))
+
     def packed(self, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The inverse of :meth:`unpacked`."""
         split = weights.reshape([self.sizes[i] for i in self.order])
@@ -96,8 +103,7 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
         return "its weights are used elsewhere too"
     if bias is not None and bias.constant is None:
         return "its bias is not constant"
-    axes = axes_of(graph, node)
-    found = None if axes is None else _found(node, axes)
+    found = linear_form(graph, node)
     if found is None:
         return "its weights are not a matrix"
     if bias is not None and _bias(bias, found.outputs) is None:
@@ -105,8 +111,13 @@ def channels_of(graph: Graph, node: Node) -> Channels | str:
     return found
 
 
-def _found(node: Node, axes: AxisMap) -> Channels | None:
+def linear_form(graph: Graph, node: Node) -> Channels | None:
     """The channels by the axis map; None if the weights are several matrices, or none."""
+    axes = axes_of(graph, node)
+    return None if axes is None or len(axes.operands) < 2 else _channels(node, axes)
+
+
+def _channels(node: Node, axes: AxisMap) -> Channels | None:
     data, weights, (result, *_) = axes.operands[0] or (), axes.operands[1] or (), axes.results
     given, made = _places(data), _places(result or ())
     factors = list(_places(weights))
@@ -126,7 +137,8 @@ def _found(node: Node, axes: AxisMap) -> Channels | None:
     counts = tuple(prod(known[f] for f in part) for part in parts)
     order = tuple(factors.index(f) for part in parts for f in part)
     ends = given[inputs[0]], made[outputs[0]]
-    return Channels(node, *ends, tuple(known.values()), order, counts)  # type: ignore[arg-type]
+    filters = factors.index(outputs[0])
+    return Channels(node, *ends, tuple(known.values()), order, counts, filters)  # type: ignore[arg-type]
 
 
 def _places(tensor: Axes) -> dict[int, int]:
@@ -227,4 +239,4 @@ def _bias(value: Value, count: int) -> np.ndarray | None:
     return np.broadcast_to(array.astype(np.float64).reshape(-1), (count,))
 
 
-__all__ = ["OPS", "Channels", "Linear", "channels_of"]
+__all__ = ["OPS", "Channels", "Linear", "channels_of", "linear_form"]

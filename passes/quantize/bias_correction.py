@@ -42,7 +42,7 @@ def correct_biases(
         return 0
     shifts = {name: np.zeros(bias.shape) for name, bias in biases.items()}
     count = 0
-    twin = partial(static_twin, ranges=ranges, kind=kind)
+    twin = partial(static_twin, places=places, ranges=ranges, kind=kind)
     for sample in measure_twins(graph, places.products, twin, _mean_shift, context):
         for name in biases:
             shifts[name] += sample[name][0]

@@ -179,7 +179,7 @@ class _Convolution:
         editor = insertion.editor
         x, bias = _operands(editor.graph, node)
         sample = insertion.sample(x)
-        integers, p = weights_of(self.graph, self.node, 1)
+        integers, p = weights_of(self.graph, self.node, 1, {})
         data = [sample.integers, editor.constant(integers), sample.zero]
         total = editor.node("ConvInteger", data, dict(self.node.attrs)).out()
         channels = (-1, *[1] * (self.node.out().rank - 2))
@@ -193,7 +193,7 @@ class _Convolution:
         """The ratio of signal to noise of the filters in decibels."""
         weights = self.graph.required_inputs(self.node)[1].constant
         assert weights is not None
-        return _ratio(weights, *weights_of(self.graph, self.node, 1))
+        return _ratio(weights, *weights_of(self.graph, self.node, 1, {}))
 
 
 _Layer = _Matrix | _Convolution

@@ -12,9 +12,13 @@ Generative Pre-trained Transformers*, 2023.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
 import numpy as np
 
-from .few_bits import FewBits, FindSteps, Format, codes_of, least_error, values_of
+from .few_bits import FewBits, FindSteps, Format, Steps, codes_of, least_error, values_of
 
 _DAMPING = 0.01
 """This part of the mean of the diagonal is added to it: directions that no sample has shown are not
@@ -23,39 +27,91 @@ _TOGETHER = 128
 """Rows whose errors reach the rows behind them in one product."""
 
 
-def reconstructed(
-    weights: np.ndarray, gram: np.ndarray, form: Format, find: FindSteps = least_error
-) -> FewBits:
-    """Weights ``[K, N]`` in few bits, for operands with the Gram matrix ``gram`` ``[K, K]``.
+Ahead: TypeAlias = "Callable[[int], np.ndarray]"
+"""The rows from the one that is rounded up to another, as they are by now."""
+
+RoundRow: TypeAlias = "Callable[[int, np.ndarray, Ahead], np.ndarray]"
+"""Rounds a row, given by its number and by the numbers that it has by now; returns its values."""
+
+
+def compensated(weights: np.ndarray, gram: np.ndarray, round_row: RoundRow) -> None:
+    """Round the rows of weights ``[K, N]`` in order, for operands with the Gram matrix ``gram``
+    ``[K, K]``.
 
     Operands that are always 0 leave their weights to the nearest codes.
     """
     rest = weights.astype(np.float64)
     upper = _factor(gram)
     inner = len(rest)
-    codes = np.empty(weights.shape, np.uint8)
-    scales, zeros = [], []
     for start in range(0, inner, _TOGETHER):
         stop = min(start + _TOGETHER, inner)
         errors = np.empty((stop - start, weights.shape[1]))
         for k in range(start, stop):
-            if k % form.block == 0:
-                # Rows of the block that lie in later groups have not taken over all errors yet.
-                block = _settled(rest, errors, upper, start, k, min(k + form.block, inner))
-                scales.append((steps := find(block, form))[0])
-                zeros.append(steps[1])
-            codes[k] = codes_of(rest[k], steps, form)
-            error = (rest[k] - values_of(codes[k].astype(np.float64), steps)) / upper[k, k]
+            values = round_row(k, rest[k], partial(_settled, rest, errors, upper, start, k))
+            error = (rest[k] - values) / upper[k, k]
             rest[k + 1 : stop] -= np.outer(upper[k, k + 1 : stop], error)
             errors[k - start] = error
         rest[stop:] -= upper[start:stop, stop:].T @ errors
-    return FewBits(form, codes, np.array(scales, np.float32), np.array(zeros, np.float32))
+
+
+def reconstructed(
+    weights: np.ndarray, gram: np.ndarray, form: Format, find: FindSteps = least_error
+) -> FewBits:
+    """Weights ``[K, N]`` in few bits, for operands with the Gram matrix ``gram`` ``[K, K]``.
+
+    A block gets its steps when its first row is rounded.
+    """
+    codes = np.empty(weights.shape, np.uint8)
+    found: list[Steps] = []
+
+    def round_row(k: int, row: np.ndarray, ahead: Ahead) -> np.ndarray:
+        if k % form.block == 0:
+            found.append(find(ahead(min(k + form.block, len(weights))), form))
+        codes[k] = codes_of(row, found[-1], form)
+        return values_of(codes[k].astype(np.float64), found[-1])
+
+    compensated(weights, gram, round_row)
+    scales, zeros = (np.array(part, np.float32) for part in zip(*found, strict=True))
+    return FewBits(form, codes, scales, zeros)
+
+
+def with_scales(
+    weights: np.ndarray, gram: np.ndarray, scale: np.ndarray, largest: int = 127
+) -> np.ndarray:
+    """Codes from ``-largest`` to ``largest``, float64 ``[K, N]``, of weights ``[K, N]`` whose
+    columns have the scales ``scale`` ``[N]``.
+
+    Rows that meet the largest operands are rounded first, while all others can still make up for
+    their errors. A column whose nearest codes have no larger error keeps these.
+    """
+    wide, step = weights.astype(np.float64), scale.astype(np.float64)
+    order = np.argsort(-np.diag(gram), kind="stable")
+    codes = np.empty(wide.shape)
+
+    def round_row(k: int, row: np.ndarray, _ahead: Ahead) -> np.ndarray:
+        codes[order[k]] = np.clip(np.round(row / step), -largest, largest)
+        return codes[order[k]] * step
+
+    compensated(wide[order], gram[np.ix_(order, order)], round_row)
+    nearest = np.clip(np.round(wide / step), -largest, largest)
+    losses = [result_errors(c * step - wide, gram) for c in (codes, nearest)]
+    return np.where(losses[0] < losses[1], codes, nearest)
+
+
+def result_errors(errors: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """The sum of the squares that errors of the weights ``[K, N]`` make in each column of the
+    result, ``[N]``.
+    """
+    found: np.ndarray = np.sum((gram @ errors) * errors, axis=0)
+    return found
 
 
 def _settled(
     rest: np.ndarray, errors: np.ndarray, upper: np.ndarray, start: int, first: int, end: int
 ) -> np.ndarray:
-    """Rows ``first .. end`` as they are once the errors of the rows before ``first`` count."""
+    """Rows ``first .. end`` as they are once the errors of the rows before ``first`` count: those
+    behind the rows of one product have not taken over all of them yet.
+    """
     stop = start + len(errors)
     rows = rest[first:end].copy()
     if end > stop and first > start:
@@ -72,4 +128,4 @@ def _factor(gram: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(damped)).T)
 
 
-__all__ = ["reconstructed"]
+__all__ = ["compensated", "reconstructed", "result_errors", "with_scales"]

@@ -35,7 +35,7 @@ def insert_quantizers(
 
     ``ranges`` holds the range of each of them, by name. What is inserted is counted in ``done``.
     """
-    insertion = _Insertion(places.graph, editor, done)
+    insertion = _Insertion(places, editor, done)
     for use in places.weights:
         insertion.weights(use.node, use.index)
     scales = {}
@@ -64,8 +64,9 @@ class Inserted:
 class _Insertion:
     """Makes the edits."""
 
-    def __init__(self, graph: Graph, editor: Editor, done: Inserted) -> None:
-        self._graph, self._editor, self.done = graph, editor, done
+    def __init__(self, places: Places, editor: Editor, done: Inserted) -> None:
+        self._graph, self._editor, self.done = places.graph, editor, done
+        self._codes = places.codes
         self._scales: dict[Node, Parameters] = {}
 
     def pair(self, value: Value, p: Parameters) -> Value:
@@ -81,7 +82,7 @@ class _Insertion:
         """Replace constant weights by int8 ones that are dequantized."""
         weights = self._constant(node, index)
         assert weights is not None
-        integers, p = weights_of(self._graph, node, index)
+        integers, p = weights_of(self._graph, node, index, self._codes)
         error = np.mean((restored(integers, p) - weights) ** 2, dtype=np.float64)
         power = np.mean(weights**2, dtype=np.float64)
         self.done.decibels[node] = decibels(float(power), float(error))
@@ -120,12 +121,26 @@ class _Insertion:
         self.done.counts[rule] += 1
 
 
-def weights_of(graph: Graph, node: Node, index: int) -> tuple[np.ndarray, Parameters]:
-    """The int8 form of the constant operand ``index`` of a product, and its parameters."""
+def weights_of(
+    graph: Graph, node: Node, index: int, codes: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, Parameters]:
+    """The int8 form of the constant operand ``index`` of a product, and its parameters.
+
+    ``codes`` are those of products by name, where they are not the nearest ones.
+    """
+    p = weight_scales(graph, node, index)
+    if index == 1 and node.name in codes:
+        return codes[node.name], p
     value = graph.input(node, index)
     assert value is not None and value.constant is not None
-    p = weight_parameters(value.constant, filter_axis(graph, node, index))
     return quantized(value.constant, p), p
 
 
-__all__ = ["BIAS", "Inserted", "insert_quantizers", "weights_of"]
+def weight_scales(graph: Graph, node: Node, index: int) -> Parameters:
+    """The parameters of the int8 form of the constant operand ``index`` of a product."""
+    value = graph.input(node, index)
+    assert value is not None and value.constant is not None
+    return weight_parameters(value.constant, filter_axis(graph, node, index))
+
+
+__all__ = ["BIAS", "Inserted", "insert_quantizers", "weight_scales", "weights_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ from ...errors import GraphkilnError
 from ...ir.edit import Editor
 from ...ir.graph import Graph, GraphError, Value
 from ...ir.infer import infer_types
+from ..base import PassContext
 from ..services import Feeds
 
 Measure: TypeAlias = "Callable[[Editor], Sequence[Value]]"
@@ -26,6 +27,19 @@ def measuring(graph: Graph, measure: Measure) -> Graph:
     copy.set_outputs(results, [f"measure_{i}" for i in range(len(results))])
     editor.remove_unused()
     return copy
+
+
+def values_by_name(graph: Graph) -> dict[str, Value]:
+    """All values of a graph: a copy has those of the same names."""
+    return {v.name: v for node in graph.nx for v in node.values}
+
+
+def measured(graph: Graph, measure: Measure, context: PassContext) -> Iterator[list[Any]]:
+    """What ``measure`` gives of each sample of the context's data, in order."""
+    run = context.runner(measuring(graph, measure))
+    inputs = {v.name for v in graph.inputs}
+    for number, sample in enumerate(context.data):
+        yield run_sample(run, sample, inputs, number)
 
 
 def reduced(editor: Editor, op: str, x: Value, axes: Sequence[int] = ()) -> Value:
@@ -47,4 +61,4 @@ def run_sample(
         raise GraphError(f"sample {number} of the data does not fit: {e.reason}") from e
 
 
-__all__ = ["Measure", "measuring", "reduced", "run_sample"]
+__all__ = ["Measure", "measured", "measuring", "reduced", "run_sample", "values_by_name"]

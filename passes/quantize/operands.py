@@ -1,13 +1,19 @@
-"""What products multiply: integers for activations, the axis of filters, the length of sums."""
+"""What products multiply: integers for activations, their filters and channels, the length of
+sums.
+"""
 
 from __future__ import annotations
 
-from ...ir.axes.query import axes_of, filter_axes
+import numpy as np
+
+from ...ir.axes.map import Combine, Kind
+from ...ir.axes.query import axes_of, factors_of, filter_axes
 from ...ir.graph import Graph, Node, Value
 from ...ir.hardware import Hardware
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from ...ir.types import TensorType
+from ..fold_affine.linear import Channels, linear_form
 
 
 def activation_kind(hardware: Hardware) -> str:
@@ -47,4 +53,22 @@ def terms(graph: Graph, node: Node) -> int | None:
     return int(weights.size // weights.shape[axis])
 
 
-__all__ = ["activation_kind", "filter_axis", "is_float", "looked_up", "terms"]
+def linear_channels(graph: Graph, node: Node) -> Channels | None:
+    """The channels of a node that is linear in its first input, with constant float32 weights; None
+    for others.
+    """
+    weights = graph.input(node, 1)
+    array = None if weights is None else weights.constant
+    if not has_trait(node, Trait.CONTRACTION) or array is None or array.dtype != np.float32:
+        return None
+    axes, found = axes_of(graph, node), linear_form(graph, node)
+    if axes is None or found is None or not array.size or not np.isfinite(array).all():
+        return None
+    read = [axes.factors[f] for f in factors_of((axes.operands[0] or ())[found.input_axis])]
+    is_sum = all(f.combine is Combine.SUM for f in read if f.kind is Kind.REDUCED)
+    return found if is_sum else None
+
+
+__all__ = [
+    "activation_kind", "filter_axis", "is_float", "linear_channels", "looked_up", "terms",
+]  # fmt: skip

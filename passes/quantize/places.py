@@ -49,7 +49,8 @@ class Places:
     with the reasons. ``weights`` are the constant operands of the former. ``tensors`` are those
     that a run computes, each with the uses that read its quantized form. ``groups`` are sets of
     tensors that have one range, and ``moved`` those that hold elements of others of their group
-    and nothing else.
+    and nothing else. ``codes`` are int8 weights by the name of their product, where they are not
+    the nearest ones.
     """
 
     graph: Graph
@@ -59,6 +60,7 @@ class Places:
     tensors: dict[Value, list[Use]] = field(default_factory=dict)
     groups: list[list[Value]] = field(default_factory=list)
     moved: set[Value] = field(default_factory=set)
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 Objection: TypeAlias = "Callable[[Node], str | None]"

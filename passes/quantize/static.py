@@ -22,6 +22,7 @@ from .numbers import decibels
 from .observers import observe
 from .operands import activation_kind
 from .places import Objection, Places, places_of
+from .rounding import WeightRounding, round_together
 from .selection import Selection
 from .sensitivity import layer_noise, worst_first
 from .tables import Tables, bytes_by_row
@@ -44,6 +45,8 @@ class Quantize(Pass):
     percentiles. ``only`` and ``exclude`` are patterns of layers, see :class:`.Selection`, and
     ``exclude_worst`` is the number of layers that are left because their results suffer most.
     With ``bias_correction``, biases make up for the shifts of means (:mod:`.bias_correction`).
+    ``rounding`` of weights is to the ``nearest`` code, or ``gptq``, which takes sample data
+    (:mod:`.rounding`).
     Layers that 8 bits would slow down on the target stay floats (:mod:`.gain`), but with
     ``all_layers``.
     """
@@ -54,11 +57,15 @@ class Quantize(Pass):
     exclude: tuple[str, ...] = ()
     exclude_worst: int = 0
     bias_correction: bool = False
+    rounding: WeightRounding = WeightRounding.NEAREST
     all_layers: bool = False
 
     name = "quantize"
     claims = {
-        "weights": lossy("W = s * q, q from -127 to 127", "s / 2 for each weight"),
+        "weights": lossy(
+            "W = s * q, q from -127 to 127",
+            "s / 2 for each weight; with gptq no more error in any channel over the samples",
+        ),
         "activations": lossy("x = s * (q - z)", "s / 2 inside of the range, clipped outside"),
         "tables": lossy("T = s * q, q from -127 to 127", "s / 2 for each number of a row"),
         "means": lossy("b = b - E[y' - y]", "the mean shift of a channel"),
@@ -97,10 +104,10 @@ class Quantize(Pass):
         """What quantizing each selected layer alone does to its result: the ratio of signal to
         noise in decibels, by the layer's name.
         """
-        places = self._places(graph, context, lambda _: None)
+        places = self._rounded(self._places(graph, context, lambda _: None), context)
         kind = activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
-        twin = partial(static_twin, ranges=ranges, kind=kind)
+        twin = partial(static_twin, places=places, ranges=ranges, kind=kind)
         noise = layer_noise(graph, places.products, twin, context)
         return noise | self._tables(graph, lambda _: None).noise
 
@@ -113,7 +120,8 @@ class Quantize(Pass):
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
         gain = gains(self._selected(graph, lambda _: None), context.hardware)
-        places, kind = self._places(graph, context, leave), activation_kind(context.hardware)
+        places = self._rounded(self._places(graph, context, leave), context)
+        kind = activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
         editor = context.editor(graph)
         inserted = Inserted()
@@ -152,6 +160,12 @@ class Quantize(Pass):
             return selected.objection(node) or _computed(graph, node) or leave(node)
 
         return places_of(graph, objection)
+
+    def _rounded(self, places: Places, context: PassContext) -> Places:
+        """The places, with the codes of weights that are rounded together."""
+        if self.rounding is WeightRounding.GPTQ:
+            round_together(places, context)
+        return places
 
     def _ranges(self, places: Places, kind: str, context: PassContext) -> dict[str, Range]:
         """The range of each tensor, one for all tensors of a group."""

@@ -20,6 +20,7 @@ from ..ranges import Range
 from .insert import weights_of
 from .measure import measuring, run_sample
 from .numbers import Parameters, activation_parameters
+from .places import Places
 
 MakeTwin: TypeAlias = "Callable[[Editor, Node], Value]"
 """Adds a product with quantized operands to a graph, and gives its result."""
@@ -56,7 +57,9 @@ def measure_twins(
         }
 
 
-def static_twin(editor: Editor, node: Node, ranges: Mapping[str, Range], kind: str) -> Value:
+def static_twin(
+    editor: Editor, node: Node, places: Places, ranges: Mapping[str, Range], kind: str
+) -> Value:
     """The result of a product whose operands are quantized in the ``ranges`` of their tensors, to
     integers of ``kind``.
     """
@@ -65,18 +68,34 @@ def static_twin(editor: Editor, node: Node, ranges: Mapping[str, Range], kind: s
         value = operands[index]
         assert value is not None
         if value.constant is None:
-            p = activation_parameters(ranges[value.name], kind)
-            q = editor.op("QuantizeLinear", value, *_constants(editor, p))
+            operands[index] = rounded(
+                editor, value, activation_parameters(ranges[value.name], kind)
+            )
         else:
-            integers, p = weights_of(editor.graph, node, index)
-            q = editor.constant(integers)
-        attrs = {} if p.axis is None else {"axis": p.axis}
-        operands[index] = editor.op("DequantizeLinear", q, *_constants(editor, p), **attrs)
+            operands[index] = dequantized(
+                editor, *weights_of(editor.graph, node, index, places.codes)
+            )
     return editor.clone(node, operands).out()
+
+
+def rounded(editor: Editor, x: Value, p: Parameters) -> Value:
+    """``DQ(Q(x))``, with one scale."""
+    return editor.op(
+        "DequantizeLinear", editor.op("QuantizeLinear", x, *_constants(editor, p)),
+        *_constants(editor, p),
+    )  # fmt: skip
+
+
+def dequantized(editor: Editor, integers: np.ndarray, p: Parameters) -> Value:
+    """``DQ(q)`` for constant integers."""
+    attrs = {} if p.axis is None else {"axis": p.axis}
+    return editor.op("DequantizeLinear", editor.constant(integers), *_constants(editor, p), **attrs)
 
 
 def _constants(editor: Editor, p: Parameters) -> list[Value]:
     return [editor.constant(p.scale), editor.constant(p.zero)]
 
 
-__all__ = ["MakeTwin", "MeasureTwin", "measure_twins", "static_twin"]
+__all__ = [
+    "MakeTwin", "MeasureTwin", "dequantized", "measure_twins", "rounded", "static_twin",
+]  # fmt: skip

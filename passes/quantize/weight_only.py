@@ -9,31 +9,28 @@ product waits for its weights, as for one token of a language model, and smaller
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
 from ...ir.edit import Editor
-from ...ir.graph import Graph, GraphError, Node, Value
+from ...ir.graph import Graph, GraphError, Node
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from ..base import PassContext, register_pass
 from ..claims import lossy
+from ..fold_affine.linear import linear_form
 from .few_bits import FewBits, Format, least_error, rounded, whole_range
-from .gptq import reconstructed
-from .gram import Gram
+from .gptq import reconstructed, result_errors
+from .gram import grams
 from .matrices import MatrixProduct, matrix_product
-from .measure import measuring, run_sample
 from .numbers import decibels
 from .places import Objection
 from .selection import Selection
 from .tables import Rows, Tables, bits_by_block
 from .weights_only import WeightsOnly
-
-_MOST_NUMBERS = 1 << 26
-"""Elements of Gram matrices that are kept at once; more layers take another round of samples."""
 
 
 class Rounding(str, Enum):
@@ -132,8 +129,14 @@ class QuantizeWeights(WeightsOnly):
             raise GraphError("gptq rounds by what layers read: give sample data")
         # Edits of the layers before would change what the others read.
         original = graph.copy()
-        for group in _groups(layers):
-            yield from zip(group, _observed(original, group, context), strict=True)
+        nodes = {node.out().name: node for node in original.nodes}
+        products = []
+        for layer in layers:
+            form = linear_form(original, nodes[layer.node.out().name])
+            assert form is not None, "the weights of a layer are a matrix"
+            products.append(form)
+        found = grams(original, products, context)
+        yield from ((layer, gram) for layer, (gram,) in zip(layers, found, strict=True))
 
 
 def _layer(graph: Graph, node: Node, form: Format) -> MatrixProduct | str:
@@ -171,56 +174,7 @@ def _ratio(weights: np.ndarray, quantized: FewBits, gram: np.ndarray | None) -> 
     off = quantized.values() - exact
     if gram is None:
         return decibels(float(np.mean(exact**2)), float(np.mean(off**2)))
-    return decibels(_power(exact, gram), _power(off, gram))
-
-
-def _power(weights: np.ndarray, gram: np.ndarray) -> float:
-    """``tr(W^T H W)``, the sum of squares of all results."""
-    return float(np.sum((gram @ weights) * weights))
-
-
-# ---- what layers read ----------------------------------------------------------------------------
-
-
-def _groups(layers: Sequence[MatrixProduct]) -> Iterator[list[MatrixProduct]]:
-    """Layers whose Gram matrices are kept at once: one for all that read the same tensor."""
-    group: list[MatrixProduct] = []
-    sizes: dict[str, int] = {}
-    for layer in layers:
-        size = len(layer.weights) ** 2
-        if layer.x.name not in sizes and group and sum(sizes.values()) + size > _MOST_NUMBERS:
-            yield group
-            group, sizes = [], {}
-        group.append(layer)
-        sizes[layer.x.name] = size
-    if group:
-        yield group
-
-
-def _observed(
-    graph: Graph, layers: Sequence[MatrixProduct], context: PassContext
-) -> Iterable[np.ndarray]:
-    """The Gram matrices ``[K, K]`` of what the layers read, float64, over all samples."""
-    read = {layer.x.name: len(layer.weights) for layer in layers}
-
-    def measure(editor: Editor) -> list[Value]:
-        found = {v.name: v for node in editor.graph.nx for v in node.values}
-        return [_rows(editor, found[name], inner) for name, inner in read.items()]
-
-    run = context.runner(measuring(graph, measure))
-    inputs = {v.name for v in graph.inputs}
-    grams = {name: Gram(inner) for name, inner in read.items()}
-    for number, sample in enumerate(context.data):
-        results = run_sample(run, sample, inputs, number)
-        for gram, rows in zip(grams.values(), results, strict=True):
-            gram.add(rows)
-    totals = {name: gram.total() for name, gram in grams.items()}
-    return [totals[layer.x.name] for layer in layers]
-
-
-def _rows(editor: Editor, x: Value, inner: int) -> Value:
-    """The rows ``[inner]`` of a tensor."""
-    return editor.op("Reshape", x, editor.constant(np.array([-1, inner])))
+    return decibels(*(float(result_errors(w, gram).sum()) for w in (exact, off)))
 
 
 __all__ = ["QuantizeWeights", "Rounding"]

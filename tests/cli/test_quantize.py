@@ -105,6 +105,19 @@ def test_weights_only(graphkiln_command: Run, model: Path, tmp_path: Path) -> No
     assert "MatMulNBits" in {n.op_type for n in onnx.load(out).graph.node}
 
 
+def test_accuracy_recovery(graphkiln_command: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "q.onnx", tmp_path / "report.json"
+    done = graphkiln_command(
+        "quantize", model, "--data", data, "-o", out, "--equalize", "--smooth",
+        "--rounding", "gptq", "--bias-correction", "--report", report,
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, ""), done
+    assert "Smoothed" in done.out and "'Input3' is an input of the model" in done.out
+    told = json.loads(report.read_text())
+    assert [row["scheme"] for row in told["layers"]] == ["static int8"] * 3
+    assert len(told["equalized"]) == 2 and len(told["smoothed"]) == 3
+
+
 def test_bars_of_histograms() -> None:
     assert shades([0, 1, 100, 50]) == " ▁█▄"
     assert shades([]) == "" and shades([0, 0]) == "  "

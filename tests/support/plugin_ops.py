@@ -223,7 +223,7 @@ def _heavy() -> None:
     op("Mix", domain=DOMAIN, arity=(2, 2),
        traits=(Trait.ANCHOR, Trait.CONTRACTION, Trait.UNORDERED_SUM, Trait.FLOAT_POLYMORPHIC),
        flops=lambda node, inputs: 2 * node.out().tensor_type.numel * inputs[0].shape[-1],  # type: ignore[union-attr]
-       summed_axes=lambda _node, i: (1,) if i < 2 else (),
+       summed_axes=lambda _node, i: (1,) if i < 2 else (), homogeneous=((1,),),
        evaluate=lambda _node, inputs: [inputs[0] @ inputs[1].T])(_mixed)  # fmt: skip
 
     @lowering(_own("Mix"))

@@ -103,7 +103,7 @@ def test_ratios_are_those_of_results() -> None:
 def test_layers_that_read_one_tensor_share_its_matrix(
     most: int, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphkiln.passes.quantize.weight_only._MOST_NUMBERS", most)
+    monkeypatch.setattr("graphkiln.passes.quantize.gram._MOST_NUMBERS", most)
     lines, arrays = constant_lines({"a": A, "b": A + 1, "c": A - 1})
     text = f"""graph main(%x: float32[N,64]) -> (p, q, o) {{
 {lines}
