@@ -110,7 +110,7 @@ def test_ranges_are_kept_and_used(quantized: Quantized, tmp_path: Path) -> None:
 def test_the_report_is_written(quantized: Quantized, tmp_path: Path) -> None:
     quantized.save_report(tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report == {"layers": quantized.layers, "tensors": quantized.tensors}
+    assert report["layers"] == quantized.layers and report["tensors"] == quantized.tensors
 
 
 def test_samples_may_have_other_sizes() -> None:
