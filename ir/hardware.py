@@ -127,8 +127,8 @@ class Hardware(Protocol):
         ...
 
     def rounding_seconds(self, elements: int) -> float | None:
-        """The estimated time, on one core, to round so many numbers to 8-bit integers where they
-        are computed; None where the target does not know.
+        """The estimated time, on one core, by which the kernel that computes so many numbers takes
+        longer if it rounds them to 8-bit integers; None where the target does not know.
         """
         ...
 

@@ -193,7 +193,9 @@ SCENARIOS: dict[str, Scenario] = {
     "graphkiln.codegen.pool.PoolError": no_pool,
     "graphkiln.codegen.tune.TuningError": nowhere_to_tune,
     "graphkiln.targets.cpu.database.DatabaseError": damaged_database,
-    "graphkiln.samples.SamplesError": lambda m, f: graphkiln.compile(RELU, data="nowhere"),
+    "graphkiln.samples.SamplesError": lambda m, f: graphkiln.compile(
+        RELU, data="nowhere", passes="default@before(integers)=quantize"
+    ),
     "OSError": dump_into_a_file,
 }  # fmt: skip
 """How to make ``compile`` raise each error that its documentation lists."""

@@ -202,7 +202,7 @@ def test_samples_may_have_other_sizes() -> None:
         ({"scheme": "float16-weights", "block": 64}, OptionError, "block does nothing with the"),
         ({"scheme": "bfloat16-weights", "method": "mse"}, OptionError, "method does nothing with"),
         ({"scheme": "int4-weights", "method": "minmax"}, OptionError, "method does nothing with"),
-        ({"scheme": "int3"}, OptionError, "scheme is one of int8, .*int4-weights, not"),
+        ({"scheme": "int3"}, OptionError, "scheme is one of int8, int8-dynamic, .*, not"),
         ({"scheme": "int4-weights", "block": 20}, OptionError, "block must be a power of two"),
         ({"scheme": "int4-weights", "rounding": "up"}, OptionError, "rounding is one of nearest"),
     ],

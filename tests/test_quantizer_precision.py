@@ -156,7 +156,7 @@ def test_a_file(file: Path) -> None:
         ("layers = [3]", "entry 1: it is no table with match and scheme"),
         ('[[layers]]\nscheme = "int8"', "entry 1: match must be a pattern"),
         (FILE + '[[layers]]\nmatch = [3]\nscheme = "int8"', "entry 4: match must be"),
-        ('[[layers]]\nmatch = "*"', "entry 1: scheme must be one of float, int8, int8-weights"),
+        ('[[layers]]\nmatch = "*"', "entry 1: scheme must be one of float, int8"),
         ('[[layers]]\nmatch = "*"\nscheme = "int3"', "entry 1: scheme is one of float, .*'int3'"),
         ('[[layers]]\nmatch = "*"\nscheme = "int8"\nblock = 16', "entry 1: block does nothing"),
         ('[[layers]]\nmatch = "*"\nscheme = "float"\nblock = 16', "entry 1: block does nothing"),

@@ -13,10 +13,10 @@ from .features import CpuFeatures
 from .speed import BANDWIDTH, CLOCK, template_seconds
 from .winograd_choice import SPLIT, winograd_form
 
-_NARROWING = {64: 4.0}
-"""Cycles that rounding a vector of sums to bytes takes, by the bytes of a register: AVX-512 has an
-instruction that narrows four times."""
-_SHUFFLES = 5.0
+_NARROWING = {64: 1.5}
+"""Cycles by which rounding a vector of sums to bytes takes longer than storing it in floats, by the
+bytes of a register: AVX-512 has an instruction that narrows four times."""
+_SHUFFLES = 3.0
 """The same for smaller registers, which take several instructions."""
 _TAP, _FOUR_TAPS = 0.5, 1.5
 """Cycles of a depthwise kernel's step, for a vector of single elements and for dot products of four
@@ -42,7 +42,7 @@ def layer_seconds(cpu: CpuFeatures, work: LayerWork) -> float | None:
 
 
 def rounding_seconds(cpu: CpuFeatures, elements: int) -> float:
-    """The time to round so many numbers to bytes, in the kernel that computes them."""
+    """By how much the kernel that computes so many numbers takes longer if it rounds them."""
     cycles = _NARROWING.get(cpu.vector_bytes, _SHUFFLES)
     return elements / cpu.lanes * cycles / CLOCK
 

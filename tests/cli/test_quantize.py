@@ -118,6 +118,25 @@ def test_accuracy_recovery(graphkiln_command: Run, model: Path, data: Path, tmp_
     assert len(told["equalized"]) == 2 and len(told["smoothed"]) == 3
 
 
+def test_a_precision_file_and_a_page(
+    graphkiln_command: Run, model: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    plan, page = tmp_path / "p.toml", tmp_path / "r.html"
+    plan.write_text('[[layers]]\nmatch = "MatMul"\nscheme = "float"\n')
+    done = graphkiln_command(
+        "quantize", model, "--data", data, "-o", tmp_path / "m.kiln", "--precision", plan,
+        "--report", page, "--max-drop", "50%", "--time-budget", "500", "--all-layers",
+    )  # fmt: skip
+    assert done.code == 0 and "excluded by 'MatMul'" in done.out, done
+    assert "2 of 3 quantized" in done.out and "score" in done.out
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+    plan.write_text('[[layers]]\nmatch = "MatMul"\nscheme = "int3"\n')
+    done = graphkiln_command("quantize", model, "-o", tmp_path / "n.kiln", "--precision", plan)
+    assert done.code == 2 and done.err.count("\n") == 1, done
+    assert "p.toml: entry 1: scheme is one of float, int8" in done.err
+
+
 def test_bars_of_histograms() -> None:
     assert shades([0, 1, 100, 50]) == " ▁█▄"
     assert shades([]) == "" and shades([0, 0]) == "  "
