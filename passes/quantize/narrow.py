@@ -4,8 +4,8 @@
 
 Sums and activations stay float32. Kernels load 16-bit weights and widen them in registers, so a
 model is half as large, in its file and in memory. That is faster where weights come from memory,
-and slower where they are in the cache and few rows share them, as in convolutions. float16 rounds
-to 11 binary digits and ends at 65504; bfloat16 has the range of float32 and 8 digits.
+and slower where they are in the cache, and each tile of rows widens them again. float16 rounds to
+11 binary digits and ends at 65504; bfloat16 has the range of float32 and 8 digits.
 """
 
 from __future__ import annotations
