@@ -3,9 +3,9 @@
     f(x, W)   becomes   f(x, Cast(R(W)))      R rounds to the nearest float16 or bfloat16
 
 Sums and activations stay float32. Kernels load 16-bit weights and widen them in registers, so a
-model is half as large, in its file and in memory. That is faster where weights come from memory,
-and slower where they are in the cache, and each tile of rows widens them again. float16 rounds to
-11 binary digits and ends at 65504; bfloat16 has the range of float32 and 8 digits.
+model is half as large, in its file and in memory. That costs no time where weights come from
+memory, and some where they are in the cache, and each tile of rows widens them again. float16
+rounds to 11 binary digits and ends at 65504; bfloat16 has the range of float32 and 8 digits.
 """
 
 from __future__ import annotations
