@@ -4,8 +4,8 @@ The size of results is limited. A result may be as large as the constants that i
 that nothing else uses); what it is larger by counts against ``max_bytes``, for the whole model.
 ``ConstantOfShape`` is folded up to half a gigabyte, since models keep weights in that form.
 Constants that are stored in fewer bits than their result (int8 weights in front of DequantizeLinear
-or Cast, weights of a product in 16-bit floats) are folded only if they have at most ``max_widened``
-elements, or are vectors (biases, not weights) and ``widen_vectors`` is set.
+or Cast, weights of a product or a table in 16-bit floats) are folded only if they have at most
+``max_widened`` elements, or are vectors (biases, not weights) and ``widen_vectors`` is set.
 
 With ``exact``, only operations are evaluated whose results are the same bits in every
 implementation: they move elements, compute on integers, or round the exact result once.
@@ -188,9 +188,15 @@ class _Folder:
         return None
 
     def _feeds_products(self, node: Node) -> bool:
-        """Is the result read, and by nothing but products that take it in 16 bits?"""
-        users = [user for user, _ in self._graph.uses(node.out())]
-        return bool(users) and all(map(widens_weights, users))
+        """Is the result read, and by nothing but what takes it in 16 bits?"""
+        uses = list(self._graph.uses(node.out()))
+        return bool(uses) and all(self._takes_narrow(user, index) for user, index in uses)
+
+    def _takes_narrow(self, user: Node, index: int) -> bool:
+        """Products do, of a matrix that is turned, too, and lookups in a table."""
+        if user.key == "Transpose":
+            return self._feeds_products(user)
+        return widens_weights(user) or (user.key == "Gather" and index == 0)
 
     def _growth_objection(
         self, node: Node, inputs: list[Value | None], results: list[np.ndarray]

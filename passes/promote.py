@@ -70,12 +70,18 @@ class _Promoter:
         return {"promoted": len(self.replaced)}
 
     def _is_ours(self, node: Node) -> bool:
-        if not has_trait(node, Trait.FLOAT_POLYMORPHIC):
+        if not has_trait(node, Trait.FLOAT_POLYMORPHIC) or self._looks_up(node):
             return False
         held = [v for v in (*self.graph.inputs_of(node), *node.values) if v is not None]
         if not all(isinstance(v.type, TensorType) for v in held):
             return False
         return any(v.dtype in self.narrow for v in node.values)
+
+    def _looks_up(self, node: Node) -> bool:
+        """Does it pick elements of a constant? That rounds nothing, and the table stays narrow."""
+        inputs = self.graph.inputs_of(node)
+        is_constant = bool(inputs) and inputs[0] is not None and inputs[0].is_constant
+        return is_constant and has_trait(node, Trait.PICKS)
 
     def _replace(self, node: Node) -> None:
         self.editor.begin("promoted", node)

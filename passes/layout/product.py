@@ -118,9 +118,12 @@ def _share_with_gathers(p: Planner, transpose: Node, weights: Weights, packed: V
     """Let Gather take rows of a matrix [V, K] out of its packed transpose [Vt, K, t].
 
     Language models use one table for the embedding and for the last layer, and so it is stored
-    once. The weights must be exactly the transpose of the table, without a scale.
+    once. The weights must be exactly the transpose of the table, without a scale; both may be
+    widened where they are read.
     """
     table = p.graph.required_inputs(transpose)[0]
+    if table.node.key == "Cast":
+        table = p.graph.required_inputs(table.node)[0]
     if table.constant is None or packed.dtype != table.dtype or weights.key != (table, "T"):
         return
     gathers = [

@@ -3,9 +3,9 @@
     f(x, W)   becomes   f(x, Cast(R(W)))      R rounds to the nearest float16 or bfloat16
 
 Sums and activations stay float32. Kernels load 16-bit weights and widen them in registers, so a
-model is half as large, in its file and in memory. That is faster where weights come from memory,
-and slower where they are in the cache and few rows share them, as in convolutions. float16 rounds
-to 11 binary digits and ends at 65504; bfloat16 has the range of float32 and 8 digits.
+model is half as large, in its file and in memory. That costs no time where weights come from
+memory, and some where they are in the cache, and each tile of rows widens them again. float16
+rounds to 11 binary digits and ends at 65504; bfloat16 has the range of float32 and 8 digits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...ir.traits import Trait
 from ...ir.types import to_numpy_dtype
 from ..base import PassContext, register_pass
 from ..claims import lossy
-from ..queries import widens_weights
+from ..queries import sole_consumer, widens_weights
 from .numbers import decibels
 from .operands import filter_axis, looked_up
 from .places import Objection
@@ -73,7 +73,7 @@ class NarrowWeights(WeightsOnly):
             if index is None:
                 continue
             reason = _unfit(graph, node, index, kind) or selected.objection(node) or leave(node)
-            ratio = None if reason else rounding.narrow(node, index)
+            ratio = None if reason else rounding.narrow(*_holder(graph, node, index))
             context.tell(
                 "layers", layer=node.name, op=node.key, onnx=list(node.origins.names),
                 scheme="float" if reason else f"{kind} weights", reason=reason or "",
@@ -123,9 +123,19 @@ def _weights_index(graph: Graph, node: Node) -> int | None:
     return None if looked_up(graph, node) is None else 0
 
 
+def _holder(graph: Graph, node: Node, index: int) -> tuple[Node, int]:
+    """Where a layer's weights are read: by itself, or by a Transpose in front of it alone, as where
+    a table of embeddings is also the weights of the last layer.
+    """
+    value = graph.input(node, index)
+    if value is not None and value.node.key == "Transpose" and sole_consumer(graph, value) is node:
+        return value.node, 0
+    return node, index
+
+
 def _unfit(graph: Graph, node: Node, index: int, kind: str) -> str | None:
     """Why weights stay as they are, or None."""
-    value = graph.input(node, index)
+    value = graph.input(*_holder(graph, node, index))
     weights = None if value is None else value.constant
     if value is None or weights is None:
         return "its weights are computed in the run"

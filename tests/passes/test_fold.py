@@ -171,6 +171,7 @@ STEPS = "RNN(%x, %w, %w) {hidden_size=10}"
     [
         ("float16", [PRODUCT], True),
         ("bfloat16", [PRODUCT, "MatMul(%w, %w)"], True),
+        ("float16", [PRODUCT, "Gather(%w, %i)"], True),
         ("float16", [SUM], False),
         ("float16", [PRODUCT, SUM], False),
         ("float16", [STEPS], False),
@@ -184,7 +185,7 @@ def test_weights_of_products_stay_in_16_bits(kind: str, uses: list[str], stays: 
     lines = "\n".join(f"%r{i} = {use}" for i, use in enumerate(uses))
     names = [f"r{i}" for i, _ in enumerate(uses)]
     graph = graph_of(
-        f"graph main(%x: float32[10,10,10]) -> ({', '.join(names)}) {{\n{constant}\n"
+        f"graph main(%x: float32[10,10,10], %i: int64[3]) -> ({', '.join(names)}) {{\n{constant}\n"
         f"%w = Cast(%held) {{to=1}}\n{lines}\nreturn {', '.join('%' + n for n in names)}\n}}",
         arrays,
     )

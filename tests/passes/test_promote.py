@@ -59,3 +59,19 @@ def test_large_weights_stay_narrow() -> None:
     actual, exact = evaluate(graph, {"x": x})[0], x.astype(np.float64) @ weights.astype(np.float64)
     assert actual.dtype == np.float16
     np.testing.assert_allclose(actual, exact, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_of_a_table_are_not_widened_before_they_are_read() -> None:
+    """Picking rounds nothing; what computes with the rows is promoted."""
+    lines, by_hash = constant_lines({"w": np.linspace(-1, 1, 24).reshape(6, 4).astype(np.float16)})
+    text = f"graph main(%i: int64[3]) -> (y) {{\n{lines}\n%x = Gather(%w, %i)\n%y = Exp(%x)\n"
+    graph = graph_of(text + "return %y\n}", by_hash)
+    feeds = {"i": np.array([0, -1, 3])}
+    (expected,) = evaluate(graph, feeds)
+    run(graph, "promote,dce", toy_context())
+    assert [n.op for n in graph.topological() if n.key not in ("Input", "Constant")][:2] == [
+        "Gather", "Cast",
+    ]  # fmt: skip
+    (found,) = evaluate(graph, feeds)
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, expected)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.graph_text import constant_lines, graph_of
+from support.pass_checks import run
+from support.toy_layouts import toy_context
 
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import evaluate
@@ -111,3 +113,39 @@ def test_weights_that_two_layers_read_are_stored_once() -> None:
     )
     counts = NarrowWeights().run(graph, PassContext()).details
     assert counts == {"narrow": 2} and len(stored(graph)) == 1
+
+
+def test_a_table_that_is_also_the_last_layer_stays_one() -> None:
+    """Language models look words up in it, and multiply by its transpose."""
+    line, arrays = constant_lines({"table": TABLE})
+    graph = graph_of(
+        f"graph main(%i: int64[2,5]) -> (y) {{\n{line}\n%x = Gather(%table, %i)\n"
+        "%t = Transpose(%table) {perm=[1,0]}\n%y = MatMul(%x, %t)\nreturn %y\n}",
+        arrays,
+    )
+    context = PassContext()
+    NarrowWeights().run(graph, context)
+    assert {row["scheme"] for row in context.tables["layers"]} == {"float16 weights"}
+    context.refresh(graph)
+    feeds = {"i": np.array([[0, 9, -1, 4, 7], [29, -30, 1, 2, 3]])}
+    (wanted,) = evaluate(graph, feeds)
+    run(graph, "default", toy_context())
+    weights = [a for n in graph.nx if n.outputs and (a := n.out().constant) is not None]
+    (held,) = [a for a in weights if a.size >= TABLE.size]
+    assert held.dtype == np.float16
+    np.testing.assert_allclose(evaluate(graph, feeds)[0], wanted, rtol=1e-5)
+
+
+def test_a_transpose_that_others_read_stays() -> None:
+    line, arrays = constant_lines({"table": TABLE})
+    graph, context = (
+        graph_of(
+            f"graph main(%x: float32[2,16]) -> (y, t) {{\n{line}\n"
+            "%t = Transpose(%table) {perm=[1,0]}\n%y = MatMul(%x, %t)\nreturn %y, %t\n}",
+            arrays,
+        ),
+        PassContext(),
+    )
+    NarrowWeights().run(graph, context)
+    (row,) = context.tables["layers"]
+    assert row["reason"] == "its weights are computed in the run" and not stored(graph)
