@@ -31,16 +31,17 @@ class Histogram:
     mean_high: float = 0.0
     runs: int = 0
 
-    def add(self, counts: np.ndarray, low: float, high: float) -> None:
-        """Add what one run saw. Raises :class:`ValueError` for extremes that are no numbers.
+    def add(self, counts: np.ndarray | None, low: float, high: float) -> None:
+        """Add what one run saw; ``counts`` are None where it did not count.
 
-        A run without elements counts for nothing.
+        A run without elements is none. Raises :class:`ValueError` for extremes that are no numbers.
         """
         if low > high:
             return
         if not np.isfinite(low) or not np.isfinite(high):
             raise ValueError(f"it holds {low if not np.isfinite(low) else high}")
-        self.counts += counts
+        if counts is not None:
+            self.counts += counts
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.runs += 1
         self.mean_low += (low - self.mean_low) / self.runs

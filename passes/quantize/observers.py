@@ -58,9 +58,9 @@ def observe(
     inputs = {v.name for v in observed.inputs}
     count, found = _kept(journal, names)
     for feeds in islice(data, count, None):
-        counted = np.array(count < _FIRST or count % every == 0)
-        results = run_sample(run, {**feeds, switch: counted}, inputs, count)
-        _add(found, results, count)
+        counted = count < _FIRST or count % every == 0
+        results = run_sample(run, {**feeds, switch: np.array(counted)}, inputs, count)
+        _add(found, results, counted, count)
         count += 1
         if journal.is_due():
             journal.save(_SEEN, _entry(count, found))
@@ -70,12 +70,14 @@ def observe(
     return found
 
 
-def _add(found: Mapping[str, Histogram], results: Sequence[Any], number: int) -> None:
+def _add(
+    found: Mapping[str, Histogram], results: Sequence[Any], counted: bool, number: int
+) -> None:
     """Add the results of an observed graph for a sample."""
     for i, (name, seen) in enumerate(found.items()):
         counts, low, high = results[3 * i : 3 * i + 3]
         try:
-            seen.add(np.asarray(counts), float(low), float(high))
+            seen.add(np.asarray(counts) if counted else None, float(low), float(high))
         except ValueError as e:
             told = f"tensor {name!r} cannot be quantized: {e} in sample {number}"
             raise GraphError(told) from e

@@ -83,6 +83,14 @@ def test_runs_without_elements_count_for_nothing() -> None:
     assert found.merged(Histogram()).runs == 0
 
 
+def test_runs_that_did_not_count_have_extremes() -> None:
+    found = Histogram()
+    found.add(np.ones(BINS, np.int64), -1.0, 2.0)
+    found.add(None, -3.0, 1.0)
+    assert (found.low, found.high, found.runs, found.total) == (-3.0, 2.0, 2, BINS)
+    assert (found.mean_low, found.mean_high) == (-2.0, 1.5)
+
+
 @pytest.mark.parametrize("low, high", [(0.0, np.inf), (-np.inf, 1.0)])
 def test_infinity_is_refused(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="inf"):
