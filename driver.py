@@ -321,6 +321,13 @@ class Compilation:
         return parse_target(self.options.target)
 
     def run(self, model: Any) -> Artifact:
+        """Compile a model; raises :class:`OptionError` for data that no pass uses."""
+        given = not isinstance(self.given_data, tuple) or self.given_data
+        if given and not any(p.uses_samples for p in self.manager().passes):
+            raise OptionError(
+                "no pass of the pipeline uses the data: name one that does, such as quantize, in"
+                " passes, or leave the data out"
+            )
         return self.run_graph(*self.imported(model))
 
     def imported(self, model: Any) -> tuple[Graph, Source]:

@@ -25,11 +25,13 @@ import onnx.version_converter
 _SAMPLES = 4
 
 
-def samples(model: onnx.ModelProto, kept: Path | None) -> Iterator[dict[str, np.ndarray]]:
+def samples(
+    model: onnx.ModelProto, kept: Path | None, count: int = _SAMPLES
+) -> Iterator[dict[str, np.ndarray]]:
     """Feeds to calibrate on; floats vary by a hundredth of their spread from sample to sample."""
     random = np.random.default_rng(0)
     feeds = dict(np.load(kept)) if kept else random_feeds(model, random)
-    for _ in range(_SAMPLES):
+    for _ in range(count):
         yield {name: _moved(value, random) for name, value in feeds.items()}
 
 

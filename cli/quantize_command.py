@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..passes.base import Row
     from ..passes.ranges import Range
     from ..quantizer import Quantized
+    from ..quantizer.result import Form
 
 _SHADES = " ▁▂▃▄▅▆▇█"
 
@@ -34,23 +35,24 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="An artifact, or an ONNX model where it ends in .onnx (default: MODEL.kiln).",
 )  # fmt: skip
 @click.option(
-    "--scheme", type=click.Choice(["int8", "int8-weights", "int4-weights"]), default="int8",
-    show_default=True, help="Weights and activations, or weights only.",
+    "--format", "form", type=click.Choice(["qdq", "qoperator"]), default="qdq", show_default=True,
+    help="The form of an ONNX model: quantizers around float ops, or ops on integers.",
+)  # fmt: skip
+@click.option(
+    "--scheme", default="int8", show_default=True,
+    help="int8: weights and activations, with ranges from samples; int8-dynamic: with ranges found "
+    "in each run; int8-weights, int4-weights: weights only; float16-weights, bfloat16-weights: "
+    "weights in 16 bits.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["minmax", "average", "percentile", "mse", "entropy"]),
-    default="minmax", show_default=True, help="How ranges are picked from what runs show.",
+    help="How ranges are picked from what runs show (default: minmax).",
 )  # fmt: skip
 @click.option(
-    "--share",
-    type=float,
-    default=0.9999,
-    show_default=True,
-    help="The share of the numbers within the range, for percentile.",
-)
-@click.option(
-    "--block", default=32, show_default=True, help="Weights of few bits that share a scale."
-)
+    "--share", type=float,
+    help="The share of the numbers within the range, for percentile (default: 0.9999).",
+)  # fmt: skip
+@click.option("--block", type=int, help="Weights of few bits that share a scale (default: 32).")
 @click.option(
     "--rounding", type=click.Choice(["nearest", "mse", "gptq"]),
     help="How weights are rounded (default: nearest for int8, mse for weights only); gptq takes "
@@ -58,6 +60,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 )  # fmt: skip
 @click.option("--only", multiple=True, metavar="PATTERN", help="Quantize these layers or ops only.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these layers or ops.")
+@click.option(
+    "--precision", type=click.Path(), metavar="FILE.toml",
+    help="Other schemes, or none, for layers that match patterns.",
+)  # fmt: skip
 @click.option(
     "--exclude-worst", type=click.IntRange(0), default=0, metavar="N",
     help="Leave the N layers that suffer most by themselves.",
@@ -75,8 +81,16 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Let biases make up for what quantization adds to the means of channels.",
 )  # fmt: skip
 @click.option(
+    "--all-layers", is_flag=True,
+    help="Quantize layers to 8 bits that become slower by it, too: they get smaller.",
+)  # fmt: skip
+@click.option(
     "--max-drop", metavar="DROP",
     help="Leave as many layers as keep the metric's drop within this, such as 0.5% or 0.005.",
+)  # fmt: skip
+@click.option(
+    "--time-budget", type=click.FloatRange(0), metavar="SECONDS",
+    help="End the search for --max-drop after so long, with the best that it has found.",
 )  # fmt: skip
 @click.option(
     "--metric", metavar="MODULE:FUNCTION",
@@ -92,47 +106,61 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Ranges to go by in place of what runs show; of several files, what holds all.",
 )
 @click.option(
+    "--data-free", is_flag=True,
+    help="Find ranges on inputs that are made up, where there are no samples.",
+)  # fmt: skip
+@click.option(
     "--journal", type=click.Path(), metavar="FILE.json",
     help="Keep what is found here, and go on from there if the command was stopped.",
 )  # fmt: skip
 @click.option("--save-ranges", type=click.Path(), metavar="FILE.json", help="Write the ranges.")
-@click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the report.")
+@click.option(
+    "--report", type=click.Path(), metavar="FILE.json|FILE.html",
+    help="Write the report, as a page with plots where it ends in .html.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @compile_options
 def command(
-    model: str, data: str | None, output: str | None, exclude_worst: int, max_drop: str | None,
-    metric: str | None, given: tuple[str, ...], journal: str | None, save_ranges: str | None,
-    report: str | None, quiet: bool, scheme: str, method: str, share: float, bias_correction: bool,
-    equalize: bool, smooth: bool, block: int, rounding: str | None, only: tuple[str, ...],
-    exclude: tuple[str, ...], **values: Any,
+    model: str, data: str | None, output: str | None, form: Form, exclude_worst: int,
+    max_drop: str | None, metric: str | None, given: tuple[str, ...], data_free: bool,
+    journal: str | None, save_ranges: str | None, report: str | None, quiet: bool, scheme: str,
+    only: tuple[str, ...], exclude: tuple[str, ...], precision: str | None,
+    time_budget: float | None, equalize: bool, smooth: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
     from ..quantizer import quantize
+    from ..quantizer.page import require_libraries
+    from ..quantizer.schemes import option_names
     from ..samples import function_of
 
     path = Path(output) if output else Path(model).with_suffix(".kiln")
     _require_writable(path, model)
+    if form != "qdq" and path.suffix != ".onnx":
+        raise click.ClickException(f"--format {form} is for ONNX models: name one with -o")
     for other in (save_ranges, report, journal):
         if other is not None and not Path(other).parent.is_dir():
             raise click.ClickException(f"cannot write {other}: there is no such folder")
+    if report is not None and Path(report).suffix == ".html":
+        require_libraries()
+    # An option that is not given is left to the scheme, which may not have it.
+    asked = {name: values.pop(name) for name in option_names() & values.keys()}
+    asked = {name: value for name, value in asked.items() if value not in (None, False)}
     options = make_options(values)
     started = time.perf_counter()
     with Progress(quiet) as progress:
         found = quantize(
-            model, data or (), scheme=scheme, method=method, share=share, block=block,
-            rounding=rounding, only=only, exclude=exclude,
-            exclude_worst=exclude_worst, bias_correction=bias_correction,
-            equalize=equalize, smooth=smooth,
-            ranges=_read_ranges(given),
+            model, data or (), scheme=scheme, only=only, exclude=exclude,
+            precision=precision or (), exclude_worst=exclude_worst, ranges=_read_ranges(given),
+            data_free=data_free, equalize=equalize, smooth=smooth,
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
-            journal=journal, options=options, listener=progress,
+            time_budget=time_budget, journal=journal, options=options, listener=progress, **asked,
         )  # fmt: skip
         if save_ranges is not None:
             found.save_ranges(save_ranges)
+        found.save(path, progress, form)
         if report is not None:
             found.save_report(report)
-        found.save(path, progress)
     if not quiet:
         _summary(found, path, time.perf_counter() - started)
 
@@ -172,10 +200,10 @@ def _read_ranges(paths: Sequence[str]) -> dict[str, Range]:
 def _summary(found: Quantized, path: Path, seconds: float) -> None:
     rows = [
         (row["layer"], row["op"], row["scheme"], _decibels(row["decibels"]),
-         _decibels(row["alone"]), row["reason"])
+         _decibels(row["alone"]), _ratio(row["gain"]), row["reason"])
         for row in found.layers
     ]  # fmt: skip
-    columns = ["layer", "op", "scheme", ">weights, dB", ">alone, dB", "why"]
+    columns = ["layer", "op", "scheme", ">weights, dB", ">alone, dB", ">gain", "why"]
     show(table("Layers", columns, rows))
     cells = [
         (row["tensor"], f"{row['low']:.4g}", f"{row['high']:.4g}", *_seen(row),
@@ -200,8 +228,8 @@ def _summary(found: Quantized, path: Path, seconds: float) -> None:
 
 def _show_smoothed(rows: Sequence[Row]) -> None:
     cells = [
-        (row["tensor"], "" if row["strength"] is None else f"{row['strength']:.2f}",
-         _decibels(row["before"]), _decibels(row["after"]), row["reason"])
+        (row["tensor"], _ratio(row["strength"]), _decibels(row["before"]), _decibels(row["after"]),
+         row["reason"])
         for row in rows
     ]  # fmt: skip
     show(table("Smoothed", ["tensor", ">strength", ">before, dB", ">after, dB", "why"], cells))
@@ -216,6 +244,10 @@ def _seen(row: Row) -> tuple[str, str]:
 
 def _decibels(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def shades(counts: Sequence[int]) -> str:

@@ -67,6 +67,7 @@ PAGES = (
             Part("quantizer/quantize"), Part("quantizer/result"),
             Part("quantizer/scores", ("Metric", "ScoreError")),
             Part("quantizer/control", ("BudgetError",)),
+            Part("quantizer/data_free", ("DataFreeError",)),
             Part("runtime/session", ("load", "Session")),
             Part(
                 "errors",

@@ -131,6 +131,10 @@ class Editor:
         value.node.origins = self._origins
         return self._added(value.node).out()
 
+    def input(self, name: str, type: Type, default: np.ndarray | None = None) -> Value:
+        """A new input of the graph behind those that it has, see :meth:`.Graph.add_input`."""
+        return self._added(self.graph.add_input(name, type, default).node, infer=False).out()
+
     def scalar(self, number: float | int | bool, like: Value) -> Value:
         """A constant scalar of the element type of ``like``."""
         return self.constant(np.asarray(number, to_numpy_dtype(like.dtype)))

@@ -14,6 +14,7 @@ from .choices import Choice, KernelShape
 from .costs import Rates
 from .elementwise import is_elementwise
 from .graph import Graph, Node
+from .layer_work import LayerWork
 from .registry import attribute, has_trait
 from .traits import Trait
 
@@ -119,6 +120,18 @@ class Hardware(Protocol):
         """
         ...
 
+    def layer_seconds(self, work: LayerWork) -> float | None:
+        """The estimated time of a layer on one core, in floats or 8-bit integers; None where the
+        target does not know.
+        """
+        ...
+
+    def rounding_seconds(self, elements: int) -> float | None:
+        """The estimated time, on one core, to round so many numbers to 8-bit integers where they
+        are computed; None where the target does not know.
+        """
+        ...
+
     def with_layouts(self, layouts: Layouts) -> Hardware:
         """The same hardware with other ``layouts``, such as those with measured choices."""
         ...
@@ -170,6 +183,12 @@ class GenericHardware:
 
     def seconds(self, region: Graph) -> float:
         return self.rates.seconds(region)
+
+    def layer_seconds(self, work: LayerWork) -> float | None:
+        return None
+
+    def rounding_seconds(self, elements: int) -> float | None:
+        return None
 
     def with_layouts(self, layouts: Layouts) -> GenericHardware:
         return replace(self, layouts=layouts)

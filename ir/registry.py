@@ -401,6 +401,7 @@ def op(
     doc: str = "",
     arity: tuple[int, int] | None = None,
     results: tuple[int, int] | None = None,
+    attributes: Iterable[str] | None = None,
     omitted: Iterable[int] = (),
     zero_points: Mapping[int, int] | None = None,
     result_zero_point: int | None = None,
@@ -414,7 +415,8 @@ def op(
 
     For the standard domains the arity, attribute names, defaults and documentation are taken
     from onnx's schema; ``defaults`` add to them. ``arity`` and ``results`` are the least and most
-    inputs and outputs of other ops; ``omitted`` are those of the first inputs that may be left out,
+    inputs and outputs of other ops, ``attributes`` their names besides those of ``defaults``
+    (None: any); ``omitted`` are those of the first inputs that may be left out,
     the others are described at :class:`OpSpec`.
     """
 
@@ -426,6 +428,8 @@ def op(
                 facts["min_inputs"], facts["max_inputs"] = arity
             if results is not None:
                 facts["min_outputs"], facts["max_outputs"] = results
+            if attributes is not None:
+                facts["attributes"] = frozenset(attributes) | merged.keys()
             facts.setdefault("doc", doc)
             if omitted:
                 facts["omitted"] = frozenset(omitted)

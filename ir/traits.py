@@ -49,6 +49,10 @@ class Trait(str, Enum):
         "is a reduction that reads each element of its first input once, so that computing what is "
         "in front of it costs no more there",
     )
+    SYMMETRIC = (
+        "symmetric",
+        "gives the same whatever the order and the shape of its first input's elements",
+    )
     SHAPE_ONLY = "shape_only", "looks at the shapes of its inputs, not at their data"
 
     # ---- which kernel it may share, and what it costs

@@ -82,11 +82,12 @@ class PassContext:
     ``hardware`` answers questions about the target, and ``warnings`` are messages for the user.
     ``explain``, if given, is called with (rule, node, reason) for every rewrite that was tried and
     not made; ``listener`` hears of every edit. ``data`` are sample feeds of the model, which may be
-    gone through several times, ``ranges`` those of tensors by name: the user's, and what passes
-    have found. ``codes`` are the integers of weights that passes have rounded, by layer. ``runner``
-    runs graphs (the driver's compiles them), ``journal`` keeps results of long work, and ``random``
-    gives the same numbers in every compilation. ``numbers`` are the measurements of the pass that
-    is running, and ``tables`` what it found in rows, by the table's name.
+    gone through several times (``data_from`` says what made them up where they are no samples of
+    real inputs), ``ranges`` those of tensors by name: the user's, and what passes have found.
+    ``codes`` are the integers of weights that passes have rounded, by layer. ``runner`` runs graphs
+    (the driver's compiles them), ``journal`` keeps results of long work, and ``random`` gives the
+    same numbers in every compilation. ``numbers`` are the measurements of the pass that is running,
+    and ``tables`` what it found in rows, by the table's name.
     """
 
     hardware: Hardware = field(default_factory=GenericHardware)
@@ -94,6 +95,7 @@ class PassContext:
     explain: Explain | None = None
     listener: Listener | None = None
     data: Iterable[Feeds] = ()
+    data_from: str = ""
     ranges: dict[str, Range] = field(default_factory=dict)
     codes: dict[str, np.ndarray] = field(default_factory=dict)
     runner: Runner = reference_runner
@@ -202,6 +204,11 @@ class Pass(ABC):
         rounding?
         """
         return any(claim.exactness is Exactness.LOSSY for _, claim in cls.promises())
+
+    @property
+    def uses_samples(self) -> bool:
+        """Does the pass go through ``data`` of its context?"""
+        return False
 
     @abstractmethod
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:

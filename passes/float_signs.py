@@ -35,6 +35,20 @@ def not_negative(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
     return bool(floats) and all(not_negative(graph, v, depth - 1) for v in floats)
 
 
+def not_below_zero(graph: Graph, value: Value, depth: int = _DEPTH) -> bool:
+    """Is every element 0 of either sign, positive or NaN?"""
+    node = value.node
+    if has_trait(node, Trait.NOT_BELOW_ZERO) or not_negative(graph, value, depth):
+        return True
+    if node.key == "Clip":
+        low = graph.input(node, 1)
+        least = None if low is None else splat(low)
+        return least is not None and least >= 0
+    if depth and has_trait(node, Trait.PICKS):
+        return not_below_zero(graph, _first(graph, node), depth - 1)
+    return False
+
+
 def never_negative_zero(graph: Graph, value: Value) -> bool:
     """Is no element -0, so that adding +0 changes nothing?
 
@@ -86,4 +100,4 @@ def _first(graph: Graph, node: Node) -> Value:
     return value
 
 
-__all__ = ["is_sum", "never_negative_zero", "not_negative", "zeros_look_alike"]
+__all__ = ["is_sum", "never_negative_zero", "not_below_zero", "not_negative", "zeros_look_alike"]

@@ -4,8 +4,8 @@ The size of results is limited. A result may be as large as the constants that i
 that nothing else uses); what it is larger by counts against ``max_bytes``, for the whole model.
 ``ConstantOfShape`` is folded up to half a gigabyte, since models keep weights in that form.
 Constants that are stored in fewer bits than their result (int8 weights in front of DequantizeLinear
-or Cast) are folded only if they have at most ``max_widened`` elements, or are vectors (biases, not
-weights) and ``widen_vectors`` is set.
+or Cast, weights of a product in 16-bit floats) are folded only if they have at most ``max_widened``
+elements, or are vectors (biases, not weights) and ``widen_vectors`` is set.
 
 With ``exact``, only operations are evaluated whose results are the same bits in every
 implementation: they move elements, compute on integers, or round the exact result once.
@@ -32,7 +32,7 @@ from .base import Pass, PassContext, PassResult, register_pass
 from .bodies import sizes_known
 from .captures import captured_inputs, drop_inputs
 from .claims import exact, rounds
-from .queries import sole_consumer
+from .queries import sole_consumer, widens_weights
 
 _ONE_RESULT = (Trait.INJECTIVE, Trait.SHAPE_ONLY, Trait.ROUNDS_ONCE)
 """Traits of ops whose result is the same in every implementation."""
@@ -182,9 +182,15 @@ class _Folder:
         if self._options.widen_vectors and largest.ndim < 2:
             return None
         have = array_type(largest).dtype
-        if have.kind in "iuf" and have.bits <= 8 < out.dtype.bits and out.dtype.is_float:
+        most = 16 if have.is_float and self._feeds_products(node) else 8
+        if have.kind in "iuf" and have.bits <= most < out.dtype.bits and out.dtype.is_float:
             return f"keeps {largest.size} elements as {have}"
         return None
+
+    def _feeds_products(self, node: Node) -> bool:
+        """Is the result read, and by nothing but products that take it in 16 bits?"""
+        users = [user for user, _ in self._graph.uses(node.out())]
+        return bool(users) and all(map(widens_weights, users))
 
     def _growth_objection(
         self, node: Node, inputs: list[Value | None], results: list[np.ndarray]

@@ -251,10 +251,19 @@ def _to_add(m: Match, r: Editor) -> Value:
     return r.node("QLinearAdd", [*inputs, *result], domain="com.microsoft").out()
 
 
+def _one_zero_point(w: _Quantized, r: Editor) -> Value:
+    """The zero point of the weights, a scalar where all channels have the same: onnxruntime's
+    ConvInteger takes no other.
+    """
+    zero = w.zero_point(r, w.data)
+    same = splat(zero)
+    return zero if same is None else r.scalar(same, w.data)
+
+
 def _to_open(m: Match, r: Editor) -> Value:
     """An integer sum, cast to float, times the product of scales, plus the bias."""
     node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
-    zeros = [q.zero_point(r, q.data) for q in (x, w)]
+    zeros = [x.zero_point(r, x.data), _one_zero_point(w, r)]
     attrs = dict(node.attrs) if node.key == "Conv" else {}
     total = r.node(f"{node.op}Integer", [x.data, w.data, *zeros], attrs).out()
     factor = np.asarray(_product_scale(m), np.float32)

@@ -8,6 +8,8 @@ import numpy as np
 
 from ..ir.dims import Dim, free_symbols
 from ..ir.graph import Graph, Node, Value
+from ..ir.registry import has_trait, spec_of
+from ..ir.traits import Trait
 from ..ir.types import type_symbols
 
 
@@ -75,6 +77,15 @@ def scale_and_zero(graph: Graph, node: Node) -> tuple[Value, Value | None]:
     return scale, zero
 
 
+def widens_weights(node: Node) -> bool:
+    """Is it a product whose kernels widen weights of 16-bit floats in registers?
+
+    Recurrent ones, which also give their state, take float32.
+    """
+    return has_trait(node, Trait.CONTRACTION) and spec_of(node).max_outputs == 1
+
+
 __all__ = [
     "input_symbols", "scale_and_zero", "single_use", "sole_consumer", "splat", "symbols_bound",
+    "widens_weights",
 ]  # fmt: skip

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..errors import UsageError
 
 _VERSION = 1
 _HEAD = "graphkiln ranges"
+_NAMED = 5
+"""Most tensors that a remark names."""
 
 
 class RangesError(UsageError):
@@ -24,10 +26,14 @@ class RangesError(UsageError):
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers of a tensor from ``low`` to ``high``, both finite."""
+    """The numbers of a tensor from ``low`` to ``high``, both finite.
+
+    ``by`` says what it was found by, where that was no sample of real inputs.
+    """
 
     low: float
     high: float
+    by: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
@@ -37,7 +43,8 @@ class Range:
 
     def merged(self, other: Range) -> Range:
         """The least range that holds both."""
-        return Range(min(self.low, other.low), max(self.high, other.high))
+        by = self.by if self.by == other.by else ""
+        return Range(min(self.low, other.low), max(self.high, other.high), by)
 
 
 Ranges = Mapping[str, Range]
@@ -45,8 +52,13 @@ Ranges = Mapping[str, Range]
 
 def write_ranges(ranges: Ranges) -> str:
     """The text of a file, with the tensors in the order given."""
-    tensors = {name: {"low": r.low, "high": r.high} for name, r in ranges.items()}
+    tensors = {name: _entry(found) for name, found in ranges.items()}
     return json.dumps({_HEAD: _VERSION, "tensors": tensors}, indent=2, allow_nan=False) + "\n"
+
+
+def _entry(found: Range) -> dict[str, Any]:
+    entry: dict[str, Any] = {"low": found.low, "high": found.high}
+    return {**entry, "by": found.by} if found.by else entry
 
 
 def read_ranges(path: Path) -> dict[str, Range]:
@@ -67,7 +79,7 @@ def read_ranges(path: Path) -> dict[str, Range]:
 
 def _range(path: Path, name: str, entry: Any) -> Range:
     try:
-        return Range(float(entry["low"]), float(entry["high"]))
+        return Range(float(entry["low"]), float(entry["high"]), str(entry.get("by", "")))
     except (KeyError, TypeError, ValueError) as e:
         reason = f"misses {e}" if isinstance(e, KeyError) else str(e)
         raise RangesError(f"tensor {name!r}: {reason}", file=str(path)) from e
@@ -81,4 +93,18 @@ def merge_ranges(first: Ranges, second: Ranges) -> dict[str, Range]:
     return merged
 
 
-__all__ = ["Range", "Ranges", "RangesError", "merge_ranges", "read_ranges", "write_ranges"]
+def remark_on_unused(ranges: Ranges, used: Container[str]) -> str | None:
+    """A remark on ranges of tensors that are not among the ``used`` ones; None if there are
+    none.
+    """
+    others = [repr(name) for name in ranges if name not in used]
+    if not others:
+        return None
+    more = f" and {len(others) - _NAMED} others" if len(others) > _NAMED else ""
+    return f"no tensor {', '.join(others[:_NAMED])}{more} is quantized, but has a range"
+
+
+__all__ = [
+    "Range", "Ranges", "RangesError", "merge_ranges", "read_ranges", "remark_on_unused",
+    "write_ranges",
+]  # fmt: skip

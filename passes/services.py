@@ -32,8 +32,12 @@ class Journal(Protocol):
         """A result that was kept, or None."""
         ...
 
-    def save(self, name: str, value: Any, *, final: bool = True) -> None:
-        """Keep a result; one that is not ``final`` may be kept now and then only."""
+    def save(self, name: str, value: Any) -> None:
+        """Keep a result."""
+        ...
+
+    def is_due(self) -> bool:
+        """Is it time to keep what is still under way? It is now and then, if anything is kept."""
         ...
 
 
@@ -43,8 +47,11 @@ class NoJournal:
     def load(self, name: str) -> Any:
         return None
 
-    def save(self, name: str, value: Any, *, final: bool = True) -> None:
+    def save(self, name: str, value: Any) -> None:
         pass
+
+    def is_due(self) -> bool:
+        return False
 
 
 def reference_runner(graph: Graph) -> Callable[[Feeds], list[Any]]:

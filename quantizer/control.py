@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -9,10 +10,11 @@ from typing import Generic, TypeVar
 from ..errors import GraphkilnError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class BudgetError(GraphkilnError):
-    """No layer can be quantized within the drop that was given."""
+    """No layer can be quantized within the drop, or the time, that was given."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,47 @@ class Candidate(Generic[T]):
     score: float
 
 
+class Clock:
+    """The time for attempts: so many ``seconds`` from now on, or as long as it takes (None)."""
+
+    def __init__(self, seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self._now = seconds, now
+        self._start, self._longest = now(), 0.0
+        self.stopped = False
+        """Has another attempt been refused?"""
+
+    def timed(self, attempt: Callable[[], R]) -> R:
+        """Make an attempt: others are expected to take no longer than the longest one."""
+        start = self._now()
+        found = attempt()
+        self._longest = max(self._longest, self._now() - start)
+        return found
+
+    def allows(self) -> bool:
+        """Is there time for another attempt?"""
+        if self.seconds is not None:
+            self.stopped = self._now() - self._start + self._longest > self.seconds
+        return not self.stopped
+
+
 def within_budget(
     attempt: Callable[[Collection[str]], Candidate[T]], first: Candidate[T], order: list[str],
-    least: float,
+    least: float, clock: Clock | None = None,
 ) -> Candidate[T]:  # fmt: skip
     """The candidate that leaves the fewest layers of ``order``, its first ones, in floats, and
     whose score is at least ``least``.
 
     ``attempt`` makes a candidate that leaves some of them; ``first`` is the one that leaves none.
     As more layers in floats are hardly ever worse, the number is found by halving: a logarithm of
-    attempts. Raises :class:`BudgetError` with the best candidate's figures if leaving all but one
-    is not enough.
+    attempts. When the ``clock`` allows no more of them, it is the best candidate so far that has
+    the score. Raises :class:`BudgetError` with the best candidate's figures if there is none.
     """
+    clock = clock or Clock(None)
     if first.score >= least:
         return first
     low, high = 0, len(order)
     best, tried = None, first
-    while low + 1 < high:
+    while low + 1 < high and clock.allows():
         middle = (low + high) // 2
         found = attempt(order[:middle])
         tried = max(tried, found, key=lambda c: c.score)
@@ -49,11 +75,16 @@ def within_budget(
         else:
             low = middle
     if best is None:
+        least_score = f"a score of {least:.6g} or more"
+        if clock.stopped:
+            told = f"no model with {least_score} was found in {clock.seconds:g} s"
+        else:
+            told = f"no layer can be quantized with {least_score}"
         raise BudgetError(
-            f"no layer can be quantized with a score of {least:.6g} or more: the best found is"
-            f" {tried.score:.6g}, with {len(tried.left)} of {len(order)} layers in floats"
+            f"{told}: the best found is {tried.score:.6g}, with {len(tried.left)} of"
+            f" {len(order)} layers in floats"
         )
     return best
 
 
-__all__ = ["BudgetError", "Candidate", "within_budget"]
+__all__ = ["BudgetError", "Candidate", "Clock", "within_budget"]

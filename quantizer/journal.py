@@ -41,15 +41,16 @@ class Journal:
         """A result, or None."""
         return self._entries.get(name)
 
-    def save(self, name: str, value: Any, *, final: bool = True) -> None:
-        """Keep a result; one that is not ``final`` is written every few seconds only."""
-        if self._path is None:
-            return
-        now = time.monotonic()
-        if final or now - self._written > _OFTEN:
+    def save(self, name: str, value: Any) -> None:
+        """Keep a result."""
+        if self._path is not None:
             self._entries[name] = value
-            self._written = now
+            self._written = time.monotonic()
             _write(self._path, {_HEAD: _VERSION, "of": self._key, "entries": self._entries})
+
+    def is_due(self) -> bool:
+        """Were the last seconds without a write? Then it is time for what is still under way."""
+        return self._path is not None and time.monotonic() - self._written > _OFTEN
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..driver import Compilation, CompileOptions, Listener, OptionError, Shapes, Source, silent
-from .control import Candidate, within_budget
+from .control import Candidate, Clock, within_budget
 from .journal import Journal
+from .precision import Entry, entries_of, mixed_step
 from .result import Quantized
+from .schemes import Step, option_names, step_of
 from .scores import Metric, Scores
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..driver import Data
-    from ..ir.graph import Graph, Node
+    from ..ir.graph import Graph
     from ..passes.base import PassContext, Row
     from ..passes.ranges import Range
+    from .data_free import MadeUp
 
-_WEIGHTS = {"int8-weights": 8, "int4-weights": 4}
-"""The bits of weight-only schemes."""
 _BEFORE = (
     "settle,decompose,recognize{attention=false},simplify,recognize{attention=false},fold_affine,"
     "simplify"
@@ -41,19 +41,17 @@ def quantize(
     shapes: Shapes | None = None,
     *,
     scheme: str = "int8",
-    method: str = "minmax",
-    share: float = 0.9999,
     equalize: bool = False,
     smooth: bool = False,
-    bias_correction: bool = False,
-    block: int = 32,
-    rounding: str | None = None,
     only: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    precision: str | os.PathLike[str] | Sequence[Entry] = (),
     exclude_worst: int = 0,
     ranges: Mapping[str, Range] | None = None,
+    data_free: bool = False,
     metric: Metric | None = None,
     max_drop: float | None = None,
+    time_budget: float | None = None,
     journal: str | os.PathLike[str] | None = None,
     options: CompileOptions | None = None,
     listener: Listener | None = None,
@@ -65,114 +63,93 @@ def quantize(
     arrays by input, or a source as :func:`.samples.samples_of` reads it; what else they hold, such
     as labels, the metric sees.
 
-    The ``scheme`` ``int8`` quantizes weights and activations. A tensor's range is that of
-    ``ranges``, or is picked by ``method`` (``minmax``, ``average``, ``percentile``, ``mse``,
-    ``entropy``) from what runs on the samples show; ``share`` is the share of the numbers inside
-    for percentiles. With ``equalize``, channels between two layers get ranges that are alike, and
-    with ``smooth``, large channels of activations move into weights, before ranges are found. With
-    ``bias_correction``, biases make up for the shifts that quantization brings to the means of
-    channels. The schemes ``int8-weights`` and ``int4-weights`` quantize weights in blocks of
-    ``block`` along the sums. ``rounding`` of weights is ``nearest``, the default for ``int8``,
-    ``mse``, the default of the others and only theirs, or ``gptq``, which takes samples.
+    Each ``scheme`` has options, which are keywords, too (:mod:`.schemes`). ``int8`` quantizes
+    weights and activations. A tensor's range is that of ``ranges``, or is picked by ``method``
+    (``minmax``, ``average``, ``percentile``, ``mse``, ``entropy``) from what runs on the samples
+    show; ``share`` is the share of the numbers inside for percentiles. With ``equalize``, channels
+    between two layers get ranges that are alike, and with ``smooth``, large channels of activations
+    move into weights, before ranges are found. With ``bias_correction``, biases make up for the
+    shifts that quantization brings to the means of channels, and with the ``rounding`` ``gptq``
+    weights for the errors of each other, by what runs on the samples show. Layers that 8 bits would
+    slow down on the target stay floats, but with ``all_layers``. ``int8-dynamic``
+    quantizes both with ranges that each run finds, and needs no samples. The schemes
+    ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums;
+    ``rounding`` is ``nearest``, ``mse``, or ``gptq``, which takes samples. ``float16-weights``
+    and ``bfloat16-weights`` store weights in 16 bits.
+
+    With ``data_free``, ranges come from inputs that are made up (:mod:`.data_free`) in the place of
+    samples, and the result has a warning that says so.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
-    nodes, or ops. ``exclude_worst`` leaves so many layers in floats, those whose results have the
-    lowest ratio of signal to quantization noise. With ``max_drop``, as few layers are left as keep
-    the mean of ``metric`` over the samples (default: agreement with the float model, 0 to 1) within
-    that of the float model. ``journal`` is a file in which what was found is kept: the same call
-    goes on from there if it was stopped, and comes to the same result. Further keywords are fields
-    of :class:`CompileOptions`, by which the result is compiled.
+    nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
+    them (:mod:`.precision`); ``scheme`` and ``only`` are then about the others. ``exclude_worst``
+    leaves so many layers in floats, those whose results have the lowest ratio of signal to
+    quantization noise. With ``max_drop``, as few layers are left as keep the mean of ``metric``
+    over the samples (default: agreement with the float model, 0 to 1) within that of the float
+    model; no attempt is begun that is expected to end later than ``time_budget`` seconds after the
+    call, and the result is the best one until then. ``journal`` is a file in which what was found
+    is kept: the same call goes on from there if it was stopped, and comes to the same result.
+    Further keywords are fields of :class:`CompileOptions`, by which the result is compiled.
 
     Raises :class:`.OptionError` for options that make no sense, :class:`.SamplesError` for data
-    that cannot be read, :class:`.PassError` for samples that do not fit the model,
-    :class:`.BudgetError` where no layer can be quantized within ``max_drop``, and what importing
-    and compiling raise.
+    and :class:`.PrecisionError` for precision files that cannot be read, :class:`.PassError` for
+    samples that do not fit the model, :class:`.BudgetError` where no layer can be quantized within
+    ``max_drop`` and ``time_budget``, :class:`.DataFreeError` for inputs that cannot be made up, and
+    what importing and compiling raise.
     """
     from ..codegen.collector import rare_collections
 
+    given = {name: fields.pop(name) for name in option_names() & fields.keys()}
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
-    selection = tuple(only), tuple(exclude)
-    step: Step
-    _refuse_others(scheme, method, share, (equalize, smooth, bias_correction), block)
-    if scheme == "int8":
-        step = _static(method, share, bias_correction, rounding or "nearest", *selection)
-    else:
-        step = _weights(scheme, block, rounding or "mse", *selection)
+    if data_free:
+        _refuse_with_data_free(scheme, data, max_drop)
+    entries = entries_of(precision)
+    for name, asked in (("equalize", equalize), ("smooth", smooth)):
+        if asked and scheme != "int8" and not entries:
+            raise OptionError(f"{name} does nothing with the scheme {scheme}")
     passes = ",".join([_BEFORE, *["equalize"] * equalize, *["smooth"] * smooth])
+    step = (
+        mixed_step(entries, scheme, given, only, exclude)
+        if entries
+        else step_of(scheme, given, only, exclude)
+    )
     if exclude_worst < 0:
         raise OptionError(f"exclude_worst is 0 or more, not {exclude_worst}")
-    if max_drop is not None and not 0 <= max_drop < float("inf"):
-        raise OptionError(f"max_drop is 0 or more, not {max_drop}")
-    if metric is not None and max_drop is None:
-        raise OptionError("a metric needs max_drop, the drop that is allowed")
+    _check_budgets(metric, max_drop, time_budget)
+    clock = Clock(time_budget)
     with rare_collections():
-        work = _Quantization.of(model, data, chosen, listener or silent, ranges or {}, passes)
-        work.keep(journal, data, f"{passes} {step} {dict(ranges or {})} {max_drop}")
+        work = _Quantization.of(
+            model, data, chosen, listener or silent, ranges or {}, data_free, passes
+        )
+        work.keep(journal, data, f"{passes} {step} {dict(ranges or {})} {max_drop} {data_free}")
         work.check_ranges(step)
         left = work.worst_first(step)[:exclude_worst] if exclude_worst else []
         if max_drop is None:
             return work.result(step, left)
-        return work.controlled(step, left, metric, max_drop)
+        return work.controlled(step, left, metric, max_drop, clock)
 
 
-def _refuse_others(
-    scheme: str, method: str, share: float, recovery: tuple[bool, bool, bool], block: int
+def _check_budgets(
+    metric: Metric | None, max_drop: float | None, time_budget: float | None
 ) -> None:
-    """Raise :class:`.OptionError` for options that the scheme or the method would ignore."""
-    defaults = {name: p.default for name, p in signature(quantize).parameters.items()}
-    ways = dict(zip(("equalize", "smooth", "bias_correction"), recovery, strict=True))
-    static = {"method": method, "share": share, **ways}
-    for name, value in ({"block": block} if scheme == "int8" else static).items():
-        if value != defaults[name]:
-            raise OptionError(f"{name} does nothing with the scheme {scheme}")
-    if share != defaults["share"] and method != "percentile":
-        raise OptionError(f"share does nothing with the method {method}")
+    """Raise :class:`.OptionError` for what would be ignored, and for budgets below 0."""
+    if max_drop is None:
+        for value, name in ((metric, "a metric"), (time_budget, "a time budget")):
+            if value is not None:
+                raise OptionError(f"{name} needs max_drop, the drop that is allowed")
+    for value, name in ((max_drop, "max_drop"), (time_budget, "time_budget")):
+        if value is not None and not 0 <= value < float("inf"):
+            raise OptionError(f"{name} is 0 or more, not {value}")
 
 
-class Step(Protocol):
-    """A scheme with its options."""
-
-    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
-        """Warn of ranges of the context that quantizing a graph would not use."""
-
-    def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
-        """How much each layer of a graph would suffer by itself: decibels by its name."""
-
-    def quantize(
-        self, graph: Graph, context: PassContext, leave: Callable[[Node], str | None]
-    ) -> Mapping[str, int]:
-        """Quantize a graph in place, but for layers that ``leave`` gives a reason for."""
-
-
-def _static(
-    method: str, share: float, correct: bool, rounding: str, only: tuple[str, ...],
-    exclude: tuple[str, ...],
-) -> Step:  # fmt: skip
-    from ..passes.quantize import Method, Quantize, WeightRounding
-
-    if not 0 < share <= 1:
-        raise OptionError(f"share is above 0 and at most 1, not {share}")
-    known = _one_of("method", method, [m.value for m in Method])
-    way = WeightRounding(_one_of("rounding", rounding, [r.value for r in WeightRounding]))
-    return Quantize(Method(known), share, only, exclude, bias_correction=correct, rounding=way)
-
-
-def _weights(
-    scheme: str, block: int, rounding: str, only: tuple[str, ...], exclude: tuple[str, ...]
-) -> Step:
-    from ..passes.quantize import QuantizeWeights, Rounding
-
-    _one_of("scheme", scheme, ["int8", *_WEIGHTS])
-    if block < 16 or block & (block - 1):
-        raise OptionError(f"block is a power of two from 16 on, not {block}")
-    known = _one_of("rounding", rounding, [r.value for r in Rounding])
-    return QuantizeWeights(_WEIGHTS[scheme], block, Rounding(known), only=only, exclude=exclude)
-
-
-def _one_of(option: str, value: str, known: list[str]) -> str:
-    if value not in known:
-        raise OptionError(f"{option} is one of {', '.join(known)}, not {value!r}")
-    return value
+def _refuse_with_data_free(scheme: str, data: Any, max_drop: float | None) -> None:
+    """Raise :class:`.OptionError` for what makes no sense with made-up data."""
+    if scheme != "int8":
+        raise OptionError(f"data_free does nothing with the scheme {scheme}")
+    if isinstance(data, (str, os.PathLike)) or data != ():
+        raise OptionError("data_free takes the place of samples: give one of them")
+    if max_drop is not None:
+        raise OptionError("max_drop needs samples of real inputs to measure on, not data_free")
 
 
 @dataclass
@@ -187,22 +164,30 @@ class _Quantization:
     tensors: dict[str, Row] = field(default_factory=dict)
     noise: dict[str, float | None] = field(default_factory=dict)
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
+    made_up: MadeUp | None = None
     codes: dict[str, np.ndarray] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, model: Any, data: Any, options: CompileOptions, listener: Listener,
-        ranges: Mapping[str, Range], passes: str,
+        ranges: Mapping[str, Range], data_free: bool = False, passes: str = _BEFORE,
     ) -> _Quantization:  # fmt: skip
-        """Import a model, and prepare it by some passes."""
+        """Import a model, and prepare it by passes; with ``data_free``, make up data for it."""
+        from .data_free import WARNING, MadeUp
+
         dumps = None if options.dump_ir is None else Path(options.dump_ir) / "quantize"
         first = replace(options, passes=passes, dump_ir=dumps, stop_after=None, tune=0.0)
         compilation = Compilation(first, listener, data, dict(ranges))
         graph, source = compilation.imported(model)
+        made_up = MadeUp.of(graph, ranges) if data_free else None
         graph = compilation.optimize(graph)
-        warnings = (*source.warnings, *compilation.report["warnings"])
-        work = cls(graph, replace(source, warnings=warnings), options, listener, compilation)
+        told = () if made_up is None else (WARNING,)
+        warnings = (*source.warnings, *compilation.report["warnings"], *told)
+        work = cls(
+            graph, replace(source, warnings=warnings), options, listener, compilation,
+            made_up=made_up,
+        )  # fmt: skip
         for record in compilation.records:
             work.tables |= record.tables
         return work
@@ -215,10 +200,13 @@ class _Quantization:
 
     def check_ranges(self, step: Step) -> None:
         """Warn of ranges that nothing uses."""
+        from ..passes.ranges import remark_on_unused
+
         context = self._context()
-        step.warn_of_unused(self.graph, context)
-        warnings = (*self.source.warnings, *context.warnings)
-        self.source = replace(self.source, warnings=warnings)
+        remark = remark_on_unused(context.ranges, step.ranged(self.graph, context))
+        if remark is not None:
+            warnings = (*self.source.warnings, remark)
+            self.source = replace(self.source, warnings=warnings)
 
     def result(self, step: Step, left: Collection[str]) -> Quantized:
         """The model with all layers quantized that the step selects, but for those ``left``."""
@@ -230,7 +218,7 @@ class _Quantization:
         tensors = self._learn(context)
         self.listener("quantize", 1, 1)
         rows = context.tables.get("layers", ())
-        layers = [{**row, "alone": self.noise.get(row["layer"])} for row in rows]
+        layers = [{"gain": None, **row, "alone": self.noise.get(row["layer"])} for row in rows]
         warnings = [*self.source.warnings, *context.warnings]
         return Quantized(
             graph, replace(self.source, warnings=tuple(warnings)), self.options,
@@ -241,48 +229,63 @@ class _Quantization:
     def _learn(self, context: PassContext) -> list[Row]:
         """Keep the ranges that were found; gives the rows of tensors.
 
-        What was seen of a tensor is only told when its range is found.
+        What was seen of a tensor is only told when its range is found. Names that the model does
+        not have may stand for other tensors the next time.
         """
+        names = {v.name for node in self.graph.nx for v in node.values}
         rows = list(context.tables.get("tensors", ()))
         for row in rows:
-            self.tensors.setdefault(row["tensor"], row)
-        self.compilation.ranges.update(context.ranges)
-        return [self.tensors[row["tensor"]] for row in rows]
+            if row["tensor"] in names:
+                self.tensors.setdefault(row["tensor"], row)
+        found = context.ranges.items()
+        self.compilation.ranges.update((name, r) for name, r in found if name in names)
+        return [self.tensors.get(row["tensor"], row) for row in rows]
 
     def _context(self) -> PassContext:
         """A context of its own, with the ranges found so far."""
         context = self.compilation.manager().context()
         context.ranges = dict(self.compilation.ranges)
         context.journal, context.codes = self.journal, self.codes
+        if self.made_up is not None:
+            self.made_up.replace_data(context)
         return context
 
     def controlled(
-        self, step: Step, start: list[str], metric: Metric | None, max_drop: float
+        self, step: Step, start: list[str], metric: Metric | None, max_drop: float, clock: Clock
     ) -> Quantized:
         """The model with the fewest layers in floats, ``start`` and others, whose score drops by
-        ``max_drop`` at most.
+        ``max_drop`` at most, as far as the ``clock`` allows to look for it.
         """
         original = Compilation(self.options, silent).run_graph(self.graph.copy(), self.source)
         with original.session() as session:
             scores = Scores(self.compilation.data, session, metric)
             best = self._kept("float score", lambda: scores.of(session))
 
-            def attempt(left: Collection[str]) -> Candidate[Quantized]:
+            def candidate(left: Collection[str]) -> Candidate[Quantized]:
                 left = [*start, *left]
                 found = self.result(step, left)
                 found.score, found.float_score = self._score(found, left, scores), best
                 return Candidate(found, tuple(left), found.score)
+
+            def attempt(left: Collection[str]) -> Candidate[Quantized]:
+                return clock.timed(lambda: candidate(left))
 
             least = best - max_drop
             first = attempt(())
             if first.score >= least:
                 return first.model
             order = [name for name in self.worst_first(step) if name not in start]
-            return within_budget(attempt, first, order, least).model
+            chosen = within_budget(attempt, first, order, least, clock).model
+            if clock.stopped:
+                chosen.warnings.append(
+                    f"the {clock.seconds:g} s are up: with more, fewer layers may stay floats"
+                )
+            return chosen
 
     def _score(self, found: Quantized, left: Collection[str], scores: Scores) -> float:
         def measured() -> float:
-            with found.session() as candidate:
+            # A copy: what compiling finds out would be missing where a journal has the score.
+            with replace(found).session() as candidate:
                 return scores.of(candidate)
 
         return self._kept(f"score without {', '.join(left)}", measured)

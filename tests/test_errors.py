@@ -211,6 +211,8 @@ ELSEWHERE = {
     "ChoiceError": "a PassError", "LoweringError": "a BuildError's blocker",
     "DeviceCodeError": "a BuildError's blocker", "RangesError": "reading ranges",
     "BudgetError": "quantizing", "JournalError": "quantizing", "ScoreError": "quantizing",
+    "PrecisionError": "reading a precision file", "ReportError": "writing a report",
+    "DataFreeError": "quantizing",
     "UsageError": "base of OptionError and TargetError", "GraphkilnError": "base of all",
 }  # fmt: skip
 """The other errors, and where they are raised or what they become."""

@@ -54,7 +54,8 @@ MAY_USE = {
     "codegen": {"tvm", "tvm_ffi", "ml_dtypes"},
     # All but tvm_ffi only where a model has tensors or ops that need them.
     "runtime": {"tvm_ffi", "ml_dtypes", "PIL", "re2"},
-    "quantizer": {"onnx"},
+    # tomli is tomllib for Python 3.10.
+    "quantizer": {"onnx", "tomli", "tomllib", "jinja2", "matplotlib"},
     "driver": {"tvm"},
     "samples": set(),
     "onnx_backend": {"onnx", "tvm"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import pytest
 from support.command import MODELS
 
 import graphkiln
+from graphkiln.cli.quantize_command import command
 from graphkiln.driver import OptionError
 from graphkiln.errors import GraphkilnError
+from graphkiln.passes import catalog
+from graphkiln.passes.base import Pass, pass_class
 from graphkiln.passes.ranges import Range, read_ranges
 from graphkiln.quantizer import Quantized
+from graphkiln.quantizer.schemes import SCHEMES
 
 DIGITS = MODELS / "mnist_cntk.onnx"
 
@@ -89,6 +94,61 @@ def test_others_run_what_is_written(quantized: Quantized, tmp_path: Path) -> Non
     np.testing.assert_array_equal(again, ours)
 
 
+def residual() -> onnx.ModelProto:
+    """Three convolutions, two of whose results are added, pooled and multiplied by a matrix."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float[N, 3, 10, 10] x) => (float[N, 5] y) {
+            z = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(x, w0)
+            i = Relu(z)
+            a = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(i, w1, b1)
+            r = Relu(a)
+            c = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(r, w2, b2)
+            s = Add(c, r)
+            t = Relu(s)
+            p = GlobalAveragePool(t)
+            f = Flatten(p)
+            y = MatMul(f, m)
+        }
+    """)
+    rng = np.random.default_rng(5)
+    shapes = {
+        "w0": (3, 3, 3, 3), "w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,),
+        "m": (8, 5),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        array = (rng.standard_normal(shape) / 5).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return model
+
+
+def test_integers_are_written_as_ops(tmp_path: Path) -> None:
+    """A step of a result's scale is all that the two forms may differ by."""
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.standard_normal((2, 3, 10, 10)).astype(np.float32)} for _ in range(4)]
+    found = graphkiln.quantize(residual(), data, jobs=1)
+    path = found.save(tmp_path / "q.onnx", form="qoperator")
+    ops = [n.op_type for n in onnx.load(path).graph.node]
+    assert {"QLinearConv", "ConvInteger", "MatMulInteger"} <= set(ops) and "Conv" not in ops
+    pairs = answers(onnxruntime.InferenceSession(found.save(tmp_path / "p.onnx")), data)
+    theirs = answers(onnxruntime.InferenceSession(path), data)
+    np.testing.assert_allclose(theirs, pairs, rtol=0, atol=last_step(found))
+    again = answers(graphkiln.compile(path, jobs=1).session(threads=1), data)
+    np.testing.assert_array_equal(again, answers(found.session(threads=1), data))
+
+
+def last_step(found: Quantized) -> float:
+    """What a step of what the last product reads is at most to its result."""
+    scales = {row["tensor"]: (row["high"] - row["low"]) / 255 for row in found.tensors}
+    weights = np.abs(onnx.numpy_helper.to_array(residual().graph.initializer[-1]))
+    return float(scales[found.tensors[-1]["tensor"]] * weights.sum(0).max())
+
+
+def test_other_forms_are_refused(quantized: Quantized, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="form is one of qdq, qoperator, not 'qop'"):
+        quantized.to_onnx(form="qop")  # type: ignore[arg-type]
+
+
 def test_ranges_are_kept_and_used(quantized: Quantized, tmp_path: Path) -> None:
     quantized.save_ranges(tmp_path / "r.json")
     ranges = read_ranges(tmp_path / "r.json")
@@ -105,7 +165,7 @@ def test_ranges_are_kept_and_used(quantized: Quantized, tmp_path: Path) -> None:
 def test_the_report_is_written(quantized: Quantized, tmp_path: Path) -> None:
     quantized.save_report(tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report == {"layers": quantized.layers, "tensors": quantized.tensors}
+    assert report["layers"] == quantized.layers and report["tensors"] == quantized.tensors
 
 
 def test_samples_may_have_other_sizes() -> None:
@@ -130,7 +190,8 @@ def test_samples_may_have_other_sizes() -> None:
         ({"data": [{"x": np.zeros(3)}]}, GraphkilnError, "sample 0 of the data does not fit"),
         ({"data": "none.npz"}, GraphkilnError, "none.npz: there is no such file"),
         ({"method": "best"}, OptionError, "method is one of minmax, .*, not 'best'"),
-        ({"method": "percentile", "share": 0.0}, OptionError, "share is above 0"),
+        ({"method": "percentile", "share": 0.0}, OptionError, "share must be above 0"),
+        ({"method": "percentile", "share": True}, OptionError, "share is a number, not 'true'"),
         ({"block": 64}, OptionError, "block does nothing with the scheme int8"),
         ({"rounding": "mse"}, OptionError, "rounding is one of nearest, gptq, not 'mse'"),
         ({"share": 0.9}, OptionError, "share does nothing with the method minmax"),
@@ -138,8 +199,11 @@ def test_samples_may_have_other_sizes() -> None:
         ({"scheme": "int8-weights", "smooth": True}, OptionError, "smooth does nothing with the"),
         ({"scheme": "int8-weights", "equalize": True}, OptionError, "equalize does nothing with"),
         ({"data": (), "smooth": True}, GraphkilnError, "smoothing goes by what layers read"),
-        ({"scheme": "int3"}, OptionError, "scheme is one of int8, int8-weights, int4-weights, not"),
-        ({"scheme": "int4-weights", "block": 20}, OptionError, "block is a power of two from 16"),
+        ({"scheme": "float16-weights", "block": 64}, OptionError, "block does nothing with the"),
+        ({"scheme": "bfloat16-weights", "method": "mse"}, OptionError, "method does nothing with"),
+        ({"scheme": "int4-weights", "method": "minmax"}, OptionError, "method does nothing with"),
+        ({"scheme": "int3"}, OptionError, "scheme is one of int8, .*int4-weights, .*not"),
+        ({"scheme": "int4-weights", "block": 20}, OptionError, "block must be a power of two"),
         ({"scheme": "int4-weights", "rounding": "up"}, OptionError, "rounding is one of nearest"),
     ],
 )
@@ -165,6 +229,39 @@ def test_weights_only(scheme: str, close: float, tmp_path: Path) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
         assert cosine(a, x @ weights) > close
     assert graphkiln.quantize(model, scheme=scheme, max_drop=0.5, jobs=1, data=[{"x": x}]).score
+
+
+def test_ranges_may_be_found_in_the_run(tmp_path: Path) -> None:
+    found = graphkiln.quantize(DIGITS, scheme="int8-dynamic", jobs=1)
+    assert [row["scheme"] for row in found.layers] == ["dynamic int8"] * 3
+    path = found.save(tmp_path / "d.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    data = images(20, seed=2)
+    wanted = answers(onnxruntime.InferenceSession(DIGITS), data)
+    theirs = answers(onnxruntime.InferenceSession(path), data)
+    ours = answers(found.session(threads=1), data)
+    assert cosine(ours, wanted) > 0.999 and cosine(theirs, ours) > 0.9999
+    again = answers(graphkiln.compile(path, jobs=1).session(threads=1), data)
+    np.testing.assert_array_equal(again, ours)
+
+
+@pytest.mark.parametrize(("kind", "close"), [("float16", 0.9999999), ("bfloat16", 0.99999)])
+def test_weights_of_16_bits(kind: str, close: float, tmp_path: Path) -> None:
+    """Half as large, in memory and as a model, which compiles to the same bits again."""
+    found = graphkiln.quantize(DIGITS, scheme=f"{kind}-weights", jobs=1)
+    assert {row["scheme"] for row in found.layers} == {f"{kind} weights"}
+    artifact, floats = found.compile(), graphkiln.compile(DIGITS, jobs=1)
+    assert artifact.report["weight_bytes"] < 0.52 * floats.report["weight_bytes"]
+    data = images(8, seed=4)
+    ours = answers(artifact.session(threads=1), data)
+    assert close < cosine(ours, answers(floats.session(threads=1), data)) < 1
+    path = found.save(tmp_path / "w.onnx")
+    assert path.stat().st_size < 0.55 * DIGITS.stat().st_size
+    theirs = answers(onnxruntime.InferenceSession(path), data)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-2)
+    again = graphkiln.compile(path, jobs=1)
+    assert again.report["weight_bytes"] == artifact.report["weight_bytes"]
+    np.testing.assert_array_equal(answers(again.session(threads=1), data), ours)
 
 
 UNEVEN = np.geomspace(1, 200, 16).astype(np.float32)
@@ -238,3 +335,47 @@ def test_a_pipeline_may_quantize() -> None:
         "biases": 2,
         "activations": len(record.tables["tensors"]),
     }
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_options_of_a_scheme_are_those_of_its_pass_and_of_the_command(name: str) -> None:
+    scheme = SCHEMES[name]
+    catalog.load()
+    found = pass_class(scheme.by)
+    assert found is not None and issubclass(found, Pass)
+    assert {*scheme.options, *scheme.fixed} <= {f.name for f in fields(found)}
+    assert set(scheme.options) <= {p.name for p in command.params}
+
+
+def test_a_pipeline_refuses_what_its_passes_would_ignore() -> None:
+    text = "default@before(integers)=quantize{share=0.9}"
+    with pytest.raises(OptionError, match="quantize: share does nothing with the method minmax"):
+        graphkiln.compile(DIGITS, passes=text, data=images(1), jobs=1)
+
+
+@pytest.mark.parametrize(
+    "passes", [None, "default@before(integers)=quantize_weights{rounding=mse}"]
+)
+def test_data_that_no_pass_uses_are_refused(passes: str | None) -> None:
+    with pytest.raises(OptionError, match="no pass of the pipeline uses the data"):
+        graphkiln.compile(DIGITS, passes=passes, data=images(1), jobs=1)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-dynamic", "int8-weights", "int4-weights"])
+def test_others_look_up_rows_of_few_bits(scheme: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((30, 64)).astype(np.float32)
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (int64[A, B] i) => (float[A, B, 64] y)'
+        " { y = Gather(t, i) }"
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(table, "t"))
+    found = graphkiln.quantize(model, scheme=scheme, jobs=1)
+    path = found.save(tmp_path / "t.onnx")
+    feeds = {"i": rng.integers(-30, 30, (3, 4))}
+    (ours,) = found.session(threads=1).run(None, feeds)
+    (theirs,) = onnxruntime.InferenceSession(path).run(None, feeds)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert 0.99 < cosine(ours, table[feeds["i"]]) < 1
+    again = graphkiln.compile(path, jobs=1)
+    assert again.report["weight_bytes"] == found.compile().report["weight_bytes"] < 0.3 * 4 * 1920

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from support.breaking_model import accuracy, model, samples, schemes
 import graphkiln
 from graphkiln.driver import OptionError
 from graphkiln.passes.quantize import worst_first
-from graphkiln.quantizer.control import BudgetError, Candidate, within_budget
+from graphkiln.quantizer.control import BudgetError, Candidate, Clock, within_budget
 from graphkiln.quantizer.scores import ScoreError, agreement
 
 # ---- the search ----------------------------------------------------------------------------------
@@ -43,6 +44,68 @@ def test_the_fewest_layers_are_left(scores: list[float], least: float, data: Any
     else:
         assert within_budget(attempt, first, order, least).model == wanted
     assert len(tried) <= np.ceil(np.log2(len(order)))
+
+
+class Time:
+    """A clock whose time passes by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tried"),
+    [(100, [8, 4, 2, 1]), (37, [8, 4]), (47, [8, 4, 2]), (29.9, [8]), (30, [8, 4]), (19, [])],
+)
+def test_no_attempt_begins_that_would_end_late(seconds: float, tried: list[int]) -> None:
+    """Each attempt takes 10 seconds, also the first one, before the search."""
+    time = Time()
+    clock = Clock(seconds, time)
+    found: list[int] = []
+
+    def attempt(left: Collection[str]) -> Candidate[int]:
+        def work() -> Candidate[int]:
+            time.now += 10
+            found.append(len(left))
+            return Candidate(len(left), tuple(left), 0.9)
+
+        return clock.timed(work)
+
+    attempt(())
+    found.clear()
+    first = Candidate(0, (), 0.5)
+    order = [f"layer{i}" for i in range(16)]
+    if tried:
+        assert within_budget(attempt, first, order, 0.8, clock).model == tried[-1]
+    else:
+        told = (
+            "no model with a score of 0.8 or more was found in 19 s: the best found is 0.5, with 0"
+        )
+        with pytest.raises(BudgetError, match=told):
+            within_budget(attempt, first, order, 0.8, clock)
+    assert found == tried and time.now <= seconds
+    assert clock.stopped == (tried != [8, 4, 2, 1])
+
+
+def test_a_search_that_ran_out_of_time_goes_on(tmp_path: Path) -> None:
+    runs: list[int] = []
+
+    def counted(results: Any, sample: Any) -> float:
+        runs.append(1)
+        return accuracy(results, sample)
+
+    data, journal = samples(), tmp_path / "j.json"
+    told = "was found in 0 s: the best found is .*, with 0 of 3 layers in floats"
+    options: dict[str, Any] = {"metric": counted, "max_drop": 0.05, "journal": journal, "jobs": 1}
+    with pytest.raises(BudgetError, match=told):
+        graphkiln.quantize(model(), data, time_budget=0, **options)
+    assert len(runs) == 2 * len(data)  # the float model, and that with all layers
+    found = graphkiln.quantize(model(), data, time_budget=1e6, **options)
+    assert len(runs) == 3 * len(data) and found.warnings == []
+    assert schemes(found) == {"node0": "float", "node2": "static int8", "node4": "static int8"}
 
 
 def test_layers_that_lose_nothing_are_not_left() -> None:
@@ -125,6 +188,8 @@ def test_the_worst_layers_are_left() -> None:
     [
         ({"max_drop": -0.1}, OptionError, "max_drop is 0 or more"),
         ({"max_drop": float("nan")}, OptionError, "max_drop is 0 or more"),
+        ({"time_budget": 3.0}, OptionError, "a time budget needs max_drop"),
+        ({"max_drop": 0.1, "time_budget": -1.0}, OptionError, "time_budget is 0 or more"),
         ({"metric": accuracy}, OptionError, "a metric needs max_drop"),
         ({"exclude_worst": -1}, OptionError, "exclude_worst is 0 or more"),
         ({"max_drop": 0.1, "metric": lambda *_: "good"}, ScoreError, "gives 'good' for sample 0"),

@@ -93,7 +93,7 @@ def _build(graph: Graph, shared: Shared) -> onnx.ModelProto:
     control.close(scope, graph, graph.output_names)
     model.opset_import.extend(shared.opsets.opsets(shared.elements))
     version = find_min_ir_version_for(model.opset_import, ignore_unknown=True)
-    model.ir_version = max([version, *(_IR_VERSIONS.get(e, 0) for e in shared.elements)])
+    model.ir_version = max([version, *(_IR_VERSIONS.get(e, 0) for e in shared.elements.values())])
     return model
 
 

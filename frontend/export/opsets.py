@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping
 
 import onnx
 import onnx.defs
@@ -27,29 +27,40 @@ class OpsetNeeds:
         """Count in a node."""
         self._nodes.setdefault((node.domain, node.op_type), []).append(node)
 
-    def opsets(self, elements: Set[str]) -> list[onnx.OperatorSetIdProto]:
-        """The opset of each domain for a model with tensors of these element types."""
+    def opsets(self, elements: Mapping[str, str]) -> list[onnx.OperatorSetIdProto]:
+        """The opset of each domain, for tensors of these element types by name. One without an
+        element type may have that of any other.
+        """
         versions = {"": _OLDEST}
         for (domain, op), nodes in self._nodes.items():
             needed = self._needed(domain, op, nodes, elements)
             versions[domain] = max(versions.get(domain, 1), needed)
         return [onnx.OperatorSetIdProto(domain=d, version=v) for d, v in sorted(versions.items())]
 
-    def _needed(self, domain: str, op: str, nodes: list[onnx.NodeProto], elements: Set[str]) -> int:
+    def _needed(
+        self, domain: str, op: str, nodes: list[onnx.NodeProto], elements: Mapping[str, str]
+    ) -> int:
         newest = DOMAIN_VERSIONS.get(domain, 1)
         if not onnx.defs.has(op, newest, domain):
             return 1
         schema = onnx.defs.get_schema(op, newest, domain)
         found: int = schema.since_version
-        names = {f"tensor({e.lower()})" for e in elements}
+        types = _types_at(nodes, elements)
         changes = SUPERSETS.get(f"{domain}.{op}" if domain else op, {})
         while found > _OLDEST and changes.get(found, Reason.KEPT) in _USED_OR_NOT:
             older = onnx.defs.get_schema(op, found - 1, domain)
-            lacking = names & (_types(schema) - _types(older))
+            lacking = types & (_types(schema) - _types(older))
             if lacking or not all(_accepts(older, node) for node in nodes):
                 break
             schema, found = older, older.since_version
         return found
+
+
+def _types_at(nodes: list[onnx.NodeProto], elements: Mapping[str, str]) -> set[str]:
+    """The types of all inputs and outputs of nodes."""
+    names = {name for node in nodes for name in (*node.input, *node.output) if name}
+    found = set(elements.values()) if names - elements.keys() else {elements[n] for n in names}
+    return {f"tensor({e.lower()})" for e in found}
 
 
 def _accepts(schema: onnx.defs.OpSchema, node: onnx.NodeProto) -> bool:

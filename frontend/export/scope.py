@@ -81,7 +81,8 @@ class Shared:
         self.store = store
         self.special = special
         self.opsets = OpsetNeeds()
-        self.elements: set[str] = set()
+        self.elements: dict[str, str] = {}
+        """Element types of tensors by name; those in the middle of an exporter's nodes lack one."""
 
 
 class Scope:
@@ -152,7 +153,7 @@ class Scope:
         name = self._wanted.get(value) or self.shared.names.unique(value.name)
         self._names[value] = name
         if value.type is not None:
-            _note_elements(type_proto(value.type), self.shared.elements)
+            self.shared.elements[name] = _element(type_proto(value.type))
         return name
 
     def bind(self, value: Value, name: str) -> None:
@@ -203,7 +204,7 @@ class Scope:
         name = self.shared.names.unique(hint)
         proto = self.proto.initializer.add(name=name)
         self.shared.store(proto, array)
-        self.shared.elements.add(onnx.TensorProto.DataType.Name(proto.data_type))
+        self.shared.elements[name] = onnx.TensorProto.DataType.Name(proto.data_type)
         return name
 
     def ints(self, values: Sequence[int]) -> str:
@@ -213,7 +214,7 @@ class Scope:
     def info(self, value_type: Type, name: str) -> onnx.ValueInfoProto:
         """A typed name, for inputs and outputs of graphs."""
         proto = type_proto(value_type)
-        _note_elements(proto, self.shared.elements)
+        self.shared.elements[name] = _element(proto)
         return onnx.ValueInfoProto(name=name, type=proto)
 
     def shape(self, dims: Sequence[Dim]) -> str:
@@ -251,11 +252,11 @@ class Scope:
         self.append(node_proto(node, names, [self.result(v) for v in node.values]))
 
 
-def _note_elements(proto: onnx.TypeProto, elements: set[str]) -> None:
+def _element(proto: onnx.TypeProto) -> str:
     while not proto.HasField("tensor_type"):
         proto = (
             proto.sequence_type.elem_type
             if proto.HasField("sequence_type")
             else proto.optional_type.elem_type
         )
-    elements.add(onnx.TensorProto.DataType.Name(proto.tensor_type.elem_type))
+    return onnx.TensorProto.DataType.Name(proto.tensor_type.elem_type)

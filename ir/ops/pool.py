@@ -44,6 +44,7 @@ def infer_pool(c: InferContext) -> list[Type]:
     "QLinearAveragePool",
     domain=_MS,
     arity=(4, 5),
+    attributes=("kernel_shape", "pads", "strides"),
     traits=(Trait.ONE_BYTE_TYPE,),
     zero_points={2: 0},
     result_zero_point=4,

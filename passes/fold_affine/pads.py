@@ -11,9 +11,9 @@ import numpy as np
 
 from ...ir.edit import Editor
 from ...ir.graph import Node, Value
-from ...ir.registry import attribute, has_trait
-from ...ir.traits import Trait
+from ...ir.registry import attribute
 from ..claims import SUMS, rounds
+from ..float_signs import not_below_zero
 from ..pattern import Match, Op, Rule, Var
 from ..queries import splat
 
@@ -81,8 +81,7 @@ def _max_objection(m: Match, fill: float, pads: list[int]) -> str | None:
     x = m["x"]
     if fill == -np.inf:
         return None
-    positive = has_trait(x.node, Trait.NONNEGATIVE) or has_trait(x.node, Trait.NOT_BELOW_ZERO)
-    if fill <= 0 and positive:
+    if fill <= 0 and not_below_zero(m.graph, x):
         return None
     return f"it pads with {fill}"
 

@@ -20,6 +20,9 @@ from dataclasses import dataclass
 
 from ...ir.elementwise import is_elementwise
 from ...ir.graph import Graph, Node
+from ...ir.ops.reduce import REDUCTIONS
+from ...ir.registry import has_trait
+from ...ir.traits import Trait
 from ...ir.types import TensorType
 from ..base import Pass, PassContext, register_pass
 from ..claims import SUMS, Family, exact, moved, rounds
@@ -40,6 +43,7 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
     "AveragePool": pool.pool,
     "GlobalAveragePool": pool.global_pool,
     "GlobalMaxPool": pool.global_pool,
+    **dict.fromkeys(REDUCTIONS, pool.reduce),
     "ReduceMean": pool.reduce_mean,
     "RNN": recurrent.recurrent,
     "GRU": recurrent.recurrent,
@@ -51,6 +55,7 @@ _RULES: dict[str, Callable[[Planner, Node], None]] = {
 }
 
 _AT_RUN_TIME = "its indices may be given at run time"
+_ANY_ORDER = "a symmetric op depends on all elements of a tensor at once"
 _WEIGHTED = "it may weigh the elements of a whole image"
 
 
@@ -79,6 +84,7 @@ class Layout(Pass):
         },
         "gathers": exact("gathers of x = gathers of x in blocks", _AT_RUN_TIME, Family.MOVEMENT),
         "resizes": exact("resizes of x = resizes of x in blocks", _WEIGHTED, Family.MOVEMENT),
+        "observers": exact("f(unpack(x)) = f(x)", _ANY_ORDER, Family.MOVEMENT),
         "packs": moved("unpack(pack(x)) = x"),
     }
 
@@ -93,6 +99,8 @@ class Layout(Pass):
                 rule = _RULES.get(node.key)
                 if rule is not None:
                     rule(planner, node)
+                elif has_trait(node, Trait.SYMMETRIC):
+                    pointwise.symmetric(planner, node)
                 elif is_elementwise(node, graph.inputs_of(node)):
                     pointwise.elementwise(planner, node)
         return planner.finish()

@@ -44,6 +44,14 @@ def reshape(p: Planner, node: Node) -> None:
         p.replace(node, result, "reshapes")
 
 
+def symmetric(p: Planner, node: Node) -> None:
+    """An op to which the order of elements is nothing, on blocks without padding."""
+    x = p.graph.required_inputs(node)[0]
+    if x in p.blocked and whole(x.shape[1], p.block):
+        p.editor.set_input(node, 0, p.blocked[x])
+        p.counts["observers"] += 1
+
+
 def elementwise(p: Planner, node: Node) -> None:
     """An elementwise op of which some operand with all of the result's channels is blocked already.
 

@@ -40,12 +40,25 @@ def global_pool(p: Planner, node: Node) -> None:
         p.convert(node, reduce_spatial(p, op, x, node), "pools")
 
 
+def reduce(p: Planner, node: Node) -> None:
+    """A reduction of a blocked value to one number: blocks without padding serve as they are."""
+    x = p.graph.input(node, 0)
+    if x is None or x not in p.blocked or not whole(x.shape[1], p.block):
+        return
+    if node.out().rank or reduced_axes(p.graph, node) != tuple(range(x.rank)):
+        return
+    axes = p.constant(("axes", x.rank, "all"), np.arange(x.rank + 1), "axes")
+    found = p.add(node.op, [p.blocked[x], axes], {"keepdims": 0}, domain="", like=node)
+    p.replace(node, found, "pools")
+
+
 def reduce_mean(p: Planner, node: Node) -> None:
-    """``ReduceMean`` of a blocked value over all spatial dims."""
+    """``ReduceMean`` of a blocked value over all spatial dims, or all dims."""
     x = p.graph.input(node, 0)
     if x is None or x not in p.blocked:
         return
     if reduced_axes(p.graph, node) != tuple(range(2, x.rank)):
+        reduce(p, node)
         return
     result = reduce_spatial(p, "ReduceMean", x, node)
     if attribute(node, "keepdims"):

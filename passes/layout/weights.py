@@ -18,7 +18,7 @@ _ONE = np.ones((), np.float32)
 
 @dataclass(frozen=True)
 class Weights:
-    """The matrix or kernel ``array * scale``; ``array`` is float32, float16 or int8.
+    """The matrix or kernel ``array * scale``; ``array`` is float32, of 16-bit floats, or int8.
 
     ``scale`` has one element or broadcasts against ``array``; it is 1 for floats. Equal ``key``
     means equal weights.
@@ -69,13 +69,13 @@ def find_weights(graph: Graph, value: Value) -> Weights | None:
 
 
 def _converted(graph: Graph, value: Value) -> Weights | None:
-    """Cast(constant of int8 or float16)."""
+    """Cast(constant of int8 or of 16-bit floats)."""
     node = value.node
     source = graph.input(node, 0) if node.key == "Cast" else None
     if source is None or value.dtype != "float32":
         return None
     array = source.constant
-    if array is None or array.dtype not in (np.int8, np.float16):
+    if array is None or source.dtype not in ("int8", "float16", "bfloat16"):
         return None
     return Weights(array, _ONE, source.name, (source,))
 

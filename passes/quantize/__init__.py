@@ -17,7 +17,9 @@ is the compiler's own work on quantized models, the same for those that other to
 """
 
 from .calibration import Method
+from .dynamic import QuantizeDynamic
 from .equalize import Equalize
+from .narrow import NarrowFloat, NarrowWeights
 from .rounding import WeightRounding
 from .sensitivity import worst_first
 from .smooth import Smooth
@@ -25,6 +27,6 @@ from .static import Quantize
 from .weight_only import QuantizeWeights, Rounding
 
 __all__ = [
-    "Equalize", "Method", "Quantize", "QuantizeWeights", "Rounding", "Smooth", "WeightRounding",
-    "worst_first",
+    "Equalize", "Method", "NarrowFloat", "NarrowWeights", "Quantize", "QuantizeDynamic",
+    "QuantizeWeights", "Rounding", "Smooth", "WeightRounding", "worst_first",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ meets, so each channel's mean is shifted a little, and the layers behind it add 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from ..ranges import Range
 from .insert import BIAS
 from .measure import reduced
 from .places import Places
-from .twins import measure_twins
+from .twins import measure_twins, static_twin
 
 _CHANNELS = 1
 """The axis of channels in the results of ops that have a bias."""
@@ -41,7 +42,8 @@ def correct_biases(
         return 0
     shifts = {name: np.zeros(bias.shape) for name, bias in biases.items()}
     count = 0
-    for sample in measure_twins(places, ranges, kind, context, _mean_shift):
+    twin = partial(static_twin, ranges=ranges, kind=kind, codes=places.codes)
+    for sample in measure_twins(graph, places.products, twin, _mean_shift, context):
         for name in biases:
             shifts[name] += sample[name][0]
         count += 1

@@ -41,6 +41,11 @@ class Method(str, Enum):
     MSE = "mse"
     ENTROPY = "entropy"
 
+    @property
+    def needs_counts(self) -> bool:
+        """Does the range depend on more than extremes?"""
+        return self not in (Method.MINMAX, Method.AVERAGE)
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -65,7 +70,7 @@ class Calibration:
         It holds 0, which must be a quantized number: borders and empty places are 0. Raises
         :class:`ValueError` where nothing was seen.
         """
-        if not seen.total:
+        if not seen.runs:
             raise ValueError("nothing was seen of it")
         low, high = _METHODS[self.method](self, seen, symmetric)
         low, high = min(low, 0.0), max(high, 0.0)

@@ -19,8 +19,9 @@ def _no_counts() -> np.ndarray:
 class Histogram:
     """Counts of numbers in the bins of :mod:`graphkiln.ir.magnitudes`, over several runs.
 
-    ``counts`` is int64 ``[BINS]``; ``low`` and ``high`` are the extremes of all runs, ``mean_low``
-    and ``mean_high`` the means of those of each run, of which there were ``runs``.
+    ``counts`` is int64 ``[BINS]``, perhaps of some of the runs only; ``low`` and ``high`` are the
+    extremes of all runs, ``mean_low`` and ``mean_high`` the means of those of each run, of which
+    there were ``runs``.
     """
 
     counts: np.ndarray = field(default_factory=_no_counts)
@@ -39,7 +40,7 @@ class Histogram:
             return
         if not np.isfinite(low) or not np.isfinite(high):
             raise ValueError(f"it holds {low if not np.isfinite(low) else high}")
-        self.counts = self.counts + counts
+        self.counts += counts
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.runs += 1
         self.mean_low += (low - self.mean_low) / self.runs
@@ -107,6 +108,11 @@ class Histogram:
         # In a bin as wide as a step, numbers are off by anything up to half a step.
         off = np.where(inside & (widths >= step), step * step / 12, off)
         return float(np.dot(off, counts) / self.total)
+
+    def outside(self, low: float, high: float) -> float:
+        """The share (0 to 1) of the numbers that lie outside of a range, off by a bin at most."""
+        middles, _, counts = self.values()
+        return float(counts[(middles < low) | (middles > high)].sum() / self.total)
 
     @property
     def power(self) -> float:

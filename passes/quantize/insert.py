@@ -122,14 +122,14 @@ class _Insertion:
 
 
 def weights_of(
-    graph: Graph, node: Node, index: int, codes: Mapping[str, np.ndarray]
+    graph: Graph, node: Node, index: int, codes: Mapping[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, Parameters]:
     """The int8 form of the constant operand ``index`` of a product, and its parameters.
 
     ``codes`` are those of products by name, where they are not the nearest ones.
     """
     p = weight_scales(graph, node, index)
-    if index == 1 and node.name in codes:
+    if codes is not None and index == 1 and node.name in codes:
         return codes[node.name], p
     value = graph.input(node, index)
     assert value is not None and value.constant is not None

@@ -1,4 +1,4 @@
-"""What products multiply: their filters and channels, and the length of their sums."""
+"""What products multiply: integers for activations, filters and channels, the length of sums."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ import numpy as np
 
 from ...ir.axes.map import Combine, Kind
 from ...ir.axes.query import axes_of, factors_of, filter_axes
-from ...ir.graph import Graph, Node
+from ...ir.graph import Graph, Node, Value
+from ...ir.hardware import Hardware
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
+from ...ir.types import TensorType
 from ..fold_affine.linear import Channels, linear_form
+
+
+def activation_kind(hardware: Hardware) -> str:
+    """The 8-bit integers of activations that the target's dot products take."""
+    layouts = hardware.layouts
+    return (None if layouts is None else layouts.activation) or "uint8"
+
+
+def is_float(value: Value) -> bool:
+    """Is a value a float32 tensor of known rank?"""
+    t = value.type
+    return isinstance(t, TensorType) and t.shape is not None and t.dtype.name == "float32"
+
+
+def looked_up(graph: Graph, node: Node) -> Value | None:
+    """The constant table that a node picks elements of by other inputs, or None."""
+    table, *places = graph.inputs_of(node) or [None]
+    is_lookup = has_trait(node, Trait.PICKS) and bool(places)
+    return table if is_lookup and table is not None and table.is_constant else None
 
 
 def filter_axis(graph: Graph, node: Node, index: int) -> int | None:
@@ -46,4 +67,6 @@ def linear_channels(graph: Graph, node: Node) -> Channels | None:
     return found if is_sum else None
 
 
-__all__ = ["filter_axis", "linear_channels", "terms"]
+__all__ = [
+    "activation_kind", "filter_axis", "is_float", "linear_channels", "looked_up", "terms",
+]  # fmt: skip

@@ -26,8 +26,7 @@ from networkx.utils import UnionFind
 from ...ir.graph import Graph, Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
-from ...ir.types import TensorType
-from .operands import terms
+from .operands import is_float, terms
 
 _SHORT_SUMS = 512
 """Products in a sum up to which a function of it, such as a Sigmoid, takes a good part of the
@@ -49,8 +48,9 @@ class Places:
     ``products`` are the nodes whose operands are quantized, ``left`` those that stay as they are,
     with the reasons. ``weights`` are the constant operands of the former. ``tensors`` are those
     that a run computes, each with the uses that read its quantized form. ``groups`` are sets of
-    tensors that have one range. ``codes`` are int8 weights by the name of their product, where they
-    are not the nearest ones.
+    tensors that have one range, and ``moved`` those that hold elements of others of their group
+    and nothing else. ``codes`` are int8 weights by the name of their product, where they are not
+    the nearest ones.
     """
 
     graph: Graph
@@ -60,6 +60,7 @@ class Places:
     tensors: dict[Value, list[Use]] = field(default_factory=dict)
     groups: list[list[Value]] = field(default_factory=list)
     codes: dict[str, np.ndarray] = field(default_factory=dict)
+    moved: set[Value] = field(default_factory=set)
 
 
 Objection: TypeAlias = "Callable[[Node], str | None]"
@@ -92,16 +93,11 @@ def _unfit(graph: Graph, node: Node) -> str | None:
         return "it keeps a state"
     for value in operands:
         assert value is not None
-        if not _is_float(value):
+        if not is_float(value):
             return f"{value.name!r} is no float32 tensor of known rank"
         if value.constant is not None and not np.isfinite(value.constant).all():
             return f"{value.name!r} holds infinity or NaN"
     return None
-
-
-def _is_float(value: Value) -> bool:
-    t = value.type
-    return isinstance(t, TensorType) and t.shape is not None and t.dtype.name == "float32"
 
 
 class _Search:
@@ -133,6 +129,7 @@ class _Search:
             value = self._waiting.pop()
             node = value.node
             if _moves(self._graph, node):
+                self._places.moved.add(value)
                 for index, source in self._sources(node):
                     self._quantize(source, Use(node, index))
                     self._same.union(source, value)
@@ -182,14 +179,14 @@ class _Search:
     def _sources(self, node: Node) -> Iterator[tuple[int, Value]]:
         """The float tensors that a node reads, with the numbers of the inputs."""
         for index, value in enumerate(self._graph.inputs_of(node)):
-            if value is not None and _is_float(value):
+            if value is not None and is_float(value):
                 yield index, value
 
 
 def _moves(graph: Graph, node: Node) -> bool:
     """Are the elements of a node's result elements of its float inputs, none of them constant?"""
     picks = any(has_trait(node, t) for t in (Trait.PICKS, Trait.SELECTS, Trait.VIEW))
-    floats = [v for v in graph.inputs_of(node) if v is not None and _is_float(v)]
+    floats = [v for v in graph.inputs_of(node) if v is not None and is_float(v)]
     return picks and len(node.outputs) == 1 and not any(v.is_constant for v in floats)
 
 
@@ -200,7 +197,7 @@ def _is_sum(graph: Graph, node: Node) -> bool:
     operands = [v for v in graph.inputs_of(node) if v is not None]
     return (
         len(operands) == 2
-        and all(_is_float(v) and not v.is_constant for v in operands)
+        and all(is_float(v) and not v.is_constant for v in operands)
         and operands[0].shape == operands[1].shape == node.out().shape
     )
 

@@ -3,7 +3,7 @@
     W ~ s q,    q chosen for the least sum of squares of X (s q - W)
 
 with the scale of each output channel as it is: codes make up for the errors of those before them
-(:mod:`.gptq`), by the Gram matrix of the operands of the sums (:mod:`.gram`), for each group of
+(:mod:`.gptq`), by the Gram matrix of the operands of the sums (:mod:`.patches`), for each group of
 channels by itself.
 """
 
@@ -17,9 +17,9 @@ from ...ir.graph import Graph, GraphError, Node
 from ..base import PassContext
 from ..fold_affine.linear import Channels
 from .gptq import with_scales
-from .gram import grams, sum_length
 from .insert import weight_scales
 from .operands import linear_channels
+from .patches import grams, sum_length
 from .places import Places, Use
 from .scaling import constant_at
 

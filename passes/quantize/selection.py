@@ -21,13 +21,17 @@ class Selection:
 
     def objection(self, node: Node) -> str | None:
         """Why a node is not selected, or None."""
-        names = (node.name, node.key, *node.origins)
         for pattern in self.exclude:
-            if any(fnmatchcase(name, pattern) for name in names):
+            if matches(pattern, node):
                 return f"excluded by {pattern!r}"
-        if self.only and not any(fnmatchcase(n, p) for p in self.only for n in names):
+        if self.only and not any(matches(pattern, node) for pattern in self.only):
             return "not among those asked for"
         return None
 
 
-__all__ = ["Selection"]
+def matches(pattern: str, node: Node) -> bool:
+    """Does a pattern match one of the names of a node?"""
+    return any(fnmatchcase(name, pattern) for name in (node.name, node.key, *node.origins))
+
+
+__all__ = ["Selection", "matches"]

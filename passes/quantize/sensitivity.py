@@ -12,23 +12,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...ir.edit import Editor
-from ...ir.graph import Node, Value
+from ...ir.graph import Graph, Node, Value
 from ..base import PassContext
-from ..ranges import Range
 from .measure import reduced
 from .numbers import decibels
-from .places import Places
-from .twins import measure_twins
+from .twins import MakeTwin, measure_twins
 
 
 def layer_noise(
-    places: Places, ranges: Mapping[str, Range], kind: str, context: PassContext
+    graph: Graph, products: Sequence[Node], twin: MakeTwin, context: PassContext
 ) -> dict[str, float | None]:
     """The ratio of each product in decibels, by name; None where nothing is lost, or there is no
     signal.
     """
-    sums = {node.name: np.zeros(2) for node in places.products}
-    for sample in measure_twins(places, ranges, kind, context, _sums):
+    sums = {node.name: np.zeros(2) for node in products}
+    for sample in measure_twins(graph, products, twin, _sums, context):
         for name, found in sample.items():
             sums[name] += [float(x) for x in found]
     return {name: decibels(power, noise) for name, (power, noise) in sums.items()}

@@ -28,11 +28,10 @@ from ..fold_affine.linear import Channels
 from .channel_ranges import STRENGTHS, ChannelRanges
 from .measure import measured, reduced, values_by_name
 from .numbers import activation_parameters, decibels, quantized, weight_parameters
-from .operands import filter_axis, linear_channels
+from .operands import activation_kind, filter_axis, linear_channels
 from .places import Use
 from .scaling import Changes, Source, constant_at, multiplied, multiplied_inputs, put
 from .sources import source_of
-from .static import activation_kind
 from .twins import dequantized, rounded
 
 _GAIN = 0.5
@@ -213,7 +212,7 @@ def _observe(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
 
 def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> None:
     """Add up the errors that all factors of each tensor lead to."""
-    kind = activation_kind(context)
+    kind = activation_kind(context.hardware)
 
     def measure(editor: Editor) -> list[Value]:
         found = values_by_name(editor.graph)

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 
 from ...ir.graph import Graph, GraphError, Node, Value
 from ..base import Pass, PassContext, PassResult, Row, register_pass
 from ..claims import lossy
-from ..ranges import Range
+from ..ranges import Range, remark_on_unused
 from .bias_correction import correct_biases
 from .calibration import Calibration, Method
+from .gain import gains, slowdown
 from .histogram import Histogram
 from .insert import Inserted, insert_quantizers
 from .numbers import decibels
 from .observers import observe
+from .operands import activation_kind
 from .places import Objection, Places, places_of
 from .rounding import WeightRounding, round_together
 from .selection import Selection
 from .sensitivity import layer_noise, worst_first
+from .tables import Tables, bytes_by_row
+from .twins import static_twin
 
 _SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
 _SPREAD = 24
 """Bins of the histograms that are reported."""
-_NAMED = 5
-"""Most tensors that a warning names."""
+_RARELY = 8
+"""Every so many samples numbers are counted where only the report shows them."""
 
 
 @register_pass
@@ -42,6 +47,8 @@ class Quantize(Pass):
     With ``bias_correction``, biases make up for the shifts of means (:mod:`.bias_correction`).
     ``rounding`` of weights is to the ``nearest`` code, or ``gptq``, which takes sample data
     (:mod:`.rounding`).
+    Layers that 8 bits would slow down on the target stay floats (:mod:`.gain`), but with
+    ``all_layers``.
     """
 
     method: Method = Method.MINMAX
@@ -51,6 +58,7 @@ class Quantize(Pass):
     exclude_worst: int = 0
     bias_correction: bool = False
     rounding: WeightRounding = WeightRounding.NEAREST
+    all_layers: bool = False
 
     name = "quantize"
     claims = {
@@ -59,44 +67,61 @@ class Quantize(Pass):
             "s / 2 for each weight; with gptq no more error in any channel over the samples",
         ),
         "activations": lossy("x = s * (q - z)", "s / 2 inside of the range, clipped outside"),
+        "tables": lossy("T = s * q, q from -127 to 127", "s / 2 for each number of a row"),
         "means": lossy("b = b - E[y' - y]", "the mean shift of a channel"),
         "biases": lossy("b = s_x * s_W * q", "s_x * s_W / 2"),
     }
+
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for a share that makes no sense, or that the method ignores."""
+        Calibration(self.method, self.share)
+        if self.method is not Method.PERCENTILE and self.share != type(self).share:
+            raise ValueError(f"share does nothing with the method {self.method.value}")
+
+    @property
+    def uses_samples(self) -> bool:
+        return True
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
         return PassResult.of(self.apply(graph, context))
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        self.warn_of_unused(graph, context)
+        remark = remark_on_unused(context.ranges, self.ranged(graph, context))
+        if remark is not None:
+            context.warn(remark)
         worst: list[str] = []
         if self.exclude_worst:
             worst = worst_first(self.noise(graph, context))[: self.exclude_worst]
         reason = f"among the {self.exclude_worst} layers that suffer most"
         return self.quantize(graph, context, lambda n: reason if n.name in worst else None)
 
-    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
-        """Warn of ranges that are given for tensors that are not quantized."""
-        names = {v.name for v in self._places(graph, lambda _: None).tensors}
-        others = [repr(name) for name in context.ranges if name not in names]
-        if others:
-            more = f" and {len(others) - _NAMED} others" if len(others) > _NAMED else ""
-            told = ", ".join(others[:_NAMED])
-            context.warn(f"no tensor {told}{more} is quantized, but has a range")
+    def ranged(self, graph: Graph, context: PassContext) -> set[str]:
+        """The tensors that are quantized in a run, by name."""
+        return {v.name for v in self._places(graph, context, lambda _: None).tensors}
 
     def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
         """What quantizing each selected layer alone does to its result: the ratio of signal to
         noise in decibels, by the layer's name.
         """
-        places = self._rounded(self._places(graph, lambda _: None), context)
-        kind = activation_kind(context)
+        places = self._rounded(self._places(graph, context, lambda _: None), context)
+        kind = activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
-        return layer_noise(places, ranges, kind, context)
+        twin = partial(static_twin, ranges=ranges, kind=kind, codes=places.codes)
+        noise = layer_noise(graph, places.products, twin, context)
+        return noise | self._tables(graph, lambda _: None).noise
+
+    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
+        """Find the range of each tensor that :meth:`quantize` would quantize."""
+        self._ranges(
+            self._places(graph, context, leave), activation_kind(context.hardware), context
+        )
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
-        places = self._rounded(self._places(graph, leave), context)
-        kind = activation_kind(context)
+        gain = gains(self._selected(graph, lambda _: None), context.hardware)
+        places = self._rounded(self._places(graph, context, leave), context)
+        kind = activation_kind(context.hardware)
         ranges = self._ranges(places, kind, context)
         editor = context.editor(graph)
         inserted = Inserted()
@@ -104,11 +129,31 @@ class Quantize(Pass):
             corrected = correct_biases(places, ranges, kind, context, editor)
             inserted.counts["means"] = corrected
         insert_quantizers(editor, places, ranges, kind, inserted)
-        _tell_layers(places, inserted.decibels, context)
+        tables = self._tables(graph, leave)
+        tables.replace(editor, "tables")
+        editor.finish()
+        if tables.rows:
+            inserted.counts["tables"] = len(tables.rows)
+        _tell_layers(places, inserted.decibels, gain, context)
+        tables.tell(context)
         _keep_tensors(places, context)
         return inserted.counts
 
-    def _places(self, graph: Graph, leave: Objection) -> Places:
+    def _tables(self, graph: Graph, leave: Objection) -> Tables:
+        selected = Selection(self.only, self.exclude)
+        return Tables.of(graph, bytes_by_row, lambda n: selected.objection(n) or leave(n))
+
+    def _places(self, graph: Graph, context: PassContext, leave: Objection) -> Places:
+        """What is quantized: the selected layers, but for those that would become slower."""
+        selected = self._selected(graph, leave)
+        if self.all_layers:
+            return selected
+        slow = {n: slowdown(g) for n, g in gains(selected, context.hardware).items()}
+        if not any(slow.values()):
+            return selected
+        return self._selected(graph, lambda node: leave(node) or slow.get(node))
+
+    def _selected(self, graph: Graph, leave: Objection) -> Places:
         selected = Selection(self.only, self.exclude)
 
         def objection(node: Node) -> str | None:
@@ -125,13 +170,15 @@ class Quantize(Pass):
     def _ranges(self, places: Places, kind: str, context: PassContext) -> dict[str, Range]:
         """The range of each tensor, one for all tensors of a group."""
         given = context.ranges
-        unknown = [v for g in places.groups if not any(v.name in given for v in g) for v in g]
+        open_groups = [g for g in places.groups if not any(v.name in given for v in g)]
+        unknown = [v for g in open_groups for v in g if v not in places.moved]
         seen: Mapping[str, Histogram] = {}
         if unknown:
             if not context.data:
                 raise GraphError(f"the range of {unknown[0].name!r} is not known: give sample data")
             run, journal = context.runner, context.journal
-            seen = observe(places.graph, unknown, context.data, run, journal)
+            every = 1 if self.method.needs_counts else _RARELY
+            seen = observe(places.graph, unknown, context.data, run, journal, every)
         symmetric = kind.startswith("int")
         levels = _SIGNED_LEVELS if symmetric else _UNSIGNED_LEVELS
         method = Calibration(self.method, self.share, levels)
@@ -139,7 +186,7 @@ class Quantize(Pass):
         for group in places.groups:
             together = _seen_of(group, seen)
             known = [given[v.name] for v in group if v.name in given]
-            chosen = _range_of(known, together, method, symmetric)
+            chosen = _range_of(known, together, method, symmetric, context.data_from)
             found |= {v.name: chosen for v in group}
             _tell_tensors(group, chosen, known, together, levels, context)
         given |= found
@@ -155,19 +202,16 @@ def _computed(graph: Graph, node: Node) -> str | None:
     return "both operands are computed in the run"
 
 
-def activation_kind(context: PassContext) -> str:
-    """The 8-bit integers of activations that the target's dot products take."""
-    layouts = context.hardware.layouts
-    return (None if layouts is None else layouts.activation) or "uint8"
-
-
 def _range_of(
-    known: Sequence[Range], seen: Histogram, method: Calibration, symmetric: bool
+    known: Sequence[Range], seen: Histogram, method: Calibration, symmetric: bool, by: str
 ) -> Range:
-    """The range of a group: the given ones together, or what the method picks. It holds 0."""
+    """The range of a group: the given ones together, or what the method picks from data that
+    comes from ``by``. It holds 0.
+    """
     if known:
-        return Range(min(0.0, *(r.low for r in known)), max(0.0, *(r.high for r in known)))
-    return Range(*(method.range_of(seen, symmetric) if seen.total else (0.0, 0.0)))
+        whole = reduce(Range.merged, known)
+        return Range(min(0.0, whole.low), max(0.0, whole.high), whole.by)
+    return Range(*(method.range_of(seen, symmetric) if seen.runs else (0.0, 0.0)), by)
 
 
 def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram:
@@ -183,15 +227,16 @@ def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram
 
 
 def _tell_layers(
-    places: Places, weights: Mapping[Node, float | None], context: PassContext
-) -> None:
-    """How each layer computes, and the quantization noise of its weights."""
+    places: Places, weights: Mapping[Node, float | None], gain: Mapping[Node, float],
+    context: PassContext,
+) -> None:  # fmt: skip
+    """How each layer computes, the quantization noise of its weights, and what 8 bits gain."""
     reasons = dict(places.left)
     for node in sorted([*places.products, *reasons], key=lambda n: n.serial):
         context.tell(
             "layers", layer=node.name, op=node.key, onnx=list(node.origins.names),
             scheme="float" if node in reasons else "static int8", reason=reasons.get(node, ""),
-            decibels=weights.get(node),
+            decibels=weights.get(node), gain=gain.get(node),
         )  # fmt: skip
 
 
@@ -217,8 +262,9 @@ def _tell_tensors(
     for value in group:
         context.tell(
             "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
-            by="given" if known else "sample data",
-            seen=[seen.low, seen.high] if counted else None,
+            by=chosen.by or ("given" if known else "sample data"),
+            seen=[seen.low, seen.high] if seen.runs else None,
+            clipped=seen.outside(chosen.low, chosen.high) if counted else None,
             decibels=decibels(seen.power, error) if counted else None,
             histogram=seen.spread(_SPREAD) if counted else None,
         )  # fmt: skip

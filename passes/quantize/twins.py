@@ -14,27 +14,26 @@ from typing import TypeAlias
 import numpy as np
 
 from ...ir.edit import Editor
-from ...ir.graph import Node, Value
+from ...ir.graph import Graph, Node, Value
 from ..base import PassContext
 from ..ranges import Range
 from .insert import weights_of
 from .measure import measuring, run_sample
 from .numbers import Parameters, activation_parameters
-from .places import Places
+
+MakeTwin: TypeAlias = "Callable[[Editor, Node], Value]"
+"""Adds a product with quantized operands to a graph, and gives its result."""
 
 MeasureTwin: TypeAlias = "Callable[[Editor, Node, Value], Sequence[Value]]"
 """Adds to a graph what is to be known of a product and its twin's result, always so many values."""
 
 
 def measure_twins(
-    places: Places, ranges: Mapping[str, Range], kind: str, context: PassContext,
-    measure: MeasureTwin,
+    graph: Graph, products: Sequence[Node], twin: MakeTwin, measure: MeasureTwin,
+    context: PassContext,
 ) -> Iterator[dict[str, list[np.ndarray]]]:  # fmt: skip
-    """What ``measure`` gives for each product, by name: one dict for each sample.
-
-    ``ranges`` holds those of the tensors that the products read, which are integers of ``kind``.
-    """
-    names = [product.name for product in places.products]
+    """What ``measure`` gives for each product of ``graph``, by name: one dict for each sample."""
+    names = [product.name for product in products]
     counts: dict[str, int] = {}
 
     def add(editor: Editor) -> list[Value]:
@@ -42,13 +41,13 @@ def measure_twins(
         outputs: list[Value] = []
         for name in names:
             node = found[name]
-            measures = measure(editor, node, _twin(editor, node, places, ranges, kind))
+            measures = measure(editor, node, twin(editor, node))
             counts[name] = len(measures)
             outputs += measures
         return outputs
 
-    run = context.runner(measuring(places.graph, add))
-    inputs = {v.name for v in places.graph.inputs}
+    run = context.runner(measuring(graph, add))
+    inputs = {v.name for v in graph.inputs}
     for number, sample in enumerate(context.data):
         results = iter(run_sample(run, sample, inputs, number))
         yield {
@@ -57,10 +56,13 @@ def measure_twins(
         }
 
 
-def _twin(
-    editor: Editor, node: Node, places: Places, ranges: Mapping[str, Range], kind: str
-) -> Value:
-    """The result of a product of quantized operands."""
+def static_twin(
+    editor: Editor, node: Node, ranges: Mapping[str, Range], kind: str,
+    codes: Mapping[str, np.ndarray],
+) -> Value:  # fmt: skip
+    """The result of a product whose operands are quantized in the ``ranges`` of their tensors, to
+    integers of ``kind``; ``codes`` are weights of products that are not the nearest integers.
+    """
     operands = editor.graph.inputs_of(node)
     for index in (0, 1):
         value = operands[index]
@@ -70,9 +72,7 @@ def _twin(
                 editor, value, activation_parameters(ranges[value.name], kind)
             )
         else:
-            operands[index] = dequantized(
-                editor, *weights_of(editor.graph, node, index, places.codes)
-            )
+            operands[index] = dequantized(editor, *weights_of(editor.graph, node, index, codes))
     return editor.clone(node, operands).out()
 
 
@@ -94,4 +94,6 @@ def _constants(editor: Editor, p: Parameters) -> list[Value]:
     return [editor.constant(p.scale), editor.constant(p.zero)]
 
 
-__all__ = ["MeasureTwin", "dequantized", "measure_twins", "rounded"]
+__all__ = [
+    "MakeTwin", "MeasureTwin", "dequantized", "measure_twins", "rounded", "static_twin",
+]  # fmt: skip

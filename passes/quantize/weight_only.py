@@ -1,4 +1,5 @@
-"""Weight-only quantization: products by constant weights get weights of few bits.
+"""Weight-only quantization: products by constant matrices, and tables that are looked up
+(:mod:`.tables`), get weights of few bits.
 
     x W   becomes   MatMulNBits(x, q, s, z),    W ~ s (q - z)
 
@@ -8,7 +9,7 @@ product waits for its weights, as for one token of a language model, and smaller
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,18 +17,23 @@ import numpy as np
 
 from ...ir.edit import Editor
 from ...ir.graph import Graph, GraphError, Node, Value
-from ...ir.registry import attribute, has_trait
+from ...ir.registry import has_trait
 from ...ir.traits import Trait
-from ...ir.types import TensorType
-from ..base import Pass, PassContext, PassResult, register_pass
+from ..base import PassContext, register_pass
 from ..claims import lossy
-from ..fold_affine.linear import linear_form
-from .few_bits import FewBits, Format, least_error, rounded
+from .few_bits import FewBits, Format, least_error, rounded, whole_range
 from .gptq import reconstructed, result_errors
-from .gram import grams
+from .gram import Gram
+from .matrices import MatrixProduct, matrix_product
+from .measure import measuring, run_sample
 from .numbers import decibels
 from .places import Objection
 from .selection import Selection
+from .tables import Rows, Tables, bits_by_block
+from .weights_only import WeightsOnly
+
+_MOST_NUMBERS = 1 << 26
+"""Elements of Gram matrices that are kept at once; more layers take another round of samples."""
 
 
 class Rounding(str, Enum):
@@ -40,8 +46,9 @@ class Rounding(str, Enum):
 
 @register_pass
 @dataclass(frozen=True)
-class QuantizeWeights(Pass):
-    """Puts MatMulNBits in the place of products by constant matrices.
+class QuantizeWeights(WeightsOnly):
+    """Puts MatMulNBits in the place of products by constant matrices, and packs tables that are
+    looked up.
 
     Weights have ``bits`` (2, 4, 8) in blocks of ``block`` along the sums, symmetric ones or with
     zero points. ``rounding`` is to the ``nearest`` code, with the range of the least ``mse``, or
@@ -60,11 +67,13 @@ class QuantizeWeights(Pass):
     name = "quantize_weights"
     claims = {"few-bits": lossy("W = s (q - z)", "s / 2 for each weight inside of the range")}
 
-    def run(self, graph: Graph, context: PassContext) -> PassResult:
-        return PassResult.of(self.apply(graph, context))
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for bits and blocks that there are not."""
+        Format(self.bits, self.block, self.symmetric)
 
-    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
-        return self.quantize(graph, context, lambda _: None)
+    @property
+    def uses_samples(self) -> bool:
+        return self.rounding is Rounding.GPTQ
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected products of a graph, but for those that ``leave`` objects to."""
@@ -74,18 +83,20 @@ class QuantizeWeights(Pass):
         for node in graph.topological():
             if has_trait(node, Trait.CONTRACTION):
                 found = _layer(graph, node, form)
-                if isinstance(found, _Layer):
+                if isinstance(found, MatrixProduct):
                     found = selected.objection(node) or leave(node) or found
-                if isinstance(found, _Layer):
+                if isinstance(found, MatrixProduct):
                     layers.append(found)
                 else:
                     reasons[node] = found
         rows: dict[Node, tuple[float | None, str]] = dict.fromkeys(reasons, (None, "float"))
+        tables = Tables.of(graph, self._rows, lambda n: selected.objection(n) or leave(n))
         editor = context.editor(graph)
         for layer, gram in self._grams(graph, layers, context):
             quantized = self._quantized(layer.weights, gram, form)
             rows[layer.node] = (_ratio(layer.weights, quantized, gram), f"int{self.bits} weights")
             _replace(editor, layer, quantized, self.accuracy_level)
+        tables.replace(editor, "few-bits")
         editor.finish()
         for node in sorted(rows, key=lambda n: n.serial):
             ratio, scheme = rows[node]
@@ -93,18 +104,15 @@ class QuantizeWeights(Pass):
                 "layers", layer=node.name, op=node.key, onnx=list(node.origins.names),
                 scheme=scheme, reason=reasons.get(node, ""), decibels=ratio,
             )  # fmt: skip
-        return {"few-bits": len(layers)}
+        tables.tell(context)
+        return {"few-bits": len(layers) + len(tables.rows)}
 
-    def warn_of_unused(self, graph: Graph, context: PassContext) -> None:
-        """No ranges are used."""
-        if context.ranges:
-            context.warn("weight-only quantization uses no ranges")
-
-    def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
-        """The ratio of signal to noise of each selected layer in decibels, by the layer's name."""
-        self.quantize(graph.copy(), context, lambda _: None)
-        rows = context.tables.get("layers", ())
-        return {row["layer"]: row["decibels"] for row in rows if row["scheme"] != "float"}
+    def _rows(self, table: np.ndarray) -> Rows | str:
+        """A table that is looked up: the Gram matrix of its rows would tell nothing."""
+        # Blocks with zero points have no form of their own: their ends are rarely far from 0.
+        form = Format(self.bits, self.block)
+        find = whole_range if self.rounding is Rounding.NEAREST else least_error
+        return bits_by_block(table, lambda w: rounded(w, form, find), self.block)
 
     def _quantized(self, weights: np.ndarray, gram: np.ndarray | None, form: Format) -> FewBits:
         if gram is not None:
@@ -114,8 +122,8 @@ class QuantizeWeights(Pass):
         return rounded(weights, form)
 
     def _grams(
-        self, graph: Graph, layers: Sequence[_Layer], context: PassContext
-    ) -> Iterator[tuple[_Layer, np.ndarray | None]]:
+        self, graph: Graph, layers: Sequence[MatrixProduct], context: PassContext
+    ) -> Iterator[tuple[MatrixProduct, np.ndarray | None]]:
         """Each layer, with the Gram matrix of what it reads where rounding asks for that."""
         if self.rounding is not Rounding.GPTQ:
             yield from ((layer, None) for layer in layers)
@@ -124,61 +132,27 @@ class QuantizeWeights(Pass):
             raise GraphError("gptq rounds by what layers read: give sample data")
         # Edits of the layers before would change what the others read.
         original = graph.copy()
-        nodes = {node.out().name: node for node in original.nodes}
-        products = []
-        for layer in layers:
-            form = linear_form(original, nodes[layer.node.out().name])
-            assert form is not None, "the weights of a layer are a matrix"
-            products.append(form)
-        found = grams(original, products, context)
-        yield from ((layer, gram) for layer, (gram,) in zip(layers, found, strict=True))
+        for group in _groups(layers):
+            yield from zip(group, _observed(original, group, context), strict=True)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A product of ``x`` by constant weights ``[K, N]``; ``bias`` is ``[N]``."""
-
-    node: Node
-    x: Value
-    weights: np.ndarray
-    bias: Value | None
+def _layer(graph: Graph, node: Node, form: Format) -> MatrixProduct | str:
+    """A node as a product by a matrix with a block of weights at least, or why it is none."""
+    found = matrix_product(graph, node)
+    if isinstance(found, MatrixProduct) and len(found.weights) < form.block:
+        return f"its sums of {len(found.weights)} products are shorter than a block"
+    return found
 
 
-def _layer(graph: Graph, node: Node, form: Format) -> _Layer | str:
-    """A node as a layer, or why it is none."""
-    x, w, bias = [*graph.inputs_of(node), None, None, None][:3]
-    is_gemm = node.key == "Gemm"
-    if not is_gemm and node.key != "MatMul" or x is None or w is None:
-        return "it is no product of matrices"
-    if w.constant is None:
-        return "its weights are computed in the run"
-    weights = w.constant
-    if weights.ndim != 2 or weights.dtype != np.float32:
-        return f"its weights are no float32 matrix, but {weights.dtype} {list(weights.shape)}"
-    if is_gemm:
-        if attribute(node, "transB"):
-            weights = weights.T
-        plain = attribute(node, "alpha") == 1 and attribute(node, "beta") == 1
-        if not plain or attribute(node, "transA"):
-            return "it scales or transposes its operands"
-        if bias is not None and bias.shape != (weights.shape[1],):
-            return "its bias is not for each column"
-    if len(weights) < form.block:
-        return f"its sums of {len(weights)} products are shorter than a block"
-    if not np.isfinite(weights).all():
-        return "its weights hold infinity or NaN"
-    kind = x.type
-    known = isinstance(kind, TensorType) and kind.shape is not None and len(kind.shape) > 0
-    return _Layer(node, x, weights, bias) if known else "the rank of its operand is not known"
-
-
-def _replace(editor: Editor, layer: _Layer, quantized: FewBits, accuracy_level: int) -> None:
+def _replace(editor: Editor, layer: MatrixProduct, quantized: FewBits, accuracy_level: int) -> None:
     node = layer.node
     editor.begin("few-bits", node, hint=f"{node.out().name}_weights")
+    # The layer in front may have been replaced since this one was found.
+    x, _, bias = [*editor.graph.inputs_of(node), None][:3]
     data, scales, zeros = quantized.operands()
     given = [
-        layer.x, editor.constant(data), editor.constant(scales),
-        None if zeros is None else editor.constant(zeros), None, layer.bias,
+        x, editor.constant(data), editor.constant(scales),
+        None if zeros is None else editor.constant(zeros), None, bias,
     ]  # fmt: skip
     while given[-1] is None:
         given.pop()
@@ -197,7 +171,56 @@ def _ratio(weights: np.ndarray, quantized: FewBits, gram: np.ndarray | None) -> 
     off = quantized.values() - exact
     if gram is None:
         return decibels(float(np.mean(exact**2)), float(np.mean(off**2)))
-    return decibels(*(float(result_errors(w, gram).sum()) for w in (exact, off)))
+    return decibels(_power(exact, gram), _power(off, gram))
+
+
+def _power(weights: np.ndarray, gram: np.ndarray) -> float:
+    """``tr(W^T H W)``, the sum of squares of all results."""
+    return float(result_errors(weights, gram).sum())
+
+
+# ---- what layers read ----------------------------------------------------------------------------
+
+
+def _groups(layers: Sequence[MatrixProduct]) -> Iterator[list[MatrixProduct]]:
+    """Layers whose Gram matrices are kept at once: one for all that read the same tensor."""
+    group: list[MatrixProduct] = []
+    sizes: dict[str, int] = {}
+    for layer in layers:
+        size = len(layer.weights) ** 2
+        if layer.x.name not in sizes and group and sum(sizes.values()) + size > _MOST_NUMBERS:
+            yield group
+            group, sizes = [], {}
+        group.append(layer)
+        sizes[layer.x.name] = size
+    if group:
+        yield group
+
+
+def _observed(
+    graph: Graph, layers: Sequence[MatrixProduct], context: PassContext
+) -> Iterable[np.ndarray]:
+    """The Gram matrices ``[K, K]`` of what the layers read, float64, over all samples."""
+    read = {layer.x.name: len(layer.weights) for layer in layers}
+
+    def measure(editor: Editor) -> list[Value]:
+        found = {v.name: v for node in editor.graph.nx for v in node.values}
+        return [_rows(editor, found[name], inner) for name, inner in read.items()]
+
+    run = context.runner(measuring(graph, measure))
+    inputs = {v.name for v in graph.inputs}
+    grams = {name: Gram(inner) for name, inner in read.items()}
+    for number, sample in enumerate(context.data):
+        results = run_sample(run, sample, inputs, number)
+        for gram, rows in zip(grams.values(), results, strict=True):
+            gram.add(rows)
+    totals = {name: gram.total() for name, gram in grams.items()}
+    return [totals[layer.x.name] for layer in layers]
+
+
+def _rows(editor: Editor, x: Value, inner: int) -> Value:
+    """The rows ``[inner]`` of a tensor."""
+    return editor.op("Reshape", x, editor.constant(np.array([-1, inner])))
 
 
 __all__ = ["QuantizeWeights", "Rounding"]

@@ -3,6 +3,7 @@
 f(DQ(x)) = DQ(f(x))                            f moves elements, or is a MaxPool
 concat(DQ(x), DQ(y)) = DQ(concat(x, y))        the same scale and zero point
 gather(DQ(x, s, z), i) = (gather(x, i) - gather(z, i)) * gather(s, i)      s, z along the axis
+gather(cast(x), i) = cast(gather(x, i))        x constant, in fewer bits
 
 All are exact. Fewer bytes are moved, a table of embeddings is dequantised where it is read only,
 and ops that come next find the DequantizeLinear in front of them, as integer ops do.
@@ -17,7 +18,7 @@ from ...ir.registry import attribute
 from ...ir.shapes import normalize_axis
 from ...ir.types import BYTES
 from ..claims import Family, exact, moved
-from ..pattern import Match, Op, Rule, Var
+from ..pattern import Const, Match, Op, Rule, Var
 from ..queries import scale_and_zero
 from .quantized import MOVES, is_positive, same_array
 
@@ -133,6 +134,17 @@ def _gather_bytes(m: Match, r: Editor) -> Value:
     return r.op("Mul", value, along(scale))
 
 
+def _is_wider(m: Match) -> str | None:
+    narrow, wide = m["x"].tensor_type.dtype, m.node("cast").out().tensor_type.dtype
+    return None if narrow.bits < wide.bits else "the table does not get larger"
+
+
+def _cast_rows(m: Match, r: Editor) -> Value:
+    rows = r.node("Gather", [m["x"], m["i"]], dict(m.root.attrs)).out()
+    return r.node("Cast", [rows], dict(m.node("cast").attrs)).out()
+
+
+_CAST = Op("Cast", Const("x"), name="cast", shared=True)
 _DQ = Op("DequantizeLinear", Var("x"), name="dq", rest=True, shared=True)
 
 RULES = (
@@ -146,5 +158,8 @@ RULES = (
          claim=moved("concat(DQ(x), DQ(y)) = DQ(concat(x, y)), the same scale and zero point")),
     Rule("gather-dequantized", Op("Gather", _DQ, Var("i")), _gather_bytes, _gathered_scales,
          claim=exact("gather(DQ(x, s, z), i) = (gather(x, i) - gather(z, i)) gather(s, i)",
+                     "its indices may be given at run time", Family.MOVEMENT)),
+    Rule("gather-narrow", Op("Gather", _CAST, Var("i")), _cast_rows, _is_wider,
+         claim=exact("gather(cast(x), i) = cast(gather(x, i))",
                      "its indices may be given at run time", Family.MOVEMENT)),
 )  # fmt: skip

@@ -126,7 +126,7 @@ class _Depthwise:
 
     def weights(self, block: Expr, line: At, kw: int, part: int, depth: int) -> Expr:
         kernel = (*line, index(kw))[-self.rank :]
-        return self.weight.load_raw([block, *kernel, self.lanes_of(part, depth)])
+        return self.weight.load_values([block, *kernel, self.lanes_of(part, depth)])
 
     def kernel_lines(self, at: At, body: Callable[[At, At], None]) -> None:
         """Run ``body(line, source)`` for every row of the window.

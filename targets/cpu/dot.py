@@ -133,7 +133,7 @@ class FloatDot(Dot):
         return tirx.Broadcast(x[(*at, step)], self.lanes)
 
     def weights(self, w: BufferTensor, at: Sequence[Expr], first: int) -> Expr:
-        return cast(w.load_raw([*at, _ramp(first, self.lanes)]), f"float32x{self.lanes}")
+        return cast(w.load_values([*at, _ramp(first, self.lanes)]), f"float32x{self.lanes}")
 
     def add(self, acc: Expr, x: Expr, w: Expr) -> Expr:
         return acc + x * w

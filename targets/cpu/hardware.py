@@ -9,9 +9,11 @@ from ...ir.choices import KernelShape
 from ...ir.costs import Demand, usual
 from ...ir.graph import Graph, Node
 from ...ir.hardware import GenericHardware
+from ...ir.layer_work import LayerWork
 from ...ir.windows import ConvShape
 from ..generic.registry import Template
 from .features import CpuFeatures
+from .layer_speed import layer_seconds, rounding_seconds
 from .layouts import CpuLayouts
 from .speed import rates, template_seconds
 
@@ -50,6 +52,12 @@ class CpuHardware(GenericHardware):
         if not sums:
             return super().seconds(region)
         return max(sums, usual(Demand(region).moved_bytes()) / self.rates.bandwidth)
+
+    def layer_seconds(self, work: LayerWork) -> float | None:
+        return layer_seconds(self.cpu, work)
+
+    def rounding_seconds(self, elements: int) -> float | None:
+        return rounding_seconds(self.cpu, elements)
 
     def _seconds(self, node: Node, shape: KernelShape) -> float:
         """The time of one node's sums; the shape of a convolution describes a single image."""

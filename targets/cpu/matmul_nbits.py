@@ -1,4 +1,5 @@
-"""MatMulNBits by dot products of bytes, where the model allows it: accuracy_level 4.
+"""MatMulNBits for few rows: by dot products of bytes where the model allows it, accuracy_level 4,
+and else by floats (:mod:`.matmul_words`).
 
 A vector of bytes holds the weights of some blocks, two of 4 bits in each byte. The even ones and
 the odd ones are multiplied by the activations, which are quantized for each block b of a row:
@@ -23,6 +24,8 @@ from ..tir.builder import BufferTensor, Expr
 from ..tir.extents import as_int, index, product, static_product
 from .dot import dot_of
 from .features import CpuFeatures
+from .lanes import added, filled, ramp, spread
+from .matmul_words import WordProduct, words_objection
 
 At = tuple[Expr, ...]
 
@@ -34,45 +37,48 @@ _MIDDLE = 8
 
 
 def matmul_nbits(cpu: CpuFeatures) -> Template:
-    """The template for few rows of float32 and weights of 4 bits for one CPU."""
+    """The template for few rows of float32 and weights of few bits for one CPU."""
 
     def template(ctx: TemplateContext) -> None:
         rows = product(ctx.out_shape()[:-1])
+        kind = _ByteProduct if _bytes_objection(cpu, ctx.graph, ctx.node) is None else WordProduct
         if as_int(rows) is not None:
-            _Product(ctx, cpu, rows).emit()
+            kind(ctx, cpu, rows).emit()
             return
         with ctx.b.when(index(rows) <= _FEW):
-            _Product(ctx, cpu, rows).emit()
+            kind(ctx, cpu, rows).emit()
         with ctx.b.otherwise():
             lower_matmul_nbits(ctx)
 
     def objection(graph: Graph, node: Node) -> str | None:
-        return _objection(cpu, graph, node)
+        rows = static_product(node.out().shape[:-1])
+        if rows is not None and not 0 < rows <= _FEW:
+            return f"the template of MatMulNBits takes up to {_FEW} rows"
+        words = words_objection(cpu, graph, node)
+        return None if words is None or _bytes_objection(cpu, graph, node) is None else words
 
     return Template(
         template, lambda _graph, _node: Details(f"1x{_COLUMNS}"), objection, stores=True
     )
 
 
-def _objection(cpu: CpuFeatures, graph: Graph, node: Node) -> str | None:
+def _bytes_objection(cpu: CpuFeatures, graph: Graph, node: Node) -> str | None:
+    """Why activations cannot become bytes, or None."""
     x, _, scales, zeros, *_ = [*graph.inputs_of(node), None]
     assert x is not None and scales is not None
     if attribute(node, "accuracy_level") != 4:
-        return "the template of MatMulNBits quantizes activations: accuracy_level 4 allows that"
+        return "activations stay floats: accuracy_level 4 allows bytes"
     if cpu.dot is None or attribute(node, "bits") != 4 or zeros is not None:
-        return "the template of MatMulNBits takes weights of 4 bits around 8, and sums of bytes"
+        return "sums of bytes take weights of 4 bits around 8"
     if x.dtype != "float32" or scales.dtype != "float32":
-        return f"the template of MatMulNBits takes float32, not {x.dtype} and {scales.dtype}"
-    rows = static_product(node.out().shape[:-1])
-    if rows is not None and not 0 < rows <= _FEW:
-        return f"the template of MatMulNBits takes up to {_FEW} rows"
+        return f"float32 becomes bytes, not {x.dtype} and {scales.dtype}"
     inner, block = (int(attribute(node, name)) for name in ("K", "block_size"))
     if block % 32 or 2 * cpu.vector_bytes % block or inner % (2 * cpu.vector_bytes):
-        return "the template of MatMulNBits takes whole blocks that fill vectors"
+        return "blocks do not fill vectors"
     return None
 
 
-class _Product:
+class _ByteProduct:
     """One product: activations are quantized first, then a task computes a few columns."""
 
     def __init__(self, ctx: TemplateContext, cpu: CpuFeatures, rows: Any) -> None:
@@ -142,25 +148,25 @@ class _Product:
     def _sums(
         self, weights: BufferTensor, scales: BufferTensor, row: Expr, first: Expr, count: int
     ) -> list[Expr]:
-        b, ramp = self.b, _ramp(self.lanes)
+        b, lanes = self.b, ramp(self.lanes)
         totals = [b.local((self.lanes,), "float32", "total") for _ in range(count)]
         for total in totals:
-            total.store_raw([ramp], tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes))
+            total.store_raw([lanes], filled(0.0, self.lanes))
         with b.loop(self.vectors) as v:
             even, odd = (
-                b.let(self.codes.load_raw([row, v, index(half), _ramp(self.bytes)]))
+                b.let(self.codes.load_raw([row, v, index(half), ramp(self.bytes)]))
                 for half in range(2)
             )
-            start = b.let(self.starts.load_raw([row, v, ramp]))
-            factor = b.let(self.factors.load_raw([row, v, ramp]))
+            start = b.let(self.starts.load_raw([row, v, lanes]))
+            factor = b.let(self.factors.load_raw([row, v, lanes]))
             for n, total in enumerate(totals):
-                packed = weights.load_raw([first + n, v, _ramp(self.bytes)])
+                packed = weights.load_raw([first + n, v, ramp(self.bytes)])
                 low, high = self._halves(b.let(packed))
                 found = self.dot.add(b.let(self.dot.add(start, low, even)), high, odd)
-                scale = b.let(self._spread(scales, first + n, v) * factor)
+                scale = b.let(spread(scales, (first + n, v), self.blocks, self.lanes) * factor)
                 found = tirx.Cast(f"float32x{self.lanes}", found)
-                total.store_raw([ramp], total.load_raw([ramp]) + found * scale)
-        return [self._added(total) for total in totals]
+                total.store_raw([lanes], total.load_raw([lanes]) + found * scale)
+        return [added(total, self.lanes) for total in totals]
 
     def _halves(self, packed: Expr) -> tuple[Expr, Expr]:
         """The low and the high 4 bits of each byte, as the dot product takes them."""
@@ -172,25 +178,5 @@ class _Product:
     def _bytes_of(self, value: int) -> Expr:
         return tirx.Broadcast(tirx.const(value, "uint8"), self.bytes)
 
-    def _spread(self, scales: BufferTensor, column: Expr, vector: Expr) -> Expr:
-        """The scales of a vector's blocks, each in all lanes of its block."""
-        if self.blocks == 1:
-            return tirx.Broadcast(scales[column, vector, 0], self.lanes)
-        each = self.lanes // self.blocks
-        held = scales.load_raw([column, vector, _ramp(self.blocks)])
-        order = [tirx.IntImm("int32", lane // each) for lane in range(self.lanes)]
-        return tirx.Shuffle([held] * each, order)  # copies, as there must be lanes enough
 
-    def _added(self, vector: BufferTensor) -> Expr:
-        """The sum of all lanes, by halves."""
-        half = self.lanes // 2
-        while half:
-            low, high = (index(i) if half == 1 else tirx.Ramp(index(i), index(1), half)
-                         for i in (0, half))  # fmt: skip
-            vector.store_raw([low], vector.load_raw([low]) + vector.load_raw([high]))
-            half //= 2
-        return vector[(index(0),)]
-
-
-def _ramp(lanes: int) -> Expr:
-    return tirx.Ramp(index(0), index(1), lanes)
+__all__ = ["matmul_nbits"]

@@ -330,7 +330,7 @@ class Winograd:
 
         def tap(kh: int, kw: int) -> Expr:
             at = [index(0), *block, index(kh), index(kw), i, lanes]
-            return a.let(cast(self.weight.load_raw(at), f"{a.dtype}x{a.lanes}"))
+            return a.let(cast(self.weight.load_values(at), f"{a.dtype}x{a.lanes}"))
 
         columns = [self.form.weight(a, [tap(kh, kw) for kh in range(3)]) for kw in range(3)]
         for row in range(self.form.inputs):

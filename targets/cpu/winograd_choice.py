@@ -13,7 +13,7 @@ from .winograd_forms import FORMS, WHOLE_FORMS, Form
 
 _MARGIN = 1.15
 """A direct convolution must take so many times more operations than Winograd's to be replaced."""
-_SPLIT = 1.2
+SPLIT = 1.2
 """Steps of a direct convolution by sums of pairs, with those that are done twice as weights would
 saturate: a fifth more, and up to a third, in trained networks. Winograd's has none."""
 _MOST_CHANNELS = (2**31 - 1) // (4 * 9 * 255 * 128)
@@ -57,7 +57,7 @@ def _direct_operations(cpu: CpuFeatures, shape: ConvShape) -> float:
     blocks, vectors = -(-shape.channels // cpu.lanes), -(-shape.filters // cpu.lanes)
     dot = dot_of(cpu, _kind(shape), integer_depth(cpu), cpu.lanes)
     products = height * width * 9 * blocks * cpu.lanes * vectors * _operations_of_product(dot)
-    return products * (_SPLIT if cpu.dot == "madd" and shape.integer else 1)
+    return products * (SPLIT if cpu.dot == "madd" and shape.integer else 1)
 
 
 def winograd_operations(cpu: CpuFeatures, form: Form, shape: ConvShape) -> float:

@@ -114,6 +114,10 @@ class BufferTensor(TensorExpr):
         """The stored bits at ``indices`` (a Ramp as last index gives a vector)."""
         return tirx.BufferLoad(self.buffer, [self.place(indices)])
 
+    def load_values(self, indices: Index) -> Expr:
+        """The compute-type values at ``indices`` (a Ramp as last index gives a vector)."""
+        return decode(self.load_raw(indices), self.dtype)
+
     def place(self, indices: Index) -> Expr:
         """The index into ``buffer`` of the element at ``indices``; a Ramp if the last one is."""
         own = list(indices)[: self.rank]

@@ -12,7 +12,7 @@ from typing import Any
 from tvm import tirx
 
 from ...contract import STORAGE
-from .small_floats import CODECS
+from .small_floats import CODECS, like
 
 Expr = Any
 
@@ -43,9 +43,11 @@ def cast(value: Expr, to: str) -> Expr:
 
 
 def decode(stored: Expr, name: str) -> Expr:
-    """The compute-type value of a stored element."""
+    """The compute-type value of a stored element, or of a vector of them if they are bfloat16 or
+    have arithmetic of their own.
+    """
     codec = CODECS.get(name)
-    return codec[0](stored) if codec else cast(stored, compute_dtype(name))
+    return codec[0](stored) if codec else cast(stored, like(stored, compute_dtype(name)))
 
 
 def encode(value: Expr, name: str) -> Expr:

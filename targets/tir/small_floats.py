@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import tirx
+from tvm import DataType, tirx
 
 Expr = Any
 Codec = tuple[Callable[[Expr], Expr], Callable[[Expr], Expr]]
@@ -136,9 +136,16 @@ SMALL_FLOATS: dict[str, SmallFloat] = {
 
 
 def decode_bfloat16(stored: Expr) -> Expr:
-    """The float32 of a bfloat16's bits (uint16)."""
-    wide = tirx.shift_left(tirx.Cast("uint32", stored), tirx.const(16, "uint32"))
-    return tirx.reinterpret("float32", wide)
+    """The float32 of a bfloat16's bits (uint16), or of a vector of them."""
+    bits, floats = like(stored, "uint32"), like(stored, "float32")
+    wide = tirx.shift_left(tirx.Cast(bits, stored), tirx.const(16, bits))
+    return tirx.reinterpret(floats, wide)
+
+
+def like(value: Expr, name: str) -> str:
+    """The TVM dtype of elements called ``name`` with as many lanes as ``value``."""
+    lanes = DataType(str(value.ty.dtype)).lanes
+    return name if lanes == 1 else f"{name}x{lanes}"
 
 
 def encode_bfloat16(value: Expr) -> Expr:

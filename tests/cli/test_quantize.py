@@ -70,6 +70,33 @@ def test_faults_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_of_integers(
+    graphkiln_command: Run, model: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "q.onnx"
+    given = ("quantize", model, "--data", data, "--format", "qoperator", "-o")
+    done = graphkiln_command(*given, out, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", ""), done
+    assert "QLinearConv" in {n.op_type for n in onnx.load(out).graph.node}
+    refused = graphkiln_command(*given, tmp_path / "q.kiln")
+    assert refused.code == 1 and "--format qoperator is for ONNX models" in refused.err, refused
+
+
+def test_without_samples(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.kiln"
+    done = graphkiln_command("quantize", model, "--data-free", "-o", out)
+    assert done.code == 0 and out.exists(), done
+    assert "note: the ranges are data-free: no real input was seen" in done.out
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_weights_of_16_bits(graphkiln_command: Run, model: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "w.onnx"
+    done = graphkiln_command("quantize", model, "--scheme", f"{kind}-weights", "-o", out)
+    assert done.code == 0 and f"{kind} weights" in done.out, done
+    assert out.stat().st_size < 0.55 * model.stat().st_size
+
+
 def test_weights_only(graphkiln_command: Run, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "w.onnx"
     done = graphkiln_command("quantize", model, "--scheme", "int4-weights", "-o", out)

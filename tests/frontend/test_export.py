@@ -104,8 +104,21 @@ def test_newer_opsets_are_for_what_older_ones_lack() -> None:
     assert _opset("Identity(%x)", "int4") == 21
     assert _opset("Cast(%x) {to=10}", to="float16") == 13
     assert _opset("Cast(%x) {saturate=0, to=17}", to="float8e4m3fn") == 19
-    # Elements of other tensors count, since a node's own types are not looked at.
     assert _opset("ReduceMax(%x) {keepdims=1, noop_with_empty_axes=1}") >= 18
+
+
+def test_elements_of_other_nodes_do_not_count() -> None:
+    """BitShift takes int64 from opset 28 on."""
+    text = """graph main(%x: uint8[2], %i: int64[2]) -> (y, j) {
+        %y = BitShift(%x, %x) {direction="LEFT"} : uint8[2]
+        %j = Neg(%i) : int64[2]
+        return %y, %j
+    }"""
+    assert to_onnx(parse_graph(text)).opset_import[0].version == 13
+    shifted = text.replace("BitShift(%x, %x)", "BitShift(%i, %i)").replace(
+        ": uint8[2]\n", ": int64[2]\n"
+    )
+    assert to_onnx(parse_graph(shifted)).opset_import[0].version == 28
 
 
 def test_elements_of_what_only_nodes_compute_count() -> None:

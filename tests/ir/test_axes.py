@@ -54,7 +54,7 @@ OPAQUE = {
     "ImageDecoder": "takes a compressed file",
     "MaxUnpool": "its indices count through the whole tensor",
     "kiln.Assert": "has no result",
-    "kiln.CountMagnitudes": "its result's index is what the numbers are, not where they are",
+    "kiln.Observe": "the index of its counts is what the numbers are, not where they are",
     "kiln.Within": "numbers of several columns and their differences make one answer",
 }  # fmt: skip
 """Ops without an axis map, and why."""

@@ -170,6 +170,19 @@ def test_a_table_with_a_list_of_one_scale() -> None:
     assert ops == ["Gather", "DequantizeLinear"]
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_rows_of_a_narrow_table_are_widened_where_they_are_read(kind: str) -> None:
+    lines = f"%halves = constant {kind}[3,2] [0.5, 1, 2, -3, 4, 0.25]\n"
+    lines += "%g = Cast(%halves) {to=1}\n%y = Gather(%g, %i)"
+    assert left(graph(lines, "1", ", %i: int64[2,3]"), INDICES) == ["Gather", "Cast"]
+
+
+def test_a_wide_table_is_not_gathered_first() -> None:
+    lines = "%wide = constant float64[3,2] [0.5, 1, 2, -3, 4, 0.25]\n"
+    lines += "%g = Cast(%wide) {to=1}\n%y = Gather(%g, %i)"
+    assert left(graph(lines, "1", ", %i: int64[2,3]"), INDICES) == ["Cast", "Gather"]
+
+
 STAYS = {
     "blocks": "%g = DequantizeLinear(%k, %wide) {axis=0, block_size=3}\n%y = Gather(%g, %i)",
     "other axis": "%g = DequantizeLinear(%k, %row) {axis=1}\n%y = Gather(%g, %i)",

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.graph_text import graph_of
+from support.graph_text import constant_lines, graph_of
 from support.pass_checks import Golden, check, random_feeds, run, same
 
 from graphkiln.ir.graph import Graph, GraphError, Node
 from graphkiln.ir.infer import infer_types
 from graphkiln.ir.interpreter import evaluate, run_node
-from graphkiln.ir.types import tensor
+from graphkiln.ir.types import tensor, to_numpy_dtype
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.fold import Fold
 
@@ -160,6 +160,36 @@ def test_int8_weights_stay_int8(op: str) -> None:
     assert [n.op for n in graph.nodes] == [op]
     run(graph, "fold{max-widened=1000}")
     assert not graph.nodes
+
+
+PRODUCT, SUM = "MatMul(%x, %w)", "Add(%x, %w)"
+STEPS = "RNN(%x, %w, %w) {hidden_size=10}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "uses", "stays"),
+    [
+        ("float16", [PRODUCT], True),
+        ("bfloat16", [PRODUCT, "MatMul(%w, %w)"], True),
+        ("float16", [SUM], False),
+        ("float16", [PRODUCT, SUM], False),
+        ("float16", [STEPS], False),
+        ("int16", [PRODUCT], False),
+    ],
+)
+def test_weights_of_products_stay_in_16_bits(kind: str, uses: list[str], stays: bool) -> None:
+    """Kernels of products widen them in registers; everything else takes float32."""
+    weights = _weights(100, np.int8).reshape(1, 10, 10).astype(to_numpy_dtype(kind))
+    constant, arrays = constant_lines({"held": weights})
+    lines = "\n".join(f"%r{i} = {use}" for i, use in enumerate(uses))
+    names = [f"r{i}" for i, _ in enumerate(uses)]
+    graph = graph_of(
+        f"graph main(%x: float32[10,10,10]) -> ({', '.join(names)}) {{\n{constant}\n"
+        f"%w = Cast(%held) {{to=1}}\n{lines}\nreturn {', '.join('%' + n for n in names)}\n}}",
+        arrays,
+    )
+    run(graph, "fold")
+    assert ("Cast" in {n.op for n in graph.nodes}) == stays
 
 
 @pytest.mark.parametrize("shape, nodes", [((1000,), 0), ((10, 100), 1)])

@@ -13,7 +13,8 @@ from support.toy_layouts import TOY, ToyLayouts, cpu_context, toy_context
 from graphkiln.ir.choices import Choice, KernelShape, ProductShape
 from graphkiln.ir.graph import Graph
 from graphkiln.ir.interpreter import evaluate
-from graphkiln.ir.types import TensorType
+from graphkiln.ir.ops.reduce import REDUCTIONS
+from graphkiln.ir.types import TensorType, to_numpy_dtype
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.layout.planner import Planner
 from graphkiln.targets.cpu.hardware import CpuHardware
@@ -97,6 +98,10 @@ STORED = {
     ),
     "conv_of_half": Case(
         X8, "%f = Cast(%w) {to=1}\n%y = Conv(%x, %f)", {"w": floats(4, 8, 2, 2).astype(np.float16)}
+    ),
+    "conv_of_bfloat16": Case(
+        X8, "%f = Cast(%w) {to=1}\n%y = Conv(%x, %f)",
+        {"w": floats(4, 8, 2, 2).astype(to_numpy_dtype("bfloat16"))},
     ),
     "matmul_dequantized": Case(
         "%x: float32[3,7]", "%f = DequantizeLinear(%w, %s) {axis=1}\n%y = MatMul(%x, %f)",
@@ -603,6 +608,32 @@ def test_other_reductions_leave_the_blocks(op: str, result: str) -> None:
     case = Case(X8, f"{CONV}%y = Reduce{op}(%c, %axes)", {**CONV_8, "axes": np.array([2, 3])})
     graph = equivalent(case)
     assert count(graph, result) == 1 and count(graph, "kiln.UnpackChannels") == 1
+
+
+@pytest.mark.parametrize("op", REDUCTIONS)
+@pytest.mark.parametrize(("keepdims", "unpacked"), [(0, 0), (1, 1)])
+def test_blocks_are_reduced_to_one_number_as_they_lie(
+    op: str, keepdims: int, unpacked: int
+) -> None:
+    lines = f"{CONV}%a = Abs(%c)\n%y = {op}(%a) {{keepdims={keepdims}}}"
+    assert count(equivalent(Case(X8, lines, CONV_8)), "kiln.UnpackChannels") == unpacked
+
+
+def test_padding_is_not_reduced() -> None:
+    base = FLOAT["conv_ragged"]
+    lines = base.lines.replace("%y =", "%z =") + "\n%y = ReduceSumSquare(%z) {keepdims=0}"
+    graph = equivalent(Case(base.params, lines, base.constants))
+    assert count(graph, "kiln.UnpackChannels") == 1
+
+
+@pytest.mark.parametrize(("case", "unpacked"), [("conv_dense", 0), ("conv_ragged", 1)])
+def test_observers_read_blocks_without_padding(case: str, unpacked: int) -> None:
+    """Channels of padding must not be counted."""
+    base = FLOAT[case]
+    seen = "\n%counts, %low, %y = kiln.Observe(%z, %yes)"
+    constants = {**base.constants, "yes": np.array(True)}
+    graph = equivalent(Case(base.params, base.lines.replace("%y =", "%z =") + seen, constants))
+    assert count(graph, "kiln.UnpackChannels") == unpacked
 
 
 @pytest.mark.parametrize(

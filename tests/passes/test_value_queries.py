@@ -6,7 +6,13 @@ import pytest
 from support.graph_text import graph_of
 
 from graphkiln.ir.graph import Graph, Value
-from graphkiln.passes.float_signs import is_sum, never_negative_zero, not_negative, zeros_look_alike
+from graphkiln.passes.float_signs import (
+    is_sum,
+    never_negative_zero,
+    not_below_zero,
+    not_negative,
+    zeros_look_alike,
+)
 from graphkiln.passes.queries import single_use, sole_consumer, splat
 
 
@@ -101,6 +107,25 @@ def test_what_is_not_negative(lines: str, known: bool) -> None:
     found = graph(lines)
     asked = found.input(value(found, "y").node, 0) if "%c)" in lines and "Id" in lines else None
     assert not_negative(found, asked or value(found, "y")) is known
+
+
+@pytest.mark.parametrize(
+    ("lines", "known"),
+    [
+        ("%y = Relu(%x)", True),
+        ("%y = Abs(%x)", True),
+        ("%a = Relu(%x)\n%y = Transpose(%a)", True),
+        (ZERO + TWO.replace("%c", "%d") + "%y = Clip(%x, %c, %d)", True),
+        (NEGATIVE_ZERO + "%y = Clip(%x, %c)", True),
+        (MINUS + "%y = Clip(%x, %c)", False),
+        ("%y = Clip(%x)", False),
+        ("%a = Relu(%x)\n%y = Neg(%a)", False),
+        ("%y = Transpose(%x)", False),
+    ],
+)
+def test_what_is_not_below_zero(lines: str, known: bool) -> None:
+    found = graph(lines)
+    assert not_below_zero(found, value(found, "y")) is known
 
 
 @pytest.mark.parametrize("length, known", [(3, True), (30, False)])

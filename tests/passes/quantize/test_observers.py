@@ -52,9 +52,28 @@ def test_counts_and_extremes_of_all_samples() -> None:
 def test_nothing_else_is_computed() -> None:
     graph = graph_of(NET)
     observed = observed_graph(graph, values(graph, "r"))
-    assert [n.key for n in observed.topological()].count("kiln.CountMagnitudes") == 1
+    assert [n.key for n in observed.topological()].count("kiln.Observe") == 1
     assert not any(n.key == "Softmax" for n in observed.nodes)
-    assert [v.name for v in observed.inputs] == ["x", "i"]
+    assert [v.name for v in observed.inputs] == ["x", "i", "counted"]
+
+
+def test_the_switch_has_a_name_of_its_own() -> None:
+    text = NET.replace("%i: int64[]", "%counted: int64[]")
+    graph = graph_of(text)
+    data = [{"x": s["x"], "counted": s["i"]} for s in samples(2)]
+    found = observe(graph, values(graph, "x"), data, reference_runner)
+    assert found["x"].total == sum(s["x"].size for s in data)
+
+
+def test_some_samples_are_counted_and_all_have_extremes() -> None:
+    graph, data = graph_of(NET), samples(40)
+    seen = observe(graph, values(graph, "x"), data, reference_runner, every=8)["x"]
+    counted = np.concatenate([s["x"] for i, s in enumerate(data) if i < 16 or i % 8 == 0])
+    everything = np.concatenate([s["x"] for s in data])
+    np.testing.assert_array_equal(
+        seen.counts, np.bincount(bins_of(counted).reshape(-1), minlength=BINS)
+    )
+    assert (seen.low, seen.high, seen.runs) == (everything.min(), everything.max(), 40)
 
 
 def test_samples_are_taken_one_by_one() -> None:

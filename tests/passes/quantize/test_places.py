@@ -52,11 +52,13 @@ def test_what_only_moves_has_the_range_of_what_it_moves() -> None:
     )
     assert names(found) == {"x", "p", "r", "t"}
     assert groups(found) == {frozenset({"x", "p", "r", "t"})}
+    assert {v.name for v in found.moved} == {"p", "r", "t"}
 
 
 def test_parts_of_a_concatenation_share_a_range() -> None:
     _, found = places("%r = Relu(%x)\n%c = Concat(%x, %r) {axis=2}\n%y = Conv(%c, %w)")
     assert groups(found) == {frozenset({"x", "r", "c"})}
+    assert {v.name for v in found.moved} == {"c"}
 
 
 def test_operands_of_a_sum_have_ranges_of_their_own() -> None:

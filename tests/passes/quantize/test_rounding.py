@@ -13,7 +13,7 @@ from graphkiln.passes.base import PassContext
 from graphkiln.passes.fold_affine.linear import linear_form
 from graphkiln.passes.quantize import Quantize, WeightRounding
 from graphkiln.passes.quantize.gptq import result_errors, with_scales
-from graphkiln.passes.quantize.gram import grams
+from graphkiln.passes.quantize.patches import grams
 from graphkiln.passes.ranges import Range
 
 RNG = np.random.default_rng(4)

@@ -16,6 +16,7 @@ from graphkiln.ir.verify import verify
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.quantize import Method, Quantize
 from graphkiln.passes.ranges import Range
+from graphkiln.passes.services import reference_runner
 
 RNG = np.random.default_rng(11)
 W = (RNG.standard_normal((6, 3, 3, 3)) / 5).astype(np.float32)
@@ -113,6 +114,44 @@ def test_ranges_of_other_tensors_are_told() -> None:
 def test_samples_must_be_given() -> None:
     with pytest.raises(GraphError, match="the range of 'x' is not known: give sample data"):
         Quantize().run(net(), context())
+
+
+def test_what_only_moves_is_not_observed() -> None:
+    """Its numbers were counted where they come from."""
+    lines, arrays = constant_lines({"w": W})
+    text = f"""graph main(%x: float32[1,3,8,8]) -> (y) {{
+{lines}
+%p = MaxPool(%x) {{kernel_shape=[2, 2], strides=[2, 2]}}
+%y = Conv(%p, %w) {{kernel_shape=[3, 3]}}
+return %y
+}}"""
+    data, used = samples(), context(samples())
+    observed: list[Graph] = []
+
+    def runner(graph: Graph) -> Any:
+        observed.append(graph)
+        return reference_runner(graph)
+
+    used.runner = runner
+    Quantize().run(graph_of(text, arrays), used)
+    assert [n.key for n in observed[0].nodes] == ["kiln.Observe"]
+    x = np.stack([s["x"] for s in data])
+    wanted = Range(float(x.min()), float(x.max()))
+    assert used.ranges == {"x": wanted, "p": wanted}
+    assert [row["histogram"] is not None for row in used.tables["tensors"]] == [True, True]
+
+
+def test_ranges_by_extremes_need_no_counts() -> None:
+    """The samples that are counted may hold nothing of a tensor that others do."""
+    lines, arrays = constant_lines({"w": np.ones((4, 4), np.float32)})
+    text = f"graph main(%x: float32[N,4]) -> (o) {{\n{lines}\n%o = MatMul(%x, %w)\nreturn %o\n}}"
+    data = [{"x": np.zeros((0, 4), np.float32)}] * 16 + [{"x": np.eye(4, dtype=np.float32)}]
+    data = [data[0], *data]  # the last one is not counted
+    used = context(data)
+    Quantize().run(graph_of(text, arrays), used)
+    assert used.ranges["x"] == Range(0.0, 1.0)
+    (row,) = used.tables["tensors"]
+    assert row["seen"] == [0.0, 1.0] and row["histogram"] is None and row["decibels"] is None
 
 
 def test_the_method_decides() -> None:

@@ -12,7 +12,8 @@ from graphkiln.ir.graph import Graph, GraphError
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.verify import verify
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.quantize import QuantizeWeights, Rounding
+from graphkiln.passes.quantize import QuantizeDynamic, QuantizeWeights, Rounding
+from graphkiln.passes.services import reference_runner
 
 RNG = np.random.default_rng(7)
 A = RNG.standard_normal((64, 48)).astype(np.float32)
@@ -98,6 +99,32 @@ def test_ratios_are_those_of_results() -> None:
     )
 
 
+@pytest.mark.parametrize(("most", "rounds"), [(2 * 64**2, 1), (2 * 64**2 - 1, 2), (1, 2)])
+def test_layers_that_read_one_tensor_share_its_matrix(
+    most: int, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphkiln.passes.quantize.weight_only._MOST_NUMBERS", most)
+    lines, arrays = constant_lines({"a": A, "b": A + 1, "c": A - 1})
+    text = f"""graph main(%x: float32[N,64]) -> (p, q, o) {{
+{lines}
+%p = MatMul(%x, %a)
+%q = MatMul(%x, %b)
+%r = Relu(%x)
+%o = MatMul(%r, %c)
+return %p, %q, %o
+}}"""
+    graphs: list[Graph] = []
+
+    def runner(graph: Graph) -> Any:
+        graphs.append(graph)
+        return reference_runner(graph)
+
+    context = PassContext(data=samples(), runner=runner)
+    QuantizeWeights(rounding=Rounding.GPTQ).run(graph_of(text, arrays), context)
+    assert len(graphs) == rounds
+    assert sum(len(g.outputs) for g in graphs) == 2
+
+
 def test_data_are_asked_for_only_where_they_are_needed() -> None:
     with pytest.raises(GraphError, match="gptq rounds by what layers read: give sample data"):
         quantized(QuantizeWeights(rounding=Rounding.GPTQ))
@@ -114,3 +141,20 @@ def test_what_stays(step: QuantizeWeights, op: str, reason: str) -> None:
     graph, context = quantized(step)
     assert any(n.key == op for n in graph.nodes)
     assert [row["reason"] for row in context.tables["layers"] if row["op"] == op] == [reason]
+
+
+@pytest.mark.parametrize("step", [QuantizeWeights(), QuantizeDynamic()])
+def test_a_layer_may_read_another_ones_result(step: QuantizeWeights | QuantizeDynamic) -> None:
+    lines, arrays = constant_lines({"a": A, "d": RNG.standard_normal((48, 8)).astype(np.float32)})
+    text = f"""graph main(%x: float32[N,64]) -> (o) {{
+{lines}
+%p = MatMul(%x, %a)
+%y = MatMul(%p, %d)
+return %y
+}}"""
+    graph, context = graph_of(text, arrays), PassContext()
+    assert step.run(graph, context).changes == 2
+    verify(graph)
+    feeds = {"x": RNG.standard_normal((3, 64)).astype(np.float32)}
+    (found,), (wanted,) = evaluate(graph, feeds), evaluate(graph_of(text, arrays), feeds)
+    assert np.mean((found - wanted) ** 2) < 0.05 * np.mean(wanted**2)

@@ -1,0 +1,78 @@
+"""What a layer's time depends on: the work of a convolution or product by constant weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from .choices import KernelShape, ProductShape
+from .costs import usual
+from .graph import Graph, Node
+from .registry import attribute
+from .windows import ConvShape, conv_window
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """The ``shape`` of the sums of one image, so many ``images``, and elements of the operand that
+    a run ``read`` s and of the ``weights``.
+
+    What is written counts for the layer that reads it.
+    """
+
+    shape: KernelShape
+    images: int
+    read: int
+    weights: int
+
+    @property
+    def is_integer(self) -> bool:
+        """Are the operands 8-bit integers?"""
+        if isinstance(self.shape, ConvShape):
+            return self.shape.integer
+        return self.shape.operand != "float32"
+
+    def in_bytes(self) -> LayerWork:
+        """The same layer of 8-bit integers."""
+        if isinstance(self.shape, ConvShape):
+            return replace(self, shape=replace(self.shape, integer=True))
+        return replace(self, shape=replace(self.shape, operand="uint8", weight="int8"))
+
+
+def layer_work(graph: Graph, node: Node) -> LayerWork | None:
+    """The work of a ``Conv``, ``MatMul`` or ``Gemm`` of float32 by constant weights.
+
+    None for other nodes, and where the rank is not known. Open sizes count as
+    :data:`.costs.USUAL`.
+    """
+    x, w = [*graph.inputs_of(node), None, None][:2]
+    if x is None or w is None or w.constant is None or x.type is None or x.shape is None:
+        return None
+    if x.dtype != "float32" or not x.shape:
+        return None
+    if node.key == "Conv":
+        return _conv(graph, node, w.constant.shape)
+    plain = node.key == "MatMul" or node.key == "Gemm" and not attribute(node, "transA")
+    if not plain or w.constant.ndim != 2:
+        return None
+    inner = usual(x.shape[-1])
+    rows = prod(usual(d) for d in x.shape[:-1])
+    columns = w.constant.size // max(inner, 1)
+    return LayerWork(ProductShape(rows, columns, inner), 1, rows * inner, w.constant.size)
+
+
+def _conv(graph: Graph, node: Node, weights: tuple[int, ...]) -> LayerWork:
+    (x, _w, *_), y = graph.required_inputs(node), node.out()
+    filters, channels, *kernel = weights
+    group = int(attribute(node, "group"))
+    window = conv_window(node, x.shape[2:], tuple(kernel))
+    image = tuple(usual(d) for d in y.shape[2:])
+    shape = ConvShape(
+        channels, filters // group, group, tuple(kernel), window.strides, window.dilations, image,
+        False,
+    )  # fmt: skip
+    read = prod(usual(d) for d in x.shape)
+    return LayerWork(shape, usual(x.shape[0]), read, prod(weights))
+
+
+__all__ = ["LayerWork", "layer_work"]

@@ -1,0 +1,40 @@
+"""What passes share that change weights and leave activations as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...ir.graph import Graph
+from ..base import Pass, PassContext, PassResult
+from .places import Objection
+
+
+class WeightsOnly(Pass):
+    """A pass whose rows of the table ``layers`` say what each layer's weights have become."""
+
+    def run(self, graph: Graph, context: PassContext) -> PassResult:
+        """Bodies of loops and branches stay as they are."""
+        return PassResult.of(self.apply(graph, context))
+
+    def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
+        return self.quantize(graph, context, lambda _: None)
+
+    def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
+        """Change the weights of the selected layers, but for those that ``leave`` objects to."""
+        raise NotImplementedError
+
+    def ranged(self, graph: Graph, context: PassContext) -> set[str]:
+        """None: activations stay floats."""
+        return set()
+
+    def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
+        """Nothing: no ranges are used."""
+
+    def noise(self, graph: Graph, context: PassContext) -> dict[str, float | None]:
+        """The ratio of signal to noise of each selected layer in decibels, by the layer's name."""
+        self.quantize(graph.copy(), context, lambda _: None)
+        rows = context.tables.get("layers", ())
+        return {row["layer"]: row["decibels"] for row in rows if row["scheme"] != "float"}
+
+
+__all__ = ["WeightsOnly"]
