@@ -55,6 +55,10 @@ class Smooth(Pass):
     name = "smooth"
     claims = {"activation-ranges": rounds("X W = (X S^-1) (S W)", AFFINE)}
 
+    @property
+    def uses_samples(self) -> bool:
+        return True
+
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
         return PassResult.of(self.apply(graph, context))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.command import MODELS
 from support.graph_text import constant_lines, graph_of
 from support.pass_checks import same
 
+import graphkiln
 from graphkiln.ir.graph import Graph, GraphError
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.verify import verify
@@ -195,3 +197,13 @@ def test_what_samples_show_little_of_is_not_scaled_up() -> None:
 def test_samples_must_be_given() -> None:
     with pytest.raises(GraphError, match="smoothing goes by what layers read: give sample data"):
         Smooth().run(net(*ATTENTION), PassContext())
+
+
+def test_data_are_for_it() -> None:
+    """It may be the only pass of a pipeline that takes samples."""
+    data = [{"Input3": np.full((1, 1, 28, 28), 9, np.float32)}]
+    done = graphkiln.compile(
+        MODELS / "mnist_cntk.onnx", passes="default@before(integers)=smooth", data=data, jobs=1
+    )
+    (record,) = (r for r in done.pass_records if r.name == "smooth")
+    assert len(record.tables["smoothed"]) == 3
