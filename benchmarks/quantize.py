@@ -1,21 +1,25 @@
 """A float model, quantized by graphkiln and by other tools from the same samples.
 
-    python benchmarks/quantize.py MODEL.onnx --samples TRAIN.npz --test TEST.npz [--count 200]
+    python benchmarks/quantize.py MODEL.onnx --samples SOURCE --test SOURCE [--metric MODULE:FUNC]
 
-The files hold an array for each input, whose first axis runs over samples, and the test file also
-``label`` where the classes are known. Each tool calibrates on the first ``--count`` samples of the
-first file. Prints the share of right classes of the first output, or without labels the agreement
-with the float model (the mean cosine of the results), the size of the file, and the seconds that
-quantizing took. Models of graphkiln are run by graphkiln and, exported, by onnxruntime; those of
-others by onnxruntime and, compiled, by graphkiln.
+A source is what ``graphkiln quantize --data`` takes: a file, a folder, or ``module:function``. The
+metric is a function of the results and the sample, both by name, that gives a score. Without one it
+is whether the first output has its largest element at ``label``, where the test samples have that,
+and else the agreement with the float model: the cosine of the results. Each tool calibrates on the
+first ``--count`` samples. Prints the mean score in percent and the least one, the size of the file,
+and the seconds that quantizing took. Models of graphkiln are run by graphkiln and, exported, by
+onnxruntime; those of others by onnxruntime and, compiled, by graphkiln. ``--way`` are options of
+``graphkiln.quantize`` as JSON, in place of the methods that pick ranges.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,40 +29,48 @@ import onnx
 
 import graphkiln
 from graphkiln.quantizer.scores import agreement
-from graphkiln.samples import samples_of
+from graphkiln.samples import function_of, samples_of
 
 Feeds = dict[str, np.ndarray]
+Results = dict[str, Any]
+Metric = Callable[[Mapping[str, Any], Mapping[str, Any]], float]
 METHODS = ("minmax", "average", "percentile", "mse", "entropy")
 
 
-def split(source: Path, model: Path, limit: int) -> tuple[list[Feeds], list[int] | None]:
-    """Samples of a file, and their labels if it has any."""
+def split(source: str, model: Path, limit: int) -> tuple[list[Feeds], list[Feeds]]:
+    """What the model reads of the samples of a source, and whole samples."""
     found = onnx.load(model, load_external_data=False).graph
     constants = {t.name for t in found.initializer}
     inputs = {
         i.name: len(i.type.tensor_type.shape.dim) for i in found.input if i.name not in constants
     }
-    feeds, labels = [], []
-    for number, sample in enumerate(samples_of(str(source), {**inputs, "label": 0})):
-        if number == limit:
-            break
-        feeds.append({name: np.asarray(sample[name]) for name in inputs})
-        if "label" in sample:
-            labels.append(int(sample["label"]))
-    return feeds, labels if len(labels) == len(feeds) else None
+    whole = [dict(s) for s in islice(samples_of(source, {**inputs, "label": 0}), limit)]
+    return [{name: np.asarray(s[name]) for name in inputs} for s in whole], whole
 
 
-def score(run: Callable[[Feeds], list[Any]], test: list[Feeds], labels: Any, right: Any) -> float:
-    """The share of right classes, or the agreement with the float model's results, in percent."""
-    found = [run(feeds) for feeds in test]
-    if labels is not None:
-        classes = [int(results[0].argmax()) for results in found]
-        return 100 * float(np.mean(np.equal(classes, labels)))
-    return 100 * float(np.mean([agreement(a, b) for a, b in zip(found, right, strict=True)]))
+def is_right(results: Mapping[str, Any], sample: Mapping[str, Any]) -> float:
+    """Is the label the class with the largest score?"""
+    return float(next(iter(results.values())).argmax() == sample["label"])
+
+
+def score(
+    run: Callable[[Feeds], Results], test: tuple[list[Feeds], list[Feeds]], metric: Metric | None,
+    right: list[Results],
+) -> tuple[float, float]:  # fmt: skip
+    """The mean and the least score in percent."""
+    scores = []
+    for feeds, sample, exact in zip(*test, right, strict=True):
+        results = run(feeds)
+        if metric is None:
+            scores.append(agreement(list(results.values()), list(exact.values())))
+        else:
+            scores.append(float(metric(results, sample)))
+    return 100 * float(np.mean(scores)), 100 * min(scores)
 
 
 def by_graphkiln(model: Path, data: list[Feeds], target: Path, method: str) -> None:
-    graphkiln.quantize(model, data, method=method).save(target)
+    options = json.loads(method) if method.startswith("{") else {"method": method}
+    graphkiln.quantize(model, data, **options).save(target)
 
 
 def by_onnxruntime(model: Path, data: list[Feeds], target: Path, method: str) -> None:
@@ -99,55 +111,62 @@ TOOLS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
 }
 
 
-def runners(path: Path) -> dict[str, Callable[[Feeds], list[Any]]]:
+def runners(path: Path) -> dict[str, Callable[[Feeds], Results]]:
     """Both runtimes for an ONNX model; what a runtime cannot run is left out."""
     import onnxruntime
 
-    found: dict[str, Callable[[Feeds], list[Any]]] = {}
+    found: dict[str, Callable[[Feeds], Results]] = {}
     mine = graphkiln.compile(path).session()
-    found["graphkiln"] = lambda feeds: list(mine.run(None, feeds))
+    names = [o.name for o in mine.get_outputs()]
+    found["graphkiln"] = lambda feeds: dict(zip(names, mine.run(None, feeds), strict=True))
     try:
         theirs = onnxruntime.InferenceSession(path)
     except Exception as e:  # what others raise for their own reasons
         click.echo(f"onnxruntime does not load {path.name}: {str(e).splitlines()[0]}", err=True)
     else:
-        found["onnxruntime"] = lambda feeds: list(theirs.run(None, feeds))
+        found["onnxruntime"] = lambda feeds: dict(zip(names, theirs.run(None, feeds), strict=True))
     return found
 
 
 @click.command(help=__doc__)
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.option("--samples", "given", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--test", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--samples", "given", required=True, help="What to calibrate on.")
+@click.option("--test", required=True, help="What to test on.")
+@click.option("--metric", "named", help="module:function, the score of a sample.")
 @click.option("--count", default=200, help="Samples to calibrate on.")
 @click.option("--most", default=sys.maxsize, help="Samples to test on.")
 @click.option("--tools", default=",".join(TOOLS))
-def main(model: Path, given: Path, test: Path, count: int, most: int, tools: str) -> None:
+@click.option("--way", "ways", multiple=True, help="Options of graphkiln.quantize as JSON.")
+def main(
+    model: Path, given: str, test: str, named: str | None, count: int, most: int, tools: str,
+    ways: tuple[str, ...],
+) -> None:  # fmt: skip
     data, _ = split(given, model, count)
-    tests, labels = split(test, model, most)
+    tests = split(test, model, most)
+    metric: Metric | None = function_of(named) if named else None
+    if metric is None and all("label" in sample for sample in tests[1]):
+        metric = is_right
     exact = runners(model)["onnxruntime"]
-    right = [exact(feeds) for feeds in tests]
-    what = "right here" if labels is not None else "agrees here"
-    click.echo(f"{'tool':12s} {'method':12s} {what:>12s} {'in ort':>9s} {'KiB':>8s} {'s':>6s}")
-    floats = score(exact, tests, labels, right)
-    click.echo(f"{'floats':25s} {'':12s} {floats:9.2f} {model.stat().st_size / 1024:8.0f}")
+    right = [exact(feeds) for feeds in tests[0]]
+    click.echo(f"{'tool':12s} {'method':44s} {'here':>7s} {'least':>7s} {'in ort':>7s} "
+               f"{'KiB':>8s} {'s':>6s}")  # fmt: skip
+    mean, least = score(exact, tests, metric, right)
+    size = model.stat().st_size / 1024
+    click.echo(f"{'floats':12s} {'':44s} {'':7s} {least:7.2f} {mean:7.2f} {size:8.0f}")
     with tempfile.TemporaryDirectory() as folder:
         for tool in tools.split(","):
             make, methods = TOOLS[tool]
-            for method in methods:
-                path = Path(folder) / f"{tool}_{method}.onnx"
+            for method in ways if ways and tool == "graphkiln" else methods:
+                path = Path(folder) / f"{tool}.onnx"
                 start = time.perf_counter()
                 make(model, data, path, method)
                 seconds = time.perf_counter() - start
-                found = {
-                    name: score(run, tests, labels, right) for name, run in runners(path).items()
-                }
-                cells = " ".join(
-                    f"{found.get(name, float('nan')):{width}.2f}"
-                    for name, width in (("graphkiln", 12), ("onnxruntime", 9))
-                )
+                found = {n: score(run, tests, metric, right) for n, run in runners(path).items()}
+                here, least = found["graphkiln"]
+                there = found.get("onnxruntime", (float("nan"), 0.0))[0]
                 size = path.stat().st_size / 1024
-                click.echo(f"{tool:12s} {method:12s} {cells} {size:8.0f} {seconds:6.1f}")
+                click.echo(f"{tool:12s} {method:44s} {here:7.2f} {least:7.2f} {there:7.2f} "
+                           f"{size:8.0f} {seconds:6.1f}")  # fmt: skip
 
 
 if __name__ == "__main__":
