@@ -26,6 +26,7 @@ from .dot import dot_of
 from .features import CpuFeatures
 from .lanes import added, filled, ramp, spread
 from .matmul_words import WordProduct, words_objection
+from .prefetch import columns_ahead, prefetch
 
 At = tuple[Expr, ...]
 
@@ -152,6 +153,7 @@ class _ByteProduct:
         totals = [b.local((self.lanes,), "float32", "total") for _ in range(count)]
         for total in totals:
             total.store_raw([lanes], filled(0.0, self.lanes))
+        ahead = columns_ahead(count, self.inner // 2)
         with b.loop(self.vectors) as v:
             even, odd = (
                 b.let(self.codes.load_raw([row, v, index(half), ramp(self.bytes)]))
@@ -159,6 +161,8 @@ class _ByteProduct:
             )
             start = b.let(self.starts.load_raw([row, v, lanes]))
             factor = b.let(self.factors.load_raw([row, v, lanes]))
+            for n in range(count):
+                prefetch(b, weights, (first + n + ahead, v, index(0)))
             for n, total in enumerate(totals):
                 packed = weights.load_raw([first + n, v, ramp(self.bytes)])
                 low, high = self._halves(b.let(packed))

@@ -21,6 +21,8 @@ LINE = 64
 """Bytes of a cache line."""
 _MOST_STEPS = 8
 """Steps of the reduction between two prefetches, at most."""
+_AHEAD = 4096
+"""Bytes from columns that are multiplied to those that are prefetched."""
 _GUESS = 16
 """Uses of a tile to assume where their number is not known."""
 
@@ -30,6 +32,13 @@ def prefetch(b: Builder, tensor: BufferTensor, at: Sequence[Expr]) -> None:
     place = tirx.address_of(tirx.BufferLoad(tensor.buffer, [tensor.place(at)]))
     read, near, data = (tirx.const(n, "int32") for n in (0, 3, 1))
     b.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, read, near, data))
+
+
+def columns_ahead(together: int, column: int) -> int:
+    """How far ahead of columns of ``column`` bytes that are multiplied, so many ``together``, others
+    are prefetched. Each is too short for hardware to find out how it goes on.
+    """
+    return together * max(1, -(-_AHEAD // (together * column)))
 
 
 class NextTile:

@@ -1,4 +1,4 @@
-"""MatMulNBits with activations in bytes: only where the model allows it, and then exactly so."""
+"""MatMulNBits of few rows: by words, or with activations in bytes where the model allows that."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ BYTES = parse_target("cpu").features.dot is not None
 
 
 class Product:
-    """A model of one product by random weights of 4 bits, and what it should give."""
+    """A model of one product by random weights of a few bits, and what it should give."""
 
-    def __init__(self, rows: Any, k: int, n: int, block: int, level: int = 4, bias: bool = False):
+    def __init__(
+        self, rows: Any, k: int, n: int, block: int, level: int = 4, bias: bool = False,
+        bits: int = 4,
+    ) -> None:  # fmt: skip
         random = np.random.default_rng(k + n + block)
-        self.block, self.k = block, k
-        self.packed = random.integers(0, 256, (n, k // block, block // 2)).astype(np.uint8)
+        self.block, self.k, self.bits = block, k, bits
+        size = (n, k // block, block * bits // 8)
+        self.packed = random.integers(0, 256, size).astype(np.uint8)
         self.scales = random.uniform(0.01, 0.1, (n, k // block)).astype(np.float32)
         self.bias = random.standard_normal(n).astype(np.float32) if bias else None
-        attrs = {"K": k, "N": n, "bits": 4, "block_size": block, "accuracy_level": level}
+        attrs = {"K": k, "N": n, "bits": bits, "block_size": block, "accuracy_level": level}
         names = ["x", "w", "s", *(["", "", "b"] if bias else [])]
         node = helper.make_node("MatMulNBits", names, ["y"], domain=MS, **attrs)
         weights = {"w": self.packed, "s": self.scales, **({"b": self.bias} if bias else {})}
@@ -42,8 +46,10 @@ class Product:
 
     def codes(self) -> np.ndarray:
         """[N, blocks, block], around 0."""
-        pairs = np.stack([self.packed & 15, self.packed >> 4], axis=-1)
-        return pairs.reshape(*self.scales.shape, self.block).astype(np.float64) - 8
+        most, shifts = (1 << self.bits) - 1, range(0, 8, self.bits)
+        fields = np.stack([self.packed >> shift & most for shift in shifts], axis=-1)
+        codes = fields.reshape(*self.scales.shape, self.block).astype(np.float64)
+        return codes - (1 << (self.bits - 1))
 
     def exact(self, x: np.ndarray) -> np.ndarray:
         weights = (self.codes() * self.scales[..., None]).reshape(len(self.packed), -1)
@@ -82,6 +88,29 @@ def activations(rows: int, k: int) -> np.ndarray:
 def assert_near(got: np.ndarray, want: np.ndarray, tolerance: float) -> None:
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16])
+@pytest.mark.parametrize(
+    ("k", "n", "block", "bits"),
+    [
+        (256, 12, 32, 4), (128, 7, 128, 4), (512, 10, 16, 4), (512, 4, 256, 4),
+        (64, 9, 16, 8), (256, 6, 64, 8), (256, 8, 128, 2), (96, 8, 32, 4),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_become_floats_beside_the_products(rows, k, n, block, bits, bias):
+    product = Product(rows, k, n, block, level=0, bias=bias, bits=bits)
+    x = np.random.default_rng(rows).standard_normal((rows, k)).astype(np.float32)
+    assert_near(product.run(x), product.exact(x), 2e-6)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rows_may_be_open(bits):
+    product = Product("rows", 256, 12, 32, level=0, bits=bits)
+    for rows in (1, 3, 16, 17, 40):
+        x = np.random.default_rng(rows).standard_normal((rows, 256)).astype(np.float32)
+        assert_near(product.run(x), product.exact(x), 2e-6)
 
 
 @pytest.mark.skipif(not BYTES, reason="no dot products of bytes")
