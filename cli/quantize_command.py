@@ -69,6 +69,10 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Leave the N layers that suffer most by themselves.",
 )  # fmt: skip
 @click.option(
+    "--fallback", metavar="SCHEME", default="float", show_default=True,
+    help="The scheme of layers that --exclude-worst and --max-drop leave.",
+)  # fmt: skip
+@click.option(
     "--equalize", is_flag=True,
     help="Scale the weights of neighbouring layers so that channels have alike ranges.",
 )  # fmt: skip
@@ -124,7 +128,8 @@ def command(
     model: str, data: str | None, output: str | None, form: Form, exclude_worst: int,
     max_drop: str | None, metric: str | None, given: tuple[str, ...], data_free: bool,
     journal: str | None, save_ranges: str | None, report: str | None, quiet: bool, scheme: str,
-    only: tuple[str, ...], exclude: tuple[str, ...], precision: str | None, equalize: bool,
+    only: tuple[str, ...], exclude: tuple[str, ...], precision: str | None, fallback: str,
+    equalize: bool,
     smooth: bool, time_budget: float | None, **values: Any,
 ) -> None:  # fmt: skip
     """Quantize MODEL: to 8-bit integers, with ranges from samples of its inputs, or its weights."""
@@ -151,7 +156,7 @@ def command(
         found = quantize(
             model, data or (), scheme=scheme, only=only, exclude=exclude,
             precision=precision or (), exclude_worst=exclude_worst, ranges=_read_ranges(given),
-            data_free=data_free, equalize=equalize, smooth=smooth,
+            data_free=data_free, fallback=fallback, equalize=equalize, smooth=smooth,
             metric=None if metric is None else function_of(metric),
             max_drop=None if max_drop is None else parse_drop(max_drop),
             time_budget=time_budget, journal=journal, options=options, listener=progress, **asked,

@@ -51,20 +51,20 @@ class Clock:
 
 def within_budget(
     attempt: Callable[[Collection[str]], Candidate[T]], first: Candidate[T], order: list[str],
-    least: float, clock: Clock | None = None,
+    least: float, clock: Clock | None = None, *, every: bool = False,
 ) -> Candidate[T]:  # fmt: skip
-    """The candidate that leaves the fewest layers of ``order``, its first ones, in floats, and
-    whose score is at least ``least``.
+    """The candidate that leaves the fewest layers of ``order``, its first ones, and whose score is
+    at least ``least``. Not all are left, unless ``every`` allows that.
 
     ``attempt`` makes a candidate that leaves some of them; ``first`` is the one that leaves none.
-    As more layers in floats are hardly ever worse, the number is found by halving: a logarithm of
+    As more layers left are hardly ever worse, the number is found by halving: a logarithm of
     attempts. When the ``clock`` allows no more of them, it is the best candidate so far that has
     the score. Raises :class:`BudgetError` with the best candidate's figures if there is none.
     """
     clock = clock or Clock(None)
     if first.score >= least:
         return first
-    low, high = 0, len(order)
+    low, high = 0, len(order) + every
     best, tried = None, first
     while low + 1 < high and clock.allows():
         middle = (low + high) // 2
@@ -82,7 +82,7 @@ def within_budget(
             told = f"no layer can be quantized with {least_score}"
         raise BudgetError(
             f"{told}: the best found is {tried.score:.6g}, with {len(tried.left)} of"
-            f" {len(order)} layers in floats"
+            f" {len(order)} layers left"
         )
     return best
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..driver import Compilation, CompileOptions, Listener, OptionError, Shapes, Source, silent
-from .control import Candidate, Clock, within_budget
+from .control import BudgetError, Candidate, Clock, within_budget
+from .fallback import WithFallback
 from .journal import Journal
-from .precision import Entry, entries_of, mixed_step
+from .precision import FLOAT, Entry, entries_of, mixed_step
 from .result import Quantized
-from .schemes import Step, option_names, step_of
+from .schemes import SCHEMES, Step, option_names, step_of
 from .scores import Metric, Scores
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def quantize(
     exclude: Iterable[str] = (),
     precision: str | os.PathLike[str] | Sequence[Entry] = (),
     exclude_worst: int = 0,
+    fallback: str = FLOAT,
     ranges: Mapping[str, Range] | None = None,
     data_free: bool = False,
     metric: Metric | None = None,
@@ -83,13 +85,15 @@ def quantize(
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
     them (:mod:`.precision`); ``scheme`` and ``only`` are then about the others. ``exclude_worst``
-    leaves so many layers in floats, those whose results have the lowest ratio of signal to
-    quantization noise. With ``max_drop``, as few layers are left as keep the mean of ``metric``
-    over the samples (default: agreement with the float model, 0 to 1) within that of the float
-    model; no attempt is begun that is expected to end later than ``time_budget`` seconds after the
-    call, and the result is the best one until then. ``journal`` is a file in which what was found
-    is kept: the same call goes on from there if it was stopped, and comes to the same result.
-    Further keywords are fields of :class:`CompileOptions`, by which the result is compiled.
+    leaves so many layers, those whose results have the lowest ratio of signal to quantization
+    noise. Layers that are left stay floats, or get the scheme ``fallback`` with its defaults. With
+    ``max_drop``, as few layers are left as keep the mean of ``metric`` over the samples (default:
+    agreement with the float model, 0 to 1) within that of the float model, in floats where
+    ``fallback`` would not do. No attempt is begun that is expected to end later than
+    ``time_budget`` seconds after the call, and the result is the best one until then. ``journal``
+    is a file in which what was found is kept: the same call goes on from there if it was stopped,
+    and comes to the same result. Further keywords are fields of :class:`CompileOptions`, by which
+    the result is compiled.
 
     Raises :class:`.OptionError` for options that make no sense, :class:`.SamplesError` for data
     and :class:`.PrecisionError` for precision files that cannot be read, :class:`.PassError` for
@@ -104,13 +108,16 @@ def quantize(
     if data_free:
         _refuse_with_data_free(scheme, data, max_drop)
     entries = entries_of(precision)
-    step = (
+    step: Step = (
         mixed_step(entries, scheme, given, only, exclude)
         if entries
         else step_of(scheme, given, only, exclude)
     )
     _refuse_recovery(scheme, {"equalize": equalize, "smooth": smooth})
     passes = ",".join([_BEFORE, *["equalize"] * equalize, *["smooth"] * smooth])
+    other = None if fallback == FLOAT else WithFallback(step, _fallback(fallback))
+    if other is not None and max_drop is None and not exclude_worst:
+        raise OptionError("fallback needs max_drop or exclude_worst, which leave layers to it")
     if exclude_worst < 0:
         raise OptionError(f"exclude_worst is 0 or more, not {exclude_worst}")
     _check_budgets(metric, max_drop, time_budget)
@@ -119,12 +126,23 @@ def quantize(
         work = _Quantization.of(
             model, data, chosen, listener or silent, ranges or {}, passes, data_free
         )
-        work.keep(journal, data, f"{passes} {step} {dict(ranges or {})} {max_drop} {data_free}")
+        work.keep(
+            journal, data, f"{passes} {step} {dict(ranges or {})} {max_drop} {data_free} {fallback}"
+        )
         work.check_ranges(step)
         left = work.worst_first(step)[:exclude_worst] if exclude_worst else []
         if max_drop is None:
-            return work.result(step, left)
-        return work.controlled(step, left, metric, max_drop, clock)
+            return work.result(other or step, left)
+        tried = [step] if other is None else [other, step]
+        return work.controlled(tried, left, metric, max_drop, clock)
+
+
+def _fallback(scheme: str) -> Step:
+    """The scheme of layers that are left. Raises :class:`.OptionError` where there is none."""
+    if scheme not in SCHEMES:
+        known = ", ".join([FLOAT, *SCHEMES])
+        raise OptionError(f"fallback is one of {known}, not {scheme!r}")
+    return step_of(scheme, {})
 
 
 def _check_budgets(
@@ -155,6 +173,16 @@ def _refuse_recovery(scheme: str, ways: Mapping[str, bool]) -> None:
     for name, asked in ways.items():
         if asked and scheme != "int8":
             raise OptionError(f"{name} does nothing with the scheme {scheme}")
+
+
+def _first_found(steps: list[Step], search: Callable[[Step], Quantized]) -> Quantized:
+    """What the search by the first of the steps finds that finds something."""
+    for step in steps[:-1]:
+        try:
+            return search(step)
+        except BudgetError:
+            continue
+    return search(steps[-1])
 
 
 @dataclass
@@ -216,7 +244,7 @@ class _Quantization:
     def result(self, step: Step, left: Collection[str]) -> Quantized:
         """The model with all layers quantized that the step selects, but for those ``left``."""
         graph, context = self.graph.copy(), self._context()
-        reasons = dict.fromkeys(left, "left in floats for accuracy")
+        reasons = dict.fromkeys(left, "left for accuracy")
         self.listener("quantize", 0, 1)
         step.quantize(graph, context, lambda node: reasons.get(node.name))
         context.refresh(graph)
@@ -256,44 +284,51 @@ class _Quantization:
         return context
 
     def controlled(
-        self, step: Step, start: list[str], metric: Metric | None, max_drop: float, clock: Clock
-    ) -> Quantized:
-        """The model with the fewest layers in floats, ``start`` and others, whose score drops by
-        ``max_drop`` at most, as far as the ``clock`` allows to look for it.
+        self, steps: list[Step], start: list[str], metric: Metric | None, max_drop: float,
+        clock: Clock,
+    ) -> Quantized:  # fmt: skip
+        """The model with the fewest layers left, ``start`` and others, whose score drops by
+        ``max_drop`` at most, as far as the ``clock`` allows to look for it. It is by the first of
+        the steps that has one.
         """
         original = Compilation(self.options, silent).run_graph(self.graph.copy(), self.source)
         with original.session() as session:
             scores = Scores(self.compilation.data, session, metric)
             best = self._kept("float score", lambda: scores.of(session))
 
-            def candidate(left: Collection[str]) -> Candidate[Quantized]:
+            def candidate(step: Step, left: Collection[str]) -> Candidate[Quantized]:
                 left = [*start, *left]
                 found = self.result(step, left)
-                found.score, found.float_score = self._score(found, left, scores), best
+                found.score, found.float_score = self._score(found, step, left, scores), best
                 return Candidate(found, tuple(left), found.score)
 
-            def attempt(left: Collection[str]) -> Candidate[Quantized]:
-                return clock.timed(lambda: candidate(left))
+            def search(step: Step) -> Quantized:
+                def attempt(left: Collection[str]) -> Candidate[Quantized]:
+                    return clock.timed(lambda: candidate(step, left))
+
+                first = attempt(())
+                if first.score >= least:
+                    return first.model
+                order = [name for name in self.worst_first(step) if name not in start]
+                every = isinstance(step, WithFallback)
+                return within_budget(attempt, first, order, least, clock, every=every).model
 
             least = best - max_drop
-            first = attempt(())
-            if first.score >= least:
-                return first.model
-            order = [name for name in self.worst_first(step) if name not in start]
-            chosen = within_budget(attempt, first, order, least, clock).model
+            chosen = _first_found(steps, search)
             if clock.stopped:
                 chosen.warnings.append(
                     f"the {clock.seconds:g} s are up: with more, fewer layers may stay floats"
                 )
             return chosen
 
-    def _score(self, found: Quantized, left: Collection[str], scores: Scores) -> float:
+    def _score(self, found: Quantized, step: Step, left: Collection[str], scores: Scores) -> float:
         def measured() -> float:
             # A copy: what compiling finds out would be missing where a journal has the score.
             with replace(found).session() as candidate:
                 return scores.of(candidate)
 
-        return self._kept(f"score without {', '.join(left)}", measured)
+        name = f"score of {type(step).__name__} without" if left else "score without"
+        return self._kept(f"{name} {', '.join(left)}", measured)
 
     def _kept(self, name: str, work: Callable[[], float]) -> float:
         """What the journal has by this name, or else what ``work`` gives."""

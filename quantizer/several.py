@@ -89,11 +89,10 @@ class Several:
 
         Warns of patterns that match no layer, such as misspelt ones.
         """
-        from ..ir.registry import has_trait
-        from ..ir.traits import Trait
+        from ..passes.quantize.operands import is_layer
         from ..passes.quantize.selection import matches
 
-        layers = [n for n in graph.topological() if has_trait(n, Trait.CONTRACTION)]
+        layers = [n for n in graph.topological() if is_layer(graph, n)]
         for pattern in (p for part in self.parts for p in part.patterns):
             if not any(matches(pattern, node) for node in layers):
                 context.warn(f"no layer matches {pattern!r} of the precision entries")

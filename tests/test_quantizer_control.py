@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,7 +100,7 @@ def test_a_search_that_ran_out_of_time_goes_on(tmp_path: Path) -> None:
         return accuracy(results, sample)
 
     data, journal = samples(), tmp_path / "j.json"
-    told = "was found in 0 s: the best found is .*, with 0 of 3 layers in floats"
+    told = "was found in 0 s: the best found is .*, with 0 of 3 layers left"
     options: dict[str, Any] = {"metric": counted, "max_drop": 0.05, "journal": journal, "jobs": 1}
     with pytest.raises(BudgetError, match=told):
         graphkiln.quantize(model(), data, time_budget=0, **options)
@@ -135,7 +137,7 @@ def test_the_guilty_layer_is_left() -> None:
     found = graphkiln.quantize(model(), data, metric=accuracy, max_drop=0.05, jobs=1)
     assert schemes(found) == {"node0": "float", "node2": "static int8", "node4": "static int8"}
     (row,) = (r for r in found.layers if r["scheme"] == "float")
-    assert row["reason"] == "left in floats for accuracy"
+    assert row["reason"] == "left for accuracy"
     assert found.float_score == 1.0 and found.score is not None and found.score >= 0.95
     assert found.report["score"] == found.score
     assert {row["by"] for row in found.tensors} == {"sample data"}
@@ -158,7 +160,7 @@ def test_agreement_is_the_metric_where_there_is_none() -> None:
 
 
 def test_a_budget_that_cannot_be_met_is_told() -> None:
-    with pytest.raises(BudgetError, match="the best found is .*, with 2 of 3 layers in floats"):
+    with pytest.raises(BudgetError, match="the best found is .*, with 2 of 3 layers left"):
         graphkiln.quantize(model(), samples(), max_drop=1e-12, jobs=1)
 
 
@@ -201,3 +203,62 @@ def test_what_makes_no_sense_is_told(
 ) -> None:
     with pytest.raises(error, match=reason):
         graphkiln.quantize(model(), samples(2), jobs=1, **options)
+
+
+# ---- another scheme for layers that are left -----------------------------------------------------
+
+
+def sizes(count: int = 12) -> list[dict[str, np.ndarray]]:
+    """Samples of very different sizes, which one range for all does not fit."""
+    rng = np.random.default_rng(1)
+    scales = np.geomspace(1e-3, 1e3, count)
+    return [{"x": (rng.standard_normal((1, 16)) * s).astype(np.float32)} for s in scales]
+
+
+def scale_free() -> onnx.ModelProto:
+    """Two layers without biases: results scale with the input."""
+    rng = np.random.default_rng(0)
+    found = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[N, 16] x) => (float[N, 8] y)'
+        " { a = MatMul(x, v) b = Relu(a) y = MatMul(b, w) }"
+    )
+    for name, shape in {"v": (16, 32), "w": (32, 8)}.items():
+        array = rng.standard_normal(shape).astype(np.float32)
+        found.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return found
+
+
+def test_steps_are_computed_in_the_run_where_fixed_ones_fail() -> None:
+    """Within the budget, and no layer has to be a float for it."""
+    options: dict[str, Any] = {"max_drop": 0.01, "jobs": 1}
+    with pytest.raises(BudgetError):
+        graphkiln.quantize(scale_free(), sizes(), **options)
+    found = graphkiln.quantize(scale_free(), sizes(), fallback="int8-dynamic", **options)
+    told = {row["scheme"]: row["reason"] for row in found.layers}
+    assert told == {"dynamic int8": "left for accuracy"} and len(found.layers) == 2
+    assert found.score is not None and found.score >= 0.99
+
+
+def test_floats_are_taken_where_the_other_scheme_does_not_do() -> None:
+    found = graphkiln.quantize(
+        model(), samples(), metric=accuracy, max_drop=0.05, jobs=1, fallback="int4-weights"
+    )
+    assert schemes(found)["node0"] in ("float", "int4 weights")
+    assert found.score is not None and found.score >= 0.95
+
+
+def test_the_worst_layers_get_the_other_scheme() -> None:
+    found = graphkiln.quantize(model(), samples(), exclude_worst=1, fallback="int8-dynamic", jobs=1)
+    assert sorted(schemes(found).values()) == ["dynamic int8", "static int8", "static int8"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"fallback": "int3", "max_drop": 0.1}, "fallback is one of float, int8, .*, not 'int3'"),
+        ({"fallback": "int8-dynamic"}, "fallback needs max_drop or exclude_worst"),
+    ],
+)
+def test_fallbacks_that_make_no_sense_are_told(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(OptionError, match=reason):
+        graphkiln.quantize(scale_free(), sizes(), jobs=1, **options)

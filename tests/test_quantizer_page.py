@@ -64,7 +64,7 @@ def test_everything_is_there(found: graphkiln.Quantized, shown: Page) -> None:
     assert found.score is not None and found.float_score is not None
     for told in (
         "2 static int8, 1 float", f"{found.score:.6g}, in floats {found.float_score:.6g}",
-        found.source.sha256, "left in floats for accuracy", *found.warnings,
+        found.source.sha256, "left for accuracy", *found.warnings,
     ):  # fmt: skip
         assert told in shown.texts
     for row in found.layers:

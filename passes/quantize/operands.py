@@ -35,6 +35,11 @@ def looked_up(graph: Graph, node: Node) -> Value | None:
     return table if is_lookup and table is not None and table.is_constant else None
 
 
+def is_layer(graph: Graph, node: Node) -> bool:
+    """Is a node a product, or does it look up a constant table?"""
+    return has_trait(node, Trait.CONTRACTION) or looked_up(graph, node) is not None
+
+
 def filter_axis(graph: Graph, node: Node, index: int) -> int | None:
     """The axis of the weights, input ``index``, that is the result's channels; None where there is
     none, or several.
@@ -70,5 +75,6 @@ def linear_channels(graph: Graph, node: Node) -> Channels | None:
 
 
 __all__ = [
-    "activation_kind", "filter_axis", "is_float", "linear_channels", "looked_up", "terms",
+    "activation_kind", "filter_axis", "is_float", "is_layer", "linear_channels", "looked_up",
+    "terms",
 ]  # fmt: skip

@@ -35,8 +35,10 @@ def prefetch(b: Builder, tensor: BufferTensor, at: Sequence[Expr]) -> None:
 
 
 def columns_ahead(together: int, column: int) -> int:
-    """How far ahead of columns of ``column`` bytes that are multiplied, so many ``together``, others
-    are prefetched. Each is too short for hardware to find out how it goes on.
+    """How many columns ahead of those that are multiplied others are prefetched.
+
+    So many are multiplied ``together``, of ``column`` bytes each, which is too short for hardware
+    to find out how it goes on.
     """
     return together * max(1, -(-_AHEAD // (together * column)))
 
