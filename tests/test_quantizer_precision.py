@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from support.breaking_model import accuracy, model, samples, schemes
 
@@ -186,3 +187,18 @@ def test_what_makes_no_sense_is_told(
 ) -> None:
     with pytest.raises(error, match=reason):
         graphkiln.quantize(model(), samples(1), jobs=1, **options)
+
+
+def test_tables_that_are_looked_up_are_layers_too() -> None:
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (int64[N] i) => (float[N, 8] y)'
+        " { a = Gather(t, i) y = MatMul(a, w) }"
+    )
+    for name, shape in {"t": (30, 32), "w": (32, 8)}.items():
+        array = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    entry = Entry(("Gather",), "int4-weights", {"block": 32})
+    found = graphkiln.quantize(model, scheme="int8-dynamic", precision=[entry], jobs=1)
+    assert [row["scheme"] for row in found.layers] == ["int4 weights", "dynamic int8"]
+    assert not found.warnings
