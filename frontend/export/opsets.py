@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 import onnx.defs
@@ -15,6 +16,9 @@ _OLDEST = 13
 _USED_OR_NOT = Reason.TYPES | Reason.ATTRIBUTE | Reason.INPUT | Reason.OUTPUT | Reason.OPTIONAL
 """What a newer version adds that a node visibly uses or not. Where it does not, the node is one of
 the older version, too, with the same meaning. Other changes may show in values of attributes."""
+
+
+_FLOATS = frozenset(f"tensor({t})" for t in ("float", "double", "float16", "bfloat16"))
 
 
 class OpsetNeeds:
@@ -45,9 +49,10 @@ class OpsetNeeds:
             return 1
         schema = onnx.defs.get_schema(op, newest, domain)
         found: int = schema.since_version
-        types = _types_at(nodes, elements)
+        types = _types_at(schema, nodes, elements)
         changes = SUPERSETS.get(f"{domain}.{op}" if domain else op, {})
-        while found > _OLDEST and changes.get(found, Reason.KEPT) in _USED_OR_NOT:
+        is_float = any(t in _FLOATS for t in types)
+        while found > _OLDEST and _is_visible(changes.get(found, Reason.KEPT), is_float):
             older = onnx.defs.get_schema(op, found - 1, domain)
             lacking = types & (_types(schema) - _types(older))
             if lacking or not all(_accepts(older, node) for node in nodes):
@@ -56,11 +61,31 @@ class OpsetNeeds:
         return found
 
 
-def _types_at(nodes: list[onnx.NodeProto], elements: Mapping[str, str]) -> set[str]:
-    """The types of all inputs and outputs of nodes."""
-    names = {name for node in nodes for name in (*node.input, *node.output) if name}
-    found = set(elements.values()) if names - elements.keys() else {elements[n] for n in names}
+def _is_visible(reason: Reason, is_float: bool) -> bool:
+    """Does a node show whether it uses what a version changed for this reason?"""
+    return reason in _USED_OR_NOT or (reason is Reason.FLOATS and not is_float)
+
+
+def _types_at(
+    schema: onnx.defs.OpSchema, nodes: list[onnx.NodeProto], elements: Mapping[str, str]
+) -> set[str]:
+    """The types of all inputs and outputs of nodes of one op."""
+    found: set[str] = set()
+    for node in nodes:
+        typed = [*_typed(schema.inputs, node.input), *_typed(schema.outputs, node.output)]
+        # A name that no exporter has told the type of may have that of another one.
+        bound = {kind: elements[name] for name, kind in typed if name in elements}
+        for name, kind in typed:
+            element = elements.get(name, bound.get(kind))
+            found |= set(elements.values()) if element is None else {element}
     return {f"tensor({e.lower()})" for e in found}
+
+
+def _typed(formal: Sequence[Any], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Names with the variables of their types; the last formal one stands for all that follow."""
+    return [
+        (name, formal[min(i, len(formal) - 1)].type_str) for i, name in enumerate(names) if name
+    ]
 
 
 def _accepts(schema: onnx.defs.OpSchema, node: onnx.NodeProto) -> bool:

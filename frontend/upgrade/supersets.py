@@ -17,6 +17,8 @@ class Reason(Flag):
     """More element types are accepted."""
     WORDING = auto()
     """The documentation was clarified, or what was an error got a meaning (negative axes)."""
+    FLOATS = auto()
+    """Floats were errors; integers have the meaning that they had."""
     ATTRIBUTE = auto()
     """A new attribute; its default is the old behaviour."""
     INPUT = auto()
@@ -120,7 +122,7 @@ _TABLE: tuple[tuple[str, Mapping[int, Reason]], ...] = (
     ("Max Min", {6: HINT, 12: TYPES, 13: TYPES}),
     ("MaxPool", {8: ATTRIBUTE | OUTPUT, 10: ATTRIBUTE, 11: WORDING, 12: TYPES, 22: TYPES}),
     ("Mean Sum", {6: HINT, 13: TYPES}),
-    ("Mod", {13: TYPES, 28: WORDING}),
+    ("Mod", {13: TYPES, 28: Reason.FLOATS}),
     ("NegativeLogLikelihoodLoss", {13: WORDING, 22: TYPES}),
     ("OptionalGetElement", {18: TYPES, 28: TYPES}),
     ("OptionalHasElement", {18: INPUT | TYPES, 28: TYPES}),

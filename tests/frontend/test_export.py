@@ -475,3 +475,13 @@ def typed(text: str) -> Graph:
     graph = parse_graph(text)
     infer_types(graph)
     return graph
+
+
+def test_ops_on_integers_are_as_they_were() -> None:
+    """Mod of floats by floor came with opset 28; sizes are integers."""
+    text = """graph main(%x: int64[2]) -> (y) {
+        %y = Mod(%x, %x) : int64[2]
+        return %y
+    }"""
+    assert to_onnx(parse_graph(text)).opset_import[0].version == 13
+    assert to_onnx(parse_graph(text.replace("int64", "float32"))).opset_import[0].version == 28
