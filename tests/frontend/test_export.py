@@ -11,7 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from support.graph_text import body_of
 
-from graphkiln.driver import import_model
+from graphkiln.driver import import_model, optimize
 from graphkiln.frontend.export import EXPORTERS, ExportError, to_onnx
 from graphkiln.frontend.export import model as export_model
 from graphkiln.ir.dims import sym
@@ -485,3 +485,18 @@ def test_ops_on_integers_are_as_they_were() -> None:
     }"""
     assert to_onnx(parse_graph(text)).opset_import[0].version == 13
     assert to_onnx(parse_graph(text.replace("int64", "float32"))).opset_import[0].version == 28
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+def test_swish_is_written_for_older_opsets(alpha: float) -> None:
+    x = np.linspace(-4, 4, 9, dtype=np.float32)
+    text = f"""graph main(%x: float32[9]) -> (y) {{
+        %y = Swish(%x) {{alpha={alpha}}} : float32[9]
+        return %y
+    }}"""
+    written = to_onnx(parse_graph(text))
+    assert written.opset_import[0].version == 13
+    (found,) = ReferenceEvaluator(written).run(None, {"x": x})
+    np.testing.assert_allclose(found, x / (1 + np.exp(-alpha * x)), rtol=1e-5)
+    again = optimize(written)
+    assert [n.key for n in again.nodes if n.key in ("Swish", "Sigmoid")] == ["Swish"] or alpha != 1
