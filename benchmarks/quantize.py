@@ -97,9 +97,10 @@ def by_onnxruntime(model: Path, data: list[Feeds], target: Path, method: str) ->
 
 def by_nncf(model: Path, data: list[Feeds], target: Path, method: str) -> None:
     import nncf
+    from quantized_models import with_channel_axes
 
     kind = nncf.ModelType.TRANSFORMER if method == "transformer" else None
-    loaded = onnx.load(model)
+    loaded = with_channel_axes(onnx.load(model))
     found = nncf.quantize(loaded, nncf.Dataset(data), model_type=kind, subset_size=len(data))
     onnx.save(found, target)
 
