@@ -26,6 +26,7 @@ from .few_bits import FewBits, Format, least_error, rounded, whole_range
 from .gptq import reconstructed, result_errors
 from .gram import grams
 from .matrices import MatrixProduct, matrix_product
+from .measure import values_by_name
 from .numbers import decibels
 from .places import Objection
 from .selection import Selection
@@ -129,10 +130,10 @@ class QuantizeWeights(WeightsOnly):
             raise GraphError("gptq rounds by what layers read: give sample data")
         # Edits of the layers before would change what the others read.
         original = graph.copy()
-        nodes = {node.out().name: node for node in original.nodes}
+        values = values_by_name(original)
         products = []
         for layer in layers:
-            form = linear_form(original, nodes[layer.node.out().name])
+            form = linear_form(original, values[layer.node.out().name].node)
             assert form is not None, "the weights of a layer are a matrix"
             products.append(form)
         found = grams(original, products, context)

@@ -158,3 +158,16 @@ return %y
     feeds = {"x": RNG.standard_normal((3, 64)).astype(np.float32)}
     (found,), (wanted,) = evaluate(graph, feeds), evaluate(graph_of(text, arrays), feeds)
     assert np.mean((found - wanted) ** 2) < 0.05 * np.mean(wanted**2)
+
+
+def test_checks_of_the_run_may_stand_beside_layers() -> None:
+    """They have no result, by which layers are found again."""
+    lines, arrays = constant_lines({"a": A})
+    text = f"""graph main(%x: float32[N,64]) -> (o) {{
+{lines}
+kiln.Assert() {{a=<N>, b=50, message="too long", relation="<="}} @fits
+%y = MatMul(%x, %a)
+return %y
+}}"""
+    context = PassContext(data=samples())
+    assert QuantizeWeights(rounding=Rounding.GPTQ).run(graph_of(text, arrays), context).changes == 1
