@@ -24,7 +24,7 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
-import onnx.parser
+from onnx_net import Net
 
 LAYERS, HEADS, WIDTH = 6, 12, 384
 _LONGEST = 128
@@ -49,38 +49,6 @@ def weights() -> dict[str, np.ndarray]:
             array = np.frombuffer(data[first:last], np.float32)
             found[name] = array.reshape(entry["shape"])
     return found
-
-
-class Net:
-    """The text of an ONNX graph, and its constants."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.constants: dict[str, np.ndarray] = {}
-
-    def constant(self, array: np.ndarray) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants[name] = array
-        return name
-
-    def ints(self, *values: int) -> str:
-        return self.constant(np.array(values, np.int64))
-
-    def op(self, text: str) -> str:
-        """Add a node, ``Op<attributes>(inputs)``; gives the name of its result."""
-        name = f"t{len(self.lines)}"
-        self.lines.append(f"{name} = {text}")
-        return name
-
-    def model(self, result: str) -> onnx.ModelProto:
-        body = "\n".join([*self.lines, f"embedding = Identity({result})"])
-        model = onnx.parser.parse_model(
-            '<ir_version: 10, opset_import: ["": 20]> minilm (int64[N, S] ids, int64[N, S] mask)'
-            f" => (float[N, {WIDTH}] embedding) {{ {body} }}"
-        )
-        for name, array in self.constants.items():
-            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        return model
 
 
 def build() -> onnx.ModelProto:
@@ -134,7 +102,8 @@ def build() -> onnx.ModelProto:
     each = net.op(f"Unsqueeze({shown}, {net.ints(2)})")
     total = net.op(f"ReduceSum<keepdims: int = 0>({net.op(f'Mul({x}, {each})')}, {net.ints(1)})")
     count = net.op(f"ReduceSum<keepdims: int = 0>({each}, {net.ints(1)})")
-    return net.model(net.op(f"Div({total}, {count})"))
+    net.op(f"Div({total}, {count})", "embedding")
+    return net.model("int64[N, S] ids, int64[N, S] mask", f"float[N, {WIDTH}] embedding")
 
 
 @cache
