@@ -249,6 +249,19 @@ def test_it_works_on_blocked_layouts() -> None:
     assert _between_convolutions("Inverse", 6).count("kiln.UnpackChannels") == 2
 
 
+@pytest.mark.parametrize(("channels", "as_it_lies"), [(8, True), (6, False)])
+def test_what_needs_no_order_reads_blocks_as_they_lie(channels: int, as_it_lies: bool) -> None:
+    """Where channels do not fill a block up, it would see the padding."""
+    numbers = ", ".join(["0.5"] * 8 * channels)
+    lines = (
+        f"%w = constant float32[{channels},8,1,1] [{numbers}]\n%c = Conv(%x, %w)\n"
+        "%y = @Everything(%c)"
+    )
+    found = after("%x: float32[1,8,2,2]", lines, "layout,dce", toy_context())
+    unpacked = [] if as_it_lies else ["kiln.UnpackChannels"]
+    assert found == ["kiln.PackChannels", "kiln.ConvBlocked", *unpacked, "Everything"]
+
+
 # ---- fusion --------------------------------------------------------------------------------------
 
 
@@ -409,4 +422,5 @@ def test_it_is_in_the_coverage_table() -> None:
     assert rows["Squash"].how == COMPILED
     assert rows["Squash"].note == "The input, held between -1 and 1"
     assert rows["Same"].how == rows["Rows"].how == rows["Mix"].how == COMPILED
+    assert rows["Everything"].how == COMPILED
     assert rows["Elsewhere"].how == HOST

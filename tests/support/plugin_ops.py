@@ -18,7 +18,7 @@ from graphkiln.ir.types import Type, tensor
 from graphkiln.targets.generic import registry as lowerings
 from graphkiln.targets.generic.registry import LowerContext, lowering
 from graphkiln.targets.tir.builder import BufferTensor, TensorExpr
-from graphkiln.targets.tir.extents import index
+from graphkiln.targets.tir.extents import index, product
 from graphkiln.targets.tir.numeric import cast
 
 DOMAIN = "plugin.ops"
@@ -218,6 +218,18 @@ def _heavy() -> None:
     def _total(ctx: LowerContext) -> TensorExpr:
         x, out = ctx.input(0), ctx.result()
         _sum(ctx, out, x.shape[-1], lambda at, k: x[(*at, k)])
+        return out
+
+    op("Everything", domain=DOMAIN, arity=(1, 1),
+       traits=(Trait.REDUCTION, Trait.SINGLE_PASS, Trait.UNORDERED_SUM, Trait.SYMMETRIC),
+       evaluate=lambda _node, inputs: [inputs[0].sum(keepdims=False)])(
+           lambda ctx: [ctx.tensor(0).with_shape(())])  # fmt: skip
+
+    @lowering(_own("Everything"))
+    def _everything(ctx: LowerContext) -> TensorExpr:
+        x, out = ctx.buffered(0), ctx.result()
+        flat = ctx.b.view(x, (product(x.shape),))
+        _sum(ctx, out, flat.shape[0], lambda _at, k: flat[(k,)])
         return out
 
     op("Mix", domain=DOMAIN, arity=(2, 2),
