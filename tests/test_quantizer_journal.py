@@ -17,6 +17,7 @@ import graphkiln
 from graphkiln.ir.magnitudes import BINS
 from graphkiln.passes.quantize.histogram import Histogram
 from graphkiln.passes.services import NoJournal
+from graphkiln.quantizer.files import write_text
 from graphkiln.quantizer.journal import Journal, JournalError
 
 
@@ -153,3 +154,14 @@ def test_histograms_come_back(runs: list[tuple[float, float, list[int]]]) -> Non
     np.testing.assert_array_equal(again.counts, seen.counts)
     assert (again.low, again.high, again.runs) == (seen.low, seen.high, seen.runs)
     assert (again.mean_low, again.mean_high) == (seen.mean_low, seen.mean_high)
+
+
+def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+    """As the user's mask says, like any other file."""
+    (tmp_path / "plain").write_text("")
+    write_text(tmp_path / "r.json", "{}")
+    modes = {name: (tmp_path / name).stat().st_mode for name in ("plain", "r.json")}
+    assert modes["r.json"] == modes["plain"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "r.json"]
+    with pytest.raises(OSError):
+        write_text(tmp_path / "none" / "r.json", "{}")

@@ -31,13 +31,14 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.onnx_types import element_code
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
-from ..base import Pass, PassContext, PassResult, register_pass
+from ..base import PassContext, register_pass
 from ..claims import lossy
 from ..float_signs import not_below_zero
 from .insert import BIAS, weights_of
 from .matrices import MatrixProduct, matrix_product
 from .numbers import Parameters, decibels, quantized, restored, weight_parameters
 from .operands import activation_kind, is_float
+from .outermost import Outermost
 from .places import Objection
 from .selection import Selection
 from .sensitivity import layer_noise
@@ -49,7 +50,7 @@ _LEAST = np.asarray(np.finfo(np.float32).tiny, np.float32)
 
 @register_pass
 @dataclass(frozen=True)
-class QuantizeDynamic(Pass):
+class QuantizeDynamic(Outermost):
     """Quantizes products by constant weights to 8 bits, with ranges found in each run, and tables
     that are looked up, whose rows have a scale each.
 
@@ -63,10 +64,6 @@ class QuantizeDynamic(Pass):
     claims = {
         "dynamic": lossy("x = s (q - z), W = s_W Q", "s / 2 for each number, s_W / 2 for weights"),
     }
-
-    def run(self, graph: Graph, context: PassContext) -> PassResult:
-        """Bodies of loops and branches stay as they are, as for static quantization."""
-        return PassResult.of(self.apply(graph, context))
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         return self.quantize(graph, context, lambda _: None)

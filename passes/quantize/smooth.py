@@ -22,13 +22,14 @@ import numpy as np
 
 from ...ir.edit import Editor
 from ...ir.graph import Graph, GraphError, Value
-from ..base import Pass, PassContext, PassResult, Row, register_pass
+from ..base import PassContext, Row, register_pass
 from ..claims import AFFINE, rounds
 from ..fold_affine.linear import Channels
 from .channel_ranges import STRENGTHS, ChannelRanges
 from .measure import measured, reduced, values_by_name
 from .numbers import activation_parameters, decibels, quantized, weight_parameters
 from .operands import activation_kind, filter_axis, linear_channels
+from .outermost import Outermost
 from .places import Use
 from .scaling import Changes, Source, constant_at, multiplied, multiplied_inputs, put
 from .sources import source_of
@@ -43,7 +44,7 @@ _MOST_NUMBERS = 1 << 25
 
 @register_pass
 @dataclass(frozen=True)
-class Smooth(Pass):
+class Smooth(Outermost):
     """Scales channels of what products read, and their weights by the inverse.
 
     The float function stays the same up to rounding. Takes sample data. A row of the table
@@ -58,10 +59,6 @@ class Smooth(Pass):
     @property
     def uses_samples(self) -> bool:
         return True
-
-    def run(self, graph: Graph, context: PassContext) -> PassResult:
-        """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
-        return PassResult.of(self.apply(graph, context))
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         inputs = [_Input(x, readers) for x, readers in _read(graph).items()]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 
 from ...ir.graph import Graph, GraphError, Node, Value
-from ..base import Pass, PassContext, PassResult, Row, register_pass
+from ..base import PassContext, Row, register_pass
 from ..claims import lossy
 from ..ranges import Range, remark_on_unused
 from .bias_correction import correct_biases
@@ -21,6 +21,7 @@ from .insert import Inserted, insert_quantizers
 from .numbers import decibels
 from .observers import observe
 from .operands import activation_kind
+from .outermost import Outermost
 from .places import Objection, Places, places_of
 from .rounding import WeightRounding, round_together
 from .selection import Selection
@@ -37,7 +38,7 @@ _RARELY = 8
 
 @register_pass
 @dataclass(frozen=True)
-class Quantize(Pass):
+class Quantize(Outermost):
     """Quantizes products to 8 bits.
 
     Ranges are those that the compilation is given; for other tensors, ``method`` picks them from
@@ -81,10 +82,6 @@ class Quantize(Pass):
     @property
     def uses_samples(self) -> bool:
         return True
-
-    def run(self, graph: Graph, context: PassContext) -> PassResult:
-        """Bodies of loops and branches stay as they are: nobody can observe what runs in them."""
-        return PassResult.of(self.apply(graph, context))
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         remark = remark_on_unused(context.ranges, self.ranged(graph, context))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 from ...ir.graph import Graph
-from ..base import Pass, PassContext, PassResult
+from ..base import PassContext
+from .outermost import Outermost
 from .places import Objection
 
 
-class WeightsOnly(Pass):
+class WeightsOnly(Outermost):
     """A pass whose rows of the table ``layers`` say what each layer's weights have become."""
-
-    def run(self, graph: Graph, context: PassContext) -> PassResult:
-        """Bodies of loops and branches stay as they are."""
-        return PassResult.of(self.apply(graph, context))
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         return self.quantize(graph, context, lambda _: None)
 
+    @abstractmethod
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Change the weights of the selected layers, but for those that ``leave`` objects to."""
-        raise NotImplementedError
 
     def ranged(self, graph: Graph, context: PassContext) -> set[str]:
         """None: activations stay floats."""
