@@ -72,10 +72,12 @@ class Scheme:
         return cast(Step, found(**self.fixed, **values, **selected))
 
 
+_RANGED = ("method", "share", "bias_correction", "rounding", "all_layers")
 _FEW_BITS = ("block", "rounding")
 
 SCHEMES: Mapping[str, Scheme] = {
-    "int8": Scheme("quantize", ("method", "share", "bias_correction", "rounding", "all_layers")),
+    "int8": Scheme("quantize", _RANGED),
+    "int16": Scheme("quantize", _RANGED, {"activations": 16}),
     "int8-dynamic": Scheme("quantize_dynamic", (), replaces=True),
     "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}, replaces=True),
     "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}, replaces=True),
