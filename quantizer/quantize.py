@@ -121,6 +121,8 @@ def quantize(
     _refuse_recovery(scheme, equalize, smooth)
     passes = ",".join([_BEFORE, *["equalize"] * equalize, *["smooth"] * smooth])
     other = None if fallback == FLOAT else WithFallback(step, _fallback(fallback))
+    if fallback == scheme and not given and not entries:
+        raise OptionError(f"fallback does nothing: it is the scheme {scheme}, as for all layers")
     if other is not None and max_drop is None and not exclude_worst:
         raise OptionError("fallback needs max_drop or exclude_worst, which leave layers to it")
     if exclude_worst < 0:

@@ -257,6 +257,7 @@ def test_the_worst_layers_get_the_other_scheme() -> None:
     [
         ({"fallback": "int3", "max_drop": 0.1}, "fallback is one of float, int8, .*, not 'int3'"),
         ({"fallback": "int8-dynamic"}, "fallback needs max_drop or exclude_worst"),
+        ({"fallback": "int8", "max_drop": 0.1}, "fallback does nothing: it is the scheme int8"),
     ],
 )
 def test_fallbacks_that_make_no_sense_are_told(options: dict[str, Any], reason: str) -> None:
