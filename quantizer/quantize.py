@@ -37,6 +37,8 @@ is known."""
 
 _RANGED = ("int8", "int16")
 """The schemes that go by ranges of tensors."""
+_SMOOTH = {"int8": "smooth", "int8-dynamic": "smooth{dynamic=true}"}
+"""The pass that moves large channels, for each scheme that it helps."""
 
 
 def quantize(
@@ -83,9 +85,9 @@ def quantize(
     ``bfloat16-weights`` store weights in 16 bits.
 
     With ``equalize``, channels between two layers get ranges that are alike, and with ``smooth``,
-    large channels of activations move into weights, before ranges are found. With ``data_free``,
-    ranges come from inputs that are made up (:mod:`.data_free`) in the place of samples, and the
-    result has a warning that says so.
+    large channels of activations move into weights, before ranges are found, which takes samples
+    for ``int8-dynamic``, too. With ``data_free``, ranges come from inputs that are made up
+    (:mod:`.data_free`) in the place of samples, and the result has a warning that says so.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
@@ -119,7 +121,7 @@ def quantize(
         else step_of(scheme, given, only, exclude)
     )
     _refuse_recovery(scheme, equalize, smooth)
-    passes = ",".join([_BEFORE, *["equalize"] * equalize, *["smooth"] * smooth])
+    passes = ",".join([_BEFORE, *["equalize"] * equalize, *([_SMOOTH[scheme]] if smooth else [])])
     other = None if fallback == FLOAT else WithFallback(step, _fallback(fallback))
     if fallback == scheme and not given and not entries:
         raise OptionError(f"fallback does nothing: it is the scheme {scheme}, as for all layers")
@@ -177,7 +179,7 @@ def _refuse_with_data_free(scheme: str, data: Any, max_drop: float | None) -> No
 
 def _refuse_recovery(scheme: str, equalize: bool, smooth: bool) -> None:
     """Raise :class:`.OptionError` for ways to lose less with schemes that they are not for."""
-    for name, asked, schemes in (("equalize", equalize, _RANGED), ("smooth", smooth, ("int8",))):
+    for name, asked, schemes in (("equalize", equalize, _RANGED), ("smooth", smooth, _SMOOTH)):
         if asked and scheme not in schemes:
             raise OptionError(f"{name} does nothing with the scheme {scheme}")
 
