@@ -6,7 +6,7 @@ import numpy as np
 
 _LEAST_BYTES = 4096
 """Smaller weights stay as they are."""
-_MOST = 0.5
+_MOST = 0.6
 """So does a weight whose compact form is larger than this share of it: it can be mapped."""
 
 

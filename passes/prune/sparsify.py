@@ -116,7 +116,7 @@ class Sparsify(Outermost):
     def _kept(self, weights: np.ndarray, mask: np.ndarray, gram: np.ndarray | None) -> np.ndarray:
         """The weights ``[groups, K, outputs]`` that stay, and zeros."""
         if gram is None or not self.adjust:
-            return weights * mask
+            return _without(weights, mask)
         return np.array([_adjusted(*group) for group in zip(weights, mask, gram, strict=True)])
 
     def _layers(self, graph: Graph) -> tuple[list[Channels], dict[Node, str]]:
@@ -227,14 +227,19 @@ def _largest(rows: np.ndarray, zeros: float) -> np.ndarray:
     return kept
 
 
+def _without(weights: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The weights that stay, and zeros without a sign, which artifacts leave out."""
+    return np.where(mask, weights, weights.dtype.type(0))
+
+
 def _adjusted(weights: np.ndarray, mask: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """``[K, outputs]`` without the weights that go, for which the others make up; not so in outputs
     where that would be worse.
     """
-    plain, adjusted = weights * mask, np.zeros(weights.shape)
+    plain, adjusted = _without(weights, mask), np.zeros(weights.shape)
 
     def stay(k: int, row: np.ndarray, _ahead: Ahead) -> np.ndarray:
-        adjusted[k] = row * mask[k]
+        adjusted[k] = _without(row, mask[k])
         return adjusted[k]
 
     compensated(weights, gram, stay)

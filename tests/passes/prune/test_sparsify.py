@@ -72,6 +72,7 @@ def test_the_smallest_weights_go(line: str, x: str, name: str, axes: tuple[int, 
     (found,), context = sparse(net(f"%y = {line}", x), zeros=0.25)
     w = ARRAYS[name]
     gone = found == 0
+    assert not np.signbit(found[gone]).any()
     assert gone.sum() == round(0.25 * w.size)
     np.testing.assert_array_equal(found[~gone], w[~gone])
     assert np.abs(w[gone]).max() <= np.abs(w[~gone]).min()
