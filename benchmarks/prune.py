@@ -5,9 +5,9 @@
 Prunes the share ``--ratio`` of the channels of every model by magnitude, and compares it with the
 model in which these channels count for 0 wherever they are summed over, both run by onnxruntime on
 the inputs kept for the model (``DIR/NAME/inputs.npz``) or on random ones. Prints the greatest
-difference, relative to the greatest magnitude of the result, the share of weights and of multiply
-and add operations that is left, the number of groups of channels that were pruned, and those that
-were refused, with ``--reasons`` each one with its reason.
+difference, relative to the greatest magnitude of the result (or to 0.001), the share of weights and
+of operations that is left, the number of groups of channels that were pruned, and those that were
+refused, with ``--reasons`` each one with its reason.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def results(graph: Graph, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """The greatest difference in terms of the greatest magnitude."""
+    """The greatest difference in terms of the greatest magnitude, or of 0.001 if that is more."""
     if a.dtype.kind != "f":
         return float((a != b).any())
     a, b = a.astype(np.float64), b.astype(np.float64)
-    scale = np.abs(b).max(initial=0) or 1.0
+    scale = np.abs(b).max(initial=1e-3)
     return float(np.abs(a - b).max(initial=0) / scale)
 
 

@@ -8,10 +8,11 @@ positions can only be dropped together, and defines what that does to the result
 
 from .channels import Channels, Group
 from .importance import CRITERIA, ON_SAMPLES
+from .prune import Prune
 from .remove import dropped_positions, remove
 from .select import Amounts, select
 
 __all__ = [
-    "CRITERIA", "ON_SAMPLES", "Amounts", "Channels", "Group", "dropped_positions", "remove",
-    "select",
+    "CRITERIA", "ON_SAMPLES", "Amounts", "Channels", "Group", "Prune", "dropped_positions",
+    "remove", "select",
 ]  # fmt: skip

@@ -258,24 +258,22 @@ class Coupling:
         self, item: int | None, size: Dim, axis: Axis, axes: AxisMap, items: Sequence[int | None]
     ) -> None:
         """Note what an axis of a node consists of."""
-        found = [items[f] for p in axis for f in p.factors if items[f] is not None]
+        found = [i for p in axis for f in p.factors if (i := items[f]) is not None]
         if item is None:
             # One position cannot be dropped; an open number of them is not told apart.
             for f in found:
-                assert f is not None
                 self.refuse(f, "its size is known only when the model runs")
             return
+        if len(axis) == 1 and len(found) == 1 and axis[0].is_plain:
+            if self._sizes[found[0]] == size:
+                self._unite(item, found[0])
+                return
         parts = [_part(p, axes, items) for p in axis]
         stepped = any(p.step != 1 or p.reach != 1 for p in axis)
         if stepped or any(part is None for part in parts):
             told = "positions of it are taken in steps, or their number is not known"
             for f in [item, *found]:
-                assert f is not None
                 self.refuse(f, told)
-            return
-        if len(axis) == 1 and len(found) == 1 and self._sizes[found[0] or 0] == size:
-            assert found[0] is not None
-            self._unite(item, found[0])
             return
         self.relations.append(Relation(item, tuple(p for p in parts if p is not None)))
 

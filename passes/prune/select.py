@@ -1,9 +1,10 @@
 """Which channels are dropped: the least important ones, as far as every axis allows.
 
-An axis of ``n`` positions keeps ``n * (1 - ratio)`` of them, rounded to a multiple of what kernels
-take at a time where it has two blocks or more. Channels are gone through from the least important
-one on, and dropped where every axis that has positions of them may still lose these. So axes that
-share channels in part, such as those of concatenations, need no special case.
+An axis of ``n`` positions keeps ``n * (1 - ratio)`` of them, rounded to all of them or to a
+multiple of what kernels take at a time, or of a half of that, a quarter and so on where it has less
+than four times as many. Channels are gone through from the least important one on, and dropped
+where every axis that has positions of them may still lose these. So axes that share channels in
+part, such as those of concatenations, need no special case.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Amounts:
 
     ``ratio`` is the share of channels, 0 to 1 (1 excluded): of every axis, or with ``overall`` of
     all channels that may be dropped together. ``layers`` are pairs of a pattern and a ratio for the
-    channels that the nodes of these names make; the first that matches counts. Widths of two
+    channels that the nodes of these names make; the first that matches counts. Axes of four times
     ``multiple`` or more stay multiples of it.
     """
 
@@ -78,14 +79,22 @@ def normalized(channels: Channels, scores: np.ndarray) -> np.ndarray:
 
 def kept_width(size: int, ratio: float, multiple: int) -> int:
     """How many of ``size`` positions are kept: ``size * (1 - ratio)``, rounded, one at least."""
-    step = multiple if size >= 2 * multiple else 1
-    return min(size, max(step, int(round(size * (1 - ratio) / step)) * step))
+    step, wanted = _step(size, multiple), size * (1 - ratio)
+    rounded = min(size, max(step, round(wanted / step) * step))
+    return size if size - wanted < abs(rounded - wanted) else rounded
 
 
 def _up(kept: int, size: int, multiple: int) -> int:
     """A number of kept positions, rounded up."""
-    step = multiple if size >= 2 * multiple else 1
+    step = _step(size, multiple)
     return min(size, -(-kept // step) * step)
+
+
+def _step(size: int, multiple: int) -> int:
+    """What ``multiple`` is for an axis of ``size``: a quarter of it at most."""
+    while multiple > 1 and size < 4 * multiple:
+        multiple //= 2
+    return multiple
 
 
 def _candidates(channels: Channels) -> np.ndarray:
