@@ -7,12 +7,13 @@ positions can only be dropped together, and defines what that does to the result
 """
 
 from .channels import Channels, Group
+from .idle import Idle
 from .importance import CRITERIA, ON_SAMPLES
 from .prune import Prune
 from .remove import dropped_positions, remove
 from .select import Amounts, select
 
 __all__ = [
-    "CRITERIA", "ON_SAMPLES", "Amounts", "Channels", "Group", "Prune", "dropped_positions",
+    "CRITERIA", "ON_SAMPLES", "Amounts", "Channels", "Group", "Idle", "Prune", "dropped_positions",
     "remove", "select",
 ]  # fmt: skip

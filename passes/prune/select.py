@@ -60,10 +60,16 @@ def select(channels: Channels, scores: np.ndarray, amounts: Amounts) -> np.ndarr
     dropped = _drop_least(channels, scores, budget, most)
     if not amounts.overall or amounts.multiple == 1:
         return dropped
-    # Axes now have any width: each keeps as many more as make it a multiple.
-    lost = _lost(channels, dropped)
-    rounded = _budgets(channels, lambda i, n: _up(n - lost.get(i, 0), n, amounts.multiple))
-    return _drop_least(channels, scores, rounded, None)
+    return to_multiples(channels, np.where(dropped, scores, np.nan), amounts.multiple)
+
+
+def to_multiples(channels: Channels, scores: np.ndarray, multiple: int) -> np.ndarray:
+    """The channels with a score, bool for each, without the most important ones of every axis that
+    would have no position left, or a number of them that is no multiple.
+    """
+    lost = _lost(channels, np.isfinite(scores))
+    budget = _budgets(channels, lambda i, n: _up(n - lost.get(i, 0), n, multiple))
+    return _drop_least(channels, scores, budget, None)
 
 
 def normalized(channels: Channels, scores: np.ndarray) -> np.ndarray:
@@ -85,9 +91,9 @@ def kept_width(size: int, ratio: float, multiple: int) -> int:
 
 
 def _up(kept: int, size: int, multiple: int) -> int:
-    """A number of kept positions, rounded up."""
+    """A number of kept positions, rounded up, one step at least."""
     step = _step(size, multiple)
-    return min(size, -(-kept // step) * step)
+    return min(size, max(1, -(-kept // step)) * step)
 
 
 def _step(size: int, multiple: int) -> int:
@@ -149,4 +155,4 @@ def _lost(channels: Channels, dropped: np.ndarray) -> dict[int, int]:
     return dict(zip(items.tolist(), counts.tolist(), strict=True))
 
 
-__all__ = ["Amounts", "kept_width", "normalized", "select"]
+__all__ = ["Amounts", "kept_width", "normalized", "select", "to_multiples"]
