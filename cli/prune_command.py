@@ -59,8 +59,12 @@ if TYPE_CHECKING:
     help="Keep widths multiples of N (default: what the target's kernels take at a time).",
 )  # fmt: skip
 @click.option(
+    "--reconstruct", is_flag=True,
+    help="Let the weights that are left make up for the channels that go, on samples.",
+)  # fmt: skip
+@click.option(
     "--data", metavar="FILE.npz|FOLDER|MODULE:FUNCTION",
-    help="Samples, for the criterion activation and for --max-drop.",
+    help="Samples, for the criterion activation, --reconstruct and --max-drop.",
 )  # fmt: skip
 @click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the report.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -68,8 +72,8 @@ if TYPE_CHECKING:
 def command(
     model: str, output: str | None, ratio: float | None, target_flops: float | None,
     max_drop: str | None, metric: str | None, criterion: str, overall: bool,
-    layers: tuple[str, ...], multiple: int | None, data: str | None, report: str | None,
-    quiet: bool, **values: Any,
+    layers: tuple[str, ...], multiple: int | None, reconstruct: bool, data: str | None,
+    report: str | None, quiet: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Remove the least important channels, units and heads of MODEL."""
     from ..pruner import prune
@@ -87,7 +91,7 @@ def command(
             max_drop=None if max_drop is None else parse_drop(max_drop),
             metric=None if metric is None else function_of(metric), overall=overall,
             layers=dict(map(_layer, layers)), criterion=criterion, multiple=multiple,
-            options=options, listener=progress,
+            reconstruct=reconstruct, options=options, listener=progress,
         )  # fmt: skip
         found.save(path, progress)
         if report is not None:

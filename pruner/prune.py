@@ -38,6 +38,7 @@ def prune(
     layers: Mapping[str, float] | None = None,
     criterion: str = "l2",
     multiple: int | None = None,
+    reconstruct: bool = False,
     options: CompileOptions | None = None,
     listener: Listener | None = None,
     **fields: Any,
@@ -54,6 +55,9 @@ def prune(
     their own for the channels that they make; 0 leaves these. Axes of four times ``multiple`` or
     more stay multiples of it (default: the channels that the target's kernels take at a time).
 
+    With ``reconstruct``, the weights that read dropped channels are replaced by those that come
+    closest to the original on ``data``, by least squares.
+
     With ``target_flops`` (0 to 1) the least ratio is taken that leaves no more than this share of
     the operations, and with ``max_drop`` the greatest one that keeps the mean of ``metric`` over
     ``data`` (default: agreement with the original, 0 to 1) within that of the original. Further
@@ -69,12 +73,12 @@ def prune(
 
     chosen = options or CompileOptions(target=target, shapes=shapes, **fields)
     _check(ratio, target_flops, max_drop, metric)
-    needs_data = max_drop is not None or criterion in ON_SAMPLES
+    needs_data = max_drop is not None or reconstruct or criterion in ON_SAMPLES
     has_data = not isinstance(data, tuple) or bool(data)
     if has_data is not needs_data:
         why = "needs samples: give data" if needs_data else "uses no samples: leave the data out"
         raise OptionError(f"pruning by {criterion!r} {why}")
-    how = _How(overall, dict(layers or {}), criterion, multiple)
+    how = _How(overall, dict(layers or {}), criterion, multiple, reconstruct)
     with rare_collections():
         work = _Pruning.of(model, data, chosen, listener or silent, how)
         if target_flops is not None:
@@ -108,13 +112,16 @@ class _How:
     layers: dict[str, float]
     criterion: str
     multiple: int | None
+    reconstruct: bool
 
     def step(self, ratio: float) -> Pass:
         """The pass that drops this share."""
         from ..passes.prune import Prune
 
         layers = tuple(f"{pattern}={own}" for pattern, own in self.layers.items())
-        return Prune(ratio, self.overall, layers, self.criterion, self.multiple)
+        return Prune(
+            ratio, self.overall, layers, self.criterion, self.multiple, self.reconstruct
+        )  # fmt: skip
 
 
 @dataclass

@@ -83,6 +83,20 @@ def test_accuracy_within_a_goal(model: Path) -> None:
     assert found.score is not None and found.score > 0.98 and found.ratio < 0.9
 
 
+def test_weights_make_up_for_what_goes(model: Path) -> None:
+    """Agreement with the original on samples that were not seen."""
+    original = ReferenceEvaluator(onnx.load(model))
+
+    def error(pruned: graphkiln.Pruned) -> float:
+        theirs = ReferenceEvaluator(pruned.to_onnx())
+        pairs = ((theirs.run(None, s)[0], original.run(None, s)[0]) for s in samples(8)[4:])
+        return sum(float(np.square(a - b).sum()) for a, b in pairs)
+
+    plain = graphkiln.prune(model, ratio=0.25)
+    better = graphkiln.prune(model, samples(4), ratio=0.25, reconstruct=True)
+    assert better.after == plain.after and error(better) < error(plain)
+
+
 def test_nothing_is_dropped_where_nothing_may_be_lost(model: Path) -> None:
     found = graphkiln.prune(model, ratio=0.0)
     assert found.after == found.before

@@ -12,6 +12,7 @@ from ..base import Pass, PassContext, PassResult, register_pass
 from ..claims import lossy
 from .channels import Channels, Group
 from .importance import CRITERIA, ON_SAMPLES
+from .reconstruct import reconstruct
 from .remove import remove
 from .select import Amounts, select
 
@@ -27,9 +28,9 @@ class Prune(Pass):
     ``ratio`` is the share of the channels of each axis, or with ``overall`` of all together;
     ``layers`` are patterns of the nodes that make channels, with ratios of their own
     (``/head/*=0.1``). ``criterion`` is one of :data:`.importance.CRITERIA`. Wide axes stay
-    multiples of ``multiple``, by default the channels that the target's kernels take at a time. A
-    row of the table ``groups`` tells of each group of channels how many were dropped, or why none
-    may be.
+    multiples of ``multiple``, by default the channels that the target's kernels take at a time.
+    With ``reconstruct``, what reads the channels makes up for them on samples. A row of the table
+    ``groups`` tells of each group of channels how many were dropped, or why none may be.
 
     What it needs of the graph: sizes in ops of the dialect, which the pass ``shapes`` makes.
     """
@@ -38,17 +39,21 @@ class Prune(Pass):
     claims = {
         "pruned": lossy(
             "sum_i W_i x_i = sum_{i kept} W_i x_i", "the products of the channels that are dropped"
-        )
+        ),
+        "reconstructed": lossy(
+            "sum_{i kept} W_i x_i = sum_{i kept} W'_i x_i", "less than without it on the samples"
+        ),
     }
     ratio: float = 0.3
     overall: bool = False
     layers: tuple[str, ...] = ()
     criterion: str = "l2"
     multiple: int | None = None
+    reconstruct: bool = False
 
     @property
     def uses_samples(self) -> bool:
-        return self.criterion in ON_SAMPLES
+        return self.reconstruct or self.criterion in ON_SAMPLES
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         return PassResult.of(self.apply(graph, context))
@@ -59,7 +64,9 @@ class Prune(Pass):
         scores = CRITERIA[self.criterion](channels, context)
         dropped = select(channels, scores, amounts)
         tell(channels, dropped, context)
-        return {"pruned": remove(graph, channels, dropped, context, "pruned")}
+        count = reconstruct(channels, dropped, context) if self.reconstruct else 0
+        pruned = remove(graph, channels, dropped, context, "pruned")
+        return {"pruned": pruned, "reconstructed": count}
 
     def _amounts(self, context: PassContext) -> Amounts:
         """Raises :class:`.GraphError` for options that make no sense."""
