@@ -68,6 +68,8 @@ class _Kept:
         self.coupling = channels.coupling
         self.masks: dict[int, np.ndarray] = {}
         """Which positions of an item stay, for those that lose some."""
+        self.constants: dict[tuple[Value, tuple[tuple[int, bytes], ...]], Value] = {}
+        """What became of constants, by what they lost along which axes."""
         lost = dropped[channels.label]
         for item in np.unique(channels.items[lost]).tolist():
             base = channels.base[item]
@@ -138,9 +140,13 @@ def _shrink_constants(editor: Editor, node: Node, kept: _Kept) -> bool:
         value = editor.graph.input(node, operand)
         array = None if value is None else value.constant
         assert value is not None and array is not None
-        for axis, mask in axes:
-            array = np.compress(mask, array, axis)
-        editor.set_input(node, operand, editor.constant(np.ascontiguousarray(array), value.name))
+        # What several nodes share stays shared where all of them lose the same.
+        key = value, tuple((axis, mask.tobytes()) for axis, mask in axes)
+        if key not in kept.constants:
+            for axis, mask in axes:
+                array = np.compress(mask, array, axis)
+            kept.constants[key] = editor.constant(np.ascontiguousarray(array), value.name)
+        editor.set_input(node, operand, kept.constants[key])
     return bool(operands)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.prune_zoo import ZOO
-from support.pruning import assert_exact, free_groups, prune_exactly
+from support.pruning import Net, assert_exact, free_groups, prune_exactly
 
 from graphkiln.passes.base import PassContext
 from graphkiln.passes.prune import Amounts, Channels
@@ -62,3 +62,14 @@ def test_unread_channels_alone_may_go() -> None:
     assert_exact(graph, pruned, channels, dropped, context)
     (sliced,) = (n for n in pruned.nodes if n.key == "kiln.Slice")
     assert sliced.attrs["starts"] == (0, 2, 0, 0)
+
+
+def test_shared_constants_stay_shared_where_all_lose_the_same() -> None:
+    lines = """%c = MatMul(%x, %w1)
+        %a = Add(%c, %b)
+        %d = Mul(%a, %b)
+        %y = MatMul(%d, %w2)
+        %y"""
+    net = Net(lines, {"w1": (6, 8), "b": (8,), "w2": (8, 3)}, {}, "%x: float32[2,6]")
+    pruned = prune_exactly(net.graph(), Amounts(0.5))
+    assert sorted(_sizes(pruned)) == [4, 12, 24]
