@@ -6,7 +6,7 @@ of such a channel give a number again, and so does any product with 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,8 @@ def _of_others(graph: Graph, node: Node, found: Mapping[Value, Numbers]) -> Numb
     first = next((found[v] for v in inputs if v is not None and v in found), None)
     if first is None or len(node.outputs) > 1:
         return None
-    if node.key in ("GlobalAveragePool", "GlobalMaxPool", "MaxPool") or _is_unpadded(node):
+    keeps = _POOLS.get(node.key)
+    if keeps is not None and keeps(node):
         return first if first.axis == 1 else None
     t = node.out().type
     if not broadcasts(graph, node) or not isinstance(t, TensorType) or not t.dtype.is_float:
@@ -94,12 +95,21 @@ def _of_others(graph: Graph, node: Node, found: Mapping[Value, Numbers]) -> Numb
     return _elementwise(graph, node, first, found)
 
 
+def _always(_node: Node) -> bool:
+    return True
+
+
 def _is_unpadded(node: Node) -> bool:
-    """Is it an average pool whose windows read no padding?"""
-    if node.key != "AveragePool" or attribute(node, "ceil_mode"):
-        return False
-    padded = any(attribute(node, "pads") or ())
+    """Do windows read no padding?"""
+    padded = any(attribute(node, "pads") or ()) or bool(attribute(node, "ceil_mode"))
     return not padded and attribute(node, "auto_pad") in ("NOTSET", "VALID")
+
+
+_POOLS: Mapping[str, Callable[[Node], bool]] = {
+    "AveragePool": _is_unpadded, "MaxPool": _always, "GlobalAveragePool": _always,
+    "GlobalMaxPool": _always,
+}  # fmt: skip
+"""Pools, and when they give the number back that all elements of a channel are."""
 
 
 def _elementwise(

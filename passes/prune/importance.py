@@ -53,8 +53,8 @@ def _weights(channels: Channels) -> Iterator[tuple[Parameter, np.ndarray, np.nda
 
 
 def _is_weight(p: Parameter) -> bool:
-    product = has_trait(p.node, Trait.CONTRACTION)
-    return product or p.operand == 0 and p.node.key in ("Gather", "DequantizeLinear")
+    """Is it a weight of a product, or what its first operand is made of, such as a table?"""
+    return has_trait(p.node, Trait.CONTRACTION) or p.operand == 0
 
 
 def _l1(channels: Channels, _context: PassContext) -> np.ndarray:
