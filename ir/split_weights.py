@@ -1,9 +1,8 @@
 """Packed weights as the sum of two, for dot products that sum pairs in too few bits.
 
-``vpmaddubsw`` multiplies bytes without sign by bytes with sign, and adds neighbouring products in
-16 bits. 255 * 127 + 255 * 100 = 57,885 would saturate at 32,767. As weights are constants, it is
-known which pairs could: those that sum to more than 128 in magnitude, some 15 % in trained
-networks. A step of the reduction with such a pair is done twice, by halves of the weights.
+As weights are constants, it is known which pairs of products could saturate (:mod:`.pairs`): some
+15 % in trained networks. A step of the reduction with such a pair is done twice, by halves of the
+weights. Weights that graphkiln quantizes itself may be chosen so that no pair can.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+
+from .pairs import saturating
 
 _ROOMS = 8
 """The residual has room for so many eighths of all steps, so that layers of one shape, which differ
@@ -44,7 +45,7 @@ def split_pairs(packed: np.ndarray, tiles: int, vector: int, limit: int) -> Spli
     if limit < 128:
         raise ValueError(f"two halves of int8 may sum to 128, beyond the limit of {limit}")
     pairs = packed.reshape(-1, 2)
-    beyond = np.abs(pairs.sum(axis=1, dtype=np.int16)) > limit
+    beyond = saturating(pairs, limit)
     if not beyond.any():
         return None
     rest = np.where(beyond[:, None], pairs - (pairs >> 1), 0).astype(np.int8)
