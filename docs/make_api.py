@@ -68,6 +68,7 @@ PAGES = (
             Part("quantizer/scores", ("Metric", "ScoreError")),
             Part("quantizer/control", ("BudgetError",)),
             Part("quantizer/data_free", ("DataFreeError",)),
+            Part("pruner/prune"), Part("pruner/result"),
             Part("runtime/session", ("load", "Session")),
             Part(
                 "errors",

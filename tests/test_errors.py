@@ -24,7 +24,9 @@ from graphkiln.ir.registry import InferContext, OpSpec
 from graphkiln.passes import base
 
 ROOT = Path(graphkiln.__file__).parent
-LAYERS = ("cli", "codegen", "frontend", "ir", "passes", "quantizer", "runtime", "targets")
+LAYERS = (
+    "cli", "codegen", "frontend", "ir", "passes", "pruner", "quantizer", "runtime", "targets"
+)  # fmt: skip
 MODULES = [*ROOT.glob("*.py"), *(p for layer in LAYERS for p in (ROOT / layer).rglob("*.py"))]
 
 # ---- fields --------------------------------------------------------------------------------------
