@@ -59,10 +59,9 @@ class Layouts(Protocol):
         """
         ...
 
-    @property
-    def fewest_filters(self) -> int:
+    def fewest_filters(self, depth: int) -> int:
         """The fewest filters for which blocks, which may be mostly padding, are faster than plain
-        ones.
+        ones. Sums are of floats where ``depth`` is 1, else of dot products of so many integers.
         """
         ...
 

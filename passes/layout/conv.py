@@ -222,7 +222,8 @@ def _choice(p: Planner, work: Work) -> tuple[ConvShape, Choice] | None:
     if group > 1 and (channels % p.block or filters % p.block):
         p.keep(work.node, f"its groups do not fall on blocks of {p.block} channels")
         return None
-    if filters < p.layouts.fewest_filters and not (work.x in p.blocked and _is_pointwise(work)):
+    fewest = p.layouts.fewest_filters(work.depth)
+    if filters < fewest and not (work.x in p.blocked and _is_pointwise(work)):
         p.keep(work.node, f"its {filters} filters would leave most of a block of {p.block} empty")
         return None
     image = tuple(d if isinstance(d, int) else None for d in work.image)

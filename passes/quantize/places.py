@@ -9,7 +9,9 @@ faster there. What they read is followed backwards:
   with a range for each;
 - through functions that cost as much as the sums in front of them, such as SiLU behind a
   convolution of few channels: what they read is quantized, too, so that they become tables of 256
-  results. The same through a product of such a function's result with factors of channels.
+  results. The same through a product of such a function's result with factors of channels;
+- a convolution's result that is multiplied by factors of channels which depend on it
+  (squeeze-and-excitation), for all that read it: it is large, and read several times.
 
 Everything else computes floats, in the kernel of the op whose result it takes.
 """
@@ -150,8 +152,12 @@ class _Search:
                 self._quantize_for_all(read)
             elif node.key == "Mul":
                 for index, source in self._sources(node):
-                    if source.shape == value.shape and self._tabled(source.node) is not None:
+                    if source.shape != value.shape:
+                        continue
+                    if self._tabled(source.node) is not None:
                         self._quantize(source, Use(node, index))
+                    elif source.node in self._places.products and self._is_scaled(node, source):
+                        self._quantize_for_all(source)
 
     def result(self) -> Places:
         self._places.groups = [
@@ -184,6 +190,14 @@ class _Search:
             return None
         length = terms(self._graph, computed[0].node)
         return computed[0] if length is not None and length <= _SHORT_SUMS else None
+
+    def _is_scaled(self, node: Node, source: Value) -> bool:
+        """Is ``source``, of which there are other readers, multiplied by fewer factors than it has
+        elements?
+        """
+        others = [v for v in self._graph.required_inputs(node) if v != source]
+        readers = len(self._graph.uses(source))
+        return readers > 1 and all(v.shape != source.shape for v in others)
 
     def _sources(self, node: Node) -> Iterator[tuple[int, Value]]:
         """The float tensors that a node reads, with the numbers of the inputs."""

@@ -22,6 +22,8 @@ from ..pattern import Const, Match, Op, Rule, Var
 from ..queries import scale_and_zero
 from .quantized import MOVES, is_positive, same_array
 
+_QUANTIZED_NEXT = "it is quantised next, which can be done in front of it"
+
 
 def _per_tensor_bytes(m: Match, node: Node) -> bool:
     """Does ``node`` dequantise bytes that are computed in the run, with one scale?"""
@@ -45,15 +47,25 @@ def _movable(m: Match) -> str | None:
         return "it does not dequantise bytes of a run with one scale"
     if len(m.root.outputs) > 1 or (m.root.op == "Resize" and not resize_picks(m.root)):
         return "its elements are new ones"
-    if any(n.key == "QuantizeLinear" for n, _ in m.graph.uses(m.root.out())):
-        return "it is quantised next, which can be done in front of it"
-    return None
+    return _QUANTIZED_NEXT if any(_quantizers(m)) else None
 
 
 def _keeps_order(m: Match) -> str | None:
+    """A pool reads each element several times, so that bytes pay where only some of its readers
+    quantise them.
+    """
+    if not _per_tensor_bytes(m, m.node("dq")):
+        return "it does not dequantise bytes of a run with one scale"
+    if len(m.root.outputs) > 1:
+        return "its elements are new ones"
     if not is_positive(m.graph.input(m.node("dq"), 1)):
         return "a scale that is not positive turns the order around"
-    return _movable(m)
+    return _QUANTIZED_NEXT if all(_quantizers(m)) else None
+
+
+def _quantizers(m: Match) -> list[bool]:
+    """Which readers of the result quantise it."""
+    return [n.key == "QuantizeLinear" for n, _ in m.graph.uses(m.root.out())]
 
 
 def _dequantize_after(m: Match, r: Editor) -> Value:

@@ -2,6 +2,7 @@
 
 Q(DQ(x)) = x    with the same parameters
 Q(f(DQ(x))) = f(Q(DQ(x)))                     f moves elements, or is a MaxPool
+Q(resize(x)) = resize(Q(x))                   resize repeats elements
 
 All are exact. With a significand of p bits the two roundings of (x - z) * s / s are off by less
 than a half where |x - z| is below 2^(p - 2), so that x - z comes out again; the product must not
@@ -97,6 +98,19 @@ def _keeps_order(m: Match) -> str | None:
     return _movable(m)
 
 
+def _repeats(m: Match) -> str | None:
+    """An objection unless a Resize has more elements than what it takes them from."""
+    move = m.node("move")
+    if not _per_tensor(m, m.root) or m.root.out().dtype not in BYTES:
+        return "it is not quantised to bytes with one scale"
+    if not resize_picks(move):
+        return "its elements are new ones"
+    before, after = m["x"].tensor_type.numel, move.out().tensor_type.numel
+    if not isinstance(before, int) or not isinstance(after, int) or after <= before:
+        return "its result is not known to have more elements"
+    return "it is constant" if m["x"].is_constant else None
+
+
 def _moved(m: Match, r: Editor) -> Value:
     move, (source, *rest) = m.node("move"), m.graph.inputs_of(m.node("move"))
     inputs = [source, *m.graph.inputs_of(m.root)[1:]]
@@ -114,6 +128,11 @@ RULES = (
                      Family.ELEMENTWISE)),
     Rule("move-quantized", Op("QuantizeLinear", Op(MOVES, _DQ, name="move", rest=True), rest=True),
          _moved, _movable, claim=moved("Q(f(DQ(x))) = f(Q(DQ(x))), f moves elements")),
+    Rule("resize-quantized",
+         Op("QuantizeLinear", Op("Resize", Var("x"), name="move", rest=True), rest=True),
+         _moved, _repeats,
+         claim=exact("Q(resize(x)) = resize(Q(x)), resize repeats elements",
+                     "which elements it repeats depends on sizes and modes", Family.MOVEMENT)),
     Rule("pool-quantized", Op("QuantizeLinear", Op("MaxPool", _DQ, name="move"), rest=True),
          _moved, _keeps_order,
          claim=exact("Q(maxpool(DQ(x))) = maxpool(Q(DQ(x))), the scale positive",

@@ -27,7 +27,7 @@ from ...ir.types import TensorType
 from ...ir.windows import ConvShape
 from ..generic.registry import Details, Template, TemplateContext, operand_types
 from ..tir.extents import as_int, flatten_index, index, static_product, unflatten
-from .dot import dot_of, packed_tile
+from .dot import dot_of, hidden, packed_tile
 from .features import CpuFeatures
 from .image import Geometry, as_image, element, long_rows, pad_image
 from .kernel_shapes import conv_shape, conv_shape_of, packed_width
@@ -298,6 +298,12 @@ class _Dense:
                     c = window[0] + first
                     acc.step(lambda r: operand(r, k, c), weights(k, c))
 
+        def add_in_one_run() -> None:
+            with b.loop(hidden(self._total_steps())) as step:
+                c, i = tirx.floordiv(step, self.steps), tirx.floormod(step, self.steps)
+                k = (*[index(0)] * (len(g.kernel) + 1), i)
+                acc.step(lambda r: operand(r, k, c), weights(k, c))
+
         def first(r: int) -> At:
             corner = (o * stride for o, stride in zip(there.at(r), g.strides, strict=True))
             return (there.batch, channel_block, *corner, index(0))
@@ -306,8 +312,11 @@ class _Dense:
         if self.is_listed:
             self.residual.add_alone(acc, part, first)
         else:
-            for run in self._sums():
-                add(*run)
+            if ahead is None and self._is_one_run():
+                add_in_one_run()
+            else:
+                for run in self._sums():
+                    add(*run)
             self.residual.add(acc, part, first)
         self._finish(acc, group, tile, there)
 
@@ -353,11 +362,23 @@ class _Dense:
             place = (o * stride for o, stride in steps)
             prefetch(b, self.image.tensor, (there.batch, following, *place, index(0)))
 
+    def _is_one_run(self) -> bool:
+        """Are there few steps in all, or few in the last block, of one window position?
+
+        LLVM would unroll them into the epilogue, and run out of registers for their operands. So
+        all of them share one loop, whose number of steps is hidden from it.
+        """
+        few = self._total_steps() <= self.steps or len(self._sums()) > 1
+        return few and prod(self.geometry.kernel) == 1 and self.pieces == 1
+
+    def _total_steps(self) -> int:
+        """The steps of one window position."""
+        channels = int(self.ctx.attr("in_channels")) // self.groups
+        return -(-channels // int(self.ctx.attr("depth")))
+
     def _sums(self) -> list[tuple[int, int, int]]:
         """Runs of blocks of input channels: (first, count, steps of each)."""
-        channels = int(self.ctx.attr("in_channels")) // self.groups
-        depth = int(self.ctx.attr("depth"))
-        whole, rest = divmod(-(-channels // depth), self.steps)
+        whole, rest = divmod(self._total_steps(), self.steps)
         parts = [(0, whole, self.steps), (whole, 1, rest)]
         return [part for part in parts if part[1] * part[2] > 0]
 

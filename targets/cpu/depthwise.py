@@ -38,6 +38,9 @@ _MOST = 14
 _OPEN = 8
 """The same where the width is not known: it hides the latency of multiply-adds, and a remainder
 takes tiles of three sizes only (4, 2 and 1)."""
+_QUAD = 4
+"""Outputs of a tile of dot products of bytes: as many vectors as are narrowed together. The columns
+of larger tiles would not stay in registers."""
 
 
 def depthwise_blocked(cpu: CpuFeatures) -> Template:
@@ -50,7 +53,7 @@ def depthwise_blocked(cpu: CpuFeatures) -> Template:
     def details(graph: Graph, node: Node) -> Details:
         lanes = min(cpu.lanes, int(attribute(node, "block")))
         if int(attribute(node, "depth")) > 1:
-            return Details(_bytes_tile(cpu).text(lanes))
+            return Details(Tile(_QUAD, 1).text(lanes))
         *_, width, _block = node.out().shape
         taps = int(attribute(node, "kernel_shape")[-1])
         return Details(_lanewise_tile(cpu, as_int(width), taps).text(lanes))
@@ -64,11 +67,6 @@ def _lanewise_tile(cpu: CpuFeatures, width: int | None, taps: int) -> Tile:
     """
     most = _OPEN if width is None else _MOST
     return Tile(max(1, min(most, cpu.registers - taps - 2)), 1)
-
-
-def _bytes_tile(cpu: CpuFeatures) -> Tile:
-    """The tile for dot products of bytes: an output takes two registers, a sum and an input."""
-    return Tile(cpu.registers // 2 - 2, 1)
 
 
 _BORDER = 3
@@ -96,6 +94,8 @@ class _Depthwise:
         self.lanes = min(cpu.lanes, self.block)
         self.sums = "float32" if x.dtype.is_float else "int32"
         self.image = as_image(self.b, ctx.buffered(0))
+        self.borders = False
+        """Is the image read as it is, without a copy that has a border around it?"""
         self.bias = None
         if ctx.has(2):
             self.bias = self.b.view(ctx.buffered(2), (self.blocks, self.block))
@@ -136,8 +136,33 @@ class _Depthwise:
         """
         g = self.geometry
         with self.b.grid(*g.kernel[:-1]) as line:
-            steps = zip(at[2:], g.strides, line, g.dilations, strict=False)
-            body(line, tuple(o * stride + k * dilation for o, stride, k, dilation in steps))
+            body(line, self._source(at, line))
+
+    def _source(self, at: At, line: At) -> At:
+        """The row of the padded image for row ``line`` of the window of output row ``at``."""
+        g = self.geometry
+        steps = zip(at[2:], g.strides, line, g.dilations, strict=False)
+        return tuple(o * stride + k * dilation for o, stride, k, dilation in steps)
+
+    def _unshifted(self, source: At) -> At:
+        """A row of the padded image as one of the image that is read."""
+        if not self.borders:
+            return source
+        begin = self.geometry.begin
+        return tuple(i - self.b.dim(p) for i, p in zip(source, begin, strict=False))
+
+    def _tests(self, source: At) -> list[Expr]:
+        """Tests whether a row of the padded image is inside of the image that is read."""
+        if not self.borders:
+            return []
+        g, extents, place = self.geometry, self.image.extents, self._unshifted(source)
+        crossed = [i for i in range(len(place)) if (g.begin[i], g.end[i]) != (0, 0)]
+        return [t for i in crossed for t in (place[i] >= 0, place[i] < index(extents[i]))]
+
+    @property
+    def _left(self) -> int:
+        """Columns of the padded image before those of the image that is read."""
+        return int(self.geometry.begin[-1]) if self.borders else 0
 
     def old(self, acc: BufferTensor) -> Expr:
         """The sums so far."""
@@ -239,10 +264,6 @@ class _Lanewise(_Depthwise):
         first = column * g.strides[-1] - self._left
         return first, first + (size - 1) * g.strides[-1] + (g.kernel[-1] - 1) * g.dilations[-1]
 
-    @property
-    def _left(self) -> int:
-        return int(self.geometry.begin[-1]) if self.borders else 0
-
     def _tile(self, at: At, column: Any, size: int, part: int, inside: bool = False) -> None:
         """``size`` neighbouring outputs of one vector of channels, from ``column`` on.
 
@@ -251,25 +272,13 @@ class _Lanewise(_Depthwise):
         acc = self.accumulators(at[1], part, size)
 
         def line(taps: At, source: At) -> None:
-            place, valid = self._unpadded(source)
-            with self.b.when(valid):
+            tests = self._tests(source)
+            with self.b.when(tirx.all(*tests) if tests else None):
+                place = self._unshifted(source)
                 self._kernel_row(acc, (*at[:2], *place), column, taps, part, inside)
 
         self.kernel_lines(at, line)
         self.finish(acc, at, column, part)
-
-    def _unpadded(self, source: At) -> tuple[At, Expr | None]:
-        """A row of the padded image as one of the unpadded image, if that is what is read.
-
-        The second result tells whether that row exists; None where it always does.
-        """
-        if not self.borders:
-            return source, None
-        g, extents = self.geometry, self.image.extents
-        place = tuple(i - self.b.dim(p) for i, p in zip(source, g.begin, strict=False))
-        crossed = [i for i in range(len(place)) if (g.begin[i], g.end[i]) != (0, 0)]
-        valid = [t for i in crossed for t in (place[i] >= 0, place[i] < index(extents[i]))]
-        return place, tirx.all(*valid) if valid else None
 
     def _kernel_row(
         self, acc: Sequence[BufferTensor], at: At, column: Any, line: At, part: int, inside: bool
@@ -300,42 +309,171 @@ class _Lanewise(_Depthwise):
 
 
 class _Bytes(_Depthwise):
-    """Dot products of four neighbours along a row."""
+    """Dot products of four neighbours along a row.
+
+    Where the last four taps of a window are not all there, neighbouring outputs read the same
+    columns, with weights that are moved on by the stride: a window of three and the next one lie
+    in the same four columns. So a shuffle serves a group of outputs.
+    """
 
     def emit(self) -> None:
-        b = self.b
         self.dot = ByteDot(self.lanes, byte_dot_intrinsic(self.cpu, self.lanes))
-        self.limit = _bytes_tile(self.cpu).rows
-        slack = -self.geometry.kernel[-1] % self.dot.depth
-        border = element(self.ctx, _BORDER)
-        self.image = pad_image(b, self.image, self.geometry, border, slack)
-        *lines, width, block = self.image.tensor.shape
-        self.flat = b.view(self.image.tensor, (*lines, width * block))
-        self.nest(self._row)
+        width, depth = self.geometry.kernel[-1], self.dot.depth
+        self.fours = -(-width // depth)
+        slack = self.fours * depth - width
+        self.group = slack // self.geometry.strides[-1] + 1
+        self.border = element(self.ctx, _BORDER)
+        columns = as_int(self.image.width)
+        self.borders = as_int(self.width) is not None and columns is not None and columns >= depth
+        if not self.borders:
+            self.image = pad_image(self.b, self.image, self.geometry, self.border, slack)
+        *lines, extent, block = self.image.tensor.shape
+        self.flat = self.b.view(self.image.tensor, (*lines, extent * block))
+        self.nest(self._row if self.borders else self._padded_row)
+
+    def _padded_row(self, at: At) -> None:
+        tiles = RowTiles(self.b, self.width, _QUAD, None)
+        tiles.each(index(0), lambda start, size: self._tile(at, self.b.opaque(start), size, False))
 
     def _row(self, at: At) -> None:
-        tiles = RowTiles(self.b, self.width, self.limit, None)
-        tiles.each(index(0), lambda start, size: self._tile(at, self.b.opaque(start), size))
+        """A row of an image without a border around it.
 
-    def _tile(self, at: At, column: Expr, size: int) -> None:
-        """``size`` neighbouring outputs of a block of channels."""
-        b, g, depth = self.b, self.geometry, self.dot.depth
+        Rows whose windows cross the upper or the lower border test each row of the window.
+        """
+        tests = [
+            t for line in self._corner_lines()
+            for t in self._tests(self._source(at, line))
+        ]  # fmt: skip
+        if not tests:
+            self._tiles(at, crosses=False)
+            return
+        inside = self.b.let(tirx.all(*tests), "inside")
+        for crosses in (False, True):
+            with self.b.when(tirx.Not(inside) if crosses else inside):
+                self._tiles(at, crosses)
+
+    def _corner_lines(self) -> list[At]:
+        """The first and the last row of the window."""
+        kernel = self.geometry.kernel[:-1]
+        return [tuple(index(0) for _ in kernel), tuple(index(k - 1) for k in kernel)]
+
+    def _tiles(self, at: At, crosses: bool) -> None:
+        """Tiles of a row; those between the left and the right border share a loop."""
+        count, rest = divmod(int(self.width), _QUAD)
+        inner = [i for i in range(count) if self._is_inside(i * _QUAD, _QUAD)]
+        for i in range(count):
+            if i not in inner:
+                self._tile(at, i * _QUAD, _QUAD, crosses)
+            elif i == inner[0]:
+                with self.b.loop(len(inner)) as c:
+                    self._tile(at, self.b.let((c + i) * _QUAD, "column"), _QUAD, crosses)
+        if rest:
+            self._tile(at, count * _QUAD, rest, crosses)
+
+    def _is_inside(self, column: int, size: int) -> bool:
+        """Are all columns that a tile loads inside of the image?"""
+        stride = self.geometry.strides[-1]
+        last = (size - 1) // self.group * self.group
+        first = column * stride - self._left
+        return first >= 0 and first + last * stride + self.fours * self.dot.depth <= int(
+            self.image.width
+        )
+
+    def _tile(self, at: At, column: Any, size: int, crosses: bool) -> None:
+        """``size`` neighbouring outputs of a block of channels, from ``column`` on.
+
+        ``crosses``: rows of their windows may lie outside of the image.
+        """
+        b = self.b
         acc = self.accumulators(at[1], 0, size)
 
         def line(taps: At, source: At) -> None:
-            for kw in range(-(-g.kernel[-1] // depth)):
-                w = b.let(self.weights(at[1], taps, kw, 0, depth), "w")
-                for r in range(size):
-                    v = (column + r) * g.strides[-1] + kw * depth
-                    four = self._four((*at[:2], *source), v)
-                    self.store(acc[r], self.dot.add(self.old(acc[r]), four, w))
+            tests = self._tests(source) if crosses else []
+            place = self._unshifted(source)
+            with b.when(tirx.all(*tests) if tests else None):
+                self._kernel_row(acc, (*at[:2], *place), column, taps)
+            if tests and as_int(self.border) != 0:
+                with b.otherwise():
+                    self._border_row(acc, at[1], taps)
 
         self.kernel_lines(at, line)
         self.finish(acc, at, column, 0)
 
-    def _four(self, at: At, column: Expr) -> Expr:
-        """Four neighbouring columns, transposed: the four bytes of a channel are together."""
-        lanes = self.lanes
-        line = self.flat.load_raw([*at, tirx.Ramp(column * lanes, index(1), 4 * lanes)])
-        order = [index(t * lanes + c) for c in range(lanes) for t in range(4)]
-        return tirx.reinterpret(f"int8x{4 * lanes}", tirx.Shuffle([line], order))
+    def _kernel_row(self, acc: Sequence[BufferTensor], at: At, column: Any, line: At) -> None:
+        """Add the products of row ``line`` of the window with row ``at`` of the image."""
+        stride, depth = self.geometry.strides[-1], self.dot.depth
+        weights = self._group_weights(at[1], line)
+        for first in range(0, len(acc), self.group):
+            start = (column + first) * stride - self._left
+            fours = [self._four(at, start + i * depth) for i in range(self.fours)]
+            for r in range(first, min(first + self.group, len(acc))):
+                self._add(acc[r], fours, weights[r - first])
+
+    def _border_row(self, acc: Sequence[BufferTensor], block: Expr, line: At) -> None:
+        """Add the products of row ``line`` of the window with the border."""
+        weights = self._group_weights(block, line)
+        fours = [tirx.reinterpret(self._kind, self._border_bytes())] * self.fours
+        for r in range(len(acc)):
+            self._add(acc[r], fours, weights[r % self.group])
+
+    def _add(self, acc: BufferTensor, fours: Sequence[Expr], weights: Sequence[Expr]) -> None:
+        for four, w in zip(fours, weights, strict=True):
+            self.store(acc, self.dot.add(self.old(acc), four, w))
+
+    def _group_weights(self, block: Expr, line: At) -> list[list[Expr]]:
+        """The weights of a row of the window, by fours, for each output of a group."""
+        b, depth = self.b, self.dot.depth
+        own = [b.let(self.weights(block, line, i, 0, depth), "w") for i in range(self.fours)]
+        stride = self.geometry.strides[-1]
+        return [[self._moved(own, i, r * stride) for i in range(self.fours)]
+                for r in range(self.group)]  # fmt: skip
+
+    def _moved(self, weights: Sequence[Expr], i: int, by: int) -> Expr:
+        """The ``i``-th four of weights that are moved on by less than four columns."""
+        if by == 0:
+            return weights[i]
+        bits, word = 8 * by, f"uint32x{self.lanes}"
+
+        def shifted(w: Expr, shift: Callable[[Expr, Expr], Expr], count: int) -> Expr:
+            counts = tirx.Broadcast(tirx.const(count, "uint32"), self.lanes)
+            return shift(tirx.reinterpret(word, w), counts)
+
+        moved = shifted(weights[i], tirx.shift_left, bits)
+        if i > 0:
+            carried = shifted(weights[i - 1], tirx.shift_right, 32 - bits)
+            moved = tirx.bitwise_or(moved, carried)
+        return self.b.let(tirx.reinterpret(self._kind, moved), "w")
+
+    def _four(self, at: At, column: Any) -> Expr:
+        """Four neighbouring columns, transposed: the four bytes of a channel are together.
+
+        Those that are known to be outside of the image hold the border.
+        """
+        lanes, depth = self.lanes, self.dot.depth
+        known, width = as_int(column), as_int(self.image.width)
+        start, skipped, outside = column, 0, []
+        if self.borders and known is not None and width is not None:
+            start = max(0, min(known, width - depth))
+            skipped = known - start
+            outside = [t for t in range(depth) if not 0 <= known + t < width]
+        if len(outside) == depth:
+            return tirx.reinterpret(self._kind, self._border_bytes())
+        ramp = tirx.Ramp(index(start) * lanes, index(1), depth * lanes)
+        held = [self.flat.load_raw([*at, ramp])]
+        if outside:
+            held.append(self._border_bytes())
+
+        def place(channel: int, t: int) -> int:
+            beyond = depth * lanes
+            return channel + (beyond if t in outside else (skipped + t) * lanes)
+
+        order = [index(place(c, t)) for c in range(lanes) for t in range(depth)]
+        return self.b.let(tirx.reinterpret(self._kind, tirx.Shuffle(held, order)), "x")
+
+    @property
+    def _kind(self) -> str:
+        """The type of a register of bytes, as the dot product takes it."""
+        return f"int8x{self.dot.depth * self.lanes}"
+
+    def _border_bytes(self) -> Expr:
+        return tirx.Broadcast(self.border, self.dot.depth * self.lanes)

@@ -123,6 +123,12 @@ def _fenced(total: Expr, lanes: int) -> Expr:
     return tirx.reinterpret(f"int32x{lanes}", fence)
 
 
+def hidden(count: int) -> Expr:
+    """``count``, at most 2**24, as an extent that LLVM doesn't know, so that it unrolls no loop."""
+    fence = _intrinsic("llvm.arithmetic.fence", "float32", tirx.const(float(count), "float32"))
+    return tirx.Cast("int64", fence)
+
+
 @dataclass(frozen=True)
 class FloatDot(Dot):
     """Fused multiply-add of float32; 8-bit and 16-bit weights are converted when loaded."""

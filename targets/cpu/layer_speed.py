@@ -13,14 +13,14 @@ from .features import CpuFeatures
 from .speed import BANDWIDTH, CLOCK, template_seconds
 from .winograd_choice import winograd_form
 
-_NARROWING = {64: 1.5}
+_NARROWING = {64: 1.0}
 """Cycles by which rounding a vector of sums to bytes takes longer than storing it in floats, by the
-bytes of a register: AVX-512 has an instruction that narrows four times."""
+bytes of a register: four registers of AVX-512 are narrowed at once."""
 _SHUFFLES = 3.0
 """The same for smaller registers, which take several instructions."""
 _JOINING = 10.0
 """Cycles to store and load a vector of int32 sums, and to add it to others in float64."""
-_TAP, _FOUR_TAPS = 0.5, 1.5
+_TAP, _FOUR_TAPS = 0.5, 1.0
 """Cycles of a depthwise kernel's step, for a vector of single elements and for dot products of four
 columns, which are shuffled first."""
 _STRIDED = 2.0

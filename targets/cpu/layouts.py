@@ -86,13 +86,14 @@ class CpuLayouts:
         """128 where pairs of products are summed in 16 bits: 255 * 128 is less than 2**15."""
         return 128 if self.cpu.dot == "madd" else None
 
-    @property
-    def fewest_filters(self) -> int:
-        """The fewest filters for which a convolution is blocked: more than a quarter of a block.
+    def fewest_filters(self, depth: int) -> int:
+        """The fewest filters for which a convolution is blocked: of floats more than a quarter of a
+        block.
 
-        With fewer of them most lanes would be padding, and vectors of positions are faster.
+        With fewer of them most lanes would be padding, and vectors of positions are faster. These
+        multiply one integer at a time, so that dot products of integers pay from two filters on.
         """
-        return self.block // 4 + 1
+        return self.block // 4 + 1 if depth == 1 else 2
 
     def lists_steps(self, shape: KernelShape, share: float) -> bool:
         """Is a kernel that does only a ``share`` of all steps clearly faster, by the cost model?"""

@@ -25,6 +25,7 @@ from ..tir.builder import BufferTensor, Builder, LoopStrategy, TensorExpr
 from ..tir.byte_tables import LookUp
 from ..tir.extents import as_int, index
 from ..tir.numeric import cast, compute_dtype, dtype_of
+from ..tir.rounded import Rounded
 from .choice import SPREAD, choose_template, movement_before
 from .registry import (
     LowerContext,
@@ -131,7 +132,7 @@ class _Sink:
         """:meth:`store` for all elements of a run; results of bytes are narrowed together."""
         b, count = self.b, len(run.places) * run.lanes
         wide = {
-            v: b.local((count,), "int32", "wide")
+            v: b.local((count,), self._before_rounding(v), "wide")
             for v, out in self.results if out.dtype in BYTES and self.moves[v] is None
         }  # fmt: skip
         for i, (*lead, first) in enumerate(run.places):
@@ -140,9 +141,9 @@ class _Sink:
                 self.current = b.let(cast(run.value(i, lane), compute_dtype(self.dtype)))
                 for v, out in self.results:
                     moved = _moved(self.moves[v], place)
-                    element = self._before_table(v)[moved]
-                    if v in wide and _is_narrowed(element):
-                        wide[v].store((i * run.lanes + lane,), element.value)
+                    element = self._wide_element(v, moved) if v in wide else None
+                    if element is not None:
+                        wide[v].store((i * run.lanes + lane,), element)
                     else:
                         wide.pop(v, None)  # so for all vectors, as their expressions are alike
                         out.store(moved, self.values[v][moved])
@@ -155,13 +156,32 @@ class _Sink:
         found = self.values[v]
         return found.x if isinstance(found, LookUp) and found.x is not None else found
 
+    def _before_rounding(self, v: Value) -> str:
+        """The type of the wide elements that a result of bytes is made of."""
+        return "float32" if isinstance(self._before_table(v), Rounded) else "int32"
+
+    def _wide_element(self, v: Value, at: tuple[Any, ...]) -> Any:
+        """What the byte of a result at ``at``, or its place in a table, is rounded or cut from;
+        None where it is computed in another way.
+        """
+        found = self._before_table(v)
+        if isinstance(found, Rounded):
+            return found.steps(at)
+        element = found[at]
+        return element.value if _is_narrowed(element) else None
+
     def _store_packed(self, v: Value, out: BufferTensor, wide: BufferTensor, run: Run) -> None:
         """Store the low bytes of a run's results, or what they look up."""
         count, lanes, found = len(run.places), run.lanes, self.values[v]
         ramps = [tirx.Ramp(index(i * lanes), index(1), lanes) for i in range(count)]
-        packed = self.b.let(run.pack([self.b.let(wide.load_raw([ramp])) for ramp in ramps]))
+        vectors = [self.b.let(wide.load_raw([ramp])) for ramp in ramps]
+        before = self._before_table(v)
+        if isinstance(before, Rounded):
+            packed = self.b.let(run.pack.rounded(vectors, before.zero(), before.dtype))
+        else:
+            packed = self.b.let(run.pack.low_bytes(vectors))
         if isinstance(found, LookUp):
-            packed = found.at_bytes(packed)
+            packed = found.at_bytes(tirx.reinterpret(f"uint8x{count * lanes}", packed))
         out.store_run(run.places[0], tirx.reinterpret(f"{out.dtype}x{count * lanes}", packed))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -96,19 +96,31 @@ class LowerContext:
         return LoweringError(message, at=self.node)
 
 
+class Packer(Protocol):
+    """Makes bytes of vectors of 32-bit numbers: a single vector, one after the other."""
+
+    def low_bytes(self, vectors: Sequence[Expr]) -> Expr:
+        """The low bytes of int32, as uint8."""
+
+    def rounded(self, vectors: Sequence[Expr], zero: Expr, dtype: str) -> Expr:
+        """``saturate(round(x) + zero)`` of float32, halves to even, as ``dtype`` (int8 or uint8).
+
+        ``zero`` is an int32 in the range of ``dtype``; NaN becomes the least number.
+        """
+
+
 @dataclass(frozen=True)
 class Run:
     """Vectors of ``lanes`` elements of an op's output that follow each other in memory.
 
     ``places`` are the indices of each vector's first element, whose others follow along the last
-    axis; ``value(i, lane)`` are the elements of vector ``i``. ``pack`` makes bytes of the low bits
-    of all the vectors, which are of int32.
+    axis; ``value(i, lane)`` are the elements of vector ``i``. ``pack`` makes bytes of all vectors.
     """
 
     places: Sequence[tuple[Expr, ...]]
     value: Callable[[int, Expr], Expr]
     lanes: int
-    pack: Callable[[Sequence[Expr]], Expr]
+    pack: Packer
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 from tvm import tirx
 
 from ...contract import STORAGE
+from ...ir.types import dtype as element_type
 from .small_floats import CODECS, like
 
 Expr = Any
@@ -30,6 +31,14 @@ def storage_dtype(name: str) -> str:
 def compute_dtype(name: str) -> str:
     """The TVM dtype in which values of IR type ``name`` are computed."""
     return _COMPUTE.get(name, storage_dtype(name))
+
+
+def integer_range(name: str) -> tuple[int, int]:
+    """The least and greatest value of an integer element type such as ``int4``."""
+    t = element_type(name)
+    if t.kind == "u":
+        return 0, 2**t.bits - 1
+    return -(2 ** (t.bits - 1)), 2 ** (t.bits - 1) - 1
 
 
 def dtype_of(value: Expr) -> str:

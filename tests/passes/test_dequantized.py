@@ -103,6 +103,37 @@ def test_a_quantizer_goes_first() -> None:
     assert left(graph(lines)) == ["DequantizeLinear", "QuantizeLinear", "Transpose"]
 
 
+def test_a_pool_moves_bytes_where_some_readers_quantize() -> None:
+    lines = "%m = MaxPool(%f) {kernel_shape=[2, 2]}\n%q = QuantizeLinear(%m, %s, %z)\n"
+    lines += "%g = DequantizeLinear(%q, %t)\n%e = Exp(%m)\n%y = Add(%e, %g)"
+    ops = left(graph(lines))
+    assert ops[0] == "MaxPool" and "QuantizeLinear" not in ops
+
+
+ASYMMETRIC = 'coordinate_transformation_mode="asymmetric", nearest_mode="floor"'
+
+
+def test_elements_are_quantized_before_they_are_repeated() -> None:
+    lines = f"""%r = Relu(%v)
+%c = constant float32[4] [1.0, 1.0, 2.0, 2.0]
+%m = Resize(%r, _, %c) {{mode="nearest", {ASYMMETRIC}}}
+%y = QuantizeLinear(%m, %t, %z)"""
+    g = graph(lines, more=", %v: float32[1,4,5,6]")
+    run(g, "dce")
+    assert left(g) == ["QuantizeLinear", "Clip", "Resize"]
+
+
+@pytest.mark.parametrize("factor, mode", [("0.5", "nearest"), ("2.0", "linear")])
+def test_fewer_or_other_elements_are_quantized_last(factor: str, mode: str) -> None:
+    lines = f"""%r = Relu(%v)
+%c = constant float32[4] [1.0, 1.0, {factor}, {factor}]
+%m = Resize(%r, _, %c) {{mode="{mode}"}}
+%y = QuantizeLinear(%m, %t, %z)"""
+    g = graph(lines, more=", %v: float32[1,4,6,6]")
+    run(g, "dce")
+    assert left(g)[-2:] == ["Resize", "QuantizeLinear"]
+
+
 SECOND = ", %v: uint8[1,3,6,8]"
 
 

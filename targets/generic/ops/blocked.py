@@ -9,10 +9,11 @@ from tvm import tirx
 from ....ir.ops.blocked import picked_channels
 from ...tir.builder import BufferTensor, TensorExpr
 from ...tir.extents import as_int, index, product
+from ...tir.numeric import cast
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
 from .blocked_turn import pack_turned, turns, unpack_turned
-from .quant_math import requantize
+from .quant_math import rounded
 
 Expr = Any
 
@@ -102,7 +103,9 @@ def lower_select(ctx: LowerContext) -> TensorExpr:
 def lower_requantize(ctx: LowerContext) -> TensorExpr:
     x, scale, zero = ctx.input(0), aligned(ctx, 1), aligned(ctx, 2)
 
-    def load(at: tuple[Expr, ...]) -> Expr:
-        return requantize(ctx.b, x[at], scale(at), zero(at), ctx.out_dtype())
+    def steps(at: tuple[Expr, ...]) -> Expr:
+        return cast(x[at], "float32") * scale(at)
 
-    return ctx.lazy(load, cost=6 + x.cost)
+    zeros = ctx.input_types[2]
+    assert zeros is not None
+    return rounded(ctx, steps, zero, 6 + x.cost, zeros.numel == 1)

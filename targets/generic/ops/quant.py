@@ -16,7 +16,7 @@ from ...tir.numeric import cast, compute_dtype, dtype_of, round_to
 from ...tir.reduce import MAX, MIN, Group, collapse, for_groups
 from ..registry import LowerContext, lowering
 from .elementwise_cast import convert
-from .quant_math import entry_index, quantize, scalar_of
+from .quant_math import entry_index, quantize, rounded, scalar_of
 
 Entry = Callable[[tuple[Expr, ...]], Expr]
 
@@ -27,9 +27,7 @@ def granular(c: LowerContext, i: int) -> Entry:
     The parameter is for the whole tensor, one for each index of ``axis``, or one for each block.
     """
     parameter, rank = c.input(i), c.input(0).rank
-    if all(as_int(e) == 1 for e in parameter.shape):
-        return lambda _at: scalar_of(parameter)
-    if parameter.rank == 0:
+    if _is_single(parameter):
         return lambda _at: scalar_of(parameter)
     axis = normalize_axis(1 if c.attr("axis") is None else c.attr("axis"), rank)
     block = c.attr("block_size")
@@ -40,6 +38,11 @@ def granular(c: LowerContext, i: int) -> Entry:
         return parameter.at(*at[:axis], tirx.floordiv(at[axis], index(block)), *at[axis + 1 :])
 
     return entry
+
+
+def _is_single(parameter: TensorExpr) -> bool:
+    """Is it for the whole tensor?"""
+    return all(as_int(e) == 1 for e in parameter.shape)
 
 
 def division_type(x: str, scale: str, precision: int | None) -> str:
@@ -66,10 +69,11 @@ def lower_quantize(c: LowerContext) -> TensorExpr:
         divisor = round_to(b.let(cast(scale(at), wide)), name)
         return round_to(b.let(floats.divide(dividend, divisor)), name)
 
+    if target.is_integer:
+        return rounded(c, quotient, zero, 4 + x.cost, not c.has(2) or _is_single(c.input(2)))
+
     def load(at: tuple[Expr, ...]) -> Expr:
         value = quotient(at)
-        if target.is_integer:
-            return quantize(b, value, None if zero is None else zero(at), target.name)
         if zero is not None and target.name == "float4e2m1":
             value = value + cast(zero(at), wide)
         return convert(b, cast(value, "float32"), target, c.attr("saturate") != 0)

@@ -10,12 +10,13 @@ from ....ir.ops.quant_evaluate import quotient_of_scales
 from ....ir.shapes import normalize_axis
 from ...tir import floats, math
 from ...tir.builder import Expr, TensorExpr
-from ...tir.extents import index
+from ...tir.extents import as_int, index
 from ...tir.numeric import cast
 from ...tir.reduce import MAX, SUM, Group, for_groups
+from ...tir.rounded import Rounded
 from ..broadcast import aligned
 from ..registry import LowerContext, lowering
-from .quant_math import quantize, requantize, scalar_of
+from .quant_math import quantize, requantize, rounded, scalar_of
 
 Load = Callable[[tuple[Expr, ...]], Expr]
 
@@ -47,17 +48,26 @@ def lower_qlinear_add(c: LowerContext) -> TensorExpr:
 
     The scales are divided first, which constants are at compile time: elements are not.
     """
-    operands = [(aligned(c, i), i) for i in (0, 3)]
+    operands = [(_whole_operand(c, i), i) for i in (0, 3)]
 
-    def load(at: tuple[Expr, ...]) -> Expr:
-        steps = [
-            cast(_centered(c, x(at), i + 2), "float32") * _quotient(c, i + 1, 6)
-            for x, i in operands
-        ]
-        shift = scalar_of(c.input(7)) if c.has(7) else None
-        return quantize(c.b, steps[0] + steps[1], shift, c.out_dtype())
+    def steps(at: tuple[Expr, ...]) -> Expr:
+        first, second = (x(at) * _quotient(c, i + 1, 6) for x, i in operands)
+        return first + second
 
-    return c.lazy(load, cost=8)
+    zero = (lambda _at: scalar_of(c.input(7))) if c.has(7) else None
+    return rounded(c, steps, zero, 8)
+
+
+def _whole_operand(c: LowerContext, i: int) -> Load:
+    """Operand ``i`` less its zero point, which is the next but one, as a whole float32."""
+    x, shape = c.input(i), c.input_types[i]
+    zero = scalar_of(c.input(i + 2)) if c.has(i + 2) else tirx.const(0, "int32")
+    if isinstance(x, Rounded) and shape is not None and shape.dims == c.types[0].dims:
+        same = as_int(zero), as_int(x.zero())
+        if same[0] is not None and same[0] == same[1]:
+            return x.centered
+    load = aligned(c, i)
+    return lambda at: cast(_centered(c, load(at), i + 2), "float32")
 
 
 def _quotient(c: LowerContext, i: int, k: int) -> Expr:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 
-from ....ir.types import dtype as element_type
+from ....ir.types import BYTES
 from ...tir.builder import Builder, Expr, TensorExpr
 from ...tir.extents import as_int, index
-from ...tir.numeric import cast, compute_dtype, dtype_of
-
-
-def integer_range(name: str) -> tuple[int, int]:
-    """The least and greatest value of an integer element type such as ``int4``."""
-    t = element_type(name)
-    if t.kind == "u":
-        return 0, 2**t.bits - 1
-    return -(2 ** (t.bits - 1)), 2 ** (t.bits - 1) - 1
+from ...tir.numeric import cast, compute_dtype, dtype_of, integer_range
+from ...tir.rounded import Rounded
+from ..registry import LowerContext
 
 
 def saturate(value: Expr, name: str) -> Expr:
@@ -47,6 +42,31 @@ def quantize(b: Builder, value: Expr, zero: Expr | None, name: str) -> Expr:
 def requantize(b: Builder, total: Expr, scale: Expr, zero: Expr | None, name: str) -> Expr:
     """``saturate(round(total * scale) + zero)`` in float32, as ONNX's QLinear ops define it."""
     return quantize(b, cast(total, "float32") * scale, zero, name)
+
+
+def rounded(
+    c: LowerContext, steps: Callable[[tuple[Expr, ...]], Expr],
+    zero: Callable[[tuple[Expr, ...]], Expr] | None, cost: int, one_zero: bool = True,
+) -> TensorExpr:  # fmt: skip
+    """``saturate(round(steps) + zero)`` as the op's result.
+
+    With ``one_zero``, all elements have the same zero point.
+    """
+    name = c.out_dtype()
+
+    def load(at: tuple[Expr, ...]) -> Expr:
+        return quantize(c.b, steps(at), None if zero is None else zero(at), name)
+
+    x = c.lazy(load, cost=cost)
+    if not one_zero or name not in BYTES:
+        return x
+
+    def shift() -> Expr:
+        entry = tirx.const(0, "int32") if zero is None else zero((index(0),) * x.rank)
+        known = as_int(entry)
+        return cast(entry, "int32") if known is None else tirx.const(known, "int32")
+
+    return Rounded(x.dtype, x.shape, x.load, x.cost, steps, shift)
 
 
 def scalar_of(x: TensorExpr) -> Expr:

@@ -130,3 +130,17 @@ def test_factors_of_channels_are_floats_and_what_they_scale_is_bytes() -> None:
     assert names(found) == {"x", "c", "s", "f"}
     (swish,) = (v for v in found.tensors if v.name == "s")
     assert {u.node.key for u in found.tensors[swish]} == {"GlobalAveragePool", "Mul"}
+
+
+def test_a_convolution_that_factors_of_channels_scale_is_bytes_for_all_its_readers() -> None:
+    lines = "%c = Conv(%x, %w)\n%a = GlobalAveragePool(%c)\n%e = Sigmoid(%a)\n%f = Mul(%c, %e)\n"
+    _, found = places(f"{lines}%y = Conv(%f, %w)")
+    assert names(found) == {"x", "c", "f"}
+    (scaled,) = (v for v in found.tensors if v.name == "c")
+    assert {u.node.key for u in found.tensors[scaled]} == {"GlobalAveragePool", "Mul"}
+
+
+def test_a_convolution_with_one_reader_is_scaled_in_floats() -> None:
+    _, found = places("%c = Conv(%x, %w)\n%f = Mul(%c, %e)\n%y = Conv(%f, %w)",
+                      f"{X}, %e: float32[1,4,1,1]")  # fmt: skip
+    assert names(found) == {"x", "f"}

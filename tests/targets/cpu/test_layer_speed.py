@@ -33,7 +33,7 @@ def gain(cpu: str, work: LayerWork) -> float:
 def test_dot_products_of_bytes_multiply_several_times_as_fast() -> None:
     assert 3 < gain("cascadelake", POINTWISE) < 4.5
     assert 1.3 < gain("x86-64-v3", POINTWISE) < 2.3
-    assert gain("cascadelake", DEPTHWISE) < 1.5 and gain("x86-64-v3", DEPTHWISE) < 1.2
+    assert 1.2 < gain("cascadelake", DEPTHWISE) < 1.8 and gain("x86-64-v3", DEPTHWISE) < 1.2
 
 
 def test_a_row_takes_as_long_as_its_weights() -> None:
