@@ -104,7 +104,10 @@ def test_dumps_of_the_architecture_page_are_real(tmp_path: Path) -> None:
         assert real >= set(block.splitlines()), name
 
 
-FOLDERS = "cli codegen docs frontend ir passes quantizer runtime targets tests benchmarks".split()
+FOLDERS = (
+    "cli codegen distiller docs frontend ir passes quantizer runtime targets training tests"
+    " benchmarks"
+).split()
 PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/(?:[\w./]+(?:\.py|\.c|/))?)`")
 
 
