@@ -48,6 +48,15 @@ allocates memory by their place in the list, the host's following the last.
 ALIGNMENT = 64
 """Bytes: tensors, weights in ``weights.bin`` and parts of the arena start on such borders."""
 
+EXPANDED = "expanded_bytes"
+"""A field of manifests: the bytes of all weights in memory, where ``weights.bin`` holds some of
+them without their zeros.
+
+Then the ``offset`` of each weight is that in memory, and ``stored`` where it begins in
+``weights.bin``. One that has ``nonzeros`` is compact there: for each element a bit, the lowest of a
+byte first, which says that the element is not zero, padded to 8 bytes, and then these elements.
+"""
+
 INTERFACE = ("target", "inputs", "outputs", "host_functions", "weights", "native", "polls")
 """The fields of a manifest that code relies on; null where one is missing."""
 

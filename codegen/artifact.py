@@ -7,7 +7,7 @@ A ``.kiln`` file is a ZIP archive (ZIP64 where it must be) of five members, and 
                    (`graphkiln.contract.interface_digest`); deflated
 ``weights.bin``    all weights one after the other, each on a 64-byte border, zeros between, padded
                    to a multiple of 64; stored, and starting on a 4096-byte border of the file,
-                   so that it can be mapped
+                   so that it can be mapped. Weights that are mostly zero are without their zeros
 ``ir.txt``         the optimised IR; deflated
 ``report.json``    the compile report; deflated
 
@@ -44,6 +44,7 @@ import numpy as np
 from ..contract import (
     ALIGNMENT,
     BLANK_DIGEST,
+    EXPANDED,
     GRID64,
     GRID_ABOVE,
     GRID_BLOCK,
@@ -69,6 +70,7 @@ from ..errors import GraphkilnError, InputError
 from ..ir.storage import storage_array
 from ..ir.types import from_numpy_dtype
 from ..targets.base import Member
+from .compact import compact
 
 FILE_ALIGNMENT = 4096
 """Bytes: where ``weights.bin`` starts in a file, so that it can be mapped."""
@@ -247,14 +249,17 @@ def _flush(file: IO[bytes]) -> None:
 
 def _write_members(contents: ArtifactContents, store: Store) -> None:
     arrays = [(name, _storage(name, array)) for name, array in contents.weights]
-    entries, total = _layout(arrays)
+    entries, size = _layout(arrays)
     for number, space in contents.weight_spaces.items():
         entries[number]["space"] = space
+    pieces, total = _stored(arrays, entries)
     digest = _Digest(total)
-    store(WEIGHTS, digest.watch(_weight_pieces(arrays, entries)), total)
+    store(WEIGHTS, digest.watch(_weight_pieces(pieces)), total)
     files = {WEIGHTS: {"sha256": digest.sha256, "size": total}}
     further = sorted(contents.members.items())
     stated = {"host_functions": [], **contents.manifest, "weights": entries}
+    if total != size:
+        stated[EXPANDED] = size
     if further:
         stated["members"] = {n: {"kind": m.kind, **_file(m.content)} for n, m in further}
     for name, data in (
@@ -314,16 +319,35 @@ def _layout(
     return entries, offset
 
 
-def _weight_pieces(
-    arrays: Sequence[tuple[str, tuple[str, np.ndarray]]],
-    entries: Sequence[dict[str, Any]],
-) -> Iterator[memoryview]:
+def _stored(
+    arrays: Sequence[tuple[str, tuple[str, np.ndarray]]], entries: Sequence[dict[str, Any]]
+) -> tuple[list[np.ndarray], int]:
+    """What ``weights.bin`` holds of each weight, and the bytes of it all.
+
+    Where weights that are mostly zero are compact, the entries say where each of all begins.
+    """
+    small = [compact(array) for _, (_, array) in arrays]
+    pieces = [
+        array if found is None else found[0]
+        for found, (_, (_, array)) in zip(small, arrays, strict=True)
+    ]
+    offset = 0
+    for entry, found, piece in zip(entries, small, pieces, strict=True):
+        if any(s is not None for s in small):
+            entry["stored"] = offset
+        if found is not None:
+            entry["nonzeros"] = found[1]
+        offset += -(-piece.nbytes // ALIGNMENT) * ALIGNMENT
+    return pieces, offset
+
+
+def _weight_pieces(pieces: Sequence[np.ndarray]) -> Iterator[memoryview]:
     """The content of ``weights.bin``, a few megabytes at a time."""
-    for (_, (_, array)), entry in zip(arrays, entries, strict=True):
+    for array in pieces:
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         for start in range(0, len(flat), _PIECE):
             yield flat[start : start + _PIECE].data
-        yield memoryview(bytes(-entry["nbytes"] % ALIGNMENT))
+        yield memoryview(bytes(-array.nbytes % ALIGNMENT))
 
 
 class _Digest:

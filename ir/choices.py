@@ -28,6 +28,9 @@ KernelShape: TypeAlias = ConvShape | ProductShape
 DIRECT = "direct"
 """The algorithm that computes a sum of products by its definition."""
 
+LISTED = "listed steps"
+"""The algorithm that multiplies only by those steps of the weights that are not zero."""
+
 
 @dataclass(frozen=True)
 class Choice:

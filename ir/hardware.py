@@ -66,6 +66,12 @@ class Layouts(Protocol):
         """
         ...
 
+    def lists_steps(self, shape: KernelShape, share: float) -> bool:
+        """Is a product or convolution faster by a list of steps (see :mod:`.split_weights`) where
+        only a ``share`` of the steps of all vectors, 0 to 1, has weights that are not zero?
+        """
+        ...
+
     def recurrent_tile(self, gates: int, hidden: int, batch: int) -> int:
         """Hidden elements in a block of a recurrent layer's weights, a multiple of ``block``.
 

@@ -20,6 +20,7 @@ from ..contract import (
     interface_digest,
 )
 from .checksum import ALGORITHMS, weights_digest
+from .compact import expanded
 from .compatibility import check_target
 from .container import Container, open_container, refuse_stranger
 from .dtypes import STORAGE
@@ -31,7 +32,8 @@ _DAMAGED = "the file is damaged, copy it again or compile the model again"
 
 
 class LoadedArtifact(NamedTuple):
-    """A checked artifact. ``weights`` is the mapping of the whole of ``weights.bin``.
+    """A checked artifact. ``weights`` is the mapping of the whole of ``weights.bin``, or a copy of
+    all weights where that holds some of them without their zeros.
 
     ``members`` are the contents of further members, for devices to read.
     """
@@ -45,12 +47,12 @@ class LoadedArtifact(NamedTuple):
     members: Mapping[str, bytes] = MappingProxyType({})
 
     def weight(self, spec: WeightSpec) -> np.ndarray:
-        """One weight in storage dtype, a view of the mapping."""
+        """One weight in storage dtype, a view of ``weights``."""
         return weight_of(self.weights, spec)
 
 
 def weight_of(blob: np.ndarray, spec: WeightSpec) -> np.ndarray:
-    """One weight in storage dtype, a view of the mapping of ``weights.bin``."""
+    """One weight in storage dtype, a view of all of them."""
     data = blob[spec.offset : spec.offset + spec.nbytes]
     return data.view(STORAGE[spec.dtype]).reshape(spec.shape)
 
@@ -92,6 +94,8 @@ def _read(path: str, full: bool) -> LoadedArtifact:
             _check_size(container, member, manifest.files[member])
         weights = container.map_weights()
         _check_weights(weights, manifest, full)
+        if manifest.expanded is not None:
+            weights = expanded(weights, manifest.weights, manifest.expanded)
         library = _member(container, LIBRARY, manifest.files[LIBRARY])
         if not library.endswith(interface_digest(manifest.raw)):
             raise ArtifactError(f"library.so was compiled for another manifest: {_DAMAGED}")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from ..contract import (
     ALIGNMENT,
     BLANK_DIGEST,
+    EXPANDED,
     HOST,
     MANIFEST,
     MEMBER_KIND,
@@ -83,7 +84,9 @@ class TargetSpec(NamedTuple):
 class WeightSpec(NamedTuple):
     """One weight: its storage dtype or IR dtype, its shape, and its bytes in ``weights.bin``.
 
-    ``space`` is the memory space in which code wants it.
+    ``space`` is the memory space in which code wants it. ``offset`` and ``nbytes`` are those in
+    memory; in ``weights.bin`` it begins at ``stored``, and if it is there without its zeros,
+    ``nonzeros`` elements are left (see :data:`graphkiln.contract.EXPANDED`).
     """
 
     name: str
@@ -92,6 +95,8 @@ class WeightSpec(NamedTuple):
     offset: int
     nbytes: int
     space: str = HOST
+    stored: int = 0
+    nonzeros: int | None = None
 
 
 class FileSpec(NamedTuple):
@@ -125,7 +130,8 @@ class Manifest(NamedTuple):
     ``native`` is None where the model needs the virtual machine. ``polls`` says whether bytecode
     looks for signals, and which runs to watch: ``always`` all, ``long`` those that take long.
     ``devices`` are those that run kernels beside the host, ``spaces`` the memory that code asks for
-    beside the host's, in the order of its numbers.
+    beside the host's, in the order of its numbers. ``expanded`` are the bytes of all weights in
+    memory, None where those are the bytes of ``weights.bin``.
     """
 
     target: TargetSpec
@@ -140,6 +146,7 @@ class Manifest(NamedTuple):
     polls: str | None
     devices: tuple[str, ...]
     spaces: tuple[str, ...]
+    expanded: int | None
     raw: Json
 
 
@@ -155,7 +162,8 @@ def parse_manifest(data: bytes) -> Manifest:
     _get(producer, "graphkiln", str, "producer")
     _get(raw, "provenance", dict, "manifest")
     files = _files(_get(raw, "files", dict, "manifest"))
-    weights = _weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size)
+    expanded = _size(raw, EXPANDED, "manifest") if EXPANDED in raw else None
+    weights = _weights(_get(raw, "weights", list, "manifest"), files[WEIGHTS].size, expanded)
     target = _target(_get(raw, "target", dict, "manifest"))
     devices, spaces = _devices(raw, target), _names(raw, "spaces")
     for space in spaces:
@@ -176,6 +184,7 @@ def parse_manifest(data: bytes) -> Manifest:
         polls=_polls(raw),
         devices=devices,
         spaces=spaces,
+        expanded=expanded,
         raw=raw,
     )
 
@@ -387,8 +396,35 @@ def _check_rank(shape: list[Any], where: str) -> None:
         raise ArtifactError(f"{where}: more than {_MAX_RANK} dimensions")
 
 
-def _weights(entries: list[Any], total: int) -> tuple[WeightSpec, ...]:
-    return tuple(_weight(entry, f"weights[{i}]", total) for i, entry in enumerate(entries))
+def _weights(entries: list[Any], total: int, expanded: int | None) -> tuple[WeightSpec, ...]:
+    """``total`` are the bytes of ``weights.bin``, ``expanded`` those in memory if they differ."""
+    places = enumerate(entries)
+    if expanded is None:
+        return tuple(_weight(entry, f"weights[{i}]", total) for i, entry in places)
+    found = tuple(_stored(entry, f"weights[{i}]", total, expanded) for i, entry in places)
+    # A bit in the file stands for at most eight bytes, so a small file cannot ask for all memory.
+    if not 0 < expanded <= 64 * (total + ALIGNMENT * len(found)):
+        raise ArtifactError(f"manifest: {EXPANDED!r} is {expanded}, of {total} bytes stored")
+    return found
+
+
+def _stored(entry: Any, where: str, total: int, expanded: int) -> WeightSpec:
+    """A weight, and where it begins in ``weights.bin``."""
+    spec = _weight(entry, where, expanded)
+    size = STORAGE[spec.dtype].itemsize
+    stored, nbytes = _size(entry, "stored", where), spec.nbytes
+    nonzeros = _size(entry, "nonzeros", where) if "nonzeros" in entry else None
+    if nonzeros is not None:
+        bits, values = compact_bytes(nbytes // size, nonzeros, size)
+        nbytes = bits + values
+    if stored % ALIGNMENT or stored + nbytes > total:
+        raise ArtifactError(f"{where}: lies outside weights.bin or is not aligned")
+    return spec._replace(stored=stored, nonzeros=nonzeros)
+
+
+def compact_bytes(elements: int, nonzeros: int, itemsize: int) -> tuple[int, int]:
+    """Of a weight without its zeros: the bytes of its bits, and of the elements that are left."""
+    return -(-elements // 64) * 8, nonzeros * itemsize
 
 
 def _weight(entry: Any, where: str, total: int) -> WeightSpec:

@@ -189,7 +189,7 @@ def _evaluate_conv(node: Node, inputs: list[Any]) -> list[Any]:
 
 
 def joined_weights(w: np.ndarray, split: Sequence[np.ndarray | None], tiles: int) -> np.ndarray:
-    """Packed weights, with the residual, its steps and its starts where they were split in two.
+    """Packed weights, with the residual, its steps and its starts where steps are listed.
 
     The first ``tiles`` dims of the weights count tiles.
     """
@@ -238,8 +238,9 @@ def x_plain(x: np.ndarray, channels: int) -> np.ndarray:
     doc="Conv on [N, Cb, *S, c] with weights packed as [g, Mt, Cb/g, *K, c, t] and an optional "
     "bias [Mb, 1, .., block]; the result is [N, Mb, *S', block]. Attributes: Conv's, and "
     "in_channels, out_channels, block. 8-bit integers sum up in int32: their weights are packed by "
-    "depth; three more inputs are the residual of weights that were split in two, its steps and "
-    "its starts, and a fourth is the element in the border (without it: 0). The "
+    "depth. Three more inputs list steps of the weights (see ir/split_weights.py): the residual, "
+    "its steps and its starts. They are added to the weights, which have no columns where all "
+    "steps are listed. A fourth is the element in the border (without it: 0). The "
     "attribute algorithm (direct, winograd_4x4, "
     "winograd_2x2) is how the target's kernel computes.",
     axes=blocked_convolution,
@@ -305,9 +306,9 @@ def _evaluate_matmul(node: Node, inputs: list[Any]) -> list[Any]:
     "MatMulPacked", domain=DOMAIN, arity=(2, 6), evaluate=_evaluate_matmul, traits=_HEAVY,
     flops=flops.matmul, defaults={"depth": 1},
     doc="[.., K] times weights packed as [Nt, K, t], plus an optional bias [N]; the result is "
-    "[.., columns]. 8-bit integers sum up in int32, their weights are packed by depth, and "
-    "may be split in two as those of kiln.ConvBlocked; 8-bit weights of a float product are "
-    "converted.",
+    "[.., columns]. 8-bit integers sum up in int32, their weights are packed by depth; 8-bit "
+    "weights of a float product are converted. Steps of the weights may be listed as those of "
+    "kiln.ConvBlocked.",
     axes=packed_product,
 )  # fmt: skip
 def _infer_matmul(ctx: InferContext) -> list[Type]:

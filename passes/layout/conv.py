@@ -13,7 +13,7 @@ from ...ir.packing import pack_conv_weight, pack_depthwise_weight
 from ...ir.registry import attribute
 from ...ir.windows import ConvShape, Window, conv_window
 from .planner import Planner
-from .split import packed_operands
+from .split import PackedWeights, listed_weights
 from .weights import Weights, find_weights
 
 
@@ -163,24 +163,41 @@ def _depthwise(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value:
 
 
 def _dense(p: Planner, work: Work, attrs: dict[str, Attr]) -> Value | None:
-    choice = _choice(p, work)
-    if choice is None:
+    found = _choice(p, work)
+    if found is None:
         return None
-    tile, depth = choice.columns, work.depth
-    attrs["group"] = work.group
-    if choice.algorithm != DIRECT:
-        attrs["algorithm"] = choice.algorithm
-        depth = p.layouts.winograd_depth if depth > 1 else 1
-    if depth > 1:
-        attrs["depth"] = depth
+    shape, choice = found
     source, in_block = _source(p, work)
-    packed = pack_conv_weight(work.weight, work.group, in_block, tile, depth)
-    key = (*work.key, "conv", work.group, in_block, tile, depth)
-    blocks = packed.shape[0] * packed.shape[1] * (tile // p.block)
-    name = f"{work.node.out().name}_weight"
-    operands = packed_operands(p, key, packed, name, depth, _bias(p, work, blocks))
+    weights, algorithm = _packed(p, work, shape, choice, in_block)
+    attrs["group"] = work.group
+    if algorithm != DIRECT:
+        attrs["algorithm"] = algorithm
+    if weights.depth > 1:
+        attrs["depth"] = weights.depth
+    groups, tiles = weights.array.shape[:2]
+    tile = weights.array.shape[-1] // weights.depth
+    bias = _bias(p, work, groups * tiles * (tile // p.block))
+    operands = weights.operands(p, f"{work.node.out().name}_weight", bias)
     inputs = [source, *_with_border(p, work, operands, 5)]
     return p.add("ConvBlocked", inputs, attrs, like=work.node)
+
+
+def _packed(
+    p: Planner, work: Work, shape: ConvShape, choice: Choice, in_block: int
+) -> tuple[PackedWeights, str]:
+    """The packed weights and the algorithm."""
+
+    def pack(tile: int, depth: int = work.depth) -> PackedWeights:
+        key = (*work.key, "conv", work.group, in_block, tile, depth)
+        array = pack_conv_weight(work.weight, work.group, in_block, tile, depth)
+        return PackedWeights(key, array, depth)
+
+    listed = listed_weights(p, work.weight, shape, pack)
+    if listed is not None:
+        return listed, DIRECT
+    winograd = choice.algorithm != DIRECT and work.depth > 1
+    depth = p.layouts.winograd_depth if winograd else work.depth
+    return pack(choice.columns, depth), choice.algorithm
 
 
 def _with_border(
@@ -194,8 +211,8 @@ def _with_border(
     return [*operands, *[None] * (count - len(operands)), border]
 
 
-def _choice(p: Planner, work: Work) -> Choice | None:
-    """The register tile and the algorithm.
+def _choice(p: Planner, work: Work) -> tuple[ConvShape, Choice] | None:
+    """The shape, and its register tile and algorithm.
 
     None where groups do not fall on blocks, or most lanes would be empty.
     """
@@ -217,7 +234,7 @@ def _choice(p: Planner, work: Work) -> Choice | None:
     tile = choice.columns
     while group > 1 and filters % tile:
         tile -= p.block
-    return replace(choice, columns=tile)
+    return shape, replace(choice, columns=tile)
 
 
 def _is_pointwise(work: Work) -> bool:

@@ -9,6 +9,7 @@ from ...ir.graph import Node, Value
 from ...ir.packing import pack_matmul_weight
 from ...ir.registry import attribute
 from .planner import Planner
+from .split import PackedWeights, listed_weights
 from .weights import Weights, find_weights
 
 
@@ -38,9 +39,11 @@ def product(p: Planner, node: Node) -> None:
     row = None
     if bias is not None and bias.constant is not None:
         row = np.broadcast_to(bias.constant.reshape(-1), (columns,)) * np.float32(beta)
-    p.replace(node, _multiply(p, node, x, weights, factor, row), "matmuls")
-    if w.node.key == "Transpose":
-        _share_with_gathers(p, w.node, weights, packed_weights(p, x, weights))
+    packed = pack_weights(p, x, weights)
+    p.replace(node, _multiply(p, node, x, weights, packed, factor, row), "matmuls")
+    if w.node.key == "Transpose" and not packed.listed:
+        whole = p.constant(packed.key, packed.array, f"{weights.name}_packed")
+        _share_with_gathers(p, w.node, weights, whole)
 
 
 def _scale(weights: Weights, columns: int) -> np.ndarray | None:
@@ -62,16 +65,18 @@ def _fits_columns(bias: Value | None, columns: int) -> bool:
 
 
 def _multiply(
-    p: Planner, node: Node, x: Value, weights: Weights, factor: np.ndarray, bias: np.ndarray | None
-) -> Value:
+    p: Planner, node: Node, x: Value, weights: Weights, packed: PackedWeights, factor: np.ndarray,
+    bias: np.ndarray | None,
+) -> Value:  # fmt: skip
     """``x @ weights * factor + bias``; where the factor is 1 the kernel adds the bias."""
     plain = bool(np.all(factor == 1))
     x = with_depth(p, x, weights.array.shape[0])
-    inputs = [x, packed_weights(p, x, weights)]
+    start: list[Value] = []
     if plain and bias is not None:
-        inputs.append(p.constant((node, "bias"), bias, f"{node.out().name}_bias"))
+        start.append(p.constant((node, "bias"), bias, f"{node.out().name}_bias"))
+    operands = packed.operands(p, f"{weights.name}_packed", start)
     columns = {"columns": weights.array.shape[1]}
-    result = p.add("MatMulPacked", inputs, columns, like=node)
+    result = p.add("MatMulPacked", [x, *operands], columns, like=node)
     if plain:
         return result
     scale = p.constant((weights.key, "scale", factor.tobytes()), factor, "scale")
@@ -92,26 +97,24 @@ def with_depth(p: Planner, x: Value, depth: int) -> Value:
     return p.add("Reshape", [x], {"shape": (*x.shape[:-1], depth)})
 
 
-def packed_weights(p: Planner, x: Value, weights: Weights) -> Value:
-    """The constant ``weights`` packed for a product of floats with ``x``."""
-    key, packed = pack_weights(p, x, weights, depth=1)
-    return p.constant(key, packed, f"{weights.name}_packed")
+def pack_weights(p: Planner, x: Value, weights: Weights, depth: int = 1) -> PackedWeights:
+    """``weights`` packed for a product with ``x``, in tiles that the target chooses.
 
-
-def pack_weights(
-    p: Planner, x: Value, weights: Weights, depth: int
-) -> tuple[tuple[object, ...], np.ndarray]:
-    """A key and ``weights`` packed for a product with ``x``, in tiles that the target chooses.
-
-    ``depth`` is the number of neighbours that a dot product of bytes takes.
+    ``depth`` is the number of neighbours that a dot product of bytes takes, 1 for floats.
     """
     rows = 1
     for d in x.shape[:-1]:
         rows = rows * d if isinstance(d, int) and rows else 0
     columns = weights.array.shape[1]
     inner, kinds = weights.array.shape[0], (str(x.dtype), str(weights.array.dtype))
-    tile = p.layouts.choose(ProductShape(rows or None, columns, inner, *kinds)).columns
-    return (*weights.key, "matmul", tile, depth), pack_matmul_weight(weights.array, tile, depth)
+    shape = ProductShape(rows or None, columns, inner, *kinds)
+
+    def pack(tile: int) -> PackedWeights:
+        array = pack_matmul_weight(weights.array, tile, depth)
+        return PackedWeights((*weights.key, "matmul", tile, depth), array, depth)
+
+    listed = listed_weights(p, weights.array, shape, pack)
+    return listed or pack(p.layouts.choose(shape).columns)
 
 
 def _share_with_gathers(p: Planner, transpose: Node, weights: Weights, packed: Value) -> None:

@@ -16,7 +16,6 @@ from ...ir.types import BYTES
 from .conv import Work, by_channel, convolve
 from .planner import Planner
 from .product import pack_weights, with_depth
-from .split import packed_operands
 from .weights import Weights
 
 _F32 = np.float32
@@ -249,8 +248,7 @@ def _product(p: Planner, node: Node, o: _Operands, bias: np.ndarray) -> Value:
     row: list[Value] = []
     if np.any(start):
         row.append(p.constant((node, "start"), start, f"{node.out().name}_bias"))
-    key, packed = pack_weights(p, o.x, weights, depth)
-    operands = packed_operands(p, key, packed, f"{weights.name}_packed", depth, row)
+    operands = pack_weights(p, o.x, weights, depth).operands(p, f"{weights.name}_packed", row)
     x, attrs = with_depth(p, o.x, weights.array.shape[0]), {"columns": columns, "depth": depth}
     return p.add("MatMulPacked", [x, *operands], attrs, like=node)
 

@@ -15,7 +15,7 @@ from ...ir.ops.rnn_packed import GATES, plain_attributes
 from ...ir.packing import pack_gates, pack_recurrent_weight
 from ...ir.registry import attribute
 from .planner import Planner
-from .product import packed_weights
+from .product import pack_weights
 from .weights import Weights
 
 
@@ -82,8 +82,9 @@ def _projection(
     columns = w.size // w.shape[-1]
     matrix = np.ascontiguousarray(w.reshape(columns, w.shape[-1]).T)
     weights = Weights(matrix, np.ones((), np.float32), f"{node.name}_gates", (node, "gates"))
-    inputs = [x, packed_weights(p, x, weights)]
+    start = []
     if bias is not None:
         row = pack_gates(bias, w.shape[2], tile).reshape(columns)
-        inputs.append(p.constant((node, "bias"), row, f"{node.name}_bias"))
-    return p.add("MatMulPacked", inputs, {"columns": columns}, like=node)
+        start.append(p.constant((node, "bias"), row, f"{node.name}_bias"))
+    operands = pack_weights(p, x, weights).operands(p, f"{weights.name}_packed", start)
+    return p.add("MatMulPacked", [x, *operands], {"columns": columns}, like=node)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ...ir.choices import DIRECT
+from ...ir.choices import DIRECT, LISTED
 from ...ir.graph import Graph, Node
 from ...ir.ops.blocked import blocked_conv_window
 from ...ir.registry import attribute
@@ -30,7 +30,7 @@ from ..tir.extents import as_int, flatten_index, index, static_product, unflatte
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
 from .image import Geometry, as_image, element, long_rows, pad_image
-from .kernel_shapes import conv_shape, conv_shape_of
+from .kernel_shapes import conv_shape, conv_shape_of, packed_width
 from .microkernel import Place, RegisterTile, Weights
 from .narrow import byte_packer, store_vectors
 from .positions import positions_of_tile, rows_of_tile
@@ -68,17 +68,17 @@ def conv_blocked(cpu: CpuFeatures) -> Template:
     def details(graph: Graph, node: Node) -> Details:
         x, w = operand_types(graph, node, 2)
         lanes, algorithm = _lanes(cpu, node), str(attribute(node, "algorithm"))
-        tile, shape = _register_tile(cpu, node, x, w), conv_shape(node, x, w)
+        tile, shape = _register_tile(cpu, graph, node, x), conv_shape(node, x, w)
         if algorithm == DIRECT:
             tile = replace(tile, rows=positions_of_tile(shape, tile.rows))
-        return Details(tile.text(lanes), algorithm)
+        return Details(tile.text(lanes), algorithm if w.dims[-1] else LISTED)
 
     return Template(template, details, shape=conv_shape_of, level=2)
 
 
-def _register_tile(cpu: CpuFeatures, node: Node, x: TensorType, w: TensorType) -> Tile:
-    """The largest tile of positions by output channels; ``w`` are the packed weights."""
-    depth, width = int(attribute(node, "depth")), int(w.dims[-1])
+def _register_tile(cpu: CpuFeatures, graph: Graph, node: Node, x: TensorType) -> Tile:
+    """The largest tile of positions by output channels."""
+    depth, width = int(attribute(node, "depth")), packed_width(graph, node)
     return packed_tile(cpu, x.dtype.name, width, depth, _lanes(cpu, node))
 
 
@@ -134,13 +134,14 @@ class _Dense:
         self.bias = ctx.buffered(2) if ctx.has(2) else None
         self.groups, self.tiles, self.in_blocks = (int(d) for d in self.weight.shape[:3])
         depth = int(ctx.attr("depth"))
-        self.steps, width = (int(d) for d in self.weight.shape[-2:])
-        self.tile_width = width // depth
+        self.steps, own = (int(d) for d in self.weight.shape[-2:])
+        self.is_listed = own == 0
+        self.tile_width = packed_width(ctx.graph, ctx.node) // depth
         self.block = int(ctx.attr("block"))
         self.lanes = _lanes(cpu, ctx.node)
-        x, w = ctx.input_types[0], ctx.input_types[1]
-        assert x is not None and w is not None
-        tile = _register_tile(cpu, ctx.node, x, w)
+        x = ctx.input_types[0]
+        assert x is not None
+        tile = _register_tile(cpu, ctx.graph, ctx.node, x)
         self.limit, self.vectors = tile.rows, tile.vectors
         self.pieces = 1
         """Parts of the steps over a block of channels; each begins with prefetches."""
@@ -223,7 +224,8 @@ class _Dense:
 
         Sets ``pieces`` so that about one line is prefetched at a time, as far as steps can be cut.
         """
-        if uses is None or not 2 <= uses <= _FEW_USES or self.groups * self.tiles == 1:
+        few = uses is None or not 2 <= uses <= _FEW_USES or self.groups * self.tiles == 1
+        if uses is None or few or self.is_listed:
             return None
         tiles = self.groups * self.tiles
         places = self.in_blocks * prod(self.geometry.kernel)
@@ -295,14 +297,17 @@ class _Dense:
                     c = window[0] + first
                     acc.step(lambda r: operand(r, k, c), weights(k, c))
 
-        for part in self._sums():
-            add(*part)
-
         def first(r: int) -> At:
             corner = (o * stride for o, stride in zip(there.at(r), g.strides, strict=True))
             return (there.batch, channel_block, *corner, index(0))
 
-        self.residual.add(acc, group * self.tiles + tile, first)
+        part = group * self.tiles + tile
+        if self.is_listed:
+            self.residual.add_alone(acc, part, first)
+        else:
+            for run in self._sums():
+                add(*run)
+            self.residual.add(acc, part, first)
         self._finish(acc, group, tile, there)
 
     @contextmanager

@@ -14,6 +14,9 @@ from ...ir.windows import ConvShape
 from ..generic.registry import operand_types
 from ..tir.extents import as_int, static_product
 
+RESIDUAL, STEPS, STARTS = 3, 4, 5
+"""The operands of ``kiln.ConvBlocked`` and ``kiln.MatMulPacked`` that list steps."""
+
 
 def conv_shape_of(graph: Graph, node: Node) -> ConvShape:
     """That of ``kiln.ConvBlocked``."""
@@ -33,6 +36,19 @@ def conv_shape(node: Node, x: TensorType, w: TensorType) -> ConvShape:
     )  # fmt: skip
 
 
+def packed_width(graph: Graph, node: Node) -> int:
+    """The last dim of a node's packed weights: columns of a tile times the depth.
+
+    Weights without columns have all steps in a list, a vector of columns each.
+    """
+    width = int(operand_types(graph, node, 2)[1].dims[-1])
+    if width:
+        return width
+    listed = graph.inputs_of(node)[RESIDUAL]
+    assert listed is not None
+    return int(listed.shape[-1])
+
+
 def product_shape_of(graph: Graph, node: Node) -> ProductShape:
     """That of ``kiln.MatMulPacked``."""
     x, w = operand_types(graph, node, 2)
@@ -41,4 +57,4 @@ def product_shape_of(graph: Graph, node: Node) -> ProductShape:
     return ProductShape(rows, columns, inner, x.dtype.name, w.dtype.name)
 
 
-__all__ = ["conv_shape", "conv_shape_of", "product_shape_of"]
+__all__ = ["RESIDUAL", "conv_shape", "conv_shape_of", "packed_width", "product_shape_of"]

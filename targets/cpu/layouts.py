@@ -12,8 +12,11 @@ from .candidates import possible_choices
 from .dot import WordDot, activation_type, integer_depth, rank_packed_tiles
 from .features import CpuFeatures
 from .positions import rank_conv_tiles
+from .speed import listed_seconds, template_seconds
 from .winograd_choice import rank_winograd_tiles, winograd_form
 
+_GAIN = 0.85
+"""Steps are listed if they are estimated to take this share of the time of all, or less."""
 _SUMS = 12
 """Registers for a recurrent layer's sums. Of 16, as on the smallest targets, 4 hold operands."""
 _LATENCY = 4
@@ -90,6 +93,10 @@ class CpuLayouts:
         With fewer of them most lanes would be padding, and vectors of positions are faster.
         """
         return self.block // 4 + 1
+
+    def lists_steps(self, shape: KernelShape, share: float) -> bool:
+        """Is a kernel that does only a ``share`` of all steps clearly faster, by the cost model?"""
+        return listed_seconds(self.cpu, shape, share) < _GAIN * template_seconds(self.cpu, shape)
 
     def recurrent_tile(self, gates: int, hidden: int, batch: int) -> int:
         """How many hidden elements a register tile of a recurrent layer holds for each gate.

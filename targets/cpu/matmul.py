@@ -11,6 +11,7 @@ from typing import Any
 
 from tvm import tirx
 
+from ...ir.choices import DIRECT, LISTED
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute
 from ..generic.registry import Details, Template, TemplateContext, operand_types
@@ -19,7 +20,7 @@ from ..tir.extents import as_int, index, product, static_product, unflatten
 from ..tir.numeric import cast
 from .dot import dot_of, packed_tile
 from .features import CpuFeatures
-from .kernel_shapes import product_shape_of
+from .kernel_shapes import packed_width, product_shape_of
 from .matmul_dynamic import Columns, store_vector
 from .microkernel import RegisterTile, Weights
 from .narrow import byte_packer, store_vectors
@@ -31,6 +32,8 @@ from .tiling import tile_cost
 Expr = Any
 At = tuple[Expr, ...]
 
+_FEWEST = 8
+"""Rows from which operands are put into the order of the steps where these are listed."""
 _MOST_USES = 64
 """Weights that more tiles of rows use are not prefetched: only the first use has to wait."""
 
@@ -43,10 +46,11 @@ def matmul_packed(cpu: CpuFeatures) -> Template:
 
     def details(graph: Graph, node: Node) -> Details:
         x, w = operand_types(graph, node, 2)
-        depth, width = int(attribute(node, "depth")), int(w.dims[-1])
+        depth, width = int(attribute(node, "depth")), packed_width(graph, node)
         lanes = min(cpu.lanes, width // depth)
         tile = packed_tile(cpu, x.dtype.name, width, depth, lanes)
-        return Details(tile.covering(static_product(x.dims[:-1])).text(lanes))
+        text = tile.covering(static_product(x.dims[:-1])).text(lanes)
+        return Details(text, DIRECT if w.dims[-1] else LISTED)
 
     return Template(template, details, shape=product_shape_of)
 
@@ -59,7 +63,9 @@ class _Packed:
         self.b = ctx.b
         self.weight = ctx.buffered(1)
         x, depth = ctx.buffered(0), int(ctx.attr("depth"))
-        self.tiles, self.steps, width = (int(d) for d in self.weight.shape)
+        self.tiles, self.steps, own = (int(d) for d in self.weight.shape)
+        self.is_listed = own == 0
+        width = packed_width(ctx.graph, ctx.node)
         self.tile_width = width // depth
         self.lanes = min(cpu.lanes, self.tile_width)
         self.dot = dot_of(cpu, x.dtype, depth, self.lanes)
@@ -68,9 +74,14 @@ class _Packed:
         self.outer = x.shape[:-1]
         self.rows = product(self.outer)
         self.x = whole_steps(self.b, self.b.view(x, (self.rows, x.shape[-1])), depth)
+        self.by_step = self.is_listed and (as_int(self.rows) or _FEWEST) >= _FEWEST
+        if self.by_step:
+            self.x = step_major(self.b, self.x, depth)
         self.columns = int(ctx.attr("columns"))
         self.row_tiles = RowTiles(self.b, self.rows, tile.rows, self.tiles)
-        self.residual = Residual(ctx, self.x, depth, lambda step: (index(0), step))
+        self.residual = Residual(
+            ctx, self.x, depth, lambda step: self._place(index(0), step), self.by_step
+        )
         self.pack = byte_packer(cpu) if self.lanes == cpu.lanes else None
         self.every = self.steps
         self.ahead = self._prefetch()
@@ -82,7 +93,8 @@ class _Packed:
         next one, and where there are enough tiles for one core to work on them one by one.
         """
         uses = self.row_tiles.tiles
-        if self.tiles < self.b.loops.busy or uses is not None and not 2 <= uses <= _MOST_USES:
+        wrong = uses is not None and not 2 <= uses <= _MOST_USES
+        if self.is_listed or wrong or self.tiles < self.b.loops.busy:
             return None
         every = steps_of_turn(self.steps, lines_of_tile(self.weight, self.tiles), uses)
         if not every:
@@ -138,6 +150,13 @@ class _Packed:
         self, acc: RegisterTile, weights: Callable[[Expr], Weights], tile: Expr, first: Expr
     ) -> None:
         """Add all products of the rows from ``first`` on."""
+
+        def place(r: int) -> At:
+            return self._place(first + r, index(0))
+
+        if self.is_listed:
+            self.residual.add_alone(acc, tile, place)
+            return
         use = self.row_tiles.number(first)
         with self.b.loop(self.steps // self.every) as turn:
             if self.ahead is not None:
@@ -145,7 +164,11 @@ class _Packed:
             with self.b.loop(self.every) as inner:
                 k = turn * self.every + inner
                 acc.step(lambda r: (self.x, (first + r, k)), weights(k))
-        self.residual.add(acc, tile, lambda r: (first + r, index(0)))
+        self.residual.add(acc, tile, place)
+
+    def _place(self, row: Expr, step: Expr) -> At:
+        """The index in ``x`` of a row's operand for a listed step, counted in steps."""
+        return (step, row, index(0)) if self.by_step else (row, step)
 
     def _store_whole(
         self, acc: RegisterTile, r: int, vectors: Sequence[int], place: At, tile: Expr
@@ -172,6 +195,23 @@ class _Packed:
         """A sum and the bias; ``column`` is that of the vector's first lane."""
         value = acc.value(r, v, lane)
         return value + self.ctx.input(2)[(column + lane,)] if self.ctx.has(2) else value
+
+
+def step_major(b: Builder, x: BufferTensor, depth: int) -> BufferTensor:
+    """``x`` ``[rows, K]`` copied to ``[K/depth, rows, depth]``.
+
+    Listed steps jump through a row, and would use a part of each line of memory that they load;
+    here the operands of all rows of a tile are neighbours.
+    """
+    rows, inner = x.shape
+    copy = b.workspace((index(inner) // depth, rows, depth), x.dtype, "steps")
+
+    def element(at: tuple[Expr, ...]) -> None:
+        step, row, i = at
+        copy.store(at, x[row, step * depth + i])
+
+    b.nest(copy.shape, element)
+    return copy
 
 
 def whole_steps(b: Builder, x: BufferTensor, depth: int) -> BufferTensor:

@@ -89,6 +89,13 @@ class RegisterTile:
                 old = acc.load_raw([self.lane_index])
                 acc.store_raw([self.lane_index], dot.add(old, operand, weight))
 
+    def include(self, other: RegisterTile) -> None:
+        """Add the sums of a tile of the same size."""
+        lanes = [self.lane_index]
+        for mine, theirs in zip(self.accumulators, other.accumulators, strict=True):
+            for acc, more in zip(mine, theirs, strict=True):
+                acc.store_raw(lanes, acc.load_raw(lanes) + more.load_raw(lanes))
+
     def value(self, row: int, vector: int, lane: Expr) -> Expr:
         """The sum in a lane. In a vectorised loop over ``lane`` it becomes the whole register."""
         return self.accumulators[row][vector].load_raw([lane])

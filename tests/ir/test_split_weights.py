@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphkiln.ir.split_weights import SplitWeights, join_pairs, split_pairs
+from graphkiln.ir.split_weights import (
+    SplitWeights,
+    join_pairs,
+    list_steps,
+    share_of_steps,
+    split_pairs,
+)
 
 LIMIT = 128
 
@@ -73,3 +79,31 @@ def test_the_room_is_in_eighths() -> None:
 def test_limits_that_halves_exceed() -> None:
     with pytest.raises(ValueError, match="127"):
         split_pairs(np.zeros((1, 1, 4), np.int8), 1, 4, 127)
+
+
+@given(weights(), st.sampled_from([0.0, 0.3, 1.0]), st.booleans())
+def test_listed_steps_are_all_that_is_not_zero(
+    given: tuple[np.ndarray, int, int], share: float, limited: bool
+) -> None:
+    w, tiles, vector = given
+    rng = np.random.default_rng(1)
+    parts = w.reshape(*w.shape[:-1], -1, vector)
+    w = (parts * (rng.random(parts.shape[:-1]) < share)[..., None]).reshape(w.shape).astype(np.int8)
+    split = list_steps(w, tiles, vector, LIMIT if limited else None)
+    np.testing.assert_array_equal(join_pairs(split, tiles), w)
+    assert split.main.size == 0 and split.main.shape[:-1] == w.shape[:-1]
+    used = int(w.reshape(-1, vector).any(axis=-1).sum())
+    if limited:
+        assert not len(split.residual) or pair_sums(split.residual) <= LIMIT
+        assert used <= split.starts[-1] <= 2 * used
+    else:
+        assert split.starts[-1] == used
+
+
+def test_lists_of_other_types_than_bytes() -> None:
+    w = np.zeros((1, 3, 4), np.float32)
+    w[0, 1] = 0.5, 0, -1, 2
+    split = list_steps(w, 1, 4)
+    assert split.steps[0] == 1 and split.residual[0].tolist() == [0.5, 0, -1, 2]
+    np.testing.assert_array_equal(join_pairs(split, 1), w)
+    assert share_of_steps(w) == pytest.approx(1 / 3) and share_of_steps(w[:0]) == 0

@@ -21,7 +21,7 @@ from graphkiln.ir.packing import (
 from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.layouts import CpuLayouts
 
-from .cpu_kernels import Kernel, int8_weights, packed_inputs
+from .cpu_kernels import Kernel, int8_weights, packed_inputs, without_blocks
 
 Array = np.ndarray
 
@@ -50,6 +50,8 @@ class Spec:
     algorithm: str = DIRECT
     weight: int | None = None
     """The weight that all are, for int8; None for random ones."""
+    listed: float | None = None
+    """The share of steps that are not zero and stand in a list; None if all are multiplied."""
 
     @property
     def is_depthwise(self) -> bool:
@@ -165,6 +167,9 @@ def kernel_of(spec: Spec, cpu: str) -> Kernel:
     layouts = CpuLayouts(features_of(cpu))
     data = _Data(spec, layouts.activation == "int8")
     block = layouts.block
+    steps = layouts.dot_depth if spec.kind == BYTES else 1
+    blocks_of_step = (block, steps, *(1,) * len(spec.kernel))
+    data.w = without_blocks(data.rng, data.w, blocks_of_step, spec.listed)
     kernel = Kernel(view=lambda a: unpack_channels(a, spec.filters))
     if spec.kind != BYTES:  # errors grow with the sums
         kernel.atol = 1e-5 * float(np.prod(data.w.shape[1:])) * max(1, np.abs(data.w).max())
@@ -183,7 +188,8 @@ def kernel_of(spec: Spec, cpu: str) -> Kernel:
     if spec.is_depthwise:
         inputs += [kernel.input(a) for a in (weight, bias) if a is not None]
     else:
-        inputs += packed_inputs(kernel, weight, bias, layouts, depth, tiles=2)
+        listed = spec.listed is not None
+        inputs += packed_inputs(kernel, weight, bias, layouts, depth, tiles=2, listed=listed)
     if data.border:
         inputs += [None] * ((3 if spec.is_depthwise else 6) - len(inputs))
         inputs.append(kernel.input(np.array(data.border, data.x.dtype)))

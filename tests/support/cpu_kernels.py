@@ -16,7 +16,7 @@ from graphkiln.codegen.kernels import canonical
 from graphkiln.ir.dims import Dim, evaluate, sym
 from graphkiln.ir.graph import Graph, Value
 from graphkiln.ir.infer import infer_types
-from graphkiln.ir.split_weights import split_pairs
+from graphkiln.ir.split_weights import list_steps, split_pairs
 from graphkiln.ir.types import TensorType, dtype
 from graphkiln.machine import cpu_features
 from graphkiln.targets import Target, parse_target
@@ -110,16 +110,34 @@ def int8_weights(rng: np.random.Generator, shape: Sequence[int], fixed: int | No
     return rng.normal(0, 40, shape).clip(-128, 127).astype(np.int8)
 
 
+def without_blocks(
+    rng: np.random.Generator, w: Array, blocks: Sequence[int], share: float | None
+) -> Array:
+    """``w`` with a ``share`` of its blocks of so many elements along each axis kept, others 0."""
+    if share is None:
+        return w
+    grid = [-(-size // block) for size, block in zip(w.shape, blocks, strict=True)]
+    kept = rng.random(grid) < share
+    for axis, block in enumerate(blocks):
+        kept = np.repeat(kept, block, axis=axis)
+    return w * kept[tuple(slice(size) for size in w.shape)].astype(w.dtype)
+
+
 def packed_inputs(
-    kernel: Kernel, weight: Array, bias: Array | None, layouts: CpuLayouts, depth: int, tiles: int
-) -> list[Value | None]:
+    kernel: Kernel, weight: Array, bias: Array | None, layouts: CpuLayouts, depth: int, tiles: int,
+    listed: bool = False,
+) -> list[Value | None]:  # fmt: skip
     """Packed weights, whose first ``tiles`` dims count tiles, and a bias as arguments.
 
-    The weights are split in two where the CPU's dot products need it.
+    The weights are split in two where the CPU's dot products need it; all steps of ``listed`` ones,
+    whose tiles are one vector, are in a list.
     """
-    split = None
-    if depth == layouts.dot_depth and layouts.pair_limit is not None:
-        split = split_pairs(weight, tiles, layouts.block * depth, layouts.pair_limit)
+    split, vector = None, layouts.block * depth
+    limit = layouts.pair_limit if depth == layouts.dot_depth else None
+    if listed:
+        split = list_steps(weight, tiles, vector, limit)
+    elif limit is not None:
+        split = split_pairs(weight, tiles, vector, limit)
     if split is None:
         return [kernel.input(a) for a in (weight, bias) if a is not None]
     start = None if bias is None else kernel.input(bias)

@@ -14,7 +14,7 @@ from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.layouts import CpuLayouts
 
 from .conv_kernels import BYTES, FLOAT
-from .cpu_kernels import Kernel, int8_weights, packed_inputs
+from .cpu_kernels import Kernel, int8_weights, packed_inputs, without_blocks
 
 Array = np.ndarray
 
@@ -39,6 +39,8 @@ class Packed:
     seed: int = 0
     weight: int | None = None
     """The weight that all are, for int8; None for random ones."""
+    listed: float | None = None
+    """The share of steps that are not zero and stand in a list; None if all are multiplied."""
 
 
 @st.composite
@@ -60,6 +62,7 @@ def packed_kernel(spec: Packed, cpu: str) -> Kernel:
     shape = (*spec.batch, *([] if spec.rows is None else [spec.rows]), spec.depth)
     kernel = Kernel()
     x, w, depth = _operands(spec, layouts, rng, shape)
+    w = without_blocks(rng, w, (depth, layouts.block), spec.listed)
     wide = np.int64 if spec.kind == BYTES else np.float64
     total = x.astype(wide) @ w.astype(wide)
     if spec.kind != BYTES:  # errors grow with the sums
@@ -72,7 +75,8 @@ def packed_kernel(spec: Packed, cpu: str) -> Kernel:
         row = _row(rng, spec.columns)
         row = (row * 1000).astype(np.int32) if spec.kind == BYTES else row
         total = total + row
-    inputs += packed_inputs(kernel, weight, row, layouts, depth, tiles=1)
+    listed = spec.listed is not None
+    inputs += packed_inputs(kernel, weight, row, layouts, depth, tiles=1, listed=listed)
     attrs = {"columns": spec.columns, **({"depth": depth} if depth > 1 else {})}
     y = kernel.node("MatMulPacked", inputs, attrs, "kiln")
     if spec.kind == BYTES:

@@ -1,0 +1,5 @@
+"""Sparsity."""
+
+from .sparsify import Compared, Criterion, Sparsify
+
+__all__ = ["Compared", "Criterion", "Sparsify"]
