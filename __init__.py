@@ -14,6 +14,8 @@ _PUBLIC = {
     "compile": "driver",
     "optimize": "driver",
     "check": "driver",
+    "prune": "pruner",
+    "Pruned": "pruner",
     "quantize": "quantizer",
     "Quantized": "quantizer",
     "distill": "distiller",
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from .driver import compile as compile
     from .driver import optimize as optimize
     from .ir.graph import Graph as Graph
+    from .pruner import Pruned as Pruned
+    from .pruner import prune as prune
     from .quantizer import Quantized as Quantized
     from .quantizer import quantize as quantize
     from .runtime import Session as Session

@@ -1,4 +1,4 @@
-"""The command line: ``graphkiln compile | quantize | run | inspect | check | bench | ops | ...``.
+"""The command line: ``graphkiln compile | quantize | prune | run | inspect | check | bench | ...``.
 
 Exit codes: 0 fine, 1 the model, an input or the machine is at fault, 2 usage.
 """
@@ -18,6 +18,7 @@ COMMANDS = {
     "compile": "Compile an ONNX model into an artifact.",
     "quantize": "Quantize a model to 8-bit integers, or its weights to few bits.",
     "distill": "Train a small or quantized model to give what another gives.",
+    "prune": "Remove channels, units and heads of a model.",
     "run": "Run an artifact on given or random inputs.",
     "inspect": "Show what is in a model or an artifact.",
     "check": "Say whether a model compiles, and whether the result is right.",

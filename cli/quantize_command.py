@@ -88,6 +88,11 @@ _SHADES = " ▁▂▃▄▅▆▇█"
     help="Quantize layers to 8 bits that become slower by it, too: they get smaller.",
 )  # fmt: skip
 @click.option(
+    "--pairs", type=click.Choice(["safe", "split"]),
+    help="Where dot products sum pairs that could saturate: weights that never do, or the nearest "
+    "ones, with such pairs split in two when the model is compiled (default: safe).",
+)  # fmt: skip
+@click.option(
     "--max-drop", metavar="DROP",
     help="Leave as many layers as keep the metric's drop within this, such as 0.5% or 0.005.",
 )  # fmt: skip

@@ -69,6 +69,7 @@ PAGES = (
             Part("quantizer/control", ("BudgetError",)),
             Part("quantizer/data_free", ("DataFreeError",)),
             Part("distiller/distill", ("distill",)), Part("distiller/result"),
+            Part("pruner/prune"), Part("pruner/result"),
             Part("runtime/session", ("load", "Session")),
             Part(
                 "errors",

@@ -57,6 +57,7 @@ def shape_key(shape: KernelShape) -> str:
         f"conv {shape.channels}x{shape.filters} group {shape.group} kernel {_by(shape.kernel)}"
         f" strides {_by(shape.strides)} dilations {_by(shape.dilations)}"
         f" image {_by(shape.image)} {'int8' if shape.integer else 'float32'}"
+        f"{' short' if shape.short_sums else ''}"
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
+
 from .choices import KernelShape, ProductShape
 from .costs import usual
 from .graph import Graph, Node
 from .registry import attribute
+from .short_sums import sums_are_short
 from .windows import ConvShape, conv_window
 
 
@@ -17,13 +20,15 @@ class LayerWork:
     """The ``shape`` of the sums of one image, so many ``images``, and elements of the operand that
     a run ``read`` s and of the ``weights``.
 
-    What is written counts for the layer that reads it.
+    What is written counts for the layer that reads it. ``short_sums`` says so of the sums of a
+    convolution once its filters are bytes (see :mod:`.short_sums`).
     """
 
     shape: KernelShape
     images: int
     read: int
     weights: int
+    short_sums: bool = False
 
     @property
     def is_integer(self) -> bool:
@@ -35,7 +40,8 @@ class LayerWork:
     def in_bytes(self) -> LayerWork:
         """The same layer of 8-bit integers."""
         if isinstance(self.shape, ConvShape):
-            return replace(self, shape=replace(self.shape, integer=True))
+            shape = replace(self.shape, integer=True, short_sums=self.short_sums)
+            return replace(self, shape=shape)
         return replace(self, shape=replace(self.shape, operand="uint8", weight="int8"))
 
 
@@ -51,7 +57,7 @@ def layer_work(graph: Graph, node: Node) -> LayerWork | None:
     if x.dtype != "float32" or not x.shape:
         return None
     if node.key == "Conv":
-        return _conv(graph, node, w.constant.shape)
+        return _conv(graph, node, w.constant)
     plain = node.key == "MatMul" or node.key == "Gemm" and not attribute(node, "transA")
     if not plain or w.constant.ndim != 2:
         return None
@@ -61,9 +67,9 @@ def layer_work(graph: Graph, node: Node) -> LayerWork | None:
     return LayerWork(ProductShape(rows, columns, inner), 1, rows * inner, w.constant.size)
 
 
-def _conv(graph: Graph, node: Node, weights: tuple[int, ...]) -> LayerWork:
+def _conv(graph: Graph, node: Node, weights: np.ndarray) -> LayerWork:
     (x, _w, *_), y = graph.required_inputs(node), node.out()
-    filters, channels, *kernel = weights
+    filters, channels, *kernel = weights.shape
     group = int(attribute(node, "group"))
     window = conv_window(node, x.shape[2:], tuple(kernel))
     image = tuple(usual(d) for d in y.shape[2:])
@@ -72,7 +78,16 @@ def _conv(graph: Graph, node: Node, weights: tuple[int, ...]) -> LayerWork:
         False,
     )  # fmt: skip
     read = prod(usual(d) for d in x.shape)
-    return LayerWork(shape, usual(x.shape[0]), read, prod(weights))
+    short = sums_are_short(_as_bytes(weights))
+    return LayerWork(shape, usual(x.shape[0]), read, weights.size, short)
+
+
+def _as_bytes(filters: np.ndarray) -> np.ndarray:
+    """Filters ``[M, ..]`` scaled so that the largest weight of each is 127, float64."""
+    rows = filters.reshape(len(filters), prod(filters.shape[1:])).astype(np.float64)
+    peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    found: np.ndarray = rows * (127 / np.where(peaks > 0, peaks, 1.0))
+    return found
 
 
 __all__ = ["LayerWork", "layer_work"]

@@ -10,7 +10,8 @@ Gates of recurrent layers ``[D, gates*H, ..]`` become ``[D, B, gates, t, ..]``: 
 hidden elements with all of their gates.
 
 Dot products of integers sum ``d`` neighbouring products of the reduction at once (``depth``, 4 for
-most instructions). Packed weights then end in ``[.., c/d, t*d]``, with those neighbours innermost.
+most instructions). Packed weights then end in ``[.., c/d, t*d]``, with those neighbours innermost:
+input channels of one position of the window, rows of a matrix. An odd one out stands beside a zero.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Packed weights whose steps, or some of them, stand in a list.
 
-**Split weights**, for dot products that sum pairs in too few bits. ``vpmaddubsw`` multiplies bytes
-without sign by bytes with sign, and adds neighbouring products in 16 bits. 255 * 127 + 255 * 100 =
-57,885 would saturate at 32,767. As weights are constants, it is known which pairs could: those that
-sum to more than 128 in magnitude, some 15 % in trained networks. A step of the reduction with such
-a pair is done twice, by halves of the weights, and the second halves are listed.
+**Split weights**, for dot products that sum pairs in too few bits. As weights are constants, it is
+known which pairs of products could saturate (:mod:`.pairs`): some 15 % in trained networks. A step
+of the reduction with such a pair is done twice, by halves of the weights, and the second halves are
+listed. Weights that graphkiln quantizes itself may be chosen so that no pair can saturate.
 
 **Block-sparse weights**, most of whose steps are zero for all lanes of a vector. All other steps
 are listed, and nothing else is stored or multiplied.
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+
+from .pairs import saturating
 
 _ROOMS = 8
 """The list has room for so many eighths of all steps, so that layers of one shape, which differ in
@@ -80,7 +81,7 @@ def _halves(packed: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray] | N
     if limit < 128:
         raise ValueError(f"two halves of int8 may sum to 128, beyond the limit of {limit}")
     pairs = packed.reshape(-1, 2)
-    beyond = np.abs(pairs.sum(axis=1, dtype=np.int16)) > limit
+    beyond = saturating(pairs, limit)
     if not beyond.any():
         return None
     rest = np.where(beyond[:, None], pairs - (pairs >> 1), 0).astype(np.int8)

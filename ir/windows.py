@@ -45,7 +45,8 @@ class ConvShape:
     """What the tiling of a convolution depends on.
 
     ``channels`` and ``filters`` are those of one group; ``image`` are the spatial extents of the
-    result (None: not known).
+    result (None: not known). ``integer``: the operands are bytes. Their sums may be known to be
+    short (see :mod:`.short_sums`).
     """
 
     channels: int
@@ -56,6 +57,7 @@ class ConvShape:
     dilations: tuple[int, ...]
     image: tuple[int | None, ...]
     integer: bool
+    short_sums: bool = False
 
 
 def conv_window(node: Node, spatial: Shape, kernel: Shape) -> Window:

@@ -14,7 +14,7 @@ PIPELINES = {
     # Shapes and folding run again, since resolved branches, loops and sequences make sizes known.
     "settle": "shapes,fold,dce,sequences,unroll,sequences,shapes,fold",
     # Recognition runs before simplification, which would combine constants that patterns look for.
-    "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify",
+    "rewrite": "decompose,recognize{attention=false},simplify,recognize,fold_affine,simplify,idle",
     "integers": "qdq_fuse,signedness",
     # Quantized biases and scales that no integer op has taken become floats.
     "clean": "fold{widen-vectors=true},subnormals,cse,dce",

@@ -70,7 +70,9 @@ def quantize(
     (``minmax``, ``average``, ``percentile``, ``mse``, ``entropy``) from what runs on the samples
     show; ``share`` is the share of the numbers inside for percentiles. With ``bias_correction``,
     biases make up for the shifts that quantization brings to the means of channels. Layers that
-    8 bits would slow down on the target stay floats, but with ``all_layers``. ``int8-dynamic``
+    8 bits would slow down on the target stay floats, but with ``all_layers``. Where the target sums
+    products in pairs that could saturate, ``pairs`` of weights are chosen to be ``safe``, or
+    ``split`` when the model is compiled. ``int8-dynamic``
     quantizes both with ranges that each run finds, and needs no samples. The schemes
     ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums.
     ``rounding`` of weights is ``nearest``, the default for ``int8``, ``mse``, the default of the

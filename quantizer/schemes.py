@@ -72,11 +72,12 @@ class Scheme:
         return cast(Step, found(**self.fixed, **values, **selected))
 
 
+_STATIC = ("method", "share", "bias_correction", "rounding", "all_layers", "pairs")
 _FEW_BITS = ("block", "rounding")
 
 SCHEMES: Mapping[str, Scheme] = {
-    "int8": Scheme("quantize", ("method", "share", "bias_correction", "rounding", "all_layers")),
-    "int8-dynamic": Scheme("quantize_dynamic", (), replaces=True),
+    "int8": Scheme("quantize", _STATIC),
+    "int8-dynamic": Scheme("quantize_dynamic", ("pairs",), replaces=True),
     "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}, replaces=True),
     "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}, replaces=True),
     "float16-weights": Scheme("narrow_weights", (), {"kind": "float16"}, replaces=True),

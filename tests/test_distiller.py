@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from onnx.reference import ReferenceEvaluator
 from training.nets import SIZES, bars, digits_model, weights, write_files
 
 import graphkiln
@@ -28,7 +29,7 @@ def test_from_files_to_a_compiled_student(tmp_path: Path) -> None:
     assert [row["teacher"] for row in found.transferred] == list(weights(**SIZES))
     assert found.history[-1]["loss"] < found.history[0]["loss"]
     x = bars()["x"]
-    model = onnx.reference.ReferenceEvaluator(found.to_onnx())
+    model = ReferenceEvaluator(found.to_onnx())
     (want,) = model.run(None, {"x": x})
     (got,) = found.session(threads=1).run(None, {"x": x})
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)

@@ -105,7 +105,7 @@ def test_dumps_of_the_architecture_page_are_real(tmp_path: Path) -> None:
 
 
 FOLDERS = (
-    "cli codegen distiller docs frontend ir passes quantizer runtime targets training tests"
+    "cli codegen distiller docs frontend ir passes pruner quantizer runtime targets training tests"
     " benchmarks"
 ).split()
 PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/(?:[\w./]+(?:\.py|\.c|/))?)`")

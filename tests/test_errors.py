@@ -25,8 +25,8 @@ from graphkiln.passes import base
 
 ROOT = Path(graphkiln.__file__).parent
 LAYERS = (
-    "cli", "codegen", "distiller", "frontend", "ir", "passes", "quantizer", "runtime", "targets",
-    "training",
+    "cli", "codegen", "distiller", "frontend", "ir", "passes", "pruner", "quantizer", "runtime",
+    "targets", "training",
 )  # fmt: skip
 MODULES = [*ROOT.glob("*.py"), *(p for layer in LAYERS for p in (ROOT / layer).rglob("*.py"))]
 

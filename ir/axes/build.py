@@ -59,15 +59,15 @@ class Builder:
 
     def factor(
         self, size: Dim, kind: Kind = Kind.MAPPED, combine: Combine | None = None, *,
-        fixed: bool = False,
+        fixed: bool = False, summed: bool = False,
     ) -> int:  # fmt: skip
         """Add a factor; returns its number, by which :func:`~.map.whole` and pieces refer to it."""
-        self._factors.append(Factor(size, kind, combine, fixed))
+        self._factors.append(Factor(size, kind, combine, fixed, summed))
         return len(self._factors) - 1
 
-    def reduced(self, size: Dim, combine: Combine | None = None) -> int:
+    def reduced(self, size: Dim, combine: Combine | None = None, *, summed: bool = False) -> int:
         """Add a factor that no result has; returns its number."""
-        return self.factor(size, Kind.REDUCED, combine)
+        return self.factor(size, Kind.REDUCED, combine, summed=summed)
 
     def opaque(self, size: Dim) -> Axis:
         """An axis of which nothing is known."""
@@ -96,7 +96,9 @@ class Builder:
             self._results[k] = self._to_the_end(axes, self.out(k))
 
     def _to_the_end(self, axes: Sequence[Axis], shape: Shape) -> Axes:
-        """The axes; those that a plain piece does not fill get one more piece for the rest."""
+        """The axes; those that a plain piece does not fill get one more piece for the rest, which
+        is not read, or does not depend on an operand.
+        """
         return tuple(self._filled(axis, d) for axis, d in zip(axes, shape, strict=True))
 
     def _filled(self, axis: Axis, d: Dim) -> Axis:
@@ -104,7 +106,7 @@ class Builder:
         size: Dim = prod((self._factors[f].size for f in piece.factors), start=1)
         if more or not piece.is_plain or known_equal(size, d):
             return axis
-        return piece, Piece((self.factor(d - size, Kind.OPAQUE),), size)
+        return piece, Piece((self.factor(d - size),), size)
 
     def broadcast(self, i: int, axes: Sequence[Axis], shape: Sequence[Dim]) -> None:
         """Operand ``i``, if it is given, broadcasts to a tensor of these axes and dims.

@@ -59,13 +59,21 @@ class Factor:
 
     ``combine`` is None if the whole result does not follow from results over parts of a reduced
     factor. The size of a ``fixed`` factor is a parameter of the op, such as the rows of a block, so
-    no index may be dropped.
+    no index may be dropped. Of a ``summed`` factor, an index takes part in what the results at
+    other indices are (or in results without the factor) by sums of products only: without it they
+    are what they would be if one operand of each product were 0 there.
     """
 
     size: Dim
     kind: Kind = Kind.MAPPED
     combine: Combine | None = None
     fixed: bool = False
+    summed: bool = False
+
+    @property
+    def adds(self) -> bool:
+        """Does dropping an index do the same as zeros there?"""
+        return self.summed or self.combine is Combine.SUM
 
 
 @dataclass(frozen=True)

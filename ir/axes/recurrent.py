@@ -41,7 +41,8 @@ def recurrent(gates: int, states: int) -> Rule:
     @rule
     def describe(b: Builder) -> AxisMap | None:
         directions, _, hidden = b.shape(2)
-        h, inner = b.factor(hidden, Kind.NORMALIZED), whole(b.reduced(b.shape()[2]))
+        h = b.factor(hidden, Kind.NORMALIZED, summed=True)
+        inner = whole(b.reduced(b.shape()[2], summed=True))
         d, _ = _layer(b, whole(h), directions, 5, inner, Kind.MAPPED)
         b.take(1, [d, _gated(b, gates, h), inner])
         b.take(2, [d, _gated(b, gates, h), whole(h)])

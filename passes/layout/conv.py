@@ -11,6 +11,7 @@ from ...ir.dims import Dim, is_static
 from ...ir.graph import Attr, Node, Value
 from ...ir.packing import pack_conv_weight, pack_depthwise_weight
 from ...ir.registry import attribute
+from ...ir.short_sums import sums_are_short
 from ...ir.windows import ConvShape, Window, conv_window
 from .planner import Planner
 from .split import PackedWeights, listed_weights
@@ -227,8 +228,10 @@ def _choice(p: Planner, work: Work) -> tuple[ConvShape, Choice] | None:
     image = tuple(d if isinstance(d, int) else None for d in work.image)
     w = work.window
     kernel = tuple(int(k) for k in work.weight.shape[2:])
+    integer = work.depth > 1
     shape = ConvShape(
-        channels, filters, group, kernel, w.strides, w.dilations, image, work.depth > 1
+        channels, filters, group, kernel, w.strides, w.dilations, image, integer,
+        integer and sums_are_short(work.weight),
     )  # fmt: skip
     choice = p.layouts.choose(shape)
     tile = choice.columns

@@ -12,14 +12,16 @@ The ranges of weights are known; those of activations are observed in runs on sa
 (:mod:`graphkiln.passes.ranges`). :mod:`.sensitivity` says how much each layer suffers,
 :mod:`.places` which tensors are quantized, and :mod:`.insert` puts QuantizeLinear and
 DequantizeLinear there. Before that, :mod:`.equalize` and :mod:`.smooth` may scale channels so that
-less is lost, and :mod:`.rounding` choose weights that make up for each other. Everything after that
-is the compiler's own work on quantized models, the same for those that other tools have made.
+less is lost, and :mod:`.rounding` choose weights that make up for each other. :mod:`.pairs` keeps
+pairs of weights from saturating. Everything after that is the compiler's own work on quantized
+models, the same for those that other tools have made.
 """
 
 from .calibration import Method
 from .dynamic import QuantizeDynamic
 from .equalize import Equalize
 from .narrow import NarrowFloat, NarrowWeights
+from .pairs import Pairs
 from .rounding import WeightRounding
 from .sensitivity import worst_first
 from .smooth import Smooth
@@ -27,6 +29,6 @@ from .static import Quantize
 from .weight_only import QuantizeWeights, Rounding
 
 __all__ = [
-    "Equalize", "Method", "NarrowFloat", "NarrowWeights", "Quantize", "QuantizeDynamic",
-    "QuantizeWeights", "Rounding", "Smooth", "WeightRounding", "worst_first",
+    "Equalize", "Method", "NarrowFloat", "NarrowWeights", "Pairs", "Quantize",
+    "QuantizeDynamic", "QuantizeWeights", "Rounding", "Smooth", "WeightRounding", "worst_first",
 ]  # fmt: skip

@@ -34,11 +34,12 @@ from ...ir.traits import Trait
 from ..base import PassContext, register_pass
 from ..claims import lossy
 from ..float_signs import not_below_zero
-from .insert import BIAS, weights_of
+from .insert import BIAS
 from .matrices import MatrixProduct, matrix_product
 from .numbers import Parameters, decibels, quantized, restored, weight_parameters
 from .operands import activation_kind, is_float
 from .outermost import Outermost
+from .pairs import Pairing, Pairs, pairing
 from .places import Objection
 from .selection import Selection
 from .sensitivity import layer_noise
@@ -54,15 +55,21 @@ class QuantizeDynamic(Outermost):
     """Quantizes products by constant weights to 8 bits, with ranges found in each run, and tables
     that are looked up, whose rows have a scale each.
 
-    ``only`` and ``exclude`` are patterns of layers, see :class:`.Selection`.
+    ``only`` and ``exclude`` are patterns of layers, see :class:`.Selection`. Where the target sums
+    products in pairs that could saturate, ``pairs`` of weights are chosen to be ``safe``, or
+    ``split`` in two by the compiler (:mod:`.pairs`).
     """
 
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    pairs: Pairs = Pairs.SAFE
 
     name = "quantize_dynamic"
     claims = {
-        "dynamic": lossy("x = s (q - z), W = s_W Q", "s / 2 for each number, s_W / 2 for weights"),
+        "dynamic": lossy(
+            "x = s (q - z), W = s_W Q",
+            "s / 2 for each number, s_W / 2 for weights, s_W in pairs at their limit",
+        ),
     }
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
@@ -70,7 +77,7 @@ class QuantizeDynamic(Outermost):
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
-        layers, reasons = self._layers(graph, leave)
+        layers, reasons = self._layers(graph, context, leave)
         tables = self._tables(graph, leave)
         ratios = {layer.node: layer.weight_noise() for layer in layers}
         insertion = _Insertion(context.editor(graph), activation_kind(context.hardware))
@@ -98,7 +105,7 @@ class QuantizeDynamic(Outermost):
         """What quantizing each selected layer alone does to its result: the ratio of signal to
         noise in decibels, by the layer's name.
         """
-        layers, _ = self._layers(graph, lambda _: None)
+        layers, _ = self._layers(graph, context, lambda _: None)
         by_name = {layer.node.name: layer for layer in layers}
         kind = activation_kind(context.hardware)
 
@@ -112,7 +119,9 @@ class QuantizeDynamic(Outermost):
         selected = Selection(self.only, self.exclude)
         return Tables.of(graph, bytes_by_row, lambda n: selected.objection(n) or leave(n))
 
-    def _layers(self, graph: Graph, leave: Objection) -> tuple[list[_Layer], dict[Node, str]]:
+    def _layers(
+        self, graph: Graph, context: PassContext, leave: Objection
+    ) -> tuple[list[_Layer], dict[Node, str]]:
         """The layers to quantize, and the products that are none with the reasons."""
         selected = Selection(self.only, self.exclude)
         layers: list[_Layer] = []
@@ -120,7 +129,9 @@ class QuantizeDynamic(Outermost):
         for node in graph.topological():
             if not has_trait(node, Trait.CONTRACTION):
                 continue
-            found: _Layer | str = _layer(graph, node)
+            safe = self.pairs is Pairs.SAFE
+            pairs = pairing(graph, node, context.hardware) if safe else None
+            found: _Layer | str = _layer(graph, node, pairs)
             if not isinstance(found, str):
                 found = selected.objection(node) or leave(node) or found
             if isinstance(found, str):
@@ -135,9 +146,10 @@ class QuantizeDynamic(Outermost):
 
 @dataclass(frozen=True)
 class _Matrix:
-    """A product of rows by a matrix."""
+    """A product of rows by a matrix; ``limit`` is that of pairs of rows of weights, if any."""
 
     found: MatrixProduct
+    limit: int | None
 
     @property
     def node(self) -> Node:
@@ -160,23 +172,25 @@ class _Matrix:
         return _ratio(self.found.weights, *self._weights())
 
     def _weights(self) -> tuple[np.ndarray, Parameters]:
-        p = weight_parameters(self.found.weights, 1)
-        return quantized(self.found.weights, p), p
+        pairs = None if self.limit is None else Pairing(0, self.limit)
+        p = weight_parameters(self.found.weights, 1, pairing=pairs)
+        return quantized(self.found.weights, p, pairing=pairs), p
 
 
 @dataclass(frozen=True)
 class _Convolution:
-    """A convolution by constant filters."""
+    """A convolution by constant filters, in whose ``pairs`` no products may saturate."""
 
-    graph: Graph
     node: Node
+    weights: np.ndarray
+    pairs: Pairing | None
 
     def product(self, insertion: _Insertion, node: Node) -> Value:
         """``s s_W ((q - z) * Q) + b`` for ``node`` of the edited graph, added to it."""
         editor = insertion.editor
         x, bias = _operands(editor.graph, node)
         sample = insertion.sample(x)
-        integers, p = weights_of(self.graph, self.node, 1, {})
+        integers, p = self._integers()
         data = [sample.integers, editor.constant(integers), sample.zero]
         total = editor.node("ConvInteger", data, dict(self.node.attrs)).out()
         channels = (-1, *[1] * (self.node.out().rank - 2))
@@ -188,9 +202,11 @@ class _Convolution:
 
     def weight_noise(self) -> float | None:
         """The ratio of signal to noise of the filters in decibels."""
-        weights = self.graph.required_inputs(self.node)[1].constant
-        assert weights is not None
-        return _ratio(weights, *weights_of(self.graph, self.node, 1, {}))
+        return _ratio(self.weights, *self._integers())
+
+    def _integers(self) -> tuple[np.ndarray, Parameters]:
+        p = weight_parameters(self.weights, 0, pairing=self.pairs)
+        return quantized(self.weights, p, pairing=self.pairs), p
 
 
 _Layer = _Matrix | _Convolution
@@ -203,18 +219,19 @@ def _operands(graph: Graph, node: Node) -> tuple[Value, Value | None]:
     return x, bias
 
 
-def _layer(graph: Graph, node: Node) -> _Layer | str:
+def _layer(graph: Graph, node: Node, pairs: Pairing | None) -> _Layer | str:
     """A product as a layer that can be quantized, or why it is none."""
     if node.key == "Conv":
-        return _unfit(graph, node) or _Convolution(graph, node)
+        return _convolution(graph, node, pairs)
     found = matrix_product(graph, node)
     if isinstance(found, str):
         return found
-    return "it has no rows" if found.x.rank < 2 else _Matrix(found)
+    limit = None if pairs is None else pairs.limit
+    return "it has no rows" if found.x.rank < 2 else _Matrix(found, limit)
 
 
-def _unfit(graph: Graph, node: Node) -> str | None:
-    """Why a convolution cannot be quantized."""
+def _convolution(graph: Graph, node: Node, pairs: Pairing | None) -> _Convolution | str:
+    """A convolution as a layer, or why it cannot be quantized."""
     x, w, bias = [*graph.inputs_of(node), None][:3]
     if x is None or w is None or w.constant is None:
         return "its weights are computed in the run"
@@ -224,7 +241,9 @@ def _unfit(graph: Graph, node: Node) -> str | None:
         return "its weights hold infinity or NaN"
     if not is_float(x):
         return f"{x.name!r} is no float32 tensor of known rank"
-    return "its bias is computed in the run" if bias is not None and bias.constant is None else None
+    if bias is not None and bias.constant is None:
+        return "its bias is computed in the run"
+    return _Convolution(node, w.constant, pairs)
 
 
 def _ratio(weights: np.ndarray, integers: np.ndarray, p: Parameters) -> float | None:

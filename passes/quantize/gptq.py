@@ -19,6 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from .few_bits import FewBits, FindSteps, Format, Steps, codes_of, least_error, values_of
+from .pairs import RowPairs
 
 _DAMPING = 0.01
 """This part of the mean of the diagonal is added to it: directions that no sample has shown are not
@@ -76,24 +77,29 @@ def reconstructed(
 
 
 def with_scales(
-    weights: np.ndarray, gram: np.ndarray, scale: np.ndarray, largest: int = 127
-) -> np.ndarray:
+    weights: np.ndarray, gram: np.ndarray, scale: np.ndarray, largest: int = 127,
+    pairs: RowPairs | None = None,
+) -> np.ndarray:  # fmt: skip
     """Codes from ``-largest`` to ``largest``, float64 ``[K, N]``, of weights ``[K, N]`` whose
-    columns have the scales ``scale`` ``[N]``.
+    columns have the scales ``scale`` ``[N]``. None of ``pairs`` is beyond its limit.
 
     Rows that meet the largest operands are rounded first, while all others can still make up for
     their errors. A column whose nearest codes have no larger error keeps these.
     """
     wide, step = weights.astype(np.float64), scale.astype(np.float64)
     order = np.argsort(-np.diag(gram), kind="stable")
-    codes = np.empty(wide.shape)
+    codes = np.zeros(wide.shape)
 
     def round_row(k: int, row: np.ndarray, _ahead: Ahead) -> np.ndarray:
-        codes[order[k]] = np.clip(np.round(row / step), -largest, largest)
+        bounds = (-largest, largest) if pairs is None else pairs.bounds(codes, order[k], largest)
+        codes[order[k]] = np.clip(np.round(row / step), *bounds)
         return codes[order[k]] * step
 
     compensated(wide[order], gram[np.ix_(order, order)], round_row)
-    nearest = np.clip(np.round(wide / step), -largest, largest)
+    if pairs is None:
+        nearest = np.clip(np.round(wide / step), -largest, largest)
+    else:
+        nearest = pairs.rounded(wide / step, largest)
     losses = [result_errors(c * step - wide, gram) for c in (codes, nearest)]
     return np.where(losses[0] < losses[1], codes, nearest)
 

@@ -66,7 +66,7 @@ class _Insertion:
 
     def __init__(self, places: Places, editor: Editor, done: Inserted) -> None:
         self._graph, self._editor, self.done = places.graph, editor, done
-        self._codes = places.codes
+        self._places = places
         self._scales: dict[Node, Parameters] = {}
 
     def pair(self, value: Value, p: Parameters) -> Value:
@@ -82,7 +82,7 @@ class _Insertion:
         """Replace constant weights by int8 ones that are dequantized."""
         weights = self._constant(node, index)
         assert weights is not None
-        integers, p = weights_of(self._graph, node, index, self._codes)
+        integers, p = weights_of(self._graph, node, index, self._places)
         error = np.mean((restored(integers, p) - weights) ** 2, dtype=np.float64)
         power = np.mean(weights**2, dtype=np.float64)
         self.done.decibels[node] = decibels(float(power), float(error))
@@ -122,25 +122,28 @@ class _Insertion:
 
 
 def weights_of(
-    graph: Graph, node: Node, index: int, codes: Mapping[str, np.ndarray]
+    graph: Graph, node: Node, index: int, places: Places
 ) -> tuple[np.ndarray, Parameters]:
-    """The int8 form of the constant operand ``index`` of a product, and its parameters.
+    """The int8 form of the constant operand ``index`` of one of the products, and its parameters.
 
-    ``codes`` are those of products by name, where they are not the nearest ones.
+    The node may be that of a copy of the graph.
     """
-    p = weight_scales(graph, node, index)
-    if index == 1 and node.name in codes:
-        return codes[node.name], p
-    value = graph.input(node, index)
-    assert value is not None and value.constant is not None
-    return quantized(value.constant, p), p
+    p = weight_scales(graph, node, index, places)
+    if index == 1 and node.name in places.codes:
+        return places.codes[node.name], p
+    return quantized(_weights(graph, node, index), p, pairing=places.pairing(node, index)), p
 
 
-def weight_scales(graph: Graph, node: Node, index: int) -> Parameters:
+def weight_scales(graph: Graph, node: Node, index: int, places: Places) -> Parameters:
     """The parameters of the int8 form of the constant operand ``index`` of a product."""
+    weights, axis = _weights(graph, node, index), filter_axis(graph, node, index)
+    return weight_parameters(weights, axis, pairing=places.pairing(node, index))
+
+
+def _weights(graph: Graph, node: Node, index: int) -> np.ndarray:
     value = graph.input(node, index)
     assert value is not None and value.constant is not None
-    return weight_parameters(value.constant, filter_axis(graph, node, index))
+    return value.constant
 
 
 __all__ = ["BIAS", "Inserted", "insert_quantizers", "weight_scales", "weights_of"]

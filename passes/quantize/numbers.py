@@ -8,6 +8,7 @@ from math import inf, log10
 import numpy as np
 
 from ..ranges import Range
+from .pairs import Pairing
 
 _LARGEST_BIAS = 2**30
 """Half of what int32 holds: the sum of the products is added."""
@@ -44,12 +45,17 @@ def _scale(wanted: float) -> np.ndarray:
     return np.asarray(max(wanted, _LEAST_SCALE) if wanted else 1.0, np.float32)
 
 
-def weight_parameters(weights: np.ndarray, axis: int | None, largest: int = 127) -> Parameters:
+def weight_parameters(
+    weights: np.ndarray, axis: int | None, largest: int = 127, pairing: Pairing | None = None
+) -> Parameters:
     """Symmetric int8 parameters from ``-largest`` to ``largest``, for each index of ``axis`` or for
-    all weights.
+    all weights, by which no pair of ``pairing`` is beyond its limit but for rounding.
     """
-    others = tuple(i for i in range(weights.ndim) if i != axis)
-    peak = np.max(np.abs(weights), axis=None if axis is None else others)
+    others = None if axis is None else tuple(i for i in range(weights.ndim) if i != axis)
+    peak = np.max(np.abs(weights), axis=others)
+    if pairing is not None:
+        pairs = np.max(pairing.sums(weights), axis=others, initial=0)
+        peak = np.maximum(peak, pairs * (largest / pairing.limit))
     scale = np.where(peak > 0, np.maximum(peak / largest, _LEAST_SCALE), 1.0).astype(np.float32)
     return Parameters(scale, np.zeros(scale.shape, np.int8), axis)
 
@@ -89,10 +95,14 @@ def quantized_bias(bias: np.ndarray, p: Parameters) -> np.ndarray | None:
     return steps.astype(np.int32) if np.all(np.abs(steps) <= _LARGEST_BIAS) else None
 
 
-def quantized(weights: np.ndarray, p: Parameters, largest: int = 127) -> np.ndarray:
-    """The nearest int8 weights, halves to even."""
-    steps = np.round(weights.astype(np.float64) / _along(p.scale, p.axis, weights.ndim))
-    return np.clip(steps, -largest, largest).astype(np.int8)
+def quantized(
+    weights: np.ndarray, p: Parameters, largest: int = 127, pairing: Pairing | None = None
+) -> np.ndarray:
+    """The nearest int8 weights, halves to even; those within the limit of ``pairing``."""
+    steps = weights.astype(np.float64) / _along(p.scale, p.axis, weights.ndim)
+    if pairing is not None:
+        return pairing.rounded(steps, largest).astype(np.int8)
+    return np.clip(np.round(steps), -largest, largest).astype(np.int8)
 
 
 __all__ = [

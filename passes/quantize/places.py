@@ -16,7 +16,7 @@ Everything else computes floats, in the kernel of the op whose result it takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.registry import has_trait
 from ...ir.traits import Trait
 from .operands import is_float, terms
+from .pairs import Pairing
 
 _SHORT_SUMS = 512
 """Products in a sum up to which a function of it, such as a Sigmoid, takes a good part of the
@@ -50,7 +51,7 @@ class Places:
     that a run computes, each with the uses that read its quantized form. ``groups`` are sets of
     tensors that have one range, and ``moved`` those that hold elements of others of their group
     and nothing else. ``codes`` are int8 weights by the name of their product, where they are not
-    the nearest ones.
+    the nearest ones, and ``pairings`` the pairs of weights that must not saturate.
     """
 
     graph: Graph
@@ -61,6 +62,11 @@ class Places:
     groups: list[list[Value]] = field(default_factory=list)
     moved: set[Value] = field(default_factory=set)
     codes: dict[str, np.ndarray] = field(default_factory=dict)
+    pairings: Mapping[str, Pairing] = field(default_factory=dict)
+
+    def pairing(self, node: Node, index: int) -> Pairing | None:
+        """The pairs of operand ``index`` of a product that must not saturate."""
+        return self.pairings.get(node.name) if index == 1 else None
 
 
 Objection: TypeAlias = "Callable[[Node], str | None]"

@@ -20,6 +20,7 @@ from .gptq import with_scales
 from .gram import grams, sum_length
 from .insert import weight_scales
 from .operands import linear_channels
+from .pairs import RowPairs
 from .places import Places, Use
 from .scaling import constant_at
 
@@ -51,7 +52,7 @@ def round_together(places: Places, context: PassContext) -> None:
     if products and not context.data:
         raise GraphError("gptq rounds by what layers read: give sample data")
     for product, gram in zip(products, grams(graph, products, context), strict=True):
-        context.codes[product.node.name] = _codes(graph, product, gram)
+        context.codes[product.node.name] = _codes(places, product, gram)
     names = {node.name for node in places.products}
     places.codes.update({n: codes for n, codes in context.codes.items() if n in names})
 
@@ -65,15 +66,17 @@ def _product(graph: Graph, node: Node) -> Channels | str:
     return found if length <= _LONGEST else f"its sums of {length} products are too long"
 
 
-def _codes(graph: Graph, product: Channels, gram: np.ndarray) -> np.ndarray:
+def _codes(places: Places, product: Channels, gram: np.ndarray) -> np.ndarray:
     """Codes in the shape of the weights, int8."""
-    weights = constant_at(graph, Use(product.node, 1))
-    groups, _, outputs, _ = product.counts
-    scales = weight_scales(graph, product.node, 1).scale.reshape(-1)
+    weights = constant_at(places.graph, Use(product.node, 1))
+    groups, _, outputs, positions = product.counts
+    pairing = places.pairing(product.node, 1)
+    pairs = None if pairing is None else RowPairs(positions, pairing.limit)
+    scales = weight_scales(places.graph, product.node, 1, places).scale.reshape(-1)
     each = np.broadcast_to(scales if scales.size == 1 else scales.reshape(-1, outputs),
                            (groups, outputs))  # fmt: skip
     matrices = product.unpacked(weights).transpose(0, 1, 3, 2).reshape(groups, -1, outputs)
-    codes = [with_scales(*group) for group in zip(matrices, gram, each, strict=True)]
+    codes = [with_scales(*group, pairs=pairs) for group in zip(matrices, gram, each, strict=True)]
     split = np.reshape(codes, (groups, product.counts[1], product.counts[3], outputs))
     packed = product.packed(split.transpose(0, 1, 3, 2), weights.shape)
     return np.ascontiguousarray(packed.astype(np.int8))

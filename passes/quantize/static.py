@@ -22,6 +22,7 @@ from .numbers import decibels
 from .observers import observe
 from .operands import activation_kind
 from .outermost import Outermost
+from .pairs import Pairs, pairings
 from .places import Objection, Places, places_of
 from .rounding import WeightRounding, round_together
 from .selection import Selection
@@ -47,7 +48,8 @@ class Quantize(Outermost):
     ``exclude_worst`` is the number of layers that are left because their results suffer most.
     With ``bias_correction``, biases make up for the shifts of means (:mod:`.bias_correction`).
     ``rounding`` of weights is to the ``nearest`` code, or ``gptq``, which takes sample data
-    (:mod:`.rounding`).
+    (:mod:`.rounding`). Where the target sums products in pairs that could saturate, ``pairs`` of
+    weights are chosen to be ``safe``, or ``split`` in two by the compiler (:mod:`.pairs`).
     Layers that 8 bits would slow down on the target stay floats (:mod:`.gain`), but with
     ``all_layers``.
     """
@@ -60,12 +62,14 @@ class Quantize(Outermost):
     bias_correction: bool = False
     rounding: WeightRounding = WeightRounding.NEAREST
     all_layers: bool = False
+    pairs: Pairs = Pairs.SAFE
 
     name = "quantize"
     claims = {
         "weights": lossy(
             "W = s * q, q from -127 to 127",
-            "s / 2 for each weight; with gptq no more error in any channel over the samples",
+            "s / 2 for each weight, s in pairs at their limit; with gptq no more error in any "
+            "channel over the samples",
         ),
         "activations": lossy("x = s * (q - z)", "s / 2 inside of the range, clipped outside"),
         "tables": lossy("T = s * q, q from -127 to 127", "s / 2 for each number of a row"),
@@ -142,13 +146,15 @@ class Quantize(Outermost):
 
     def _places(self, graph: Graph, context: PassContext, leave: Objection) -> Places:
         """What is quantized: the selected layers, but for those that would become slower."""
-        selected = self._selected(graph, leave)
-        if self.all_layers:
-            return selected
-        slow = {n: slowdown(g) for n, g in gains(selected, context.hardware).items()}
-        if not any(slow.values()):
-            return selected
-        return self._selected(graph, lambda node: leave(node) or slow.get(node))
+        places = self._selected(graph, leave)
+        slow: dict[Node, str | None] = {}
+        if not self.all_layers:
+            slow = {n: slowdown(g) for n, g in gains(places, context.hardware).items()}
+        if any(slow.values()):
+            places = self._selected(graph, lambda node: leave(node) or slow.get(node))
+        if self.pairs is Pairs.SAFE:
+            places.pairings = pairings(graph, places.products, context.hardware)
+        return places
 
     def _selected(self, graph: Graph, leave: Objection) -> Places:
         selected = Selection(self.only, self.exclude)

@@ -72,9 +72,7 @@ def static_twin(
                 editor, value, activation_parameters(ranges[value.name], kind)
             )
         else:
-            operands[index] = dequantized(
-                editor, *weights_of(editor.graph, node, index, places.codes)
-            )
+            operands[index] = dequantized(editor, *weights_of(editor.graph, node, index, places))
     return editor.clone(node, operands).out()
 
 

@@ -94,7 +94,8 @@ def _winograd_form(ctx: TemplateContext, cpu: CpuFeatures, shape: ConvShape) -> 
         return None
     if algorithm not in FORMS:
         raise ctx.error(f"there is no algorithm {algorithm!r}: {DIRECT}, {', '.join(FORMS)}")
-    form = winograd_forms(cpu, shape).get(algorithm)
+    # Who chose the form has seen the weights, on which the length of sums depends.
+    form = winograd_forms(cpu, replace(shape, short_sums=shape.integer)).get(algorithm)
     blocked = as_int(ctx.input(0).shape[-1]) == cpu.lanes
     if form is None or not blocked:
         raise ctx.error(f"this convolution has no form {algorithm!r}")

@@ -11,7 +11,7 @@ from ...ir.layer_work import LayerWork
 from ...ir.windows import ConvShape
 from .features import CpuFeatures
 from .speed import BANDWIDTH, CLOCK, template_seconds
-from .winograd_choice import SPLIT, winograd_form
+from .winograd_choice import winograd_form
 
 _NARROWING = {64: 1.5}
 """Cycles by which rounding a vector of sums to bytes takes longer than storing it in floats, by the
@@ -23,16 +23,17 @@ _TAP, _FOUR_TAPS = 0.5, 1.5
 columns, which are shuffled first."""
 _STRIDED = 2.0
 """Steps of a depthwise kernel take so many times as long if it skips positions."""
-_WINOGRAD = 1.3
-"""Winograd convolutions of floats take so many times as long as their operations, at least, since
-their transformed images do not stay in the caches."""
+_WINOGRAD, _WHOLE_WINOGRAD = 1.3, 1.45
+"""Winograd convolutions of floats and of bytes take so many times as long as their operations, at
+least, since their transformed images do not stay in the caches."""
 
 
 def layer_seconds(cpu: CpuFeatures, work: LayerWork) -> float | None:
     """The time of the sums, or that of the bytes from memory where this is longer.
 
     What is read has been written before; it comes from memory as far as the second-level cache does
-    not hold it. None for bytes where the CPU has no dot products of them.
+    not hold it. None for bytes where the CPU has no dot products of them. No product counts twice:
+    weights that are quantized may be chosen so.
     """
     if work.is_integer and cpu.dot is None:
         return None
@@ -54,8 +55,8 @@ def _sums(cpu: CpuFeatures, work: LayerWork) -> float:
         return _depthwise(cpu, shape) / CLOCK
     seconds = template_seconds(cpu, shape)
     if isinstance(shape, ConvShape) and winograd_form(cpu, shape) is not None:
-        return seconds if work.is_integer else seconds * _WINOGRAD
-    return seconds * SPLIT if work.is_integer and cpu.dot == "madd" else seconds
+        return seconds * (_WHOLE_WINOGRAD if work.is_integer else _WINOGRAD)
+    return seconds
 
 
 def _depthwise(cpu: CpuFeatures, shape: ConvShape) -> float:

@@ -390,17 +390,17 @@ class Winograd:
 
     def _outputs(self, part: _Part, sums: BufferTensor, t: Expr, v: int) -> None:
         """The outputs ``A^T m A`` of a tile, for a vector of filters, as far as in the image."""
-        b, a = self.b, Arithmetic(self.b, self.lanes, self.sums)
+        # Integers without sign, whose sums and products are modulo 2^32.
+        wrapping = self.sums if self.sums == "float32" else "uint32"
+        b, a = self.b, Arithmetic(self.b, self.lanes, wrapping)
         block = b.let(part.filters * self.vectors + v, "block")
         place, across = part.first + t, index(self.across)
         row = b.opaque(tirx.floordiv(place, across) * self.form.outputs)
         column = b.opaque(tirx.floormod(place, across) * self.form.outputs)
         extent, columns = self.form.inputs, []
         for j in range(extent):
-            line = [
-                a.let(sums.load_raw([t, index(i * extent + j), self._vector(v)]))
-                for i in range(extent)
-            ]
+            points = [index(i * extent + j) for i in range(extent)]
+            line = [self._sum(a, sums.load_raw([t, p, self._vector(v)])) for p in points]
             columns.append(self.form.output(a, line))
         bias = None if self.bias is None else a.let(self.bias.load_raw([block, self._ramp()]))
         whole = as_int(self.out_blocks) == self.filter_blocks * self.vectors
@@ -414,11 +414,22 @@ class Winograd:
                             total = total if bias is None else total + bias
                             self._store((part.image, block, row + i, column + j), total)
 
+    def _sum(self, a: Arithmetic, value: Expr) -> Expr:
+        """A vector of sums in the type of ``a``, of as many bits."""
+        if a.dtype != self.sums:
+            value = tirx.reinterpret(f"{a.dtype}x{a.lanes}", value)
+        return a.let(value)
+
     def _unscaled(self, a: Arithmetic, value: Expr) -> Expr:
-        """What the output transform gives, without its scale, a power of two."""
-        if self.form.scale == 1:
+        """What the output transform gives, without its scale."""
+        form = self.form
+        if form.scale == 1:
             return value
-        return tirx.shift_right(value, a.number(self.form.scale.bit_length() - 1))
+        if form.inverse != 1:
+            value = a.let(value * a.number(form.inverse))
+        signed = tirx.reinterpret(f"int32x{a.lanes}", value)
+        shift = tirx.Broadcast(tirx.const(form.growth.bit_length() - 1, "int32"), a.lanes)
+        return tirx.shift_right(signed, shift)
 
     def _fits(self, at: Expr, extent: Any) -> Expr | None:
         """Is row or column ``at`` in the image? None where it always is."""

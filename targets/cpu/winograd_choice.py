@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...ir.short_sums import BITS
 from ...ir.windows import ConvShape
 from .dot import Dot, WordDot, dot_of, integer_depth
 from .features import CpuFeatures
@@ -13,11 +14,9 @@ from .winograd_forms import FORMS, WHOLE_FORMS, Form
 
 _MARGIN = 1.15
 """A direct convolution must take so many times more operations than Winograd's to be replaced."""
-SPLIT = 1.2
-"""Steps of a direct convolution by sums of pairs, with those that are done twice as weights would
-saturate: a fifth more, and up to a third, in trained networks. Winograd's has none."""
-_MOST_CHANNELS = (2**31 - 1) // (4 * 9 * 255 * 128)
-"""Input channels of 8-bit integers, with which 4 times the convolution fits into 32 bits."""
+_SPLIT = 1.2
+"""Steps of a direct convolution by sums of pairs, with those that are done twice where weights
+would saturate: a fifth more, and up to a third, in trained networks. Winograd's has none."""
 GUESS = 28
 """Height and width of the image to assume where they are not known."""
 
@@ -27,7 +26,7 @@ def winograd_forms(cpu: CpuFeatures, shape: ConvShape) -> Mapping[str, Form]:
 
     It must have 3x3 windows in two dims, no groups, strides or dilations, and at least as many
     input channels as vectors have lanes. For 8-bit integers the CPU's own dot products of four
-    bytes would be faster, and sums of too many channels would overflow.
+    bytes would be faster, and sums that are too long would overflow.
     """
     if shape.group != 1 or shape.channels < cpu.lanes or len(shape.image) != 2:
         return {}
@@ -35,7 +34,16 @@ def winograd_forms(cpu: CpuFeatures, shape: ConvShape) -> Mapping[str, Form]:
         return {}
     if not shape.integer:
         return FORMS
-    return WHOLE_FORMS if cpu.dot == "madd" and shape.channels <= _MOST_CHANNELS else {}
+    if cpu.dot != "madd":
+        return {}
+    return {name: form for name, form in WHOLE_FORMS.items() if _holds_sums(form, shape)}
+
+
+def _holds_sums(form: Form, shape: ConvShape) -> bool:
+    """Do the bits that a form leaves hold the sums, which may be known to be short?"""
+    left = 32 - (form.growth.bit_length() - 1)
+    longest = shape.channels * 9 * 255 * 128
+    return longest < 2 ** (left - 1) or (shape.short_sums and left >= BITS)
 
 
 def winograd_form(cpu: CpuFeatures, shape: ConvShape) -> Form | None:
@@ -57,7 +65,7 @@ def _direct_operations(cpu: CpuFeatures, shape: ConvShape) -> float:
     blocks, vectors = -(-shape.channels // cpu.lanes), -(-shape.filters // cpu.lanes)
     dot = dot_of(cpu, _kind(shape), integer_depth(cpu), cpu.lanes)
     products = height * width * 9 * blocks * cpu.lanes * vectors * _operations_of_product(dot)
-    return products * (SPLIT if cpu.dot == "madd" and shape.integer else 1)
+    return products * (_SPLIT if cpu.dot == "madd" and shape.integer else 1)
 
 
 def winograd_operations(cpu: CpuFeatures, form: Form, shape: ConvShape) -> float:

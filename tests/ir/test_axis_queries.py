@@ -97,7 +97,7 @@ SLICE = map_of("Slice", (6,), domain="kiln", starts=(0,), steps=(1,), shape=(4,)
             "e windowed; f opaque",
         ),
         (map_of("Concat", (2, 3), (2, 4), axis=1), "[a, c] [a, d] -> [a, c | d@3]"),
-        (SLICE, "[a | b@4] -> [a]; b opaque"),
+        (SLICE, "[a | b@4] -> [a]"),
         (map_of("Add", (N, 3), (3,)), "[a, b] [b] -> [a, b]"),
         (map_of("Softmax", (2, 3)), "[a, b] -> [a, b]; b normalized"),
         (map_of("ReduceL2", (2, 3), keepdims=1), "[a, b] -> [1, 1]; a reduced; b reduced"),

@@ -32,7 +32,7 @@ def gain(cpu: str, work: LayerWork) -> float:
 
 def test_dot_products_of_bytes_multiply_several_times_as_fast() -> None:
     assert 3 < gain("cascadelake", POINTWISE) < 4.5
-    assert 1.3 < gain("x86-64-v3", POINTWISE) < 2.1
+    assert 1.3 < gain("x86-64-v3", POINTWISE) < 2.3
     assert gain("cascadelake", DEPTHWISE) < 1.5 and gain("x86-64-v3", DEPTHWISE) < 1.2
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,12 +21,21 @@ from support.conv_kernels import (
 )
 from support.cpu_kernels import cpus, lowered, run
 
+import graphkiln
 from graphkiln.ir.windows import ConvShape
 from graphkiln.targets import parse_target
 from graphkiln.targets.cpu.features import features_of
 from graphkiln.targets.cpu.winograd import Winograd
 from graphkiln.targets.cpu.winograd_choice import winograd_form, winograd_forms
-from graphkiln.targets.cpu.winograd_forms import F2, F4, FORMS, WHOLE_F2, Form
+from graphkiln.targets.cpu.winograd_forms import (
+    F2,
+    F4,
+    FORMS,
+    WHOLE_F2,
+    WHOLE_F4,
+    WHOLE_FORMS,
+    Form,
+)
 from graphkiln.targets.generic.registry import LoweringError
 from graphkiln.targets.tir.extents import as_int
 
@@ -80,20 +90,92 @@ BYTE_CPUS = cpus("x86-64-v2", "x86-64-v3", "x86-64-v4")
 def test_any_image_of_bytes(cpu: str, data: st.DataObject) -> None:
     spec = data.draw(specs(features_of(cpu).lanes))
     epilogue = data.draw(st.sampled_from(BYTE_EPILOGUES))
-    agrees(replace(spec, kind=BYTES, algorithm="winograd_2x2", epilogue=epilogue), cpu)
+    form = data.draw(st.sampled_from(list(WHOLE_FORMS)))
+    agrees(replace(spec, kind=BYTES, algorithm=form, epilogue=epilogue), cpu)
+
+
+MOST = {"winograd_2x2": 1827, "winograd_4x4": 114}
+"""Channels of any bytes whose sums the accumulators hold, 4 and 64 times as large."""
 
 
 @pytest.mark.parametrize("cpu", BYTE_CPUS)
 @pytest.mark.parametrize("weight", [-128, 127])
-def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int) -> None:
-    shape = integer_shape(1824, 8)
-    assert "winograd_2x2" in winograd_forms(features_of(cpu), shape)
-    assert not winograd_forms(features_of(cpu), replace(shape, channels=1827 + 1))
-    spec = replace(windows(1824, 8, 4, 4), kind=BYTES, weight=weight, algorithm="winograd_2x2")
+@pytest.mark.parametrize("form", MOST)
+def test_sums_of_extreme_bytes_are_exact(cpu: str, weight: int, form: str) -> None:
+    lanes = features_of(cpu).lanes
+    channels = MOST[form] // lanes * lanes
+    spec = replace(windows(channels, 8, 4, 4), kind=BYTES, weight=weight, algorithm=form)
     kernel = kernel_of(replace(spec, bias=False), cpu)
     kernel.feeds[0][:] = 255
     (total,) = run(kernel, cpu)
-    assert (total[0, :, 1:3, 1:3].reshape(-1)[0] == 9 * 1824 * 255 * weight).all()
+    assert (total[0, :, 1:3, 1:3].reshape(-1)[0] == 9 * channels * 255 * weight).all()
+
+
+@pytest.mark.parametrize(("weight", "form"), [(127, "winograd_2x2"), (100, "winograd_4x4")])
+def test_the_weights_decide(weight: int, form: str) -> None:
+    """Sums of 9 * 128 * 255 * 127 would not be short."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (uint8[1,128,18,18] x) => (int32[1,16,16,16] y)'
+        " { y = ConvInteger(x, w) }"
+    )
+    w = np.full((16, 128, 3, 3), weight, np.int8)
+    w[1::2] *= np.random.default_rng(0).choice(np.array([-1, 1], np.int8), w[1::2].shape)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    session = graphkiln.compile(model, "cpu:x86-64-v3", jobs=1).session()
+    assert f'algorithm="{form}"' in session.ir_text
+    (total,) = session.run(None, {"x": np.full((1, 128, 18, 18), 255, np.uint8)})
+    wanted = 255 * w.reshape(16, -1).sum(axis=1, dtype=np.int64)
+    np.testing.assert_array_equal(total, np.broadcast_to(wanted[:, None, None], (1, 16, 16, 16)))
+
+
+@pytest.mark.parametrize("form", MOST)
+def test_sums_that_could_be_too_long_take_other_forms(form: str) -> None:
+    cpu, shape = features_of("x86-64-v3"), integer_shape(MOST[form], 8)
+    longer = replace(shape, channels=MOST[form] + 1)
+    assert form in winograd_forms(cpu, shape) and form not in winograd_forms(cpu, longer)
+    assert "winograd_4x4" in winograd_forms(cpu, replace(longer, short_sums=True))
+
+
+def test_points_at_their_extremes_fit_sixteen_bits() -> None:
+    """By the sums of magnitudes in the rows of the transforms, over both dims."""
+    unit = np.eye(6)[:, None]
+    rows = [sum(np.abs(v)) for v in np.array(numbers(WHOLE_F4.input, list(unit))).reshape(6, 6)]
+    assert 255 * max(rows) ** 2 < 2**15
+    rows = [
+        sum(np.abs(v))
+        for v in np.array(numbers(WHOLE_F4.weight, list(np.eye(3)[:, None]))).reshape(6, 3)
+    ]
+    assert 128 * max(rows) ** 2 < 2**15
+
+
+class _Numbers:
+    """Arithmetic of NumPy arrays in the place of vectors."""
+
+    def let(self, value: Any) -> Any:
+        return value
+
+    def all(self, *values: Any) -> list[Any]:
+        return list(values)
+
+    def number(self, value: float) -> float:
+        return value
+
+
+def numbers(transform: Any, values: list[Any]) -> list[Any]:
+    return transform(_Numbers(), values)
+
+
+def test_whole_transforms_multiply_a_convolution_by_their_scale() -> None:
+    rng = np.random.default_rng(0)
+    for form in WHOLE_FORMS.values():
+        x, w = rng.integers(0, 256, form.inputs), rng.integers(-128, 128, 3)
+        products = [a * b for a, b in zip(numbers(form.input, list(x)),
+                                          numbers(form.weight, list(w)), strict=True)]  # fmt: skip
+        found = numbers(form.output, products)
+        assert form.scale == round(form.scale**0.5) ** 2
+        wanted = round(form.scale**0.5) * np.correlate(x, w)
+        np.testing.assert_array_equal(found, wanted)
+        assert form.scale // form.growth * form.inverse % 2**32 == 1
 
 
 def integer_shape(channels: int, filters: int) -> ConvShape:
@@ -102,8 +184,10 @@ def integer_shape(channels: int, filters: int) -> ConvShape:
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
 def test_bytes_take_fewer_products_where_dot_products_are_of_pairs(channels: int) -> None:
-    """Transforms cost less than for floats, and a direct convolution does some steps twice."""
-    assert winograd_form(features_of("x86-64-v3"), integer_shape(channels, channels)) is WHOLE_F2
+    """Sums of few channels are short, and those of more may be known to be; else smaller tiles."""
+    cpu, shape = features_of("x86-64-v3"), integer_shape(channels, channels)
+    assert winograd_form(cpu, replace(shape, short_sums=True)) is WHOLE_F4
+    assert winograd_form(cpu, shape) is (WHOLE_F4 if channels <= MOST["winograd_4x4"] else WHOLE_F2)
 
 
 def test_bytes_take_all_products_where_the_cpu_sums_four() -> None:
