@@ -39,9 +39,9 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 )  # fmt: skip
 @click.option(
     "--scheme", default="int8", show_default=True,
-    help="int8: weights and activations, with ranges from samples; int8-dynamic: with ranges found "
-    "in each run; int8-weights, int4-weights: weights only; float16-weights, bfloat16-weights: "
-    "weights in 16 bits.",
+    help="int8: weights and activations, with ranges from samples; int16: with activations of 16 "
+    "bits; int8-dynamic: with ranges found in each run; int8-weights, int4-weights: weights only; "
+    "float16-weights, bfloat16-weights: weights in 16 bits.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["minmax", "average", "percentile", "mse", "entropy"]),
@@ -85,7 +85,7 @@ _SHADES = " ▁▂▃▄▅▆▇█"
 )  # fmt: skip
 @click.option(
     "--all-layers", is_flag=True,
-    help="Quantize layers to 8 bits that become slower by it, too: they get smaller.",
+    help="Quantize layers that become slower by it, too: they get smaller.",
 )  # fmt: skip
 @click.option(
     "--pairs", type=click.Choice(["safe", "split"]),

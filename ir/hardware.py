@@ -138,6 +138,12 @@ class Hardware(Protocol):
         """
         ...
 
+    def joining_seconds(self, elements: int) -> float | None:
+        """The estimated time, on one core, to store so many sums of products by one byte of an
+        operand, and to join them with those of the other byte; None where the target does not know.
+        """
+        ...
+
     def with_layouts(self, layouts: Layouts) -> Hardware:
         """The same hardware with other ``layouts``, such as those with measured choices."""
         ...
@@ -194,6 +200,9 @@ class GenericHardware:
         return None
 
     def rounding_seconds(self, elements: int) -> float | None:
+        return None
+
+    def joining_seconds(self, elements: int) -> float | None:
         return None
 
     def with_layouts(self, layouts: Layouts) -> GenericHardware:

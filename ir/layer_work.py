@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 
 from .choices import KernelShape, ProductShape
-from .costs import usual
-from .graph import Graph, Node
+from .costs import USUAL, usual
+from .graph import Graph, Node, Value
 from .registry import attribute
 from .short_sums import sums_are_short
 from .windows import ConvShape, conv_window
@@ -37,6 +37,15 @@ class LayerWork:
             return self.shape.integer
         return self.shape.operand != "float32"
 
+    @property
+    def written(self) -> int:
+        """Elements of the result."""
+        shape = self.shape
+        if isinstance(shape, ConvShape):
+            image = prod(usual(d) for d in shape.image if d is not None)
+            return self.images * shape.group * shape.filters * image
+        return (USUAL if shape.rows is None else shape.rows) * shape.columns
+
     def in_bytes(self) -> LayerWork:
         """The same layer of 8-bit integers."""
         if isinstance(self.shape, ConvShape):
@@ -46,25 +55,33 @@ class LayerWork:
 
 
 def layer_work(graph: Graph, node: Node) -> LayerWork | None:
-    """The work of a ``Conv``, ``MatMul`` or ``Gemm`` of float32 by constant weights.
+    """The work of a ``Conv``, ``MatMul`` or ``Gemm`` of float32 by weights that are constant, or
+    dequantized constants.
 
     None for other nodes, and where the rank is not known. Open sizes count as
     :data:`.costs.USUAL`.
     """
     x, w = [*graph.inputs_of(node), None, None][:2]
-    if x is None or w is None or w.constant is None or x.type is None or x.shape is None:
+    weights = None if w is None else _stored(graph, w).constant
+    if x is None or weights is None or x.type is None or x.shape is None:
         return None
     if x.dtype != "float32" or not x.shape:
         return None
     if node.key == "Conv":
-        return _conv(graph, node, w.constant)
+        return _conv(graph, node, weights)
     plain = node.key == "MatMul" or node.key == "Gemm" and not attribute(node, "transA")
-    if not plain or w.constant.ndim != 2:
+    if not plain or weights.ndim != 2:
         return None
     inner = usual(x.shape[-1])
     rows = prod(usual(d) for d in x.shape[:-1])
-    columns = w.constant.size // max(inner, 1)
-    return LayerWork(ProductShape(rows, columns, inner), 1, rows * inner, w.constant.size)
+    columns = weights.size // max(inner, 1)
+    return LayerWork(ProductShape(rows, columns, inner), 1, rows * inner, weights.size)
+
+
+def _stored(graph: Graph, weights: Value) -> Value:
+    """What a DequantizeLinear that gives weights reads; other weights as they are."""
+    is_restored = weights.node.key == "DequantizeLinear"
+    return graph.required_inputs(weights.node)[0] if is_restored else weights
 
 
 def _conv(graph: Graph, node: Node, weights: np.ndarray) -> LayerWork:

@@ -22,47 +22,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.axes.query import axes_of, filter_axes
 from ..ir.edit import Editor
-from ..ir.graph import Graph, Node, Value
+from ..ir.graph import Graph, Value
 from ..ir.registry import attribute, spec
 from ..ir.types import BYTES
 from .base import Pass, PassContext, register_pass
 from .claims import STEP, SUMS, Family, rounds
 from .pattern import Const, Match, Op, Pattern, Rule, Var, rewrite
 from .precision import FLOATS, ULPS, is_number
+from .qdq_match import (
+    channels_objection,
+    is_normal,
+    one_zero_point,
+    product_scale,
+    quantized,
+    scale_of,
+)
+from .qdq_words import WORD_RULES, word_rules
 from .quantizer_scales import DEPTHWISE_RULES
 from .quantizer_scales import RULES as SCALE_RULES
 from .queries import splat
-
-
-@dataclass
-class _Quantized:
-    """A quantised tensor: integers, scale and zero point."""
-
-    data: Value
-    scale: Value
-    zero: Value | None
-    node: Node
-
-    @property
-    def per_tensor(self) -> bool:
-        return self.scale.tensor_type.numel == 1
-
-    def zero_point(self, r: Editor, dtype_of: Value) -> Value:
-        return self.zero if self.zero is not None else r.scalar(0, dtype_of)
-
-
-def _quantized(m: Match, name: str) -> _Quantized:
-    node = m.node(name)
-    data, scale, zero = [*m.graph.inputs_of(node), None][:3]
-    assert data is not None and scale is not None
-    return _Quantized(data, scale, zero, node)
-
-
-def _scale(q: _Quantized) -> np.ndarray | None:
-    return None if q.scale.constant is None else q.scale.constant.astype(np.float64)
-
 
 # ---- conditions ----------------------------------------------------------------------------------
 
@@ -70,7 +49,7 @@ def _scale(q: _Quantized) -> np.ndarray | None:
 def _common(m: Match, key: str) -> str | None:
     if spec(key) is None:
         return f"{key} is not known"
-    q = _quantized(m, "q")
+    q = quantized(m, "q")
     if attribute(q.node, "block_size"):
         return "it is quantised in blocks"
     if not q.per_tensor:
@@ -82,20 +61,13 @@ def _common(m: Match, key: str) -> str | None:
 
 def _extreme(m: Match) -> str | None:
     """An objection if known scales overflow or underflow float32 when they are combined."""
-    product, step = _product_scale(m), _scale(_quantized(m, "q"))
+    product, step = product_scale(m), scale_of(quantized(m, "q"))
     known = [] if product is None else [product, product if step is None else product / step]
-    return None if all(map(_normal, known)) else "the scales leave float32"
-
-
-def _normal(scale: np.ndarray) -> bool:
-    """Are all elements normal numbers of float32?"""
-    limits = np.finfo(np.float32)
-    size = np.abs(scale)
-    return bool(np.all((size >= float(limits.tiny)) & (size <= float(limits.max))))
+    return None if all(map(is_normal, known)) else "the scales leave float32"
 
 
 def _operands_objection(m: Match) -> str | None:
-    x = _quantized(m, "x")
+    x = quantized(m, "x")
     if any(attribute(m.node(name), "block_size") for name in ("x", "w")):
         return "it is quantised in blocks"
     if not x.per_tensor:
@@ -103,36 +75,13 @@ def _operands_objection(m: Match) -> str | None:
     return None if x.data.dtype in BYTES else "only 8-bit tensors are handled"
 
 
-def _channels(m: Match) -> str | None:
-    """An objection unless the weights have one scale, or one for each output channel."""
-    w = _quantized(m, "w")
-    if w.data.dtype not in BYTES:
-        return "only 8-bit weights are handled"
-    if w.per_tensor:
-        return None
-    axes = axes_of(m.graph, m.node("linear"))
-    outputs = () if axes is None else filter_axes(axes)
-    quantized = int(attribute(w.node, "axis")) % w.data.rank
-    by_output = w.data.rank > 1 and outputs[-1:] == (quantized,)
-    return None if by_output else "weights are not quantised by output channel"
-
-
-def _product_scale(m: Match) -> np.ndarray | None:
-    """The scale of the sums and of the bias, which includes a Gemm's ``alpha``."""
-    x, w, node = _scale(_quantized(m, "x")), _scale(_quantized(m, "w")), m.node("linear")
-    if x is None or w is None:
-        return None
-    alpha = float(attribute(node, "alpha")) if node.key == "Gemm" else 1.0
-    return x.reshape(-1) * w.reshape(-1) * alpha
-
-
 def _bias_objection(m: Match) -> str | None:
     if "bias" in m.values:
         return _rounded_bias(m)[1]
     if "b" not in m.nodes:
         return None
-    bias, product = _quantized(m, "b"), _product_scale(m)
-    own = _scale(bias)
+    bias, product = quantized(m, "b"), product_scale(m)
+    own = scale_of(bias)
     if product is None or own is None or bias.data.dtype != "int32":
         return "the bias is not int32 with a known scale"
     if bias.zero is not None and splat(bias.zero) != 0:
@@ -151,33 +100,33 @@ def _same_scale(own: np.ndarray, product: np.ndarray, kind: str) -> str | None:
 
 
 def _conv(m: Match) -> str | None:
-    return _common(m, "QLinearConv") or _channels(m) or _bias_objection(m)
+    return _common(m, "QLinearConv") or channels_objection(m) or _bias_objection(m)
 
 
 def _matmul(m: Match) -> str | None:
-    if _quantized(m, "w").data.constant is None:
+    if quantized(m, "w").data.constant is None:
         # Integer dot products take weights that are packed ahead.
         return "its second operand is computed in the run"
-    return _common(m, "QLinearMatMul") or _channels(m)
+    return _common(m, "QLinearMatMul") or channels_objection(m)
 
 
 def _gemm(m: Match) -> str | None:
     node = m.node("linear")
     if attribute(node, "beta") != 1.0 or not attribute(node, "alpha"):
         return "beta is not 1, or alpha 0"
-    return _common(m, "com.microsoft.QGemm") or _channels(m) or _bias_objection(m)
+    return _common(m, "com.microsoft.QGemm") or channels_objection(m) or _bias_objection(m)
 
 
 def _open(m: Match) -> str | None:
     """An objection to integer sums that are scaled in float afterwards (the last two rules)."""
-    x, w = _quantized(m, "x"), _quantized(m, "w")
-    objection = _operands_objection(m) or _channels(m)
+    x, w = quantized(m, "x"), quantized(m, "w")
+    objection = _operands_objection(m) or channels_objection(m)
     if objection is not None:
         return objection
-    product = _product_scale(m)
+    product = product_scale(m)
     if product is None or x.scale.dtype != "float32" or w.scale.dtype != "float32":
         return "the scales are not known"
-    if not _normal(product):
+    if not is_normal(product):
         return "the scales leave float32"
     if w.data.constant is None:
         return "the weights are not known"
@@ -185,7 +134,7 @@ def _open(m: Match) -> str | None:
 
 
 def _add(m: Match) -> str | None:
-    w = _quantized(m, "w")
+    w = quantized(m, "w")
     if not w.per_tensor or w.data.dtype not in BYTES:
         return "operands are not 8-bit with one scale"
     return _common(m, "com.microsoft.QLinearAdd")
@@ -198,15 +147,15 @@ def _operands(m: Match, r: Editor) -> tuple[list[Value | None], list[Value | Non
     """Data, scale and zero point of both operands; scale and zero point of the result."""
     inputs: list[Value | None] = []
     for name in ("x", "w"):
-        q = _quantized(m, name)
+        q = quantized(m, name)
         inputs += [q.data, q.scale, q.zero_point(r, q.data)]
-    q = _quantized(m, "q")
+    q = quantized(m, "q")
     return inputs, [q.scale, q.zero_point(r, q.node.out())]
 
 
 def _rounded_bias(m: Match) -> tuple[np.ndarray, str | None]:
     """A float bias in steps of the product's scale; an objection if it is no multiple of that."""
-    bias, scale = m["bias"].constant, _product_scale(m)
+    bias, scale = m["bias"].constant, product_scale(m)
     nothing = np.zeros(0, np.int32)
     if bias is None or scale is None or bias.ndim != 1:
         return nothing, "the scales are not known"
@@ -223,7 +172,7 @@ def _rounded_bias(m: Match) -> tuple[np.ndarray, str | None]:
 def _bias(m: Match, r: Editor) -> Value | None:
     if "bias" in m.values:
         return r.constant(_rounded_bias(m)[0], m["bias"].name)
-    return _quantized(m, "b").data if "b" in m.nodes else None
+    return quantized(m, "b").data if "b" in m.nodes else None
 
 
 def _to_conv(m: Match, r: Editor) -> Value:
@@ -251,22 +200,13 @@ def _to_add(m: Match, r: Editor) -> Value:
     return r.node("QLinearAdd", [*inputs, *result], domain="com.microsoft").out()
 
 
-def _one_zero_point(w: _Quantized, r: Editor) -> Value:
-    """The zero point of the weights, a scalar where all channels have the same: onnxruntime's
-    ConvInteger takes no other.
-    """
-    zero = w.zero_point(r, w.data)
-    same = splat(zero)
-    return zero if same is None else r.scalar(same, w.data)
-
-
 def _to_open(m: Match, r: Editor) -> Value:
     """An integer sum, cast to float, times the product of scales, plus the bias."""
-    node, x, w = m.node("linear"), _quantized(m, "x"), _quantized(m, "w")
-    zeros = [x.zero_point(r, x.data), _one_zero_point(w, r)]
+    node, x, w = m.node("linear"), quantized(m, "x"), quantized(m, "w")
+    zeros = [x.zero_point(r, x.data), one_zero_point(w, r)]
     attrs = dict(node.attrs) if node.key == "Conv" else {}
     total = r.node(f"{node.op}Integer", [x.data, w.data, *zeros], attrs).out()
-    factor = np.asarray(_product_scale(m), np.float32)
+    factor = np.asarray(product_scale(m), np.float32)
     channels = (1,) * (node.out().rank - 2) if node.key == "Conv" else ()
     factor = factor.reshape(()) if factor.size == 1 else factor.reshape(-1, *channels)
     result = r.op("Mul", r.op("Cast", total, to=1), r.constant(factor))
@@ -330,13 +270,15 @@ class QdqFuse(Pass):
     always: bool = False
 
     name = "qdq_fuse"
-    rules = (*DEPTHWISE_RULES, *RULES, *OPEN_RULES, *SCALE_RULES)
+    rules = (*DEPTHWISE_RULES, *RULES, *OPEN_RULES, *WORD_RULES, *SCALE_RULES)
 
     def apply(self, graph: Graph, context: PassContext) -> Mapping[str, int]:
         layouts = context.hardware.layouts
-        if not self.always and (layouts is None or layouts.dot_depth == 1):
+        has_dots = layouts is not None and layouts.dot_depth > 1
+        if not self.always and not has_dots:
             return {}
+        words = word_rules(context.hardware) if has_dots else ()
         counts: Counter[str] = Counter()
-        for rules in (DEPTHWISE_RULES, RULES, OPEN_RULES, SCALE_RULES):
+        for rules in (DEPTHWISE_RULES, RULES, OPEN_RULES, words, SCALE_RULES):
             counts.update(rewrite(graph, rules, context))
         return counts

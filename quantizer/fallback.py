@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .schemes import Step
+from .several import add_tensors
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
@@ -40,18 +41,26 @@ class WithFallback:
         """Quantize a graph by the first step, then the layers that ``leave`` gives a reason for by
         the other one.
         """
+        from ..passes.services import NoJournal
+
         # Nodes and their names stay where the first step leaves them.
         left = {n.name: reason for n in graph.nodes if (reason := leave(n)) is not None}
+
+        def is_taken(node: Node) -> str | None:
+            return None if node.name in left else "it is not left"
+
+        if left:  # by the ranges that tensors have in floats
+            self.other.calibrate(graph, replace(context, tables={}), is_taken)
         counts = dict(self.first.quantize(graph, context, leave))
         if not left:
             return counts
         context.refresh(graph)
-        own = replace(context, tables={})
-        found = self.other.quantize(
-            graph, own, lambda node: None if node.name in left else "it is not left"
-        )
+        # The journal goes by names of tensors, which the first step may have given to others.
+        own = replace(context, tables={}, journal=NoJournal())
+        found = self.other.quantize(graph, own, is_taken)
         for name, count in found.items():
             counts[name] = counts.get(name, 0) + count
+        add_tensors(context, own)
         told = {row["layer"]: row for row in own.tables.get("layers", ()) if row["layer"] in left}
         context.tables["layers"] = [
             _row(row, told.get(row["layer"]), left) for row in context.tables.get("layers", ())

@@ -35,6 +35,12 @@ recognised when the quantized model is compiled. What they leave has ONNX form, 
 is known."""
 
 
+_RANGED = ("int8", "int16")
+"""The schemes that go by ranges of tensors."""
+_SMOOTH = {"int8": "smooth", "int8-dynamic": "smooth{dynamic=true}"}
+"""The pass that moves large channels, for each scheme that it helps."""
+
+
 def quantize(
     model: Any,
     data: str | os.PathLike[str] | Data = (),
@@ -66,23 +72,24 @@ def quantize(
     as labels, the metric sees.
 
     Each ``scheme`` has options, which are keywords, too (:mod:`.schemes`). ``int8`` quantizes
-    weights and activations. A tensor's range is that of ``ranges``, or is picked by ``method``
-    (``minmax``, ``average``, ``percentile``, ``mse``, ``entropy``) from what runs on the samples
-    show; ``share`` is the share of the numbers inside for percentiles. With ``bias_correction``,
-    biases make up for the shifts that quantization brings to the means of channels. Layers that
-    8 bits would slow down on the target stay floats, but with ``all_layers``. Where the target sums
-    products in pairs that could saturate, ``pairs`` of weights are chosen to be ``safe``, or
-    ``split`` when the model is compiled. ``int8-dynamic``
-    quantizes both with ranges that each run finds, and needs no samples. The schemes
-    ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the sums.
+    weights and activations, ``int16`` gives activations 16 bits. A tensor's range is that of
+    ``ranges``, or is picked by ``method`` (``minmax``, ``average``, ``percentile``, ``mse``,
+    ``entropy``) from what runs on the samples show; ``share`` is the share of the numbers inside
+    for percentiles. With ``bias_correction``, biases make up for the shifts that quantization
+    brings to the means of channels. Layers that integers would slow down on the target stay
+    floats, but with ``all_layers``. Where the target sums products in pairs that could saturate,
+    ``pairs`` of weights are chosen to be ``safe``, or ``split`` when the model is compiled.
+    ``int8-dynamic`` quantizes both with ranges that each run finds, and needs no samples. The
+    schemes ``int8-weights`` and ``int4-weights`` quantize weights in blocks of ``block`` along the
+    sums.
     ``rounding`` of weights is ``nearest``, the default for ``int8``, ``mse``, the default of the
     others and only theirs, or ``gptq``, which takes samples. ``float16-weights`` and
     ``bfloat16-weights`` store weights in 16 bits.
 
     With ``equalize``, channels between two layers get ranges that are alike, and with ``smooth``,
-    large channels of activations move into weights, before ranges are found. With ``data_free``,
-    ranges come from inputs that are made up (:mod:`.data_free`) in the place of samples, and the
-    result has a warning that says so.
+    large channels of activations move into weights, before ranges are found, which takes samples
+    for ``int8-dynamic``, too. With ``data_free``, ranges come from inputs that are made up
+    (:mod:`.data_free`) in the place of samples, and the result has a warning that says so.
 
     ``only`` and ``exclude`` are patterns of layers that are quantized and that are not: names of
     nodes, or ops. ``precision`` gives some layers another scheme, or none: entries, or a file with
@@ -115,9 +122,11 @@ def quantize(
         if entries
         else step_of(scheme, given, only, exclude)
     )
-    _refuse_recovery(scheme, {"equalize": equalize, "smooth": smooth})
-    passes = ",".join([_BEFORE, *["equalize"] * equalize, *["smooth"] * smooth])
+    _refuse_recovery(scheme, equalize, smooth)
+    passes = ",".join([_BEFORE, *["equalize"] * equalize, *([_SMOOTH[scheme]] if smooth else [])])
     other = None if fallback == FLOAT else WithFallback(step, _fallback(fallback))
+    if fallback == scheme and not given and not entries:
+        raise OptionError(f"fallback does nothing: it is the scheme {scheme}, as for all layers")
     if other is not None and max_drop is None and not exclude_worst:
         raise OptionError("fallback needs max_drop or exclude_worst, which leave layers to it")
     if exclude_worst < 0:
@@ -162,7 +171,7 @@ def _check_budgets(
 
 def _refuse_with_data_free(scheme: str, data: Any, max_drop: float | None) -> None:
     """Raise :class:`.OptionError` for what makes no sense with made-up data."""
-    if scheme != "int8":
+    if scheme not in _RANGED:
         raise OptionError(f"data_free does nothing with the scheme {scheme}")
     if isinstance(data, (str, os.PathLike)) or data != ():
         raise OptionError("data_free takes the place of samples: give one of them")
@@ -170,10 +179,10 @@ def _refuse_with_data_free(scheme: str, data: Any, max_drop: float | None) -> No
         raise OptionError("max_drop needs samples of real inputs to measure on, not data_free")
 
 
-def _refuse_recovery(scheme: str, ways: Mapping[str, bool]) -> None:
-    """Raise :class:`.OptionError` for ways to lose less that go by ranges, where none are used."""
-    for name, asked in ways.items():
-        if asked and scheme != "int8":
+def _refuse_recovery(scheme: str, equalize: bool, smooth: bool) -> None:
+    """Raise :class:`.OptionError` for ways to lose less with schemes that they are not for."""
+    for name, asked, schemes in (("equalize", equalize, _RANGED), ("smooth", smooth, _SMOOTH)):
+        if asked and scheme not in schemes:
             raise OptionError(f"{name} does nothing with the scheme {scheme}")
 
 
@@ -196,7 +205,7 @@ class _Quantization:
     options: CompileOptions
     listener: Listener
     compilation: Compilation
-    tensors: dict[str, Row] = field(default_factory=dict)
+    tensors: dict[tuple[str, int], Row] = field(default_factory=dict)
     noise: dict[str, float | None] = field(default_factory=dict)
     journal: Journal = field(default_factory=lambda: Journal(None, ""))
     made_up: MadeUp | None = None
@@ -271,10 +280,10 @@ class _Quantization:
         rows = list(context.tables.get("tensors", ()))
         for row in rows:
             if row["tensor"] in names:
-                self.tensors.setdefault(row["tensor"], row)
+                self.tensors.setdefault((row["tensor"], row["bits"]), row)
         found = context.ranges.items()
         self.compilation.ranges.update((name, r) for name, r in found if name in names)
-        return [self.tensors.get(row["tensor"], row) for row in rows]
+        return [self.tensors.get((row["tensor"], row["bits"]), row) for row in rows]
 
     def _context(self) -> PassContext:
         """A context of its own, with the ranges found so far."""

@@ -77,6 +77,7 @@ _FEW_BITS = ("block", "rounding")
 
 SCHEMES: Mapping[str, Scheme] = {
     "int8": Scheme("quantize", _STATIC),
+    "int16": Scheme("quantize", _STATIC, {"activations": 16}),
     "int8-dynamic": Scheme("quantize_dynamic", ("pairs",), replaces=True),
     "int8-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 8}, replaces=True),
     "int4-weights": Scheme("quantize_weights", _FEW_BITS, {"bits": 4}, replaces=True),

@@ -41,7 +41,7 @@ class Several:
         for _, step in self._steps():
             own = replace(context, tables={})
             found |= step.noise(graph, own)
-            _add_tensors(context, own)
+            add_tensors(context, own)
         return found
 
     def calibrate(
@@ -50,7 +50,7 @@ class Several:
         for _, step in self._steps():
             own = replace(context, tables={})
             step.calibrate(graph, own, leave)
-            _add_tensors(context, own)
+            add_tensors(context, own)
 
     def quantize(
         self, graph: Graph, context: PassContext, leave: Callable[[Node], str | None]
@@ -71,7 +71,7 @@ class Several:
             for row in own.tables.get("layers", ()):
                 rows = own_rows if owners.get(row["layer"]) == number else others
                 rows[row["layer"]] = row
-            _add_tensors(context, own)
+            add_tensors(context, own)
         found = [own_rows.get(name, others.get(name)) for name in owners]
         context.tables["layers"] = [row for row in found if row is not None]
         return counts
@@ -104,11 +104,11 @@ class Several:
         return {node.name: owner(node) for node in layers}
 
 
-def _add_tensors(context: PassContext, own: PassContext) -> None:
+def add_tensors(context: PassContext, own: PassContext) -> None:
     """Add the rows that a step has told of tensors that no step before has quantized."""
     rows = context.tables.setdefault("tensors", [])
     known = {row["tensor"] for row in rows}
     rows += [row for row in own.tables.get("tensors", ()) if row["tensor"] not in known]
 
 
-__all__ = ["Part", "Several"]
+__all__ = ["Part", "Several", "add_tensors"]

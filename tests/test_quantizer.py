@@ -198,11 +198,16 @@ def test_samples_may_have_other_sizes() -> None:
         ({"scheme": "int4-weights", "method": "mse"}, OptionError, "method does nothing with the"),
         ({"scheme": "int8-weights", "smooth": True}, OptionError, "smooth does nothing with the"),
         ({"scheme": "int8-weights", "equalize": True}, OptionError, "equalize does nothing with"),
+        (
+            {"data": (), "smooth": True, "scheme": "int8-dynamic"},
+            GraphkilnError,
+            "give sample data",
+        ),
         ({"data": (), "smooth": True}, GraphkilnError, "smoothing goes by what layers read"),
         ({"scheme": "float16-weights", "block": 64}, OptionError, "block does nothing with the"),
         ({"scheme": "bfloat16-weights", "method": "mse"}, OptionError, "method does nothing with"),
         ({"scheme": "int4-weights", "method": "minmax"}, OptionError, "method does nothing with"),
-        ({"scheme": "int3"}, OptionError, "scheme is one of int8, int8-dynamic, .*, not"),
+        ({"scheme": "int3"}, OptionError, "scheme is one of int8, int16, .*, not"),
         ({"scheme": "int4-weights", "block": 20}, OptionError, "block must be a power of two"),
         ({"scheme": "int4-weights", "rounding": "up"}, OptionError, "rounding is one of nearest"),
     ],
@@ -379,3 +384,31 @@ def test_others_look_up_rows_of_few_bits(scheme: str, tmp_path: Path) -> None:
     assert 0.99 < cosine(ours, table[feeds["i"]]) < 1
     again = graphkiln.compile(path, jobs=1)
     assert again.report["weight_bytes"] == found.compile().report["weight_bytes"] < 0.3 * 4 * 1920
+
+
+def test_activations_of_16_bits_lose_what_the_weights_lose() -> None:
+    """The formula with the codes of the weights and floats for activations, but for 1 in 65,536."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((64, 32)).astype(np.float32)
+    made = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[N, 64] x) => (float[N, 32] y)'
+        " { y = MatMul(x, w) }"
+    )
+    made.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    feeds = {"x": rng.standard_normal((40, 64)).astype(np.float32)}
+    found = graphkiln.quantize(made, [feeds], scheme="int16", jobs=1, all_layers=True)
+    (layer,), (tensor,) = found.layers, found.tensors
+    assert layer["scheme"] == "static int16" and tensor["bits"] == 16
+    assert tensor["decibels"] > 85
+    scale = np.abs(w).max(axis=0) / 127
+    codes = np.round(w / scale) * scale
+    (actual,) = found.session().run(None, feeds)
+    assert np.abs(actual - feeds["x"] @ codes).max() < 2e-3
+    result = found.to_onnx()
+    types = {i.data_type for i in result.graph.initializer}
+    assert onnx.TensorProto.UINT16 in types and result.opset_import[0].version >= 21
+    # By default onnxruntime rounds what such a product reads to 8 bits.
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    run = onnxruntime.InferenceSession(result.SerializeToString(), options).run
+    assert np.abs(run(None, feeds)[0] - actual).max() < 1e-4

@@ -257,8 +257,24 @@ def test_the_worst_layers_get_the_other_scheme() -> None:
     [
         ({"fallback": "int3", "max_drop": 0.1}, "fallback is one of float, int8, .*, not 'int3'"),
         ({"fallback": "int8-dynamic"}, "fallback needs max_drop or exclude_worst"),
+        ({"fallback": "int8", "max_drop": 0.1}, "fallback does nothing: it is the scheme int8"),
     ],
 )
 def test_fallbacks_that_make_no_sense_are_told(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(OptionError, match=reason):
         graphkiln.quantize(scale_free(), sizes(), jobs=1, **options)
+
+
+def test_the_worst_layers_get_activations_of_16_bits() -> None:
+    """Steps of 8 bits lose all that counts, those of 16 bits are about as large as that."""
+    floats, errors = graphkiln.compile(model(), jobs=1).session(), []
+    for options in ({}, {"exclude_worst": 1, "fallback": "int16"}):
+        found = graphkiln.quantize(model(), samples(), jobs=1, target="cpu:aarch64", **options)
+        is_mixed = bool(options)
+        assert {row["bits"] for row in found.tensors} == ({8, 16} if is_mixed else {8})
+        assert ("static int16" in schemes(found).values()) == is_mixed
+        run = graphkiln.compile(found.to_onnx(), jobs=1).session().run
+        inputs = [{"x": sample["x"]} for sample in samples()]
+        off = [run(None, feeds)[0] - floats.run(None, feeds)[0] for feeds in inputs]
+        errors.append(float(np.sqrt(np.mean(np.square(off)))))
+    assert errors[1] < errors[0] / 5

@@ -16,6 +16,7 @@ from ...ir.graph import Node, Value
 from ...ir.onnx_types import element_code
 from ...ir.ops.blocked import joined_weights, picked_channels, plain_conv_weight
 from ...ir.ops.rnn_packed import GATES, plain_attributes, plain_columns, plain_parameters
+from ...ir.ops.word_sums import BYTE
 from ...ir.packing import (
     unpack_channels,
     unpack_matmul_weight,
@@ -277,6 +278,15 @@ def _requantize(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
     scope.emit("QuantizeLinear", names, outputs=[scope.result(node.out())], name=node.name)
 
 
+def _join_sums(scope: Scope, node: Node, inputs: list[Value | None]) -> None:
+    wide = {"to": element_code(_INT64)}
+    high, low = (scope.emit("Cast", [name], wide) for name in scope.names(inputs))
+    steps = scope.emit("Mul", [high, scope.tensor(np.asarray(BYTE, np.int64), "byte")])
+    total = scope.emit("Add", [steps, low])
+    to = {"to": element_code(_FLOAT)}
+    scope.emit("Cast", [total], to, outputs=[scope.result(node.out())], name=node.name)
+
+
 def _packed(scope: Scope, node: Node, inputs: list[Value | None], tiles: int) -> np.ndarray:
     """The packed weights of a convolution or product, in one piece."""
     split = [_constant(scope, node, v) for v in inputs[3:]]
@@ -359,6 +369,7 @@ EXPORTERS.update(
         "kiln.DepthwiseBlocked": _conv,
         "kiln.Expand": _expand,
         "kiln.GRUPacked": _recurrent,
+        "kiln.JoinSums": _join_sums,
         "kiln.KeptBoxes": _kept_boxes,
         "kiln.LSTMPacked": _recurrent,
         "kiln.RNNPacked": _recurrent,

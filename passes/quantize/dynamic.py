@@ -339,8 +339,20 @@ class _Insertion:
         return editor.op("Cast", editor.op("Clip", steps, *bounds), to=element_code(self.kind))
 
 
+def rounded_in_run(editor: Editor, x: Value, kind: str, by_rows: bool) -> Value:
+    """``x`` as it is read once it has been integers of ``kind``, with a range for each row, or for
+    each sample.
+    """
+    insertion = _Insertion(editor, kind)
+    found = insertion.rows(x) if by_rows else insertion.sample(x)
+    integers, zero = (
+        editor.op("Cast", v, to=element_code("float32")) for v in (found.integers, found.zero)
+    )
+    return editor.op("Mul", editor.op("Sub", integers, zero), found.scale)
+
+
 def _float(editor: Editor, number: float) -> Value:
     return editor.constant(np.asarray(number, np.float32))
 
 
-__all__ = ["QuantizeDynamic"]
+__all__ = ["QuantizeDynamic", "rounded_in_run"]

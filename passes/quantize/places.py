@@ -73,9 +73,11 @@ Objection: TypeAlias = "Callable[[Node], str | None]"
 """Why a product is to stay as it is, or None."""
 
 
-def places_of(graph: Graph, objection: Objection = lambda _: None) -> Places:
+def places_of(
+    graph: Graph, objection: Objection = lambda _: None, *, follow: bool = True
+) -> Places:
     """What to quantize in a typed graph, without its bodies: all products to which there is no
-    objection.
+    objection, and, if asked, what is found where their operands are followed backwards.
     """
     search = _Search(graph)
     for node in graph.topological():
@@ -86,7 +88,8 @@ def places_of(graph: Graph, objection: Objection = lambda _: None) -> Places:
             search.take(node)
         else:
             search.leave(node, reason)
-    search.follow()
+    if follow:
+        search.follow()
     return search.result()
 
 

@@ -8,6 +8,9 @@ error of what its products compute of it once both are quantized, over all sampl
 
     sum of (Q(X S^-1) Q(S W) - X W)^2
 
+Where each run finds its ranges, one for each row (:mod:`.dynamic`), a large channel costs the
+others of its row as much, and Q is by rows.
+
 ``S^-1`` goes into the constants that give the tensor (:mod:`.sources`), so nothing is computed that
 was not before. G. Xiao, J. Lin, M. Seznec, H. Wu, J. Demouth and S. Han, *SmoothQuant: Accurate and
 Efficient Post-Training Quantization for Large Language Models*, 2023.
@@ -26,6 +29,7 @@ from ..base import PassContext, Row, register_pass
 from ..claims import AFFINE, rounds
 from ..fold_affine.linear import Channels
 from .channel_ranges import STRENGTHS, ChannelRanges
+from .dynamic import rounded_in_run
 from .measure import measured, reduced, values_by_name
 from .numbers import activation_parameters, decibels, quantized, weight_parameters
 from .operands import activation_kind, filter_axis, linear_channels
@@ -50,8 +54,11 @@ class Smooth(Outermost):
     The float function stays the same up to rounding. Takes sample data. A row of the table
     ``smoothed`` tells of each tensor the products that read it, the ``strength`` (None where it
     stays as it is) and the ``reason``, and the ratio of signal to quantization noise of the
-    products ``before`` and ``after``, in decibels.
+    products ``before`` and ``after``, in decibels. ``dynamic`` says that what products read is to
+    be quantized with ranges that each run finds.
     """
+
+    dynamic: bool = False
 
     name = "smooth"
     claims = {"activation-ranges": rounds("X W = (X S^-1) (S W)", AFFINE)}
@@ -71,7 +78,7 @@ class Smooth(Outermost):
             _observe(graph, group, context)
             for one in group:
                 one.find_factors(graph)
-            _measure(graph, group, context)
+            _measure(graph, group, context, self.dynamic)
         editor = context.editor(graph)
         count = sum(one.smooth(editor) for one in fit)
         editor.remove_unused()
@@ -211,7 +218,7 @@ def _observe(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
             one.see(np.asarray(results[2 * i]), np.asarray(results[2 * i + 1]))
 
 
-def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> None:
+def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext, dynamic: bool) -> None:
     """Add up the errors that all factors of each tensor lead to."""
     kind = activation_kind(context.hardware)
 
@@ -221,7 +228,12 @@ def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
         for one in inputs:
             results = [found[reader.node.out().name] for reader in one.readers]
             for s in one.factors:
-                twins = _twins(editor, one, found[one.x.name], results, s, kind)
+                read = _divided(editor, one, found[one.x.name], s)
+                if dynamic:
+                    read = rounded_in_run(editor, read, kind, by_rows=one.axis == read.rank - 1)
+                else:
+                    read = rounded(editor, read, activation_parameters(one.ranges.divided(s), kind))
+                twins = _twins(editor, one, read, results, s)
                 pairs = zip(twins, results, strict=True)
                 outputs.append(_squares(editor, [editor.op("Sub", a, b) for a, b in pairs]))
             outputs.append(_squares(editor, results))
@@ -235,15 +247,20 @@ def _measure(graph: Graph, inputs: Sequence[_Input], context: PassContext) -> No
             one.power += power
 
 
+def _divided(editor: Editor, one: _Input, x: Value, s: np.ndarray) -> Value:
+    """``x / s``."""
+    assert one.source is not None
+    shape = [-1 if a == one.axis else 1 for a in range(x.rank)]
+    factors = (1 / s[one.source.channels]).astype(np.float32)
+    return editor.op("Mul", x, editor.constant(factors.reshape(shape)))
+
+
 def _twins(
-    editor: Editor, one: _Input, x: Value, results: Sequence[Value], s: np.ndarray, kind: str
+    editor: Editor, one: _Input, read: Value, results: Sequence[Value], s: np.ndarray
 ) -> list[Value]:
-    """What the products give once ``x / s`` and the weights times ``s`` are quantized."""
+    """What the products give of ``read`` once the weights times ``s`` are quantized."""
     assert one.source is not None
     by = s[one.source.channels]
-    shape = [-1 if a == one.axis else 1 for a in range(x.rank)]
-    divided = editor.op("Mul", x, editor.constant((1 / by).astype(np.float32).reshape(shape)))
-    read = rounded(editor, divided, activation_parameters(one.ranges.divided(s), kind))
     twins = []
     for reader, y in zip(one.readers, results, strict=True):
         _, w, *rest = editor.graph.inputs_of(y.node)

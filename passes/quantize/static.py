@@ -1,6 +1,8 @@
-"""Static quantization: weights and activations are 8-bit integers, with ranges from sample data.
+"""Static quantization: weights and activations are integers, with ranges from sample data.
 
 y = W x   becomes   DQ(W) DQ(Q(x))
+
+Weights have 8 bits, activations 8 or 16.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 
 from ...ir.graph import Graph, GraphError, Node, Value
+from ...ir.layer_work import layer_work
 from ..base import PassContext, Row, register_pass
 from ..claims import lossy
 from ..ranges import Range, remark_on_unused
@@ -30,7 +33,6 @@ from .sensitivity import layer_noise, worst_first
 from .tables import Tables, bytes_by_row
 from .twins import static_twin
 
-_SIGNED_LEVELS, _UNSIGNED_LEVELS = 255, 256
 _SPREAD = 24
 """Bins of the histograms that are reported."""
 _RARELY = 8
@@ -40,7 +42,7 @@ _RARELY = 8
 @register_pass
 @dataclass(frozen=True)
 class Quantize(Outermost):
-    """Quantizes products to 8 bits.
+    """Quantizes products to weights of 8 bits, and ``activations`` of 8 or 16.
 
     Ranges are those that the compilation is given; for other tensors, ``method`` picks them from
     what runs on the sample data show, with ``share`` (0 to 1) of the numbers inside for
@@ -50,10 +52,14 @@ class Quantize(Outermost):
     ``rounding`` of weights is to the ``nearest`` code, or ``gptq``, which takes sample data
     (:mod:`.rounding`). Where the target sums products in pairs that could saturate, ``pairs`` of
     weights are chosen to be ``safe``, or ``split`` in two by the compiler (:mod:`.pairs`).
-    Layers that 8 bits would slow down on the target stay floats (:mod:`.gain`), but with
+    Layers that integers would slow down on the target stay floats (:mod:`.gain`), but with
     ``all_layers``.
+
+    With 16 bits, only what convolutions and products of matrices read is quantized: everything
+    between them computes floats, and tables that are looked up stay as they are.
     """
 
+    activations: int = 8
     method: Method = Method.MINMAX
     share: float = 0.9999
     only: tuple[str, ...] = ()
@@ -78,7 +84,11 @@ class Quantize(Outermost):
     }
 
     def __post_init__(self) -> None:
-        """Raises ``ValueError`` for a share that makes no sense, or that the method ignores."""
+        """Raises ``ValueError`` for a share that makes no sense, or that the method ignores, and
+        for another number of bits.
+        """
+        if self.activations not in (8, 16):
+            raise ValueError(f"activations have 8 or 16 bits, not {self.activations}")
         Calibration(self.method, self.share)
         if self.method is not Method.PERCENTILE and self.share != type(self).share:
             raise ValueError(f"share does nothing with the method {self.method.value}")
@@ -106,7 +116,7 @@ class Quantize(Outermost):
         noise in decibels, by the layer's name.
         """
         places = self._rounded(self._places(graph, context, lambda _: None), context)
-        kind = activation_kind(context.hardware)
+        kind = self._kind(context)
         ranges = self._ranges(places, kind, context)
         twin = partial(static_twin, places=places, ranges=ranges, kind=kind)
         noise = layer_noise(graph, places.products, twin, context)
@@ -114,15 +124,13 @@ class Quantize(Outermost):
 
     def calibrate(self, graph: Graph, context: PassContext, leave: Objection) -> None:
         """Find the range of each tensor that :meth:`quantize` would quantize."""
-        self._ranges(
-            self._places(graph, context, leave), activation_kind(context.hardware), context
-        )
+        self._ranges(self._places(graph, context, leave), self._kind(context), context)
 
     def quantize(self, graph: Graph, context: PassContext, leave: Objection) -> Mapping[str, int]:
         """Quantize the selected layers of a graph, but for those that ``leave`` objects to."""
-        gain = gains(self._selected(graph, lambda _: None), context.hardware)
+        gain = self._gains(self._selected(graph, lambda _: None), context)
         places = self._rounded(self._places(graph, context, leave), context)
-        kind = activation_kind(context.hardware)
+        kind = self._kind(context)
         ranges = self._ranges(places, kind, context)
         editor = context.editor(graph)
         inserted = Inserted()
@@ -135,21 +143,30 @@ class Quantize(Outermost):
         editor.finish()
         if tables.rows:
             inserted.counts["tables"] = len(tables.rows)
-        _tell_layers(places, inserted.decibels, gain, context)
+        _tell_layers(places, f"static int{self.activations}", inserted.decibels, gain, context)
         tables.tell(context)
         _keep_tensors(places, context)
         return inserted.counts
 
+    def _kind(self, context: PassContext) -> str:
+        """The integers of activations."""
+        return activation_kind(context.hardware) if self.activations == 8 else "uint16"
+
+    def _gains(self, places: Places, context: PassContext) -> dict[Node, float]:
+        return gains(places, context.hardware, self.activations)
+
     def _tables(self, graph: Graph, leave: Objection) -> Tables:
         selected = Selection(self.only, self.exclude)
-        return Tables.of(graph, bytes_by_row, lambda n: selected.objection(n) or leave(n))
+        kept = None if self.activations == 8 else "tables have no 16 bits"
+        return Tables.of(graph, bytes_by_row, lambda n: selected.objection(n) or leave(n) or kept)
 
     def _places(self, graph: Graph, context: PassContext, leave: Objection) -> Places:
         """What is quantized: the selected layers, but for those that would become slower."""
         places = self._selected(graph, leave)
         slow: dict[Node, str | None] = {}
         if not self.all_layers:
-            slow = {n: slowdown(g) for n, g in gains(places, context.hardware).items()}
+            bits = self.activations
+            slow = {n: slowdown(g, bits) for n, g in self._gains(places, context).items()}
         if any(slow.values()):
             places = self._selected(graph, lambda node: leave(node) or slow.get(node))
         if self.pairs is Pairs.SAFE:
@@ -160,9 +177,10 @@ class Quantize(Outermost):
         selected = Selection(self.only, self.exclude)
 
         def objection(node: Node) -> str | None:
-            return selected.objection(node) or _computed(graph, node) or leave(node)
+            found = selected.objection(node) or _computed(graph, node) or leave(node)
+            return found or (None if self.activations == 8 else _without_words(graph, node))
 
-        return places_of(graph, objection)
+        return places_of(graph, objection, follow=self.activations == 8)
 
     def _rounded(self, places: Places, context: PassContext) -> Places:
         """The places, with the codes of weights that are rounded together."""
@@ -183,7 +201,7 @@ class Quantize(Outermost):
             every = 1 if self.method.needs_counts else _RARELY
             seen = observe(places.graph, unknown, context.data, run, journal, every)
         symmetric = kind.startswith("int")
-        levels = _SIGNED_LEVELS if symmetric else _UNSIGNED_LEVELS
+        levels = (1 << self.activations) - symmetric
         method = Calibration(self.method, self.share, levels)
         found: dict[str, Range] = {}
         for group in places.groups:
@@ -203,6 +221,13 @@ def _computed(graph: Graph, node: Node) -> str | None:
     if any(v.is_constant for v in graph.required_inputs(node)[:2]):
         return None
     return "both operands are computed in the run"
+
+
+def _without_words(graph: Graph, node: Node) -> str | None:
+    """An objection to products for whose operands of 16 bits there are no kernels of integers."""
+    if layer_work(graph, node) is not None:
+        return None
+    return "16 bits are for convolutions and products of matrices"
 
 
 def _range_of(
@@ -230,15 +255,15 @@ def _seen_of(group: Sequence[Value], seen: Mapping[str, Histogram]) -> Histogram
 
 
 def _tell_layers(
-    places: Places, weights: Mapping[Node, float | None], gain: Mapping[Node, float],
+    places: Places, scheme: str, weights: Mapping[Node, float | None], gain: Mapping[Node, float],
     context: PassContext,
 ) -> None:  # fmt: skip
-    """How each layer computes, the quantization noise of its weights, and what 8 bits gain."""
+    """How each layer computes, the quantization noise of its weights, and what integers gain."""
     reasons = dict(places.left)
     for node in sorted([*places.products, *reasons], key=lambda n: n.serial):
         context.tell(
             "layers", layer=node.name, op=node.key, onnx=list(node.origins.names),
-            scheme="float" if node in reasons else "static int8", reason=reasons.get(node, ""),
+            scheme="float" if node in reasons else scheme, reason=reasons.get(node, ""),
             decibels=weights.get(node), gain=gain.get(node),
         )  # fmt: skip
 
@@ -264,7 +289,8 @@ def _tell_tensors(
     error = seen.error(chosen.low, chosen.high, levels) if counted else 0.0
     for value in group:
         context.tell(
-            "tensors", tensor=value.name, low=chosen.low, high=chosen.high,
+            "tensors", tensor=value.name, bits=levels.bit_length() - (levels % 2 == 0),
+            low=chosen.low, high=chosen.high,
             by=chosen.by or ("given" if known else "sample data"),
             seen=[seen.low, seen.high] if seen.runs else None,
             clipped=seen.outside(chosen.low, chosen.high) if counted else None,

@@ -13,7 +13,7 @@ from ...ir.layer_work import LayerWork
 from ...ir.windows import ConvShape
 from ..generic.registry import Template
 from .features import CpuFeatures
-from .layer_speed import layer_seconds, rounding_seconds
+from .layer_speed import joining_seconds, layer_seconds, rounding_seconds
 from .layouts import CpuLayouts
 from .speed import rates, template_seconds
 
@@ -58,6 +58,9 @@ class CpuHardware(GenericHardware):
 
     def rounding_seconds(self, elements: int) -> float | None:
         return rounding_seconds(self.cpu, elements)
+
+    def joining_seconds(self, elements: int) -> float | None:
+        return joining_seconds(self.cpu, elements)
 
     def _seconds(self, node: Node, shape: KernelShape) -> float:
         """The time of one node's sums; the shape of a convolution describes a single image."""

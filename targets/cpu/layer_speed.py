@@ -18,6 +18,8 @@ _NARROWING = {64: 1.5}
 bytes of a register: AVX-512 has an instruction that narrows four times."""
 _SHUFFLES = 3.0
 """The same for smaller registers, which take several instructions."""
+_JOINING = 10.0
+"""Cycles to store and load a vector of int32 sums, and to add it to others in float64."""
 _TAP, _FOUR_TAPS = 0.5, 1.5
 """Cycles of a depthwise kernel's step, for a vector of single elements and for dot products of four
 columns, which are shuffled first."""
@@ -48,6 +50,11 @@ def rounding_seconds(cpu: CpuFeatures, elements: int) -> float:
     return elements / cpu.lanes * cycles / CLOCK
 
 
+def joining_seconds(cpu: CpuFeatures, elements: int) -> float:
+    """How long it takes to store so many sums of one byte, and to join them with the others."""
+    return elements / cpu.lanes * _JOINING / CLOCK
+
+
 def _sums(cpu: CpuFeatures, work: LayerWork) -> float:
     """Seconds for one image."""
     shape = work.shape
@@ -69,4 +76,4 @@ def _depthwise(cpu: CpuFeatures, shape: ConvShape) -> float:
     return vectors * steps * (_STRIDED if strided else 1.0)
 
 
-__all__ = ["layer_seconds", "rounding_seconds"]
+__all__ = ["joining_seconds", "layer_seconds", "rounding_seconds"]

@@ -33,7 +33,7 @@ def matmul(cpu: CpuFeatures) -> Template:
         right = graph.required_inputs(node)[1].shape
         *outer, columns = node.out().shape
         rows = static_product(outer if _is_shared(right) else outer[-1:])
-        tile = _register_tile(cpu, rows, as_int(columns))
+        tile = register_tile(cpu, rows, as_int(columns))
         return Details(tile.covering(rows).text(cpu.lanes))
 
     return Template(template, details, _objection)
@@ -44,7 +44,7 @@ def _is_shared(right: Sequence[Any]) -> bool:
     return all(as_int(d) == 1 for d in right[:-2])
 
 
-def _register_tile(cpu: CpuFeatures, rows: int | None, columns: int | None) -> Tile:
+def register_tile(cpu: CpuFeatures, rows: int | None, columns: int | None) -> Tile:
     """The register tile for so many rows and columns of the result (None: not known)."""
     wanted = 2 * cpu.lanes if columns is None else columns
     return largest_tile(cpu, rank_product_tiles(cpu, rows, wanted)[0].vectors)
@@ -76,7 +76,7 @@ class _Product:
         else:
             *batch, rows = self.outer
             self.batch, self.left = tuple(batch), left
-        tile = _register_tile(cpu, as_int(rows), as_int(self.columns))
+        tile = register_tile(cpu, as_int(rows), as_int(self.columns))
         self.vectors = tile.vectors
         self.width = tile.vectors * cpu.lanes
         self.tiles = tiles_of(self.columns, self.width)

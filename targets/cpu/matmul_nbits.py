@@ -1,5 +1,6 @@
-"""MatMulNBits for few rows: by dot products of bytes where the model allows it, accuracy_level 4,
-and else by floats (:mod:`.matmul_words`).
+"""MatMulNBits: for few rows by dot products of bytes where the model allows it, accuracy_level 4,
+and else by floats (:mod:`.matmul_words`); for many rows by panels of floats
+(:mod:`.matmul_panels`).
 
 A vector of bytes holds the weights of some blocks, two of 4 bits in each byte. The even ones and
 the odd ones are multiplied by the activations, which are quantized for each block b of a row:
@@ -25,36 +26,43 @@ from ..tir.extents import as_int, index, product, static_product
 from .dot import dot_of
 from .features import CpuFeatures
 from .lanes import added, filled, ramp, spread
+from .matmul_panels import PanelProduct, panels_objection
 from .matmul_words import WordProduct, words_objection
 from .prefetch import columns_ahead, prefetch
 
 At = tuple[Expr, ...]
 
 _FEW = 16
-"""Rows up to which this is faster than float32: with more, unpacking weights weighs less."""
+"""Rows up to which weights are unpacked in registers, beside the products."""
 _COLUMNS = 4
 """Columns that are computed together, and share the loads of activations."""
 _MIDDLE = 8
 
 
 def matmul_nbits(cpu: CpuFeatures) -> Template:
-    """The template for few rows of float32 and weights of few bits for one CPU."""
+    """The template for rows of float32 and weights of few bits for one CPU."""
 
     def template(ctx: TemplateContext) -> None:
         rows = product(ctx.out_shape()[:-1])
         kind = _ByteProduct if _bytes_objection(cpu, ctx.graph, ctx.node) is None else WordProduct
-        if as_int(rows) is not None:
-            kind(ctx, cpu, rows).emit()
+        known = as_int(rows)
+        if known is not None:
+            (kind if known <= _FEW else PanelProduct)(ctx, cpu, rows).emit()
             return
         with ctx.b.when(index(rows) <= _FEW):
             kind(ctx, cpu, rows).emit()
         with ctx.b.otherwise():
-            lower_matmul_nbits(ctx)
+            if panels_objection(cpu, ctx.graph, ctx.node) is None:
+                PanelProduct(ctx, cpu, rows).emit()
+            else:
+                lower_matmul_nbits(ctx)
 
     def objection(graph: Graph, node: Node) -> str | None:
         rows = static_product(node.out().shape[:-1])
-        if rows is not None and not 0 < rows <= _FEW:
-            return f"the template of MatMulNBits takes up to {_FEW} rows"
+        if rows == 0:
+            return "it has no rows"
+        if rows is not None and rows > _FEW:
+            return panels_objection(cpu, graph, node)
         words = words_objection(cpu, graph, node)
         return None if words is None or _bytes_objection(cpu, graph, node) is None else words
 

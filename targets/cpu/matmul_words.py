@@ -18,7 +18,7 @@ from tvm import tirx
 from ...ir.graph import Graph, Node
 from ...ir.registry import attribute
 from ..generic.registry import TemplateContext
-from ..tir.builder import BufferTensor, Expr
+from ..tir.builder import BufferTensor, Builder, Expr
 from ..tir.extents import as_int, index
 from .features import CpuFeatures
 from .lanes import added, filled, ramp, spread
@@ -27,7 +27,8 @@ from .prefetch import columns_ahead, prefetch
 At = tuple[Expr, ...]
 Sums = dict[tuple[int, int], BufferTensor]
 
-_WORD = 32
+WORD = 32
+"""Bits of a word."""
 _LOOK_UP = "llvm.x86.avx512.permvar.sf.512"
 
 
@@ -46,6 +47,37 @@ def words_objection(cpu: CpuFeatures, graph: Graph, node: Node) -> str | None:
     return None
 
 
+class WordCodes:
+    """Fields of ``bits`` bits of the words in a vector, as floats; 0 stands for ``first``."""
+
+    def __init__(self, b: Builder, cpu: CpuFeatures, bits: int, first: int = 0) -> None:
+        self.first = first
+        self.bits, self.fields, self.lanes = bits, WORD // bits, cpu.vector_bytes // 4
+        is_looked_up = cpu.vector_bytes == 64 and bits == 4
+        self.table = b.let(self._numbers(), "table") if is_looked_up else None
+
+    def _numbers(self) -> Expr:
+        """What 16 codes stand for, one in each lane."""
+        numbers = tirx.Ramp(tirx.const(self.first, "int32"), tirx.const(1, "int32"), self.lanes)
+        return tirx.Cast(f"float32x{self.lanes}", numbers)
+
+    def of(self, words: Expr, field: int) -> Expr:
+        """A field of each word, as a float.
+
+        With 64-byte vectors one instruction looks up 16 floats by the lowest four bits, which saves
+        cutting the others off.
+        """
+        moved = words if field == 0 else tirx.shift_right(words, self._all(field * self.bits))
+        if self.table is not None:
+            return tirx.call_llvm_pure_intrin(f"float32x{self.lanes}", _LOOK_UP, self.table, moved)
+        code = tirx.bitwise_and(moved, self._all((1 << self.bits) - 1))
+        found = tirx.Cast(f"float32x{self.lanes}", code)
+        return found if self.first == 0 else found + filled(self.first, self.lanes)
+
+    def _all(self, value: int) -> Expr:
+        return tirx.Broadcast(tirx.const(value, "int32"), self.lanes)
+
+
 class WordProduct:
     """``x W^T + bias`` for float32 ``x`` of ``rows`` rows."""
 
@@ -54,20 +86,15 @@ class WordProduct:
         self.columns, self.inner = int(ctx.attr("N")), int(ctx.attr("K"))
         self.bits, self.block = int(ctx.attr("bits")), int(ctx.attr("block_size"))
         self.bytes, self.lanes = cpu.vector_bytes, cpu.vector_bytes // 4
-        self.fields = _WORD // self.bits
+        self.fields = WORD // self.bits
         self.vectors = self.inner // (self.lanes * self.fields)
         self.blocks = max(1, self.lanes * self.fields // self.block)
         """Blocks that a vector has weights of."""
         self.wide = cpu.vector_bytes == 64
-        self.table = self._table() if self.wide and self.bits == 4 else None
+        self.codes = WordCodes(ctx.b, cpu, self.bits)
         lanes = (rows, self.vectors, self.lanes)
         self.operands = self.b.workspace((*lanes[:2], self.fields, self.lanes), "float32", "xs")
         self.starts = self.b.workspace(lanes, "float32", "starts")
-
-    def _table(self) -> Expr:
-        """The floats 0 to 15, one in each lane."""
-        numbers = tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), self.lanes)
-        return self.b.let(tirx.Cast(f"float32x{self.lanes}", numbers), "table")
 
     def emit(self) -> None:
         """Add the loops."""
@@ -137,7 +164,7 @@ class WordProduct:
                     for r in range(rows[1])
                 ]
                 for n, word in enumerate(words):
-                    codes = b.let(self._codes(word, f))
+                    codes = b.let(self.codes.of(word, f))
                     for r, x in enumerate(xs):
                         parts[r, n] = b.let(parts[r, n] + x * codes)
             for n in range(columns[1]):
@@ -151,21 +178,6 @@ class WordProduct:
         packed = weights.load_raw([column, vector, ramp(self.bytes)])
         return tirx.reinterpret(f"int32x{self.lanes}", packed)
 
-    def _codes(self, words: Expr, field: int) -> Expr:
-        """A field of each word, as a float.
-
-        With 64-byte vectors one instruction looks up 16 floats by the lowest four bits, which saves
-        cutting the others off.
-        """
-        moved = words if field == 0 else tirx.shift_right(words, self._all(field * self.bits))
-        if self.table is not None:
-            return tirx.call_llvm_pure_intrin(f"float32x{self.lanes}", _LOOK_UP, self.table, moved)
-        code = tirx.bitwise_and(moved, self._all((1 << self.bits) - 1))
-        return tirx.Cast(f"float32x{self.lanes}", code)
-
-    def _all(self, value: int) -> Expr:
-        return tirx.Broadcast(tirx.const(value, "int32"), self.lanes)
-
     def _scale(self, scales: BufferTensor, column: Expr, vector: Expr) -> Expr:
         if self.blocks == 1:
             block = tirx.floordiv(vector * (self.lanes * self.fields), index(self.block))
@@ -174,4 +186,4 @@ class WordProduct:
         return spread(shaped, (column, vector), self.blocks, self.lanes)
 
 
-__all__ = ["WordProduct", "words_objection"]
+__all__ = ["WORD", "WordCodes", "WordProduct", "words_objection"]

@@ -65,3 +65,10 @@ def test_other_nodes_are_not_known(
     op: str, x: str, weights: tuple[int, ...], attrs: dict[str, int]
 ) -> None:
     assert work(op, x, weights, **attrs) is None
+
+
+def test_the_result_of_a_layer() -> None:
+    conv = work("Conv", "float32[2,8,20,30]", (12, 4, 3, 3), group=2, strides=(2, 1))
+    product = work("MatMul", "float32[3,4,16]", (16, 8))
+    assert conv is not None and conv.written == 2 * 12 * 9 * 28
+    assert product is not None and product.written == 12 * 8

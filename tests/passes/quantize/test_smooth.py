@@ -13,7 +13,7 @@ from graphkiln.ir.graph import Graph, GraphError
 from graphkiln.ir.interpreter import evaluate
 from graphkiln.ir.verify import verify
 from graphkiln.passes.base import PassContext
-from graphkiln.passes.quantize import Quantize, Smooth
+from graphkiln.passes.quantize import Quantize, QuantizeDynamic, Smooth
 from graphkiln.passes.quantize.channel_ranges import STRENGTHS, ChannelRanges
 from graphkiln.passes.ranges import Range
 
@@ -115,6 +115,29 @@ def test_outliers_move_into_weights(name: str) -> None:
         same(evaluate(graph.copy(), feeds), results_of, 1e-3)
     # A product in front has noise of its own.
     assert noise(graph, data) > plain + 1.5
+
+
+@pytest.mark.parametrize("name", ["normalization", "factors", "sum"])
+def test_outliers_of_rows_move_into_weights(name: str) -> None:
+    """Where each row has its own range, which its largest channels decide."""
+    (lines, x, results), data = NETS[name]
+    graph = net(lines, x, results)
+    wanted = [evaluate(graph.copy(), feeds) for feeds in data]
+    plain, context = graph.copy(), PassContext(data=data)
+    Smooth(dynamic=True).run(graph, context)
+    verify(graph)
+    (row,) = context.tables["smoothed"]
+    assert row["strength"] is not None and row["after"] > row["before"] + 3
+    errors = []
+    for each in (plain, graph):
+        QuantizeDynamic().run(each, PassContext())
+        found = [evaluate(each, feeds) for feeds in data]
+        pairs = [
+            (a, b) for f, w in zip(found, wanted, strict=True) for a, b in zip(f, w, strict=True)
+        ]
+        errors.append(sum(float(np.sum((a - b) ** 2)) for a, b in pairs))
+    before = row["before"] - row["after"]
+    assert 10 * np.log10(errors[1] / errors[0]) == pytest.approx(before, abs=0.5)
 
 
 def test_products_of_one_tensor_are_smoothed_together() -> None:

@@ -144,6 +144,12 @@ def requantize(d: Draw, key: str) -> Case:
     return Case(key, [d.ints(-99, 99, *shape, dtype="int32"), scale, zero.astype(np.uint8)])
 
 
+@case("kiln.JoinSums")
+def join_sums(d: Draw, key: str) -> Case:
+    shape = d.shape()
+    return Case(key, [d.ints(-99, 99, *shape, dtype="int32") for _ in range(2)])
+
+
 @case("kiln.MapBytes")
 def map_bytes(d: Draw, key: str) -> Case:
     return Case(key, [d.bytes(*d.shape()), d.bytes(256)])

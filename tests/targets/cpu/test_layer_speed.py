@@ -10,7 +10,7 @@ from graphkiln.ir.choices import ProductShape
 from graphkiln.ir.layer_work import LayerWork
 from graphkiln.ir.windows import ConvShape
 from graphkiln.targets.cpu.features import features_of
-from graphkiln.targets.cpu.layer_speed import layer_seconds, rounding_seconds
+from graphkiln.targets.cpu.layer_speed import joining_seconds, layer_seconds, rounding_seconds
 from graphkiln.targets.cpu.speed import BANDWIDTH
 
 POINTWISE = LayerWork(
@@ -71,3 +71,7 @@ def test_bytes_are_not_known_without_dot_products() -> None:
 def test_wider_registers_round_faster() -> None:
     assert rounding_seconds(VNNI, 1000) < rounding_seconds(AVX2, 1000) / 2
     assert rounding_seconds(VNNI, 2000) == pytest.approx(2 * rounding_seconds(VNNI, 1000))
+
+
+def test_wider_registers_join_faster() -> None:
+    assert joining_seconds(VNNI, 1000) == pytest.approx(joining_seconds(AVX2, 1000) / 2)

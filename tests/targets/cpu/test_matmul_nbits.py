@@ -113,6 +113,23 @@ def test_rows_may_be_open(bits):
         assert_near(product.run(x), product.exact(x), 2e-6)
 
 
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3"])
+@pytest.mark.parametrize(
+    ("rows", "k", "n", "block", "bits", "bias"),
+    [
+        (17, 256, 48, 32, 4, False), ("rows", 512, 80, 16, 4, True), (40, 256, 16, 64, 8, True),
+        (33, 512, 32, 128, 2, False), ("rows", 128, 16, 128, 8, False),
+    ],
+)  # fmt: skip
+def test_many_rows_share_panels_of_floats(rows, k, n, block, bits, bias, target):
+    """Tiles of columns that are whole and that are not, for both sizes of registers."""
+    product = Product(rows, k, n, block, level=0, bias=bias, bits=bits)
+    session = graphkiln.compile(product.model, target, jobs=1).session()
+    for count in (rows,) if isinstance(rows, int) else (3, 17, 61):
+        x = np.random.default_rng(count).standard_normal((count, k)).astype(np.float32)
+        assert_near(session.run(None, {"x": x})[0], product.exact(x), 2e-6)
+
+
 @pytest.mark.skipif(not BYTES, reason="no dot products of bytes")
 @pytest.mark.parametrize(
     ("rows", "k", "n", "block"), [(1, 256, 12, 32), (3, 512, 7, 64), (16, 128, 10, 32)]
