@@ -18,6 +18,8 @@ _PUBLIC = {
     "Pruned": "pruner",
     "quantize": "quantizer",
     "Quantized": "quantizer",
+    "distill": "distiller",
+    "Distilled": "distiller",
     "Artifact": "driver",
     "CompileOptions": "driver",
     "load": "runtime",
@@ -27,10 +29,13 @@ _PUBLIC = {
 
 __all__ = [  # noqa: PLE0604
     "ArtifactError", "Blocker", "ExecutionError", "GraphkilnError", "InputError", "__version__",
-    *sorted(_PUBLIC),
+    "torch", *sorted(_PUBLIC),
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from . import training as torch
+    from .distiller import Distilled as Distilled
+    from .distiller import distill as distill
     from .driver import Artifact as Artifact
     from .driver import CompileOptions as CompileOptions
     from .driver import check as check
@@ -46,11 +51,14 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "torch":
+        # Not a folder of this name: it would hide PyTorch from programs started beside it.
+        return import_module(".training", __name__)
     home = _PUBLIC.get(name)
     if home is None:
         raise AttributeError(f"module 'graphkiln' has no attribute {name!r}")
-    from importlib import import_module
-
     return getattr(import_module(f".{home}", __name__), name)
 
 

@@ -4,7 +4,10 @@ from tempfile import TemporaryDirectory
 
 from setuptools import find_packages, setup
 
-LAYERS = ["cli", "codegen", "frontend", "ir", "passes", "pruner", "quantizer", "runtime", "targets"]
+LAYERS = [
+    "cli", "codegen", "distiller", "frontend", "ir", "passes", "pruner", "quantizer", "runtime",
+    "targets", "training",
+]  # fmt: skip
 
 found = find_packages(".", include=[name for layer in LAYERS for name in (layer, f"{layer}.*")])
 

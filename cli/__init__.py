@@ -17,6 +17,7 @@ from ..errors import GraphkilnError, UsageError
 COMMANDS = {
     "compile": "Compile an ONNX model into an artifact.",
     "quantize": "Quantize a model to 8-bit integers, or its weights to few bits.",
+    "distill": "Train a small or quantized model to give what another gives.",
     "prune": "Remove channels, units and heads of a model.",
     "run": "Run an artifact on given or random inputs.",
     "inspect": "Show what is in a model or an artifact.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,18 @@ def parse_shapes(given: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
             raise click.BadParameter(f"{dims!r} is not a shape", param_hint="--shape")
         shapes[name] = tuple(entries)
     return shapes
+
+
+def require_writable(path: Path, model: str) -> None:
+    """Raise a clean error where a model cannot be written to ``path``, or that is the model."""
+    from ..codegen.artifact import require_writable as require_artifact
+
+    if not path.parent.is_dir():
+        raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
+    if os.path.exists(path) and os.path.exists(model) and os.path.samefile(path, model):
+        raise click.ClickException(f"cannot write {path}: it is the model")
+    if path.suffix != ".onnx":
+        require_artifact(path, False)
 
 
 plugin_option = click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import compile_options, make_options
+from .options import compile_options, make_options, require_writable
 from .progress import Progress
 from .tables import facts, milliseconds, show, size, table
 
@@ -144,7 +143,7 @@ def command(
     from ..samples import function_of
 
     path = Path(output) if output else Path(model).with_suffix(".kiln")
-    _require_writable(path, model)
+    require_writable(path, model)
     if form != "qdq" and path.suffix != ".onnx":
         raise click.ClickException(f"--format {form} is for ONNX models: name one with -o")
     for other in (save_ranges, report, journal):
@@ -173,17 +172,6 @@ def command(
             found.save_report(report)
     if not quiet:
         _summary(found, path, time.perf_counter() - started)
-
-
-def _require_writable(path: Path, model: str) -> None:
-    from ..codegen.artifact import require_writable
-
-    if not path.parent.is_dir():
-        raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
-    if os.path.exists(path) and os.path.exists(model) and os.path.samefile(path, model):
-        raise click.ClickException(f"cannot write {path}: it is the model")
-    if path.suffix != ".onnx":
-        require_writable(path, False)
 
 
 def parse_drop(text: str) -> float:

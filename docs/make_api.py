@@ -68,6 +68,7 @@ PAGES = (
             Part("quantizer/scores", ("Metric", "ScoreError")),
             Part("quantizer/control", ("BudgetError",)),
             Part("quantizer/data_free", ("DataFreeError",)),
+            Part("distiller/distill", ("distill",)), Part("distiller/result"),
             Part("pruner/prune"), Part("pruner/result"),
             Part("runtime/session", ("load", "Session")),
             Part(
@@ -76,6 +77,19 @@ PAGES = (
             ),
         ),
         is_one_module=True,
+    ),
+    Page(
+        "training",
+        "Training",
+        "Graphs in PyTorch, and the recipes of [`distill`](graphkiln.md#distill); "
+        "[distillation.md](../distillation.md) explains them. `graphkiln.torch` is "
+        "`graphkiln.training`.",
+        (
+            Part("training/module", ("module", "Module")),
+            Part("training/emit", ("emits", "Call")),
+            Part("training/recipe"), Part("training/augment"),
+            Part("training/errors"), Part("training/samples", ("BatchError",)),
+        ),
     ),
     Page(
         "runtime",

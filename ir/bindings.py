@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .dims import Dim, DimError, SymExpr, evaluate, free_symbols, solve, substitute
 from .graph import Graph, Node
-from .types import OptionalType, TensorType, Type, from_numpy_dtype
+from .types import OptionalType, Shape, TensorType, Type, from_numpy_dtype
 
 Bindings = dict[str, int]
 
@@ -18,9 +18,13 @@ def bind_type(t: Type | None, value: Any, bindings: Bindings) -> None:
     """Add the symbols of ``t`` that ``value``'s shape determines and that have no value yet."""
     if isinstance(t, OptionalType):
         t = t.elem
-    if not isinstance(t, TensorType) or t.shape is None or not isinstance(value, np.ndarray):
-        return
-    pairs = [(d, n) for d, n in zip(t.shape, value.shape, strict=False) if isinstance(d, SymExpr)]
+    if isinstance(t, TensorType) and t.shape is not None and isinstance(value, np.ndarray):
+        bind_shape(t.shape, value.shape, bindings)
+
+
+def bind_shape(dims: Shape, sizes: Sequence[int], bindings: Bindings) -> None:
+    """Add the symbols of ``dims`` that the sizes of a run determine and that have no value yet."""
+    pairs = [(d, n) for d, n in zip(dims, sizes, strict=False) if isinstance(d, SymExpr)]
     # Bare symbols come first, so that 2*N is solved for N only if no dim is N itself.
     pairs.sort(key=lambda pair: len(str(pair[0])))
     for d, extent in pairs:

@@ -8,7 +8,6 @@ every pass and every kernel with its results.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from ..errors import Blocker
 from .bindings import (
     Bindings,
-    attribute_symbols,
     bind_inputs,
     bind_type,
     concrete,
@@ -28,6 +26,7 @@ from .control import CONTROL
 from .dims import DimError
 from .evaluators import EVALUATORS
 from .graph import Graph, GraphError, Node, Value
+from .plan import Plan, Step, plan_of
 from .reference import Runner, reference_runner
 from .registry import spec
 from .types import TensorType, to_numpy_dtype
@@ -112,83 +111,22 @@ def _as_result(value: Any) -> Any:
     return array
 
 
-@dataclass
-class _Step:
-    """One node. Values are in numbered slots (-1: omitted); those in ``dead`` are not used after
-    it.
-    """
-
-    node: Node
-    inputs: list[int]
-    outputs: list[int]
-    symbolic: bool
-    dead: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Plan:
-    """The steps of a graph.
-
-    ``checks`` are nodes without results, which run as soon as their symbols have values.
-    """
-
-    slots: int
-    inputs: list[int]
-    constants: list[tuple[int, Any]]
-    steps: list[_Step]
-    outputs: list[int]
-    checks: list[tuple[Node, frozenset[str]]] = field(default_factory=list)
-
-
-def _plan(graph: Graph) -> _Plan:
-    slots: dict[Value, int] = {}
-
-    def slot(value: Value) -> int:
-        return slots.setdefault(value, len(slots))
-
-    constants: list[tuple[int, Any]] = []
-    steps: list[_Step] = []
-    checks: list[tuple[Node, frozenset[str]]] = []
-    for node in graph.topological_all():
-        if not node.outputs and node.key != "Output":
-            checks.append((node, attribute_symbols(node)))
-        elif node.key == "Constant" and "value" in node.attrs:
-            constants.append((slot(node.out()), node.attrs["value"]))
-        elif node.key not in ("Input", "Output"):
-            inputs = [-1 if v is None else slot(v) for v in graph.inputs_of(node)]
-            outputs = [slot(v) for v in node.values]
-            steps.append(_Step(node, inputs, outputs, has_symbols(node)))
-    results = [slot(v) for v in graph.outputs]
-    plan = _Plan(0, [slot(v) for v in graph.inputs], constants, steps, results, checks)
-    plan.slots = len(slots)
-    _mark_dead(plan)
-    return plan
-
-
-def _mark_dead(plan: _Plan) -> None:
-    needed = set(plan.outputs)
-    for step in reversed(plan.steps):
-        for slot in {*step.inputs, *step.outputs} - needed - {-1}:
-            step.dead.append(slot)
-            needed.add(slot)
-
-
 class _Engine:
     """Runs graphs; it caches their plans and the implementations of their nodes."""
 
     def __init__(self, on_value: OnValue | None, check_types: bool) -> None:
         self._on_value = on_value
         self._check_types = check_types
-        self._plans: dict[Graph, _Plan] = {}
+        self._plans: dict[Graph, Plan] = {}
         self._runners: dict[tuple[Node, tuple[bool, ...]], Runner] = {}
 
     def run_graph(self, graph: Graph, inputs: list[Any], bindings: Bindings) -> list[Any]:
         plan = self._plans.get(graph)
         if plan is None:
-            plan = self._plans[graph] = _plan(graph)
+            plan = self._plans[graph] = plan_of(graph)
         slots: list[Any] = [None] * plan.slots
-        for slot, value in plan.constants:
-            slots[slot] = value
+        for slot, node in plan.constants:
+            slots[slot] = node.attrs["value"]
         for v, slot, value in zip(graph.inputs, plan.inputs, inputs, strict=True):
             slots[slot] = value
             self._tell(v, value)
@@ -210,7 +148,7 @@ class _Engine:
                 waiting.append((node, symbols))
         return waiting
 
-    def _run_step(self, step: _Step, slots: list[Any], bindings: Bindings) -> None:
+    def _run_step(self, step: Step, slots: list[Any], bindings: Bindings) -> None:
         arguments = [None if i < 0 else slots[i] for i in step.inputs]
         results = self.run_node(step.node, arguments, bindings, symbolic=step.symbolic)
         for v, slot, value in zip(step.node.values, step.outputs, results, strict=True):

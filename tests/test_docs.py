@@ -105,8 +105,9 @@ def test_dumps_of_the_architecture_page_are_real(tmp_path: Path) -> None:
 
 
 FOLDERS = (
-    "cli codegen docs frontend ir passes pruner quantizer runtime targets tests benchmarks".split()
-)
+    "cli codegen distiller docs frontend ir passes pruner quantizer runtime targets training tests"
+    " benchmarks"
+).split()
 PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/(?:[\w./]+(?:\.py|\.c|/))?)`")
 
 

@@ -25,7 +25,8 @@ from graphkiln.passes import base
 
 ROOT = Path(graphkiln.__file__).parent
 LAYERS = (
-    "cli", "codegen", "frontend", "ir", "passes", "pruner", "quantizer", "runtime", "targets"
+    "cli", "codegen", "distiller", "frontend", "ir", "passes", "pruner", "quantizer", "runtime",
+    "targets", "training",
 )  # fmt: skip
 MODULES = [*ROOT.glob("*.py"), *(p for layer in LAYERS for p in (ROOT / layer).rglob("*.py"))]
 
@@ -217,6 +218,8 @@ ELSEWHERE = {
     "BudgetError": "quantizing", "JournalError": "quantizing", "ScoreError": "quantizing",
     "PrecisionError": "reading a precision file", "ReportError": "writing a report",
     "DataFreeError": "quantizing",
+    "MissingTorchError": "distilling", "TrainingError": "distilling", "BatchError": "distilling",
+    "CheckpointError": "distilling", "RecipeError": "distilling", "AugmentError": "distilling",
     "UsageError": "base of OptionError and TargetError", "GraphkilnError": "base of all",
 }  # fmt: skip
 """The other errors, and where they are raised or what they become."""

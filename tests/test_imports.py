@@ -22,16 +22,18 @@ LEAVES = {"contract", "errors", "machine", "version"}
 """Modules that import nothing of the package, and that everybody may import."""
 
 LAYERS = (
-    "cli", "pruner", "quantizer", "driver", "samples", "frontend", "passes", "codegen", "targets",
-    "runtime", "ir", *LEAVES,
+    "cli", "distiller", "pruner", "quantizer", "training", "driver", "samples", "frontend",
+    "passes", "codegen", "targets", "runtime", "ir", *LEAVES,
 )  # fmt: skip
 BELOW_DRIVER = {"frontend", "passes", "codegen", "targets", "runtime", "ir"}
 
 MAY_IMPORT = {
-    "cli": {"pruner", "quantizer", "driver", "samples", *BELOW_DRIVER},
+    "cli": {"distiller", "pruner", "quantizer", "training", "driver", "samples", *BELOW_DRIVER},
     "onnx_backend": {"driver", *BELOW_DRIVER},
     "pruner": {"quantizer", "driver", *BELOW_DRIVER},
     "quantizer": {"driver", *BELOW_DRIVER},
+    "distiller": {"training", "driver", *BELOW_DRIVER},
+    "training": {"ir"},
     "driver": {"samples", *BELOW_DRIVER},
     "samples": set(),
     "codegen": {"targets", "ir"},
@@ -40,7 +42,7 @@ MAY_IMPORT = {
     "targets": {"ir"},
     "runtime": set(),
     "ir": set(),
-    "__init__": {"pruner", "quantizer", "driver", "runtime", "ir"},
+    "__init__": {"distiller", "pruner", "quantizer", "training", "driver", "runtime", "ir"},
     "__main__": {"cli"},
     **{leaf: set() for leaf in LEAVES},
 }
@@ -57,6 +59,8 @@ MAY_USE = {
     "runtime": {"tvm_ffi", "ml_dtypes", "PIL", "re2"},
     # tomli is tomllib for Python 3.10.
     "quantizer": {"onnx", "tomli", "tomllib", "jinja2", "matplotlib"},
+    "distiller": {"onnx"},
+    "training": {"torch", "ml_dtypes"},
     "pruner": {"onnx"},
     "driver": {"tvm"},
     "samples": set(),

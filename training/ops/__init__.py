@@ -1,0 +1,1 @@
+"""Emitters of the built-in ops, by family."""
