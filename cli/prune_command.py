@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import compile_options, make_options
+from .options import compile_options, make_options, require_writable
 from .progress import Progress
 from .quantize_command import parse_drop
 from .tables import facts, milliseconds, number, show, size, table
@@ -80,7 +79,7 @@ def command(
     from ..samples import function_of
 
     path = Path(output) if output else Path(model).with_suffix(".kiln")
-    _require_writable(path, model)
+    require_writable(path, model)
     if report is not None and not Path(report).parent.is_dir():
         raise click.ClickException(f"cannot write {report}: there is no such folder")
     options = make_options(values)
@@ -110,17 +109,6 @@ def _layer(text: str) -> tuple[str, float]:
     if not pattern or not 0 <= ratio < 1:
         raise click.BadParameter(f"{text!r} is not PATTERN=0.3", param_hint="--layer")
     return pattern, ratio
-
-
-def _require_writable(path: Path, model: str) -> None:
-    from ..codegen.artifact import require_writable
-
-    if not path.parent.is_dir():
-        raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
-    if os.path.exists(path) and os.path.exists(model) and os.path.samefile(path, model):
-        raise click.ClickException(f"cannot write {path}: it is the model")
-    if path.suffix != ".onnx":
-        require_writable(path, False)
 
 
 def _summary(found: Pruned, path: Path, seconds: float) -> None:
