@@ -71,6 +71,9 @@ class Layout(Pass):
             for kind in ("depthwise", "transposed", "matmuls", "recurrent", "pools")
         },
         "convolutions": rounds("convolutions = the same with packed operands", SUMS),
+        "listed": rounds(
+            "sum_k w_k x_k = sum_{k: w_k is not 0} w_k x_k", f"{SUMS}, where all x_k are finite"
+        ),
         "winograd": rounds(
             "conv3x3(x, W) = A (G W G^T * B^T x B) A^T", "(n + 4) 100 u of max |x| sum |W|"
         ),

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...ir.choices import DIRECT, Choice
 from ...ir.dims import Dim, is_static
-from ...ir.graph import Attr, Node, Value
+from ...ir.graph import Attr, Graph, Node, Value
 from ...ir.packing import pack_conv_weight, pack_depthwise_weight
 from ...ir.registry import attribute
 from ...ir.short_sums import sums_are_short
@@ -81,14 +81,18 @@ def convolution(p: Planner, node: Node) -> None:
     if total is None:
         return
     result = total if plain else scaled(p, work, total, scale, start)
-    p.convert(node, result, _kind(total.node))
+    p.convert(node, result, _kind(p.graph, total.node))
 
 
-def _kind(node: Node) -> str:
+def _kind(graph: Graph, node: Node) -> str:
     """What a blocked convolution counts as."""
     if node.key == "kiln.DepthwiseBlocked":
         return "depthwise"
-    return "convolutions" if attribute(node, "algorithm") == DIRECT else "winograd"
+    if attribute(node, "algorithm") != DIRECT:
+        return "winograd"
+    weights = graph.input(node, 1)
+    assert weights is not None
+    return "convolutions" if weights.shape[-1] else "listed"
 
 
 def filter_scale(weights: Weights, axis: int = 0) -> np.ndarray | None:

@@ -40,7 +40,8 @@ def product(p: Planner, node: Node) -> None:
     if bias is not None and bias.constant is not None:
         row = np.broadcast_to(bias.constant.reshape(-1), (columns,)) * np.float32(beta)
     packed = pack_weights(p, x, weights)
-    p.replace(node, _multiply(p, node, x, weights, packed, factor, row), "matmuls")
+    kind = "listed" if packed.listed else "matmuls"
+    p.replace(node, _multiply(p, node, x, weights, packed, factor, row), kind)
     if w.node.key == "Transpose" and not packed.listed:
         whole = p.constant(packed.key, packed.array, f"{weights.name}_packed")
         _share_with_gathers(p, w.node, weights, whole)

@@ -78,6 +78,7 @@ LAYERS = {
 def test_layers_of_blocks_list_their_steps(layer: onnx.ModelProto, cpu: str) -> None:
     artifact = graphkiln.compile(layer, target=f"cpu:{cpu}" if cpu else "cpu")
     assert algorithms(artifact) == {LISTED}
+    assert sum(p["details"].get("listed", 0) for p in artifact.report["passes"]) == 1
     dims = [d.dim_value or 21 for d in layer.graph.input[0].type.tensor_type.shape.dim]
     feeds = {"x": np.random.default_rng(1).normal(size=dims).astype(np.float32)}
     (found,) = artifact.session().run(None, feeds)
