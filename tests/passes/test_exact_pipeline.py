@@ -61,10 +61,11 @@ def _same_as_its_kernel(op: str, inputs: Sequence[np.ndarray], **attrs: Any) -> 
     assert found is not None and Trait.ROUNDS_ONCE in found.traits
     graph = Graph()
     values = [graph.add_constant(a, f"c{i}") for i, a in enumerate(inputs)]
-    node = graph.add_node(op, values, attrs, outputs=1, name="node")
+    domain, _, name = op.rpartition(".")
+    node = graph.add_node(name, values, attrs, outputs=1, name="node", domain=domain)
     with np.errstate(all="ignore"):
         folded = run_node(node, list(inputs))[0]
-    same_bits(run_op(op, inputs, attrs)[0], np.asarray(folded))
+    same_bits(run_op(name, inputs, attrs, domain)[0], np.asarray(folded))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,8 +110,16 @@ def _folds(x: np.ndarray, target: str) -> bool:
     return not list(graph.topological())
 
 
+def test_folding_of_joined_sums_gives_the_bits_of_kernels() -> None:
+    ends = np.iinfo(np.int32)
+    x = np.array([ends.min, -(2**24) - 1, -1, 0, 1, 255, 2**24 + 1, 2**31 - 129, ends.max])
+    high, low = np.meshgrid(x.astype(np.int32), x.astype(np.int32))
+    _same_as_its_kernel("kiln.JoinSums", [high, low])
+
+
 def test_all_ops_that_round_once_are_compared() -> None:
     compared = {*ONE, *TWO, "Cast", "CastLike", "BitCast", "Where", "ConstantOfShape"}
+    compared.add("kiln.JoinSums")
     assert {s.key for s in specs() if Trait.ROUNDS_ONCE in s.traits} == compared
 
 

@@ -159,7 +159,7 @@ def test_the_method_decides() -> None:
     data[0]["x"][0, 0, 0, 0] = 100
     wide, narrow = context(data), context(data)
     quantized(Quantize(), wide)
-    quantized(Quantize(Method.PERCENTILE, share=0.99), narrow)
+    quantized(Quantize(method=Method.PERCENTILE, share=0.99), narrow)
     assert wide.ranges["x"].high == 100 and narrow.ranges["x"].high < 5
 
 
@@ -237,7 +237,7 @@ def test_any_data(scale: float, shift: float, seed: int, method: Method) -> None
     rng = np.random.default_rng(seed)
     x = ((rng.standard_normal((1, 3, 8, 8)) + shift) * scale).astype(np.float32)
     parts = []
-    for graph in (quantized(Quantize(method), context([{"x": x}])), net()):
+    for graph in (quantized(Quantize(method=method), context([{"x": x}])), net()):
         conv = next(n for n in graph.nodes if n.key == "Conv")
         graph.set_outputs([conv.out()], ["o"])
         parts.append(evaluate(graph, {"x": x})[0])
