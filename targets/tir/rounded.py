@@ -14,19 +14,15 @@ from .numeric import integer_range
 Expr = Any
 
 
-def _nothing(*_at: Any) -> Expr:
-    raise NotImplementedError
-
-
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Rounded(TensorExpr):
     """``saturate(round(steps) + zero)``: a kernel may round and saturate many elements at once.
 
     ``steps`` is a function of the indices; ``zero``, an int32, is the same for all elements.
     """
 
-    steps: Callable[[tuple[Expr, ...]], Expr] = _nothing
-    zero: Callable[[], Expr] = _nothing
+    steps: Callable[[tuple[Expr, ...]], Expr]
+    zero: Callable[[], Expr]
 
     def centered(self, at: tuple[Expr, ...]) -> Expr:
         """The element less the zero point, as a whole float32: in registers that takes neither

@@ -66,7 +66,7 @@ def rounded(
         known = as_int(entry)
         return cast(entry, "int32") if known is None else tirx.const(known, "int32")
 
-    return Rounded(x.dtype, x.shape, x.load, x.cost, steps, shift)
+    return Rounded(x.dtype, x.shape, x.load, x.cost, steps=steps, zero=shift)
 
 
 def scalar_of(x: TensorExpr) -> Expr:
