@@ -101,14 +101,13 @@ def command(
 
 def _layer(text: str) -> tuple[str, float]:
     """``PATTERN=RATIO``; raises a usage error."""
-    pattern, _, number = text.rpartition("=")
+    from ..ir.graph import GraphError
+    from ..passes.prune.prune import layer_ratio
+
     try:
-        ratio = float(number)
-    except ValueError:
-        ratio = -1.0
-    if not pattern or not 0 <= ratio < 1:
-        raise click.BadParameter(f"{text!r} is not PATTERN=0.3", param_hint="--layer")
-    return pattern, ratio
+        return layer_ratio(text)
+    except GraphError as e:
+        raise click.BadParameter(e.reason, param_hint="--layer") from e
 
 
 def _summary(found: Pruned, path: Path, seconds: float) -> None:

@@ -79,11 +79,12 @@ class Prune(Pass):
             raise GraphError(f"multiple is 1 or more, not {self.multiple}")
         layouts = context.hardware.layouts
         block = _LEAST_BLOCK if layouts is None else layouts.block
-        layers = tuple(_layer(text) for text in self.layers)
+        layers = tuple(layer_ratio(text) for text in self.layers)
         return Amounts(self.ratio, self.overall, layers, self.multiple or block)
 
 
-def _layer(text: str) -> tuple[str, float]:
+def layer_ratio(text: str) -> tuple[str, float]:
+    """A pattern of nodes and its ratio, of ``PATTERN=RATIO``; raises :class:`.GraphError`."""
     pattern, _, number = text.rpartition("=")
     try:
         ratio = float(number)
@@ -113,4 +114,4 @@ def _count(channels: Channels, group: Group) -> int:
     return len(group.channels) or channels.coupling.size(group.parameters[0].item)
 
 
-__all__ = ["Prune", "tell"]
+__all__ = ["Prune", "layer_ratio", "tell"]
