@@ -92,7 +92,7 @@ def _kind(graph: Graph, node: Node) -> str:
         return "winograd"
     weights = graph.input(node, 1)
     assert weights is not None
-    return "convolutions" if weights.shape[-1] else "listed"
+    return "listed" if 0 in weights.shape else "convolutions"
 
 
 def filter_scale(weights: Weights, axis: int = 0) -> np.ndarray | None:
