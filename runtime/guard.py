@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from ..contract import ALIGNMENT
+from ..tvm_import import import_tvm_ffi
 from .errors import GraphkilnError
-from .tvm_runtime import import_tvm_ffi
 
 VARIABLE = "GRAPHKILN_GUARD"
 PLACES = ("end", "front")

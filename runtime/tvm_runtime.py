@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 from .errors import ArtifactError, first_line
@@ -21,24 +19,6 @@ _LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime_extra.so")
 _CUDA_LIBRARY = "libtvm_runtime_cuda.so"
 _lock = threading.Lock()
 _handles: dict[str, ctypes.CDLL] = {}
-
-
-def import_tvm_ffi() -> ModuleType:
-    """``tvm_ffi``, kept from importing PyTorch.
-
-    On import tvm_ffi loads PyTorch where that is installed, a second or two that a compiled model
-    has no use for. A None in ``sys.modules`` makes that import fail, which tvm_ffi handles.
-    """
-    if "tvm_ffi" in sys.modules or "torch" in sys.modules:
-        import tvm_ffi
-
-        return tvm_ffi
-    try:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-        import tvm_ffi
-    finally:
-        sys.modules.pop("torch", None)
-    return tvm_ffi
 
 
 def load_libraries(cuda: bool) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..contract import ALIGNMENT
+from ..tvm_import import import_tvm_ffi
 from . import guard
 from .dtypes import STRING, from_storage, is_exotic, to_storage
 from .manifest import ValueSpec
-from .tvm_runtime import import_tvm_ffi
 
 tvm_ffi = import_tvm_ffi()
 

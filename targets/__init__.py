@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import TypeAlias
 
+from ..tvm_import import import_tvm
 from .base import Target, TargetError, TargetInfo, parse_options
 
 __all__ = [
@@ -75,6 +76,7 @@ def parse_target(text: str) -> Target:
     plugins (entry points in the group ``graphkiln.targets``), and what :func:`register_target` got.
     Raises :class:`TargetError` for a name or an option it does not know.
     """
+    import_tvm()  # before a target's own modules do
     name, *options = text.split(",")
     kind, _, detail = name.partition(":")
     parser = _registered.get(kind) or _BUILT_IN.get(kind)

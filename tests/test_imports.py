@@ -18,7 +18,7 @@ import pytest
 import graphkiln
 
 ROOT = Path(graphkiln.__file__).parent
-LEAVES = {"contract", "errors", "machine", "version"}
+LEAVES = {"contract", "errors", "machine", "tvm_import", "version"}
 """Modules that import nothing of the package, and that everybody may import."""
 
 LAYERS = (
@@ -69,6 +69,7 @@ MAY_USE = {
     "__init__": set(),
     "__main__": set(),
     **{leaf: set() for leaf in LEAVES},
+    "tvm_import": {"tvm", "tvm_ffi"},
 }
 """Layer -> the packages it uses besides NumPy and the standard library."""
 

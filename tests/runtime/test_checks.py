@@ -191,11 +191,16 @@ def test_with_an_incomplete_tvm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         tvm_runtime.load_libraries(cuda=False)
 
 
-def test_pytorch_is_left_alone(tmp_path: Path) -> None:
-    """tvm_ffi imports PyTorch where it can, and that takes seconds."""
+MODEL = Path(__file__).parents[1] / "models" / "mnist_cntk.onnx"
+
+
+@pytest.mark.parametrize("code", ["import graphkiln.runtime", "graphkiln.compile(sys.argv[1])"])
+def test_pytorch_is_left_alone(code: str, tmp_path: Path) -> None:
+    """TVM imports PyTorch where it can, and that takes seconds."""
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    code = "import sys, graphkiln.runtime; sys.exit('torch' in sys.modules)"
+    code = f"import sys, graphkiln; {code}; sys.exit('torch' in sys.modules)"
     path = os.pathsep.join([str(tmp_path), *(p for p in sys.path if p)])
     subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True, timeout=60
-    )
+        [sys.executable, "-c", code, str(MODEL)],
+        env={**os.environ, "PYTHONPATH": path}, check=True, timeout=120,
+    )  # fmt: skip
