@@ -212,6 +212,34 @@ return %y
         module(values)(-torch.ones(2))
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["ReduceL2(%x) {axes=[2, 3]}", "ReduceL2(%x) {keepdims=0}", "GlobalLpPool(%x) {p=2}",
+     "LpPool(%x) {kernel_shape=[2, 2], p=3}", "LpNormalization(%x) {axis=1}"],
+)  # fmt: skip
+def test_norms_of_zeros_have_gradients(line: str) -> None:
+    line = line.replace("(%x) {axes=[2, 3]}", "(%x, %axes)")
+    graph = graph_of(
+        "graph main(%x: float32[1,2,4,4]) -> (y) {\n%axes = constant int64[2] [2, 3]\n"
+        f"%y = {line}\nreturn %y\n}}"
+    )
+    x = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    module(graph)(x).sum().backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("reverse", [0, 1])
+@pytest.mark.parametrize("exclusive", [0, 1])
+def test_sums_along_an_axis_of_infinities(reverse: int, exclusive: int) -> None:
+    graph = graph_of(
+        "graph main(%x: float32[4]) -> (y) {\n%a = constant int64[] 0\n"
+        f"%y = CumSum(%x, %a) {{exclusive={exclusive}, reverse={reverse}}}\nreturn %y\n}}"
+    )
+    x = np.array([1, np.inf, 2, 3], np.float32)
+    (want,) = evaluate(graph, {"x": x})
+    np.testing.assert_array_equal(to_array(_run(graph, [x])[0]), want)
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["linear", "nearest", "cubic"]),
        st.sampled_from(["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"]),
        st.tuples(st.integers(1, 9), st.integers(2, 9)))  # fmt: skip

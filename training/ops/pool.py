@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from ...errors import OperandError
 from ...ir.evaluators.windows import Frame, pool_frame
 from ..emit import Call, Tensor, emits
+from ..tensors import root
 from .products import borders
 
 _MAX: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -71,7 +72,7 @@ def average_pool(call: Call) -> Tensor:
 def lp_pool(call: Call) -> Tensor:
     x, p = call[0], call.attr("p")
     frame = pool_frame(call.node, x.shape[2:])
-    return _window_sum(_padded(x.abs() ** p, frame, 0.0), frame) ** (1.0 / p)
+    return root(_window_sum(_padded(x.abs() ** p, frame, 0.0), frame), p)
 
 
 def _padded(x: Tensor, frame: Frame, value: float) -> Tensor:
@@ -135,4 +136,4 @@ def global_max_pool(call: Call) -> Tensor:
 @emits("GlobalLpPool")
 def global_lp_pool(call: Call) -> Tensor:
     p = call.attr("p")
-    return (call[0].abs() ** p).sum(_image(call[0]), keepdim=True) ** (1.0 / p)
+    return root((call[0].abs() ** p).sum(_image(call[0]), keepdim=True), p)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..emit import Call, Tensor, emits
+from ..tensors import root
 
 _Reduce = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 
@@ -19,7 +20,7 @@ def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 _REDUCTIONS: dict[str, _Reduce] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keepdim=keep),
-    "ReduceL2": lambda x, axes, keep: (x * x).sum(axes, keepdim=keep).sqrt(),
+    "ReduceL2": lambda x, axes, keep: root((x * x).sum(axes, keepdim=keep), 2),
     "ReduceLogSum": lambda x, axes, keep: x.sum(axes, keepdim=keep).log(),
     "ReduceLogSumExp": lambda x, axes, keep: torch.logsumexp(x, axes, keepdim=keep),
     "ReduceMax": lambda x, axes, keep: x.amax(axes, keepdim=keep),
@@ -73,8 +74,11 @@ def _place(call: Call, find: Callable[..., Tensor]) -> Tensor:
 def cum_sum(call: Call) -> Tensor:
     x, axis = call[0], int(call[1])
     x = x.flip(axis) if call.attr("reverse") else x
+    if call.attr("exclusive") and x.shape[axis]:
+        # Not the whole sum less the element, which an infinity would turn into NaN.
+        first = torch.zeros_like(x.narrow(axis, 0, 1))
+        x = torch.cat([first, x.narrow(axis, 0, x.shape[axis] - 1)], axis)
     total = x.cumsum(axis, dtype=x.dtype)
-    total = total - x if call.attr("exclusive") else total
     return total.flip(axis) if call.attr("reverse") else total
 
 
