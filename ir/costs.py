@@ -118,8 +118,14 @@ class Rates:
 
 
 def usual(d: Dim) -> int:
-    """A number for an expression whose symbols count as :data:`USUAL`."""
-    return evaluate(d, dict.fromkeys(free_symbols(d), USUAL))
+    """A number for an expression whose symbols count as :data:`USUAL`.
+
+    It is 1 or more if there are any: a window may be larger than an image of that size, and a
+    result of less than no elements has no cost.
+    """
+    symbols = free_symbols(d)
+    found = evaluate(d, dict.fromkeys(symbols, USUAL))
+    return max(found, 1) if symbols else found
 
 
 __all__ = ["USUAL", "Demand", "Rates", "arithmetic", "usual"]

@@ -52,15 +52,4 @@ def to_array(tensor: torch.Tensor, t: DType | None = None) -> np.ndarray:
     return own if t is None else own.astype(to_numpy_dtype(t))
 
 
-def root(x: torch.Tensor, degree: float) -> torch.Tensor:
-    """``x ** (1 / degree)`` of ``x >= 0``, with a gradient of 0 where ``x`` is 0.
-
-    The slope there is infinite, and times the slope of 0 of the powers that were summed up to ``x``
-    it would be NaN.
-    """
-    at_zero = x == 0
-    powers: torch.Tensor = torch.where(at_zero, 1.0, x) ** (1.0 / degree)
-    return torch.where(at_zero, 0.0, powers)
-
-
-__all__ = ["root", "to_array", "to_tensor", "torch_dtype"]
+__all__ = ["to_array", "to_tensor", "torch_dtype"]

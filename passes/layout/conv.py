@@ -92,6 +92,7 @@ def _kind(graph: Graph, node: Node) -> str:
         return "winograd"
     weights = graph.input(node, 1)
     assert weights is not None
+    # Where all steps are in a list, no columns are left in the main part.
     return "listed" if 0 in weights.shape else "convolutions"
 
 

@@ -33,6 +33,14 @@ def test_a_convolution() -> None:
     assert found.in_bytes().read == found.read
 
 
+def test_images_of_open_size_have_room_for_a_window() -> None:
+    found = work("Conv", "float32[N,1,L]", (16, 1, 256), strides=(128,))
+    assert found is not None and isinstance(found.shape, ConvShape)
+    assert found.shape.image == (1,) and found.images == USUAL
+    fixed = work("Conv", "float32[0,1,8]", (16, 1, 1))
+    assert fixed is not None and fixed.written == 0
+
+
 @pytest.mark.parametrize(
     ("op", "x", "weights", "attrs", "shape"),
     [

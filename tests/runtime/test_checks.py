@@ -191,16 +191,14 @@ def test_with_an_incomplete_tvm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         tvm_runtime.load_libraries(cuda=False)
 
 
-MODEL = Path(__file__).parents[1] / "models" / "mnist_cntk.onnx"
-
-
 @pytest.mark.parametrize("code", ["import graphkiln.runtime", "graphkiln.compile(sys.argv[1])"])
 def test_pytorch_is_left_alone(code: str, tmp_path: Path) -> None:
     """TVM imports PyTorch where it can, and that takes seconds."""
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     code = f"import sys, graphkiln; {code}; sys.exit('torch' in sys.modules)"
     path = os.pathsep.join([str(tmp_path), *(p for p in sys.path if p)])
+    model = Path(__file__).parents[1] / "models" / "mnist_cntk.onnx"
     subprocess.run(
-        [sys.executable, "-c", code, str(MODEL)],
+        [sys.executable, "-c", code, str(model)],
         env={**os.environ, "PYTHONPATH": path}, check=True, timeout=120,
     )  # fmt: skip

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from ...errors import OperandError
 from ...ir.evaluators.windows import Frame, pool_frame
 from ..emit import Call, Tensor, emits
-from ..tensors import root
 from .products import borders
+from .reduce import root
 
 _MAX: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Callable[..., Tensor]] = {

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 
 from ..emit import Call, Tensor, emits
-from ..tensors import root
 
 _Reduce = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 
@@ -16,6 +15,17 @@ def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     for axis in sorted((a % x.dim() for a in axes), reverse=True):
         x = x.prod(axis, keepdim=keep)
     return x
+
+
+def root(x: Tensor, degree: float) -> Tensor:
+    """``x ** (1 / degree)`` of ``x >= 0``, with a gradient of 0 where ``x`` is 0.
+
+    The slope there is infinite, and times the slope of 0 of the powers that were summed up to ``x``
+    it would be NaN.
+    """
+    at_zero = x == 0
+    powers: Tensor = torch.where(at_zero, 1.0, x) ** (1.0 / degree)
+    return torch.where(at_zero, 0.0, powers)
 
 
 _REDUCTIONS: dict[str, _Reduce] = {

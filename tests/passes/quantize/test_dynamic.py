@@ -146,3 +146,19 @@ def test_how_much_each_layer_suffers_is_measured() -> None:
     found, wanted = evaluate(quantized(ROWS), {"x": x})[0], evaluate(graph, {"x": x})[0]
     ratio = 10 * np.log10(np.mean(wanted**2) / np.mean((found - wanted) ** 2))
     assert noise["y"] == pytest.approx(ratio, abs=0.5)
+
+
+def test_windows_larger_than_images_of_the_usual_size() -> None:
+    """What an image of open size is taken for has no place for such a window."""
+    window = RNG.standard_normal((16, 1, 256)).astype(np.float32)
+    lines, arrays = constant_lines({"w": window})
+    text = f"""graph main(%x: float32[N,1,L]) -> (y) {{
+{lines}
+%y = Conv(%x, %w) {{kernel_shape=[256], strides=[128]}}
+return %y
+}}"""
+    graph = graph_of(text, arrays)
+    context = PassContext(hardware=parse_target("cpu:x86-64-v3").hardware)
+    QuantizeDynamic().run(graph, context)
+    context.refresh(graph)
+    verify(graph)
